@@ -1,0 +1,82 @@
+"""Every error that lotteryfw raises on purpose, each with the exit code it ends a command with.
+
+An error's text is written for the person who has to act on it: what was wrong, where, what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LotteryError(Exception):
+    """Base of all of lotteryfw's errors. `exit_code` is what a command ends with (2: a mistake in what was given)."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe: where it stands, what is wrong, and what would be right."""
+
+    where: str
+    key: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.key) if part)
+        return f"{place}: {self.problem}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class RecipeError(LotteryError):
+    """A recipe that cannot be run. Carries every fault found, not just the first."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[Fault]):
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class UsageError(LotteryError):
+    """Something else the user gave cannot be used: an unknown name, a folder that cannot be written, …"""
+
+    exit_code = 2
+
+
+class DataError(LotteryError):
+    """A data set is not where it was looked for, or is not what it should be."""
+
+    exit_code = 2
+
+
+class PluginError(LotteryError):
+    """A plugin could not be loaded, or a component broke while it was used."""
+
+
+class ContractError(PluginError):
+    """A component returned something its kind does not allow: a wrong shape, a wrong dtype, NaN, …"""
+
+
+class StoreError(LotteryError):
+    """The store or a run folder could not be read or written."""
+
+
+class TrainingDiverged(LotteryError):
+    """The loss of a training stopped being a finite number. `step` is where that was noticed."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"the loss stopped being a finite number at or before step {step}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelt name: the closest known ones, or all of them where none is close."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
+    return "known: " + ", ".join(known) if known else ""

@@ -1,0 +1,101 @@
+"""From scores to masks. The hard rules live here, where no author can forget them: exact budgets, the dead stay dead,
+ties are drawn from a named stream, unusable scores are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lotteryfw.errors import ContractError
+from lotteryfw.kinds import Group
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def budget(kept: int, rate: float, times: int = 1) -> int:
+    """How many of `kept` weights stay after pruning `round(rate * kept)` of them, `times` times in a row.
+
+    The rule of the lottery-ticket papers, and of `torch.nn.utils.prune`: whole weights, rounded at every cut.
+
+    >>> budget(30_000, 0.2), budget(30_000, 0.2, times=2), budget(1, 0.2)
+    (24000, 19200, 1)
+    """
+    for _ in range(times):
+        kept -= round(rate * kept)
+    return kept
+
+
+def cut(
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    groups: Sequence[Group],
+    ties: Callable[[], torch.Generator],
+) -> dict[str, Tensor]:
+    """The masks after a cut: in every group exactly `keep` weights stay, those of largest score among the living.
+
+    `scores` [s] floating point and `masks` [s] bool by leaf; the result has the leaves of `masks`, and is never alive
+    where `masks` is dead. Of weights that tie at the threshold, a draw from `ties()` decides which stay. Raises
+    ContractError for scores that are not finite or a scope that asks for more than is alive.
+    """
+    import torch
+
+    result = {name: mask.clone() for name, mask in masks.items()}
+    for group in groups:
+        alive = torch.cat([masks[name].reshape(-1) for name in group.leaves])
+        score = torch.cat([scores[name].reshape(-1) for name in group.leaves])
+        places = alive.nonzero().squeeze(1)
+        kept = torch.zeros_like(alive)
+        kept[places[best(score[places], group.keep, ties)]] = True
+        for name, part in zip(group.leaves, torch.split(kept, [masks[n].numel() for n in group.leaves]), strict=True):
+            result[name] = part.reshape(masks[name].shape)
+    return result
+
+
+def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tensor:
+    """Indices [keep] int64, ascending, of the `keep` largest of `scores` [n], ties drawn from `ties()`.
+
+    Selects, never sorts: `numpy.partition` on the CPU (a tenth of the time of `torch.topk`), `kthvalue` elsewhere.
+    """
+    import torch
+
+    if not 0 <= keep <= scores.numel():
+        raise ContractError(f"{keep} weights to keep of {scores.numel()} that are alive")
+    if not bool(torch.isfinite(scores).all()):
+        bad = int((~torch.isfinite(scores)).sum())
+        raise ContractError(f"{bad} of {scores.numel()} scores are NaN or infinite")
+    if keep == 0 or keep == scores.numel():
+        return torch.arange(keep, device=scores.device)
+    threshold = _kth_largest(scores, keep)
+    chosen = scores > threshold
+    tied = (scores == threshold).nonzero().squeeze(1)
+    wanted = keep - int(chosen.sum())
+    if wanted < tied.numel():
+        tied = tied[torch.randperm(tied.numel(), generator=ties())[:wanted].to(tied.device)]
+    chosen[tied] = True
+    return chosen.nonzero().squeeze(1)
+
+
+def _kth_largest(scores: Tensor, k: int) -> Tensor:
+    import numpy as np
+    import torch
+
+    place = scores.numel() - k
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(np.partition(scores.numpy(), place)[place : place + 1])[0]
+    return torch.kthvalue(scores, place + 1).values
+
+
+def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """`value` if it is a float tensor of `shape`; else ContractError, which says what was returned instead."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise ContractError(f"{what} returned {type(value).__name__}, not a tensor")
+    if tuple(value.shape) != shape:
+        raise ContractError(f"{what} returned shape {list(value.shape)}; the leaf's shape is {list(shape)}")
+    if not value.dtype.is_floating_point:
+        raise ContractError(f"{what} returned dtype {value.dtype}; floating point is needed")
+    return value.detach()

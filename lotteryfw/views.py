@@ -1,0 +1,321 @@
+"""What authors are shown: read-only views of layers, leaves, tickets, trainings and events.
+
+Author code sees one network, dense, float32, on its own. How many of them run, where, and from which cache is not its
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Need(Enum):
+    """What a criterion asks for beyond the weights before and after training."""
+
+    GRADIENT = "gradient"
+    """`leaf.gradient`: the gradient of the mean training loss at w_f, over the whole training set."""
+
+
+LATEST: Literal["latest"] = "latest"
+"""The weights the round just trained ended with: nothing is rewound."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The shape of one prunable tensor: `name` is its parameter's path, such as "fc1.weight"."""
+
+    name: str
+    shape: tuple[int, ...]
+    is_output: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs read by one unit: `shape[1]` times the kernel's area."""
+        return prod(self.shape[1:])
+
+    @property
+    def fan_out(self) -> int:
+        """Outputs fed by one unit: `shape[0]` times the kernel's area."""
+        return self.shape[0] * prod(self.shape[2:])
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One prunable tensor of one network, as a criterion or an action sees it. Every tensor has shape `layer.shape`.
+
+    A criterion reads it before the cut, an action after it. With rewinding to step 0 and the mask-1 action `rewind`,
+    `original`, `init` and `rewound` agree on every weight that is alive.
+    """
+
+    layer: Layer
+    original: Tensor
+    """float32: the dense network at step 0."""
+    init: Tensor
+    """float32: what the round just trained started from, the papers' w_i."""
+    final: Tensor
+    """float32: what it ended with, the papers' w_f."""
+    rewound: Tensor
+    """float32: where the rewind policy points, on the dense run's trajectory (`final` where it points at LATEST)."""
+    mask: Tensor
+    """bool, True = alive: before the cut for a criterion, after it for an action."""
+    mask_before: Tensor
+    """bool, True = alive: before the cut, always."""
+    rng: torch.Generator
+    """A stream of this leaf, level and purpose alone."""
+    _resample: Callable[[], Tensor] = field(repr=False)
+    _gradient: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The parameter's path in its network."""
+        return self.layer.name
+
+    @property
+    def cut(self) -> Tensor:
+        """bool: what this level's cut removed (all False for a criterion, which reads the leaf before it)."""
+        return self.mask_before & ~self.mask
+
+    @property
+    def gradient(self) -> Tensor:
+        """float32: gradient of the mean training loss at `final`. Raises AttributeError unless `needs` names it."""
+        if self._gradient is None:
+            raise AttributeError("leaf.gradient is only there for a criterion with needs = frozenset({Need.GRADIENT})")
+        return self._gradient
+
+    def resample(self) -> Tensor:
+        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        return self._resample()
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A mask and the values that training starts from.
+
+    `values` holds every parameter and buffer by name (masked weights at the values they are frozen at), `mask` a bool
+    tensor for each leaf. `origin` says how the ticket came about, as a digest: equal origins are equal tickets.
+    """
+
+    origin: str
+    level: int
+    mask: Mapping[str, Tensor] = field(repr=False)
+    values: Mapping[str, Tensor] = field(repr=False)
+    point: RewindPoint
+    optimizer: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    cut: CutReport | None = None
+
+    @property
+    def is_dense(self) -> bool:
+        """True for the network that nothing was removed from yet."""
+        return self.cut is None
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What a cut asked for and got: weights kept over all leaves, and in each of them.
+
+    `requested` is the unrounded number that the rates asked to keep; `kept` is what whole weights allow.
+    """
+
+    requested: float
+    kept: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+    @property
+    def density(self) -> float:
+        """Kept over all, in [0, 1]."""
+        return sum(self.kept.values()) / sum(self.sizes.values())
+
+    @property
+    def requested_density(self) -> float:
+        """What the rates asked for, in [0, 1]."""
+        return self.requested / sum(self.sizes.values())
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Leaves of which nothing is left."""
+        return tuple(name for name, kept in self.kept.items() if kept == 0)
+
+
+@dataclass(frozen=True)
+class RewindPoint:
+    """Where the next round starts. Steps count from the start of the dense run.
+
+    `weights`: whose weights it starts from: the dense run's at that step, or LATEST. `schedule`: the step at which the
+    learning-rate schedule (and the data order) resumes. `steps`: how long the round is; None: to the end of the
+    schedule. `optimizer`: "fresh", or "saved" to restore its state of that step. `buffers`: "rewound" with the
+    weights, or "latest" (batch-norm statistics).
+    """
+
+    weights: int | Literal["latest"]
+    schedule: int
+    steps: int | None = None
+    optimizer: Literal["fresh", "saved"] = "fresh"
+    buffers: Literal["rewound", "latest"] = "rewound"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured during a training, one entry an evaluation. `train_loss` is the mean since the one before."""
+
+    step: tuple[int, ...]
+    train_loss: tuple[float | None, ...]
+    validation_loss: tuple[float, ...]
+    validation_accuracy: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The figures of one training. Accuracies in [0, 1], losses in nats per example, steps in optimizer updates.
+
+    The early-stopping step is the step of the lowest validation loss; test data is read there and at the end only.
+    """
+
+    steps: int
+    early_stop_step: int
+    validation_loss: float
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    early_validation_loss: float
+    early_validation_accuracy: float
+    early_test_loss: float
+    early_test_accuracy: float
+    curve: Curve
+
+
+class Outcome(Protocol):
+    """What a job left in the store. Tensors are read when asked for, not before."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter and buffer at the end."""
+        ...
+
+    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Every parameter and buffer, and the optimizer's state, after `step` steps of the schedule."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that finished: the ticket it started from, its figures, and its weights on demand."""
+
+    ticket: Ticket
+    outcome: Outcome = field(repr=False)
+    gradient: Mapping[str, Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.outcome.metrics
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter and buffer after training (w_f)."""
+        return self.outcome.weights()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a data set without reading it: shape of one input, classes, examples in each part."""
+
+    shape: tuple[int, ...]
+    classes: int
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples and labels. `inputs` [n, *shape] uint8 (read as value / 255) or float32; `labels` [n] int64."""
+
+    inputs: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set. Validation data chooses, test data reports. `mean` and `std` are per channel, of inputs in [0, 1]."""
+
+    train: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A study begins: `folder` is where its results go, `trainings` what its cells will ask for."""
+
+    name: str
+    folder: str
+    cells: int
+    trainings: int
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job was answered: trained just now, or found in the store (`stored`)."""
+
+    key: str
+    steps: int
+    stored: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LevelFinished:
+    """One level of one cell has its figures. `arm` is "ticket" or the name of a control."""
+
+    cell: str
+    arm: str
+    level: int
+    density: float
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LayerCollapsed:
+    """A cut left nothing of a leaf: no signal passes it any more."""
+
+    cell: str
+    level: int
+    leaf: str
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A cell ended: "done", "diverged" (its loss was no number any more) or "failed" (a component broke)."""
+
+    cell: str
+    status: Literal["done", "diverged", "failed"]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A study ended. `failed` and `diverged` count cells."""
+
+    folder: str
+    cells: int
+    failed: int
+    diverged: int
+
+
+Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
