@@ -200,11 +200,17 @@ class Outcome(Protocol):
     """What a job left in the store. Tensors are read when asked for, not before."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """The key of the job."""
+        ...
+
     @property
-    def metrics(self) -> Metrics: ...
-    def weights(self) -> Mapping[str, Tensor]:
-        """Every parameter and buffer at the end."""
+    def metrics(self) -> Metrics:
+        """The figures of a training."""
+        ...
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Of a training every parameter and buffer at the end; of a gradient every leaf's."""
         ...
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
@@ -222,11 +228,12 @@ class Trained:
 
     @property
     def metrics(self) -> Metrics:
+        """The figures of the training."""
         return self.outcome.metrics
 
     def weights(self) -> Mapping[str, Tensor]:
         """Every parameter and buffer after training (w_f)."""
-        return self.outcome.weights()
+        return self.outcome.tensors()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""The built-in components. They come in through lotteryfw's own entry point and see only the face, as any plugin does.
+
+One file per kind and one pattern per file: `use`, `formula`, `source`, then the method that the kind asks for.
+"""
+
+from __future__ import annotations
+
+from lotteryfw import Component, hookimpl
+from lotteryfw.std import (
+    augmentations,
+    criteria,
+    digits,
+    image_folder,
+    initialisers,
+    mask0,
+    mask1,
+    models,
+    optimizers,
+    rewind,
+    schedules,
+    scopes,
+    searches,
+    synthetic,
+    torchvision_sets,
+)
+
+MODULES = (
+    searches, criteria, scopes, mask1, mask0, rewind, models, initialisers, digits, torchvision_sets, image_folder,
+    synthetic, augmentations, optimizers, schedules,
+)  # fmt: skip
+
+
+@hookimpl
+def register_components() -> list[type[Component]]:
+    """Every component class that these modules define."""
+    found = (item for module in MODULES for item in vars(module).values() if _is_component(item, module.__name__))
+    return list(found)
+
+
+def _is_component(item: object, home: str) -> bool:
+    return isinstance(item, type) and issubclass(item, Component) and item.__module__ == home

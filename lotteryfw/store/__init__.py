@@ -1,0 +1,22 @@
+"""What is kept on disk: the store of computed objects, run folders, tickets. Importing it does not import torch."""
+
+from lotteryfw.store.files import atomic_write
+from lotteryfw.store.folder import LevelRow, RunFolder, find_runs
+from lotteryfw.store.objects import Store, default_root
+from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
+from lotteryfw.store.upkeep import Info, Swept, Verified
+
+__all__ = [
+    "Info",
+    "LevelRow",
+    "LoadedTicket",
+    "RunFolder",
+    "Store",
+    "Swept",
+    "Verified",
+    "atomic_write",
+    "default_root",
+    "find_runs",
+    "load_ticket",
+    "save_ticket",
+]

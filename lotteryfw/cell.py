@@ -1,0 +1,55 @@
+"""A cell: one combination of a recipe's grid with one seed, everything resolved and validated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lotteryfw.kinds import (
+    Augmentation,
+    DataSource,
+    Initialiser,
+    Mask0Action,
+    Mask1Action,
+    MaskCriterion,
+    ModelFamily,
+    Optimizer,
+    RewindPolicy,
+    Schedule,
+    Scope,
+    SearchAlgorithm,
+)
+from lotteryfw.steps import Clock
+
+CONTROLS = {
+    "reinit": "the ticket's mask over a fresh draw of the initial weights",
+    "random_mask": "a random mask of the same density in each layer, over the ticket's starting point",
+    "random_mask_reinit": "a random mask of the same density in each layer, over a fresh draw",
+}
+"""The comparisons that any search can carry along, by name."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one search works with. `axes` are its coordinates in the grid: dotted path → short label."""
+
+    study: str
+    id: str
+    axes: Mapping[str, str]
+    seed: int
+    search: SearchAlgorithm
+    criterion: MaskCriterion
+    scope: Scope
+    mask1: Mask1Action
+    mask0: Mask0Action
+    rewind: RewindPolicy
+    model: ModelFamily
+    initialiser: Initialiser
+    data: DataSource
+    optimizer: Optimizer
+    schedule: Schedule
+    augment: tuple[Augmentation, ...]
+    batch: int
+    clock: Clock
+    evaluate_every: int
+    controls: tuple[str, ...] = ()

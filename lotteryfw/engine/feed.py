@@ -1,0 +1,69 @@
+"""Whole data sets as tensors on the device: batches by index, normalised on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lotteryfw.rng import stream
+from lotteryfw.views import Facts, Splits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EVALUATION_CHUNK = 1000
+"""Examples in one forward pass of an evaluation: large enough to be fast, small enough for conv nets' activations."""
+
+
+class Feed:
+    """A data set on its device. Inputs leave it as float32, in [0, 1] for uint8 data, then (x - mean) / std."""
+
+    def __init__(self, splits: Splits, facts: Facts, device: str):
+        import torch
+
+        self._parts = {
+            part: (getattr(splits, part).inputs.to(device), getattr(splits, part).labels.to(device))
+            for part in ("train", "validation", "test")
+        }
+        inputs, labels = self._parts["train"]
+        self.shape, self.classes = facts.shape, facts.classes
+        self.examples = len(labels)
+        self._device = device
+        plain = set(splits.mean) == {0.0} and set(splits.std) == {1.0}
+        spread = (-1, *[1] * (inputs.dim() - 2))
+        moments = [torch.tensor(values, device=device).reshape(spread) for values in (splits.mean, splits.std)]
+        self._moments = None if plain else moments
+        self._order: tuple[tuple[int, int], Tensor] | None = None
+
+    def _ready(self, inputs: Tensor) -> Tensor:
+        import torch
+
+        x = inputs.to(torch.float32)
+        if inputs.dtype == torch.uint8:
+            x = x.div_(255.0)
+        if self._moments is None:
+            return x
+        mean, std = self._moments
+        return (x - mean) / std
+
+    def batch(self, step: int, size: int, steps_per_epoch: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Inputs [size, *shape] float32 and labels [size] int64 of the update from `step` to `step + 1`.
+
+        Each epoch is a permutation drawn from (seed, epoch), cut into whole batches; the few examples left over at its
+        end wait for the next. What a step sees so depends on its number alone.
+        """
+        import torch
+
+        epoch, place = divmod(step, steps_per_epoch)
+        if self._order is None or self._order[0] != (seed, epoch):
+            order = torch.randperm(self.examples, generator=stream(seed, "order", epoch))
+            self._order = ((seed, epoch), order.to(self._device))
+        chosen = self._order[1][place * size : (place + 1) * size]
+        inputs, labels = self._parts["train"]
+        return self._ready(inputs[chosen]), labels[chosen]
+
+    def sweep(self, part: str, size: int = EVALUATION_CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples of a part in order, `size` at a time; the last, smaller one counts too."""
+        inputs, labels = self._parts[part]
+        for start in range(0, len(labels), size):
+            yield self._ready(inputs[start : start + size]), labels[start : start + size]

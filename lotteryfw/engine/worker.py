@@ -1,0 +1,104 @@
+"""A worker process: `python -m lotteryfw.engine.worker`. Takes keys of posted jobs on stdin, answers on stdout.
+
+One JSON object a line. In: {"setup": …} once, {"job": key}, {"stop": true}. Out: {"ready": true}, {"progress": [done,
+of], "key": …}, {"done": key, "warning": …}, {"stopped": key}, {"failed": key, "error": …, "kind": …, "trace": …}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import time
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+from lotteryfw.engine.perform import Stopped, perform, pick_up
+from lotteryfw.engine.workshop import Workshop, settle_process
+from lotteryfw.errors import LotteryError
+from lotteryfw.registry import Registry
+from lotteryfw.store import Store
+
+_PROGRESS_SECONDS = 0.5
+
+
+class Desk:
+    """The two ends of the conversation, and whether a stop was asked for."""
+
+    def __init__(self, inbox: int, outbox: TextIO):
+        self._inbox = inbox
+        self._outbox = outbox
+        self._rest = b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(inbox, selectors.EVENT_READ)
+        self._waiting: list[dict[str, Any]] = []
+        self.stopping = False
+
+    def say(self, **message: Any) -> None:
+        """Sends one message."""
+        self._outbox.write(json.dumps(message) + "\n")
+        self._outbox.flush()
+
+    def listen(self, seconds: float | None) -> None:
+        """Reads what has come, waiting up to `seconds` for it (None: until something comes)."""
+        if not self._selector.select(seconds):
+            return
+        text = os.read(self._inbox, 1 << 16)
+        if not text:
+            self.stopping = True  # the runner is gone
+        *lines, self._rest = (self._rest + text).split(b"\n")
+        for message in map(json.loads, lines):
+            self.stopping |= bool(message.get("stop"))
+            self._waiting.append(message)
+
+    def next(self) -> dict[str, Any] | None:
+        """The next message; None once a stop was asked for."""
+        while not self._waiting and not self.stopping:
+            self.listen(None)
+        return None if self.stopping else self._waiting.pop(0)
+
+
+def main() -> None:
+    """Works until told to stop or until the runner is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle; it says stop
+    outbox = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what plugins print must not mix with the conversation
+    desk = Desk(0, outbox)
+    settle_process()
+    first = desk.next()
+    if first is None:
+        return
+    setup = first["setup"]
+    registry = Registry.load([Path(path) for path in setup["trust"]])
+    shop = Workshop(registry, Path(setup["data_folder"]), setup["device"])
+    store = Store(Path(setup["store"]))
+    desk.say(ready=True)
+    while message := desk.next():
+        _work(message["job"], store, shop, desk, setup["checkpoint_seconds"])
+
+
+def _work(key: str, store: Store, shop: Workshop, desk: Desk, checkpoint_seconds: float) -> None:
+    said = 0.0
+
+    def tick(done: int, of: int) -> bool:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _PROGRESS_SECONDS:
+            said = now
+            desk.listen(0)
+            desk.say(progress=[done, of], key=key)
+        return desk.stopping
+
+    try:
+        desk.say(done=key, warning=perform(pick_up(key, store), store, shop, tick, checkpoint_seconds))
+    except Stopped:
+        desk.say(stopped=key)
+    except Exception as error:
+        text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
+        desk.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""The front desk that a search talks to: turns its calls into jobs, and applies criterion, scope, rewind and actions.
+
+Everything a cell decides at random is drawn here, from streams named by seed, purpose, level and leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.cell import CONTROLS, Cell
+from lotteryfw.component import Component
+from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError, nearest
+from lotteryfw.jobs import Gradient, Spec, Train, digest
+from lotteryfw.kinds import Group, Search
+from lotteryfw.rng import Label, seed_of, stream
+from lotteryfw.select import check_tensor, cut
+from lotteryfw.steps import Clock
+from lotteryfw.views import LATEST, CutReport, Layer, Leaf, Need, Outcome, RewindPoint, Ticket, Trained
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Describe = Callable[[Component, Clock], Spec]
+"""Names a component as jobs do; the registry knows how, for it knows who provides it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A level that a search recorded."""
+
+    level: int
+    ticket: Ticket
+    trained: Trained
+
+
+class Lab:
+    """One cell's lab. A search asks it for tickets and trainings, and records levels with it.
+
+    `clock` reads lengths, `seed` is the cell's, `layers` are the prunable layers in order.
+    """
+
+    def __init__(self, cell: Cell, describe: Describe, data_folder: Path, device: str):
+        self.cell = cell
+        self.clock = cell.clock
+        self.seed = cell.seed
+        self.point = cell.rewind.point(cell.clock)
+        self.records: list[Record] = []
+        self._spec = {name: describe(getattr(cell, name), cell.clock) for name in _SLOTS}
+        self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
+        self._fingerprint = cell.data.fingerprint(data_folder)
+        self._device = device
+        self._dense_outcome: Outcome | None = None
+        self._open(data_folder)
+
+    def _open(self, data_folder: Path) -> None:
+        facts = self.cell.data.facts(data_folder)
+        with _seeded(self.seed, "initialisation", "as built"):
+            module = self._ask("model", "build", facts.shape, facts.classes)
+        names = self._ask("model", "prunable", module)
+        parameters = dict(module.named_parameters())
+        unknown = [name for name in names if name not in parameters]
+        if unknown or not names:
+            what = f"named no parameter of the network: {', '.join(unknown)}" if unknown else "named no parameter"
+            raise ContractError(f"{self._who('model')}: prunable() {what}")
+        shapes = [tuple(parameters[name].shape) for name in names]
+        self.layers = tuple(
+            Layer(name, shape, is_output=name == names[-1]) for name, shape in zip(names, shapes, strict=True)
+        )
+        self._buffers = frozenset(name for name, _ in module.named_buffers())
+        self._original = self._initial_values(module)
+
+    # What searches call
+
+    def dense(self) -> Ticket:
+        """The whole network at its initialisation."""
+        import torch
+
+        mask = {layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in self.layers}
+        point = RewindPoint(weights=0, schedule=0)
+        return Ticket(self._dense_origin(), 0, mask, self._original, point)
+
+    def train(self, ticket: Ticket) -> Search[Trained]:
+        """Asks for the training of one ticket: `trained = yield from lab.train(ticket)`. Raises TrainingDiverged."""
+        (trained,) = yield from self.train_all([ticket])
+        return trained
+
+    def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+        """Asks for several trainings at once, which may then run side by side."""
+        outcomes = yield tuple(self.job(ticket) for ticket in tickets)
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            if ticket.is_dense:
+                self._dense_outcome = outcome
+        if Need.GRADIENT not in self.cell.criterion.needs:
+            return [Trained(*pair) for pair in zip(tickets, outcomes, strict=True)]
+        slopes = yield tuple(self._gradient_job(*pair) for pair in zip(tickets, outcomes, strict=True))
+        gradients = [slope.tensors() for slope in slopes]
+        return [Trained(*three) for three in zip(tickets, outcomes, gradients, strict=True)]
+
+    def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        """The ticket of the next round: criterion and scope cut `ticket`, then rewind, mask-1 and mask-0 fill it.
+
+        `times` cuts in a row are made as one, down to the weights that as many rounds would leave.
+        """
+        level = ticket.level + times
+        final, rewound = trained.weights(), self._rewound(trained)
+
+        def leaf(layer: Layer, mask: Tensor, purpose: str) -> Leaf:
+            name = layer.name
+            return Leaf(
+                layer, self._original[name], ticket.values[name], final[name], rewound[name], mask, ticket.mask[name],
+                stream(self.seed, purpose, level, name), lambda: self._fresh(layer, level),
+                trained.gradient[name] if trained.gradient else None,
+            )  # fmt: skip
+
+        scores = {
+            layer.name: self._ask_leaf("criterion", "score", leaf(layer, ticket.mask[layer.name], "criterion"))
+            for layer in self.layers
+        }
+        mask, report = self._cut(ticket, scores, self._groups(ticket, times), level)
+        values = self._carried(trained, rewound)
+        for layer in self.layers:
+            name = layer.name
+            alive = self._ask_leaf("mask1", "alive", leaf(layer, mask[name], "mask1"))
+            frozen = leaf(layer, mask[name], "mask0")
+            dead = self._ask_leaf("mask0", "dead", frozen)
+            if self.cell.mask0.changes_kept:
+                alive = self._ask_leaf("mask0", "kept", frozen, alive)
+            values[name] = _merge(mask[name], alive, dead)
+        return self._ticket(self._cut_origin("next", ticket, times), level, mask, values, report)
+
+    def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        """A ticket with a uniformly random mask within the scope's budgets, over the rewound weights."""
+        level = ticket.level + times
+        mask, report = self._random_cut(ticket, self._groups(ticket, times), level)
+        rewound = self._rewound(trained)
+        values = self._carried(trained, rewound)
+        for layer in self.layers:
+            values[layer.name] = _merge(mask[layer.name], rewound[layer.name], None)
+        return self._ticket(self._cut_origin("random", ticket, times), level, mask, values, report)
+
+    def record(self, level: int, ticket: Ticket, trained: Trained) -> None:
+        """Puts a level on record: its figures appear in the results, its controls are trained, its ticket is kept."""
+        self.records.append(Record(level, ticket, trained))
+
+    # What the runner calls
+
+    def job(self, ticket: Ticket) -> Train:
+        """The training of a ticket, as a job."""
+        point = ticket.point
+        steps = self.clock.total - point.schedule if point.steps is None else point.steps
+        wanted = self.point.weights if ticket.is_dense else 0
+        return Train(
+            model=self._spec["model"],
+            data=self._spec["data"],
+            fingerprint=self._fingerprint,
+            optimizer=self._spec["optimizer"],
+            schedule=self._spec["schedule"],
+            augment=self._augment,
+            batch=self.cell.batch,
+            total=self.clock.total,
+            steps_per_epoch=self.clock.steps_per_epoch,
+            start=point.schedule,
+            steps=steps,
+            evaluate_every=self.cell.evaluate_every,
+            order_seed=self.seed,
+            augment_seed=self.seed,
+            device=self._device,
+            values=ticket.values,
+            mask=ticket.mask,
+            optimizer_state=ticket.optimizer,
+            snapshots=frozenset({wanted}) if isinstance(wanted, int) and wanted > 0 else frozenset(),
+            origin=self._job_origin("train", ticket),
+        )
+
+    def control(self, name: str, record: Record) -> Ticket:
+        """The control of a recorded level by its name in `CONTROLS`: same densities, data order and length."""
+        ticket = record.ticket
+        if name not in CONTROLS:
+            raise UsageError(f"no control is called '{name}' ({nearest(name, CONTROLS)})")
+        if ticket.cut is None:
+            return ticket
+        mask, values = dict(ticket.mask), dict(ticket.values)
+        rewound = self._rewound(record.trained)
+        if name != "reinit":
+            groups = [Group((leaf,), kept, kept) for leaf, kept in ticket.cut.kept.items()]
+            everything = {layer.name: mask[layer.name] | True for layer in self.layers}
+            whole = replace(ticket, mask=everything)
+            mask, _ = self._random_cut(whole, groups, ticket.level)
+        for layer in self.layers:
+            leaf = layer.name
+            start = rewound[leaf] if name == "random_mask" else self._fresh(layer, ticket.level)
+            frozen = ticket.values[leaf] if name == "reinit" else None
+            values[leaf] = _merge(mask[leaf], start, frozen)
+        return replace(ticket, origin=self._control_origin(name, ticket), mask=mask, values=values)
+
+    # How a ticket is put together
+
+    def _groups(self, ticket: Ticket, times: int) -> list[Group]:
+        kept = {layer.name: int(ticket.mask[layer.name].sum()) for layer in self.layers}
+        groups: list[Group] = self._ask("scope", "groups", self.layers, kept, times)
+        seen: set[str] = set()
+        for group in groups:
+            here = set(group.leaves)
+            strange, twice = here - kept.keys(), here & seen
+            alive = sum(kept.get(name, 0) for name in here)
+            if strange or twice or not 0 <= group.keep <= alive:
+                what = (
+                    f"names no layer of the network: {', '.join(sorted(strange))}" if strange
+                    else f"has {', '.join(sorted(twice))} in two groups" if twice
+                    else f"keeps {group.keep} of {alive} living weights in {', '.join(sorted(here))}"
+                )  # fmt: skip
+                raise ContractError(f"{self._who('scope')}: groups() {what}")
+            seen |= here
+        return groups
+
+    def _cut(
+        self, ticket: Ticket, scores: Mapping[str, Tensor], groups: Sequence[Group], level: int
+    ) -> tuple[dict[str, Tensor], CutReport]:
+        try:
+            mask = cut(scores, ticket.mask, groups, lambda: stream(self.seed, "ties", level))
+        except ContractError as error:
+            raise ContractError(f"{self._who('criterion')}: {error} at level {level}") from None
+        kept = {name: int(part.sum()) for name, part in mask.items()}
+        grouped = {name for group in groups for name in group.leaves}
+        left_alone = sum(count for name, count in kept.items() if name not in grouped)
+        requested = sum(group.requested for group in groups) + left_alone
+        return mask, CutReport(requested, kept, {layer.name: layer.size for layer in self.layers})
+
+    def _random_cut(self, ticket: Ticket, groups: Sequence[Group], level: int) -> tuple[dict[str, Tensor], CutReport]:
+        import torch
+
+        scores = {
+            layer.name: torch.rand(layer.shape, generator=stream(self.seed, "random_mask", level, layer.name))
+            for layer in self.layers
+        }
+        return self._cut(ticket, scores, groups, level)
+
+    def _rewound(self, trained: Trained) -> Mapping[str, Tensor]:
+        if self.point.weights == LATEST:
+            return trained.weights()
+        return self._original if self.point.weights == 0 else self._dense_state()[0]
+
+    def _dense_state(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        if self._dense_outcome is None:
+            raise PluginError(f"{self._who('search')} cut a ticket before it trained the dense network (lab.dense())")
+        assert isinstance(self.point.weights, int)
+        return self._dense_outcome.state(self.point.weights)
+
+    def _carried(self, trained: Trained, rewound: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the next round before its leaves are filled in: all parameters rewound, buffers as asked."""
+        latest = trained.weights() if self.point.buffers == "latest" else rewound
+        return {name: latest[name] if name in self._buffers else value for name, value in rewound.items()}
+
+    def _ticket(
+        self, origin: str, level: int, mask: dict[str, Tensor], values: dict[str, Tensor], report: CutReport
+    ) -> Ticket:
+        saved = self._dense_state()[1] if self.point.optimizer == "saved" else None
+        return Ticket(origin, level, mask, values, self.point, saved, report)
+
+    # Initial values
+
+    def _initial_values(self, module: torch.nn.Module) -> dict[str, Tensor]:
+        """Every parameter and buffer at step 0: Linear and Conv layers from the initialiser, all else (batch norm, …)
+        as its own `reset_parameters` leaves it under a seed of its own."""
+        from torch import nn
+
+        for path, part in module.named_modules():
+            if hasattr(part, "reset_parameters"):
+                with _seeded(self.seed, "initialisation", path):
+                    part.reset_parameters()
+        values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        for path, part in module.named_modules():
+            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                prefix = f"{path}." if path else ""
+                layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
+                rng = stream(self.seed, "initialisation", layer.name)
+                values[layer.name] = self._drawn("weight", layer, layer.shape, rng)
+                if part.bias is not None:
+                    values[f"{prefix}bias"] = self._drawn("bias", layer, layer.shape[:1], rng)
+        return values
+
+    def _drawn(self, method: str, layer: Layer, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        value = self._ask("initialiser", method, layer, rng)
+        return check_tensor(value, shape, f"{self._who('initialiser')}: {method}() on leaf {layer.name}").float()
+
+    def _fresh(self, layer: Layer, level: int) -> Tensor:
+        return self._drawn("weight", layer, layer.shape, stream(self.seed, "reinitialise", level, layer.name))
+
+    # Derivations: what a ticket or job is, before any tensor is known
+
+    def _dense_origin(self) -> str:
+        parts = [self._spec[name].canonical() for name in ("model", "initialiser", "data")]
+        return digest(["dense", parts, self._fingerprint, self.seed])
+
+    def _cut_origin(self, how: str, ticket: Ticket, times: int) -> str:
+        chosen = ["criterion", "scope", "mask1", "mask0", "rewind"] if how == "next" else ["scope", "rewind"]
+        parts = [self._spec[name].canonical() for name in chosen]
+        return digest([how, self._job_origin("train", ticket), parts, times, self.seed])
+
+    def _control_origin(self, name: str, ticket: Ticket) -> str:
+        return digest(["control", name, ticket.origin, self._spec["initialiser"].canonical()])
+
+    def _job_origin(self, what: str, ticket: Ticket) -> str:
+        point = ticket.point
+        settings: list[Any] = [self._spec[name].canonical() for name in ("optimizer", "schedule")]
+        settings += [spec.canonical() for spec in self._augment]
+        settings += [self.cell.batch, self.clock.total, self.clock.steps_per_epoch, self.cell.evaluate_every]
+        settings += [point.schedule, point.steps, point.optimizer if not ticket.is_dense else "", self._device]
+        return digest([what, ticket.origin, settings, self.seed])
+
+    def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Gradient:
+        return Gradient(
+            model=self._spec["model"],
+            data=self._spec["data"],
+            fingerprint=self._fingerprint,
+            batch=self.cell.batch,
+            device=self._device,
+            values=outcome.tensors(),
+            mask=ticket.mask,
+            origin=self._job_origin("gradient", ticket),
+        )
+
+    # Asking components, so that what goes wrong in them is told by their name
+
+    def _who(self, slot: str) -> str:
+        spec = self._spec[slot]
+        return f"{spec.kind} '{spec.use}' of {spec.provider}"
+
+    def _ask(self, slot: str, method: str, *given: Any) -> Any:
+        try:
+            return getattr(getattr(self.cell, slot), method)(*given)
+        except LotteryError:
+            raise
+        except Exception as error:
+            leaf = next((f" on leaf {item.name}" for item in given if isinstance(item, Leaf | Layer)), "")
+            raise PluginError(
+                f"{self._who(slot)} broke in {method}(){leaf}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _ask_leaf(self, slot: str, method: str, leaf: Leaf, *more: Any) -> Tensor:
+        value = self._ask(slot, method, leaf, *more)
+        return check_tensor(value, leaf.layer.shape, f"{self._who(slot)}: {method}() on leaf {leaf.name}")
+
+
+_SLOTS = (
+    "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "optimizer", "schedule"
+)  # fmt: skip
+
+
+def _merge(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
+    """float32 [s]: `alive` where `mask`, else `dead` (None: zero)."""
+    import torch
+
+    return torch.where(mask, alive.float(), torch.zeros(()) if dead is None else dead.float())
+
+
+@contextmanager
+def _seeded(*labels: Label) -> Iterator[None]:
+    """torch's global stream, which modules draw from when they are built, under a named seed for a while."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*labels))
+        yield

@@ -1,0 +1,175 @@
+"""From files, profile and `--set` to one merged tree. The later said wins: extended file, file, profile, `--set`."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.errors import Fault, RecipeError, nearest
+from lotteryfw.recipe.tree import Keys, Origin, Tree, dotted
+
+SET = "--set"
+IN_PYTHON = "recipe"
+"""Where a recipe that is no file is said to stand."""
+
+
+def read(
+    source: Path | Mapping[str, Any],
+    defaults: Mapping[str, str],
+    profile: str | None,
+    sets: Sequence[str],
+    faults: list[Fault],
+) -> Tree:
+    """The merged recipe: `[[study]]` as `studies` by name, grids flat. What is wrong in passing goes to `faults`.
+
+    Raises RecipeError where a file cannot be read at all.
+    """
+    if isinstance(source, Path):
+        tree = _file(source, Tree(defaults), (), faults)
+    else:
+        tree = _laid(Tree(defaults), _plain(source), IN_PYTHON, Path(), faults)
+    if profile is not None:
+        tree = _profiled(tree, profile, faults)
+    for text in sets:
+        tree = _set(tree, text, faults)
+    return tree
+
+
+def _file(path: Path, tree: Tree, chain: tuple[Path, ...], faults: list[Fault]) -> Tree:
+    where = str(path)
+    if path.resolve() in chain:
+        names = " → ".join(each.name for each in (*chain[chain.index(path.resolve()) :], path))
+        raise RecipeError([Fault(where, "extends", f"recipes extend each other in a circle: {names}")])
+    table = _parsed(path)
+    parent = table.pop("extends", None)
+    if isinstance(parent, str):
+        tree = _file(path.parent / parent, tree, (*chain, path.resolve()), faults)
+    elif parent is not None:
+        faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
+    return _laid(tree, table, where, path.parent, faults)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    where = str(path)
+    try:
+        return tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        here = [each.name for each in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise RecipeError([Fault(where, "", "there is no such recipe", nearest(path.name, here))]) from None
+    except OSError as error:
+        raise RecipeError([Fault(where, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([Fault(where, "", f"is not UTF-8 text (byte {error.start})")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError([Fault(where, "", f"is not TOML: {error}")]) from None
+
+
+def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
+    for keys in _not_finite(table, ()):
+        faults.append(Fault(where, dotted(keys), "must be a finite number"))
+    if isinstance(plugins := table.get("plugins"), list):
+        table["plugins"] = [str(folder / each) if isinstance(each, str) else each for each in plugins]
+    for each in _tables(table.get("profiles")).values():
+        _flatten_grids(each)
+    _flatten_grids(table)
+    if "study" in table:
+        studies = _by_name(table.pop("study"), where, faults)
+        tree = tree.replaced("studies", studies, lambda keys: (where, keys))
+    return _over(tree, table, lambda keys: (where, keys), faults)
+
+
+def _over(tree: Tree, table: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Tree:
+    known = _tables(tree.table.get("studies"))
+    for name in _tables(table.get("studies")).keys() - known.keys():
+        where, keys = origin(("studies", name))
+        faults.append(Fault(where, dotted(keys), "there is no such study", nearest(name, known)))
+    return tree.over(table, origin)
+
+
+def _profiled(tree: Tree, name: str, faults: list[Fault]) -> Tree:
+    profiles = _tables(tree.table.get("profiles"))
+    if name not in profiles:
+        hint = nearest(name, profiles) or "this recipe has no profiles"
+        faults.append(Fault(tree.locate(("profiles",))[0], f"profiles.{name}", "there is no such profile", hint))
+        return tree
+    table = profiles[name]
+    for key in ("extends", "plugins", "profiles", "study") & table.keys():
+        faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
+    return _over(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
+
+
+def _set(tree: Tree, text: str, faults: list[Fault]) -> Tree:
+    key, equals, value = (part.strip() for part in text.partition("="))
+    try:
+        table = tomllib.loads(f"{key} = 0")
+        if not equals or "\n" in key:
+            raise ValueError
+    except ValueError:
+        faults.append(Fault(SET, text, "is not KEY=VALUE", "such as train.length=500it"))
+        return tree
+    try:
+        table = tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    for barred in ("extends", "plugins", "profiles", "study") & table.keys():
+        faults.append(Fault(SET, barred, "can only be said in a file"))
+        return tree
+    _flatten_grids(table)
+    for keys in _not_finite(table, ()):
+        faults.append(Fault(SET, dotted(keys), "must be a finite number"))
+    return _over(tree, table, lambda keys: (SET, keys), faults)
+
+
+def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for place, study in enumerate(studies if isinstance(studies, list) else [studies]):
+        name = study.get("name") if isinstance(study, Mapping) else None
+        if not isinstance(name, str):
+            faults.append(Fault(where, f"study[{place}].name", "is required: studies are told apart by name"))
+        elif name in found:
+            faults.append(Fault(where, f"study[{place}].name", f"there is a study '{name}' already"))
+        else:
+            found[name] = study
+    return found
+
+
+def _flatten_grids(table: Any) -> None:
+    """Makes every grid below a recipe's top one table from dotted path to values, however it was written."""
+    if not isinstance(table, dict):
+        return
+    if isinstance(grid := table.get("grid"), Mapping):
+        table["grid"] = dict(_flat(grid, ""))
+    studies = table.get("study", [])
+    for study in [*(studies if isinstance(studies, list) else []), *_tables(table.get("studies")).values()]:
+        _flatten_grids(study)
+
+
+def _flat(grid: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in grid.items():
+        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return flat
+
+
+def _tables(value: Any) -> dict[str, dict[str, Any]]:
+    """The tables in a table of tables, whatever else a recipe has put there."""
+    return {key: each for key, each in value.items() if isinstance(each, dict)} if isinstance(value, Mapping) else {}
+
+
+def _not_finite(value: Any, keys: Keys) -> list[Keys]:
+    if isinstance(value, Mapping):
+        return [found for key, each in value.items() for found in _not_finite(each, (*keys, key))]
+    if isinstance(value, list):
+        return [found for place, each in enumerate(value) for found in _not_finite(each, (*keys, place))]
+    return [keys] if isinstance(value, float) and not math.isfinite(value) else []
+
+
+def _plain(value: Any) -> Any:
+    """A recipe given from Python as TOML would give it: dicts and lists of its own."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

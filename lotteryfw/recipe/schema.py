@@ -1,0 +1,117 @@
+"""The fixed parts of a recipe as pydantic models. What stands in a component's slot is the registry's business."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from lotteryfw.cell import CONTROLS
+from lotteryfw.errors import nearest
+from lotteryfw.recipe.tree import Keys
+from lotteryfw.steps import Clock, Step
+
+TABLE_SLOTS = ("data", "model", "initialiser", "search", "criterion", "scope", "mask1", "mask0", "rewind")
+"""The components that are tables of a study. A slot is called what its kind is called."""
+TRAIN_SLOTS = ("optimizer", "schedule")
+SLOTS: dict[Keys, str] = {(s,): s for s in TABLE_SLOTS} | {("train", s): s for s in TRAIN_SLOTS}
+"""Every place of a single component, with its kind. `train.augment` is a list of components."""
+
+POINTS = 100
+"""Measurements in a training, where a recipe does not say."""
+
+
+class Table(BaseModel):
+    """A table of a recipe: no unknown keys, and no text where a number belongs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+def _control(name: str) -> str:
+    if name not in CONTROLS:
+        raise ValueError(f"there is no control '{name}'; {nearest(name, CONTROLS)}")
+    return name
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"{value!r} is listed twice")
+    return values
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+Component = Any
+"""A name, or a table of `use` and options."""
+Control = Annotated[str, AfterValidator(_control), Field(json_schema_extra={"enum": list(CONTROLS)})]
+
+
+class Train(Table):
+    """How every network of a study is trained."""
+
+    length: Step
+    """Length of a training."""
+    batch: Annotated[int, Field(ge=1)]
+    """Examples in a batch."""
+    optimizer: Component = None
+    schedule: Component = None
+    augment: list[Component] = []
+    """Changes to training images, in order."""
+
+
+class Evaluate(Table):
+    """How often a training is measured: give one of the two, or neither for 100 points."""
+
+    points: Annotated[int, Field(ge=1)] | None = None
+    """How many times in a training."""
+    every: Step | None = None
+    """How far apart."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Evaluate:
+        if self.points is not None and self.every is not None:
+            raise ValueError("`points` and `every` say the same in two ways: give one of them")
+        return self
+
+    def interval(self, clock: Clock) -> int:
+        """Steps from one measurement to the next, at least one."""
+        return max(1, clock.steps(self.every) if self.every else clock.total // (self.points or POINTS))
+
+
+class Body(Table):
+    """What a study is made of: the top of a recipe says it for all studies, a study for itself."""
+
+    data: Component = None
+    model: Component = None
+    initialiser: Component = None
+    search: Component = None
+    criterion: Component = None
+    scope: Component = None
+    mask1: Component = None
+    mask0: Component = None
+    rewind: Component = None
+    train: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    """Each combination of the grid runs once with each of these."""
+    controls: Annotated[list[Control], AfterValidator(_distinct)] = []
+    """What every ticket is compared with."""
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Dotted path to the values it takes in turn; the values of all paths are multiplied."""
+
+
+class File(Body):
+    """A whole recipe."""
+
+    name: Name
+    title: str = ""
+    about: str = ""
+    """What the study is about, as long as need be."""
+    plugins: list[str] = []
+    """Plugin files of one's own; they are code, so whoever runs the recipe has to trust each by name."""
+    studies: dict[Name, dict[str, Any]] = {}
+    """By name, what a study changes."""
+    profiles: dict[str, dict[str, Any]] = {}
+    """By name, what another version of the whole changes."""
+    claim: list[dict[str, Any]] = []
+    """What the paper reports."""

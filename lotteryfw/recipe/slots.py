@@ -1,0 +1,162 @@
+"""From a slot's entry to its component, each distinct entry once; and back to a name, a label, a full table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lotteryfw.component import Component
+from lotteryfw.errors import DataError, UsageError, nearest
+from lotteryfw.kinds import DataSource, RewindPolicy
+from lotteryfw.recipe.words import Problem, problems
+from lotteryfw.registry import Registry
+from lotteryfw.steps import Clock, Step
+from lotteryfw.views import LATEST
+
+T = TypeVar("T")
+Checked = tuple[T | None, list[Problem]]
+"""A value, or what is wrong with what it was to be made of."""
+
+
+class Slots:
+    """Checks entries against the registry, remembering each answer: a grid asks the same thing ten thousand times."""
+
+    def __init__(self, registry: Registry, folder: Path):
+        self._registry = registry
+        self._folder = folder
+        self._known: dict[Hashable, Checked[Any]] = {}
+
+    def component(self, kind: str, entry: Any) -> Checked[Component]:
+        """The component of this kind that `entry` describes; None stands for the kind's default."""
+        return self._once((kind, _canonical(entry)), lambda: self._component(kind, entry))
+
+    def table(self, model: type[BaseModel], entry: Any) -> Checked[Any]:
+        """The fixed part of a recipe that `entry` describes."""
+        return self._once((model, _canonical(entry)), lambda: _validated(model, entry))
+
+    def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
+        """The clock of a training on this data, whose last partial batch is left out of an epoch."""
+        key = ("clock", self.text(data), length, batch)
+        return self._once(key, lambda: self._clock(data, length, batch))
+
+    def rewind(self, policy: RewindPolicy, clock: Clock) -> Checked[None]:
+        """Whether the point that `policy` names lies within the training."""
+        return self._once(("rewind", self.text(policy), clock), lambda: (None, self._rewind(policy, clock)))
+
+    def name(self, component: Component) -> str:
+        """What recipes call it: its bare name where that is enough."""
+        offer = self._registry.offer_of(component)
+        rivals = [each for each in self._registry.offers(offer.kind) if each.name == offer.name]
+        return offer.name if len(rivals) == 1 else offer.full_name
+
+    def full(self, component: Component) -> dict[str, Any]:
+        """Its entry in a recipe, with every option that TOML can write (it has no word for None)."""
+        return {"use": self.name(component), **_without_none(component.options())}
+
+    def text(self, component: Component) -> str:
+        """`full` as one line, the same for equal components."""
+        return _canonical(self.full(component))
+
+    def label(self, component: Component) -> str:
+        """Its name, and the options in which it differs from their defaults: equal components have equal labels."""
+        said = []
+        for name, about in type(component).model_fields.items():
+            value = component.options()[name]
+            default = about.get_default(call_default_factory=True)  # as its author wrote it: perhaps not validated
+            if about.is_required() or (value != default and _canonical(value) != _canonical(default)):
+                said.append(f"{name}={label_of(value)}")
+        options = ", ".join(said)
+        return self.name(component) + (f"({options})" if options else "")
+
+    def _once(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _component(self, kind: str, entry: Any) -> Checked[Component]:
+        names = [offer.name for offer in self._registry.offers(kind)]
+        if entry is None and self._registry.default(kind) is None:
+            return None, [Problem((), "is required", nearest("", names))]
+        try:
+            offer, options = self._registry.parse(kind, {} if entry is None else entry)
+        except UsageError as error:
+            return None, [Problem((), str(error))]
+        owner = f"the {kind} '{offer.name}'"
+        try:
+            return offer.cls.model_validate(options), []
+        except ValidationError as error:
+            return None, problems(error, options, offer.cls.model_fields, owner)
+        except Exception as error:
+            return None, [Problem((), _broke(owner, "checking its options", error))]
+
+    def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
+        train, found = self._once(("examples", self.text(data)), lambda: self._examples(data))
+        if train is None:
+            return None, found
+        if batch > train:
+            text = f"a batch of {batch} is more than the {train} training examples of {self.name(data)}"
+            return None, [Problem(("train", "batch"), text)]
+        try:
+            clock = Clock.of(length, max(1, train // batch))
+        except ValueError as error:
+            return None, [Problem(("train", "length"), str(error))]
+        if clock.total < 1:
+            return None, [Problem(("train", "length"), f"'{length}' is less than one step")]
+        return clock, []
+
+    def _examples(self, data: DataSource) -> Checked[int]:
+        try:
+            return data.facts(self._folder).train, []
+        except DataError as error:
+            text = str(error)
+        except Exception as error:
+            text = _broke(f"the data '{self.name(data)}'", "`facts`", error)
+        return None, [Problem(("data",), text)]
+
+    def _rewind(self, policy: RewindPolicy, clock: Clock) -> list[Problem]:
+        try:
+            point = policy.point(clock)
+        except Exception as error:
+            return [Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))]
+        steps = [point.schedule] if point.weights == LATEST else [point.weights, point.schedule]
+        return [
+            Problem(("rewind",), f"points at step {step}, outside the training of {clock.total} steps")
+            for step in dict.fromkeys(steps)
+            if not 0 <= step <= clock.total
+        ]
+
+
+def label_of(value: Any) -> str:
+    """A plain value as a person would write it, in short."""
+    if isinstance(value, list):
+        return "[" + ", ".join(label_of(each) for each in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}={label_of(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _validated(model: type[BaseModel], entry: Any) -> Checked[BaseModel]:
+    try:
+        return model.model_validate(entry), []
+    except ValidationError as error:
+        return None, problems(error, entry, model.model_fields)
+
+
+def _broke(owner: str, doing: str, error: Exception) -> str:
+    return f"{owner} broke in {doing}: {type(error).__name__}: {error}"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,328 @@
+"""Who offers which component: entry points in, checked offers out. Nobody is special, the built-ins come in here too.
+
+Each plugin is loaded in its own `try`, so a broken one costs one remembered line and the rest works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from packaging.utils import canonicalize_name
+
+from lotteryfw import hookspecs
+from lotteryfw.component import Component
+from lotteryfw.errors import PluginError, UsageError, nearest
+from lotteryfw.kinds import kinds
+
+WITHOUT = "LOTTERYFW_WITHOUT"
+"""Environment variable: names of entry points or distributions, with commas, that are left out."""
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An entry point, or a trusted file (then the distribution is the file's name), and how much it offers."""
+
+    name: str
+    distribution: str
+    version: str
+    components: int = 0
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A component that recipes can name, and who provides it.
+
+    `digest` tells two states of unreleased code apart: 16 hex digits of the SHA-256 of the source file, empty for a
+    released distribution.
+    """
+
+    cls: type[Component]
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    plugin: str
+    digest: str = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name that is never ambiguous."""
+        return f"{self.distribution}/{self.name}"
+
+    @property
+    def provider(self) -> str:
+        """Whose code it is, and which state of it."""
+        return f"{self.distribution}=={self.version}" + (f"+{self.digest}" if self.digest else "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin that could not be used: at which stage, and why, in a line.
+
+    `stage` is "import", "hooks", "register_components", "component", or the name of a hook that raised in a run.
+    """
+
+    plugin: str
+    distribution: str
+    version: str
+    stage: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin '{self.plugin}' of {self.distribution} {self.version} failed at {self.stage}: {self.reason}"
+
+
+class _Refused(Exception):
+    """Something in a plugin that is not as it has to be; the text is the reason."""
+
+
+class Registry:
+    """The components and hooks of all plugins that could be loaded; `failures` remembers the others."""
+
+    def __init__(self) -> None:
+        self.plugins: list[Plugin] = []
+        self.failures: list[Failure] = []
+        self.left_out: list[str] = []
+        self.trusted: set[Path] = set()
+        self._offers: list[Offer] = []
+        self._modules: list[tuple[Plugin, object]] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+
+    @classmethod
+    def load(cls, trust: Sequence[Path] = ()) -> Registry:
+        """Every installed plugin that can be loaded, and the plugin files in `trust`.
+
+        Raises UsageError for a trusted file that is not there, PluginError for one that does not work: it was asked
+        for by name.
+        """
+        registry = cls()
+        without = {canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")}
+        found = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
+        for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
+            if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
+                registry.left_out.append(plugin.name)
+            elif failure := registry._admit(plugin, point.load, unreleased=_is_unreleased(point)):
+                registry.failures.append(failure)
+        for path in trust:
+            registry._trust(path)
+        return registry
+
+    @property
+    def hooks(self) -> pluggy.HookRelay:
+        """The plugins' hooks. Prefer `notify`, which survives a plugin that raises."""
+        return self._manager.hook
+
+    def notify(self, hook: str, argument: object) -> None:
+        """Calls a hook of one argument (an event, or the command line's app) in every plugin that implements it.
+
+        One that raises ends nothing: it is remembered in `failures`, once for each plugin and hook.
+        """
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*([argument] if implementation.argnames else []))
+            except (Exception, SystemExit) as error:
+                plugin = next(plugin for plugin, module in self._modules if module is implementation.plugin)
+                failure = _failure(plugin, hook, error)
+                if not any(f.stage == hook and f.plugin == plugin.name and f.distribution == plugin.distribution
+                           for f in self.failures):  # fmt: skip
+                    self.failures.append(failure)
+
+    def offers(self, kind: str | None = None) -> list[Offer]:
+        """What is on offer, kind by kind, then by name."""
+        order = list(kinds())
+        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
+        return sorted(chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution))
+
+    def find(self, kind: str, name: str) -> Offer:
+        """The component of this kind called `name`, or "distribution/name".
+
+        Raises UsageError for a name nobody offers, and for a bare one that several distributions offer.
+        """
+        found = [offer for offer in self._named(name) if offer.kind == kind]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            choices = " or ".join(f"'{offer.full_name}'" for offer in found)
+            raise UsageError(f"the {kind} '{name}' is offered by several distributions; write {choices}")
+        if elsewhere := self._named(name):
+            raise UsageError(f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}")
+        raise UsageError(f"there is no {kind} '{name}'; {self._nearest(name, kind)}")
+
+    def find_any(self, name: str) -> list[Offer]:
+        """Everything called `name` (or "distribution/name"), of whatever kind. Raises UsageError for nothing."""
+        if found := self._named(name):
+            return found
+        raise UsageError(f"there is no component '{name}'; {self._nearest(name)}")
+
+    def default(self, kind: str) -> Offer | None:
+        """The one component that a recipe gets when it leaves this kind out; None where there is not exactly one."""
+        found = [offer for offer in self.offers(kind) if offer.cls.default]
+        return found[0] if len(found) == 1 else None
+
+    def parse(self, kind: str, entry: object) -> tuple[Offer, dict[str, Any]]:
+        """What a recipe's entry names, and the options it gives: a bare name, or a table of `use` and options.
+
+        A table without `use` gives options to the kind's default. Raises UsageError for an entry that names no
+        component of this kind.
+        """
+        options = dict(entry) if isinstance(entry, Mapping) else {"use": entry}
+        default = self.default(kind)
+        use = options.pop("use", default.full_name if default else None)
+        if not isinstance(use, str):
+            raise UsageError(f"needs the name of a {kind}, or a table with `use`; got {entry!r}")
+        return self.find(kind, use), options
+
+    def create(self, kind: str, entry: object) -> Component:
+        """The component that a recipe's entry describes. Raises what `parse` does, and pydantic's ValidationError."""
+        offer, options = self.parse(kind, entry)
+        return offer.cls.model_validate(options)
+
+    def offer_of(self, component: Component) -> Offer:
+        """Who provides this component. Raises UsageError for one that no plugin offers."""
+        for offer in self._offers:
+            if offer.cls is type(component):
+                return offer
+        raise UsageError(f"no plugin offers {type(component).__name__}")
+
+    def _named(self, name: str) -> list[Offer]:
+        distribution, _, bare = name.rpartition("/")
+        wanted = canonicalize_name(distribution)
+        return [
+            offer
+            for offer in self.offers()
+            if offer.name == bare and (not distribution or canonicalize_name(offer.distribution) == wanted)
+        ]
+
+    def _nearest(self, name: str, kind: str | None = None) -> str:
+        hint = nearest(name.rpartition("/")[2], (offer.name for offer in self.offers(kind))) or "none is installed"
+        failed = "; some plugins could not be loaded: `lotteryfw plugins` says why" if self.failures else ""
+        return hint + failed
+
+    def _trust(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"there is no plugin file {path}")
+        if path.resolve() in self.trusted:
+            return
+        # the file's name, not its path: what provides a component is part of a job's key, a folder is not
+        plugin = Plugin(path.stem, path.name, "local")
+        if failure := self._admit(plugin, lambda: _import_file(path), unreleased=True):
+            raise PluginError(f"{path}: {failure}")
+        self.trusted.add(path.resolve())
+
+    def _admit(self, plugin: Plugin, load: Callable[[], object], unreleased: bool) -> Failure | None:
+        """Takes a plugin in whole, or not at all."""
+        module: object = None
+        stage = "import"
+        try:
+            module = load()
+            stage = "hooks"
+            self._manager.register(module, f"{plugin.distribution}/{plugin.name}")
+            self._check_hooks(module)
+            stage = "register_components"
+            classes = [cls for result in self._results(module) for cls in result]
+            stage = "component"
+            offers: list[Offer] = []
+            for cls in classes:
+                offers.append(_offer(cls, plugin, unreleased, taken=[*self._offers, *offers]))
+        except (Exception, SystemExit) as error:
+            if module is not None and self._manager.is_registered(module):
+                self._manager.unregister(module)
+            return _failure(plugin, stage, error)
+        plugin = replace(plugin, components=len(offers))
+        self._offers += offers
+        self._modules.append((plugin, module))
+        self.plugins.append(plugin)
+        return None
+
+    def _check_hooks(self, module: object) -> None:
+        callers = self._manager.get_hookcallers(module)
+        if not callers:
+            raise _Refused("it implements no hook; mark its functions with @hookimpl")
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            known = [name for name, caller in vars(self._manager.hook).items() if caller.has_spec()]
+            unknown = next(caller.name for caller in callers if not caller.has_spec())
+            raise _Refused(f"there is no hook '{unknown}'; {nearest(unknown, known)}") from None
+
+    def _results(self, module: object) -> Iterable[Iterable[Any]]:
+        # not through the relay: that drops None, and so would hide a forgotten `return`
+        for implementation in self._manager.hook.register_components.get_hookimpls():
+            if implementation.plugin is module:
+                result = implementation.function()
+                if not isinstance(result, Iterable):
+                    raise _Refused(f"must return component classes, returned {result!r}")
+                yield result
+
+
+def _offer(cls: object, plugin: Plugin, unreleased: bool, taken: Iterable[Offer]) -> Offer:
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        raise _Refused(f"{cls!r} is not a component class")
+    known = kinds()
+    kind = [name for name, base in known.items() if issubclass(cls, base) and cls is not base]
+    if len(kind) != 1:
+        raise _Refused(f"{cls.__name__} must subclass one kind: {', '.join(base.__name__ for base in known.values())}")
+    if not isinstance(cls.use, str) or not cls.use:
+        raise _Refused(f'{cls.__name__} has no name: it needs a line like `use = "my_{kind[0]}"`')
+    if not _NAME.fullmatch(cls.use):
+        raise _Refused(f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _")
+    if inspect.isabstract(cls):
+        raise _Refused(f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}")
+    offer = Offer(
+        cls, kind[0], cls.use, plugin.distribution, plugin.version, plugin.name, _digest(cls) if unreleased else ""
+    )
+    for other in taken:
+        if (other.kind, other.full_name) == (offer.kind, offer.full_name):
+            raise _Refused(f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already")
+    return offer
+
+
+def _failure(plugin: Plugin, stage: str, error: BaseException) -> Failure:
+    text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
+    return Failure(plugin.name, plugin.distribution, plugin.version, stage, textwrap.shorten(text, 300))
+
+
+def _described(point: EntryPoint) -> Plugin:
+    if point.dist is None:
+        return Plugin(point.name, "unknown", "unknown")
+    about = point.dist.metadata
+    return Plugin(point.name, about["Name"] or "unknown", about["Version"] or "unknown")
+
+
+def _is_unreleased(point: EntryPoint) -> bool:
+    """Whether the code can change under one version: installed from a folder or a repository (PEP 610)."""
+    origin = point.dist.read_text("direct_url.json") if point.dist else None
+    return origin is not None and not json.loads(origin).keys().isdisjoint({"dir_info", "vcs_info"})
+
+
+def _digest(cls: type) -> str:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+
+
+def _import_file(path: Path) -> ModuleType:
+    # the folder is in the name, so that two files of one name are two modules
+    name = f"_lotteryfw_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise _Refused("a plugin file is a Python file: its name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pydantic looks a class's annotations up there
+    spec.loader.exec_module(module)
+    return module

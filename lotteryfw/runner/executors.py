@@ -1,0 +1,261 @@
+"""Where jobs run: in this process, or in worker processes of one thread each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from lotteryfw.engine import Stopped, Workshop, perform, post
+from lotteryfw.errors import DataError, LotteryError, StoreError
+from lotteryfw.jobs import Job
+from lotteryfw.store import Store
+
+_LIVES = 3
+"""Workers that may die over one job before the job is given up."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job that ended. `error` is None when its result is in the store; `ends_run` marks faults beyond the job."""
+
+    key: str
+    error: str | None = None
+    warning: str | None = None
+    trace: str = ""
+    ends_run: type[LotteryError] | None = None
+    stopped: bool = False
+
+
+Progress = Callable[[str, int, int], None]
+"""Told (key, steps done, steps in all) now and then."""
+
+
+class Executor(Protocol):
+    """Takes jobs and gives back what finished, one at a time."""
+
+    capacity: int
+
+    def submit(self, job: Job) -> None:
+        """Accepts a job; at most `capacity` are at work at once, the others wait their turn."""
+        ...
+
+    def wait(self) -> Finished:
+        """The next job to end; blocks until there is one."""
+        ...
+
+    def stop(self) -> None:
+        """Asks all running jobs to stop at a safe point; `wait` then reports them as stopped."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of everything; jobs still running are stopped."""
+        ...
+
+
+_ENDS_RUN = {error.__name__: error for error in (StoreError, DataError)}
+
+
+class InProcess:
+    """Runs one job after another here. A stop is noticed at the next step."""
+
+    capacity = 1
+
+    def __init__(self, store: Store, shop: Workshop, progress: Progress, checkpoint_seconds: float):
+        self._store, self._shop, self._progress = store, shop, progress
+        self._checkpoint_seconds = checkpoint_seconds
+        self._queue: deque[Job] = deque()
+        self._stopping = False
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+
+    def wait(self) -> Finished:
+        job = self._queue.popleft()
+
+        def tick(done: int, of: int) -> bool:
+            self._progress(job.key, done, of)
+            return self._stopping
+
+        try:
+            warning = perform(job, self._store, self._shop, tick, self._checkpoint_seconds)
+        except Stopped:
+            return Finished(job.key, stopped=True)
+        except Exception as error:
+            kind = type(error).__name__
+            text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
+            return Finished(job.key, text, trace=traceback.format_exc(), ends_run=_ENDS_RUN.get(kind))
+        return Finished(job.key, warning=warning)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def close(self) -> None:
+        self._queue.clear()
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    inbox: IO[bytes]
+    outbox: IO[bytes]
+    rest: bytes = b""
+    key: str | None = None
+
+    def say(self, **message: Any) -> None:
+        self.inbox.write(json.dumps(message).encode() + b"\n")
+        self.inbox.flush()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker must know to be ready for jobs."""
+
+    store: Path
+    data_folder: Path
+    device: str
+    trust: tuple[Path, ...] = ()
+    checkpoint_seconds: float = 60.0
+
+    def plain(self) -> dict[str, Any]:
+        return {
+            "store": str(self.store),
+            "data_folder": str(self.data_folder),
+            "device": self.device,
+            "trust": [str(path) for path in self.trust],
+            "checkpoint_seconds": self.checkpoint_seconds,
+        }
+
+
+@dataclass
+class Workers:
+    """`capacity` worker processes. One that dies is replaced, and its job is tried again from its last checkpoint."""
+
+    capacity: int
+    store: Store
+    setup: Setup
+    progress: Progress
+    log: Path
+    _queue: deque[str] = field(default_factory=deque)
+    _workers: list[_Worker] = field(default_factory=list)
+    _deaths: dict[str, int] = field(default_factory=dict)
+    _finished: deque[Finished] = field(default_factory=deque)
+    _stopping: bool = False
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    def submit(self, job: Job) -> None:
+        post(job, self.store)
+        self._queue.append(job.key)
+
+    def wait(self) -> Finished:
+        while not self._finished:
+            if self._stopping:
+                self._halt()
+            self._hand_out()
+            for ready, _ in self._selector.select(0.5):
+                self._listen(ready.data)
+        return self._finished.popleft()
+
+    def stop(self) -> None:
+        self._stopping = True  # acted on in wait: a signal handler may be what calls this
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._tell(worker, stop=True)
+            worker.inbox.close()
+        for worker in self._workers:
+            try:
+                worker.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+            worker.outbox.close()
+        self._workers.clear()
+        self._selector.close()
+
+    def _halt(self) -> None:
+        while self._queue:
+            self._finished.append(Finished(self._queue.popleft(), stopped=True))
+        for worker in self._workers:
+            self._tell(worker, stop=True)
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.key is None and self._queue:
+                self._give(worker, self._queue.popleft())
+        while self._queue and len(self._workers) < self.capacity:
+            self._give(self._hire(), self._queue.popleft())
+
+    def _give(self, worker: _Worker, key: str) -> None:
+        worker.key = key
+        self._tell(worker, job=key)
+
+    def _hire(self) -> _Worker:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lotteryfw.engine.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        worker = _Worker(process, process.stdin, process.stdout)
+        self._workers.append(worker)
+        self._selector.register(worker.outbox, selectors.EVENT_READ, worker)
+        self._tell(worker, setup=self.setup.plain())
+        return worker
+
+    def _tell(self, worker: _Worker, **message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it is dead: its silence says so to _listen
+            worker.say(**message)
+
+    def _listen(self, worker: _Worker) -> None:
+        text = os.read(worker.outbox.fileno(), 1 << 16)
+        if not text:
+            self._bury(worker)
+            return
+        *lines, worker.rest = (worker.rest + text).split(b"\n")
+        for message in map(json.loads, lines):
+            if "progress" in message:
+                self.progress(message["key"], *message["progress"])
+            elif not message.get("ready"):
+                worker.key = None
+                self._finished.append(_finished(message))
+
+    def _bury(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.outbox)
+        self._workers.remove(worker)
+        code = worker.process.wait()
+        if worker.key is None:
+            return
+        if self._stopping:
+            self._finished.append(Finished(worker.key, stopped=True))
+            return
+        deaths = self._deaths[worker.key] = self._deaths.get(worker.key, 0) + 1
+        if deaths < _LIVES:
+            self._queue.appendleft(worker.key)
+            return
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        told = f"its worker process ended {deaths} times without an answer ({how}); see {self.log}"
+        self._finished.append(Finished(worker.key, told))
+
+
+def _finished(message: dict[str, Any]) -> Finished:
+    if "done" in message:
+        return Finished(message["done"], warning=message["warning"])
+    if "stopped" in message:
+        return Finished(message["stopped"], stopped=True)
+    return Finished(
+        message["failed"], message["error"], trace=message["trace"], ends_run=_ENDS_RUN.get(message["kind"])
+    )

@@ -1,0 +1,132 @@
+"""What a study will ask for, known before anything is trained and without torch.
+
+Every cell's search runs against a lab that hands out tickets without tensors. Jobs are told apart by how they come
+about; sharing that depends on what masks turn out to be shows up only as a study runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.cell import Cell
+from lotteryfw.engine.perform import StoredOutcome
+from lotteryfw.jobs import Job, Train, likeness
+from lotteryfw.lab import Describe, Lab, Record
+from lotteryfw.store import Store
+from lotteryfw.views import Curve, CutReport, Metrics, RewindPoint, Ticket, Trained
+
+_NAN = float("nan")
+
+
+class _Imagined:
+    """The outcome of a job that nobody ran: no tensors, no figures."""
+
+    key = ""
+    metrics = Metrics(0, 0, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, Curve((), (), (), ()))
+
+    def tensors(self) -> Mapping[str, Any]:
+        return {}
+
+    def state(self, step: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        return {}, {}
+
+
+class DryLab(Lab):
+    """A lab whose tickets are only derivations."""
+
+    def _open(self, data_folder: Path) -> None:
+        self.layers = ()
+        self._buffers = frozenset()
+        self._original = {}
+
+    def dense(self) -> Ticket:
+        return Ticket(self._dense_origin(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
+
+    def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        return self._imagined(self._cut_origin("next", ticket, times), ticket.level + times)
+
+    def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        return self._imagined(self._cut_origin("random", ticket, times), ticket.level + times)
+
+    def control(self, name: str, record: Record) -> Ticket:
+        return replace(record.ticket, origin=self._control_origin(name, record.ticket))
+
+    def _imagined(self, origin: str, level: int) -> Ticket:
+        return Ticket(origin, level, {}, {}, self.point, None, CutReport(0, {}, {}))
+
+
+def jobs_of(lab: DryLab) -> list[Job]:
+    """Every job that the lab's cell would ask for. Raises whatever a search raises that needs real figures."""
+    jobs: list[Job] = []
+    search = lab.cell.search.search(lab)
+    try:
+        asked = next(search)
+        while True:
+            jobs += asked
+            asked = search.send(tuple(_Imagined() for _ in asked))
+    except StopIteration:
+        pass
+    cut = [record for record in lab.records if not record.ticket.is_dense]
+    jobs += [lab.job(lab.control(name, record)) for record in cut for name in lab.cell.controls]
+    return jobs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study asks for. Steps are optimizer updates; `seconds` and `bytes` are None where nothing like it was
+    trained in this store before. `unknown` names cells whose search needs real figures to say what it will ask."""
+
+    cells: int
+    asked: int
+    unique: int
+    stored: int
+    steps: int
+    steps_to_do: int
+    seconds: float | None
+    bytes: int | None
+    unknown: tuple[str, ...]
+
+
+def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str) -> Plan:
+    """The plan of some cells against a store; `device` is the kind the study would run on."""
+    asked, unknown, unique, count = 0, [], {}, 0
+    for cell in cells:
+        count += 1
+        try:
+            jobs = jobs_of(DryLab(cell, describe, data_folder, device))
+        except Exception:
+            unknown.append(cell.id)
+            continue
+        asked += len(jobs)
+        unique.update({job.origin: job for job in jobs})
+    stored = {origin for origin in unique if (key := store.alias(origin)) and store.has(key)}
+    steps = {origin: job.steps for origin, job in unique.items() if isinstance(job, Train)}
+    todo = {origin: n for origin, n in steps.items() if origin not in stored}
+    costs = {likeness(unique[origin]) for origin in todo}
+    known = {like: cost for like in costs if (cost := _cost(store, like))}
+    complete = len(known) == len(costs)
+    return Plan(
+        cells=count,
+        asked=asked,
+        unique=len(unique),
+        stored=len(stored),
+        steps=sum(steps.values()),
+        steps_to_do=sum(todo.values()),
+        seconds=sum(n * known[likeness(unique[origin])][0] for origin, n in todo.items()) if complete else None,
+        bytes=sum(known[likeness(unique[origin])][1] for origin in todo) if complete else None,
+        unknown=tuple(unknown),
+    )
+
+
+def _cost(store: Store, like: str) -> tuple[float, int] | None:
+    """(seconds a step, bytes) of a stored training of this likeness."""
+    key = store.alias(like)
+    folder = store.path(key) if key else None
+    if key is None or folder is None:
+        return None
+    timing = StoredOutcome(store, key).record["timing"]
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return (timing["seconds"] / timing["steps"], size) if timing["steps"] else None

@@ -1,0 +1,193 @@
+"""Mask criteria: a formula each. w_i is a weight before the round just trained, w_f the same weight after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lotteryfw import Leaf, MaskCriterion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DECONSTRUCTING = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 2"
+DECONSTRUCTING_CODE = "Zhou et al. 2019, Deconstructing Lottery Tickets: a variant of the code published with it"
+
+
+class LargeFinal(MaskCriterion):
+    """Keeps the weights that are largest after training."""
+
+    use = "large_final"
+    formula = "|w_f|"
+    source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 1"
+    default = True
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.final.abs()
+
+
+class SmallFinal(MaskCriterion):
+    """Keeps the weights that are smallest after training: a control."""
+
+    use = "small_final"
+    formula = "-|w_f|"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return -leaf.final.abs()
+
+
+class LargeInit(MaskCriterion):
+    """Keeps the weights that were largest before training."""
+
+    use = "large_init"
+    formula = "|w_i|"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.init.abs()
+
+
+class SmallInit(MaskCriterion):
+    """Keeps the weights that were smallest before training: a control."""
+
+    use = "small_init"
+    formula = "-|w_i|"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return -leaf.init.abs()
+
+
+class LargeInitLargeFinal(MaskCriterion):
+    """Keeps the weights that are large both before and after training.
+
+    The paper's min(α|w_f|, |w_i|), with α such that both sides cut at one percentile of the layer.
+    """
+
+    use = "large_init_large_final"
+    formula = "min(rank |w_i|, rank |w_f|), rank: percentile among the layer's living weights"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return _rank(leaf.init.abs(), leaf.mask).minimum(_rank(leaf.final.abs(), leaf.mask))
+
+
+class SmallInitSmallFinal(MaskCriterion):
+    """Keeps the weights that are small both before and after training: a control.
+
+    The paper's -max(α|w_f|, |w_i|), with α such that both sides cut at one percentile of the layer.
+    """
+
+    use = "small_init_small_final"
+    formula = "min(rank -|w_i|, rank -|w_f|), rank: percentile among the layer's living weights"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return _rank(-leaf.init.abs(), leaf.mask).minimum(_rank(-leaf.final.abs(), leaf.mask))
+
+
+class MagnitudeIncrease(MaskCriterion):
+    """Keeps the weights that grew most."""
+
+    use = "magnitude_increase"
+    formula = "|w_f| - |w_i|"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.final.abs() - leaf.init.abs()
+
+
+class Movement(MaskCriterion):
+    """Keeps the weights that moved furthest, in whichever direction."""
+
+    use = "movement"
+    formula = "|w_f - w_i|"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return (leaf.final - leaf.init).abs()
+
+
+class Random(MaskCriterion):
+    """Keeps weights at random: the control of all others."""
+
+    use = "random"
+    formula = "U(0, 1)"
+    source = DECONSTRUCTING
+
+    def score(self, leaf: Leaf) -> Tensor:
+        import torch
+
+        return torch.rand(leaf.layer.shape, generator=leaf.rng).to(leaf.final.device)
+
+
+class LargeFinalSameSign(MaskCriterion):
+    """Keeps the weights that are largest after training among those that kept their sign."""
+
+    use = "large_final_same_sign"
+    formula = "|w_f| where w_i and w_f have one sign, else 0"
+    source = DECONSTRUCTING_CODE
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.final.abs().where(_sign_product(leaf) > 0, 0.0)
+
+
+class LargeFinalDiffSign(MaskCriterion):
+    """Keeps the weights that are largest after training among those that changed their sign."""
+
+    use = "large_final_diff_sign"
+    formula = "|w_f| where w_i and w_f have opposite signs, else 0"
+    source = DECONSTRUCTING_CODE
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.final.abs().where(_sign_product(leaf) < 0, 0.0)
+
+
+class MagnitudeIncreaseSameSign(MaskCriterion):
+    """Keeps the weights that grew most among those that kept their sign."""
+
+    use = "magnitude_increase_same_sign"
+    formula = "|w_f| - |w_i| where w_i and w_f have one sign, else the lowest float32"
+    source = DECONSTRUCTING_CODE
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return _or_lowest(leaf.final.abs() - leaf.init.abs(), _sign_product(leaf) > 0)
+
+
+class MagnitudeIncreaseDiffSign(MaskCriterion):
+    """Keeps the weights that grew most among those that changed their sign."""
+
+    use = "magnitude_increase_diff_sign"
+    formula = "|w_f| - |w_i| where w_i and w_f have opposite signs, else the lowest float32"
+    source = DECONSTRUCTING_CODE
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return _or_lowest(leaf.final.abs() - leaf.init.abs(), _sign_product(leaf) < 0)
+
+
+def _rank(values: Tensor, alive: Tensor) -> Tensor:
+    """[s] float64 in [0, 1]: the share of the living values that lie below each value; ties share one rank."""
+    import torch
+
+    ordered = values[alive].sort().values
+    # float64 counts exactly; float32 would merge ranks in layers of more than 2**24 weights
+    return torch.searchsorted(ordered, values.contiguous()).double() / max(1, len(ordered))
+
+
+def _sign_product(leaf: Leaf) -> Tensor:
+    """[s]: 1 where w_i and w_f have one sign, -1 where it flipped, 0 (neither) where one of them is exactly 0.
+
+    Signs are multiplied, not values: those underflow to 0.
+    """
+    return leaf.init.sign() * leaf.final.sign()
+
+
+def _or_lowest(score: Tensor, passing: Tensor) -> Tensor:
+    """[s]: `score` where `passing`, elsewhere what ranks below every score of any layer.
+
+    0 would not do, as a magnitude may shrink and then scores less; -inf is not a score; a layer's own minimum would
+    outrank the scores of other layers in a shared budget.
+    """
+    import torch
+
+    return score.where(passing, torch.finfo(torch.float32).min)

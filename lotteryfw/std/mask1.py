@@ -1,0 +1,114 @@
+"""Mask-1 actions: what kept weights restart from. All start from `leaf.rewound`, anew at each level."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from lotteryfw import Leaf, Mask1Action
+from lotteryfw.std.draws import shuffled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DECONSTRUCTING = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 3"
+
+KeepSign = Annotated[
+    bool, Field(description="True: the drawn magnitude with the sign of the rewound weight; false: a random sign.")
+]
+Rescale = Annotated[
+    bool, Field(description="Multiply what is kept by size / kept of the layer, to make up for what is gone.")
+]
+
+
+class Rewind(Mask1Action):
+    """Kept weights return to the values that the rewind policy points at."""
+
+    use = "rewind"
+    formula = "w_k"
+    source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 1"
+    default = True
+
+    rescale: Rescale = False
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        return _rescaled(leaf.rewound, leaf, self.rescale)
+
+
+class Reinit(Mask1Action):
+    """Kept weights are drawn afresh from the layer's own initialiser."""
+
+    use = "reinit"
+    formula = "sign(w_k) |x| (keep_sign) or x, x from the initialiser"
+    source = DECONSTRUCTING
+
+    keep_sign: KeepSign = True
+    rescale: Rescale = False
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        return _rescaled(_signed(leaf.resample(), leaf, self.keep_sign), leaf, self.rescale)
+
+
+class ReinitEmpirical(Mask1Action):
+    """Kept weights are drawn, with replacement, from all the values that the layer was initialised with."""
+
+    use = "reinit_empirical"
+    formula = "sign(w_k) |x| (keep_sign) or x, x from the layer's values at step 0"
+    source = DECONSTRUCTING
+
+    keep_sign: KeepSign = True
+    rescale: Rescale = False
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        import torch
+
+        places = torch.randint(leaf.layer.size, leaf.layer.shape, generator=leaf.rng)
+        drawn = leaf.original.flatten()[places.to(leaf.original.device)]
+        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+
+
+class Reshuffle(Mask1Action):
+    """Kept weights are permuted within the layer.
+
+    With `keep_sign` the magnitudes are permuted and each place keeps its sign; without, whole values are permuted.
+    """
+
+    use = "reshuffle"
+    formula = "sign(w_k) |x| (keep_sign) or x, x a permutation of the kept w_k"
+    source = DECONSTRUCTING
+
+    keep_sign: KeepSign = True
+    rescale: Rescale = False
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        drawn = shuffled(leaf.rewound, leaf.mask, leaf.rng)
+        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+
+
+class Constant(Mask1Action):
+    """Kept weights restart at plus or minus one constant: the standard deviation of the layer's initial values."""
+
+    use = "constant"
+    formula = "sign(w_k) c (keep_sign) or ±c, c the population standard deviation of the layer at step 0"
+    source = DECONSTRUCTING
+
+    keep_sign: KeepSign = True
+    rescale: Rescale = False
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        import torch
+
+        signs = torch.randint(2, leaf.layer.shape, generator=leaf.rng).to(leaf.original.device) * 2 - 1
+        drawn = leaf.original.std(correction=0) * signs
+        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+
+
+def _signed(drawn: Tensor, leaf: Leaf, keep_sign: bool) -> Tensor:
+    """[s]: `drawn` with the signs of `leaf.rewound` (a zero's is its sign bit, mostly +), or as it is."""
+    return drawn.copysign(leaf.rewound) if keep_sign else drawn
+
+
+def _rescaled(values: Tensor, leaf: Leaf, rescale: bool) -> Tensor:
+    """[s]: `values` times size / kept, or as they are."""
+    return values * (leaf.layer.size / max(1, int(leaf.mask.sum()))) if rescale else values

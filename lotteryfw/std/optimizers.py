@@ -1,0 +1,137 @@
+"""Optimizers: torch's own, in their fused form, which does one update of all parameters in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
+
+from lotteryfw import Optimizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LearningRate = Annotated[float, Field(gt=0, description="Learning rate, before the schedule's factor.")]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Epsilon = Annotated[float, Field(gt=0, description="Added to the denominator.")]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Sgd(Optimizer):
+    """Stochastic gradient descent, with or without momentum."""
+
+    use = "sgd"
+    formula = "v ← momentum v + (1 - dampening) g;  w ← w - lr v"
+    source = "PyTorch, torch.optim.SGD"
+
+    lr: LearningRate
+    momentum: Share = 0.0
+    """Share of the last update that is carried on."""
+    nesterov: bool = False
+    """Take the gradient's step from where the momentum leads."""
+    weight_decay: NotNegative = 0.0
+    """Times the weight, added to its gradient."""
+    dampening: Share = 0.0
+    """Share of the gradient that does not enter the momentum."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Sgd:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("nesterov = true needs a momentum above 0 and a dampening of 0")
+        return self
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        import torch
+
+        parameters = list(parameters)
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay,
+            dampening=self.dampening, **_in_one_call(parameters),
+        )  # fmt: skip
+
+
+class Adam(Optimizer):
+    """Adam; weight decay, if any, is part of the gradient."""
+
+    use = "adam"
+    formula = "w ← w - lr m̂ / (sqrt(v̂) + eps)"
+    source = "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization"
+
+    lr: LearningRate = 1e-3
+    beta1: Share = 0.9
+    """Decay of the running mean of the gradient."""
+    beta2: Share = 0.999
+    """Decay of the running mean of its square."""
+    eps: Epsilon = 1e-8
+    weight_decay: NotNegative = 0.0
+    """Times the weight, added to its gradient."""
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        import torch
+
+        parameters = list(parameters)
+        return torch.optim.Adam(
+            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay,
+            **_in_one_call(parameters),
+        )  # fmt: skip
+
+
+class AdamW(Optimizer):
+    """Adam with weight decay apart from the gradient."""
+
+    use = "adamw"
+    formula = "w ← (1 - lr weight_decay) w - lr m̂ / (sqrt(v̂) + eps)"
+    source = "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization"
+
+    lr: LearningRate = 1e-3
+    beta1: Share = 0.9
+    """Decay of the running mean of the gradient."""
+    beta2: Share = 0.999
+    """Decay of the running mean of its square."""
+    eps: Epsilon = 1e-8
+    weight_decay: NotNegative = 0.01
+    """Share of a weight that is taken off it at each step, times the learning rate."""
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        import torch
+
+        parameters = list(parameters)
+        return torch.optim.AdamW(
+            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay,
+            **_in_one_call(parameters),
+        )  # fmt: skip
+
+
+class RmsProp(Optimizer):
+    """RMSprop: the gradient divided by a running mean of its magnitude."""
+
+    use = "rmsprop"
+    formula = "w ← w - lr g / (sqrt(v) + eps)"
+    source = "Tieleman & Hinton 2012, Neural Networks for Machine Learning, lecture 6.5"
+
+    lr: LearningRate = 1e-2
+    alpha: Share = 0.99
+    """Decay of the running mean of the squared gradient."""
+    eps: Epsilon = 1e-8
+    weight_decay: NotNegative = 0.0
+    """Times the weight, added to its gradient."""
+    momentum: Share = 0.0
+    """Share of the last update that is carried on."""
+    centered: bool = False
+    """Divide by the running standard deviation instead of the root mean square."""
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        import torch
+
+        return torch.optim.RMSprop(
+            list(parameters), lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay,
+            momentum=self.momentum, centered=self.centered, foreach=True,
+        )  # fmt: skip
+
+
+def _in_one_call(parameters: list[Tensor]) -> dict[str, bool]:
+    """Fused where torch has that, else foreach."""
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    return {"fused": True} if fused else {"foreach": True}

@@ -1,0 +1,130 @@
+"""Scopes: which leaves share one budget, and how much of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
+
+from lotteryfw import Group, Layer, LotteryError, Scope, budget
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Layerwise(Scope):
+    """Every layer loses its own share of what it still has."""
+
+    use = "layerwise"
+    formula = "keep_l = kept_l - round(rate_l kept_l)"
+    source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 2 and figure 2"
+    default = True
+
+    rate: Rate = 0.2
+    """Share of a layer's living weights that a cut removes."""
+    output_rate: Rate | None = None
+    """The same for the output layer; left out: `rate`."""
+    rates: dict[str, Rate] = {}
+    """Layers with a rate of their own, by name or pattern ("fc1", "conv*"). The first match wins, also over
+    `output_rate`."""
+
+    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+        _check_patterns(self.use, self.rates, layers)
+        rates = {layer.name: self._rate(layer) for layer in layers}
+        return [_group((name,), kept[name], rate, times) for name, rate in rates.items()]
+
+    def _rate(self, layer: Layer) -> float:
+        named = (rate for pattern, rate in self.rates.items() if _matches(layer, pattern))
+        output_rate = self.rate if self.output_rate is None else self.output_rate
+        return next(named, output_rate if layer.is_output else self.rate)
+
+
+class Global(Scope):
+    """One budget for the whole network: layers compete."""
+
+    use = "global"
+    formula = "keep = kept - round(rate kept), over all layers together"
+    source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 4"
+
+    rate: Rate = 0.2
+    """Share of the network's living weights that a cut removes."""
+    exclude: list[str] = []
+    """Layers that are left as they are, by name or pattern ("fc*"); the budget does not count them."""
+
+    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+        _check_patterns(self.use, self.exclude, layers)
+        excluded = {layer.name for layer in layers for pattern in self.exclude if _matches(layer, pattern)}
+        names = tuple(layer.name for layer in layers if layer.name not in excluded)
+        return [_group(names, sum(kept[name] for name in names), self.rate, times)] if names else []
+
+
+class Erk(Scope):
+    """One budget for the whole network, handed out to the layers by their Erdős–Rényi-Kernel densities.
+
+    A layer that is due more than it has alive keeps all of that, and the others share the rest. Whole weights are made
+    by largest remainder, so the counts add up to the budget exactly.
+    """
+
+    use = "erk"
+    formula = "density_l proportional to (n_in + n_out + k_h + k_w) / (n_in n_out k_h k_w)"
+    source = "Evci et al. 2020, Rigging the Lottery, section 3"
+
+    rate: Rate = 0.2
+    """Share of the network's living weights that a cut removes."""
+
+    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+        whole = _group(tuple(layer.name for layer in layers), sum(kept.values()), self.rate, times)
+        alive = [kept[name] for name in whole.leaves]
+        # density is proportional to sum(shape) / prod(shape), so the count is to sum(shape)
+        weights = [sum(layer.shape) for layer in layers]
+        counts = _whole(_shares(Fraction(whole.keep), weights, alive), whole.keep)
+        requested = _shares(Fraction(whole.requested), weights, alive)
+        return [
+            Group((name,), count, float(share))
+            for name, count, share in zip(whole.leaves, counts, requested, strict=True)
+        ]
+
+
+def _group(names: tuple[str, ...], kept: int, rate: float, times: int) -> Group:
+    return Group(names, keep=budget(kept, rate, times), requested=kept * (1 - rate) ** times)
+
+
+def _matches(layer: Layer, pattern: str) -> bool:
+    """True for the parameter's path ("fc1.weight") and for its module's ("fc1")."""
+    return fnmatchcase(layer.name, pattern) or fnmatchcase(layer.name.rpartition(".")[0], pattern)
+
+
+def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[Layer]) -> None:
+    """Raises LotteryError for a pattern that names no layer: it would do nothing, in silence."""
+    for pattern in patterns:
+        if not any(_matches(layer, pattern) for layer in layers):
+            names = ", ".join(layer.name for layer in layers)
+            raise LotteryError(f"scope '{use}': no prunable layer is called '{pattern}'; this model has {names}")
+
+
+def _shares(total: Fraction, weights: Sequence[int], limits: Sequence[int]) -> list[Fraction]:
+    """`total` shared out by `weights`, nobody above his limit, what that leaves over going to the others.
+
+    `total` is at most the sum of the limits. Fractions, because the shares have to add up exactly.
+    """
+    shares = [Fraction(limit) for limit in limits]
+    sharing = set(range(len(weights)))
+    while sharing:
+        left = total - sum(limits[i] for i in range(len(limits)) if i not in sharing)
+        unit = left / sum(weights[i] for i in sharing)
+        full = {i for i in sharing if unit * weights[i] > limits[i]}
+        if not full:
+            return [unit * weights[i] if i in sharing else share for i, share in enumerate(shares)]
+        sharing -= full
+    return shares
+
+
+def _whole(shares: Sequence[Fraction], total: int) -> list[int]:
+    """Whole numbers next to `shares` that sum to `total` as these do: the largest remainders are rounded up."""
+    counts = [int(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts

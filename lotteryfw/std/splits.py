@@ -1,0 +1,61 @@
+"""What the data sources share: options, and how a validation part is split off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lotteryfw import DataError, Facts, Split, Splits, stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Validation = Annotated[int, Field(ge=1, description="Examples taken from the training part to validate on.")]
+SplitSeed = Annotated[int, Field(ge=0, description="Which examples those are; apart from the seeds of a study.")]
+Normalise = Annotated[
+    Literal["unit", "standard"],
+    Field(
+        description="unit: pixels in [0, 1]; standard: also mean 0 and deviation 1 per channel of the training part."
+    ),
+]
+
+
+def facts(shape: tuple[int, ...], classes: int, examples: int, test: int, validation: int) -> Facts:
+    """The facts of a set whose `examples` for training lose `validation`. Raises DataError where none are left."""
+    _check(validation, examples)
+    return Facts(shape, classes, train=examples - validation, validation=validation, test=test)
+
+
+def split(examples: Split, test: Split, validation: int, split_seed: int, normalise: str) -> Splits:
+    """Splits `validation` of `examples` [n, c, h, w] uint8 off, by a stream of their own.
+
+    Raises DataError where none are left.
+    """
+    import torch
+
+    _check(validation, len(examples.labels))
+    order = torch.randperm(len(examples.labels), generator=stream("split", split_seed))
+    chosen, left = (Split(examples.inputs[part], examples.labels[part]) for part in order.tensor_split([validation]))
+    if normalise == "unit":
+        return Splits(left, chosen, test)
+    mean, std = zip(*(_moments(left.inputs[:, channel]) for channel in range(left.inputs.shape[1])), strict=True)
+    return Splits(left, chosen, test, mean, std)
+
+
+def _check(validation: int, examples: int) -> None:
+    if validation >= examples:
+        raise DataError(f"validation = {validation} leaves nothing to train on: there are {examples} examples")
+
+
+def _moments(pixels: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of uint8 `pixels` read as value / 255, exactly, from their histogram.
+
+    A channel of one colour gets deviation 1, for it is divided by.
+    """
+    import torch
+
+    share = torch.bincount(pixels.flatten(), minlength=256).double() / pixels.numel()
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = float((share * value).sum())
+    return mean, float((share * (value - mean) ** 2).sum().sqrt()) or 1.0

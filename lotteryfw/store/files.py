@@ -1,0 +1,74 @@
+"""Writing files so that readers see the old content or the new one, and saying in words why one cannot be written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lotteryfw.errors import StoreError
+
+_AGAIN = "free space and run the same command again; nothing finished is lost"
+_REASONS = {
+    errno.ENOSPC: f"the disk is full: {_AGAIN}",
+    errno.EDQUOT: f"the disk quota is used up: {_AGAIN}",
+    errno.EROFS: "the file system is read-only: name a folder on another one",
+    errno.EACCES: "no permission: name a folder of your own, or ask its owner",
+    errno.EPERM: "no permission: name a folder of your own, or ask its owner",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.ENOENT: "there is no such file",
+}
+
+
+@contextmanager
+def explained(path: Path, action: str) -> Iterator[None]:
+    """Turns any OSError into a StoreError: `path`, "cannot be `action`", and why in words."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        culprit = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        raise StoreError(f"{path}: cannot be {action}: {reason}{culprit}") from error
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Puts `data` at `path`, making its folders: whole or not at all, whoever reads or is killed. Raises StoreError.
+
+    The file is flushed to the disk before it gets its name. The folder is not: a power cut may forget the newest
+    files, which are computed again, but never leaves a half one.
+    """
+    with explained(path, "written"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{own_name()}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def own_name() -> str:
+    """A name that no other call, process or machine makes; `is_abandoned` tells whether its maker still lives."""
+    return f"{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
+
+
+def is_abandoned(name: str) -> bool:
+    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc."""
+    pid, _, host = name.split("-", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and somebody else's
+        pass
+    return False

@@ -1,0 +1,125 @@
+"""Tensors in files: safetensors with bit-packed masks, masked tensors stored as what is alive. Never a pickle.
+
+A file holds, for each name: `value:` the tensor as it is; or, where it has a mask, `alive:` the values where the mask
+is True, in order, and `dead:` those where it is False, left out when every one is +0.0 to the bit. `mask:` is
+`numpy.packbits` of the mask. Names, shapes and the text of `meta` stand in one JSON entry of the header: safetensors
+writes several in random order, and equal content must give equal files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.errors import StoreError
+from lotteryfw.store.files import atomic_write, explained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_FORMAT = 1
+_HEADER = "lotteryfw"
+
+
+def save(
+    path: Path,
+    values: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | None = None,
+    meta: Mapping[str, str] | None = None,
+) -> None:
+    """Writes tensors of any shape, dtype and device, and bool masks (True = alive), atomically. Raises StoreError.
+
+    A mask may stand alone; one with a value's name has that value's shape (else ValueError). `load` gives back every
+    bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`.
+    """
+    import numpy as np
+    import torch
+    from safetensors.torch import save as pack
+
+    masks = {name: mask.detach().cpu() for name, mask in (masks or {}).items()}
+    stored: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        if mask.dtype != torch.bool or (name in values and values[name].shape != mask.shape):
+            raise ValueError(f"the mask of '{name}' is not bool, or not of its value's shape")
+        stored[f"mask:{name}"] = torch.from_numpy(np.packbits(mask.numpy()))
+    for name, value in values.items():
+        value = value.detach().cpu()
+        if name not in masks:
+            stored[f"value:{name}"] = value.clone(memory_format=torch.contiguous_format)  # safetensors refuses views
+            continue
+        alive = masks[name]
+        stored[f"alive:{name}"] = value[alive]
+        dead = value[~alive]
+        if dead.view(torch.uint8).any():
+            stored[f"dead:{name}"] = dead
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    index = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": dict(meta or {})}
+    atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The values and the masks that `save` wrote, in its order, on the CPU. Raises StoreError.
+
+    Tensors without a mask are mapped from the file: they are read when used, and writing to them leaves it alone.
+    """
+    with _opened(Path(path)) as (file, index):
+        present = set(file.keys())
+        masks = {name: _unpacked(file.get_tensor(f"mask:{name}"), shape) for name, shape in index["masks"].items()}
+        values = {}
+        for name in index["values"]:
+            if name not in masks:
+                values[name] = file.get_tensor(f"value:{name}")
+                continue
+            dead = file.get_tensor(f"dead:{name}") if f"dead:{name}" in present else None
+            values[name] = _filled(masks[name], file.get_tensor(f"alive:{name}"), dead)
+        return values, masks
+
+
+def load_meta(path: Path) -> dict[str, str]:
+    """The `meta` that `save` was given, without reading a tensor. Raises StoreError."""
+    with _opened(Path(path)) as (_, index):
+        return dict(index["meta"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The file and its index. Whatever goes wrong while it is read is the file's fault, and says so."""
+    from safetensors import safe_open
+
+    try:
+        with explained(path, "read"), safe_open(path, framework="pt") as file:
+            index = json.loads((file.metadata() or {})[_HEADER])
+            if index["format"] > _FORMAT:
+                raise StoreError(f"{path}: written by a newer lotteryfw (format {index['format']}): update this one")
+            yield file, index
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{path}: damaged, or not a file of lotteryfw's ({type(error).__name__}: {error})") from error
+
+
+def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    import numpy as np
+    import torch
+
+    size = prod(shape)
+    if packed.numel() != (size + 7) // 8:
+        raise ValueError(f"{packed.numel()} bytes for a mask of {size}")
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=size).view(bool)).reshape(tuple(shape))
+
+
+def _filled(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
+    import torch
+
+    kept = int(mask.sum())
+    if alive.shape != (kept,) or (dead is not None and dead.shape != (mask.numel() - kept,)):
+        raise ValueError(f"{alive.numel()} values for a mask of {kept} that are alive")
+    value = torch.zeros(mask.shape, dtype=alive.dtype)
+    value[mask] = alive
+    if dead is not None:
+        value[~mask] = dead
+    return value

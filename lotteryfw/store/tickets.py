@@ -1,0 +1,90 @@
+"""Tickets in files, and how they are put to use on any nn.Module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lotteryfw.errors import UsageError, nearest
+from lotteryfw.store import tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lotteryfw.views import Ticket
+
+
+@dataclass(frozen=True)
+class LoadedTicket:
+    """A ticket read from a file.
+
+    `mask` holds a bool tensor for each pruned parameter (True = alive), `values` every parameter and buffer that
+    training starts from (dead weights at the values they are frozen at), `meta` what is told about them.
+    """
+
+    mask: Mapping[str, Tensor] = field(repr=False)
+    values: Mapping[str, Tensor] = field(repr=False)
+    meta: Mapping[str, str]
+
+    @property
+    def density(self) -> float:
+        """Kept over all, of the weights that have a mask, in [0, 1]."""
+        kept = sum(int(mask.sum()) for mask in self.mask.values())
+        return kept / sum(mask.numel() for mask in self.mask.values()) if self.mask else 1.0
+
+    def apply(self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values") -> nn.Module:
+        """Copies the values into `module`, keeping its dtypes and devices, and returns it.
+
+        "prune" also registers the masks in the form of `torch.nn.utils.prune`, so that training leaves the dead at 0.
+        Raises UsageError, before anything is changed, where names or shapes do not match; and for "prune" where the
+        ticket freezes dead weights at other values than 0, which that form cannot express.
+        """
+        import torch
+        from torch.nn.utils import prune
+
+        targets = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        faults = self._mismatches(targets, {name for name, _ in module.named_parameters()})
+        if masks_as == "prune":
+            faults += [
+                f"'{name}': its dead weights are frozen at other values than 0, which torch.nn.utils.prune cannot "
+                'express; use masks_as="values"'
+                for name, mask in self.mask.items()
+                if self.values[name][~mask].any()
+            ]
+        if faults:
+            raise UsageError(f"this ticket does not fit {type(module).__name__}:\n  " + "\n  ".join(faults))
+        with torch.no_grad():
+            for name, value in self.values.items():
+                targets[name].copy_(value)
+        if masks_as == "prune":
+            for name, mask in self.mask.items():
+                owner, _, parameter = name.rpartition(".")
+                prune.custom_from_mask(module.get_submodule(owner), parameter, mask.to(targets[name].device))
+        return module
+
+    def _mismatches(self, targets: Mapping[str, Tensor], parameters: set[str]) -> list[str]:
+        faults = []
+        for name, value in self.values.items():
+            if name not in targets:
+                faults.append(f"'{name}' {list(value.shape)} is not in the module; {nearest(name, targets)}")
+            elif targets[name].shape != value.shape:
+                faults.append(f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module")
+        missing = sorted(parameters - set(self.values))
+        return faults + [
+            f"the module's '{name}' is not in the ticket; {nearest(name, self.values)}" for name in missing
+        ]
+
+
+def save_ticket(path: Path, ticket: Ticket, meta: Mapping[str, str] | None = None) -> None:
+    """Writes a ticket's mask and values, with its origin, its level and `meta` as text. Raises StoreError."""
+    told = {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
+    tensors.save(path, ticket.values, ticket.mask, told)
+
+
+def load_ticket(path: Path | str) -> LoadedTicket:
+    """Reads a ticket. Raises StoreError where the file is absent, damaged or something else."""
+    path = Path(path)
+    values, masks = tensors.load(path)
+    return LoadedTicket(mask=masks, values=values, meta=tensors.load_meta(path))
