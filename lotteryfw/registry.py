@@ -200,6 +200,11 @@ class Registry:
                 return offer
         raise UsageError(f"no plugin offers {type(component).__name__}")
 
+    def short_name(self, offer: Offer) -> str:
+        """The bare name where that is enough, the full name where another distribution offers it too."""
+        alike = [each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)]
+        return offer.name if len(alike) == 1 else offer.full_name
+
     def _named(self, name: str) -> list[Offer]:
         distribution, _, bare = name.rpartition("/")
         wanted = canonicalize_name(distribution)

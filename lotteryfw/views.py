@@ -268,7 +268,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A study begins: `folder` is where its results go, `trainings` what its cells will ask for."""
+    """A study begins: `folder` is where its results go, `trainings` how many different jobs its cells may ask for."""
 
     name: str
     folder: str

@@ -15,7 +15,7 @@ from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.store import LevelRow, RunFolder, find_runs
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=12)
-FIGURES = st.none() | st.floats(allow_nan=False)
+FIGURES = st.none() | st.floats()
 ROWS = st.builds(
     LevelRow,
     **{
@@ -33,6 +33,11 @@ ROW = LevelRow(
 )  # fmt: skip
 
 
+def exactly(row: LevelRow) -> tuple:
+    """What two rows share only if they are the same to the bit: NaN is itself, and 0.0 is not -0.0."""
+    return repr(dataclasses.replace(row, axes={})), row.axes
+
+
 @pytest.fixture
 def run(tmp_path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", "given = 1", "resolved = 1")
@@ -47,9 +52,7 @@ def shared(tmp_path_factory) -> RunFolder:
 @given(st.lists(ROWS, max_size=4))
 def test_levels_read_back_as_they_were(shared, rows):
     shared.write_levels(rows)
-    again = shared.read_levels()
-    assert again == rows
-    assert repr(again) == repr(rows)  # -0.0 and 0.0 are equal, not the same
+    assert list(map(exactly, shared.read_levels())) == list(map(exactly, rows))
 
 
 def test_the_columns_stand_in_their_order(run):
@@ -92,7 +95,7 @@ def test_a_damaged_table_is_named_with_its_line(run, damage, words):
     with pytest.raises(StoreError, match=rf"levels\.csv: .*{words}"):
         run.read_levels()
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(StoreError, match="levels.csv"):
+    with pytest.raises(StoreError, match=r"levels\.csv"):
         run.read_levels()
 
 

@@ -60,9 +60,13 @@ def test_what_is_written_is_read(store):
 
 
 def test_an_error_in_the_block_leaves_nothing(store):
-    with pytest.raises(RuntimeError, match="boom"), store.write(KEY) as folder:
-        (folder / "half").write_text("half")
-        raise RuntimeError("boom")
+    def break_off() -> None:
+        with store.write(KEY) as folder:
+            (folder / "half").write_text("half")
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        break_off()
     assert not store.has(KEY)
     assert remains(store) == []
 
@@ -396,14 +400,32 @@ def test_info_counts(store):
     assert 5000 < info.bytes < 6000
 
 
-def test_abandoned_names(monkeypatch):
-    assert not files.is_abandoned(files.own_name())
+def dead_name() -> str:
+    """The `own_name` of a process that has ended."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    _, rest = files.own_name().split("-", 1)
-    assert files.is_abandoned(f"{gone.pid}-{rest}")
-    monkeypatch.setattr("socket.gethostname", lambda: "another-host")
+    return f"{gone.pid}-{files.own_name().split('-', 1)[1]}"
+
+
+def test_abandoned_names(monkeypatch):
     assert not files.is_abandoned(files.own_name())
+    assert files.is_abandoned(dead_name())
+    here = files.own_name()
+    monkeypatch.setattr("socket.gethostname", lambda: "another-host.example")
+    assert files.is_abandoned(here)
+    assert not files.is_abandoned(files.own_name())
+
+
+def test_gc_removes_half_written_small_files_of_the_dead_only(store):
+    store.pin("run", store.root, [put(store).name])
+    store.set_alias("digest", KEY)
+    places = [store.root, store.root / "roots", store.root / "aliases" / "di"]
+    halves = [place / f".{name}.tmp" for place in places for name in (dead_name(), files.own_name())]
+    for half in halves:
+        half.write_bytes(b"half")
+    assert store.gc().leftovers == 3
+    assert [half.exists() for half in halves] == [False, True] * 3
+    assert store.alias("digest") == KEY
 
 
 def test_the_root_is_named_by_the_environment(monkeypatch):

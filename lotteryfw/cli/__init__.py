@@ -1,0 +1,5 @@
+"""The command line: each command is a few lines that call a function anyone can call from Python."""
+
+from lotteryfw.cli.app import main
+
+__all__ = ["main"]

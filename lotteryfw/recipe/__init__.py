@@ -1,0 +1,8 @@
+"""Recipes: TOML in, checked cells out, or everything that is wrong at once."""
+
+from __future__ import annotations
+
+from lotteryfw.recipe.claims import Claim as Claim
+from lotteryfw.recipe.editor import json_schema as json_schema
+from lotteryfw.recipe.load import Recipe as Recipe
+from lotteryfw.recipe.load import load_recipe as load_recipe

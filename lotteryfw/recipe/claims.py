@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from lotteryfw.cell import CONTROLS
 from lotteryfw.errors import nearest
-from lotteryfw.recipe.schema import Table
+from lotteryfw.recipe.expand import label, off_grid
+from lotteryfw.recipe.schema import SLOTS, Table
+from lotteryfw.recipe.slots import Slots
+from lotteryfw.recipe.tree import Keys
+from lotteryfw.recipe.words import Problem
 from lotteryfw.steps import Step
 from lotteryfw.views import Metrics
 
@@ -73,3 +78,39 @@ class Claim(Table):
         """Those of `higher`, `lower` and `of` that are said."""
         said = {"higher": self.higher, "lower": self.lower, "of": self.of}
         return {name: selector for name, selector in said.items() if selector is not None}
+
+
+def settled(claim: Claim, studies: Sequence[str], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
+    """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
+
+    A selector need not match anything: a profile may have made the grid smaller, and then the claim is not tested.
+    What it names has to exist all the same, so that a misspelling is found.
+    """
+    if not claim.study and len(studies) == 1:
+        claim = claim.model_copy(update={"study": studies[0]})
+    if claim.study not in studies:
+        text = f"there is no study '{claim.study}'" if claim.study else "is required where there are several studies"
+        return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
+    found: list[Problem] = []
+    labelled: dict[str, dict[str, str]] = {}
+    for name, selector in claim.selectors().items():
+        labelled[name] = {}
+        for path, value in selector.items():
+            labelled[name][path], wrong = _selected(path, value, slots)
+            found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
+    return claim, claim.model_copy(update=labelled), found
+
+
+def _selected(path: str, value: Any, slots: Slots) -> tuple[str, list[Problem]]:
+    keys: Keys = tuple(path.split("."))
+    if path == ARM:
+        known = value in ("ticket", *CONTROLS)
+        return str(value), [] if known else [
+            Problem((), f"no arm {value!r}", nearest(str(value), ["ticket", *CONTROLS]))
+        ]
+    if problem := off_grid(keys):
+        return "", [Problem((), *problem)]
+    if keys in SLOTS and not (isinstance(value, str) and "(" in value):  # that would be a label already
+        component, wrong = slots.component(SLOTS[keys], value)
+        return (slots.label(component) if component else ""), wrong
+    return label(keys, value, slots), []

@@ -13,6 +13,7 @@ from lotteryfw.recipe.schema import POINTS, SLOTS, TABLE_SLOTS, TRAIN_SLOTS, Bod
 from lotteryfw.recipe.slots import Slots, label_of
 from lotteryfw.recipe.tree import Keys, Tree, dotted
 from lotteryfw.recipe.words import Problem
+from lotteryfw.steps import Clock
 
 AUGMENT = ("train", "augment")
 
@@ -50,19 +51,23 @@ class Study:
         self._tree = tree
         self._slots = slots
         self._first: Setup | None = None
-        body, found = slots.table(Body, tree.table)
+        _, found = slots.table(Body, tree.table)
         self._report(found)
-        if body is not None:
-            self._body: Body = body
-            self.axes = list(self._checked_axes())
-            self._expand()
+        # what is left without the faulty keys is looked at too, so that all faults come at once
+        self._table = _without(
+            tree.table, [each.keys[:2] if each.keys[0] == "grid" else each.keys[:1] for each in found]
+        )
+        self._body = Body.model_validate(self._table)
+        self.axes = list(self._checked_axes())
+        self._expand()
 
     def resolved(self) -> dict[str, Any]:
         """The study as a table in which nothing is left to defaults. Loads to the same cells."""
         assert self._first is not None, "a study with faults has nothing to resolve"
         parts, train = self._first.parts, self._first.train
         full = self._slots.full
-        evaluate = {"every": str(self._first.evaluate.every)} if self._first.evaluate.every else {"points": self._first.evaluate.points or POINTS}
+        said = self._first.evaluate
+        evaluate = {"every": str(said.every)} if said.every else {"points": said.points or POINTS}
         grid = {axis.path: [self._resolved_value(axis.keys, value) for value in axis.values] for axis in self.axes}
         return {
             "name": self.name,
@@ -78,3 +83,131 @@ class Study:
             "evaluate": evaluate,
             **({"grid": grid} if grid else {}),
         }
+
+    def _resolved_value(self, keys: Keys, value: Any) -> Any:
+        if keys == AUGMENT:
+            return [self._resolved_entry("augmentation", each) for each in value]
+        return self._resolved_entry(SLOTS[keys], value) if keys in SLOTS else value
+
+    def _resolved_entry(self, kind: str, entry: Any) -> Any:
+        # alone it may lack an option that another axis gives
+        component, _ = self._slots.component(kind, entry)
+        return entry if component is None else self._slots.full(component)
+
+    def _checked_axes(self) -> Iterator[Axis]:
+        for path, values in self._body.grid.items():
+            keys: Keys = tuple(path.split("."))
+            if problem := off_grid(keys):
+                self._report([Problem(("grid", path), *problem)])
+                continue
+            labels = [label(keys, value, self._slots) for value in values]
+            for twice in dict.fromkeys(each for each in labels if labels.count(each) > 1):
+                self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
+            yield Axis(keys, values, labels)
+
+    def _expand(self) -> None:
+        outside_in = sorted(range(len(self.axes)), key=lambda place: len(self.axes[place].keys))
+        for chosen in product(*(range(len(axis.values)) for axis in self.axes)):
+            table = self._table
+            for place in outside_in:
+                table = _put(table, self.axes[place].keys, self.axes[place].values[chosen[place]])
+            setup, found = self._setup(table)
+            self._report(found, chosen)
+            if setup is None:
+                continue
+            self._first = self._first or setup
+            labels = {axis.path: axis.labels[index] for axis, index in zip(self.axes, chosen, strict=True)}
+            stem = "/".join([self.name, *(f"{path}={label}" for path, label in labels.items())])
+            for seed in self._body.seeds:
+                self.cells.append(
+                    Cell(
+                        study=self.name,
+                        id=f"{stem}/seed={seed}",
+                        axes=labels,
+                        seed=seed,
+                        controls=tuple(self._body.controls),
+                        **setup.parts,
+                    )
+                )
+
+    def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
+        slots = self._slots
+        found: list[Problem] = []
+
+        def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
+            value, wrong = answer
+            found.extend(Problem((*keys, *each.keys), each.text, each.remedy) for each in wrong)
+            return value
+
+        given = table.get("train", {})
+        parts = {slot: checked((slot,), slots.component(slot, table.get(slot))) for slot in TABLE_SLOTS}
+        parts |= {slot: checked(("train", slot), slots.component(slot, given.get(slot))) for slot in TRAIN_SLOTS}
+        train: Train | None = checked(("train",), slots.table(Train, given))
+        evaluate: Evaluate | None = checked(("evaluate",), slots.table(Evaluate, table.get("evaluate", {})))
+        augment = given.get("augment", [])
+        parts["augment"] = tuple(
+            checked((*AUGMENT, place), slots.component("augmentation", entry))
+            for place, entry in enumerate(augment if isinstance(augment, list) else [])
+        )
+        clock: Clock | None = None
+        if train and parts["data"]:
+            clock = checked((), slots.clock(parts["data"], train.length, train.batch))
+        if clock and parts["rewind"]:
+            checked((), slots.rewind(parts["rewind"], clock))
+        if found or train is None or evaluate is None or clock is None:
+            return None, found
+        parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
+        return Setup(parts, train, evaluate), found
+
+    def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
+        for problem in found:
+            where, keys = self._tree.locate(problem.keys)
+            # of the axes that set this, the innermost had the last word
+            axes = [(axis, index) for axis, index in zip(self.axes, chosen, strict=False) if _below(problem.keys, axis)]
+            if axes:
+                axis, index = max(axes, key=lambda pair: len(pair[0].keys))
+                where, keys = self._tree.locate(("grid", axis.path))
+                keys = (*keys, index, *problem.keys[len(axis.keys) :])
+            self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
+
+
+def off_grid(keys: Keys) -> tuple[str, str] | None:
+    """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
+    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, "train", "evaluate")):
+        return None
+    inside = [f"train.{name}" for name in Train.model_fields] + [f"evaluate.{name}" for name in Evaluate.model_fields]
+    return "is nothing that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *inside])
+
+
+def label(keys: Keys, value: Any, slots: Slots) -> str:
+    """The short name of a grid's value: by what it is, not by how it was written."""
+    if keys == AUGMENT and isinstance(value, list):
+        return "+".join(_entry_label("augmentation", each, slots) for each in value) or "none"
+    return _entry_label(SLOTS[keys], value, slots) if keys in SLOTS else label_of(value)
+
+
+def _entry_label(kind: str, entry: Any, slots: Slots) -> str:
+    component, _ = slots.component(kind, entry)
+    return label_of(entry) if component is None else slots.label(component)
+
+
+def _below(keys: Keys, axis: Axis) -> bool:
+    return keys[: len(axis.keys)] == axis.keys
+
+
+def _without(table: Mapping[str, Any], faulty: Sequence[Keys]) -> dict[str, Any]:
+    """The table without what stands at these paths, one or two keys long."""
+    left = {key: each for key, each in table.items() if (key,) not in faulty}
+    if isinstance(grid := left.get("grid"), Mapping):
+        left["grid"] = {path: values for path, values in grid.items() if ("grid", path) not in faulty}
+    return left
+
+
+def _put(table: Mapping[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
+    key, *rest = keys
+    if not rest:
+        return {**table, str(key): value}
+    below = table.get(str(key))
+    if not isinstance(below, Mapping):
+        below = {"use": below} if isinstance(below, str) else {}
+    return {**table, str(key): _put(below, tuple(rest), value)}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any
 
 from lotteryfw.errors import Fault, RecipeError, nearest
 from lotteryfw.recipe.tree import Keys, Origin, Tree, dotted
+from lotteryfw.steps import Step
 
 SET = "--set"
 IN_PYTHON = "recipe"
@@ -31,7 +34,7 @@ def read(
     if isinstance(source, Path):
         tree = _file(source, Tree(defaults), (), faults)
     else:
-        tree = _laid(Tree(defaults), _plain(source), IN_PYTHON, Path(), faults)
+        tree = _laid(Tree(defaults), copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
     if profile is not None:
         tree = _profiled(tree, profile, faults)
     for text in sets:
@@ -69,8 +72,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
-    for keys in _not_finite(table, ()):
-        faults.append(Fault(where, dotted(keys), "must be a finite number"))
+    faults += _unusable(table, (), where)
     if isinstance(plugins := table.get("plugins"), list):
         table["plugins"] = [str(folder / each) if isinstance(each, str) else each for each in plugins]
     for each in _tables(table.get("profiles")).values():
@@ -79,6 +81,7 @@ def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: l
     if "study" in table:
         studies = _by_name(table.pop("study"), where, faults)
         tree = tree.replaced("studies", studies, lambda keys: (where, keys))
+    tree = replace(tree, origins={**tree.origins, (): (where, ())})
     return _over(tree, table, lambda keys: (where, keys), faults)
 
 
@@ -86,7 +89,7 @@ def _over(tree: Tree, table: Mapping[str, Any], origin: Origin, faults: list[Fau
     known = _tables(tree.table.get("studies"))
     for name in _tables(table.get("studies")).keys() - known.keys():
         where, keys = origin(("studies", name))
-        faults.append(Fault(where, dotted(keys), "there is no such study", nearest(name, known)))
+        faults.append(Fault(where, dotted(keys), "there is no such study", nearest(name, known) or "it has none"))
     return tree.over(table, origin)
 
 
@@ -119,8 +122,7 @@ def _set(tree: Tree, text: str, faults: list[Fault]) -> Tree:
         faults.append(Fault(SET, barred, "can only be said in a file"))
         return tree
     _flatten_grids(table)
-    for keys in _not_finite(table, ()):
-        faults.append(Fault(SET, dotted(keys), "must be a finite number"))
+    faults += _unusable(table, (), SET)
     return _over(tree, table, lambda keys: (SET, keys), faults)
 
 
@@ -160,16 +162,23 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {key: each for key, each in value.items() if isinstance(each, dict)} if isinstance(value, Mapping) else {}
 
 
-def _not_finite(value: Any, keys: Keys) -> list[Keys]:
+def plain(value: Any) -> Any:
+    """A recipe given from Python as TOML would give it, in dicts and lists of its own; None says nothing."""
     if isinstance(value, Mapping):
-        return [found for key, each in value.items() for found in _not_finite(each, (*keys, key))]
+        return {str(key): plain(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Step | PurePath) else value
+
+
+def _unusable(value: Any, keys: Keys, where: str) -> list[Fault]:
+    """Values that no part of a recipe can use: keys and records are JSON, which has neither dates nor infinity."""
+    if isinstance(value, Mapping):
+        return [found for key, each in value.items() for found in _unusable(each, (*keys, key), where)]
     if isinstance(value, list):
-        return [found for place, each in enumerate(value) for found in _not_finite(each, (*keys, place))]
-    return [keys] if isinstance(value, float) and not math.isfinite(value) else []
-
-
-def _plain(value: Any) -> Any:
-    """A recipe given from Python as TOML would give it: dicts and lists of its own."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return [found for place, each in enumerate(value) for found in _unusable(each, (*keys, place), where)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return [Fault(where, dotted(keys), f"must be a finite number, got {value}")]
+    if not isinstance(value, str | int | float):
+        return [Fault(where, dotted(keys), f"a recipe has no use for a {type(value).__name__}")]
+    return []

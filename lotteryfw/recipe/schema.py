@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +18,7 @@ TRAIN_SLOTS = ("optimizer", "schedule")
 SLOTS: dict[Keys, str] = {(s,): s for s in TABLE_SLOTS} | {("train", s): s for s in TRAIN_SLOTS}
 """Every place of a single component, with its kind. `train.augment` is a list of components."""
 
+_NAME = "[a-z0-9_-]+"
 POINTS = 100
 """Measurements in a training, where a recipe does not say."""
 
@@ -40,7 +42,13 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+def _name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise ValueError(f"'{name}' is no name: names are lower-case letters, digits, - and _")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
 Component = Any
 """A name, or a table of `use` and options."""
 Control = Annotated[str, AfterValidator(_control), Field(json_schema_extra={"enum": list(CONTROLS)})]
@@ -107,8 +115,12 @@ class File(Body):
     title: str = ""
     about: str = ""
     """What the study is about, as long as need be."""
+    extends: str = ""
+    """Another recipe, relative to this file, that this one changes."""
     plugins: list[str] = []
     """Plugin files of one's own; they are code, so whoever runs the recipe has to trust each by name."""
+    study: list[dict[str, Any]] = []
+    """Several grids over one base; a merged recipe has them in `studies`."""
     studies: dict[Name, dict[str, Any]] = {}
     """By name, what a study changes."""
     profiles: dict[str, dict[str, Any]] = {}

@@ -40,26 +40,20 @@ class Slots:
 
     def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         """The clock of a training on this data, whose last partial batch is left out of an epoch."""
-        key = ("clock", self.text(data), length, batch)
-        return self._once(key, lambda: self._clock(data, length, batch))
+        # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
+        return self._once(("clock", id(data), length, batch), lambda: self._clock(data, length, batch))
 
     def rewind(self, policy: RewindPolicy, clock: Clock) -> Checked[None]:
         """Whether the point that `policy` names lies within the training."""
-        return self._once(("rewind", self.text(policy), clock), lambda: (None, self._rewind(policy, clock)))
+        return self._once(("rewind", id(policy), clock), lambda: (None, self._rewind(policy, clock)))
 
     def name(self, component: Component) -> str:
         """What recipes call it: its bare name where that is enough."""
-        offer = self._registry.offer_of(component)
-        rivals = [each for each in self._registry.offers(offer.kind) if each.name == offer.name]
-        return offer.name if len(rivals) == 1 else offer.full_name
+        return self._registry.short_name(self._registry.offer_of(component))
 
     def full(self, component: Component) -> dict[str, Any]:
         """Its entry in a recipe, with every option that TOML can write (it has no word for None)."""
         return {"use": self.name(component), **_without_none(component.options())}
-
-    def text(self, component: Component) -> str:
-        """`full` as one line, the same for equal components."""
-        return _canonical(self.full(component))
 
     def label(self, component: Component) -> str:
         """Its name, and the options in which it differs from their defaults: equal components have equal labels."""
@@ -94,7 +88,7 @@ class Slots:
             return None, [Problem((), _broke(owner, "checking its options", error))]
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
-        train, found = self._once(("examples", self.text(data)), lambda: self._examples(data))
+        train, found = self._once(("examples", id(data)), lambda: self._examples(data))
         if train is None:
             return None, found
         if batch > train:

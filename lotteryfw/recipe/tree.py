@@ -44,16 +44,16 @@ class Tree:
         rest = Tree(
             self.defaults,
             {name: old for name, old in self.table.items() if name != key},
-            {keys: place for keys, place in self.origins.items() if keys[0] != key},
+            {keys: place for keys, place in self.origins.items() if keys[:1] != (key,)},
         )
         return rest.over({key: value}, origin)
 
     def locate(self, keys: Keys) -> tuple[str, Keys]:
-        """Where `keys` was said, or where the table around it was."""
+        """Where `keys` was said, or where the table around it was; the last file read is around everything."""
         for length in range(len(keys), 0, -1):
             if found := self.origins.get(keys[:length]):
                 return found[0], (*found[1], *keys[length:])
-        return self.origins.get((), ("", ()))[0], keys
+        return self.origins[()][0], keys
 
     def fault(self, keys: Keys, problem: str, remedy: str = "") -> Fault:
         """A fault at `keys`, placed where that was said."""

@@ -63,7 +63,7 @@ def problems(error: ValidationError, given: Any, known: Iterable[str], owner: st
         else:
             found.append(Problem(keys, f"{each['msg']}, got {shown(each['input'])}"))
     for keys, musts in wanted.items():  # the members of a union each say what they want at one place
-        value = given
+        value: Any = given
         for key in keys:
             value = value[key]
         found.append(Problem(keys, f"must be {' or '.join(dict.fromkeys(musts))}, got {shown(value)}"))
@@ -81,7 +81,7 @@ def _keys(loc: Iterable[str | int], given: Any, is_missing: bool) -> Keys:
     parts = list(loc)
     for place, part in enumerate(parts):
         if (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int)):
-            given = given[part]
+            given = given[part]  # type: ignore[index]
             keys.append(part)
         elif is_missing and place == len(parts) - 1:
             keys.append(part)

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import tomli_w
+
 from lotteryfw.cell import Cell
 from lotteryfw.component import Component
 from lotteryfw.engine import Workshop, pick_device, settle_process
@@ -131,7 +133,7 @@ class Desk:
         self.data_folder = data or default_data_folder()
         self.store = Store(store or default_root())
         self.recipe: Recipe = load_recipe(
-            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets, trust=self.trust
+            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
         )
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
@@ -199,7 +201,7 @@ class Study:
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
         self._errors = 0
         recipe = desk.recipe
-        self._folder = RunFolder.create(out, recipe.source_text, recipe.resolved_text())
+        self._folder = RunFolder.create(out, recipe.source_text, tomli_w.dumps(recipe.resolved()))
 
     def run(self, jobs: int, checkpoint_seconds: float, on_start: Callable[[Callable[[], None]], None] | None) -> Run:
         """Every cell to its end, then the figures of the run. Raises Interrupted, StoreError, DataError."""
@@ -211,7 +213,7 @@ class Study:
             )
             if on_start:
                 on_start(driver.stop)
-            trainings = desk.plan(self._device).asked
+            trainings = desk.plan(self._device).unique
             self._emit(RunStarted(recipe.name, str(self._folder.path), len(recipe.cells), trainings))
             try:
                 driver.run(recipe.cells)

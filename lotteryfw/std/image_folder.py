@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -126,21 +125,16 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             return image.height, image.width
     except OSError as error:
-        raise DataError(f"image_folder: {path} is not an image that can be read: {error}") from error
+        raise _unreadable(path, error) from error
 
 
 def _decode(images: Sequence[_Image], shape: tuple[int, ...], size: int | None) -> Split:
-    """Reads them all, several at a time: decoding leaves Python alone."""
+    """Reads them all, one by one: threads took twice as long for 32×32 JPEGs on two cores."""
     import torch
 
     inputs = torch.empty((len(images), *shape), dtype=torch.uint8)
-
-    def read(place: int) -> None:
-        inputs[place] = _pixels(images[place].path, shape, size)
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(read, range(len(images))):
-            pass
+    for place, image in enumerate(images):
+        inputs[place] = _pixels(image.path, shape, size)
     return Split(inputs, torch.tensor([image.label for image in images]))
 
 
@@ -155,10 +149,14 @@ def _pixels(path: Path, shape: tuple[int, ...], size: int | None) -> Tensor:
         with Image.open(path) as image:
             picture = image.convert("L" if channels == 1 else "RGB")
     except OSError as error:
-        raise DataError(f"image_folder: {path} is not an image that can be read: {error}") from error
+        raise _unreadable(path, error) from error
     if size:
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     if picture.size != (width, height):
         found = f"{picture.width}×{picture.height} pixels, the first image {width}×{height}"
         raise DataError(f"image_folder: {path} has {found}; give a size to bring all to one")
     return torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"image_folder: {path} is not an image that can be read: {error}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Synthetic(DataSource):
     """One random prototype for each class, and noise around it; the same on every machine.
 
-    Validation and test part hold a fifth of `examples` each. Inputs are float32; classes are of equal size.
+    Validation and test part hold a fifth of `examples` each. Inputs are float32.
     """
 
     use = "synthetic"
@@ -26,6 +26,7 @@ class Synthetic(DataSource):
     examples: int = Field(default=1000, ge=5)
     """Training examples."""
     classes: int = Field(default=10, ge=2)
+    """Number of classes, of equal size."""
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 8, 8]
     """Shape of one input: [features], or [channels, height, width] for networks with convolutions."""
     noise: float = Field(default=1.0, ge=0)

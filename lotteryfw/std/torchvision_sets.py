@@ -190,8 +190,9 @@ def _fetch(which: _Set, folder: Path) -> None:
     except ImportError as error:
         raise _lacks_package(which, error) from error
     except (OSError, EOFError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"{which.use} could not be downloaded to {folder}: {error}. Without a network, put these files into "
+            f"{which.use} could not be downloaded to {folder}: {reason}. Without a network, put these files into "
             f"{place}: {', '.join(which.files)}"
         ) from error
 

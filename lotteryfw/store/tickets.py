@@ -61,7 +61,7 @@ class LoadedTicket:
         if masks_as == "prune":
             for name, mask in self.mask.items():
                 owner, _, parameter = name.rpartition(".")
-                prune.custom_from_mask(module.get_submodule(owner), parameter, mask.to(targets[name].device))
+                prune.custom_from_mask(module.get_submodule(owner), parameter, mask.to(targets[name].device))  # type: ignore[no-untyped-call]
         return module
 
     def _mismatches(self, targets: Mapping[str, Tensor], parameters: set[str]) -> list[str]:

@@ -1,0 +1,118 @@
+"""What a run looks like while it runs: a live display, nothing, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, RunStarted
+
+
+class Quiet:
+    """Tells only of trouble, on stderr."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        return None
+
+    def event(self, event: Event) -> None:
+        """Says nothing."""
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Says nothing."""
+
+    def trouble(self, message: str) -> None:
+        """One line on stderr."""
+        print(f"warning: {message}", file=sys.stderr)
+
+    def stopping(self) -> None:
+        """Says what a Ctrl-C does."""
+        print("stopping at a safe point; run the same command again to go on (Ctrl-C once more to drop everything)",
+              file=sys.stderr)  # fmt: skip
+
+
+class JsonLines(Quiet):
+    """Every event as a line of JSON on stdout."""
+
+    def event(self, event: Event) -> None:
+        """One line."""
+        told = asdict(event)
+        if isinstance(event, LevelFinished):
+            del told["metrics"]["curve"]
+        print(json.dumps({"event": type(event).__name__, **told}), flush=True)
+
+
+class Terminal(Quiet):
+    """A bar of trainings with cells, speed and time left, and below it what was measured last."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[cells]}  {task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("\n{task.fields[last]}"),
+            console=self._console,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task("trainings", total=None, cells="", speed="", last="")
+        self._cells = (0, 0)
+        self._steps = 0
+        self._running: dict[str, int] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def event(self, event: Event) -> None:
+        """Moves the bar, or changes what stands beside it."""
+        if isinstance(event, RunStarted):
+            self._bar.update(self._task, total=event.trainings)
+            self._cells = (0, event.cells)
+            told = f"{event.name}: {event.cells} cells, up to {event.trainings} trainings → {event.folder}"
+            self._console.print(told, highlight=False)
+        elif isinstance(event, JobFinished):
+            self._running.pop(event.key, None)
+            self._steps += 0 if event.stored else event.steps
+            self._bar.advance(self._task)
+        elif isinstance(event, LevelFinished):
+            arm = "" if event.arm == "ticket" else f" {event.arm}"
+            told = f"{event.cell}{arm}  level {event.level}, {event.density:.1%} remaining"
+            self._bar.update(self._task, last=f"{told}: test accuracy {event.metrics.test_accuracy:.2%}")
+        elif isinstance(event, CellFinished):
+            self._cells = (self._cells[0] + 1, self._cells[1])
+        elif isinstance(event, LayerCollapsed):
+            self.trouble(f"{event.cell}: nothing is left of {event.leaf} at level {event.level}")
+        self._beside()
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Counts the steps of trainings under way into the speed."""
+        self._running[key] = done
+        self._beside()
+
+    def trouble(self, message: str) -> None:
+        """One line above the bar."""
+        self._console.print(f"warning: {message}", style="yellow", highlight=False)
+
+    def _beside(self) -> None:
+        steps = self._steps + sum(self._running.values())
+        speed = steps / max(time.monotonic() - self._started, 1e-9)
+        cells = f"{self._cells[0]}/{self._cells[1]} cells"
+        self._bar.update(self._task, cells=cells, speed=f"{speed:,.0f} steps/s")

@@ -1,0 +1,191 @@
+"""Commands about recipes and their runs: recipe, plan, check, schema, runs, report."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lotteryfw.cli.app import app
+from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+
+
+@app.command()
+def recipe(
+    file: Recipe,
+    profile: Profile = None,
+    sets: Sets = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes of one thread each. [one for each processor]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    trust: Trust = [],  # noqa: B006
+    data: Data = None,
+    store: StoreRoot = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the recipe and print its plan.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the run's folder and errors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe. Run the same command again to go on after whatever ended it."""
+    if dry_run:
+        plan(file, profile, sets, trust, data, store, as_json)
+        return
+    from lotteryfw.cli.progress import JsonLines, Quiet, Terminal
+    from lotteryfw.report import report
+    from lotteryfw.runner import run
+
+    view = JsonLines() if as_json else Quiet() if quiet else Terminal()
+    with view:
+        done = run(
+            file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
+            listener=view, on_start=_stop_on_interrupt(view.stopping),
+        )  # fmt: skip
+    made = report(done.path, show=not (quiet or as_json))
+    if as_json:
+        typer.echo(json.dumps({"run": str(done.path), "cells": done.statuses, "figures": [str(f) for f in made]}))
+    else:
+        typer.echo(f"{done.path}")
+    if "failed" in done.statuses.values():
+        raise typer.Exit(1)
+
+
+def _stop_on_interrupt(tell: Callable[[], None]) -> Callable[[Callable[[], None]], None]:
+    """The first Ctrl-C (or SIGTERM) stops at a safe point; a second one ends the process there and then."""
+
+    def on_start(stop: Callable[[], None]) -> None:
+        def handler(number: int, frame: Any) -> None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            tell()
+            stop()
+
+        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGTERM, handler)
+
+    return on_start
+
+
+@app.command()
+def plan(
+    file: Recipe,
+    profile: Profile = None,
+    sets: Sets = [],  # noqa: B006
+    trust: Trust = [],  # noqa: B006
+    data: Data = None,
+    store: StoreRoot = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a recipe asks for, before anything is trained."""
+    from lotteryfw.runner import Desk
+
+    desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    found = desk.plan(_likely_device())
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    todo = found.unique - found.stored
+    rows = [
+        ("cells", f"{found.cells:,}"),
+        ("trainings asked for", f"{found.asked:,}"),
+        ("unique", f"{found.unique:,}"),
+        ("already stored", f"{found.stored:,}"),
+        ("to train", f"{todo:,}"),
+        ("steps in all", f"{found.steps:,}"),
+        ("steps to do", f"{found.steps_to_do:,}"),
+        ("time, one process", _duration(found.seconds)),
+        ("disk", _size(found.bytes)),
+    ]
+    typer.echo(f"{desk.recipe.name}" + (f" ({desk.recipe.profile})" if desk.recipe.profile else ""))
+    for name, value in rows:
+        typer.echo(f"  {name:<20} {value:>14}")
+    if found.unknown:
+        typer.echo(f"  not known before training: {len(found.unknown)} cells, such as {found.unknown[0]}")
+    typer.echo("Trainings whose masks turn out equal are shared too; that shows only as the study runs.")
+
+
+def _likely_device() -> str:
+    """The kind of device that "auto" would pick, judged without torch: its driver's device file."""
+    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "not known yet"  # nothing like it was trained in this store
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def _size(count: int | None) -> str:
+    return "not known yet" if count is None else f"{count / 1e6:,.0f} MB"
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(metavar="FILE|PLUGIN", help="A recipe, a plugin file, or a plugin's name.")],
+    profile: Profile = None,
+    sets: Sets = [],  # noqa: B006
+    trust: Trust = [],  # noqa: B006
+    data: Data = None,
+) -> None:
+    """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
+    if what.endswith(".toml"):
+        from lotteryfw.runner import Desk
+
+        desk = Desk(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        typer.echo(f"{what}: good; {len(desk.recipe.cells)} cells")
+        return
+    from lotteryfw.testkit import check_plugin
+
+    results = check_plugin(what)
+    for result in results:
+        typer.echo(str(result))
+    if any(result.failed for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes with every component installed here, for editors."""
+    from lotteryfw.recipe import json_schema
+    from lotteryfw.registry import Registry
+
+    typer.echo(json.dumps(json_schema(Registry.load()), indent=2))
+
+
+@app.command()
+def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"), as_json: Json = False) -> None:
+    """List the runs in a folder."""
+    from lotteryfw.errors import UsageError
+    from lotteryfw.runner import runs as find
+
+    found = find(folder)
+    if not found:
+        raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
+    for run in found:
+        ended = list(run.statuses.values())
+        counts = {status: ended.count(status) for status in ("done", "diverged", "failed") if status in ended}
+        if as_json:
+            typer.echo(json.dumps({"run": str(run.path), "rows": len(run.levels), **counts}))
+        else:
+            told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "not finished"
+            typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {told}")
+
+
+@app.command("report")
+def report_run(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown; draw nothing.")] = False,
+) -> None:
+    """Draw a run's figures and print its tables and claims again."""
+    from lotteryfw.report import markdown as as_markdown
+    from lotteryfw.report import report
+
+    if markdown:
+        typer.echo(as_markdown(run))
+    else:
+        report(run, show=True)

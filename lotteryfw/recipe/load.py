@@ -1,0 +1,138 @@
+"""From a recipe as given to a recipe that can be run, or to everything that is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lotteryfw import jobs
+from lotteryfw.cell import Cell
+from lotteryfw.errors import Fault, RecipeError
+from lotteryfw.kinds import kinds
+from lotteryfw.recipe.claims import Claim, settled
+from lotteryfw.recipe.expand import Study
+from lotteryfw.recipe.read import plain, read
+from lotteryfw.recipe.schema import Body, File
+from lotteryfw.recipe.slots import Slots
+from lotteryfw.recipe.tree import Keys, Tree
+from lotteryfw.registry import Registry
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that nothing is wrong with: its cells in order, its claims, and the text it came from."""
+
+    name: str
+    title: str
+    about: str
+    path: Path | None
+    profile: str | None
+    profiles: tuple[str, ...]
+    source_text: str = field(repr=False)
+    claims: tuple[Claim, ...] = field(repr=False)
+    cells: tuple[Cell, ...] = field(repr=False)
+    _resolved: Mapping[str, Any] = field(repr=False)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as one TOML-able table with every default filled in; it loads to the same cells."""
+        return copy.deepcopy(dict(self._resolved))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of what is resolved: equal for recipes that ask for the same."""
+        return jobs.digest(self._resolved)
+
+
+def load_recipe(
+    source: Path | str | Mapping[str, Any],
+    registry: Registry,
+    *,
+    data_folder: Path,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+) -> Recipe:
+    """Reads a recipe (a file's path, or a table) and checks all of it. `data_folder` is where data sets are looked for.
+
+    Raises RecipeError with every fault found.
+    """
+    faults: list[Fault] = []
+    path, source = (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
+    defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
+    tree = read(source, defaults, profile, sets, faults)
+    slots = Slots(registry, data_folder)
+    file, found = slots.table(File, tree.table)
+    faults += [tree.fault(each.keys, each.text, each.remedy) for each in found]
+    faults += _untrusted(tree, registry)
+    studies = _studies(tree, slots)
+    for study in studies:
+        faults += study.faults
+    claims = _claims(tree, studies, slots, faults)
+    if faults or file is None:
+        raise RecipeError(list(dict.fromkeys(faults)))
+    said = {"name": file.name, "title": file.title, "about": file.about}
+    resolved = {key: value for key, value in said.items() if value} | {"study": [each.resolved() for each in studies]}
+    if claims:
+        resolved["claim"] = [claim.model_dump(mode="json", exclude_none=True) for claim, _ in claims]
+    return Recipe(
+        **said,
+        path=path,
+        profile=profile,
+        profiles=tuple(file.profiles),
+        source_text=source.read_text("utf-8") if isinstance(source, Path) else tomli_w.dumps(source),
+        claims=tuple(labelled for _, labelled in claims),
+        cells=tuple(cell for study in studies for cell in study.cells),
+        _resolved=resolved,
+    )
+
+
+def _untrusted(tree: Tree, registry: Registry) -> list[Fault]:
+    plugins = tree.table.get("plugins")
+    faults = []
+    for place, each in enumerate(plugins if isinstance(plugins, list) else []):
+        if isinstance(each, str) and Path(each).resolve() not in registry.trusted:
+            keys = ("plugins", place)
+            if not Path(each).is_file():
+                faults.append(tree.fault(keys, f"there is no plugin file {each}"))
+            else:
+                text = f"{each} is code, and a recipe runs no code unless you say so"
+                faults.append(tree.fault(keys, text, f"read it, then run again with --trust {shlex.quote(each)}"))
+    return faults
+
+
+def _studies(tree: Tree, slots: Slots) -> list[Study]:
+    base = Tree(
+        tree.defaults, {key: each for key, each in tree.table.items() if key in Body.model_fields}, tree.origins
+    )
+    studies = tree.table.get("studies")
+    if not isinstance(studies, Mapping) or not studies:
+        return [Study(str(tree.table.get("name")), base, slots)]
+    return [Study(name, _study_tree(tree, base, name, table), slots) for name, table in studies.items()]
+
+
+def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> Tree:
+    def origin(keys: Keys) -> tuple[str, Keys]:
+        return tree.locate(("studies", name, *keys))
+
+    if "grid" in table:  # a study's grid replaces the base's
+        base = base.replaced("grid", {}, origin)
+    return base.over({key: each for key, each in table.items() if key != "name"}, origin)
+
+
+def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]) -> list[tuple[Claim, Claim]]:
+    """Each claim as written, and with labels for selectors as cells have them."""
+    claims = []
+    given = tree.table.get("claim", [])
+    for place, table in enumerate(given if isinstance(given, list) else []):
+        claim, found = slots.table(Claim, table)
+        if claim is not None:
+            claim, labelled, found = settled(claim, [study.name for study in studies], slots)
+            claims.append((claim, labelled))
+        faults += [tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found]
+    return claims
