@@ -51,6 +51,7 @@ def problems(error: ValidationError, given: Any, known: Iterable[str], owner: st
     wanted: dict[Keys, list[str]] = {}
     for each in error.errors(include_url=False):
         keys, context = _keys(each["loc"], given, each["type"] == "missing"), each.get("ctx", {})
+        bounds = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
         if each["type"] == "missing":
             found.append(Problem(keys, "is required"))
         elif each["type"] == "extra_forbidden":
@@ -59,7 +60,7 @@ def problems(error: ValidationError, given: Any, known: Iterable[str], owner: st
         elif each["type"] in ("value_error", "assertion_error"):
             found.append(Problem(keys, str(context["error"])))
         elif must := _MUST.get(each["type"]):
-            wanted.setdefault(keys, []).append(must.format(**context))
+            wanted.setdefault(keys, []).append(must.format(**bounds))
         else:
             found.append(Problem(keys, f"{each['msg']}, got {shown(each['input'])}"))
     for keys, musts in wanted.items():  # the members of a union each say what they want at one place

@@ -1,0 +1,317 @@
+"""The reference kernel against plain loops, and the promises it makes about frozen weights, checkpoints and figures."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from small import DATA, cell, dense_job, lab, make, shop
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lotteryfw.engine import Stopped, StoredOutcome, perform, train
+from lotteryfw.engine.checkpoint import Checkpoints
+from lotteryfw.errors import LotteryError, TrainingDiverged
+from lotteryfw.jobs import Gradient, Train, state_key
+from lotteryfw.rng import stream
+from lotteryfw.steps import Clock
+from lotteryfw.store import Store
+from lotteryfw.views import Splits
+
+torch.set_num_threads(1)
+
+
+def trained(job: Train) -> train.Training:
+    training = train.Training(job, shop())
+    train.run(training, training.end, at_step=lambda now: None)
+    return training
+
+
+def sparse(job: Train, frozen: float = 0.0, density: float = 0.3) -> Train:
+    """The job with random masks; dead weights frozen at 0, or at `frozen` times what they were."""
+    mask = {name: torch.rand(m.shape, generator=stream("mask", name)) < density for name, m in job.mask.items()}
+    values = {n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v for n, v in job.values.items()}
+    return replace(job, mask=mask, values=values)
+
+
+def bits(tensors: Any) -> dict[str, bytes]:
+    return {name: value.detach().numpy().tobytes() for name, value in tensors.items()}
+
+
+def load_synthetic() -> Splits:
+    splits: Splits = make("data", DATA).load(Path())
+    return splits
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        ({"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3},
+         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3, fused=True)),
+        ({"use": "adam", "lr": 1e-2}, lambda p: torch.optim.Adam(p, lr=1e-2, fused=True)),
+    ],
+)  # fmt: skip
+def test_a_dense_training_is_bit_equal_to_a_plain_loop(optimizer: Any) -> None:
+    job = dense_job(cell(45, optimizer=optimizer[0], schedule={"use": "cosine"}))
+    ours = trained(job)
+
+    splits, clock = load_synthetic(), Clock(job.total, job.steps_per_epoch)
+    model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
+    model.load_state_dict(dict(job.values))
+    loop = optimizer[1](model.parameters())
+    rate = loop.param_groups[0]["lr"]
+    for step in range(45):
+        epoch, place = divmod(step, 20)  # 330 // 16 whole batches
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        loop.param_groups[0]["lr"] = rate * make("schedule", "cosine").factor(step, clock)
+        loop.zero_grad()
+        cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
+        loop.step()
+    assert bits(ours.values()) == bits(model.state_dict())
+
+
+def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients() -> None:
+    job = sparse(dense_job(cell(30, optimizer={"use": "sgd", "lr": 0.1, "momentum": 0.9})))
+    ours = trained(job)
+
+    splits = load_synthetic()
+    model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
+    model.load_state_dict(dict(job.values))
+    loop = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for step in range(30):
+        epoch, place = divmod(step, 20)
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        loop.zero_grad()
+        cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
+        for name, parameter in model.named_parameters():
+            if name in job.mask:
+                parameter.grad *= job.mask[name]
+        loop.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(ours.values()[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"use": "sgd", "lr": 0.3, "momentum": 0.9, "weight_decay": 0.1},
+        {"use": "adam", "lr": 0.05, "weight_decay": 0.1},
+        {"use": "adamw", "lr": 0.05, "weight_decay": 0.5},
+        {"use": "rmsprop", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
+    ],
+    ids=lambda table: table["use"],
+)
+def test_frozen_weights_stay_bit_constant_under_every_optimizer(optimizer: Any, frozen: float) -> None:
+    job = sparse(dense_job(cell(30, optimizer=optimizer)), frozen)
+    after = trained(job).values()
+    moved = False
+    for name, mask in job.mask.items():
+        assert bits({name: after[name][~mask]}) == bits({name: job.values[name][~mask]})
+        moved |= bool((after[name][mask] != job.values[name][mask]).all())
+    assert moved
+
+
+def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lotteryfw.engine.feed.EVALUATION_CHUNK", 40)
+    monkeypatch.setattr(train.Feed.sweep, "__defaults__", (40,))  # 66 test examples: 40 and 26
+    ours = trained(dense_job(cell(15)))
+    figures, test = ours.metrics(), load_synthetic().test
+    model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
+    model.load_state_dict(ours.values())
+    logits = model(test.inputs)
+    assert figures.test_accuracy == (logits.argmax(1) == test.labels).sum().item() / 66
+    assert figures.test_loss == pytest.approx(cross_entropy(logits, test.labels).item(), rel=1e-5)
+
+
+def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None:
+    noisy = {**DATA, "noise": 3.0, "examples": 60}  # so that it over-fits and the best step is not the last
+    ours = trained(dense_job(cell(200, data=noisy, optimizer={"use": "adam", "lr": 0.01})))
+    figures = ours.metrics()
+    curve = figures.curve
+    assert list(curve.step) == list(range(0, 201, 5))
+    lowest = min(range(len(curve.step)), key=lambda place: curve.validation_loss[place])
+    assert 0 < figures.early_stop_step == curve.step[lowest] < 200
+    assert figures.early_validation_loss == curve.validation_loss[lowest]
+    shorter = trained(replace(dense_job(cell(200, data=noisy, optimizer={"use": "adam", "lr": 0.01})),
+                              steps=figures.early_stop_step))  # fmt: skip
+    assert figures.early_test_accuracy == shorter.metrics().test_accuracy
+
+
+def test_a_stopped_training_goes_on_bit_identically(tmp_path: Path) -> None:
+    whole = cell(60, optimizer={"use": "adam", "lr": 0.01}, rewind={"use": "to_step", "step": "10it"})
+    job = sparse(dense_job(whole))
+    store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    perform(job, store, shop(), lambda done, of: False)
+    with pytest.raises(Stopped, match="step 23"):
+        perform(job, other, shop(), lambda done, of: done == 23)
+    assert other.path(job.key) is None
+    torch.manual_seed(99)  # whatever happened in between
+    assert perform(job, other, shop(), lambda done, of: False) is None
+    one, two = StoredOutcome(store, job.key), StoredOutcome(other, job.key)
+    assert bits(one.tensors()) == bits(two.tensors())
+    assert one.metrics == two.metrics
+    assert bits(one.state(10)[1]) == bits(two.state(10)[1])
+    assert two.record["timing"]["steps"] == 60 - 23
+
+
+class Dropping(nn.Module):
+    """A network that draws from torch's stream and keeps buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+class Workbench:
+    """A workshop whose network is always `Dropping`."""
+
+    def __init__(self) -> None:
+        self._real = shop()
+        self.device = "cpu"
+        self.feed, self.component = self._real.feed, self._real.component
+
+    def network(self, spec: Any, feed: Any) -> nn.Module:
+        return Dropping()
+
+
+def dropping_job() -> Train:
+    values = Dropping().state_dict()
+    names = [name for name, value in values.items() if name.endswith("weight") and value.dim() == 2]
+    job = replace(dense_job(cell(40)), values=values, mask={name: values[name] > 0 for name in names})
+    return replace(job, values={n: v * job.mask[n] if n in job.mask else v for n, v in values.items()})
+
+
+def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
+    job, bench = dropping_job(), Workbench()
+    before = copy.deepcopy(dict(job.values))
+    store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
+    perform(job, store, bench, lambda done, of: False)  # type: ignore[arg-type]
+    with pytest.raises(Stopped):
+        perform(job, other, bench, lambda done, of: done == 17)  # type: ignore[arg-type]
+    perform(job, other, bench, lambda done, of: False)  # type: ignore[arg-type]
+    after = StoredOutcome(store, job.key).tensors()
+    assert bits(after) == bits(StoredOutcome(other, job.key).tensors())
+    assert after["body.2.num_batches_tracked"] == 40
+    assert not torch.equal(after["body.2.running_mean"], before["body.2.running_mean"])
+    assert bits(job.values) == bits(before)  # what was handed in is not written to
+
+
+def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None:
+    job, store = dense_job(cell(30)), Store(tmp_path)
+    with pytest.raises(Stopped):
+        perform(job, store, shop(), lambda done, of: done == 12)
+    (saved,) = store.scratch(job.key).glob("checkpoint-*")
+    (saved / "tensors.safetensors").write_bytes(b"not what it was")
+    warning = perform(job, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert "cannot be read" in warning
+    assert "starts again" in warning
+    assert store.path(job.key) is not None
+
+
+def test_checkpoints_replace_one_another(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, seconds=0)
+    assert kept.due
+    for step in (1, 2, 3):
+        kept.save({"a": torch.tensor([float(step)])}, {"step": step})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    found = kept.load()
+    assert found is not None
+    assert found[0]["a"].item() == found[1]["step"] == 3
+
+
+def test_a_diverging_training_is_an_outcome_with_the_step(tmp_path: Path) -> None:
+    job, store = dense_job(cell(30, optimizer={"use": "sgd", "lr": 1e30})), Store(tmp_path)
+    perform(job, store, shop(), lambda done, of: False)
+    outcome = StoredOutcome(store, job.key)
+    assert outcome.diverged_at == 5  # the first evaluation after the start
+    with pytest.raises(TrainingDiverged, match="step 5"):
+        _ = outcome.metrics
+
+
+def test_a_state_asked_for_later_is_made_without_repeating_all(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plain = dense_job(cell(40))
+    perform(plain, store, shop(), lambda done, of: False)
+    seen: list[int] = []
+    wanting = replace(plain, snapshots=frozenset({7}))
+    assert wanting.key == plain.key
+    perform(wanting, store, shop(), lambda done, of: bool(seen.append(done)))
+    assert max(seen) == 7
+    assert store.path(state_key(plain.key, 7)) is not None
+    values, _ = StoredOutcome(store, plain.key).state(7)
+    assert bits(values) == bits(trained(replace(plain, steps=7)).values())
+
+
+def test_a_saved_optimizer_state_continues_the_dense_run() -> None:
+    """Rewinding to k with the optimizer's state and no cut is the rest of the dense run, bit for bit."""
+    job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
+    first = trained(replace(job, steps=15))
+    values = {name: value.clone() for name, value in first.values().items()}
+    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.optimizer_state())
+    assert bits(trained(rest).values()) == bits(trained(job).values())
+    fresh = replace(rest, optimizer_state=None)
+    assert bits(trained(fresh).values()) != bits(trained(job).values())
+
+
+def test_no_steps_only_measure() -> None:
+    job = replace(dense_job(cell(40)), steps=0)
+    ours = trained(job)
+    assert bits(ours.values()) == bits(job.values)
+    assert ours.metrics().curve.step == (0,)
+
+
+def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
+    desk = lab(cell(10))
+    ticket = desk.dense()
+    outcome = SimpleNamespace(tensors=lambda: ticket.values)
+    job: Gradient = desk._gradient_job(ticket, outcome)  # type: ignore[arg-type]
+    ours = train.gradient(job, shop())
+    model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
+    model.load_state_dict(dict(ticket.values))
+    splits = load_synthetic()
+    cross_entropy(model(splits.train.inputs), splits.train.labels).backward()
+    for name, parameter in model.named_parameters():
+        if name in ours:
+            torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-6)
+    assert set(ours) == {"fc1.weight", "fc2.weight", "fc3.weight"}
+
+
+def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
+    from lotteryfw.engine.perform import pick_up, post
+
+    store = Store(tmp_path)
+    job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
+    post(job, store)
+    back = pick_up(job.key, store)
+    assert isinstance(back, Train)
+    assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
+
+
+def test_a_component_of_another_version_is_not_used_in_its_place() -> None:
+    job = dense_job(cell(5))
+    stale = replace(job, schedule=replace(job.schedule, provider="lotteryfw==0.0.0"))
+    with pytest.raises(LotteryError, match=r"the job needs lotteryfw==0\.0\.0"):
+        trained(stale)
+
+
+def test_each_epoch_visits_examples_once_in_an_order_of_its_own() -> None:
+    feed = shop().feed(dense_job(cell(5)).data)
+    inputs = load_synthetic().train.inputs
+    epochs = []
+    for epoch in (0, 1):
+        batches = [feed.batch(epoch * 20 + place, 16, 20, seed=3)[0] for place in range(20)]
+        rows = torch.cat(batches).flatten(1)
+        places = [int((inputs.flatten(1) == row).all(1).nonzero()) for row in rows]
+        assert len(set(places)) == 320
+        epochs.append(places)
+    assert epochs[0] != epochs[1]

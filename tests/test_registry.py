@@ -1,0 +1,251 @@
+"""The door of the house: broken plugins cost a line, clashes are named, nobody is special."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from lotteryfw.errors import PluginError, UsageError
+from lotteryfw.registry import WITHOUT, Offer, Registry
+from lotteryfw.views import CellFinished
+
+CRITERION = """
+from lotteryfw import MaskCriterion, hookimpl
+
+class Mine(MaskCriterion):
+    \"\"\"Scores as I like.\"\"\"
+    use = "{use}"
+    power: float = 1.0
+
+    def score(self, leaf):
+        return leaf.final
+
+@hookimpl
+def register_components():
+    return [Mine]
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a throw-away distribution with one plugin module on the path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(name: str, source: str, version: str = "1.0", local: bool = False) -> None:
+        module = f"_throwaway_{name.replace('-', '_')}_{tmp_path.name}".replace("[", "_").replace("]", "_")
+        (tmp_path / f"{module}.py").write_text(source)
+        info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[lotteryfw]\n{name}-plugin = {module}\n")
+        if local:
+            (info / "direct_url.json").write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+
+    return install
+
+
+def failure(registry: Registry, distribution: str) -> tuple[str, str]:
+    (found,) = (each for each in registry.failures if each.distribution == distribution)
+    return found.stage, found.reason
+
+
+BROKEN = {
+    "raises at import": ("import math\n1 / 0", "import", "ZeroDivisionError: division by zero"),
+    "misses a module": ("import nowhere_to_be_found", "import", "ModuleNotFoundError: No module named"),
+    "exits at import": ("raise SystemExit(3)", "import", "SystemExit: 3"),
+    "misspells a hook": (
+        "from lotteryfw import hookimpl\n@hookimpl\ndef register_component():\n    return []",
+        "hooks",
+        "there is no hook 'register_component'; did you mean 'register_components'",
+    ),
+    "takes an unknown argument": (
+        "from lotteryfw import hookimpl\n@hookimpl\ndef run_started(evnt):\n    pass",
+        "hooks",
+        "PluginValidationError",
+    ),
+    "forgets the marker": ("def register_components():\n    return []", "hooks", "mark its functions with @hookimpl"),
+    "raises in its hook": (
+        "from lotteryfw import hookimpl\n@hookimpl\ndef register_components():\n    raise KeyError('x')",
+        "register_components",
+        "KeyError: 'x'",
+    ),
+    "forgets to return": (
+        "from lotteryfw import hookimpl\n@hookimpl\ndef register_components():\n    []",
+        "register_components",
+        "must return component classes, returned None",
+    ),
+    "returns an instance": (CRITERION.format(use="m").replace("[Mine]", "[Mine()]"), "component", "is not a component"),
+    "subclasses no kind": (
+        "from lotteryfw import Component, hookimpl\nclass Mine(Component):\n    use = 'm'\n"
+        "@hookimpl\ndef register_components():\n    return [Mine]",
+        "component",
+        "Mine must subclass one kind: SearchAlgorithm, MaskCriterion",
+    ),
+    "has no name": (
+        CRITERION.format(use=""),
+        "component",
+        'Mine has no name: it needs a line like `use = "my_criterion"`',
+    ),
+    "has an odd name": (CRITERION.format(use="My-Own"), "component", "`use` is 'My-Own', but names are lower-case"),
+    "misses its method": (
+        CRITERION.format(use="m").replace("score", "scores"),
+        "component",
+        "Mine does not define score",
+    ),
+    "offers one name twice": (
+        CRITERION.format(use="m").replace("[Mine]", "[Mine, Mine]"),
+        "component",
+        "Mine: broken offers a criterion 'm' already",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_plugin_costs_one_line_and_the_rest_works(install: Install, case: str) -> None:
+    source, stage, reason = BROKEN[case]
+    install("broken", source, version="2.3")
+    install("sound", CRITERION.format(use="sound"))
+    registry = Registry.load()
+    got_stage, got_reason = failure(registry, "broken")
+    assert got_stage == stage
+    assert reason in got_reason
+    assert "\n" not in str(registry.failures[0])
+    assert "plugin 'broken-plugin' of broken 2.3 failed at " + stage in str(registry.failures[0])
+    assert registry.find("criterion", "sound").distribution == "sound"
+    assert [plugin.components for plugin in registry.plugins if plugin.distribution == "sound"] == [1]
+    assert all(offer.distribution != "broken" for offer in registry.offers())
+
+
+def test_an_unknown_name_names_the_nearest_and_says_that_plugins_failed(install: Install) -> None:
+    install("sound", CRITERION.format(use="very_sound"))
+    with pytest.raises(UsageError, match=r"there is no criterion 'very_sond'; did you mean 'very_sound'\?$"):
+        Registry.load().find("criterion", "very_sond")
+    with pytest.raises(UsageError, match="'very_sound' is no data, it is a criterion"):
+        Registry.load().find("data", "very_sound")
+    install("broken", "1 / 0")
+    with pytest.raises(UsageError, match="some plugins could not be loaded: `lotteryfw plugins` says why"):
+        Registry.load().find("criterion", "very_sond")
+
+
+def test_two_distributions_may_offer_one_name_and_neither_is_knocked_out(install: Install) -> None:
+    install("one", CRITERION.format(use="same"))
+    install("two-b", CRITERION.format(use="same"))
+    registry = Registry.load()
+    assert not registry.failures
+    with pytest.raises(UsageError, match="several distributions; write 'one/same' or 'two-b/same'"):
+        registry.find("criterion", "same")
+    assert registry.find("criterion", "two-b/same").distribution == "two-b"
+    assert registry.find("criterion", "two_b/same").provider == "two-b==1.0"
+    assert [offer.full_name for offer in registry.find_any("same")] == ["one/same", "two-b/same"]
+    assert registry.short_name(registry.find("criterion", "one/same")) == "one/same"
+    with pytest.raises(UsageError, match="there is no component 'three/same'"):
+        registry.find_any("three/same")
+
+
+@pytest.mark.parametrize("said", ["one", "One", "zero, one-plugin"])
+def test_plugins_are_left_out_by_name(install: Install, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    install("one", "1 / 0")
+    install("two", CRITERION.format(use="two"))
+    monkeypatch.setenv(WITHOUT, said)
+    registry = Registry.load()
+    assert registry.left_out == ["one-plugin"]
+    assert not registry.failures
+    assert registry.find("criterion", "two")
+
+
+def test_the_built_ins_come_in_by_the_same_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(offer.plugin == "std" for offer in Registry.load().offers())
+    monkeypatch.setenv(WITHOUT, "lotteryfw")
+    assert Registry.load().offers() == []
+
+
+def test_only_unreleased_code_carries_a_digest_of_its_source(install: Install) -> None:
+    install("released", CRITERION.format(use="released"))
+    install("local", CRITERION.format(use="local"), local=True)
+    registry = Registry.load()
+    assert registry.find("criterion", "released").provider == "released==1.0"
+    offer = registry.find("criterion", "local")
+    assert len(offer.digest) == 16
+    assert offer.provider == f"local==1.0+{offer.digest}"
+
+
+def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(tmp_path: Path) -> None:
+    def load(use: str) -> Offer:
+        file = tmp_path / "mine.py"
+        file.write_text("from __future__ import annotations\n" + CRITERION.format(use=use))
+        registry = Registry.load([file, file])  # asked for twice, loaded once
+        assert file.resolve() in registry.trusted
+        return registry.find("criterion", use)
+
+    first, second = load("first"), load("other")
+    assert first.full_name == "mine.py/first"
+    assert first.version == "local"
+    assert first.digest != second.digest
+
+
+def test_a_trusted_file_that_does_not_work_ends_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    with pytest.raises(UsageError, match="there is no plugin file"):
+        Registry.load([file])
+    file.write_text("1 / 0")
+    with pytest.raises(PluginError, match=r"mine\.py: plugin 'mine' .* failed at import: ZeroDivisionError"):
+        Registry.load([file])
+
+
+def test_create_reads_names_and_tables(install: Install) -> None:
+    install("sound", CRITERION.format(use="sound"))
+    registry = Registry.load()
+    made = registry.create("criterion", {"use": "sound", "power": 2})
+    assert made.options() == {"power": 2.0}
+    assert registry.create("criterion", "sound").options() == {"power": 1.0}
+    assert registry.offer_of(made) == registry.find("criterion", "sound")
+    with pytest.raises(ValidationError):
+        registry.create("criterion", {"use": "sound", "powr": 2})
+    with pytest.raises(UsageError, match="needs the name of a data, or a table with `use`; got 3"):
+        registry.create("data", 3)
+
+
+def test_the_default_takes_options_without_a_name_and_two_defaults_are_none(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WITHOUT, "lotteryfw")
+    install("one", CRITERION.format(use="one").replace("power:", "default = True\n    power:"))
+    registry = Registry.load()
+    assert registry.default("criterion") == registry.find("criterion", "one")
+    assert registry.default("scope") is None
+    assert registry.create("criterion", {"power": 3}).options() == {"power": 3.0}
+    install("two", CRITERION.format(use="two").replace("power:", "default = True\n    power:"))
+    assert Registry.load().default("criterion") is None
+
+
+def test_an_event_reaches_everybody_and_one_that_raises_is_remembered_once(install: Install, tmp_path: Path) -> None:
+    told = "from lotteryfw import hookimpl\n@hookimpl\ndef cell_finished({argument}):\n    {does}"
+    note = f"open({str(tmp_path / 'told')!r}, 'a').write('told ')"
+    install("a-listens", told.format(argument="event", does=note))
+    install("b-breaks", told.format(argument="event", does="raise SystemExit(event.cell)"))
+    install("c-listens", told.format(argument="", does=note))
+    registry = Registry.load()
+    for _ in range(2):
+        registry.notify("cell_finished", CellFinished(cell="x", status="done"))
+    assert (tmp_path / "told").read_text() == "told " * 4
+    assert [(each.plugin, each.stage, each.reason) for each in registry.failures] == [
+        ("b-breaks-plugin", "cell_finished", "SystemExit: x")
+    ]
+
+
+def test_offers_come_kind_by_kind() -> None:
+    registry = Registry.load()
+    kinds = [offer.kind for offer in registry.offers()]
+    assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
+    assert {offer.kind for offer in registry.offers("scope")} == {"scope"}
+
+
+def test_loading_needs_no_torch() -> None:
+    code = "import sys; from lotteryfw.registry import Registry; import lotteryfw.recipe; Registry.load()"
+    subprocess.run([sys.executable, "-c", code + "; sys.exit('torch' in sys.modules)"], check=True)
