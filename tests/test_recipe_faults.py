@@ -42,7 +42,7 @@ ONE_FAULT = {
         train(optimizer={"use": "adam", "lr": "x"}),
         "recipe: train.optimizer.lr: must be a number, got 'x'",
     ),
-    "option missing": (train(optimizer="adam"), "recipe: train.optimizer.lr: is required"),
+    "option missing": (train(schedule="multistep"), "recipe: train.schedule.milestones: is required"),
     "data missing": (changed(data=None), "recipe: data: is required (known: "),
     "optimizer missing": (train(optimizer=None), "recipe: train.optimizer: is required (known: adam, "),
     "length missing": (train(length=None), "recipe: train.length: is required"),
@@ -264,7 +264,7 @@ def test_a_recipe_runs_no_code_unless_it_is_trusted(tmp_path: Path) -> None:
     assert f"{recipe}: plugins[0]: there is no plugin file {plugin}" in faults(recipe)
     plugin.write_text(
         "from lotteryfw import MaskCriterion, hookimpl\nclass Mine(MaskCriterion):\n    use = 'mine'\n"
-        "    def score(self, leaf):\n        return leaf.final\n@hookimpl\ndef register_components():\n    return [Mine]"
+        "    def score(self, leaf): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
     )
     remedy = f"read it, then run again with --trust {plugin}"
     assert any(fault.startswith(f"{recipe}: plugins[0]: ") and remedy in fault for fault in faults(recipe))
@@ -322,7 +322,7 @@ def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(
 
 
 def test_facts_that_are_not_to_be_had_are_a_fault_of_the_data(tmp_path: Path) -> None:
-    (found,) = faults(changed(data={"use": "image_folder", "folder": str(tmp_path / "nothing")}))
+    (found,) = faults(changed(data={"use": "image_folder", "path": str(tmp_path / "nothing")}))
     assert found.startswith("recipe: data: ")
 
 

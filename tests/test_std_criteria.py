@@ -74,12 +74,19 @@ def test_common_percentile_does_not_care_for_scale(power: int) -> None:
     assert criteria.LargeInitLargeFinal().score(leaf).equal(criteria.LargeInitLargeFinal().score(scaled))
 
 
-@pytest.mark.parametrize("criterion", [criteria.LargeFinalSameSign, criteria.MagnitudeIncreaseSameSign])
-def test_a_weight_of_exactly_zero_has_no_sign_to_keep(criterion: type[MaskCriterion]) -> None:
-    leaf = make_leaf(shape=(3,), init=torch.tensor([0.0, 5.0, -5.0]), final=torch.tensor([9.0, 1e-30, -1e-30]))
-    score = criterion().score(leaf)
-    assert score.argmin() == 0
-    assert (score[1:] > score[0]).all()  # also where the product of two values would underflow
+@pytest.mark.parametrize(
+    ("criterion", "passing"),
+    [
+        (criteria.LargeFinalSameSign, [False, False, True, False]),
+        (criteria.MagnitudeIncreaseSameSign, [False, False, True, False]),
+        (criteria.LargeFinalDiffSign, [False, False, False, True]),
+        (criteria.MagnitudeIncreaseDiffSign, [False, False, False, True]),
+    ],
+)
+def test_zero_has_no_sign_and_tiny_weights_have_one(criterion: type[MaskCriterion], passing: list[bool]) -> None:
+    init, final = torch.tensor([0.0, 9.0, 1e-30, -1e-30]), torch.tensor([9.0, 0.0, 2e-30, 2e-30])
+    score = criterion().score(make_leaf(shape=(4,), init=init, final=final))
+    assert (score > 0).tolist() == passing
 
 
 @pytest.mark.parametrize("criterion", [criteria.MagnitudeIncreaseSameSign, criteria.MagnitudeIncreaseDiffSign])

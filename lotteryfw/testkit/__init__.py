@@ -1,0 +1,16 @@
+"""Trials: each puts a component to work as the engine would, and says which of its kind's promises it broke.
+
+In a plugin's own tests:
+
+    from lotteryfw.testkit import trial
+
+    def test_my_criterion():
+        trial(MyCriterion, {"power": 3})
+"""
+
+from lotteryfw.testkit.fixtures import make_leaf
+from lotteryfw.testkit.plugins import Verdict, check_plugin
+from lotteryfw.testkit.subject import Skipped
+from lotteryfw.testkit.trials import trial
+
+__all__ = ["Skipped", "Verdict", "check_plugin", "make_leaf", "trial"]

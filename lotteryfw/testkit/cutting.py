@@ -1,0 +1,160 @@
+"""The trials of what happens between two trainings: criterion, scope, mask-1 and mask-0 action, rewind policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import isfinite
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from lotteryfw.kinds import Group, Mask0Action, MaskCriterion
+from lotteryfw.rng import stream
+from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, leaves, make_leaf
+from lotteryfw.testkit.subject import Subject
+from lotteryfw.views import LATEST, Leaf, Need, RewindPoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def try_criterion(subject: Subject) -> None:
+    """Scores have the leaf's shape, are floating point, finite where alive, and repeat."""
+    gradient = Need.GRADIENT in cast(MaskCriterion, subject.component).needs
+    for what, make in leaves(after_cut=False, gradient=gradient):
+        leaf = make()
+        subject.tensor("score", _alone(make), leaf.layer.shape, what, leaf.mask, float32=False)
+
+
+def try_mask1(subject: Subject) -> None:
+    """Values for kept weights have the leaf's shape, are float32, finite where alive, and repeat."""
+    for what, make in leaves(after_cut=True):
+        leaf = make()
+        subject.tensor("alive", _alone(make), leaf.layer.shape, what, leaf.mask)
+
+
+def try_mask0(subject: Subject) -> None:
+    """Values for masked weights are float32 and repeat; what was frozen at an earlier cut stays; `kept` keeps to
+    `changes_kept`."""
+    action = cast(Mask0Action, subject.component)
+    defined = type(action).kept is not Mask0Action.kept
+    subject.demand(defined or not action.changes_kept, "changes_kept is True, but it does not define kept()")
+    subject.demand(action.changes_kept or not defined, "kept() is never asked; it needs `changes_kept = True`")
+    for what, make in leaves(after_cut=True):
+        leaf = make()
+        subject.tensor("dead", _alone(make), leaf.layer.shape, what, ~leaf.mask)
+        if action.changes_kept:
+            subject.tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
+    for rewound in ("an early step", "the latest weights"):
+        _try_frozen(subject, rewound)
+
+
+def _alone(make: Callable[[], Leaf]) -> Callable[[], tuple[Leaf]]:
+    return lambda: (make(),)
+
+
+def _with_alive(make: Callable[[], Leaf]) -> Callable[[], tuple[Leaf, Tensor]]:
+    return lambda: (make(), make().rewound)
+
+
+def _try_frozen(subject: Subject, rewound: str) -> None:
+    """Plays three levels: every weight must stay at the value that it got at the level that cut it."""
+    import torch
+
+    leaf = make_leaf(cut=12)
+    for level in range(1, 4):
+        dead = subject.ask("dead", leaf, on=f"a leaf at level {level}").float()
+        long_dead = ~leaf.mask_before
+        moved = int((dead[long_dead] != leaf.init[long_dead]).sum())
+        subject.demand(
+            not moved,
+            f"dead() moves frozen weights: at level {level}, rewinding to {rewound}, {moved} of {int(long_dead.sum())} "
+            "weights that were cut at an earlier level got a new value; return leaf.init where they are "
+            "(`~leaf.mask & ~leaf.cut`)",
+        )
+        init = leaf.rewound.where(leaf.mask, dead)
+        noise = 0.2 * torch.randn(leaf.layer.shape, generator=stream(level, "testkit", "late"))
+        final = (init + noise).where(leaf.mask, init)
+        ranks = torch.rand(leaf.layer.shape, generator=stream(level, "testkit", "cut"))
+        leaf = replace(
+            leaf, init=init, final=final, rewound=final if rewound == "the latest weights" else leaf.rewound,
+            mask_before=leaf.mask, mask=leaf.mask & (ranks > 0.3), rng=stream(level, "testkit", "rng"),
+        )  # fmt: skip
+
+
+def try_scope(subject: Subject) -> None:
+    """Budgets lie within what is alive, no layer is in two groups, and n cuts as one leave what n cuts leave."""
+    whole = {layer.name: layer.size for layer in LAYERS}
+    starts = {
+        "a whole network": whole,
+        "a network cut to a third": {name: size // 3 for name, size in whole.items()},
+        "a network with a collapsed layer": {**whole, "conv2.weight": 0, "fc1.weight": 1},
+    }
+    for what, kept in starts.items():
+        one_by_one, totals = kept, [sum(kept.values())]
+        for times in range(1, 13):
+            totals.append(sum(_after(subject, kept, times, what).values()))
+            subject.demand(
+                totals[-1] <= totals[-2],
+                f"groups() on {what} keeps {totals[-1]} weights after {times} cuts, more than {totals[-2]} after "
+                f"{times - 1}",
+            )
+            one_by_one = _after(subject, one_by_one, 1, what)
+            subject.demand(
+                totals[-1] == sum(one_by_one.values()),
+                f"groups() on {what} keeps {totals[-1]} weights after {times} cuts made as one, but "
+                f"{sum(one_by_one.values())} after {times} cuts in a row; lotteryfw.budget counts both alike",
+            )
+
+
+def _after(subject: Subject, kept: Mapping[str, int], times: int, what: str) -> dict[str, int]:
+    """How many weights each layer keeps after the cuts. A group's budget goes to its leaves in order: any does."""
+    on = f"{what} with times = {times}"
+    given = (LAYERS, MappingProxyType(dict(kept)), times)
+    groups = list(subject.ask("groups", *given, on=on))
+    call = f"groups() on {on}"
+    subject.demand(groups == list(subject.ask("groups", *given, on=on)), f"{call} gave two results for equal inputs")
+    left = dict(kept)
+    seen: set[str] = set()
+    for group in groups:
+        subject.demand(isinstance(group, Group), f"{call} returned {type(group).__name__}, not Group")
+        unknown, twice = set(group.leaves) - kept.keys(), set(group.leaves) & seen
+        subject.demand(not unknown, f"{call} names no layer of the network: {', '.join(sorted(unknown))}")
+        subject.demand(not twice, f"{call} has {', '.join(sorted(twice))} in two groups")
+        seen |= set(group.leaves)
+        alive = sum(kept[name] for name in group.leaves)
+        names = ", ".join(group.leaves)
+        subject.demand(type(group.keep) is int, f"{call} keeps {group.keep!r} weights of {names}; counts are int")
+        subject.demand(0 <= group.keep <= alive, f"{call} keeps {group.keep} of {alive} living weights in {names}")
+        # each cut rounds by half a weight at most, and counts of layers that share a budget by one more
+        close = isfinite(group.requested) and abs(group.requested - group.keep) <= times / 2 + 1
+        subject.demand(close, f"{call} keeps {group.keep} weights of {names}, far from its `requested`")
+        budget = group.keep
+        for name in group.leaves:
+            left[name] = min(kept[name], budget)
+            budget -= left[name]
+    return left
+
+
+def try_rewind(subject: Subject) -> None:
+    """The point lies within the training, and is the same each time."""
+    for clock in CLOCKS:
+        on = f"a training of {clock.total} steps"
+        point = subject.ask("point", clock, on=on)
+        call = f"point() on {on}"
+        subject.demand(isinstance(point, RewindPoint), f"{call} returned {type(point).__name__}, not a RewindPoint")
+        subject.demand(point == subject.ask("point", clock, on=on), f"{call} gave two results for one clock")
+        steps = {"schedule": point.schedule, "weights": 0 if point.weights == LATEST else point.weights}
+        for name, step in steps.items():
+            within = type(step) is int and 0 <= step <= clock.total
+            subject.demand(within, f"{call} has {name} = {step!r}, which is no step of the training")
+        length = point.steps is None or (type(point.steps) is int and point.steps >= 0)
+        subject.demand(length, f"{call} has steps = {point.steps!r}, which is no length")
+        subject.demand(point.optimizer in ("fresh", "saved"), f"{call} has optimizer = {point.optimizer!r}")
+        subject.demand(point.buffers in ("rewound", "latest"), f"{call} has buffers = {point.buffers!r}")
+        stateless = point.optimizer == "saved" and (point.weights == LATEST or point.weights == 0)
+        subject.demand(
+            not stateless,
+            f"{call} asks for the optimizer's saved state with weights = {point.weights!r}; a state is saved at the "
+            "steps 1, 2, … of the dense run only",
+        )

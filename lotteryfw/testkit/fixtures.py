@@ -1,0 +1,86 @@
+"""What components are put to work on: leaves as they come up in a study, large and small, whole and nearly gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lotteryfw.rng import stream
+from lotteryfw.steps import Clock
+from lotteryfw.views import Layer, Leaf
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLOCKS = (Clock(20_000, 400), Clock(30_000, 391), Clock(50_000, 917))
+"""Trainings of the length that papers report: options that name a step fit into them."""
+
+LAYERS = (
+    Layer("conv1.weight", (16, 3, 3, 3)),
+    Layer("conv2.weight", (32, 16, 3, 3)),
+    Layer("fc1.weight", (50, 288)),
+    Layer("fc2.weight", (10, 50), is_output=True),
+)
+
+
+def make_leaf(
+    shape: tuple[int, ...] = (6, 8), alive: int | None = None, cut: int = 0, *, seed: int = 0, gradient: bool = False
+) -> Leaf:
+    """A leaf of a small network, the same one for equal arguments, with its random stream not yet drawn from.
+
+    `alive` weights (None: all that are not cut) are alive now, at random places; `cut` more were so until this level's
+    cut (0: a criterion's leaf, which is read before the cut). The rest was cut earlier and is frozen at 0.
+    """
+    import torch
+
+    layer = Layer("conv.weight" if len(shape) > 2 else "fc.weight", shape)
+
+    def draw(what: str, scale: float) -> Tensor:
+        return scale * torch.randn(shape, generator=stream(seed, "testkit", what))
+
+    order = torch.randperm(layer.size, generator=stream(seed, "testkit", "order")).reshape(shape)
+    kept = layer.size - cut if alive is None else alive
+    mask_before = order < kept + cut
+    original = draw("original", 0.3)
+    rewound = original + draw("early", 0.03)
+    init = rewound.where(mask_before, 0.0)
+    return Leaf(
+        layer=layer,
+        original=original,
+        init=init,
+        final=(init + draw("late", 0.2)).where(mask_before, init),
+        rewound=rewound,
+        mask=order < kept,
+        mask_before=mask_before,
+        rng=stream(seed, "testkit", "rng"),
+        _resample=lambda: draw("resample", 0.3),
+        _gradient=draw("gradient", 0.1) if gradient else None,
+    )
+
+
+_CASES: dict[str, tuple[tuple[int, ...], int | None, int]] = {
+    "a linear leaf": ((6, 8), None, 12),
+    "a convolution's leaf": ((5, 4, 3, 3), None, 36),
+    "a leaf with weights that were cut earlier": ((6, 8), 20, 5),
+    "a convolution's leaf with weights that were cut earlier": ((5, 4, 3, 3), 40, 10),
+    "a leaf with one living weight": ((6, 8), 1, 3),
+    "a leaf with no living weight": ((6, 8), 0, 1),
+    "a leaf with ties and zeros": ((6, 8), 30, 6),
+}
+"""Shape, living weights and weights cut now."""
+
+
+def leaves(*, after_cut: bool, gradient: bool = False) -> Iterator[tuple[str, Callable[[], Leaf]]]:
+    """(what it is, a maker of equal copies) of every leaf to try: before the cut for criteria, after it for actions."""
+    for what, (shape, alive, cut) in _CASES.items():
+        make = partial(make_leaf, shape, alive, cut if after_cut else 0, gradient=gradient)
+        yield what, partial(_flattened, make) if "ties" in what else make
+
+
+def _flattened(make: Callable[[], Leaf]) -> Leaf:
+    """The leaf made as a signed constant would have it: weights of one magnitude, and some that are exactly 0."""
+    leaf = make()
+    names = ("original", "init", "final", "rewound")
+    return replace(leaf, **{name: (getattr(leaf, name) * 4).round().clamp(-1, 1) for name in names})

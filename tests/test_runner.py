@@ -1,0 +1,329 @@
+"""Studies from recipe to run folder: sharing, resuming, stopping, dying, and what goes wrong in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lotteryfw import load_ticket, run
+from lotteryfw.runner import Desk, Interrupted
+from lotteryfw.store import Store
+
+torch.set_num_threads(1)
+DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
+NINE = [
+    "large_final", "small_final", "large_init", "small_init", "large_init_large_final", "small_init_small_final",
+    "magnitude_increase", "movement", "random",
+]  # fmt: skip
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "name": "small",
+        "data": DATA,
+        "model": {"use": "mlp", "hidden": [8, 6]},
+        "search": {"use": "imp", "levels": 2},
+        "train": {"length": "40it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
+        "evaluate": {"points": 4},
+    }
+    return plain | changes
+
+
+class Watch:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.troubles: list[str] = []
+
+    def event(self, event: Any) -> None:
+        self.events.append(event)
+
+    def progress(self, key: str, done: int, of: int) -> None: ...
+
+    def trouble(self, message: str) -> None:
+        self.troubles.append(message)
+
+    def of(self, kind: str) -> list[Any]:
+        return [event for event in self.events if type(event).__name__ == kind]
+
+    @property
+    def trained(self) -> list[str]:
+        return [event.key for event in self.of("JobFinished") if not event.stored]
+
+
+def go(folder: Path, table: Any = None, name: str = "run", **given: Any) -> tuple[Any, Watch]:
+    watch = Watch()
+    store = given.pop("store", folder / "store")
+    given = {"jobs": 1, "device": "cpu", "data": folder, **given}
+    return run(table or recipe(), out=folder / name, store=store, listener=watch, **given), watch
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """What has to be bit-identical: levels.csv and the tickets."""
+    found = [path / "levels.csv", *sorted((path / "tickets").rglob("*.safetensors"))]
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
+
+
+def test_nine_criteria_share_one_dense_run(tmp_path: Path) -> None:
+    done, watch = go(tmp_path, recipe(grid={"criterion": NINE}, search={"use": "imp", "levels": 1}))
+    assert len(done.levels) == 18
+    dense = {row.key for row in done.levels if row.level == 0}
+    assert len(dense) == 1
+    assert len(watch.trained) == len(set(watch.trained)) == len({row.key for row in done.levels}) <= 10
+
+
+def test_two_criteria_that_give_one_mask_share_its_training(tmp_path: Path) -> None:
+    still = {**recipe()["train"], "optimizer": {"use": "sgd", "lr": 1e-30}}  # nothing moves: w_i = w_f
+    done, watch = go(tmp_path, recipe(grid={"criterion": ["large_init", "large_final"]}, train=still))
+    assert [row.key for row in done.levels if row.level == 2][0] == [row.key for row in done.levels if row.level == 2][1]
+    assert len(watch.trained) == 3
+
+
+def test_one_epoch_and_its_steps_are_one_experiment(tmp_path: Path) -> None:
+    in_steps = recipe(rewind={"use": "to_step", "step": "20it"})
+    train = {**recipe()["train"], "length": "2ep"}  # 330 // 16 = 20 steps an epoch
+    in_epochs = recipe(rewind={"use": "to_step", "step": "1ep"}, train=train)
+    one, first = go(tmp_path, in_steps, "one")
+    two, second = go(tmp_path, in_epochs, "two")
+    assert first.trained
+    assert not second.trained
+    assert [row.key for row in one.levels] == [row.key for row in two.levels]
+
+
+def test_every_rewind_point_comes_out_of_one_dense_training(tmp_path: Path) -> None:
+    points = [{"use": "to_step", "step": step} for step in ("5it", "10it", "50%")]
+    done, watch = go(tmp_path, recipe(grid={"rewind": points}, search={"use": "imp", "levels": 1}))
+    dense = {row.key for row in done.levels if row.level == 0}
+    assert len(dense) == 1
+    assert watch.trained.count(*dense) == 1
+    assert {row.steps for row in done.levels if row.level == 1} == {35, 30, 20}
+
+
+def test_a_second_run_trains_nothing_and_gives_the_same_bits(tmp_path: Path) -> None:
+    table = recipe(seeds=[0, 1], controls=["reinit", "random_mask", "random_mask_reinit"])
+    one, first = go(tmp_path, table, "one")
+    two, second = go(tmp_path, table, "two")
+    assert first.trained
+    assert not second.trained
+    assert files(one.path) == files(two.path)
+    fresh, third = go(tmp_path, table, "three", store=tmp_path / "other-store")
+    assert sorted(third.trained) == sorted(first.trained)
+    assert files(fresh.path) == files(one.path)
+
+
+def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
+    table = recipe(seeds=[0, 1], controls=["reinit"], rewind={"use": "to_step", "step": "10it"})
+    one, _ = go(tmp_path, table, "one")
+    two, watch = go(tmp_path, table, "two", store=tmp_path / "other", jobs=2)
+    assert watch.trained
+    assert files(one.path) == files(two.path)
+    assert set(two.statuses.values()) == {"done"}
+
+
+def test_controls_are_at_every_level_beside_the_ticket(tmp_path: Path) -> None:
+    done, _ = go(tmp_path, recipe(controls=["reinit", "random_mask"], scope={"use": "layerwise", "rate": 0.5}))
+    arms = {(row.arm, row.level): row for row in done.levels}
+    assert set(arms) == {("ticket", 0), *((arm, level) for arm in ("ticket", "reinit", "random_mask") for level in (1, 2))}
+    for level in (1, 2):
+        densities = {arms[arm, level].layer_densities for arm in ("ticket", "reinit", "random_mask")}
+        assert len(densities) == 1
+        assert len({arms[arm, level].key for arm in ("ticket", "reinit", "random_mask")}) == 3
+    folder = done.path / "tickets" / "small__seed=0"
+    ticket, reinit, random_ = (
+        load_ticket(folder / f"level-02{suffix}.safetensors") for suffix in ("", "-reinit", "-random_mask")
+    )
+    for name, mask in ticket.mask.items():
+        assert torch.equal(mask, reinit.mask[name])
+        assert not torch.equal(mask, random_.mask[name])
+        assert int(mask.sum()) == int(random_.mask[name].sum())
+        assert not torch.equal(ticket.values[name][mask], reinit.values[name][mask])
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    whole, _ = go(tmp_path, name="whole")
+    stops: list[Any] = []
+    watch = Watch()
+    watch.progress = lambda key, done, of: stops[0]() if done == 17 else None  # type: ignore[method-assign]
+    given = {"store": tmp_path / "b", "jobs": 1, "device": "cpu", "data": tmp_path}
+    with pytest.raises(Interrupted):
+        run(recipe(), out=tmp_path / "stopped", listener=watch, on_start=stops.append, **given)  # type: ignore[arg-type]
+    assert list((tmp_path / "b" / "scratch").rglob("state.json"))  # the half training was kept
+    again, _ = go(tmp_path, name="stopped", store=tmp_path / "b")
+    assert files(again.path) == files(whole.path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from lotteryfw import run
+import json
+table, out, store, jobs = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+run(table, out=out, store=Path(store), jobs=jobs, device="cpu", data=Path(out), checkpoint_seconds=0.05)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_kill_9_at_random_moments_then_the_same_command_gives_the_same_bits(tmp_path: Path, jobs: int) -> None:
+    table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "400it"})
+    whole, _ = go(tmp_path, table, "whole")
+    out, store = tmp_path / "killed", tmp_path / "killed-store"
+    command = [sys.executable, "-c", KILLED, json.dumps(table), str(out), str(store), str(jobs)]
+    moments, kills = random.Random(jobs), 0
+    for _ in range(12):
+        process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=2.0 + 3.0 * moments.random())
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        if process.returncode == 0 or kills == 3:
+            break
+    assert kills, "the run was over before it could be killed: make it longer"
+    done, _ = go(tmp_path, table, "killed", store=store)
+    assert files(done.path) == files(whole.path)
+    assert Store(store).verify().damaged == ()
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "600it"})
+    whole, _ = go(tmp_path, table, "whole")
+    watch = Watch()
+    killed: list[int] = []
+
+    def strike(key: str, done: int, of: int) -> None:
+        if not killed:
+            found = subprocess.run(["pgrep", "-f", "lotteryfw.engine.worker", "-P", str(os.getpid())],
+                                   capture_output=True, text=True).stdout.split()  # fmt: skip
+            killed.append(int(found[0]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    watch.progress = strike  # type: ignore[method-assign]
+    done = run(table, out=tmp_path / "hit", store=tmp_path / "b", jobs=2, device="cpu", data=tmp_path, listener=watch)
+    assert killed
+    assert set(done.statuses.values()) == {"done"}
+    assert files(done.path) == files(whole.path)
+
+
+def test_a_diverging_cell_ends_alone(tmp_path: Path) -> None:
+    table = recipe(grid={"train.optimizer.lr": [0.1, 1e30]})
+    done, watch = go(tmp_path, table)
+    assert sorted(done.statuses.values()) == ["diverged", "done"]
+    assert len([row for row in done.levels if row.status == "done"]) == 3
+    assert any("diverged" in told and "step 10" in told for told in watch.troubles)
+    _, again = go(tmp_path, table, "again")
+    assert not again.trained  # that it diverges is known
+
+
+def test_a_damaged_object_is_set_aside_and_computed_again(tmp_path: Path) -> None:
+    one, _ = go(tmp_path)
+    key = one.levels[1].key
+    victim = tmp_path / "store" / "objects" / key[:2] / key / "tensors.safetensors"
+    text = bytearray(victim.read_bytes())
+    text[-1] ^= 1
+    victim.write_bytes(bytes(text))
+    two, watch = go(tmp_path, name="two")
+    assert watch.trained == [key]
+    assert any("damaged" in told for told in watch.troubles)
+    assert files(one.path) == files(two.path)
+
+
+BROKEN = """
+from lotteryfw import MaskCriterion, ModelFamily, hookimpl
+
+class Breaks(MaskCriterion):
+    "Raises."
+    use = "breaks"
+    def score(self, leaf):
+        raise ZeroDivisionError("no luck")
+
+class Shape(MaskCriterion):
+    "Gives a wrong shape."
+    use = "wrong_shape"
+    def score(self, leaf):
+        return leaf.final.abs().flatten()
+
+class Whole(MaskCriterion):
+    "Gives a wrong dtype."
+    use = "wrong_dtype"
+    def score(self, leaf):
+        return leaf.final.abs() > 0
+
+class Nan(MaskCriterion):
+    "Gives NaN."
+    use = "not_a_number"
+    def score(self, leaf):
+        return leaf.final * float("nan")
+
+@hookimpl
+def register_components():
+    return [Breaks, Shape, Whole, Nan]
+
+@hookimpl
+def level_finished(event):
+    raise RuntimeError("a tracker that breaks")
+"""
+
+
+def test_a_component_that_breaks_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+    names = ["breaks", "wrong_shape", "wrong_dtype", "not_a_number", "large_final"]
+    done, watch = go(tmp_path, recipe(grid={"criterion": names}), trust=[plugin])
+    assert list(done.statuses.values()).count("failed") == 4
+    assert len([row for row in done.levels if row.axes["criterion"] == "large_final"]) == 3
+    told = "\n".join(watch.troubles)
+    for part in (
+        "ZeroDivisionError: no luck", "shape [128]; the leaf's shape is [8, 16]", "dtype torch.bool",
+        "scores are NaN or infinite", "fc1.weight", "broken.py", "level_finished", "a tracker that breaks",
+    ):  # fmt: skip
+        assert part in told
+    assert told.count("a tracker that breaks") == 1
+
+
+def test_a_layer_that_collapses_is_an_event(tmp_path: Path) -> None:
+    _, watch = go(tmp_path, recipe(scope={"use": "layerwise", "rate": 0.5, "rates": {"fc3": 0.99}}))
+    assert [(event.level, event.leaf) for event in watch.of("LayerCollapsed")] == [(1, "fc3.weight"), (2, "fc3.weight")]
+
+
+def test_plan_says_what_is_asked_unique_and_stored_without_torch(tmp_path: Path) -> None:
+    table = recipe(grid={"criterion": ["large_final", "random"]}, controls=["reinit"], seeds=[0, 1])
+    desk = Desk(table, store=tmp_path / "store", data=tmp_path)
+    before = desk.plan()
+    assert (before.cells, before.asked, before.unique, before.stored) == (4, 20, 18, 0)
+    assert before.seconds is None
+    done, watch = go(tmp_path, table)
+    assert len(watch.trained) <= before.unique
+    after = desk.plan()
+    assert (after.unique, after.stored, after.steps_to_do) == (18, 18, 0)
+    longer = Desk(table | {"search": {"use": "imp", "levels": 4}}, store=tmp_path / "store", data=tmp_path).plan()
+    assert (longer.unique, longer.stored) == (34, 18)
+    assert longer.seconds is not None
+
+
+def test_the_resolved_recipe_repeats_the_run(tmp_path: Path) -> None:
+    one, _ = go(tmp_path, recipe(grid={"mask1": ["rewind", {"use": "constant", "keep_sign": False}]}))
+    two, watch = go(tmp_path, one.path / "resolved.toml", "two")
+    assert not watch.trained
+    assert (one.path / "levels.csv").read_bytes() == (two.path / "levels.csv").read_bytes()
+
+
+def test_a_thousand_stored_levels_replay_fast(tmp_path: Path) -> None:
+    """Not a timing: a guard against replay doing work in proportion to training."""
+    table = recipe(seeds=list(range(5)), search={"use": "imp", "levels": 20})
+    go(tmp_path, table)
+    started = time.monotonic()
+    _, watch = go(tmp_path, table, "again")
+    assert not watch.trained
+    assert time.monotonic() - started < 30
