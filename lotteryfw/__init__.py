@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lotteryfw.errors import DataError as DataError
     from lotteryfw.errors import LotteryError as LotteryError
     from lotteryfw.errors import TrainingDiverged as TrainingDiverged
+    from lotteryfw.errors import UsageError as UsageError
     from lotteryfw.hookspecs import hookimpl as hookimpl
     from lotteryfw.kinds import Augmentation as Augmentation
     from lotteryfw.kinds import DataSource as DataSource
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "component": ("Component",),
-    "errors": ("ContractError", "DataError", "LotteryError", "TrainingDiverged"),
+    "errors": ("ContractError", "DataError", "LotteryError", "TrainingDiverged", "UsageError"),
     "hookspecs": ("hookimpl",),
     "kinds": (
         "Augmentation", "DataSource", "Group", "Initialiser", "Mask0Action", "Mask1Action", "MaskCriterion",

@@ -121,7 +121,7 @@ class Lab:
             layer.name: self._ask_leaf("criterion", "score", leaf(layer, ticket.mask[layer.name], "criterion"))
             for layer in self.layers
         }
-        mask, report = self._cut(ticket, scores, self._groups(ticket, times), level)
+        mask, report = self._cut(ticket, scores, self._groups(self._kept(ticket), times), level)
         values = self._carried(trained, rewound)
         for layer in self.layers:
             name = layer.name
@@ -136,7 +136,7 @@ class Lab:
     def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         """A ticket with a uniformly random mask within the scope's budgets, over the rewound weights."""
         level = ticket.level + times
-        mask, report = self._random_cut(ticket, self._groups(ticket, times), level)
+        mask, report = self._random_cut(ticket, self._groups(self._kept(ticket), times), level)
         rewound = self._rewound(trained)
         values = self._carried(trained, rewound)
         for layer in self.layers:
@@ -200,8 +200,10 @@ class Lab:
 
     # How a ticket is put together
 
-    def _groups(self, ticket: Ticket, times: int) -> list[Group]:
-        kept = {layer.name: int(ticket.mask[layer.name].sum()) for layer in self.layers}
+    def _kept(self, ticket: Ticket) -> Mapping[str, int]:
+        return ticket.cut.kept if ticket.cut else {layer.name: layer.size for layer in self.layers}
+
+    def _groups(self, kept: Mapping[str, int], times: int) -> list[Group]:
         groups: list[Group] = self._ask("scope", "groups", self.layers, kept, times)
         seen: set[str] = set()
         for group in groups:

@@ -67,7 +67,11 @@ def curves(
                     wobble = noise.gauss(0, 0.0015 + 0.02 * loss)
                     accuracy = dense if level == 0 else min(0.9999, max(0.098, dense + gain - loss + wobble))
                     stop = steps * (0.35 + 0.1 * place / 4 + 0.04 * late * level + 0.2 * loss)
-                    stop = steps * (0.45 + 0.02 * random.Random(seed).random()) if level == 0 else stop * noise.uniform(0.9, 1.1)
+                    stop = (
+                        steps * (0.45 + 0.02 * random.Random(seed).random())
+                        if level == 0
+                        else stop * noise.uniform(0.9, 1.1)
+                    )
                     rows.append(
                         row(axes, accuracy, study=study, arm=arm, seed=seed, level=level, density=density,
                             steps=steps, stop=min(steps, round(stop)))

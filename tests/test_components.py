@@ -63,11 +63,11 @@ REQUIRED: dict[str, dict[str, Any]] = {
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A data folder that holds a small image_folder."""
     rng = np.random.default_rng(0)
-    for part, count in (("train", 4), ("test", 2)):
+    for part, images in (("train", 4), ("test", 2)):
         for name in ("cat", "dog"):
             folder = tmp_path / "pictures" / part / name
             folder.mkdir(parents=True)
-            for number in range(count):
+            for number in range(images):
                 Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     monkeypatch.setenv("LOTTERYFW_DATA", str(tmp_path))
 
@@ -119,7 +119,7 @@ LEAF_FAULTS: dict[str, tuple[Callable[[Leaf], Any], str]] = {
     "a memory": (lambda leaf: leaf.final + next(COUNTER), "gave two results for equal inputs and streams"),
     "changes what it reads": (into_input, "changed leaf.final, which it is shown to read only"),
     "raises": (lambda leaf: leaf.finl, "on a linear leaf raised AttributeError: 'Leaf' object has no attribute 'finl'"),
-    "breaks on nothing": (lambda leaf: leaf.final / leaf.final[leaf.mask].max(), "on a leaf with no living weight raised"),
+    "breaks on nothing": (lambda leaf: leaf.final - leaf.final[leaf.mask].max(), "a leaf with no living weight raised"),
 }  # fmt: skip
 LEAF_KINDS: dict[type[Component], str] = {MaskCriterion: "score", Mask1Action: "alive", Mask0Action: "dead"}
 
@@ -170,7 +170,7 @@ def test_kept_and_changes_kept_go_together() -> None:
     trial(component(Mask0Action, changes_kept=True, **rest, **kept))
     with pytest.raises(ContractError, match="changes_kept is True, but it does not define kept"):
         trial(component(Mask0Action, changes_kept=True, **rest))
-    with pytest.raises(ContractError, match="kept.. is never asked"):
+    with pytest.raises(ContractError, match=r"kept\(\) is never asked"):
         trial(component(Mask0Action, **rest, **kept))
     with pytest.raises(ContractError, match=r"kept\(\) on a linear leaf changed its input"):
         trial(component(Mask0Action, changes_kept=True, kept=lambda self, leaf, alive: alive.mul_(2), **rest))

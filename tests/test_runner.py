@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from lotteryfw import load_ticket, run
+from lotteryfw import UsageError, load_ticket, run
 from lotteryfw.runner import Desk, Interrupted
 from lotteryfw.store import Store
 
@@ -86,7 +86,7 @@ def test_nine_criteria_share_one_dense_run(tmp_path: Path) -> None:
 def test_two_criteria_that_give_one_mask_share_its_training(tmp_path: Path) -> None:
     still = {**recipe()["train"], "optimizer": {"use": "sgd", "lr": 1e-30}}  # nothing moves: w_i = w_f
     done, watch = go(tmp_path, recipe(grid={"criterion": ["large_init", "large_final"]}, train=still))
-    assert [row.key for row in done.levels if row.level == 2][0] == [row.key for row in done.levels if row.level == 2][1]
+    assert len({row.key for row in done.levels if row.level == 2}) == 1
     assert len(watch.trained) == 3
 
 
@@ -134,7 +134,10 @@ def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
 def test_controls_are_at_every_level_beside_the_ticket(tmp_path: Path) -> None:
     done, _ = go(tmp_path, recipe(controls=["reinit", "random_mask"], scope={"use": "layerwise", "rate": 0.5}))
     arms = {(row.arm, row.level): row for row in done.levels}
-    assert set(arms) == {("ticket", 0), *((arm, level) for arm in ("ticket", "reinit", "random_mask") for level in (1, 2))}
+    assert set(arms) == {
+        ("ticket", 0),
+        *((arm, level) for arm in ("ticket", "reinit", "random_mask") for level in (1, 2)),
+    }
     for level in (1, 2):
         densities = {arms[arm, level].layer_densities for arm in ("ticket", "reinit", "random_mask")}
         assert len(densities) == 1
@@ -297,13 +300,22 @@ def test_a_layer_that_collapses_is_an_event(tmp_path: Path) -> None:
     assert [(event.level, event.leaf) for event in watch.of("LayerCollapsed")] == [(1, "fc3.weight"), (2, "fc3.weight")]
 
 
+def test_a_rate_that_leaves_no_weights_is_refused_before_any_training(tmp_path: Path) -> None:
+    watch = Watch()
+    for scope in ({"use": "layerwise", "rate": 0.9}, {"use": "global", "rate": 0.9}):
+        table = recipe(scope=scope, search={"use": "imp", "levels": 24})
+        with pytest.raises(UsageError, match=r"leaves no weights at level \d.*lower the rate"):
+            run(table, out=tmp_path / "run", store=tmp_path / "store", data=tmp_path, listener=watch)
+    assert not watch.events
+
+
 def test_plan_says_what_is_asked_unique_and_stored_without_torch(tmp_path: Path) -> None:
     table = recipe(grid={"criterion": ["large_final", "random"]}, controls=["reinit"], seeds=[0, 1])
     desk = Desk(table, store=tmp_path / "store", data=tmp_path)
     before = desk.plan()
     assert (before.cells, before.asked, before.unique, before.stored) == (4, 20, 18, 0)
     assert before.seconds is None
-    done, watch = go(tmp_path, table)
+    _, watch = go(tmp_path, table)
     assert len(watch.trained) <= before.unique
     after = desk.plan()
     assert (after.unique, after.stored, after.steps_to_do) == (18, 18, 0)

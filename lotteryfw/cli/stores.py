@@ -47,4 +47,6 @@ def gc(
     from lotteryfw.store import Store, default_root
 
     swept = Store(store or default_root()).gc(dry_run=dry_run)
-    typer.echo(("would remove " if dry_run else "removed ") + str(swept))
+    removed = f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
+    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers; {swept.kept} objects are kept"
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")

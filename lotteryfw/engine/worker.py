@@ -6,10 +6,10 @@ of], "key": …}, {"done": key, "warning": …}, {"stopped": key}, {"failed": ke
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
-import signal
 import time
 import traceback
 from pathlib import Path
@@ -38,8 +38,9 @@ class Desk:
 
     def say(self, **message: Any) -> None:
         """Sends one message."""
-        self._outbox.write(json.dumps(message) + "\n")
-        self._outbox.flush()
+        with contextlib.suppress(BrokenPipeError):  # the runner is gone: `listen` notices
+            self._outbox.write(json.dumps(message) + "\n")
+            self._outbox.flush()
 
     def listen(self, seconds: float | None) -> None:
         """Reads what has come, waiting up to `seconds` for it (None: until something comes)."""
@@ -62,7 +63,6 @@ class Desk:
 
 def main() -> None:
     """Works until told to stop or until the runner is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the runner's to handle; it says stop
     outbox = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what plugins print must not mix with the conversation
     desk = Desk(0, outbox)

@@ -79,7 +79,7 @@ def load_recipe(
     said = {"name": file.name, "title": file.title, "about": file.about}
     resolved = {key: value for key, value in said.items() if value} | {"study": [each.resolved() for each in studies]}
     if claims:
-        resolved["claim"] = [claim.model_dump(mode="json", exclude_none=True) for claim, _ in claims]
+        resolved["claim"] = [labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims]
     return Recipe(
         **said,
         path=path,

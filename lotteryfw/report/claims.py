@@ -13,7 +13,6 @@ from fractions import Fraction
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 Outcome = Literal["reproduced", "not reproduced", "not tested"]
 
 _TOLERANCE = 1e-9
-_ARM = "arm"
 _STYLES: dict[Outcome, str] = {"reproduced": "green", "not reproduced": "bold red", "not tested": "yellow"}
 
 
@@ -93,11 +91,12 @@ def select(study: Study, selector: Mapping[str, Any]) -> list[Series]:
     A bare component name means the series of exactly that label, which is the component with its default options. Only
     where no series has that label it means the component whatever its options are.
     """
+    from lotteryfw.recipe.claims import ARM
     from lotteryfw.recipe.slots import label_of
 
-    chosen = [series for series in study.series if series.arm == selector.get(_ARM, TICKET)]
+    chosen = [series for series in study.series if series.arm == selector.get(ARM, TICKET)]
     for axis, value in selector.items():
-        if axis == _ARM:
+        if axis == ARM:
             continue
         label = label_of(value)
         exact = [series for series in chosen if series.axes.get(axis) == label]
@@ -116,7 +115,7 @@ def _read(folder: RunFolder) -> tuple[dict[str, Any], list[Claim]]:
     try:
         resolved = tomllib.loads(path.read_text("utf-8"))
         return resolved, [Claim.model_validate(table) for table in resolved.get("claim", [])]
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
 
 

@@ -28,10 +28,10 @@ _HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 _MARKERS = "os^Dv<>PXphd*"
 _INK, _FAINT = "#222222", "#DDDDDD"
-_PANEL = (5.2, 3.9)
+_PANEL = (4.9, 4.3)
 """Width and height of a panel, inches."""
 _ACCURACIES = (0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9)
-_STYLE = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
     "text.color": _INK,
@@ -77,11 +77,12 @@ def write_figures(folder: RunFolder) -> list[Path]:
 def _draw(study: Study, title: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     width, height = _PANEL
-    legend = 0.8 + 0.075 * max(len(series.label) for series in study.series)  # inches, so panels keep their size
-    figure = Figure(figsize=(len(METRICS) * width + legend, height), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12)
+    legend = 0.8 + 0.07 * max(len(series.label) for series in study.series)  # inches, so panels keep their size
+    figure = Figure(figsize=(len(METRICS) * width + legend, height), facecolor="white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12))
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(METRICS))
     looks = _looks(study.series)
@@ -89,7 +90,9 @@ def _draw(study: Study, title: str) -> Figure:
         _panel(axes, study, metric, looks)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2)
-    figure.suptitle(" · ".join(part for part in (title, study.name) if part), x=0.01, ha="left", weight="bold")
+    figure.suptitle(
+        " · ".join(part for part in (title, study.name) if part), x=0.01, ha="left", weight="bold", fontsize=12
+    )
     figure.supxlabel(_caption(study), x=0.01, ha="left", fontsize=8, color="#666666")
     return figure
 
@@ -105,8 +108,8 @@ def _panel(axes: Axes, study: Study, metric: str, looks: Sequence[_Look]) -> Non
             axes.axhspan(low, high, color=_INK, alpha=0.08, linewidth=0)
     for series, look in zip(study.series, looks, strict=True):
         _curve(axes, series, metric, look, unit.scale)
-    densities = sorted({point.density for series in study.series for point in series.points if point.density > 0})
-    _ticks(axes, densities)
+    if densities := sorted({point.density for series in study.series for point in series.points} - {0.0}):
+        _ticks(axes, densities)
     axes.set_xlabel("weights remaining (%)")
     title = unit.title.partition(",")[0]
     axes.set_ylabel(f"{title} (%)" if unit.scale == 100 else title)
@@ -120,7 +123,9 @@ def _panel(axes: Axes, study: Study, metric: str, looks: Sequence[_Look]) -> Non
 
 def _curve(axes: Axes, series: Series, metric: str, look: _Look, scale: float) -> None:
     # a network of which nothing is left has no place on a log axis
-    points = [(point.density, spread) for point in series.points if point.density > 0 and (spread := point.spread(metric))]
+    points = [
+        (point.density, spread) for point in series.points if point.density > 0 and (spread := point.spread(metric))
+    ]
     x = [100 * density for density, _ in points]
     y = [spread.mean * scale for _, spread in points]
     axes.plot(
@@ -147,9 +152,7 @@ def _stretch(axes: Axes, study: Study, metric: str) -> None:
     if max(errors) < 10 * best:
         return
     floor = best / 2
-    axes.set_yscale(
-        "function", functions=(lambda y: -np.log10(np.maximum(100 - y, floor)), lambda t: 100 - 10.0 ** -t)
-    )
+    axes.set_yscale("function", functions=(lambda y: -np.log10(np.maximum(100 - y, floor)), lambda t: 100 - 10.0**-t))
     low = max(0.0, 100 - 1.15 * max(errors))
     axes.set_ylim(low, 100 - best / 1.4)
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in _ACCURACIES if low <= tick <= 100 - floor]))
@@ -184,15 +187,14 @@ def _looks(series: Sequence[Series]) -> list[_Look]:
         hue, dash = divmod(place, len(_HUES))[::-1]
         if by_arm:
             hue, dash = combinations.index(tuple(each.axes.items())), arms.index(each.arm)
-        looks.append(
-            _Look(_HUES[hue % len(_HUES)], _DASHES[dash % len(_DASHES)], _MARKERS[place % len(_MARKERS)])
-        )
+        looks.append(_Look(_HUES[hue % len(_HUES)], _DASHES[dash % len(_DASHES)], _MARKERS[place % len(_MARKERS)]))
     return looks
 
 
 def _caption(study: Study) -> str:
-    seeds = len(study.seeds)
-    told = [f"Mean over {seeds} seeds; bands are ±1 standard deviation (n = {seeds})." if seeds > 1 else "One seed."]
+    counts = sorted({len(point.rows) for series in study.series for point in series.points if point.rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    told = [f"Mean over n = {n} seeds; bands are ±1 standard deviation." if counts[-1] > 1 else "One seed."]
     if study.diverged:
         told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out.")
     return " ".join(told)

@@ -1,7 +1,9 @@
 """Runs studies: drives every cell's search, answers its jobs from the store or by training, records what comes out."""
 
+from lotteryfw.runner.desk import Desk, default_data_folder
 from lotteryfw.runner.drive import Interrupted
 from lotteryfw.runner.plan import Plan
-from lotteryfw.runner.run import Desk, Levels, Listener, Run, default_data_folder, run, runs
+from lotteryfw.runner.results import Levels, Run, runs
+from lotteryfw.runner.study import Listener, run
 
 __all__ = ["Desk", "Interrupted", "Levels", "Listener", "Plan", "Run", "default_data_folder", "run", "runs"]

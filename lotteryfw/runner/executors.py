@@ -207,6 +207,7 @@ class Workers:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
+                start_new_session=True,  # Ctrl-C is for this process, which tells the workers to stop
             )
         assert process.stdin is not None
         assert process.stdout is not None

@@ -13,7 +13,8 @@ from typing import Any
 
 from lotteryfw.cell import Cell
 from lotteryfw.engine.perform import StoredOutcome
-from lotteryfw.jobs import Job, Train, likeness
+from lotteryfw.errors import LotteryError, UsageError
+from lotteryfw.jobs import Job, Train, digest, likeness
 from lotteryfw.lab import Describe, Lab, Record
 from lotteryfw.store import Store
 from lotteryfw.views import Curve, CutReport, Metrics, RewindPoint, Ticket, Trained
@@ -46,16 +47,56 @@ class DryLab(Lab):
         return Ticket(self._dense_origin(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
 
     def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
-        return self._imagined(self._cut_origin("next", ticket, times), ticket.level + times)
+        return self._derived("next", ticket, times)
 
     def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
-        return self._imagined(self._cut_origin("random", ticket, times), ticket.level + times)
+        return self._derived("random", ticket, times)
 
     def control(self, name: str, record: Record) -> Ticket:
         return replace(record.ticket, origin=self._control_origin(name, record.ticket))
 
-    def _imagined(self, origin: str, level: int) -> Ticket:
-        return Ticket(origin, level, {}, {}, self.point, None, CutReport(0, {}, {}))
+    def _derived(self, how: str, ticket: Ticket, times: int) -> Ticket:
+        origin = self._cut_origin(how, ticket, times)
+        return Ticket(origin, ticket.level + times, {}, {}, self.point, None, CutReport(0, {}, {}))
+
+
+class CountingLab(DryLab):
+    """A dry lab that also counts the weights that budgets leave, and refuses a cut that leaves none."""
+
+    def _open(self, data_folder: Path) -> None:
+        Lab._open(self, data_folder)
+
+    def _derived(self, how: str, ticket: Ticket, times: int) -> Ticket:
+        kept = dict(self._kept(ticket))
+        for group in self._groups(kept, times):
+            left = group.keep
+            for leaf in group.leaves:  # within a group any share will do: only its sum is certain
+                kept[leaf] = min(kept[leaf], left)
+                left -= kept[leaf]
+        derived = super()._derived(how, ticket, times)
+        if not any(kept.values()):
+            scope = self.cell.scope
+            raise UsageError(
+                f"scope '{scope.use}' {scope.options()} leaves no weights at level {derived.level} of cell "
+                f"{self.cell.id}: lower the rate, or search fewer levels"
+            )
+        return replace(derived, cut=CutReport(0, kept, {}))
+
+
+def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str) -> None:
+    """Raises UsageError for a cell whose budgets would leave a network without weights, and what a scope raises."""
+    alike: dict[str, Cell] = {}
+    for cell in cells:
+        said = [describe(part, cell.clock).canonical() for part in (cell.model, cell.data, cell.scope, cell.search)]
+        alike.setdefault(digest(said), cell)
+    for cell in alike.values():
+        lab = CountingLab(cell, describe, data_folder, device)
+        try:
+            jobs_of(lab)
+        except LotteryError:
+            raise
+        except Exception:  # a search that needs real figures: its cuts show as it runs
+            continue
 
 
 def jobs_of(lab: DryLab) -> list[Job]:

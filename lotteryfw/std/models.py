@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lotteryfw import LotteryError, ModelFamily
+from lotteryfw import ModelFamily, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,13 +85,13 @@ def _mlp(shape: tuple[int, ...], hidden: Sequence[int], classes: int, bias: bool
 
 
 def _conv_net(use: str, shape: tuple[int, ...], blocks: Sequence[int], classes: int) -> nn.Module:
-    """Two convolutions and a pooling for each block, then 256-256-classes. Raises LotteryError for unfit inputs."""
+    """Two convolutions and a pooling for each block, then 256-256-classes. Raises UsageError for unfit inputs."""
     from torch import nn
 
     shrunk = [side // 2 ** len(blocks) for side in shape[1:]]
     if len(shape) != 3 or not all(shrunk):
         least = 2 ** len(blocks)
-        raise LotteryError(
+        raise UsageError(
             f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}"
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()

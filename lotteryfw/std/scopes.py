@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lotteryfw import Group, Layer, LotteryError, Scope, budget
+from lotteryfw import Group, Layer, Scope, UsageError, budget
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -97,11 +97,11 @@ def _matches(layer: Layer, pattern: str) -> bool:
 
 
 def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[Layer]) -> None:
-    """Raises LotteryError for a pattern that names no layer: it would do nothing, in silence."""
+    """Raises UsageError for a pattern that names no layer: it would do nothing, in silence."""
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             names = ", ".join(layer.name for layer in layers)
-            raise LotteryError(f"scope '{use}': no prunable layer is called '{pattern}'; this model has {names}")
+            raise UsageError(f"scope '{use}': no prunable layer is called '{pattern}'; this model has {names}")
 
 
 def _shares(total: Fraction, weights: Sequence[int], limits: Sequence[int]) -> list[Fraction]:

@@ -56,7 +56,7 @@ _COLUMNS = {column.name: str(column.type) for column in fields(LevelRow) if colu
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's files: recipe.toml, resolved.toml, manifest.json, levels.csv, events.jsonl, tickets/, errors/.
+    """A run's files: the recipe as given and resolved, manifest, levels, curves, events, tickets and errors.
 
     Writing raises StoreError where the disk is full or the folder went away.
     """
@@ -122,6 +122,10 @@ class RunFolder:
                     return list(_rows(table))
                 except (ValueError, csv.Error) as error:
                     raise StoreError(f"{path}: line {table.line_num}: {error}") from error
+
+    def write_curves(self, curves: Sequence[Mapping[str, Any]]) -> None:
+        """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training."""
+        atomic_write(self.path / "curves.jsonl", "".join(json.dumps(each) + "\n" for each in curves).encode())
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""

@@ -10,26 +10,21 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import tomli_w
 
 from lotteryfw.cell import Cell
-from lotteryfw.component import Component
 from lotteryfw.engine import Workshop, pick_device, settle_process
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
-from lotteryfw.recipe import Recipe, load_recipe
-from lotteryfw.registry import Registry
-from lotteryfw.runner.drive import Driver, Interrupted, Level
+from lotteryfw.runner.desk import Desk
+from lotteryfw.runner.drive import Driver, Level
 from lotteryfw.runner.executors import Executor, InProcess, Setup, Workers
-from lotteryfw.runner.plan import DryLab, Plan, plan
-from lotteryfw.steps import Clock
-from lotteryfw.store import LevelRow, RunFolder, Store, default_root, find_runs, save_ticket
+from lotteryfw.runner.plan import DryLab, refuse_empty
+from lotteryfw.runner.results import Run, level_row
+from lotteryfw.store import LevelRow, RunFolder, save_ticket
 from lotteryfw.views import CellFinished, Event, LevelFinished, RunFinished, RunStarted
-
-if TYPE_CHECKING:
-    import pandas
 
 _HOOKS = {
     "RunStarted": "run_started",
@@ -65,97 +60,6 @@ class _Nobody:
     def trouble(self, message: str) -> None: ...
 
 
-class Levels(list[LevelRow]):
-    """The rows of levels.csv, in order."""
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """The same as a DataFrame, the grid's axes as columns. Needs pandas."""
-        import pandas
-
-        plain = [asdict(row) for row in self]
-        return pandas.DataFrame([{**{k: v for k, v in row.items() if k != "axes"}, **row["axes"]} for row in plain])
-
-
-class Run:
-    """A run folder, read: `levels`, `manifest`, `statuses` of the cells."""
-
-    def __init__(self, path: Path | str):
-        self.folder = RunFolder(Path(path))
-        self.path = self.folder.path
-
-    @property
-    def levels(self) -> Levels:
-        """The typed rows of levels.csv."""
-        return Levels(self.folder.read_levels())
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Versions, machine, seeds and keys."""
-        return self.folder.read_manifest()
-
-    @property
-    def statuses(self) -> dict[str, str]:
-        """How each cell ended: done, diverged or failed."""
-        found: dict[str, str] = self.manifest.get("cells", {})
-        return found
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-
-def default_data_folder() -> Path:
-    """Where data sets are looked for unless a command says otherwise: $LOTTERYFW_DATA, or the user's cache folder."""
-    if named := os.environ.get("LOTTERYFW_DATA"):
-        return Path(named).expanduser()
-    from platformdirs import user_cache_path
-
-    return user_cache_path("lotteryfw") / "data"
-
-
-class Desk:
-    """What the commands about one recipe share: registry, recipe, store, folders, device. Nothing is trained by it.
-
-    Raises RecipeError with all faults, UsageError, StoreError, PluginError.
-    """
-
-    def __init__(
-        self,
-        source: Path | str | Mapping[str, Any],
-        *,
-        profile: str | None = None,
-        sets: Sequence[str] = (),
-        trust: Sequence[Path] = (),
-        data: Path | None = None,
-        store: Path | None = None,
-    ):
-        self.registry = Registry.load(list(trust))
-        self.trust = tuple(trust)
-        self.data_folder = data or default_data_folder()
-        self.store = Store(store or default_root())
-        self.recipe: Recipe = load_recipe(
-            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
-        )
-        self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
-
-    def describe(self, component: Component, clock: Clock) -> Spec:
-        """A component as jobs name it."""
-        place = (id(component), clock.total, clock.steps_per_epoch)
-        if place not in self._specs:  # the component is kept with its spec, so its id stays its own
-            offer = self.registry.offer_of(component)
-            spec = Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
-            self._specs[place] = (component, spec)
-        return self._specs[place][1]
-
-    def plan(self, device: str = "cpu") -> Plan:
-        """What the recipe asks for. Does not import torch."""
-        return plan(self.recipe.cells, self.describe, self.store, self.data_folder, device)
-
-    def default_out(self) -> Path:
-        """runs/NAME-DIGEST: one folder for one resolved recipe, so the same command finds its own run again."""
-        parts = [self.recipe.name, *([self.recipe.profile] if self.recipe.profile else []), self.recipe.digest[:8]]
-        return Path("runs") / "-".join(parts)
-
-
 def run(
     source: Path | str | Mapping[str, Any],
     *,
@@ -182,6 +86,7 @@ def run(
     desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
     kind = pick_device(device)
     settle_process()
+    refuse_empty(desk.recipe.cells, desk.describe, desk.data_folder, kind)
     return Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody()).run(
         jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start
     )
@@ -197,6 +102,7 @@ class Study:
     def __init__(self, desk: Desk, device: str, out: Path, listener: Listener):
         self._desk, self._device, self._listener = desk, device, listener
         self._rows: dict[tuple[int, int, int], LevelRow] = {}
+        self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
         self._errors = 0
@@ -219,6 +125,7 @@ class Study:
                 driver.run(recipe.cells)
             finally:
                 self._folder.write_levels(self._ordered())
+                self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
                 self._folder.write_manifest(self._manifest(driver))
                 desk.store.pin(run_id, self._folder.path, driver.keys)
             counts = [list(driver.statuses.values()).count(status) for status in ("failed", "diverged")]
@@ -287,6 +194,9 @@ class Study:
         arms = ("ticket", *level.cell.controls)
         place = (self._places[level.cell.id], arms.index(level.arm), level.level)
         self._rows[place] = level_row(level)
+        if level.metrics:
+            named = {"cell": level.cell.id, "arm": level.arm, "level": level.level}
+            self._curves[place] = named | asdict(level.metrics.curve)
         name = f"{level.cell.id.replace('/', '__')}/level-{level.level:02}"
         suffix = "" if level.arm == "ticket" else f"-{level.arm}"
         meta = {"study": level.cell.study, "cell": level.cell.id, "arm": level.arm, "key": level.key}
@@ -316,48 +226,3 @@ class Study:
             "cells": driver.statuses,
             "keys": sorted(driver.keys),
         }
-
-
-def level_row(level: Level) -> LevelRow:
-    """A level as a row of levels.csv."""
-    ticket, metrics, cell = level.ticket, level.metrics, level.cell
-    cut = ticket.cut
-    kept = dict(cut.kept) if cut else {name: mask.numel() for name, mask in ticket.mask.items()}
-    sizes = {name: mask.numel() for name, mask in ticket.mask.items()}
-
-    def figure(name: str) -> Any:
-        return None if metrics is None else getattr(metrics, name)
-
-    return LevelRow(
-        study=cell.study,
-        cell=cell.id,
-        arm=level.arm,
-        seed=cell.seed,
-        level=level.level,
-        status="diverged" if metrics is None else "done",
-        density=sum(kept.values()) / sum(sizes.values()),
-        requested_density=cut.requested_density if cut else 1.0,
-        weights_kept=sum(kept.values()),
-        weights_total=sum(sizes.values()),
-        steps=metrics.steps if metrics else 0,
-        early_stop_step=metrics.early_stop_step if metrics else 0,
-        validation_loss=figure("validation_loss"),
-        validation_accuracy=figure("validation_accuracy"),
-        test_loss=figure("test_loss"),
-        test_accuracy=figure("test_accuracy"),
-        early_validation_loss=figure("early_validation_loss"),
-        early_validation_accuracy=figure("early_validation_accuracy"),
-        early_test_loss=figure("early_test_loss"),
-        early_test_accuracy=figure("early_test_accuracy"),
-        layer_densities=";".join(f"{name}={kept[name] / sizes[name]:.6g}" for name in kept),
-        key=level.key,
-        axes=dict(cell.axes),
-    )
-
-
-def runs(folder: Path) -> list[Run]:
-    """The runs in a folder, by name."""
-    return [Run(found.path) for found in find_runs(folder)]
-
-
-__all__ = ["Desk", "Interrupted", "Levels", "Listener", "Run", "default_data_folder", "run", "runs"]

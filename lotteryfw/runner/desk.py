@@ -1,0 +1,69 @@
+"""What every command about a recipe starts with: registry, recipe, store and folders, checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.component import Component
+from lotteryfw.jobs import Spec
+from lotteryfw.recipe import Recipe, load_recipe
+from lotteryfw.registry import Registry
+from lotteryfw.runner.plan import Plan, plan
+from lotteryfw.steps import Clock
+from lotteryfw.store import Store, default_root
+
+
+def default_data_folder() -> Path:
+    """Where data sets are looked for unless a command says otherwise: $LOTTERYFW_DATA, or the user's cache folder."""
+    if named := os.environ.get("LOTTERYFW_DATA"):
+        return Path(named).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lotteryfw") / "data"
+
+
+class Desk:
+    """What the commands about one recipe share: registry, recipe, store, folders, device. Nothing is trained by it.
+
+    Raises RecipeError with all faults, UsageError, StoreError, PluginError.
+    """
+
+    def __init__(
+        self,
+        source: Path | str | Mapping[str, Any],
+        *,
+        profile: str | None = None,
+        sets: Sequence[str] = (),
+        trust: Sequence[Path] = (),
+        data: Path | None = None,
+        store: Path | None = None,
+    ):
+        self.registry = Registry.load(list(trust))
+        self.trust = tuple(trust)
+        self.data_folder = data or default_data_folder()
+        self.store = Store(store or default_root())
+        self.recipe: Recipe = load_recipe(
+            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
+        )
+        self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
+
+    def describe(self, component: Component, clock: Clock) -> Spec:
+        """A component as jobs name it."""
+        place = (id(component), clock.total, clock.steps_per_epoch)
+        if place not in self._specs:  # the component is kept with its spec, so its id stays its own
+            offer = self.registry.offer_of(component)
+            spec = Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
+            self._specs[place] = (component, spec)
+        return self._specs[place][1]
+
+    def plan(self, device: str = "cpu") -> Plan:
+        """What the recipe asks for. Does not import torch."""
+        return plan(self.recipe.cells, self.describe, self.store, self.data_folder, device)
+
+    def default_out(self) -> Path:
+        """runs/NAME-DIGEST: one folder for one resolved recipe, so the same command finds its own run again."""
+        parts = [self.recipe.name, *([self.recipe.profile] if self.recipe.profile else []), self.recipe.digest[:8]]
+        return Path("runs") / "-".join(parts)

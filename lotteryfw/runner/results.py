@@ -1,0 +1,93 @@
+"""What a study leaves: a level as a row of levels.csv, and run folders read again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.runner.drive import Level
+from lotteryfw.store import LevelRow, RunFolder, find_runs
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Levels(list[LevelRow]):
+    """The rows of levels.csv, in order."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The same as a DataFrame, the grid's axes as columns. Needs pandas."""
+        import pandas
+
+        plain = [asdict(row) for row in self]
+        return pandas.DataFrame([{**{k: v for k, v in row.items() if k != "axes"}, **row["axes"]} for row in plain])
+
+
+class Run:
+    """A run folder, read: `levels`, `manifest`, `statuses` of the cells."""
+
+    def __init__(self, path: Path | str):
+        self.folder = RunFolder(Path(path))
+        self.path = self.folder.path
+
+    @property
+    def levels(self) -> Levels:
+        """The typed rows of levels.csv."""
+        return Levels(self.folder.read_levels())
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Versions, machine, seeds and keys."""
+        return self.folder.read_manifest()
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        """How each cell ended: done, diverged or failed."""
+        found: dict[str, str] = self.manifest.get("cells", {})
+        return found
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+
+def runs(folder: Path) -> list[Run]:
+    """The runs in a folder, by name."""
+    return [Run(found.path) for found in find_runs(folder)]
+
+
+def level_row(level: Level) -> LevelRow:
+    """A level as a row of levels.csv."""
+    ticket, metrics, cell = level.ticket, level.metrics, level.cell
+    cut = ticket.cut
+    kept = dict(cut.kept) if cut else {name: mask.numel() for name, mask in ticket.mask.items()}
+    sizes = {name: mask.numel() for name, mask in ticket.mask.items()}
+
+    def figure(name: str) -> Any:
+        return None if metrics is None else getattr(metrics, name)
+
+    return LevelRow(
+        study=cell.study,
+        cell=cell.id,
+        arm=level.arm,
+        seed=cell.seed,
+        level=level.level,
+        status="diverged" if metrics is None else "done",
+        density=sum(kept.values()) / sum(sizes.values()),
+        requested_density=cut.requested_density if cut else 1.0,
+        weights_kept=sum(kept.values()),
+        weights_total=sum(sizes.values()),
+        steps=metrics.steps if metrics else 0,
+        early_stop_step=metrics.early_stop_step if metrics else 0,
+        validation_loss=figure("validation_loss"),
+        validation_accuracy=figure("validation_accuracy"),
+        test_loss=figure("test_loss"),
+        test_accuracy=figure("test_accuracy"),
+        early_validation_loss=figure("early_validation_loss"),
+        early_validation_accuracy=figure("early_validation_accuracy"),
+        early_test_loss=figure("early_test_loss"),
+        early_test_accuracy=figure("early_test_accuracy"),
+        layer_densities=";".join(f"{name}={kept[name] / sizes[name]:.6g}" for name in kept),
+        key=level.key,
+        axes=dict(cell.axes),
+    )

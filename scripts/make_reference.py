@@ -1,0 +1,328 @@
+"""Writes the generated pages of docs/reference/ from the code that they describe.
+
+    python scripts/make_reference.py
+
+The tests hold the pages against `pages()`, so a page that is not current fails them. Only what lotteryfw itself offers
+is written down, whatever plugins are installed beside it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+
+import lotteryfw
+from lotteryfw import hookspecs
+from lotteryfw.cell import CONTROLS
+from lotteryfw.cli.app import app
+from lotteryfw.cli.components import option_rows
+from lotteryfw.kinds import kinds
+from lotteryfw.recipe.claims import Claim
+from lotteryfw.recipe.schema import SLOTS, Body, Evaluate, File, Train
+from lotteryfw.registry import Offer, Registry
+
+for _commands in ("components", "stores", "studies"):
+    importlib.import_module(f"lotteryfw.cli.{_commands}")  # importing them adds their commands to the app
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+HEADER = "<!-- Generated: do not edit. Regenerate with `python scripts/make_reference.py`. -->\n\n"
+OWN = "lotteryfw"
+TEXTS = {"hookimpl": "Marks a function of a plugin as the implementation of a hook."}
+"""What is said of names of the face whose value carries no docstring of ours."""
+MET = {"Metrics": "views", "Curve": "views", "CutReport": "views", "LoadedTicket": "store.tickets"}
+"""What functions of the face hand out, by the module it is in; not imported by name."""
+
+
+def pages() -> dict[str, str]:
+    """Each generated page by its file name."""
+    made: dict[str, Callable[[], str]] = {
+        "components.md": components,
+        "command-line.md": command_line,
+        "recipes.md": recipes,
+        "hooks.md": hooks,
+        "face.md": face,
+    }
+    return {name: HEADER + page().strip() + "\n" for name, page in made.items()}
+
+
+# Components
+
+
+def components() -> str:
+    parts = [
+        "# Components",
+        "What lotteryfw brings along, kind by kind. `lotteryfw list` prints the same with every installed plugin, and "
+        "`lotteryfw show NAME` one component with an example for a recipe. A kind's table in a recipe takes a bare "
+        'name (`criterion = "movement"`) or a table of `use` and options.',
+        "In the formulas w_i is a weight at the start of the round just trained, w_f at its end, and w_k where the "
+        "rewind policy points. See [masks and actions](../explanation/masks-and-actions.md).",
+    ]
+    for kind, base in kinds().items():
+        parts += [f"## {kind}", f"{base.summary()}."]
+        parts += [component(offer) for offer in _registry().offers(kind) if offer.distribution == OWN]
+    return "\n\n".join(parts)
+
+
+def component(offer: Offer) -> str:
+    """The section of one component."""
+    cls = offer.cls
+    about = "\n".join(_paragraphs(cls.__doc__)[1:])
+    facts = [f"- formula: `{cls.formula}`", f"- source: {cls.source}"]
+    facts += [_option(*row) for row in option_rows(cls)] or ["- options: none"]
+    default = " The default of its kind." if cls.default else ""
+    return "\n\n".join(
+        part for part in (f"### {offer.name}", f"{cls.summary()}.{default}", about, "\n".join(facts)) if part
+    )
+
+
+def _option(name: str, type_: str, default: str, text: str) -> str:
+    return f"- `{name}` ({type_}, {default})" + (f": {text}" if text else "")
+
+
+# The command line
+
+
+def command_line() -> str:
+    root = typer.main.get_command(app)
+    parts = [
+        "# Command line",
+        "Every command ends with exit code 0 where all went well, 2 for a mistake in what it was given, 130 when it "
+        "was interrupted, and 1 for everything else. Messages about what went wrong are on stderr.",
+        *(_command(("lotteryfw", name), command) for name, command in sorted(root.commands.items())),
+    ]
+    return "\n\n".join(parts)
+
+
+def _command(path: tuple[str, ...], command: Any) -> str:
+    below = getattr(command, "commands", None)
+    heading = f"{'##' if len(path) == 2 else '###'} {' '.join(path)}"
+    if below:
+        return "\n\n".join([heading, command.help, *(_command((*path, name), each) for name, each in below.items())])
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option"]
+    usage = " ".join([*path, *(_argument(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
+    rows = [f"- `{_word(each)}`: {each.help}" for each in arguments]
+    rows += [f"- `{_spelling(each)}`: {each.help}" for each in options]
+    text = " ".join(command.help.split())
+    return "\n\n".join(part for part in (heading, text, f"```text\n{usage}\n```", "\n".join(rows)) if part)
+
+
+def _word(parameter: Any) -> str:
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _argument(parameter: Any) -> str:
+    return _word(parameter) if parameter.required else f"[{_word(parameter)}]"
+
+
+def _spelling(option: Any) -> str:
+    return ", ".join(option.opts) + ("" if option.is_flag else f" {_word(option)}")
+
+
+# Recipes
+
+
+def recipes() -> str:
+    slots = {".".join(map(str, keys)): kind for keys, kind in SLOTS.items()}
+    controls = "\n".join(f"- `{name}`: {text}." for name, text in CONTROLS.items())
+    return "\n\n".join(
+        [
+            "# Recipes",
+            "A recipe is a TOML file. This page lists every key; [write a grid](../how-to/write-a-grid.md) shows how "
+            "they work together. `lotteryfw schema` prints the same as a JSON Schema for editors, with the options of "
+            "every installed component, and `lotteryfw check FILE` reports every fault of a recipe at once.",
+            "Lengths are written `500it` (steps: optimizer updates), `2ep` (epochs) or `1.4%` (of the training), or as "
+            "a whole number of steps.",
+            "## The top of a recipe",
+            _keys(File, leave_out=set(Body.model_fields)),
+            "## What a study is made of",
+            "These keys stand at the top of a recipe, for all of its studies, or in a `[[study]]`, for that one. A "
+            "component is a bare name or a table of `use` and options; a table without `use` gives options to the "
+            "kind's default.",
+            "\n".join(_slot(path, kind) for path, kind in slots.items() if "." not in path)
+            + "\n"
+            + _keys(Body, leave_out={*slots, "train", "evaluate"}),
+            "## [train]",
+            _keys(Train, leave_out={"optimizer", "schedule", "augment"})
+            + "\n"
+            + "\n".join(_slot(path, kind) for path, kind in slots.items() if "." in path)
+            + "\n- `augment` (list of augmentations, default []): Changes to training images, in order.",
+            "## [evaluate]",
+            _keys(Evaluate),
+            "## Controls",
+            "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
+            "name in the column `arm`.",
+            controls,
+            "## [[claim]]",
+            _paragraphs(Claim.__doc__)[0],
+            'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `arm` selects '
+            "`ticket` (where it is left out) or a control. It stands for every cell, seed and level that it does not "
+            "exclude. Write either `higher` and `lower`, or `of`, `expect` and `tolerance`.",
+            _keys(Claim),
+            "An order is *reproduced* where the mean difference over seeds, paired by seed, is above 0 and its 95 % "
+            "interval excludes 0. A value is *reproduced* where the mean lies within `tolerance`. A claim is *not "
+            "tested* where the run has no such cells, has one seed only, or trained for less than `needs_length`.",
+        ]
+    )
+
+
+def _keys(model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:  # type: ignore[assignment]
+    return "\n".join(_option(*row) for row in option_rows(model) if row[0] not in leave_out)
+
+
+def _slot(path: str, kind: str) -> str:
+    default = _registry().default(kind)
+    told = f"default `{default.name}`" if default and default.distribution == OWN else "required"
+    return f"- `{path.rpartition('.')[2]}` (component, {told}): {kinds()[kind].summary()}."
+
+
+# Hooks
+
+
+def hooks() -> str:
+    tree = _parsed("lotteryfw.hookspecs")
+    parts = [
+        "# Hooks",
+        "A plugin is a module with functions marked `@lotteryfw.hookimpl`, named like a hook below, and an entry point "
+        "in the group `lotteryfw` that names the module. A plugin implements the hooks it needs and leaves the others "
+        "out. A misspelt hook is refused when the plugin is loaded.",
+        _paragraphs(hookspecs.__doc__)[1],
+        "A hook that raises does not end a run: it is reported once, with the plugin's name, and the run goes on.",
+    ]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and hasattr(getattr(hookspecs, node.name), "lotteryfw_spec"):
+            parts += [f"## {node.name}", f"```text\n{_signature(node)}\n```", _text(ast.get_docstring(node))]
+            parts += [f"See [`{name}`](face.md#{name.lower()})." for name in _events(node)]
+    return "\n\n".join(parts)
+
+
+def _events(node: ast.FunctionDef) -> list[str]:
+    named = [ast.unparse(each.annotation) for each in node.args.args if each.annotation]
+    return [name for name in named if name in lotteryfw.__all__]
+
+
+# The face
+
+
+def face() -> str:
+    parts = [
+        "# The face",
+        "Everything a plugin may import and a script needs: `from lotteryfw import …`. What is not here may change "
+        "without notice. `import lotteryfw` imports neither torch nor anything that is not used.",
+        "`s` is the shape of a leaf: one prunable tensor of one network.",
+    ]
+    for name in lotteryfw.__all__:
+        home = getattr(getattr(lotteryfw, name), "__module__", "") or ""
+        home = home if home.startswith(OWN) else f"{OWN}.{lotteryfw._HOME_OF[name]}"
+        parts += [f"## {name}", *_described(name, home)]
+    parts += ["## What these hand out", "Not imported by name; met as the values of what stands above."]
+    for name, home in MET.items():
+        parts += [f"### {name}", *_described(name, f"{OWN}.{home}")]
+    return "\n\n".join(parts)
+
+
+def _described(name: str, home: str) -> Iterator[str]:
+    """What the module `home` says of a name that it defines."""
+    tree = _parsed(home)
+    node = next(
+        (each for each in tree.body if isinstance(each, ast.ClassDef | ast.FunctionDef) and each.name == name), None
+    )
+    if node is None:
+        yield TEXTS.get(name) or _attributes(tree)[name]
+        return
+    if isinstance(node, ast.FunctionDef):
+        yield f"```text\n{_signature(node)}\n```"
+        yield _text(ast.get_docstring(node))
+        return
+    yield _text(ast.get_docstring(node))
+    rows = [f"- `{field}`" + (f": {text}" if text else "") for field, text in _attributes(node).items()]
+    methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
+    rows += [f"- `{_member(each)}`: {_text(ast.get_docstring(each), joined=True)}" for each in methods]
+    if rows:
+        yield "\n".join(rows)
+
+
+def _member(node: ast.FunctionDef) -> str:
+    decorators = {ast.unparse(each) for each in node.decorator_list}
+    if "property" in decorators:
+        return f"{node.name}: {ast.unparse(node.returns)}" if node.returns else node.name
+    return _signature(node)
+
+
+def _attributes(node: ast.Module | ast.ClassDef) -> dict[str, str]:
+    """The docstrings of public names that are annotated, or have one: in a class by "name: type"."""
+    found: dict[str, str] = {}
+    for each, after in zip(node.body, [*node.body[1:], None], strict=True):
+        target = (
+            each.target if isinstance(each, ast.AnnAssign) else each.targets[0] if isinstance(each, ast.Assign) else 0
+        )
+        text = _literal(after)
+        if (
+            not isinstance(target, ast.Name)
+            or target.id.startswith("_")
+            or not (text or isinstance(each, ast.AnnAssign))
+        ):
+            continue
+        type_ = ast.unparse(each.annotation) if isinstance(each, ast.AnnAssign) else ""
+        type_ = type_.removeprefix("ClassVar[").removesuffix("]") if "ClassVar" in type_ else type_
+        is_field = isinstance(node, ast.ClassDef) and type_
+        found[f"{target.id}: {type_}" if is_field else target.id] = text
+    return found
+
+
+def _literal(node: ast.stmt | None) -> str:
+    said = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return " ".join(node.value.value.split()) if said else ""
+
+
+# Words
+
+
+@cache
+def _registry() -> Registry:
+    return Registry.load()
+
+
+@cache
+def _parsed(module: str) -> ast.Module:
+    return ast.parse(Path(str(importlib.import_module(module).__file__)).read_text("utf-8"))
+
+
+def _signature(node: ast.FunctionDef) -> str:
+    arguments = ast.unparse(node.args).removeprefix("self").removeprefix("cls").removeprefix(", ")
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"{node.name}({arguments}){returns}"
+
+
+def _paragraphs(doc: str | None) -> list[str]:
+    return [" ".join(part.split()) for part in inspect.cleandoc(doc or "").split("\n\n")]
+
+
+def _text(doc: str | None, joined: bool = False) -> str:
+    """A docstring as Markdown: paragraphs, and examples as blocks (left out where `joined` to one line)."""
+    said = []
+    for part in inspect.cleandoc(doc or "").split("\n\n"):
+        if not part.startswith(">>>"):
+            said.append(" ".join(part.split()))
+        elif not joined and "+SKIP" not in part:
+            said.append(f"```pycon\n{part}\n```")
+    return (" " if joined else "\n\n").join(said)
+
+
+def main() -> None:
+    """Writes the pages."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,502 @@
+"""How a lab puts tickets, jobs and controls together. Nothing is trained: outcomes are made up on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import DATA, REGISTRY, cell, lab, make
+from torch import Tensor, nn
+
+from lotteryfw import (
+    Clock,
+    ContractError,
+    Group,
+    Initialiser,
+    Leaf,
+    Mask0Action,
+    Mask1Action,
+    MaskCriterion,
+    ModelFamily,
+    Need,
+    Scope,
+)
+from lotteryfw.cell import CONTROLS
+from lotteryfw.component import Component
+from lotteryfw.errors import PluginError, UsageError
+from lotteryfw.jobs import Gradient, Spec
+from lotteryfw.lab import Lab, Record
+from lotteryfw.testkit.bench import MadeUp
+from lotteryfw.views import Ticket, Trained
+
+
+def run(generator: Any) -> Any:
+    """What a search's question is answered with, its jobs being made up."""
+    try:
+        asked = next(generator)
+        while True:
+            asked = generator.send([MadeUp(job) for job in asked])
+    except StopIteration as stop:
+        return stop.value
+
+
+def trained(desk: Lab, ticket: Ticket) -> Trained:
+    return run(desk.train(ticket))
+
+
+def played(desk: Lab) -> list[Record]:
+    """The records of the cell's whole search."""
+    run(desk.cell.search.search(desk))
+    return desk.records
+
+
+def bits(tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+def leaf_names(desk: Lab) -> list[str]:
+    return [layer.name for layer in desk.layers]
+
+
+# Where rounds start
+
+
+def test_rewinding_to_zero_starts_from_the_initialisation_with_zeros_where_masked() -> None:
+    desk = lab(cell())
+    dense = desk.dense()
+    ticket = desk.next(dense, trained(desk, dense))
+    for name, value in ticket.values.items():
+        mask = ticket.mask.get(name, torch.ones_like(value, dtype=torch.bool))
+        assert torch.equal(value, dense.values[name].where(mask, torch.zeros(())))
+    assert (ticket.level, ticket.point.schedule, ticket.optimizer) == (1, 0, None)
+    assert desk.job(ticket).steps == 20
+
+
+def test_the_mask_is_the_criterions_and_the_scopes() -> None:
+    desk = lab(cell(scope={"use": "layerwise", "rate": 0.5, "output_rate": 0.25}))
+    dense = desk.dense()
+    after = trained(desk, dense)
+    ticket = desk.next(dense, after)
+    for layer in desk.layers:
+        removed = round((0.25 if layer.is_output else 0.5) * layer.size)
+        order = after.weights()[layer.name].abs().flatten().argsort()
+        expected = torch.ones(layer.size, dtype=torch.bool)
+        expected[order[:removed]] = False
+        assert torch.equal(ticket.mask[layer.name].flatten(), expected)
+    assert ticket.cut is not None
+    assert ticket.cut.kept == {name: int(mask.sum()) for name, mask in ticket.mask.items()}
+    assert ticket.cut.sizes == {layer.name: layer.size for layer in desk.layers}
+
+
+def test_rewinding_to_a_step_takes_the_dense_runs_weights_of_that_step_at_every_level() -> None:
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    records = played(desk)
+    state, _ = records[0].trained.outcome.state(5)
+    for record in records[1:]:
+        for name, mask in record.ticket.mask.items():
+            assert torch.equal(record.ticket.values[name], state[name].where(mask, torch.zeros(())))
+        assert torch.equal(record.ticket.values["fc1.bias"], state["fc1.bias"])
+        job = desk.job(record.ticket)
+        assert (job.start, job.steps, job.optimizer_state) == (5, 15, None)
+
+
+def test_a_saved_optimizer_state_is_that_of_the_dense_run_at_the_step() -> None:
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it", "optimizer": "saved"}))
+    records = played(desk)
+    _, state = records[0].trained.outcome.state(5)
+    for record in records[1:]:
+        assert bits(desk.job(record.ticket).optimizer_state or {}) == bits(state)
+
+
+def test_rewinding_to_the_latest_weights_goes_on_from_the_round_before() -> None:
+    desk = lab(cell(rewind={"use": "fine_tune", "length": "7it"}))
+    records = played(desk)
+    for before, after in pairwise(records):
+        weights = before.trained.weights()
+        for name, mask in after.ticket.mask.items():
+            assert torch.equal(after.ticket.values[name], weights[name].where(mask, torch.zeros(())))
+        job = desk.job(after.ticket)
+        assert (job.start, job.steps) == (20, 7)
+
+
+def test_cutting_before_the_dense_run_is_the_searchs_mistake() -> None:
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    dense = desk.dense()
+    made_up = Trained(dense, MadeUp(desk.job(dense)))
+    with pytest.raises(PluginError, match=r"search 'lotteryfw/imp' of .* cut a ticket before it trained the dense"):
+        desk.next(dense, made_up)
+
+
+class Normed(ModelFamily):
+    """A small network with batch norm."""
+
+    use = "normed"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+
+
+def bare_lab(**parts: Component) -> Lab:
+    """The lab of a cell with these components, which no plugin needs to offer."""
+
+    def describe(component: Component, clock: Clock) -> Spec:
+        name = component.use or type(component).__name__.lower()
+        return Spec(component.kind, name, "tests==0", component.options(clock))
+
+    return Lab(replace(cell(), **parts), describe, Path("unused"), "cpu")
+
+
+@pytest.mark.parametrize("buffers", ["rewound", "latest"])
+def test_buffers_are_rewound_or_kept_as_the_policy_says(buffers: str) -> None:
+    desk = bare_lab(rewind=make("rewind", {"use": "to_step", "step": 5, "buffers": buffers}), model=Normed())
+    records = played(desk)
+    ticket = records[2].ticket
+    state, latest = records[0].trained.outcome.state(5)[0], records[1].trained.weights()
+    assert not torch.equal(state["2.running_mean"], latest["2.running_mean"])
+    expected = latest if buffers == "latest" else state
+    assert torch.equal(ticket.values["2.running_mean"], expected["2.running_mean"])
+    assert torch.equal(ticket.values["2.weight"], state["2.weight"])
+
+
+# Actions
+
+
+class Sevens(Mask1Action):
+    """Kept weights are 7."""
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        return torch.full(leaf.layer.shape, 7.0)
+
+
+class Levels(Mask0Action):
+    """Masked weights are frozen at minus the number of weights that were alive."""
+
+    def dead(self, leaf: Leaf) -> Tensor:
+        return leaf.init.masked_fill(leaf.cut, -float(leaf.mask_before.sum()))
+
+
+class LevelsAndDoubled(Levels):
+    """So they are, and the kept ones are doubled."""
+
+    changes_kept = True
+
+    def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
+        return alive * 2
+
+
+@pytest.mark.parametrize(("mask0", "kept"), [(Levels(), 7.0), (LevelsAndDoubled(), 14.0)])
+def test_values_are_mask1s_where_alive_and_mask0s_where_dead(mask0: Mask0Action, kept: float) -> None:
+    desk = bare_lab(mask1=Sevens(), mask0=mask0)
+    records = played(desk)
+    for name in leaf_names(desk):
+        first, second = (record.ticket.mask[name] for record in records[1:])
+        value = records[2].ticket.values[name]
+        assert (value[second] == kept).all()
+        assert (value[first & ~second] == -first.sum()).all()
+        assert (value[~first] == -first.numel()).all()
+
+
+# Streams
+
+
+def content(ticket: Ticket) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    return bits(ticket.values), bits(ticket.mask)
+
+
+RANDOM = {"criterion": "random", "mask1": "reinit", "mask0": "init_zero_reshuffle"}
+
+
+def test_one_seed_gives_one_set_of_bits_whatever_else_was_drawn() -> None:
+    first = [content(record.ticket) for record in played(lab(cell(**RANDOM)))]
+    torch.rand(3)
+    assert [content(record.ticket) for record in played(lab(cell(**RANDOM)))] == first
+
+
+def test_seeds_and_levels_draw_apart() -> None:
+    desk, other = lab(cell(**RANDOM)), lab(cell(seed=1, **RANDOM))
+    here, there = played(desk), played(other)
+    for name in leaf_names(desk):
+        assert not torch.equal(here[0].ticket.values[name], there[0].ticket.values[name])
+        one, two = here[1].ticket, here[2].ticket
+        assert not torch.equal(one.mask[name], there[1].ticket.mask[name])
+        both = one.mask[name] & two.mask[name]
+        assert not torch.equal(one.values[name][both], two.values[name][both])
+    assert desk.job(desk.dense()).order_seed != other.job(other.dense()).order_seed
+
+
+def test_the_lab_leaves_torchs_global_stream_alone() -> None:
+    before = torch.get_rng_state()
+    played(lab(cell(**RANDOM)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Controls
+
+
+@pytest.mark.parametrize("scope", [{"use": "layerwise", "rate": 0.4}, {"use": "global", "rate": 0.4}])
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_keep_as_many_weights_of_each_layer(name: str, scope: Mapping[str, Any]) -> None:
+    desk = lab(cell(scope=scope))
+    for record in played(desk)[1:]:
+        control = desk.control(name, record)
+        ticket = record.ticket
+        for leaf in leaf_names(desk):
+            mask = control.mask[leaf]
+            assert mask.sum() == ticket.mask[leaf].sum()
+            assert torch.equal(mask, ticket.mask[leaf]) == (name == "reinit")
+            start = desk.dense().values[leaf]
+            assert torch.equal(control.values[leaf][mask], start[mask]) == (name == "random_mask")
+            assert (control.values[leaf][~mask] == 0).all()
+        assert desk.job(control).steps == desk.job(ticket).steps
+        assert control.origin != ticket.origin
+
+
+def test_a_random_control_may_keep_what_the_ticket_lost() -> None:
+    desk = lab(cell(search={"use": "imp", "levels": 6}))
+    record = played(desk)[-1]
+    control = desk.control("random_mask", record)
+    assert any((control.mask[leaf] & ~record.ticket.mask[leaf]).any() for leaf in leaf_names(desk))
+
+
+def test_reinit_keeps_what_masked_weights_are_frozen_at() -> None:
+    desk = lab(cell(mask0="init"))
+    record = played(desk)[-1]
+    control = desk.control("reinit", record)
+    for leaf in leaf_names(desk):
+        dead = ~record.ticket.mask[leaf]
+        assert torch.equal(control.values[leaf][dead], record.ticket.values[leaf][dead])
+
+
+def test_the_control_of_the_dense_network_is_itself_and_unknown_ones_are_told() -> None:
+    desk = lab(cell())
+    record = played(desk)[0]
+    assert desk.control("reinit", record) is record.ticket
+    with pytest.raises(UsageError, match=r"no control is called 'reinitt'.*did you mean 'reinit'"):
+        desk.control("reinitt", record)
+
+
+def test_random_tickets_have_the_scopes_budgets_and_rewound_weights() -> None:
+    desk = lab(cell())
+    dense = desk.dense()
+    after = trained(desk, dense)
+    ticket, chosen = desk.random(dense, after, 3), desk.next(dense, after, 3)
+    assert ticket.cut == chosen.cut
+    assert bits(ticket.mask) != bits(chosen.mask)
+    for name, mask in ticket.mask.items():
+        assert torch.equal(ticket.values[name], dense.values[name].where(mask, torch.zeros(())))
+
+
+# Several cuts as one
+
+
+def test_cuts_made_as_one_leave_as_many_weights_as_cuts_in_a_row() -> None:
+    desk = lab(cell(search={"use": "imp", "levels": 5}))
+    iterated = played(desk)[-1].ticket
+    once = desk.next(desk.dense(), desk.records[0].trained, 5)
+    assert iterated.cut is not None
+    assert once.cut is not None
+    assert once.cut.kept == iterated.cut.kept
+    assert once.level == iterated.level == 5
+
+
+# Jobs, keys and origins
+
+
+def test_equal_cells_have_equal_origins_and_keys_and_every_ingredient_counts() -> None:
+    def last(**changes: Any) -> tuple[str, str]:
+        desk = lab(cell(**changes))
+        ticket = played(desk)[-1].ticket
+        return ticket.origin, desk.job(ticket).origin
+
+    base = last()
+    assert last() == base
+    changes: dict[str, Any] = {
+        "criterion": "movement", "scope": {"use": "layerwise", "rate": 0.3}, "mask1": "constant", "mask0": "init",
+        "rewind": {"use": "to_step", "step": 3}, "model": {"use": "mlp", "hidden": [9, 6]},
+        "initialiser": "kaiming_normal", "data": {**DATA, "noise": 0.6}, "optimizer": "adam", "schedule": "cosine",
+        "batch": 17, "seed": 1, "evaluate_every": 10, "steps": 30,
+    }  # fmt: skip
+    others = {name: last(**{name: value}) for name, value in changes.items()}
+    assert all(origin != base[0] and job != base[1] for origin, job in others.values())
+    assert len(set(others.values())) == len(others)
+
+
+def test_the_dense_jobs_of_all_criteria_are_one() -> None:
+    names = [offer.name for offer in REGISTRY.offers("criterion") if offer.distribution == "lotteryfw"]
+    assert len(names) >= 9
+    desks = [lab(cell(criterion=name)) for name in names]
+    jobs = [desk.job(desk.dense()) for desk in desks]
+    assert len({job.key for job in jobs}) == 1
+    assert len({job.origin for job in jobs}) == 1
+
+
+def test_an_epoch_and_its_steps_are_one_job() -> None:
+    def last(step: object, milestone: object) -> tuple[str, str]:
+        changes = {
+            "rewind": {"use": "to_step", "step": step},
+            "schedule": {"use": "multistep", "milestones": [milestone], "warmup": step},
+        }
+        desk = lab(cell(steps=100, **changes))
+        job = desk.job(played(desk)[-1].ticket)
+        return job.key, job.origin
+
+    assert cell(steps=100).clock.steps_per_epoch == 20
+    assert last("1ep", "2ep") == last("20it", "40it") == last(20, "40%") == last("20%", 40)
+    assert last("1ep", "2ep") != last("1ep", "41it")
+
+
+def test_snapshots_are_asked_of_the_dense_run_only_and_are_no_part_of_its_key() -> None:
+    rewinding, plain = lab(cell(rewind={"use": "to_step", "step": 5})), lab(cell())
+    jobs = [desk.job(desk.dense()) for desk in (rewinding, plain)]
+    assert [job.snapshots for job in jobs] == [frozenset({5}), frozenset()]
+    assert jobs[0].key == jobs[1].key
+    assert rewinding.job(played(rewinding)[1].ticket).snapshots == frozenset()
+
+
+class Steepest(MaskCriterion):
+    """Keeps the weights of steepest loss."""
+
+    use = "steepest"
+    needs = frozenset({Need.GRADIENT})
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return leaf.gradient.abs()
+
+
+def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() -> None:
+    desk = bare_lab(criterion=Steepest())
+    generator = desk.train(desk.dense())
+    outcomes = [MadeUp(job) for job in next(generator)]
+    asked = generator.send(outcomes)
+    assert [type(job) for job in asked] == [Gradient]
+    assert bits(asked[0].values) == bits(outcomes[0].tensors())
+    with pytest.raises(StopIteration) as stop:
+        generator.send([MadeUp(job) for job in asked])
+    after = stop.value.value
+    ticket = desk.next(after.ticket, after)
+    for layer in desk.layers:
+        slope, mask = after.gradient[layer.name].abs(), ticket.mask[layer.name]
+        assert slope[mask].min() > slope[~mask].max()
+
+
+# What breaks is told by its name
+
+
+def raising(leaf: Leaf) -> Tensor:
+    raise ZeroDivisionError("oops")
+
+
+FAULTS: dict[str, tuple[Callable[[Leaf], Any], str]] = {
+    "raises": (raising, r"broke in score\(\) on leaf fc2.weight: ZeroDivisionError: oops"),
+    "no tensor": (lambda leaf: None, r"score\(\) on leaf fc2.weight returned NoneType, not a tensor"),
+    "shape": (
+        lambda leaf: leaf.final.T,
+        r"score\(\) on leaf fc2.weight returned shape \[8, 6\]; the leaf's shape is \[6, 8\]",
+    ),
+    "dtype": (
+        lambda leaf: leaf.final.int(),
+        r"score\(\) on leaf fc2.weight returned dtype torch.int32; floating point is needed",
+    ),
+}
+
+
+class Broken(MaskCriterion):
+    """Right for every leaf but fc2.weight."""
+
+    use = "broken"
+    fault: str
+
+    def score(self, leaf: Leaf) -> Tensor:
+        return FAULTS[self.fault][0](leaf) if leaf.name == "fc2.weight" else leaf.final.abs()
+
+
+class Unsure(MaskCriterion):
+    """Does not know what to think of two weights."""
+
+    use = "unsure"
+
+    def score(self, leaf: Leaf) -> Tensor:
+        score = leaf.final.abs()
+        score.flatten()[:2] = float("nan") if leaf.name == "fc2.weight" else 1.0
+        return score
+
+
+def first_cut(**parts: Component) -> Ticket:
+    desk = bare_lab(**parts)
+    dense = desk.dense()
+    return desk.next(dense, trained(desk, dense))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_criterion_that_breaks_is_told_with_its_distribution_and_the_leaf(fault: str) -> None:
+    with pytest.raises(PluginError, match=rf"^criterion 'broken' of tests==0:? {FAULTS[fault][1]}$"):
+        first_cut(criterion=Broken(fault=fault))
+
+
+@pytest.mark.xfail(strict=True, reason="select.cut does not say which leaf of a group has them")
+def test_scores_that_are_nan_are_told_with_criterion_distribution_leaf_and_level() -> None:
+    with pytest.raises(ContractError) as told:
+        first_cut(criterion=Unsure())
+    for part in ("criterion 'unsure' of tests==0", "2 of 48 scores are NaN or infinite", "fc2.weight", "level 1"):
+        assert part in str(told.value)
+
+
+class Flat(Mask1Action):
+    """Forgets the leaf's shape."""
+
+    def alive(self, leaf: Leaf) -> Tensor:
+        return leaf.rewound.flatten()
+
+
+class Whole(Mask0Action):
+    """Counts."""
+
+    def dead(self, leaf: Leaf) -> Tensor:
+        return leaf.mask.long()
+
+
+class Greedy(Scope):
+    """Keeps more than there is."""
+
+    def groups(self, layers: Any, kept: Any, times: int) -> Any:
+        return [Group(("fc1.weight",), 10**6, 10**6)]
+
+
+class Misnamed(ModelFamily):
+    """Prunes a parameter that is not there."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+
+    def prunable(self, module: nn.Module) -> list[str]:
+        return ["7.weight"]
+
+
+class Short(Initialiser):
+    """Draws too few biases."""
+
+    def weight(self, layer: Any, rng: torch.Generator) -> Tensor:
+        return torch.zeros(layer.shape)
+
+    def bias(self, layer: Any, rng: torch.Generator) -> Tensor:
+        return torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"mask1": Flat()}, r"mask1 'flat' of tests==0: alive\(\) on leaf fc1.weight returned shape \[128\]"),
+        ({"mask0": Whole()}, r"mask0 'whole' of tests==0: dead\(\) on leaf fc1.weight returned dtype torch.int64"),
+        ({"scope": Greedy()}, r"scope 'greedy' of tests==0: groups\(\) keeps 1000000 of 128 living weights"),
+        ({"model": Misnamed()}, r"model 'misnamed' of tests==0: prunable\(\) named no parameter .*: 7.weight"),
+        ({"initialiser": Short()}, r"initialiser 'short' of tests==0: bias\(\) on leaf fc1.weight returned shape"),
+    ],
+)  # fmt: skip
+def test_what_other_components_break_is_told_by_name(parts: dict[str, Component], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        first_cut(**parts)

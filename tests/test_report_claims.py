@@ -1,0 +1,173 @@
+"""Claims against runs whose figures are known."""
+
+import io
+
+import pytest
+from fake_runs import curves, fake_run, row
+from rich.console import Console
+
+from lotteryfw.errors import StoreError
+from lotteryfw.report import check_claims, claims_table
+from lotteryfw.report.claims import select
+from lotteryfw.report.groups import studies_of
+
+A, B = {"criterion": "a"}, {"criterion": "b"}
+BASE = {"text": "a beats b", "source": "a paper", "study": "criteria"}
+ORDER = {**BASE, "higher": A, "lower": B}
+
+
+def pair(differences, **more):
+    """Rows at 10 % of the weights in which `a` lies above `b` by so much, a seed each."""
+    rows = []
+    for seed, difference in enumerate(differences):
+        base = 0.5 + 0.1 * (seed % 3)  # seeds differ by more than the arms do, so only pairing finds the difference
+        rows += [row(B, base, seed=seed, level=1, density=0.1, stop=500, **more)]
+        rows += [
+            row(A, base + difference, seed=seed, level=1, density=0.1, stop=500 + round(1000 * difference), **more)
+        ]
+    return rows
+
+
+def verdict(tmp_path, rows, claim, **more):
+    [found] = check_claims(fake_run(tmp_path / "run", rows, [claim], **more))
+    return found
+
+
+def test_an_order_is_judged_by_paired_differences_over_seeds(tmp_path):
+    found = verdict(tmp_path, pair([0.01, 0.02, 0.03]), ORDER)
+    assert found.spread.mean == pytest.approx(0.02)
+    assert found.spread.sd == pytest.approx(0.01)
+    # 4.30265 × 0.01 / √3 = 0.02484: wider than the mean
+    assert found.spread.interval() == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
+    assert found.outcome == "not reproduced"
+    better = verdict(tmp_path, pair([0.018, 0.02, 0.022]), ORDER)
+    assert better.outcome == "reproduced"
+    assert better.numbers == ("62.00 against 60.00 %: +2.00 ± 0.20 points, 3 seeds, 95 % interval +1.50 to +2.50")
+
+
+def test_the_wrong_order_is_not_reproduced(tmp_path):
+    assert verdict(tmp_path, pair([-0.018, -0.02, -0.022]), ORDER).outcome == "not reproduced"
+
+
+def test_no_difference_at_all_is_not_reproduced(tmp_path):
+    assert verdict(tmp_path, pair([0.0, 0.0]), ORDER).outcome == "not reproduced"
+
+
+def test_one_seed_tests_no_order(tmp_path):
+    found = verdict(tmp_path, pair([0.02]), ORDER)
+    assert (found.outcome, found.reason) == ("not tested", "one seed gives no confidence interval")
+    assert "+2.00 points, 1 seed" in found.numbers
+
+
+def test_other_metrics_keep_their_unit(tmp_path):
+    found = verdict(tmp_path, pair([0.018, 0.02, 0.022]), {**ORDER, "metric": "early_stop_step"})
+    assert found.numbers.startswith("520 against 500 steps: +20 ± 2 steps")
+
+
+def test_only_levels_in_the_range_count_ends_included(tmp_path):
+    rows = pair([0.018, 0.02, 0.022])
+    rows += [row(axes, 0.1, seed=seed, level=2, density=0.05) for axes in (A, B) for seed in range(3)]
+    rows += [row(axes, value, seed=seed, density=0.3) for axes, value in ((A, 0.1), (B, 0.9)) for seed in range(3)]
+    assert verdict(tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}).spread.mean == pytest.approx(0.02)
+    # the value for a seed is the mean of its levels
+    assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(0.01)
+    found = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
+    assert (found.outcome, found.reason) == (
+        "not tested", "no finished cell of criterion=a has a level between 0 and 1 % of the weights"
+    )  # fmt: skip
+
+
+def test_a_side_of_several_series_is_their_mean(tmp_path):
+    rows = [
+        row({"criterion": name, "mask0": mask0}, accuracy, seed=seed, level=1, density=0.1)
+        for name, mask0, accuracy in (("a", "zero", 0.9), ("a", "init", 0.7), ("b", "zero", 0.6), ("b", "init", 0.6))
+        for seed in range(2)
+    ]
+    assert verdict(tmp_path, rows, ORDER).spread.mean == pytest.approx(0.2)
+
+
+def test_seeds_that_did_not_run_to_their_end_are_left_out(tmp_path):
+    rows = pair([0.018, 0.02, 0.022, -0.9])
+    assert verdict(tmp_path, rows, ORDER).outcome == "not reproduced"
+    assert verdict(tmp_path, rows, ORDER, unfinished=["criteria/criterion=a/seed=3"]).spread.n == 3
+    rows += [row(B, None, seed=3, level=2, density=0.05)]
+    assert verdict(tmp_path, rows, ORDER).spread.n == 3
+
+
+def test_controls_are_selected_by_arm(tmp_path):
+    rows = [
+        row({}, accuracy, arm=arm, seed=seed, level=1, density=0.1)
+        for arm, accuracy in (("ticket", 0.9), ("reinit", 0.8), ("random_mask", 0.3))
+        for seed in range(2)
+    ]
+    found = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"arm": "reinit"}})
+    assert found.spread.mean == pytest.approx(0.1)
+    assert verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"arm": "nobody"}}).reason == (
+        "this run has no arm=nobody"
+    )
+
+
+def test_a_bare_name_means_the_exact_label_first():
+    plain, signed, other = "constant", "constant(keep_sign=false)", "reinit(keep_sign=false)"
+    [study] = studies_of([row({"mask1": label}, 0.5) for label in (plain, signed, other)])
+
+    def chosen(value):
+        return [series.axes["mask1"] for series in select(study, {"mask1": value})]
+
+    assert chosen("constant") == [plain]
+    assert chosen(signed) == [signed]
+    assert chosen("reinit") == [other]
+    assert chosen("const") == []
+
+
+def test_plain_values_are_selected_as_toml_writes_them():
+    [study] = studies_of([row({"scope.rate": "0.2", "mask1.rescale": "true"}, 0.5)])
+    assert len(select(study, {"scope.rate": 0.2, "mask1.rescale": True})) == 1
+    assert select(study, {"scope.rate": 0.3}) == []
+
+
+@pytest.mark.parametrize(
+    ("length", "steps", "needs", "reason"),
+    [
+        ("1000it", 1000, "50000it", "not at this length: needs 50000it, this run has 1000it"),
+        ("2ep", 1000, "55ep", "not at this length: needs 55ep, this run has 2ep"),
+        ("1000it", 1000, "2ep", "not at this length, as far as is known: needs 2ep, this run has 1000it"),
+        ("1000it", 1000, "1000it", ""),
+        ("55ep", 1000, "55ep", ""),
+        ("55ep", 50_000, "50000it", ""),
+    ],
+)
+def test_short_runs_test_no_claim_that_needs_length(tmp_path, length, steps, needs, reason):
+    rows = pair([0.018, 0.02, 0.022], steps=steps)
+    found = verdict(tmp_path, rows, {**ORDER, "needs_length": needs}, length=length)
+    assert found.reason == reason
+    assert found.outcome == ("not tested" if reason else "reproduced")
+
+
+def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
+    claim = {**BASE, "of": A, "expect": 0.64, "tolerance": 0.02}
+    found = verdict(tmp_path, pair([0.018, 0.02, 0.022]), claim)
+    assert found.outcome == "reproduced"
+    assert found.numbers.startswith("62.00 ± ")
+    assert found.numbers.endswith("expected 64.00 ± 2.00 %")
+    assert verdict(tmp_path, pair([0.0, 0.0, 0.0]), claim).outcome == "not reproduced"
+
+
+def test_a_study_without_results_is_not_tested(tmp_path):
+    assert verdict(tmp_path, [], ORDER).reason == "study 'criteria' has no results"
+
+
+def test_a_damaged_recipe_is_named(tmp_path):
+    folder = fake_run(tmp_path / "run", pair([0.1]), [{"text": "no form", "source": "", "study": "criteria"}])
+    with pytest.raises(StoreError, match=r"resolved\.toml"):
+        check_claims(folder)
+
+
+def test_the_table_fits_the_terminal(tmp_path):
+    rows = curves("criteria", [A, B])
+    folder = fake_run(tmp_path / "run", rows, [{**ORDER, "text": "a beats b " * 20, "density": [0.0, 0.1]}])
+    console = Console(width=80, file=io.StringIO())
+    console.print(claims_table(check_claims(folder), 80))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("│ reproduced" in line for line in lines)
