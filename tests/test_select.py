@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
@@ -22,6 +22,8 @@ from lotteryfw.std.scopes import Global, Layerwise
 from lotteryfw.testkit import make_leaf
 from lotteryfw.views import Layer, Leaf
 
+CALM = settings(deadline=None)
+"""The machine may be busy with other things."""
 Network = tuple[dict[str, Tensor], dict[str, Tensor]]
 Parts = list[tuple[str, ...]]
 SHAPES = {"a": (4, 5), "b": (3, 2, 3, 3), "c": (7,)}
@@ -55,6 +57,7 @@ def groups(draw: st.DataObject, masks: dict[str, Tensor], parts: Parts) -> list[
 PARTITIONS = st.sampled_from([[("a",), ("b",), ("c",)], [("a", "b", "c")], [("c", "a")], [("b",), ("a", "c")], []])
 
 
+@CALM
 @given(network=networks(values=3), data=st.data(), parts=PARTITIONS)
 def test_budgets_are_exact_and_the_dead_stay_dead(network: Network, data: st.DataObject, parts: Parts) -> None:
     scores, masks = network
@@ -82,6 +85,7 @@ def stated(scores: list[np.ndarray], masks: list[np.ndarray], keep: int) -> list
     return [part.reshape(m.shape) for part, m in zip(np.split(kept, ends), masks, strict=True)]
 
 
+@CALM
 @given(network=networks(), data=st.data(), parts=PARTITIONS)
 def test_without_ties_the_masks_are_those_of_a_stable_sort(network: Network, data: st.DataObject, parts: Parts) -> None:
     noise, masks = network
@@ -95,6 +99,7 @@ def test_without_ties_the_masks_are_those_of_a_stable_sort(network: Network, dat
             assert np.array_equal(result[name].numpy(), expected)
 
 
+@CALM
 @given(network=networks(values=3), data=st.data())
 def test_with_ties_the_kept_scores_are_those_of_a_stable_sort(network: Network, data: st.DataObject) -> None:
     scores, masks = network
@@ -202,6 +207,7 @@ def test_magnitude_pruning_equals_torchs_own(scope: type, rate: float) -> None:
             assert torch.equal(masks[name], part.weight_mask.bool())
 
 
+@CALM
 @given(size=st.integers(1, 2000), rate=st.floats(0, 0.99), times=st.integers(1, 4))
 def test_budget_counts_as_torchs_pruning_does(size: int, rate: float, times: int) -> None:
     module = nn.Linear(size, 1, bias=False)

@@ -1,5 +1,5 @@
 """The command line: each command is a few lines that call a function anyone can call from Python."""
 
-from lotteryfw.cli.app import main
+from lotteryfw.cli.main import main
 
 __all__ = ["main"]

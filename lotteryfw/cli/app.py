@@ -1,15 +1,12 @@
-"""The command line's door: the commands there are, and how errors reach people."""
+"""The typer app that commands are added to, and how plugins' commands get in."""
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
-
-from lotteryfw.errors import LotteryError
 
 
 class _WithPlugins(TyperGroup):
@@ -58,19 +55,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def main() -> None:
-    """Runs the command line. A user's mistake ends with a message on stderr and exit code 2, never a traceback."""
-    from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
-
-    try:
-        app()
-    except LotteryError as error:
-        faults = getattr(error, "faults", ())
-        many = f" ({len(faults)} faults)" if len(faults) > 1 else ""
-        print(f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

@@ -24,7 +24,7 @@ from lotteryfw.store import Store
 _PROGRESS_SECONDS = 0.5
 
 
-class Desk:
+class Conversation:
     """The two ends of the conversation, and whether a stop was asked for."""
 
     def __init__(self, inbox: int, outbox: TextIO):
@@ -65,21 +65,21 @@ def main() -> None:
     """Works until told to stop or until the runner is gone."""
     outbox = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what plugins print must not mix with the conversation
-    desk = Desk(0, outbox)
+    line = Conversation(0, outbox)
     settle_process()
-    first = desk.next()
+    first = line.next()
     if first is None:
         return
     setup = first["setup"]
     registry = Registry.load([Path(path) for path in setup["trust"]])
     shop = Workshop(registry, Path(setup["data_folder"]), setup["device"])
     store = Store(Path(setup["store"]))
-    desk.say(ready=True)
-    while message := desk.next():
-        _work(message["job"], store, shop, desk, setup["checkpoint_seconds"])
+    line.say(ready=True)
+    while message := line.next():
+        _work(message["job"], store, shop, line, setup["checkpoint_seconds"])
 
 
-def _work(key: str, store: Store, shop: Workshop, desk: Desk, checkpoint_seconds: float) -> None:
+def _work(key: str, store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
     said = 0.0
 
     def tick(done: int, of: int) -> bool:
@@ -87,17 +87,17 @@ def _work(key: str, store: Store, shop: Workshop, desk: Desk, checkpoint_seconds
         now = time.monotonic()
         if now - said >= _PROGRESS_SECONDS:
             said = now
-            desk.listen(0)
-            desk.say(progress=[done, of], key=key)
-        return desk.stopping
+            line.listen(0)
+            line.say(progress=[done, of], key=key)
+        return line.stopping
 
     try:
-        desk.say(done=key, warning=perform(pick_up(key, store), store, shop, tick, checkpoint_seconds))
+        line.say(done=key, warning=perform(pick_up(key, store), store, shop, tick, checkpoint_seconds))
     except Stopped:
-        desk.say(stopped=key)
+        line.say(stopped=key)
     except Exception as error:
         text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
-        desk.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
+        line.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lotteryfw_lamp import Lamp, register_components
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from lotteryfw import Leaf
 from lotteryfw.testkit import make_leaf, trial
 
+CALM = settings(deadline=None)
+"""The first call of torch in a process takes as long as a thousand others."""
 POWERS = st.floats(0.25, 4)
 LEAVES = st.builds(
     make_leaf,
@@ -35,17 +37,20 @@ def test_it_keeps_what_criteria_promise(options: dict[str, float]) -> None:
     assert register_components() == [Lamp]
 
 
+@CALM
 @given(leaf=LEAVES, power=POWERS)
 def test_scores_are_the_formula(leaf: Leaf, power: float) -> None:
     assert Lamp(power=power).score(leaf)[leaf.mask].tolist() == pytest.approx(looped(leaf, power), rel=1e-9)
 
 
+@CALM
 @given(leaf=LEAVES, power=POWERS)
 def test_within_a_layer_the_order_is_that_of_the_magnitudes(leaf: Leaf, power: float) -> None:
     scores, magnitudes = Lamp(power=power).score(leaf)[leaf.mask], leaf.final[leaf.mask].abs()
     assert torch.equal(scores.argsort(stable=True), magnitudes.argsort(stable=True))
 
 
+@CALM
 @given(leaf=LEAVES, scale=st.sampled_from([2.0**-20, 0.5, 4.0, 2.0**20]))
 def test_a_layers_scale_does_not_matter(leaf: Leaf, scale: float) -> None:
     scaled = replace(leaf, final=leaf.final * scale)

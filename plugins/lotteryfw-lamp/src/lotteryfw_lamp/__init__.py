@@ -21,7 +21,7 @@ class Lamp(MaskCriterion):
 
     use = "lamp"
     formula = "|w_f|^power / sum of |v_f|^power over the layer's living v with |v_f| >= |w_f|"
-    source = "Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning, section 3, equation 4"
+    source = "Lee et al. 2021, Layer-adaptive Sparsity for the Magnitude-based Pruning, figure 1"
 
     power: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     """Exponent of the magnitudes; 2 is the paper's."""
