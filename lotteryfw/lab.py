@@ -49,6 +49,8 @@ class Lab:
         self.clock = cell.clock
         self.seed = cell.seed
         self.point = cell.rewind.point(cell.clock)
+        if self.point.weights == LATEST and self.point.optimizer == "saved":
+            raise ContractError(f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at")
         self.records: list[Record] = []
         self._spec = {name: describe(getattr(cell, name), cell.clock) for name in _SLOTS}
         self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
@@ -261,7 +263,8 @@ class Lab:
     def _ticket(
         self, origin: str, level: int, mask: dict[str, Tensor], values: dict[str, Tensor], report: CutReport
     ) -> Ticket:
-        saved = self._dense_state()[1] if self.point.optimizer == "saved" else None
+        # at step 0 an optimizer has no state yet: saved and fresh are one
+        saved = self._dense_state()[1] if self.point.optimizer == "saved" and self.point.weights != 0 else None
         return Ticket(origin, level, mask, values, self.point, saved, report)
 
     # Initial values

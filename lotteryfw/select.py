@@ -44,6 +44,10 @@ def cut(
 
     result = {name: mask.clone() for name, mask in masks.items()}
     for group in groups:
+        for name in group.leaves:
+            bad = int((~torch.isfinite(scores[name]) & masks[name]).sum())
+            if bad:
+                raise ContractError(f"{bad} of {int(masks[name].sum())} scores of leaf {name} are NaN or infinite")
         alive = torch.cat([masks[name].reshape(-1) for name in group.leaves])
         score = torch.cat([scores[name].reshape(-1) for name in group.leaves])
         places = alive.nonzero().squeeze(1)
@@ -55,7 +59,7 @@ def cut(
 
 
 def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tensor:
-    """Indices [keep] int64, ascending, of the `keep` largest of `scores` [n], ties drawn from `ties()`.
+    """Indices [keep] int64, ascending, of the `keep` largest of `scores` [n] (finite), ties drawn from `ties()`.
 
     Selects, never sorts: `numpy.partition` on the CPU (a tenth of the time of `torch.topk`), `kthvalue` elsewhere.
     """
@@ -63,9 +67,6 @@ def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tens
 
     if not 0 <= keep <= scores.numel():
         raise ContractError(f"{keep} weights to keep of {scores.numel()} that are alive")
-    if not bool(torch.isfinite(scores).all()):
-        bad = int((~torch.isfinite(scores)).sum())
-        raise ContractError(f"{bad} of {scores.numel()} scores are NaN or infinite")
     if keep == 0 or keep == scores.numel():
         return torch.arange(keep, device=scores.device)
     threshold = _kth_largest(scores, keep)

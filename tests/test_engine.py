@@ -14,8 +14,11 @@ from small import DATA, cell, dense_job, lab, make, shop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine import Stopped, StoredOutcome, perform, train
+from lotteryfw.engine import Stopped, StoredOutcome, perform
 from lotteryfw.engine.checkpoint import Checkpoints
+from lotteryfw.engine.feed import Feed
+from lotteryfw.engine.measure import gradient
+from lotteryfw.engine.train import Training
 from lotteryfw.errors import LotteryError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Train, state_key
 from lotteryfw.rng import stream
@@ -26,9 +29,9 @@ from lotteryfw.views import Splits
 torch.set_num_threads(1)
 
 
-def trained(job: Train) -> train.Training:
-    training = train.Training(job, shop())
-    train.run(training, training.end, at_step=lambda now: None)
+def trained(job: Train) -> Training:
+    training = Training(job, shop())
+    training.run(training.end, lambda now: None)
     return training
 
 
@@ -72,7 +75,7 @@ def test_a_dense_training_is_bit_equal_to_a_plain_loop(optimizer: Any) -> None:
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
         loop.step()
-    assert bits(ours.values()) == bits(model.state_dict())
+    assert bits(ours.kernel.values()) == bits(model.state_dict())
 
 
 def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients() -> None:
@@ -93,7 +96,7 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
                 parameter.grad *= job.mask[name]
         loop.step()
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(ours.values()[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.kernel.values()[name], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frozen", [0.0, 1.0])
@@ -109,7 +112,7 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
 )
 def test_frozen_weights_stay_bit_constant_under_every_optimizer(optimizer: Any, frozen: float) -> None:
     job = sparse(dense_job(cell(30, optimizer=optimizer)), frozen)
-    after = trained(job).values()
+    after = trained(job).kernel.values()
     moved = False
     for name, mask in job.mask.items():
         assert bits({name: after[name][~mask]}) == bits({name: job.values[name][~mask]})
@@ -119,11 +122,11 @@ def test_frozen_weights_stay_bit_constant_under_every_optimizer(optimizer: Any, 
 
 def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lotteryfw.engine.feed.EVALUATION_CHUNK", 40)
-    monkeypatch.setattr(train.Feed.sweep, "__defaults__", (40,))  # 66 test examples: 40 and 26
+    monkeypatch.setattr(Feed.sweep, "__defaults__", (40,))  # 66 test examples: 40 and 26
     ours = trained(dense_job(cell(15)))
     figures, test = ours.metrics(), load_synthetic().test
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
-    model.load_state_dict(ours.values())
+    model.load_state_dict(ours.kernel.values())
     logits = model(test.inputs)
     assert figures.test_accuracy == (logits.argmax(1) == test.labels).sum().item() / 66
     assert figures.test_loss == pytest.approx(cross_entropy(logits, test.labels).item(), rel=1e-5)
@@ -249,24 +252,24 @@ def test_a_state_asked_for_later_is_made_without_repeating_all(tmp_path: Path) -
     assert max(seen) == 7
     assert store.path(state_key(plain.key, 7)) is not None
     values, _ = StoredOutcome(store, plain.key).state(7)
-    assert bits(values) == bits(trained(replace(plain, steps=7)).values())
+    assert bits(values) == bits(trained(replace(plain, steps=7)).kernel.values())
 
 
 def test_a_saved_optimizer_state_continues_the_dense_run() -> None:
     """Rewinding to k with the optimizer's state and no cut is the rest of the dense run, bit for bit."""
     job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
     first = trained(replace(job, steps=15))
-    values = {name: value.clone() for name, value in first.values().items()}
-    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.optimizer_state())
-    assert bits(trained(rest).values()) == bits(trained(job).values())
+    values = {name: value.clone() for name, value in first.kernel.values().items()}
+    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state())
+    assert bits(trained(rest).kernel.values()) == bits(trained(job).kernel.values())
     fresh = replace(rest, optimizer_state=None)
-    assert bits(trained(fresh).values()) != bits(trained(job).values())
+    assert bits(trained(fresh).kernel.values()) != bits(trained(job).kernel.values())
 
 
 def test_no_steps_only_measure() -> None:
     job = replace(dense_job(cell(40)), steps=0)
     ours = trained(job)
-    assert bits(ours.values()) == bits(job.values)
+    assert bits(ours.kernel.values()) == bits(job.values)
     assert ours.metrics().curve.step == (0,)
 
 
@@ -275,7 +278,7 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
     ticket = desk.dense()
     outcome = SimpleNamespace(tensors=lambda: ticket.values)
     job: Gradient = desk._gradient_job(ticket, outcome)  # type: ignore[arg-type]
-    ours = train.gradient(job, shop())
+    ours = gradient(job, shop())
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
     model.load_state_dict(dict(ticket.values))
     splits = load_synthetic()

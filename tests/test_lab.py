@@ -438,11 +438,10 @@ def test_a_criterion_that_breaks_is_told_with_its_distribution_and_the_leaf(faul
         first_cut(criterion=Broken(fault=fault))
 
 
-@pytest.mark.xfail(strict=True, reason="select.cut does not say which leaf of a group has them")
 def test_scores_that_are_nan_are_told_with_criterion_distribution_leaf_and_level() -> None:
     with pytest.raises(ContractError) as told:
         first_cut(criterion=Unsure())
-    for part in ("criterion 'unsure' of tests==0", "2 of 48 scores are NaN or infinite", "fc2.weight", "level 1"):
+    for part in ("criterion 'unsure' of tests==0", "2 of 48 scores of leaf fc2.weight are NaN or infinite", "level 1"):
         assert part in str(told.value)
 
 

@@ -289,7 +289,7 @@ def test_a_component_that_breaks_is_named_and_the_rest_goes_on(tmp_path: Path) -
     told = "\n".join(watch.troubles)
     for part in (
         "ZeroDivisionError: no luck", "shape [128]; the leaf's shape is [8, 16]", "dtype torch.bool",
-        "scores are NaN or infinite", "fc1.weight", "broken.py", "level_finished", "a tracker that breaks",
+        "scores of leaf fc1.weight are NaN or infinite", "broken.py", "level_finished", "a tracker that breaks",
     ):  # fmt: skip
         assert part in told
     assert told.count("a tracker that breaks") == 1

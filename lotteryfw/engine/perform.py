@@ -9,8 +9,9 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.engine import train
 from lotteryfw.engine.checkpoint import Checkpoints
+from lotteryfw.engine.measure import gradient
+from lotteryfw.engine.train import Training
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import LotteryError, StoreError, TrainingDiverged
 from lotteryfw.jobs import KERNEL, Gradient, Job, Train, from_plain, state_key
@@ -91,7 +92,7 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
             return None
         if isinstance(job, Gradient):
             with store.write(job.key) as folder:
-                tensors.save(folder / "tensors.safetensors", train.gradient(job, shop))
+                tensors.save(folder / "tensors.safetensors", gradient(job, shop))
                 _write_json(folder / "outcome.json", {"job": job.plain()})
             return None
         warning = _train(job, store, shop, tick, Checkpoints(store.scratch(job.key), checkpoint_seconds))
@@ -101,7 +102,7 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
 
 def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Checkpoints) -> str | None:
     started, warning = time.monotonic(), None
-    training = train.Training(job, shop)
+    training = Training(job, shop)
     try:
         if found := checkpoints.load():
             training.restore(*found)
@@ -109,11 +110,11 @@ def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Ch
         warning = f"{error}; the training starts again from its beginning"
     resumed_at = training.step
 
-    def at_step(now: train.Training) -> None:
+    def at_step(now: Training) -> None:
         if now.step in job.snapshots and store.path(state_key(job.key, now.step)) is None:
             with store.write(state_key(job.key, now.step)) as folder:
-                tensors.save(folder / "values.safetensors", now.values())
-                tensors.save(folder / "optimizer.safetensors", now.optimizer_state())
+                tensors.save(folder / "values.safetensors", now.kernel.values())
+                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state())
         stop = tick(now.step - job.start, job.steps)
         if stop or checkpoints.due:
             checkpoints.save(*now.state())
@@ -125,7 +126,7 @@ def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Ch
     until = max(job.snapshots) if stored else training.end
     outcome: dict[str, Any] = {"job": job.plain(), "kernel": KERNEL}
     try:
-        train.run(training, until, at_step=at_step)
+        training.run(until, at_step)
         if stored:
             return warning
         outcome["metrics"] = asdict(training.metrics())
@@ -136,7 +137,7 @@ def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Ch
     with store.write(job.key) as folder:
         _write_json(folder / "outcome.json", outcome)
         if "metrics" in outcome:
-            tensors.save(folder / "tensors.safetensors", training.values(), job.mask)
+            tensors.save(folder / "tensors.safetensors", training.kernel.values(), job.mask)
     return warning
 
 

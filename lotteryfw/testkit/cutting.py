@@ -23,14 +23,14 @@ def try_criterion(subject: Subject) -> None:
     gradient = Need.GRADIENT in cast(MaskCriterion, subject.component).needs
     for what, make in leaves(after_cut=False, gradient=gradient):
         leaf = make()
-        subject.tensor("score", _alone(make), leaf.layer.shape, what, leaf.mask, float32=False)
+        subject.demand_tensor("score", _alone(make), leaf.layer.shape, what, leaf.mask, float32=False)
 
 
 def try_mask1(subject: Subject) -> None:
     """Values for kept weights have the leaf's shape, are float32, finite where alive, and repeat."""
     for what, make in leaves(after_cut=True):
         leaf = make()
-        subject.tensor("alive", _alone(make), leaf.layer.shape, what, leaf.mask)
+        subject.demand_tensor("alive", _alone(make), leaf.layer.shape, what, leaf.mask)
 
 
 def try_mask0(subject: Subject) -> None:
@@ -42,9 +42,9 @@ def try_mask0(subject: Subject) -> None:
     subject.demand(action.changes_kept or not defined, "kept() is never asked; it needs `changes_kept = True`")
     for what, make in leaves(after_cut=True):
         leaf = make()
-        subject.tensor("dead", _alone(make), leaf.layer.shape, what, ~leaf.mask)
+        subject.demand_tensor("dead", _alone(make), leaf.layer.shape, what, ~leaf.mask)
         if action.changes_kept:
-            subject.tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
+            subject.demand_tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
     for rewound in ("an early step", "the latest weights"):
         _try_frozen(subject, rewound)
 

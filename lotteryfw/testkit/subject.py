@@ -54,7 +54,7 @@ class Subject:
             self.demand(_bits(tensor) == _bits(copy), f"{call} changed {name}, which it is shown to read only")
         return value
 
-    def tensor(
+    def demand_tensor(
         self,
         method: str,
         given: Callable[[], tuple[Any, ...]],
@@ -63,7 +63,7 @@ class Subject:
         read: Tensor | None = None,
         float32: bool = True,
     ) -> None:
-        """A method returns a tensor as its kind promises, asked twice with what `given` makes anew: equal bits.
+        """Raises unless a method, asked twice with what `given` makes anew, returns one tensor, as its kind promises.
 
         It must have `shape`, be float32 (or of any floating point type) and be finite where `read` [shape] bool.
         """

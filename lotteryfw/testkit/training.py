@@ -113,7 +113,7 @@ def try_initialiser(subject: Subject) -> None:
     """Weights and biases have the layer's shape, are float32 and depend on the stream alone."""
     for layer in LAYERS:
         for method, shape in (("weight", layer.shape), ("bias", layer.shape[:1])):
-            subject.tensor(method, partial(_drawing, layer), shape, layer.name)
+            subject.demand_tensor(method, partial(_drawing, layer), shape, layer.name)
 
 
 def _drawing(layer: Layer) -> tuple[Layer, torch.Generator]:
@@ -128,7 +128,7 @@ def try_augmentation(subject: Subject) -> None:
         def given() -> tuple[Tensor, torch.Generator]:
             return torch.rand(BATCH, *shape, generator=stream("testkit", "images")), stream("testkit", "augmentation")
 
-        subject.tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
+        subject.demand_tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
 
     _for_images(subject, attempt)
 

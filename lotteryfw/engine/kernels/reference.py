@@ -1,0 +1,106 @@
+"""The reference kernel: trains any unmodified `nn.Module` under a mask, one plain autograd step after another.
+
+It is the truth that faster kernels are held against. Masked weights are put back to what they are frozen at after every
+update, so neither momentum nor weight decay can move them, whatever the optimizer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
+from lotteryfw.engine.measure import measure
+from lotteryfw.engine.workshop import Workshop
+from lotteryfw.jobs import Train
+from lotteryfw.rng import stream
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Reference:
+    """Works for every job."""
+
+    def __init__(self, job: Train, shop: Workshop):
+        self.job = job
+        self.feed = shop.feed(job.data)
+        self.module = shop.network(job.model, self.feed)
+        names = {name for name, _ in self.module.named_parameters()}
+        values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
+        self._parameters = {name: v.requires_grad_() for name, v in values.items() if name in names}
+        self._buffers = {name: v for name, v in values.items() if name not in names}
+        self._frozen = _frozen(job, self._parameters)
+        self._augment = [shop.component(spec) for spec in job.augment]
+        self._optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self._parameters.values()))
+        if job.optimizer_state is not None:
+            load_optimizer(self._optimizer, job.optimizer_state)
+        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+        self._factor = 1.0
+
+    def update(self, step: int, factor: float) -> Tensor:
+        """One optimizer update; the batch's loss, 0-d, on the device."""
+        import torch
+        from torch.func import functional_call
+        from torch.nn.functional import cross_entropy
+
+        inputs, labels = self._batch(step)
+        if factor != self._factor:
+            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+            self._factor = factor
+        self.module.train()
+        logits = functional_call(self.module, {**self._parameters, **self._buffers}, (inputs,))
+        loss = cross_entropy(logits, labels)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self._hold_frozen()
+        return loss.detach()
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        job = self.job
+        inputs, labels = self.feed.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
+        for position, augmentation in enumerate(self._augment):
+            inputs = augmentation.apply(inputs, stream(job.augment_seed, "augmentation", position, step))
+        return inputs, labels
+
+    def _hold_frozen(self) -> None:
+        import torch
+
+        with torch.no_grad():
+            for name, dead, value in self._frozen:
+                if value is None:
+                    self._parameters[name].masked_fill_(dead, 0.0)
+                else:
+                    torch.where(dead, value, self._parameters[name], out=self._parameters[name])
+
+    def measure(self, part: str) -> tuple[float, float]:
+        """Mean loss and accuracy over a part of the data."""
+        return measure(self.module, self.values(), self.feed, part)
+
+    def values(self) -> dict[str, Tensor]:
+        """Every parameter and buffer now (not copies)."""
+        return {**{name: p.detach() for name, p in self._parameters.items()}, **self._buffers}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The optimizer's state now, as tensors."""
+        return optimizer_tensors(self._optimizer)
+
+    def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
+        """Goes back to values and a state that this kernel gave."""
+        for name, value in self.values().items():
+            value.copy_(values[name])
+        load_optimizer(self._optimizer, optimizer_state)
+
+
+def _frozen(job: Train, parameters: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor | None]]:
+    """(name, dead [s] bool, values [s]) of every leaf that has masked weights; None for values that are all zero."""
+    frozen: list[tuple[str, Tensor, Tensor | None]] = []
+    for name, mask in job.mask.items():
+        dead = ~mask.to(parameters[name].device)
+        if bool(dead.any()):
+            start = parameters[name].detach().clone()
+            frozen.append((name, dead, None if not bool(start[dead].any()) else start))
+    return frozen

@@ -1,0 +1,52 @@
+"""Measuring a network: its loss and accuracy over a part of the data, and the gradient over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lotteryfw.engine.feed import Feed
+from lotteryfw.engine.workshop import Workshop
+from lotteryfw.jobs import Gradient
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def measure(module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str) -> tuple[float, float]:
+    """Mean loss (nats) and accuracy in [0, 1] of `values` over every example of a part of the data."""
+    import torch
+    from torch.func import functional_call
+    from torch.nn.functional import cross_entropy
+
+    module.eval()
+    device = next(iter(values.values())).device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    examples = 0
+    with torch.no_grad():
+        for inputs, labels in feed.sweep(part):
+            logits = functional_call(module, dict(values), (inputs,))
+            loss += cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+            examples += len(labels)
+    return float(loss) / examples, int(correct) / examples
+
+
+def gradient(job: Gradient, shop: Workshop) -> dict[str, Tensor]:
+    """The gradient of the mean training loss, for every leaf, over the whole training set in the training mode."""
+    import torch
+    from torch.func import functional_call
+    from torch.nn.functional import cross_entropy
+
+    feed = shop.feed(job.data)
+    module = shop.network(job.model, feed).train()
+    values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
+    leaves = {name: values[name].requires_grad_() for name in job.mask}
+    total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for inputs, labels in feed.sweep("train", job.batch):
+        loss = cross_entropy(functional_call(module, values, (inputs,)), labels, reduction="sum") / feed.examples
+        for name, slope in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
+            total[name] += slope
+    return total
