@@ -21,6 +21,9 @@ from lotteryfw.kinds import (
 )
 from lotteryfw.steps import Clock
 
+KERNELS = ("auto", "reference", "fused", "sparse")
+"""What a recipe can ask of the engine: to choose, or one kernel for every training."""
+
 CONTROLS = {
     "reinit": "the ticket's mask over a fresh draw of the initial weights",
     "random_mask": "a random mask of the same density in each layer, over the ticket's starting point",
@@ -52,4 +55,5 @@ class Cell:
     batch: int
     clock: Clock
     evaluate_every: int
+    kernel: str = "auto"
     controls: tuple[str, ...] = ()

@@ -17,10 +17,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-KERNEL = "reference/1"
-"""The kernel that trains, and the revision of its arithmetic: raise it when results change in any bit."""
-
-
 def digest(value: Any) -> str:
     """SHA-256 (hex) of JSON-able data in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -67,7 +63,8 @@ class Train:
     """Train a masked network for `steps` steps from `start` on; zero steps only measure it.
 
     `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per leaf;
-    `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock.
+    `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock. `kernel`
+    names the arithmetic and its revision ("fused/1"), since a faster kernel need not round as the reference does.
     `snapshots` asks that the state after those steps be kept too; it is no part of the key, since it does not change
     the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -87,6 +84,7 @@ class Train:
     order_seed: int
     augment_seed: int
     device: str
+    kernel: str
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     optimizer_state: Mapping[str, Tensor] | None = field(default=None, repr=False)
@@ -131,8 +129,8 @@ _NOT_IN_KEY = ("snapshots", "origin")
 
 
 def numerics(device: str) -> dict[str, str]:
-    """What else decides the bits of a result: torch's version, the kind of device, the kernel."""
-    return {"torch": version("torch"), "device": device, "kernel": KERNEL}
+    """What else decides the bits of a result: torch's version and the kind of device."""
+    return {"torch": version("torch"), "device": device}
 
 
 def job_key(job: Job) -> str:

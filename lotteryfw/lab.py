@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+ChooseKernel = Callable[[Train, str], str]
+"""Names the kernel, with its revision, that trains a job, given what the recipe asks for; the engine knows."""
+
+
+def _reference(job: Train, asked: str) -> str:
+    return "reference/1"
+
+
 Describe = Callable[[Component, Clock], Spec]
 """Names a component as jobs do; the registry knows how, for it knows who provides it."""
 
@@ -44,7 +52,14 @@ class Lab:
     `clock` reads lengths, `seed` is the cell's, `layers` are the prunable layers in order.
     """
 
-    def __init__(self, cell: Cell, describe: Describe, data_folder: Path, device: str):
+    def __init__(
+        self,
+        cell: Cell,
+        describe: Describe,
+        data_folder: Path,
+        device: str,
+        choose_kernel: ChooseKernel = _reference,
+    ):
         self.cell = cell
         self.clock = cell.clock
         self.seed = cell.seed
@@ -56,6 +71,7 @@ class Lab:
         self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
         self._fingerprint = cell.data.fingerprint(data_folder)
         self._device = device
+        self._choose_kernel = choose_kernel
         self._dense_outcome: Outcome | None = None
         self._open(data_folder)
 
@@ -156,7 +172,7 @@ class Lab:
         point = ticket.point
         steps = self.clock.total - point.schedule if point.steps is None else point.steps
         wanted = self.point.weights if ticket.is_dense else 0
-        return Train(
+        job = Train(
             model=self._spec["model"],
             data=self._spec["data"],
             fingerprint=self._fingerprint,
@@ -172,12 +188,14 @@ class Lab:
             order_seed=self.seed,
             augment_seed=self.seed,
             device=self._device,
+            kernel="",
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
             snapshots=frozenset({wanted}) if isinstance(wanted, int) and wanted > 0 else frozenset(),
             origin=self._job_origin("train", ticket),
         )
+        return replace(job, kernel=self._choose_kernel(job, self.cell.kernel))
 
     def control(self, name: str, record: Record) -> Ticket:
         """The control of a recorded level by its name in `CONTROLS`: same densities, data order and length."""
@@ -316,6 +334,7 @@ class Lab:
         settings += [spec.canonical() for spec in self._augment]
         settings += [self.cell.batch, self.clock.total, self.clock.steps_per_epoch, self.cell.evaluate_every]
         settings += [point.schedule, point.steps, point.optimizer if not ticket.is_dense else "", self._device]
+        settings += [self.cell.kernel]
         return digest([what, ticket.origin, settings, self.seed])
 
     def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Gradient:

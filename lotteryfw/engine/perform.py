@@ -14,7 +14,7 @@ from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.train import Training
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.jobs import KERNEL, Gradient, Job, Train, from_plain, state_key
+from lotteryfw.jobs import Gradient, Job, Train, from_plain, state_key
 from lotteryfw.store import Store, tensors
 from lotteryfw.views import Curve, Metrics
 
@@ -38,7 +38,7 @@ class StoredOutcome:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What the object says of itself: status, figures, seconds, kernel."""
+        """What the object says of itself: its job, figures and seconds."""
         text = (_open(self._store, self.key) / "outcome.json").read_text()
         found: dict[str, Any] = json.loads(text)
         return found
@@ -124,7 +124,7 @@ def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Ch
     # A training that is stored, but for states that nobody asked for then, is only repeated up to the last of them.
     stored = store.path(job.key) is not None
     until = max(job.snapshots) if stored else training.end
-    outcome: dict[str, Any] = {"job": job.plain(), "kernel": KERNEL}
+    outcome: dict[str, Any] = {"job": job.plain()}
     try:
         training.run(until, at_step)
         if stored:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.engine.kernels.reference import Reference
+from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.measure import measure
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import TrainingDiverged
@@ -28,7 +28,7 @@ class Training:
         import torch
 
         self.job = job
-        self.kernel: Kernel = Reference(job, shop)
+        self.kernel: Kernel = kernel_of(job, shop)
         self._shop = shop
         self._clock = Clock(job.total, job.steps_per_epoch)
         self._schedule = shop.component(job.schedule)

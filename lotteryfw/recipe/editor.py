@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import TABLE_SLOTS, TRAIN_SLOTS, Body, Evaluate, File, Train
+from lotteryfw.recipe.schema import TABLE_SLOTS, TRAIN_SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
 from lotteryfw.steps import Step
 
@@ -27,7 +27,7 @@ def json_schema(registry: Registry) -> Schema:
     definitions["grid"] = {"type": "object", "additionalProperties": grid}
     body = _of(Body)["properties"]
     body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TABLE_SLOTS}
-    body |= {"train": _table(train), "evaluate": _of(Evaluate), "grid": {"$ref": "#/$defs/grid"}}
+    body |= {"train": _table(train), "evaluate": _of(Evaluate), "engine": _of(Engine), "grid": {"$ref": "#/$defs/grid"}}
     own = {key: each for key, each in _of(File)["properties"].items() if key not in body}
     changes = {**body, "title": own["title"], "about": own["about"]}
     by_name = {"type": "object", "additionalProperties": _table(body)}

@@ -9,7 +9,7 @@ from typing import Any
 
 from lotteryfw.cell import Cell
 from lotteryfw.errors import Fault, nearest
-from lotteryfw.recipe.schema import POINTS, SLOTS, TABLE_SLOTS, TRAIN_SLOTS, Body, Evaluate, Train
+from lotteryfw.recipe.schema import POINTS, SLOTS, TABLE_SLOTS, TRAIN_SLOTS, Body, Engine, Evaluate, Train
 from lotteryfw.recipe.slots import Slots, label_of
 from lotteryfw.recipe.tree import Keys, Tree, dotted
 from lotteryfw.recipe.words import Problem
@@ -38,6 +38,7 @@ class Setup:
     parts: Mapping[str, Any]
     train: Train
     evaluate: Evaluate
+    engine: Engine
 
 
 class Study:
@@ -81,6 +82,7 @@ class Study:
                 "augment": [full(each) for each in parts["augment"]],
             },
             "evaluate": evaluate,
+            "engine": self._first.engine.model_dump(),
             **({"grid": grid} if grid else {}),
         }
 
@@ -144,6 +146,7 @@ class Study:
         parts |= {slot: checked(("train", slot), slots.component(slot, given.get(slot))) for slot in TRAIN_SLOTS}
         train: Train | None = checked(("train",), slots.table(Train, given))
         evaluate: Evaluate | None = checked(("evaluate",), slots.table(Evaluate, table.get("evaluate", {})))
+        engine: Engine | None = checked(("engine",), slots.table(Engine, table.get("engine", {})))
         augment = given.get("augment", [])
         parts["augment"] = tuple(
             checked((*AUGMENT, place), slots.component("augmentation", entry))
@@ -154,10 +157,11 @@ class Study:
             clock = checked((), slots.clock(parts["data"], train.length, train.batch))
         if clock and parts["rewind"]:
             checked((), slots.rewind(parts["rewind"], clock))
-        if found or train is None or evaluate is None or clock is None:
+        if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
-        return Setup(parts, train, evaluate), found
+        parts |= {"kernel": engine.kernel}
+        return Setup(parts, train, evaluate, engine), found
 
     def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
         for problem in found:
@@ -173,9 +177,10 @@ class Study:
 
 def off_grid(keys: Keys) -> tuple[str, str] | None:
     """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
-    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, "train", "evaluate")):
+    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, "train", "evaluate", "engine")):
         return None
     inside = [f"train.{name}" for name in Train.model_fields] + [f"evaluate.{name}" for name in Evaluate.model_fields]
+    inside += [f"engine.{name}" for name in Engine.model_fields]
     return "is nothing that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *inside])
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lotteryfw.cell import CONTROLS
+from lotteryfw.cell import CONTROLS, KERNELS
 from lotteryfw.errors import nearest
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.steps import Clock, Step
@@ -86,6 +86,19 @@ class Evaluate(Table):
         return max(1, clock.steps(self.every) if self.every else clock.total // (self.points or POINTS))
 
 
+def _kernel(name: str) -> str:
+    if name not in KERNELS:
+        raise ValueError(f"there is no kernel '{name}'; {nearest(name, KERNELS)}")
+    return name
+
+
+class Engine(Table):
+    """How trainings are computed."""
+
+    kernel: Annotated[str, AfterValidator(_kernel), Field(json_schema_extra={"enum": list(KERNELS)})] = "auto"
+    """The arithmetic of every training: "auto" lets each job have the fastest that can do it."""
+
+
 class Body(Table):
     """What a study is made of: the top of a recipe says it for all studies, a study for itself."""
 
@@ -100,6 +113,7 @@ class Body(Table):
     rewind: Component = None
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    engine: dict[str, Any] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     """Each combination of the grid runs once with each of these."""
     controls: Annotated[list[Control], AfterValidator(_distinct)] = []

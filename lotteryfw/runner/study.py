@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import tomli_w
 
 from lotteryfw.cell import Cell
-from lotteryfw.engine import Workshop, pick_device, settle_process
+from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
 from lotteryfw.runner.desk import Desk
@@ -106,6 +106,7 @@ class Study:
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
         self._errors = 0
+        self._choose_kernel = Chooser(Workshop(desk.registry, desk.data_folder, device))
         recipe = desk.recipe
         self._folder = RunFolder.create(out, recipe.source_text, tomli_w.dumps(recipe.resolved()))
 
@@ -156,7 +157,7 @@ class Study:
         return self._desk.describe(cell.data, cell.clock)
 
     def _open_lab(self, cell: Cell) -> Lab:
-        return Lab(cell, self._desk.describe, self._desk.data_folder, self._device)
+        return Lab(cell, self._desk.describe, self._desk.data_folder, self._device, self._choose_kernel)
 
     def _snapshots(self) -> dict[str, frozenset[int]]:
         """Which states each dense training (by origin) will be asked for, over all cells."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
+from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.measure import measure
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.jobs import Train
@@ -29,14 +30,14 @@ class Reference:
         self.module = shop.network(job.model, self.feed)
         names = {name for name, _ in self.module.named_parameters()}
         values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
-        self._parameters = {name: v.requires_grad_() for name, v in values.items() if name in names}
+        self.parameters = {name: v.requires_grad_() for name, v in values.items() if name in names}
         self._buffers = {name: v for name, v in values.items() if name not in names}
-        self._frozen = _frozen(job, self._parameters)
+        self.frozen = Frozen(job, self.parameters)
         self._augment = [shop.component(spec) for spec in job.augment]
-        self._optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self._parameters.values()))
+        self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self.parameters.values()))
         if job.optimizer_state is not None:
-            load_optimizer(self._optimizer, job.optimizer_state)
-        self._rates = [group["lr"] for group in self._optimizer.param_groups]
+            load_optimizer(self.optimizer, job.optimizer_state)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._factor = 1.0
 
     def update(self, step: int, factor: float) -> Tensor:
@@ -45,36 +46,31 @@ class Reference:
         from torch.func import functional_call
         from torch.nn.functional import cross_entropy
 
-        inputs, labels = self._batch(step)
-        if factor != self._factor:
-            for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
-                group["lr"] = rate * factor
-            self._factor = factor
+        inputs, labels = self.batch(step)
         self.module.train()
-        logits = functional_call(self.module, {**self._parameters, **self._buffers}, (inputs,))
+        logits = functional_call(self.module, {**self.parameters, **self._buffers}, (inputs,))
         loss = cross_entropy(logits, labels)
-        self._optimizer.zero_grad()
+        self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        self._optimizer.step()
-        self._hold_frozen()
+        self.optimize(factor)
+        self.frozen.hold()
         return loss.detach()
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def optimize(self, factor: float) -> None:
+        """The optimizer's step on the gradients that stand in the parameters, at `factor` times the learning rate."""
+        if factor != self._factor:
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+            self._factor = factor
+        self.optimizer.step()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of an update, augmented."""
         job = self.job
         inputs, labels = self.feed.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
         for position, augmentation in enumerate(self._augment):
             inputs = augmentation.apply(inputs, stream(job.augment_seed, "augmentation", position, step))
         return inputs, labels
-
-    def _hold_frozen(self) -> None:
-        import torch
-
-        with torch.no_grad():
-            for name, dead, value in self._frozen:
-                if value is None:
-                    self._parameters[name].masked_fill_(dead, 0.0)
-                else:
-                    torch.where(dead, value, self._parameters[name], out=self._parameters[name])
 
     def measure(self, part: str) -> tuple[float, float]:
         """Mean loss and accuracy over a part of the data."""
@@ -82,25 +78,14 @@ class Reference:
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter and buffer now (not copies)."""
-        return {**{name: p.detach() for name, p in self._parameters.items()}, **self._buffers}
+        return {**{name: p.detach() for name, p in self.parameters.items()}, **self._buffers}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """The optimizer's state now, as tensors."""
-        return optimizer_tensors(self._optimizer)
+        return optimizer_tensors(self.optimizer)
 
     def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
         """Goes back to values and a state that this kernel gave."""
         for name, value in self.values().items():
             value.copy_(values[name])
-        load_optimizer(self._optimizer, optimizer_state)
-
-
-def _frozen(job: Train, parameters: Mapping[str, Tensor]) -> list[tuple[str, Tensor, Tensor | None]]:
-    """(name, dead [s] bool, values [s]) of every leaf that has masked weights; None for values that are all zero."""
-    frozen: list[tuple[str, Tensor, Tensor | None]] = []
-    for name, mask in job.mask.items():
-        dead = ~mask.to(parameters[name].device)
-        if bool(dead.any()):
-            start = parameters[name].detach().clone()
-            frozen.append((name, dead, None if not bool(start[dead].any()) else start))
-    return frozen
+        load_optimizer(self.optimizer, optimizer_state)

@@ -1,0 +1,178 @@
+"""Every fast kernel against the reference: same results within rounding, same promises, and when each is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import DATA, cell, dense_job, lab, shop
+from torch import nn
+
+from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
+from lotteryfw.engine.kernels.chain import chain_of
+from lotteryfw.engine.train import Training
+from lotteryfw.errors import LotteryError, UsageError
+from lotteryfw.jobs import Train
+from lotteryfw.rng import stream
+from lotteryfw.store import Store
+
+torch.set_num_threads(1)
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"use": "sgd", "lr": 0.1},
+    "decay": {"use": "sgd", "lr": 0.1, "weight_decay": 1e-2},
+    "momentum": {"use": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "nesterov": {"use": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "adam": {"use": "adam", "lr": 3e-3, "weight_decay": 1e-3},
+    "adamw": {"use": "adamw", "lr": 3e-3, "weight_decay": 1e-1},
+    "rmsprop": {"use": "rmsprop", "lr": 1e-3, "momentum": 0.9},
+}
+FAST = ("fused",)
+
+
+def job_of(density: float = 1.0, frozen: float = 0.0, steps: int = 100, **changes: Any) -> Train:
+    """A training of a small chain under a random mask, dead weights at `frozen` times what they were."""
+    job = dense_job(cell(steps, **changes))
+    if density == 1.0:
+        return job
+    mask = {name: torch.rand(m.shape, generator=stream("mask", name)) < density for name, m in job.mask.items()}
+    values = {n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v for n, v in job.values.items()}
+    return replace(job, mask=mask, values=values)
+
+
+def trained(job: Train, kernel: str) -> Training:
+    training = Training(replace(job, kernel=f"{kernel}/1"), shop())
+    training.run(training.end, lambda now: None)
+    return training
+
+
+def logits(of: Training) -> torch.Tensor:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    module.load_state_dict(dict(zip(module.state_dict(), of.kernel.values().values(), strict=True)))
+    (inputs, _), *_ = of._shop.feed(of.job.data).sweep("validation")
+    with torch.no_grad():
+        found: torch.Tensor = module(inputs)
+    return found
+
+
+def assert_alike(job: Train, kernel: str, tolerance: float = 5e-5) -> None:
+    """Logits within the tolerance (relative to their size) and the same figures but for rounding."""
+    reference, fast = trained(job, "reference"), trained(job, kernel)
+    truth = logits(reference)
+    assert float((truth - logits(fast)).abs().max()) <= tolerance * max(1.0, float(truth.abs().max()))
+    for one, other in zip(reference.curve["train_loss"][1:], fast.curve["train_loss"][1:], strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert fast.curve["step"] == reference.curve["step"]
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.05])
+def test_a_fast_kernel_agrees_with_the_reference_after_100_steps(kernel: str, optimizer: str, density: float) -> None:
+    assert_alike(job_of(density, optimizer=OPTIMIZERS[optimizer], schedule={"use": "cosine", "warmup": "10it"}), kernel)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_it_agrees_for_any_shape_density_batch_and_optimizer(kernel: str, data: st.DataObject) -> None:
+    hidden = data.draw(st.lists(st.integers(1, 9), max_size=3))
+    model = {"use": "mlp", "hidden": hidden, "bias": data.draw(st.booleans())}
+    density = data.draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+    optimizer = OPTIMIZERS[data.draw(st.sampled_from(sorted(OPTIMIZERS)))]
+    job = job_of(density, steps=4, model=model, optimizer=optimizer, batch=data.draw(st.integers(1, 40)))
+    reference, fast = trained(job, "reference"), trained(job, kernel)
+    for name, value in reference.kernel.values().items():
+        torch.testing.assert_close(fast.kernel.values()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["decay", "momentum", "adamw", "rmsprop"])
+@pytest.mark.parametrize(("kernel", "frozen"), [("fused", 0.0), ("fused", 1.0)])
+def test_frozen_weights_stay_bit_constant(kernel: str, frozen: float, optimizer: str) -> None:
+    job = job_of(0.3, frozen, optimizer=OPTIMIZERS[optimizer])
+    after = trained(job, kernel).kernel.values()
+    for name, mask in job.mask.items():
+        assert after[name][~mask].numpy().tobytes() == job.values[name][~mask].numpy().tobytes()
+        assert not torch.equal(after[name][mask], job.values[name][mask])
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_it_repeats_and_resumes_bit_identically(kernel: str, optimizer: str, tmp_path: Path) -> None:
+    job = replace(job_of(0.3, optimizer=OPTIMIZERS[optimizer], steps=60), kernel=f"{kernel}/1")
+    stores = [Store(tmp_path / name) for name in "abc"]
+    for store in stores[:2]:
+        perform(job, store, shop(), lambda done, of: False)
+    with pytest.raises(Stopped):
+        perform(job, stores[2], shop(), lambda done, of: done == 23)
+    perform(job, stores[2], shop(), lambda done, of: False)
+    outcomes = [StoredOutcome(store, job.key) for store in stores]
+    assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
+    bits = [{name: value.numpy().tobytes() for name, value in o.tensors().items()} for o in outcomes]
+    assert bits[0] == bits[1] == bits[2]
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_a_saved_optimizer_state_moves_between_kernels(kernel: str) -> None:
+    job = job_of(optimizer=OPTIMIZERS["adam"], steps=40)
+    first = trained(replace(job, steps=15), "reference")
+    values = {name: value.clone() for name, value in first.kernel.values().items()}
+    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state())
+    whole = trained(job, "reference").kernel.values()
+    for name, value in trained(rest, kernel).kernel.values().items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
+    """IMP by hand, four levels: what rounding changes must be too little to change what is kept."""
+    of = cell(60, data={**DATA, "noise": 1.0}, optimizer=OPTIMIZERS["momentum"])
+    desk = lab(of)
+
+    def chain(name: str) -> Iterator[dict[str, torch.Tensor]]:
+        ticket = desk.dense()
+        for _ in range(4):
+            after = trained(desk.job(ticket), name)
+            outcome: Any = type("Outcome", (), {"tensors": lambda self, after=after: dict(after.kernel.values())})()
+            ticket = desk.next(ticket, type("T", (), {"weights": outcome.tensors, "gradient": None})())  # type: ignore[arg-type]
+            yield dict(ticket.mask)
+
+    for one, other in zip(chain("reference"), chain(kernel), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_chains_are_told_from_other_networks() -> None:
+    linear, relu = nn.Linear(4, 4), nn.ReLU
+    assert chain_of(nn.Sequential(nn.Flatten(), linear, relu(), nn.Linear(4, 2))) == ["1", "3"]
+    assert chain_of(nn.Sequential(nn.Sequential(linear, relu()), nn.Linear(4, 2))) == ["0.0", "1"]
+    for other, why in {
+        nn.Sequential(linear, nn.Linear(4, 2)): "Linear at '1'",
+        nn.Sequential(linear, relu()): "does not end",
+        nn.Sequential(linear, nn.Dropout(), relu(), nn.Linear(4, 2)): "Dropout",
+        nn.Sequential(nn.Conv2d(1, 1, 3), relu(), nn.Flatten(), linear): "Conv2d",
+        nn.Sequential(nn.Flatten(), linear, nn.Tanh(), nn.Linear(4, 2)): "Tanh",
+    }.items():
+        assert why in chain_of(other)
+
+
+def test_the_choice_follows_from_the_job_alone() -> None:
+    choose = Chooser(shop())
+    assert choose(job_of(), "auto") == "fused/1"
+    assert choose(job_of(), "reference") == "reference/1"
+    images = {**DATA, "shape": [1, 8, 8]}
+    convolution = job_of(steps=2, model="conv2", data=images)
+    assert choose(convolution, "auto") == "reference/1"
+    with pytest.raises(UsageError, match=r"kernel 'fused' cannot train this: .*Conv2d.*use auto or reference"):
+        choose(convolution, "fused")
+
+
+def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
+    job = job_of()
+    assert replace(job, kernel="fused/1").key != replace(job, kernel="reference/1").key
+    with pytest.raises(LotteryError, match="made for kernel fused/0"):
+        Training(replace(job, kernel="fused/0"), shop())
