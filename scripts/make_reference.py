@@ -26,7 +26,7 @@ from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.kinds import kinds
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import SLOTS, Body, Evaluate, File, Train
+from lotteryfw.recipe.schema import SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
 
 for _commands in ("components", "stores", "studies"):
@@ -149,7 +149,7 @@ def recipes() -> str:
             "kind's default.",
             "\n".join(_slot(path, kind) for path, kind in slots.items() if "." not in path)
             + "\n"
-            + _keys(Body, leave_out={*slots, "train", "evaluate"}),
+            + _keys(Body, leave_out={*slots, "train", "evaluate", "engine"}),
             "## [train]",
             _keys(Train, leave_out={"optimizer", "schedule", "augment"})
             + "\n"
@@ -157,6 +157,8 @@ def recipes() -> str:
             + "\n- `augment` (list of augmentations, default []): Changes to training images, in order.",
             "## [evaluate]",
             _keys(Evaluate),
+            "## [engine]",
+            _keys(Engine),
             "## Controls",
             "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
             "name in the column `arm`.",

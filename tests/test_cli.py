@@ -177,7 +177,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_says_how_to_go_on(here: Path, jobs: st
         time.sleep(1)
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "run the same command again" in err
     assert list((here / "store" / "scratch").rglob("state.json"))  # the training under way was kept
@@ -274,8 +274,8 @@ def test_schema_is_json_and_knows_components(here: Path) -> None:
 
 def test_store_commands(here: Path) -> None:
     assert cli(here, "recipe", "tiny.toml", "-q", "--jobs", "1").returncode == 0
-    assert "6 objects" in cli(here, "store", "info").stdout
-    assert "6 objects checked, 0 damaged" in cli(here, "store", "verify").stdout
+    assert "7 objects" in cli(here, "store", "info").stdout
+    assert "7 objects checked, 0 damaged" in cli(here, "store", "verify").stdout
     victim = next((here / "store" / "objects").rglob("tensors.safetensors"))
     victim.write_bytes(victim.read_bytes()[:-3])
     damaged = cli(here, "store", "verify")
@@ -283,7 +283,7 @@ def test_store_commands(here: Path) -> None:
     assert "1 damaged" in damaged.stdout
     assert cli(here, "store", "gc", "--dry-run").stdout.startswith("would remove 0 objects")
     subprocess.run(["rm", "-r", str(here / "runs")], check=True)
-    assert cli(here, "store", "gc").stdout.startswith("removed 5 objects")
+    assert cli(here, "store", "gc").stdout.startswith("removed 6 objects")
 
 
 def test_data_list_and_fetch_without_a_network(here: Path) -> None:

@@ -72,8 +72,8 @@ def main() -> None:
         return
     setup = first["setup"]
     registry = Registry.load([Path(path) for path in setup["trust"]])
-    shop = Workshop(registry, Path(setup["data_folder"]), setup["device"])
     store = Store(Path(setup["store"]))
+    shop = Workshop(registry, Path(setup["data_folder"]), setup["device"], store)
     line.say(ready=True)
     while message := line.next():
         _work(message["job"], store, shop, line, setup["checkpoint_seconds"])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.feed import Feed
 from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError
-from lotteryfw.jobs import Spec
+from lotteryfw.jobs import Spec, digest
 from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
-from lotteryfw.views import Splits
+from lotteryfw.store import Store, tensors
+from lotteryfw.views import Split, Splits
 
 if TYPE_CHECKING:
     import torch
+
+
+_PARTS = ("train", "validation", "test")
 
 
 def pick_device(name: str) -> str:
@@ -44,6 +49,9 @@ class Workshop:
     registry: Registry
     data_folder: Path
     device: str
+    store: Store | None = None
+    decoded: set[str] = field(default_factory=set)
+    """Keys of the decoded data sets in the store that were used."""
     _feed: tuple[Spec, Feed] | None = field(default=None, repr=False)
 
     def component(self, spec: Spec) -> Any:
@@ -58,8 +66,22 @@ class Workshop:
         if self._feed is None or self._feed[0] != spec:
             self._feed = None
             source: DataSource = self.component(spec)
-            self._feed = (spec, Feed(load(source, self.data_folder), source.facts(self.data_folder), self.device))
+            splits = self._splits(source, spec)
+            self._feed = (spec, Feed(splits, source.facts(self.data_folder), self.device))
         return self._feed[1]
+
+    def _splits(self, source: DataSource, spec: Spec) -> Splits:
+        """The examples; with a store from its decoded copy, which all processes of a machine map into one memory."""
+        if self.store is None:
+            return load(source, self.data_folder)
+        key = digest(["decoded", spec.canonical(), source.fingerprint(self.data_folder)])
+        self.decoded.add(key)
+        if self.store.path(key) is None:
+            splits = load(source, self.data_folder)
+            with self.store.write(key, kind="data") as folder:
+                save_splits(folder, splits)
+        place = self.store.path(key)
+        return load_splits(place) if place else load(source, self.data_folder)
 
     def network(self, spec: Spec, feed: Feed) -> torch.nn.Module:
         """The network of a job on the device; its values are whatever it was built with."""
@@ -68,6 +90,22 @@ class Workshop:
         model: ModelFamily = self.component(spec)
         with torch.random.fork_rng(devices=[]):
             return model.build(feed.shape, feed.classes).to(self.device)
+
+
+def save_splits(folder: Path, splits: Splits) -> None:
+    """Writes a data set's examples as `load_splits` reads them."""
+    parts = {f"{part}.{name}": getattr(getattr(splits, part), name) for part in _PARTS for name in ("inputs", "labels")}
+    moments = json.dumps({"mean": splits.mean, "std": splits.std})
+    tensors.save(folder / "splits.safetensors", parts, meta={"moments": moments})
+
+
+def load_splits(folder: Path) -> Splits:
+    """A data set's examples, mapped into memory."""
+    path = folder / "splits.safetensors"
+    parts, _ = tensors.load(path)
+    moments = {name: tuple(values) for name, values in json.loads(tensors.load_meta(path)["moments"]).items()}
+    train, validation, test = (Split(parts[f"{part}.inputs"], parts[f"{part}.labels"]) for part in _PARTS)
+    return Splits(train, validation, test, moments["mean"], moments["std"])
 
 
 def load(source: DataSource, folder: Path) -> Splits:
@@ -80,7 +118,7 @@ def load(source: DataSource, folder: Path) -> Splits:
         raise
     except Exception as error:
         raise PluginError(f"data '{source.use}' broke in load(): {type(error).__name__}: {error}") from error
-    for part in ("train", "validation", "test"):
+    for part in _PARTS:
         split = getattr(splits, part)
         if split.inputs.dtype not in (torch.uint8, torch.float32) or split.labels.dtype != torch.int64:
             raise ContractError(

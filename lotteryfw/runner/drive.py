@@ -224,10 +224,14 @@ class Driver:
 
     def _hand_out(self) -> None:
         while self._backlog and len(self._at_work) < self._executor.capacity and not self._stopping:
-            key, job = next(iter(self._backlog.items()))
-            del self._backlog[key]
+            key = next((key for key in self._backlog if self._holds_up_a_search(key)), next(iter(self._backlog)))
+            job = self._backlog.pop(key)
             self._at_work[key] = job
             self._executor.submit(job)
+
+    def _holds_up_a_search(self, key: str) -> bool:
+        """Searches come before controls, so that no process is left alone with a long chain at the end."""
+        return any(job.key == key for now in self._waiting[key] for job in now.asked)
 
     def _take_in(self, finished: Finished) -> None:
         job = self._at_work.pop(finished.key)

@@ -112,8 +112,14 @@ class _Worker:
     key: str | None = None
 
     def say(self, **message: Any) -> None:
-        self.inbox.write(json.dumps(message).encode() + b"\n")
-        self.inbox.flush()
+        """Sends a message; nothing where the worker is dead, whose silence tells of it."""
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            self.inbox.write(json.dumps(message).encode() + b"\n")
+            self.inbox.flush()
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # unsent messages to a dead worker
+            self.inbox.close()
 
 
 @dataclass(frozen=True)
@@ -170,8 +176,8 @@ class Workers:
 
     def close(self) -> None:
         for worker in self._workers:
-            self._tell(worker, stop=True)
-            worker.inbox.close()
+            worker.say(stop=True)
+            worker.hang_up()
         for worker in self._workers:
             try:
                 worker.process.wait(timeout=30)
@@ -185,7 +191,7 @@ class Workers:
         while self._queue:
             self._finished.append(Finished(self._queue.popleft(), stopped=True))
         for worker in self._workers:
-            self._tell(worker, stop=True)
+            worker.say(stop=True)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
@@ -196,7 +202,7 @@ class Workers:
 
     def _give(self, worker: _Worker, key: str) -> None:
         worker.key = key
-        self._tell(worker, job=key)
+        worker.say(job=key)
 
     def _hire(self) -> _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -214,12 +220,8 @@ class Workers:
         worker = _Worker(process, process.stdin, process.stdout)
         self._workers.append(worker)
         self._selector.register(worker.outbox, selectors.EVENT_READ, worker)
-        self._tell(worker, setup=self.setup.plain())
+        worker.say(setup=self.setup.plain())
         return worker
-
-    def _tell(self, worker: _Worker, **message: Any) -> None:
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it is dead: its silence says so to _listen
-            worker.say(**message)
 
     def _listen(self, worker: _Worker) -> None:
         text = os.read(worker.outbox.fileno(), 1 << 16)
@@ -237,6 +239,8 @@ class Workers:
     def _bury(self, worker: _Worker) -> None:
         self._selector.unregister(worker.outbox)
         self._workers.remove(worker)
+        worker.hang_up()
+        worker.outbox.close()
         code = worker.process.wait()
         if worker.key is None:
             return

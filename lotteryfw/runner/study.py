@@ -34,8 +34,8 @@ _HOOKS = {
     "CellFinished": "cell_finished",
     "RunFinished": "run_finished",
 }
-_REWRITE_SECONDS = 2.0
-"""How often at most levels.csv is written anew while a study runs."""
+_REWRITE_SECONDS = 5.0
+"""How often at most levels.csv and the manifest are written anew while a study runs."""
 
 
 class Listener(Protocol):
@@ -106,7 +106,9 @@ class Study:
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
         self._errors = 0
-        self._choose_kernel = Chooser(Workshop(desk.registry, desk.data_folder, device))
+        self._save: Callable[[], None] = lambda: None
+        self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
+        self._choose_kernel = Chooser(self._shop)
         recipe = desk.recipe
         self._folder = RunFolder.create(out, recipe.source_text, tomli_w.dumps(recipe.resolved()))
 
@@ -122,13 +124,11 @@ class Study:
                 on_start(driver.stop)
             trainings = desk.plan(self._device).unique
             self._emit(RunStarted(recipe.name, str(self._folder.path), len(recipe.cells), trainings))
+            self._save = lambda: self._write(driver, run_id)
             try:
                 driver.run(recipe.cells)
             finally:
-                self._folder.write_levels(self._ordered())
-                self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
-                self._folder.write_manifest(self._manifest(driver))
-                desk.store.pin(run_id, self._folder.path, driver.keys)
+                self._save()
             counts = [list(driver.statuses.values()).count(status) for status in ("failed", "diverged")]
             self._emit(RunFinished(str(self._folder.path), len(recipe.cells), *counts))
         for key in desk.store.damaged:
@@ -138,12 +138,11 @@ class Study:
     @contextmanager
     def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
         desk = self._desk
-        shop = Workshop(desk.registry, desk.data_folder, self._device)
         for spec in {digest(spec.canonical()): spec for spec in map(self._data_spec, desk.recipe.cells)}.values():
-            shop.feed(spec)  # absent or unusable data is refused here, before any training
+            self._shop.feed(spec)  # absent or unusable data is refused here, before any training
         executor: Executor
         if jobs == 1:
-            executor = InProcess(desk.store, shop, self._listener.progress, checkpoint_seconds)
+            executor = InProcess(desk.store, self._shop, self._listener.progress, checkpoint_seconds)
         else:
             setup = Setup(desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds)
             log = self._folder.path / "workers.log"
@@ -203,11 +202,15 @@ class Study:
         meta = {"study": level.cell.study, "cell": level.cell.id, "arm": level.arm, "key": level.key}
         save_ticket(self._folder.ticket_path(name + suffix), level.ticket, meta)
         if time.monotonic() - self._written > _REWRITE_SECONDS:
-            self._folder.write_levels(self._ordered())
+            self._save()
             self._written = time.monotonic()
 
-    def _ordered(self) -> list[LevelRow]:
-        return [self._rows[place] for place in sorted(self._rows)]
+    def _write(self, driver: Driver, run_id: str) -> None:
+        """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""
+        self._folder.write_levels([self._rows[place] for place in sorted(self._rows)])
+        self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
+        self._folder.write_manifest(self._manifest(driver))
+        self._desk.store.pin(run_id, self._folder.path, driver.keys | self._shop.decoded)
 
     def _manifest(self, driver: Driver) -> dict[str, Any]:
         recipe, registry = self._desk.recipe, self._desk.registry

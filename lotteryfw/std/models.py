@@ -91,9 +91,7 @@ def _conv_net(use: str, shape: tuple[int, ...], blocks: Sequence[int], classes: 
     shrunk = [side // 2 ** len(blocks) for side in shape[1:]]
     if len(shape) != 3 or not all(shrunk):
         least = 2 ** len(blocks)
-        raise UsageError(
-            f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}"
-        )
+        raise UsageError(f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = [shape[0], *(width for width in blocks for _ in range(2))]
     for number, (inputs, outputs) in enumerate(pairwise(channels), 1):
