@@ -11,7 +11,9 @@ from lotteryfw.errors import ContractError
 from lotteryfw.kinds import Group
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -100,3 +102,58 @@ def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
     if not value.dtype.is_floating_point:
         raise ContractError(f"{what} returned dtype {value.dtype}; floating point is needed")
     return value.detach()
+
+
+class WarmTop:
+    """The mask of the `keep` largest of scores that are ranked again and again and change little in between.
+
+    Exact, and equal to a stable sort: of ties at the threshold those of lowest index are kept. The threshold of the
+    last call gives a narrow bracket; only scores inside it are looked at closely, and it is widened until it holds the
+    new threshold (timed by benchmarks/thresholds.py). For the CPU.
+    """
+
+    def __init__(self, keep: int):
+        self._keep = keep
+        self._last: tuple[float, float] | None = None
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """[s] bool for `scores` [s] float32, finite. Raises ContractError for more to keep than there are."""
+        import numpy as np
+        import torch
+
+        flat = scores.detach().reshape(-1).numpy()
+        if not 0 <= self._keep <= flat.size:
+            raise ContractError(f"{self._keep} to keep of {flat.size} scores")
+        if self._keep in (0, flat.size):
+            return torch.full(scores.shape, self._keep > 0, dtype=torch.bool)
+        kept, inside = self._bracket(flat)
+        candidates, wanted = flat[inside], self._keep - int(np.count_nonzero(kept))
+        place = candidates.size - wanted
+        threshold = np.partition(candidates, place)[place]
+        kept[inside[candidates > threshold]] = True
+        ties = wanted - int(np.count_nonzero(candidates > threshold))
+        kept[inside[candidates == threshold][:ties]] = True
+        self._remember(float(threshold), inside.size, flat.size)
+        return torch.from_numpy(kept).reshape(scores.shape)
+
+    def _bracket(self, flat: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """What lies above the bracket, and where what lies inside stands: the threshold is inside."""
+        import numpy as np
+
+        centre, width = self._last or (0.0, np.inf)
+        while width < np.inf:
+            above = flat > np.float32(centre + width)
+            inside = np.flatnonzero((flat >= np.float32(centre - width)) ^ above)
+            if 0 < self._keep - int(np.count_nonzero(above)) <= inside.size:
+                return above, inside
+            width = 4 * width if width > 0 else np.inf
+        return np.zeros(flat.size, dtype=bool), np.arange(flat.size)
+
+    def _remember(self, threshold: float, candidates: int, size: int) -> None:
+        """The next bracket: wide enough for the drift just seen, narrow enough for few candidates."""
+        if self._last is None:
+            self._last = threshold, abs(threshold) / 1000 or 1e-6
+            return
+        centre, width = self._last
+        drift = abs(threshold - centre)
+        self._last = threshold, max(2 * drift, width / 2 if candidates > size // 500 else width)

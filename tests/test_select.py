@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 from lotteryfw.errors import ContractError
 from lotteryfw.kinds import Group
 from lotteryfw.rng import stream
-from lotteryfw.select import best, budget, check_tensor, cut
+from lotteryfw.select import WarmTop, best, budget, check_tensor, cut
 from lotteryfw.std.criteria import LargeFinal
 from lotteryfw.std.scopes import Global, Layerwise
 from lotteryfw.testkit import make_leaf
@@ -216,3 +216,38 @@ def test_budget_counts_as_torchs_pruning_does(size: int, rate: float, times: int
     for _ in range(times):
         prune.l1_unstructured(module, "weight", amount=rate)
     assert budget(size, rate, times) == int(module.weight_mask.sum())
+
+
+def stable_top(scores: torch.Tensor, keep: int) -> torch.Tensor:
+    """The plain statement: a stable sort from large to small, the first `keep`."""
+    order = torch.sort(scores.reshape(-1), descending=True, stable=True).indices[:keep]
+    kept = torch.zeros(scores.numel(), dtype=torch.bool)
+    kept[order] = True
+    return kept.reshape(scores.shape)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(1, 400),
+    share=st.floats(0, 1),
+    drift=st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e6]),
+    levels=st.sampled_from([0, 1, 3, 50]),
+)
+@settings(deadline=None)
+def test_warm_top_equals_a_stable_sort_however_scores_move(
+    seed: int, size: int, share: float, drift: float, levels: int
+) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    keep = round(share * size)
+    top = WarmTop(keep)
+    scores = torch.randn(size, generator=rng)
+    for _ in range(6):
+        ranked = torch.round(scores * levels) / levels if levels else scores  # few levels: many ties
+        assert torch.equal(top(ranked), stable_top(ranked, keep))
+        scores = scores + drift * torch.randn(size, generator=rng)
+
+
+def test_warm_top_keeps_shapes_and_refuses_too_large_a_budget() -> None:
+    assert WarmTop(2)(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist() == [[False, True], [True, False]]
+    with pytest.raises(ContractError, match="5 to keep of 4"):
+        WarmTop(5)(torch.zeros(2, 2))
