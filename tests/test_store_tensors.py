@@ -185,3 +185,11 @@ def test_a_newer_format_asks_for_an_update(tmp_path):
     path = crafted(tmp_path / "t", {"format": 99}, w=torch.ones(1))
     with pytest.raises(StoreError, match="newer lotteryfw"):
         tensors.load(path)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+@pytest.mark.parametrize("pattern", [0x7C01, 0x7E00, 0x7FFF, 0x7D23])
+def test_the_payload_of_a_half_precision_nan_survives(tmp_path: Path, pattern: int, alive: bool) -> None:
+    value = torch.tensor([pattern], dtype=torch.int16).view(torch.float16)
+    tensors.save(tmp_path / "t", {"w": value}, {"w": torch.tensor([alive])})
+    assert tensors.load(tmp_path / "t")[0]["w"].view(torch.int16).item() == pattern

@@ -47,7 +47,13 @@ class Feed:
         return (x - mean) / std
 
     def batch(self, step: int, size: int, steps_per_epoch: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Inputs [size, *shape] float32 and labels [size] int64 of the update from `step` to `step + 1`.
+        """Inputs [size, *shape] float32 and labels [size] int64 of the update from `step` to `step + 1`."""
+        chosen = self.rows(step, size, steps_per_epoch, seed)
+        inputs, labels = self.raw("train")
+        return self._ready(inputs[chosen]), labels[chosen]
+
+    def rows(self, step: int, size: int, steps_per_epoch: int, seed: int) -> Tensor:
+        """Places [size] int64 in the training part of the examples of the update from `step` to `step + 1`.
 
         Each epoch is a permutation drawn from (seed, epoch), cut into whole batches; the few examples left over at its
         end wait for the next. What a step sees so depends on its number alone.
@@ -58,9 +64,16 @@ class Feed:
         if self._order is None or self._order[0] != (seed, epoch):
             order = torch.randperm(self.examples, generator=stream(seed, "order", epoch))
             self._order = ((seed, epoch), order.to(self._device))
-        chosen = self._order[1][place * size : (place + 1) * size]
-        inputs, labels = self._parts["train"]
-        return self._ready(inputs[chosen]), labels[chosen]
+        return self._order[1][place * size : (place + 1) * size]
+
+    def raw(self, part: str) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of a part as they are stored: not divided by 255, not normalised."""
+        return self._parts[part]
+
+    @property
+    def is_normalised(self) -> bool:
+        """True where inputs are not just taken in [0, 1], but have mean and deviation changed."""
+        return self._moments is not None
 
     def sweep(self, part: str, size: int = EVALUATION_CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples of a part in order, `size` at a time; the last, smaller one counts too."""

@@ -52,8 +52,8 @@ def save(
             stored[f"value:{name}"] = value.clone(memory_format=torch.contiguous_format)  # safetensors refuses views
             continue
         alive = masks[name]
-        stored[f"alive:{name}"] = value[alive]
-        dead = value[~alive]
+        stored[f"alive:{name}"] = _bits(value)[alive].view(value.dtype)
+        dead = _bits(value)[~alive].view(value.dtype)
         if dead.view(torch.uint8).any():
             stored[f"dead:{name}"] = dead
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
@@ -119,7 +119,15 @@ def _filled(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
     if alive.shape != (kept,) or (dead is not None and dead.shape != (mask.numel() - kept,)):
         raise ValueError(f"{alive.numel()} values for a mask of {kept} that are alive")
     value = torch.zeros(mask.shape, dtype=alive.dtype)
-    value[mask] = alive
+    _bits(value)[mask] = _bits(alive)
     if dead is not None:
-        value[~mask] = dead
+        _bits(value)[~mask] = _bits(dead)
     return value
+
+
+def _bits(value: Tensor) -> Tensor:
+    """The same memory as integers, which are copied as they are; copying a float may change the payload of a NaN."""
+    import torch
+
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return value.view(integers[value.element_size()]) if value.element_size() in integers else value

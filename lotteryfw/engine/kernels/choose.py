@@ -8,6 +8,7 @@ from lotteryfw.cell import KERNELS
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.fused import Fused
 from lotteryfw.engine.kernels.reference import Reference
+from lotteryfw.engine.kernels.sparse import Sparse, is_worth_it, why_not
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import LotteryError, UsageError
 from lotteryfw.jobs import Spec, Train
@@ -15,9 +16,11 @@ from lotteryfw.jobs import Spec, Train
 if TYPE_CHECKING:
     from lotteryfw.engine.kernels.kernel import Kernel
 
-_REVISIONS = {"reference": 1, "fused": 1}
+_REVISIONS = {"reference": 1, "fused": 1, "sparse": 1}
 """Raised when a kernel's results change in any bit: it is part of the key of every job that the kernel trains."""
-_MAKERS: dict[str, type[Reference] | type[Fused]] = {"reference": Reference, "fused": Fused}
+_MAKERS: dict[str, type[Reference] | type[Fused] | type[Sparse]] = {
+    "reference": Reference, "fused": Fused, "sparse": Sparse
+}  # fmt: skip
 
 
 class Chooser:
@@ -29,19 +32,25 @@ class Chooser:
 
     def __call__(self, job: Train, asked: str) -> str:
         """The kernel's name and revision, as it stands in the job. Raises UsageError for one that cannot do it."""
-        name = asked
-        why_not = self._why_not(job)
-        if asked == "auto":
-            name = "reference" if why_not else "fused"
-        elif asked != "reference" and why_not:
-            raise UsageError(f"kernel '{asked}' cannot train this: {why_not}; use auto or reference")
+        name = self._fastest(job) if asked == "auto" else asked
+        if refusal := self._why_not(job, name):
+            raise UsageError(f"kernel '{name}' cannot train this: {refusal}; use auto or reference")
         return f"{name}/{_REVISIONS[name]}"
 
-    def _why_not(self, job: Train) -> str | None:
+    def _fastest(self, job: Train) -> str:
+        if self._why_not(job, "fused"):
+            return "reference"
+        return "sparse" if is_worth_it(job) and not self._why_not(job, "sparse") else "fused"
+
+    def _why_not(self, job: Train, name: str) -> str | None:
+        if name == "reference":
+            return None
         if job.device != "cpu":
             return "it runs on the CPU only"
         chain = self._chain(job.model, job.data)
-        return chain if isinstance(chain, str) else None
+        if isinstance(chain, str):
+            return chain
+        return why_not(job, self._shop) if name == "sparse" else None
 
     def _chain(self, model: Spec, data: Spec) -> list[str] | str:
         place = f"{model.canonical()} {data.canonical()}"

@@ -28,9 +28,9 @@ class Reference:
         self.job = job
         self.feed = shop.feed(job.data)
         self.module = shop.network(job.model, self.feed)
-        names = {name for name, _ in self.module.named_parameters()}
+        names = [name for name, _ in self.module.named_parameters()]  # their order numbers the optimizer's state
         values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
-        self.parameters = {name: v.requires_grad_() for name, v in values.items() if name in names}
+        self.parameters = {name: values[name].requires_grad_() for name in names}
         self._buffers = {name: v for name, v in values.items() if name not in names}
         self.frozen = Frozen(job, self.parameters)
         self._augment = [shop.component(spec) for spec in job.augment]

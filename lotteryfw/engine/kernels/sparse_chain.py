@@ -1,0 +1,344 @@
+"""Training a chain of Linear and ReLU layers at a cost that falls with the density of its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from lotteryfw.engine.kernels import sparse_numba as loops
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lotteryfw.engine.kernels.sparse_numba import Floats, Ints
+
+_T = TypeVar("_T")
+
+DENSE_FROM = 0.35
+"""Density from which a layer's dense products are faster than its sparse ones (`benchmarks/sparse_step.py`)."""
+SWEEP = 256
+"""Examples that `SparseChain.forward` takes at a time: their activations stay in a core's own cache."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What is done with a gradient: a rule of torch.optim, by torch's own names and defaults. The rate comes with each
+    step."""
+
+    rule: Literal["sgd", "adam", "adamw"]
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+
+class SparseChain:
+    """Linear → ReLU → … → Linear in training, with mean cross-entropy as the loss.
+
+    weights: one [out, in] float32 a layer; masks: [out, in] bool, True = alive, or None for a layer without one;
+    biases: [out] or None. Masked weights must be 0: they stay so, and are never read. A layer under a mask of at least
+    `dense_from` density, and one without a mask, is multiplied densely; masked weights of such a layer stay 0 too.
+    Everything is copied; all of it is on the CPU. The bits of a result depend on what was given alone.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        masks: Sequence[Tensor | None],
+        biases: Sequence[Tensor | None],
+        update: Update,
+        batch: int,
+        dense_from: float = DENSE_FROM,
+    ):
+        import torch
+
+        self._update = update
+        self._batch = batch
+        self._steps = 0
+        self._weights: list[_Trained] = []
+        self._biases: list[_Trained | None] = []
+        size = 0
+        for weight, mask, bias in zip(weights, masks, biases, strict=True):
+            sparse = mask is not None and float(mask.float().mean()) < dense_from
+            living = mask.flatten().nonzero().flatten() if mask is not None and sparse else None
+            self._weights.append(_Trained(weight.shape, living, size))
+            size = self._weights[-1].stop
+            self._biases.append(None if bias is None else _Trained(bias.shape, None, size))
+            size += 0 if bias is None else len(bias)
+        # torch's memory starts at a cache line, wherever the machine's does: BLAS rounds alike in every run.
+        self._values = torch.zeros(size)
+        self._gradient = torch.zeros(size)
+        self._first = torch.zeros(size if update.rule != "sgd" or update.momentum else 0)
+        self._second = torch.zeros(size if update.rule != "sgd" else 0)
+        self._flat = [flat.numpy() for flat in (self._values, self._gradient, self._first, self._second)]
+        self.load(weights, biases)
+        self._layers: list[_Layer] = []
+        for here, bias_here, mask in zip(self._weights, self._biases, masks, strict=True):
+            values, gradient = self._values[here.place], self._gradient[here.place]
+            outputs = here.shape[0]
+            shift, shift_gradient = torch.zeros(outputs), torch.zeros(outputs)
+            if bias_here is not None:
+                shift, shift_gradient = self._values[bias_here.place], self._gradient[bias_here.place]
+            if here.living is None:
+                self._layers.append(_Dense(here.shape, mask, values, gradient, shift, shift_gradient))
+            else:
+                self._layers.append(_Sparse(here.shape, here.living, values, gradient, shift, shift_gradient))
+        self._activations = self._buffers(batch)
+        self._slopes = self._buffers(batch)[1:]
+
+    def step(self, inputs: Tensor, labels: Tensor, chosen: Tensor, rate: float) -> float:
+        """One update on the examples `chosen` [batch] int64 of a data set; the batch's mean loss before it, in nats.
+
+        inputs: [N, …], uint8, which is divided by 255, or float32; labels: [N] int64, in [0, classes). `rate` is the
+        learning rate. Raises ValueError where `chosen` has another length.
+        """
+        if len(chosen) != self._batch:
+            raise ValueError(f"{len(chosen)} examples were chosen; every step takes {self._batch}")
+        rows = chosen.numpy()
+        self._take(inputs, rows, self._activations)
+        loss: float = loops.cross_entropy(self._activations[-1], labels.numpy(), rows, self._slopes[-1])
+        for number in reversed(range(len(self._layers))):
+            into = self._slopes[number - 1] if number else None
+            self._layers[number].backward(self._slopes[number], self._activations[number], into)
+        self._steps += 1
+        self._apply(float(rate))
+        return loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [n, classes] of inputs [n, …], uint8 or float32."""
+        import torch
+
+        buffers = self._buffers(SWEEP)
+        logits = torch.empty(len(inputs), len(buffers[-1]))
+        for start in range(0, len(inputs), SWEEP):
+            chosen = np.arange(start, min(start + SWEEP, len(inputs)))
+            self._take(inputs, chosen, buffers)
+            logits[start : start + SWEEP] = torch.from_numpy(buffers[-1])[:, : len(chosen)].t()
+        return logits
+
+    def weights(self) -> list[Tensor]:
+        """The weights now, [out, in] each, masked ones 0."""
+        return [trained.expand(self._values) for trained in self._weights]
+
+    def biases(self) -> list[Tensor | None]:
+        """The biases now, [out] each, None where there is none."""
+        return [None if trained is None else trained.expand(self._values) for trained in self._biases]
+
+    def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
+        """Goes on from these weights, [out, in] each, and biases; what they say of masked weights is left out."""
+        for trained, start in zip(self._trained, _present(weights, biases), strict=True):
+            self._values[trained.place] = trained.compress(start)
+
+    def state(self) -> list[dict[str, Tensor]]:
+        """The optimizer's state as torch.optim names it, a dict for each weight and bias in the order of the layers.
+
+        Dense, in the parameter's shape, 0 where masked; empty where torch keeps nothing.
+        """
+        import torch
+
+        names = self._names() if self._steps else {}
+        steps = {"step": torch.tensor(float(self._steps))} if len(names) == 2 else {}
+        return [
+            {name: tensor.clone() for name, tensor in steps.items()}
+            | {name: trained.expand(flat) for name, flat in names.items()}
+            for trained in self._trained
+        ]
+
+    def load_state(self, state: Sequence[Mapping[str, Tensor]]) -> None:
+        """Goes on from a state of `state()`'s form; what it says of masked weights is left out."""
+        self._steps = 0
+        for trained, known in zip(self._trained, state, strict=True):
+            for name, flat in self._names().items():
+                flat[trained.place] = trained.compress(known[name]) if name in known else 0.0
+                if name in known:
+                    self._steps = int(known["step"]) if "step" in known else 1  # SGD asks only whether it is the first
+
+    @property
+    def _trained(self) -> list[_Trained]:
+        return _present(self._weights, self._biases)
+
+    def _names(self) -> dict[str, Tensor]:
+        if self._update.rule != "sgd":
+            return {"exp_avg": self._first, "exp_avg_sq": self._second}
+        return {"momentum_buffer": self._first} if self._update.momentum else {}
+
+    def _buffers(self, examples: int) -> list[Floats]:
+        """Room for the inputs and every layer's outputs, [features, examples, rounded up]."""
+        import torch
+
+        width = -(-examples // loops.TILE) * loops.TILE
+        features = [self._weights[0].shape[1], *(trained.shape[0] for trained in self._weights)]
+        return [torch.zeros(count, width).numpy() for count in features]
+
+    def _take(self, inputs: Tensor, chosen: loops.Longs, buffers: Sequence[Floats]) -> None:
+        """Inputs and every layer's outputs for some examples, into the buffers."""
+        import torch
+
+        scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
+        loops.gather(inputs.reshape(len(inputs), -1).numpy(), chosen, self._layers[0].reads, scale, buffers[0])
+        for number, layer in enumerate(self._layers, 1):
+            layer.forward(buffers[number - 1], buffers[number], number < len(self._layers))
+
+    def _apply(self, rate: float) -> None:
+        """Updates all weights and biases from their gradients."""
+        values, gradient, first, second = self._flat
+        how = self._update
+        if how.rule == "sgd" and not how.momentum:
+            loops.sgd(values, gradient, rate, how.weight_decay)
+        elif how.rule == "sgd":
+            fresh = 1.0 if self._steps == 1 else 1 - how.dampening
+            loops.momentum_sgd(values, gradient, first, rate, how.weight_decay, how.momentum, fresh, how.nesterov)
+        else:
+            coupled, decoupled = (how.weight_decay, 0.0) if how.rule == "adam" else (0.0, how.weight_decay)
+            loops.adam(
+                values, gradient, first, second, self._steps, rate, how.beta1, how.beta2, how.eps, coupled, decoupled
+            )
+
+
+def warm_up() -> None:
+    """Compiles every loop, or loads it from disk: a few seconds the first time on a machine."""
+    import torch
+
+    mask = torch.eye(2, dtype=torch.bool)
+    labels = torch.zeros(1, dtype=torch.int64)
+    for update in (Update("sgd"), Update("sgd", momentum=0.9), Update("adam")):
+        for dtype in (torch.uint8, torch.float32):
+            chain = SparseChain([torch.eye(2)] * 3, [mask, mask, None], [None] * 3, update, batch=1, dense_from=1.0)
+            chain.step(torch.ones(1, 2, dtype=dtype), labels, labels, 0.1)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A weight or a bias: its shape, the places of its living entries (None: all), where they lie in a flat array."""
+
+    shape: Sequence[int]
+    living: Tensor | None
+    start: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + (int(np.prod(self.shape)) if self.living is None else len(self.living))
+
+    @property
+    def place(self) -> slice:
+        return slice(self.start, self.stop)
+
+    def compress(self, dense: Tensor) -> Tensor:
+        return dense.flatten() if self.living is None else dense.flatten()[self.living]
+
+    def expand(self, flat: Tensor) -> Tensor:
+        if self.living is None:
+            return flat[self.place].reshape(*self.shape).clone()
+        dense = flat.new_zeros(int(np.prod(self.shape)))
+        dense[self.living] = flat[self.place]
+        return dense.reshape(*self.shape)
+
+
+def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
+    """Weight and bias of each layer in turn, as `Module.parameters()` has them."""
+    return [part for pair in zip(weights, biases, strict=True) for part in pair if part is not None]
+
+
+class _Layer(Protocol):
+    """One Linear layer between activations x [in, width] and y [out, width]."""
+
+    reads: Ints
+    """The inputs that a living weight reads."""
+
+    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
+        """Fills y."""
+
+    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
+        """Fills the layer's part of the gradient, and dx as the gradient before the ReLU that x came out of."""
+
+
+class _Sparse:
+    """Products on the pattern of living weights only."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        living: Tensor,
+        values: Tensor,
+        gradient: Tensor,
+        bias: Tensor,
+        bias_gradient: Tensor,
+    ):
+        rows, columns = living // shape[1], living % shape[1]
+        order = columns.argsort(stable=True)
+        self._starts, self._columns = _starts(rows, shape[0]), _int32(columns)
+        self._starts_across, self._rows_across, self._order = (
+            _starts(columns, shape[1]),
+            _int32(rows[order]),
+            _int32(order),
+        )
+        self._values, self._gradient = values.numpy(), gradient.numpy()
+        self._bias, self._bias_gradient = bias.numpy(), bias_gradient.numpy()
+        self.reads = np.unique(_int32(columns))
+
+    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
+        loops.forward(self._starts, self._columns, self._values, self._bias, x, rectify, y)
+
+    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
+        loops.parameter_gradients(self._starts, self._columns, dy, x, self._gradient, self._bias_gradient)
+        if dx is not None:
+            loops.input_gradient(self._starts_across, self._rows_across, self._order, self._values, dy, x, dx)
+
+
+class _Dense:
+    """Products by BLAS; a mask, if any, holds the gradient of its masked weights at 0, and so the weights."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        mask: Tensor | None,
+        values: Tensor,
+        gradient: Tensor,
+        bias: Tensor,
+        bias_gradient: Tensor,
+    ):
+        self._weight, self._gradient = values.view(*shape), gradient.view(*shape)
+        self._bias, self._bias_gradient = bias.view(-1, 1), bias_gradient
+        self._alive = None if mask is None else mask.float()
+        self.reads = np.arange(shape[1], dtype=np.int32)
+
+    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
+        import torch
+
+        out = torch.from_numpy(y)
+        torch.addmm(self._bias, self._weight, torch.from_numpy(x), out=out)
+        if rectify:
+            out.relu_()
+
+    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
+        import torch
+
+        slope, inputs = torch.from_numpy(dy), torch.from_numpy(x)
+        torch.mm(slope, inputs.t(), out=self._gradient)
+        torch.sum(slope, 1, out=self._bias_gradient)
+        if self._alive is not None:
+            self._gradient.mul_(self._alive)
+        if dx is not None:
+            into = torch.from_numpy(dx)
+            torch.mm(self._weight.t(), slope, out=into)
+            torch.ops.aten.threshold_backward.grad_input(into, inputs, 0.0, grad_input=into)
+
+
+def _starts(rows: Tensor, count: int) -> Ints:
+    """Where each of `count` rows begins when weights of these rows lie row after row, and where the last one ends."""
+    import torch
+
+    per_row = torch.bincount(rows, minlength=count)
+    return _int32(torch.cat([per_row.new_zeros(1), per_row.cumsum(0)]))
+
+
+def _int32(places: Tensor) -> Ints:
+    import torch
+
+    return places.to(torch.int32).numpy()

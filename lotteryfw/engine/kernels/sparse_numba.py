@@ -1,0 +1,203 @@
+"""The jitted loops of the sparse kernel: products on a mask's pattern, the loss, the updates.
+
+Everything that has a batch is feature-major, [features, width] float32 with the examples of the batch side by side, so
+that the innermost loop is as long as the batch whatever the pattern, and runs over neighbouring numbers. `width` is the
+batch rounded up to a multiple of `TILE`: loops without ends left over. What the added columns hold is finite, and their
+gradients are 0. A pattern is CSR: the living weights of row `i` are `values[starts[i]:starts[i + 1]]`, and `columns`
+says what they multiply. Four of them are taken at a time, for that is one load and one store of a result per four
+products. Each function runs in one thread and does its sums in one order: same inputs, same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lotteryfw.errors import UsageError
+
+try:
+    from numba import njit
+except ImportError as error:
+    raise UsageError("the sparse kernel needs numba: install lotteryfw[fast]") from error
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+
+TILE = 16
+"""Examples that are gathered together, and what the width of a batch is a multiple of: 64 bytes, a cache line."""
+
+_Loop = TypeVar("_Loop", bound=Callable[..., Any])
+
+
+def _jit(loop: _Loop) -> _Loop:
+    """Compiled at the first call, then kept on disk. Sums may be reordered; NaN and infinity keep their meaning, for
+    they are how a training that diverges is noticed."""
+    freely = {"reassoc", "contract", "nsz", "arcp"}
+    return cast(_Loop, njit(fastmath=freely, error_model="numpy", nogil=True, cache=True)(loop))
+
+
+@_jit
+def gather(rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
+    """x[j, c] = scale · rows[chosen[c], j] for the `columns` j; rows are [N, in], uint8 or float32.
+
+    Through a copy of `TILE` rows that stays in the nearest cache: a transposition straight from the data set takes
+    three times as long, a gather out of a transposed data set ten times.
+    """
+    factor = np.float32(scale)
+    tile = np.zeros((TILE, rows.shape[1]), rows.dtype)
+    for first in range(0, len(chosen), TILE):
+        for c in range(min(TILE, len(chosen) - first)):
+            row = rows[chosen[first + c]]
+            for j in range(rows.shape[1]):
+                tile[c, j] = row[j]
+        for j in columns:
+            for c in range(TILE):
+                x[j, first + c] = factor * np.float32(tile[c, j])
+
+
+@_jit
+def _add_products(values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats) -> None:
+    """out += Σ values[k] · x[rows[k]] over the k from `start` up to `stop`."""
+    k = start
+    while k + 4 <= stop:
+        v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
+        x0, x1, x2, x3 = x[rows[k]], x[rows[k + 1]], x[rows[k + 2]], x[rows[k + 3]]
+        for c in range(len(out)):
+            out[c] += v0 * x0[c] + v1 * x1[c] + v2 * x2[c] + v3 * x3[c]
+        k += 4
+    while k < stop:
+        v0, x0 = values[k], x[rows[k]]
+        for c in range(len(out)):
+            out[c] += v0 * x0[c]
+        k += 1
+
+
+@_jit
+def forward(starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats) -> None:
+    """y = W x + bias, or its positive part."""
+    for i in range(y.shape[0]):
+        out = y[i]
+        for c in range(len(out)):
+            out[c] = bias[i]
+        _add_products(values, columns, x, starts[i], starts[i + 1], out)
+        if rectify:
+            for c in range(len(out)):
+                out[c] = np.float32(0) if out[c] < 0 else out[c]
+
+
+@_jit
+def parameter_gradients(starts: Ints, columns: Ints, dy: Floats, x: Floats, gradient: Floats, bias: Floats) -> None:
+    """gradient[k] = ⟨dy of k's row, x of k's column⟩ for the living weights alone; bias[i] = Σ dy[i]."""
+    for i in range(dy.shape[0]):
+        slope = dy[i]
+        s0 = np.float32(0)
+        for c in range(len(slope)):
+            s0 += slope[c]
+        bias[i] = s0
+        k, stop = starts[i], starts[i + 1]
+        while k + 4 <= stop:
+            x0, x1, x2, x3 = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
+            s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+            for c in range(len(slope)):
+                s0 += slope[c] * x0[c]
+                s1 += slope[c] * x1[c]
+                s2 += slope[c] * x2[c]
+                s3 += slope[c] * x3[c]
+            gradient[k], gradient[k + 1], gradient[k + 2], gradient[k + 3] = s0, s1, s2, s3
+            k += 4
+        while k < stop:
+            x0 = x[columns[k]]
+            s0 = np.float32(0)
+            for c in range(len(slope)):
+                s0 += slope[c] * x0[c]
+            gradient[k] = s0
+            k += 1
+
+
+@_jit
+def input_gradient(starts: Ints, rows: Ints, order: Ints, values: Floats, dy: Floats, x: Floats, dx: Floats) -> None:
+    """dx = Wᵀ dy where x > 0, else 0; x is what came out of the ReLU before.
+
+    `starts` and `rows` are the pattern by columns, `order` the places of its weights in `values`.
+    """
+    turned = values[order]
+    for j in range(dx.shape[0]):
+        out = dx[j]
+        for c in range(len(out)):
+            out[c] = np.float32(0)
+        _add_products(turned, rows, dy, starts[j], starts[j + 1], out)
+        for c in range(len(out)):
+            out[c] = np.float32(0) if x[j, c] <= 0 else out[c]
+
+
+@_jit
+def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, slope: Floats) -> float:
+    """The mean of -log softmax(logits)[label] over the batch (nats), and its gradient into `slope`.
+
+    logits and slope: [classes, width]; example c has the label labels[chosen[c]], in [0, classes).
+    """
+    batch = len(chosen)
+    classes = logits.shape[0]
+    largest = logits[0, :batch].copy()
+    for i in range(1, classes):
+        for c in range(batch):
+            largest[c] = max(largest[c], logits[i, c])
+    total = np.zeros(batch, np.float32)
+    for i in range(classes):
+        for c in range(batch):
+            slope[i, c] = np.exp(logits[i, c] - largest[c])
+            total[c] += slope[i, c]
+    share = np.float32(1) / (np.float32(batch) * total)
+    for i in range(classes):
+        for c in range(batch):
+            slope[i, c] *= share[c]
+    loss = 0.0
+    for c in range(batch):
+        label = labels[chosen[c]]
+        slope[label, c] -= np.float32(1) / np.float32(batch)
+        loss += np.log(total[c]) + largest[c] - logits[label, c]
+    return loss / batch
+
+
+@_jit
+def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
+    """One step of torch.optim.SGD without momentum."""
+    lr, wd = np.float32(rate), np.float32(decay)
+    for k in range(len(values)):
+        values[k] -= lr * (gradient[k] + wd * values[k])
+
+
+@_jit
+def momentum_sgd(
+    values: Floats, gradient: Floats, buffer: Floats, rate: float, decay: float, momentum: float, fresh: float,
+    nesterov: bool,
+) -> None:  # fmt: skip
+    """One step of torch.optim.SGD with momentum; `fresh` is what the gradient enters the buffer times."""
+    lr, wd, kept, new = np.float32(rate), np.float32(decay), np.float32(momentum), np.float32(fresh)
+    from_gradient, from_buffer = (np.float32(1), kept) if nesterov else (np.float32(0), np.float32(1))
+    for k in range(len(values)):
+        slope = gradient[k] + wd * values[k]
+        buffer[k] = kept * buffer[k] + new * slope
+        values[k] -= lr * (from_gradient * slope + from_buffer * buffer[k])
+
+
+@_jit
+def adam(
+    values: Floats, gradient: Floats, mean: Floats, square: Floats, step: int, rate: float, beta1: float, beta2: float,
+    eps: float, coupled: float, decoupled: float,
+) -> None:  # fmt: skip
+    """Step number `step`, from 1 on, of torch.optim.Adam (`coupled` weight decay) or AdamW (`decoupled`)."""
+    size = np.float32(rate / (1 - beta1**step))
+    spread = np.float32(np.sqrt(1 - beta2**step))
+    shrink = np.float32(1 - rate * decoupled)
+    wd, small = np.float32(coupled), np.float32(eps)
+    b1, c1, b2, c2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
+    for k in range(len(values)):
+        slope = gradient[k] + wd * values[k]
+        mean[k] = b1 * mean[k] + c1 * slope
+        square[k] = b2 * square[k] + c2 * slope * slope
+        values[k] = shrink * values[k] - size * mean[k] / (np.sqrt(square[k]) / spread + small)
