@@ -235,6 +235,18 @@ def test_our_state_goes_on_in_torch():
     assert apart(problem, chain, plain) < 5e-5
 
 
+@pytest.mark.parametrize("dense_from", [0.0, 1.1])
+def test_what_another_kernel_remembers_of_masked_weights_moves_nothing(dense_from):
+    problem = Problem((20, 12, 4), 0.5, batch=20)
+    chain, plain = both(problem, "momentum", 5, dense_from)
+    theirs = [state for _, state in sorted(plain.optimizer.state_dict()["state"].items())]
+    assert theirs[0]["momentum_buffer"][~problem.masks[0]].any()
+    chain.load_state(theirs)
+    chain.step(problem.inputs, problem.labels, problem.batches(1)[0], plain.rate)
+    for weight, mask in zip(chain.weights(), problem.masks, strict=True):
+        assert not weight[~mask].any()
+
+
 def test_same_bits_every_time():
     problem = Problem((60, 30, 20, 5), 0.2, batch=60, dense=(1,))
     runs = []

@@ -9,10 +9,12 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, RunStarted
+from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, RunFinished, RunStarted
 
 
 class Quiet:
@@ -57,32 +59,30 @@ class Terminal(Quiet):
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[cells]}  {task.fields[speed]}"),
+            TextColumn("trainings  {task.fields[beside]} "),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("\n{task.fields[last]}"),
-            console=self._console,
-            refresh_per_second=4,
         )
-        self._task = self._bar.add_task("trainings", total=None, cells="", speed="", last="")
+        self._task = self._bar.add_task("", total=None, beside="")
+        self._last = Text(style="dim", no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._bar, self._last), console=self._console, refresh_per_second=4)
         self._cells = (0, 0)
         self._steps = 0
         self._running: dict[str, int] = {}
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
+        self._live.stop()
 
     def event(self, event: Event) -> None:
-        """Moves the bar, or changes what stands beside it."""
+        """Moves the bar, or changes what stands beside or below it."""
         if isinstance(event, RunStarted):
             self._bar.update(self._task, total=event.trainings)
             self._cells = (0, event.cells)
@@ -94,12 +94,14 @@ class Terminal(Quiet):
             self._bar.advance(self._task)
         elif isinstance(event, LevelFinished):
             arm = "" if event.arm == "ticket" else f" {event.arm}"
-            told = f"{event.cell}{arm}  level {event.level}, {event.density:.1%} remaining"
-            self._bar.update(self._task, last=f"{told}: test accuracy {event.metrics.test_accuracy:.2%}")
+            told = f"{event.cell}{arm}: level {event.level}, {event.density:.1%} remaining"
+            self._last.plain = f"{told}, test accuracy {event.metrics.test_accuracy:.2%}"
         elif isinstance(event, CellFinished):
             self._cells = (self._cells[0] + 1, self._cells[1])
         elif isinstance(event, LayerCollapsed):
             self.trouble(f"{event.cell}: nothing is left of {event.leaf} at level {event.level}")
+        elif isinstance(event, RunFinished):
+            self._bar.update(self._task, total=self._bar.tasks[0].completed)  # sharing may have left fewer to do
         self._beside()
 
     def progress(self, key: str, done: int, of: int) -> None:
@@ -114,5 +116,4 @@ class Terminal(Quiet):
     def _beside(self) -> None:
         steps = self._steps + sum(self._running.values())
         speed = steps / max(time.monotonic() - self._started, 1e-9)
-        cells = f"{self._cells[0]}/{self._cells[1]} cells"
-        self._bar.update(self._task, cells=cells, speed=f"{speed:,.0f} steps/s")
+        self._bar.update(self._task, beside=f"{self._cells[0]}/{self._cells[1]} cells  {speed:,.0f} steps/s")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from lotteryfw.engine.kernels.sparse_chain import Update
 
-SPARSE_BELOW = 0.25
+SPARSE_BELOW = 0.3
 """Density below which a layer's sparse products are faster than its dense ones (benchmarks/sparse_step.py)."""
 SHARE = 0.5
 """The kernel is chosen where at least this share of the weights lies in such layers."""

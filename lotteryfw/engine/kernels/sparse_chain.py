@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-DENSE_FROM = 0.35
-"""Density from which a layer's dense products are faster than its sparse ones (`benchmarks/sparse_step.py`)."""
 SWEEP = 256
 """Examples that `SparseChain.forward` takes at a time: their activations stay in a core's own cache."""
 
@@ -54,7 +52,7 @@ class SparseChain:
         biases: Sequence[Tensor | None],
         update: Update,
         batch: int,
-        dense_from: float = DENSE_FROM,
+        dense_from: float,
     ):
         import torch
 
@@ -67,9 +65,9 @@ class SparseChain:
         for weight, mask, bias in zip(weights, masks, biases, strict=True):
             sparse = mask is not None and float(mask.float().mean()) < dense_from
             living = mask.flatten().nonzero().flatten() if mask is not None and sparse else None
-            self._weights.append(_Trained(weight.shape, living, size))
+            self._weights.append(_Trained(weight.shape, mask, living, size))
             size = self._weights[-1].stop
-            self._biases.append(None if bias is None else _Trained(bias.shape, None, size))
+            self._biases.append(None if bias is None else _Trained(bias.shape, None, None, size))
             size += 0 if bias is None else len(bias)
         # torch's memory starts at a cache line, wherever the machine's does: BLAS rounds alike in every run.
         self._values = torch.zeros(size)
@@ -215,9 +213,11 @@ def warm_up() -> None:
 
 @dataclass(frozen=True)
 class _Trained:
-    """A weight or a bias: its shape, the places of its living entries (None: all), where they lie in a flat array."""
+    """A weight or a bias: its shape and mask, the places of the entries that are kept (None: all), and where those lie
+    in a flat array."""
 
     shape: Sequence[int]
+    mask: Tensor | None
     living: Tensor | None
     start: int
 
@@ -230,7 +230,9 @@ class _Trained:
         return slice(self.start, self.stop)
 
     def compress(self, dense: Tensor) -> Tensor:
-        return dense.flatten() if self.living is None else dense.flatten()[self.living]
+        if self.living is not None:
+            return dense.flatten()[self.living]
+        return (dense if self.mask is None else dense.where(self.mask, 0.0)).flatten()
 
     def expand(self, flat: Tensor) -> Tensor:
         if self.living is None:
