@@ -82,12 +82,14 @@ def test_a_fast_kernel_agrees_with_the_reference_after_100_steps(kernel: str, op
 
 @pytest.mark.parametrize("kernel", FAST)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_it_agrees_for_any_shape_density_batch_and_optimizer(kernel: str, data: st.DataObject) -> None:
     hidden = data.draw(st.lists(st.integers(1, 9), max_size=3))
     model = {"use": "mlp", "hidden": hidden, "bias": data.draw(st.booleans())}
     density = data.draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
     optimizer = OPTIMIZERS[data.draw(st.sampled_from([name for name in OPTIMIZERS if name != "rmsprop"]))]
+    if "adam" in optimizer["use"]:
+        optimizer = optimizer | {"eps": 1e-2}  # else it blows the rounding of a gradient near zero up to a whole step
     job = job_of(density, steps=4, model=model, optimizer=optimizer, batch=data.draw(st.integers(1, 40)))
     reference, fast = trained(job, "reference"), trained(job, kernel)
     for name, value in reference.kernel.values().items():
