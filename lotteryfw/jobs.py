@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,13 @@ class Spec:
     provider: str
     options: Mapping[str, Any]
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical form."""
+        return digest(self.canonical())
+
     def canonical(self) -> dict[str, Any]:
+        """As plain data that is equal for equal specs."""
         return {"kind": self.kind, "use": self.use, "provider": self.provider, "options": dict(self.options)}
 
 
@@ -131,7 +137,12 @@ _NOT_IN_KEY = ("snapshots", "origin")
 
 def numerics(device: str) -> dict[str, str]:
     """What else decides the bits of a result: torch's version and the kind of device."""
-    return {"torch": version("torch"), "device": device}
+    return {"torch": _torch_version(), "device": device}
+
+
+@cache
+def _torch_version() -> str:
+    return version("torch")
 
 
 def job_key(job: Job) -> str:
@@ -142,8 +153,12 @@ def job_key(job: Job) -> str:
 
 def likeness(job: Job) -> str:
     """A digest that jobs share which cost about the same a step: for estimates of time and disk."""
-    said = [job.model.canonical(), job.data.canonical(), job.batch, job.device]
-    return digest(["like", *said, job.optimizer.canonical() if isinstance(job, Train) else ""])
+    return like(job.model, job.data, job.optimizer if isinstance(job, Train) else None, job.batch, job.device)
+
+
+def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
+    """The likeness of jobs made of these."""
+    return digest(["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device])
 
 
 def state_key(key: str, step: int) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.component import Component
 from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError, nearest
-from lotteryfw.jobs import Gradient, Spec, Train, digest
+from lotteryfw.jobs import Gradient, Spec, Train
 from lotteryfw.kinds import Group, Search
+from lotteryfw.origins import Cut, Origins
 from lotteryfw.rng import Label, seed_of, stream
 from lotteryfw.select import check_tensor, cut
 from lotteryfw.steps import Clock
@@ -70,6 +71,7 @@ class Lab:
         self._spec = {name: describe(getattr(cell, name), cell.clock) for name in _SLOTS}
         self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
         self._fingerprint = cell.data.fingerprint(data_folder)
+        self._origins = Origins(cell, self._spec, self._augment, self._fingerprint, device)
         self._device = device
         self._choose_kernel = choose_kernel
         self._dense_outcome: Outcome | None = None
@@ -100,7 +102,7 @@ class Lab:
 
         mask = {layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in self.layers}
         point = RewindPoint(weights=0, schedule=0)
-        return Ticket(self._dense_origin(), 0, mask, self._original, point)
+        return Ticket(self._origins.dense(), 0, mask, self._original, point)
 
     def train(self, ticket: Ticket) -> Search[Trained]:
         """Asks for the training of one ticket: `trained = yield from lab.train(ticket)`. Raises TrainingDiverged."""
@@ -169,9 +171,6 @@ class Lab:
 
     def job(self, ticket: Ticket) -> Train:
         """The training of a ticket, as a job."""
-        point = ticket.point
-        steps = self.clock.total - point.schedule if point.steps is None else point.steps
-        wanted = self.point.weights if ticket.is_dense else 0
         job = Train(
             model=self._spec["model"],
             data=self._spec["data"],
@@ -182,8 +181,8 @@ class Lab:
             batch=self.cell.batch,
             total=self.clock.total,
             steps_per_epoch=self.clock.steps_per_epoch,
-            start=point.schedule,
-            steps=steps,
+            start=ticket.point.schedule,
+            steps=self._steps(ticket),
             evaluate_every=self.cell.evaluate_every,
             order_seed=self.seed,
             augment_seed=self.seed,
@@ -192,10 +191,20 @@ class Lab:
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
-            snapshots=frozenset({wanted}) if isinstance(wanted, int) and wanted > 0 else frozenset(),
-            origin=self._job_origin("train", ticket),
+            snapshots=self._snapshots(ticket),
+            origin=self._origins.job("train", ticket.origin, ticket.point),
         )
         return replace(job, kernel=self._choose_kernel(job, self.cell.kernel))
+
+    def _steps(self, ticket: Ticket) -> int:
+        point = ticket.point
+        return self.clock.total - point.schedule if point.steps is None else point.steps
+
+    def _snapshots(self, ticket: Ticket) -> frozenset[int]:
+        """The states of the dense training that later rounds start from."""
+        wanted = self.point.weights
+        keep = ticket.is_dense and isinstance(wanted, int) and wanted > 0
+        return frozenset({int(wanted)}) if keep else frozenset()
 
     def control(self, name: str, record: Record) -> Ticket:
         """The control of a recorded level by its name in `CONTROLS`: same densities, data order and length."""
@@ -216,12 +225,15 @@ class Lab:
             start = rewound[leaf] if name == "random_mask" else self._fresh(layer, ticket.level)
             frozen = ticket.values[leaf] if name == "reinit" else None
             values[leaf] = _merge(mask[leaf], start, frozen)
-        return replace(ticket, origin=self._control_origin(name, ticket), mask=mask, values=values)
+        return replace(ticket, origin=self._origins.control(name, ticket.origin), mask=mask, values=values)
 
     # How a ticket is put together
 
     def _kept(self, ticket: Ticket) -> Mapping[str, int]:
         return ticket.cut.kept if ticket.cut else {layer.name: layer.size for layer in self.layers}
+
+    def _cut_origin(self, how: Cut, ticket: Ticket, times: int) -> str:
+        return self._origins.cut(how, self._origins.job("train", ticket.origin, ticket.point), times)
 
     def _groups(self, kept: Mapping[str, int], times: int) -> list[Group]:
         groups: list[Group] = self._ask("scope", "groups", self.layers, kept, times)
@@ -314,29 +326,6 @@ class Lab:
     def _fresh(self, layer: Layer, level: int) -> Tensor:
         return self._drawn("weight", layer, layer.shape, stream(self.seed, "reinitialise", level, layer.name))
 
-    # Derivations: what a ticket or job is, before any tensor is known
-
-    def _dense_origin(self) -> str:
-        parts = [self._spec[name].canonical() for name in ("model", "initialiser", "data")]
-        return digest(["dense", parts, self._fingerprint, self.seed])
-
-    def _cut_origin(self, how: str, ticket: Ticket, times: int) -> str:
-        chosen = ["criterion", "scope", "mask1", "mask0", "rewind"] if how == "next" else ["scope", "rewind"]
-        parts = [self._spec[name].canonical() for name in chosen]
-        return digest([how, self._job_origin("train", ticket), parts, times, self.seed])
-
-    def _control_origin(self, name: str, ticket: Ticket) -> str:
-        return digest(["control", name, ticket.origin, self._spec["initialiser"].canonical()])
-
-    def _job_origin(self, what: str, ticket: Ticket) -> str:
-        point = ticket.point
-        settings: list[Any] = [self._spec[name].canonical() for name in ("optimizer", "schedule")]
-        settings += [spec.canonical() for spec in self._augment]
-        settings += [self.cell.batch, self.clock.total, self.clock.steps_per_epoch, self.cell.evaluate_every]
-        settings += [point.schedule, point.steps, point.optimizer if not ticket.is_dense else "", self._device]
-        settings += [self.cell.kernel]
-        return digest([what, ticket.origin, settings, self.seed])
-
     def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Gradient:
         return Gradient(
             model=self._spec["model"],
@@ -346,7 +335,7 @@ class Lab:
             device=self._device,
             values=outcome.tensors(),
             mask=ticket.mask,
-            origin=self._job_origin("gradient", ticket),
+            origin=self._origins.job("gradient", ticket.origin, ticket.point),
         )
 
     # Asking components, so that what goes wrong in them is told by their name

@@ -14,12 +14,14 @@ from typing import Any
 from lotteryfw.cell import Cell
 from lotteryfw.engine.perform import StoredOutcome
 from lotteryfw.errors import LotteryError, UsageError
-from lotteryfw.jobs import Job, Train, digest, likeness
+from lotteryfw.jobs import digest, like
 from lotteryfw.lab import Describe, Lab, Record
+from lotteryfw.origins import Cut
 from lotteryfw.store import Store
 from lotteryfw.views import Curve, CutReport, Metrics, RewindPoint, Ticket, Trained
 
 _NAN = float("nan")
+_NOTHING_KNOWN = CutReport(0, {}, {})
 
 
 class _Imagined:
@@ -35,16 +37,28 @@ class _Imagined:
         return {}, {}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job that a cell would ask for: its origin, its steps, the states it is to keep, and what it costs like."""
+
+    origin: str
+    steps: int
+    snapshots: frozenset[int]
+    like: str
+
+
 class DryLab(Lab):
-    """A lab whose tickets are only derivations."""
+    """A lab whose tickets and jobs are only derivations."""
 
     def _open(self, data_folder: Path) -> None:
         self.layers = ()
         self._buffers = frozenset()
         self._original = {}
+        spec = self._spec
+        self._like = like(spec["model"], spec["data"], spec["optimizer"], self.cell.batch, self._device)
 
     def dense(self) -> Ticket:
-        return Ticket(self._dense_origin(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
+        return Ticket(self._origins.dense(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
 
     def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         return self._derived("next", ticket, times)
@@ -53,20 +67,26 @@ class DryLab(Lab):
         return self._derived("random", ticket, times)
 
     def control(self, name: str, record: Record) -> Ticket:
-        return replace(record.ticket, origin=self._control_origin(name, record.ticket))
+        return replace(record.ticket, origin=self._origins.control(name, record.ticket.origin))
 
-    def _derived(self, how: str, ticket: Ticket, times: int) -> Ticket:
+    def job(self, ticket: Ticket) -> Any:
+        """The training of a ticket: what is known of it."""
+        origin = self._origins.job("train", ticket.origin, ticket.point)
+        return Asked(origin, self._steps(ticket), self._snapshots(ticket), self._like)
+
+    def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
         origin = self._cut_origin(how, ticket, times)
-        return Ticket(origin, ticket.level + times, {}, {}, self.point, None, CutReport(0, {}, {}))
+        return Ticket(origin, ticket.level + times, {}, {}, self.point, None, _NOTHING_KNOWN)
 
 
 class CountingLab(DryLab):
     """A dry lab that also counts the weights that budgets leave, and refuses a cut that leaves none."""
 
     def _open(self, data_folder: Path) -> None:
+        super()._open(data_folder)
         Lab._open(self, data_folder)
 
-    def _derived(self, how: str, ticket: Ticket, times: int) -> Ticket:
+    def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
         kept = dict(self._kept(ticket))
         for group in self._groups(kept, times):
             left = group.keep
@@ -99,9 +119,9 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
             continue
 
 
-def jobs_of(lab: DryLab) -> list[Job]:
+def jobs_of(lab: DryLab) -> list[Asked]:
     """Every job that the lab's cell would ask for. Raises whatever a search raises that needs real figures."""
-    jobs: list[Job] = []
+    jobs: list[Any] = []
     search = lab.cell.search.search(lab)
     try:
         asked = next(search)
@@ -133,7 +153,9 @@ class Plan:
 
 def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str) -> Plan:
     """The plan of some cells against a store; `device` is the kind the study would run on."""
-    asked, unknown, unique, count = 0, [], {}, 0
+    asked, count = 0, 0
+    unknown: list[str] = []
+    unique: dict[str, Asked] = {}
     for cell in cells:
         count += 1
         try:
@@ -143,28 +165,27 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
             continue
         asked += len(jobs)
         unique.update({job.origin: job for job in jobs})
-    stored = {origin for origin in unique if (key := store.alias(origin)) and store.has(key)}
-    steps = {origin: job.steps for origin, job in unique.items() if isinstance(job, Train)}
-    todo = {origin: n for origin, n in steps.items() if origin not in stored}
-    costs = {likeness(unique[origin]) for origin in todo}
-    known = {like: cost for like in costs if (cost := _cost(store, like))}
+    stored = {origin for origin in store.aliases() & unique.keys() if (key := store.alias(origin)) and store.has(key)}
+    todo = {origin: job.steps for origin, job in unique.items() if origin not in stored}
+    costs = {unique[origin].like for origin in todo}
+    known = {each: cost for each in costs if (cost := _cost(store, each))}
     complete = len(known) == len(costs)
     return Plan(
         cells=count,
         asked=asked,
         unique=len(unique),
         stored=len(stored),
-        steps=sum(steps.values()),
+        steps=sum(job.steps for job in unique.values()),
         steps_to_do=sum(todo.values()),
-        seconds=sum(n * known[likeness(unique[origin])][0] for origin, n in todo.items()) if complete else None,
-        bytes=sum(known[likeness(unique[origin])][1] for origin in todo) if complete else None,
+        seconds=sum(n * known[unique[origin].like][0] for origin, n in todo.items()) if complete else None,
+        bytes=sum(known[unique[origin].like][1] for origin in todo) if complete else None,
         unknown=tuple(unknown),
     )
 
 
-def _cost(store: Store, like: str) -> tuple[float, int] | None:
+def _cost(store: Store, likeness: str) -> tuple[float, int] | None:
     """(seconds a step, bytes) of a stored training of this likeness."""
-    key = store.alias(like)
+    key = store.alias(likeness)
     folder = store.path(key) if key else None
     if key is None or folder is None:
         return None

@@ -35,11 +35,11 @@ def explained(path: Path, action: str) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be {action}: {reason}{culprit}") from error
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
     """Puts `data` at `path`, making its folders: whole or not at all, whoever reads or is killed. Raises StoreError.
 
-    The file is flushed to the disk before it gets its name. The folder is not: a power cut may forget the newest
-    files, which are computed again, but never leaves a half one.
+    The file is flushed to the disk before it gets its name (unless `flush` is False: for what a rerun writes again).
+    The folder is not: a power cut may forget the newest files, which are computed again, but never leaves a half one.
     """
     with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,9 @@ def atomic_write(path: Path, data: bytes) -> None:
         try:
             with temporary.open("xb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if flush:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

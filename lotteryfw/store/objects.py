@@ -123,6 +123,11 @@ class Store:
                 return None
         return key if _NAME.fullmatch(key) else None
 
+    def aliases(self) -> set[str]:
+        """Every name that stands for a key: for asking after many without opening a file for each."""
+        with explained(self.root, "read"):
+            return {path.name for path in (self.root / "aliases").glob("*/*")}
+
     def set_alias(self, name: str, key: str) -> None:
         """Remembers that `name` stands for `key`."""
         if self.alias(name) != _checked(key):

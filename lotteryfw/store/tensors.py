@@ -30,11 +30,14 @@ def save(
     values: Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None = None,
     meta: Mapping[str, str] | None = None,
+    *,
+    flush: bool = True,
 ) -> None:
     """Writes tensors of any shape, dtype and device, and bool masks (True = alive), atomically. Raises StoreError.
 
     A mask may stand alone; one with a value's name has that value's shape (else ValueError). `load` gives back every
-    bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`.
+    bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`,
+    `flush` as in `atomic_write`.
     """
     import numpy as np
     import torch
@@ -58,7 +61,7 @@ def save(
             stored[f"dead:{name}"] = dead
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     index = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": dict(meta or {})}
-    atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}))
+    atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}), flush=flush)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

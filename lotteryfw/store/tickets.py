@@ -80,7 +80,7 @@ class LoadedTicket:
 def save_ticket(path: Path, ticket: Ticket, meta: Mapping[str, str] | None = None) -> None:
     """Writes a ticket's mask and values, with its origin, its level and `meta` as text. Raises StoreError."""
     told = {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
-    tensors.save(path, ticket.values, ticket.mask, told)
+    tensors.save(path, ticket.values, ticket.mask, told, flush=False)  # a rerun writes it again from the store
 
 
 def load_ticket(path: Path | str) -> LoadedTicket:
