@@ -50,6 +50,8 @@ def recipe(
     if as_json:
         typer.echo(json.dumps({"run": str(done.path), "cells": done.statuses, "figures": [str(f) for f in made]}))
     else:
+        if made and not quiet:
+            typer.echo(f"figures: {', '.join(str(figure) for figure in made if figure.suffix == '.png')} (and .svg)")
         typer.echo(f"{done.path}")
     if "failed" in done.statuses.values():
         raise typer.Exit(1)
