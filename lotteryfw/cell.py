@@ -25,9 +25,9 @@ KERNELS = ("auto", "reference", "fused", "sparse")
 """What a recipe can ask of the engine: to choose, or one kernel for every training."""
 
 CONTROLS = {
-    "reinit": "the ticket's mask over a fresh draw of the initial weights",
+    "reinit": "the ticket's mask over a fresh draw of the initial weights, trained from step 0",
     "random_mask": "a random mask of the same density in each layer, over the ticket's starting point",
-    "random_mask_reinit": "a random mask of the same density in each layer, over a fresh draw",
+    "random_mask_reinit": "a random mask of the same density in each layer, over a fresh draw, from step 0",
 }
 """The comparisons that any search can carry along, by name."""
 

@@ -5,25 +5,25 @@ Everything a cell decides at random is drawn here, from streams named by seed, p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lotteryfw.asking import Asking
 from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.component import Component
-from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError, nearest
+from lotteryfw.errors import ContractError, PluginError, TrainingDiverged, UsageError, nearest
 from lotteryfw.jobs import Gradient, Spec, Train
 from lotteryfw.kinds import Group, Search
 from lotteryfw.origins import Cut, Origins
-from lotteryfw.rng import Label, seed_of, stream
-from lotteryfw.select import check_tensor, cut
+from lotteryfw.rng import stream
+from lotteryfw.select import cut
+from lotteryfw.start import Start, start_of
 from lotteryfw.steps import Clock
 from lotteryfw.views import LATEST, CutReport, Layer, Leaf, Need, Outcome, RewindPoint, Ticket, Trained
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 ChooseKernel = Callable[[Train, str], str]
@@ -75,24 +75,12 @@ class Lab:
         self._device = device
         self._choose_kernel = choose_kernel
         self._dense_outcome: Outcome | None = None
-        self._open(data_folder)
+        self._ask = Asking(cell, self._spec)
+        self._start = self._begin(data_folder)
+        self.layers = self._start.layers
 
-    def _open(self, data_folder: Path) -> None:
-        facts = self.cell.data.facts(data_folder)
-        with _seeded(self.seed, "initialisation", "as built"):
-            module = self._ask("model", "build", facts.shape, facts.classes)
-        names = self._ask("model", "prunable", module)
-        parameters = dict(module.named_parameters())
-        unknown = [name for name in names if name not in parameters]
-        if unknown or not names:
-            what = f"named no parameter of the network: {', '.join(unknown)}" if unknown else "named no parameter"
-            raise ContractError(f"{self._who('model')}: prunable() {what}")
-        shapes = [tuple(parameters[name].shape) for name in names]
-        self.layers = tuple(
-            Layer(name, shape, is_output=name == names[-1]) for name, shape in zip(names, shapes, strict=True)
-        )
-        self._buffers = frozenset(name for name, _ in module.named_buffers())
-        self._original = self._initial_values(module)
+    def _begin(self, data_folder: Path) -> Start:
+        return start_of(self._ask, self.cell.data.facts(data_folder), self.seed)
 
     # What searches call
 
@@ -102,24 +90,35 @@ class Lab:
 
         mask = {layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in self.layers}
         point = RewindPoint(weights=0, schedule=0)
-        return Ticket(self._origins.dense(), 0, mask, self._original, point)
+        return Ticket(self._origins.dense(), 0, mask, self._start.values, point)
 
     def train(self, ticket: Ticket) -> Search[Trained]:
-        """Asks for the training of one ticket: `trained = yield from lab.train(ticket)`. Raises TrainingDiverged."""
+        """Asks for the training of one ticket: `trained = yield from lab.train(ticket)`.
+
+        One that diverges is recorded at the ticket's level, and raises TrainingDiverged.
+        """
         (trained,) = yield from self.train_all([ticket])
+        if trained.diverged_at is not None:
+            self.record(ticket.level, ticket, trained)
+            raise TrainingDiverged(trained.diverged_at)
         return trained
 
     def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
-        """Asks for several trainings at once, which may then run side by side."""
+        """Asks for several trainings at once, to run side by side. Some may have diverged: see `Trained`."""
+        if not tickets:
+            return []
         outcomes = yield tuple(self.job(ticket) for ticket in tickets)
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if ticket.is_dense:
                 self._dense_outcome = outcome
         if Need.GRADIENT not in self.cell.criterion.needs:
             return [Trained(*pair) for pair in zip(tickets, outcomes, strict=True)]
-        slopes = yield tuple(self._gradient_job(*pair) for pair in zip(tickets, outcomes, strict=True))
-        gradients = [slope.tensors() for slope in slopes]
-        return [Trained(*three) for three in zip(tickets, outcomes, gradients, strict=True)]
+        well = [pair for pair in zip(tickets, outcomes, strict=True) if pair[1].diverged_at is None]
+        slopes = iter((yield tuple(self._gradient_job(*pair) for pair in well)) if well else ())
+        return [
+            Trained(ticket, outcome, next(slopes).tensors() if outcome.diverged_at is None else None)
+            for ticket, outcome in zip(tickets, outcomes, strict=True)
+        ]
 
     def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         """The ticket of the next round: criterion and scope cut `ticket`, then rewind, mask-1 and mask-0 fill it.
@@ -127,29 +126,29 @@ class Lab:
         `times` cuts in a row are made as one, down to the weights that as many rounds would leave.
         """
         level = ticket.level + times
-        final, rewound = trained.weights(), self._rewound(trained)
+        original, final, rewound = self._start.values, trained.weights(), self._rewound(trained)
 
         def leaf(layer: Layer, mask: Tensor, purpose: str) -> Leaf:
             name = layer.name
             return Leaf(
-                layer, self._original[name], ticket.values[name], final[name], rewound[name], mask, ticket.mask[name],
+                layer, original[name], ticket.values[name], final[name], rewound[name], mask, ticket.mask[name],
                 stream(self.seed, purpose, level, name), lambda: self._fresh(layer, level),
                 trained.gradient[name] if trained.gradient else None,
             )  # fmt: skip
 
         scores = {
-            layer.name: self._ask_leaf("criterion", "score", leaf(layer, ticket.mask[layer.name], "criterion"))
+            layer.name: self._ask.leaf("criterion", "score", leaf(layer, ticket.mask[layer.name], "criterion"))
             for layer in self.layers
         }
         mask, report = self._cut(ticket, scores, self._groups(self._kept(ticket), times), level)
         values = self._carried(trained, rewound)
         for layer in self.layers:
             name = layer.name
-            alive = self._ask_leaf("mask1", "alive", leaf(layer, mask[name], "mask1"))
+            alive = self._ask.leaf("mask1", "alive", leaf(layer, mask[name], "mask1"))
             frozen = leaf(layer, mask[name], "mask0")
-            dead = self._ask_leaf("mask0", "dead", frozen)
+            dead = self._ask.leaf("mask0", "dead", frozen)
             if self.cell.mask0.changes_kept:
-                alive = self._ask_leaf("mask0", "kept", frozen, alive)
+                alive = self._ask.leaf("mask0", "kept", frozen, alive)
             values[name] = _merge(mask[name], alive, dead)
         return self._ticket(self._cut_origin("next", ticket, times), level, mask, values, report)
 
@@ -165,6 +164,12 @@ class Lab:
 
     def record(self, level: int, ticket: Ticket, trained: Trained) -> None:
         """Puts a level on record: its figures appear in the results, its controls are trained, its ticket is kept."""
+        for value, kind in ((level, int), (ticket, Ticket), (trained, Trained)):
+            if not isinstance(value, kind):
+                what = f"{type(value).__name__} where {kind.__name__} belongs"
+                raise ContractError(
+                    f"{self._ask.who('search')} called lab.record(level, ticket, trained) with a {what}"
+                )
         self.records.append(Record(level, ticket, trained))
 
     # What the runner calls
@@ -206,15 +211,26 @@ class Lab:
         keep = ticket.is_dense and isinstance(wanted, int) and wanted > 0
         return frozenset({int(wanted)}) if keep else frozenset()
 
+    def report(self, ticket: Ticket) -> CutReport:
+        """How much of the network a ticket keeps; all of it before the first cut."""
+        if ticket.cut is not None:
+            return ticket.cut
+        sizes = {layer.name: layer.size for layer in self.layers}
+        return CutReport(sum(sizes.values()), sizes, sizes)
+
     def control(self, name: str, record: Record) -> Ticket:
-        """The control of a recorded level by its name in `CONTROLS`: same densities, data order and length."""
+        """The control of a recorded level by its name in `CONTROLS`, of the same density in every layer.
+
+        A re-initialised network starts from the beginning of the schedule, the others where the ticket does.
+        """
         ticket = record.ticket
         if name not in CONTROLS:
             raise UsageError(f"no control is called '{name}' ({nearest(name, CONTROLS)})")
-        if ticket.cut is None:
+        if ticket.cut is None:  # of the dense network every control is itself
             return ticket
-        mask, values = dict(ticket.mask), dict(ticket.values)
+        mask = dict(ticket.mask)
         rewound = self._rewound(record.trained)
+        values = dict(ticket.values if name == "random_mask" else self._start.values)
         if name != "reinit":
             groups = [Group((leaf,), kept, kept) for leaf, kept in ticket.cut.kept.items()]
             everything = {layer.name: mask[layer.name] | True for layer in self.layers}
@@ -225,7 +241,14 @@ class Lab:
             start = rewound[leaf] if name == "random_mask" else self._fresh(layer, ticket.level)
             frozen = ticket.values[leaf] if name == "reinit" else None
             values[leaf] = _merge(mask[leaf], start, frozen)
-        return replace(ticket, origin=self._origins.control(name, ticket.origin), mask=mask, values=values)
+        return replace(self._restarted(name, ticket), mask=mask, values=values)
+
+    def _restarted(self, name: str, ticket: Ticket) -> Ticket:
+        """A control's place in the schedule and its origin, with the ticket's own mask and values."""
+        origin = self._origins.control(name, ticket.origin)
+        if name == "random_mask":
+            return replace(ticket, origin=origin)
+        return replace(ticket, origin=origin, point=RewindPoint(weights=0, schedule=0), optimizer=None)
 
     # How a ticket is put together
 
@@ -236,9 +259,11 @@ class Lab:
         return self._origins.cut(how, self._origins.job("train", ticket.origin, ticket.point), times)
 
     def _groups(self, kept: Mapping[str, int], times: int) -> list[Group]:
-        groups: list[Group] = self._ask("scope", "groups", self.layers, kept, times)
+        groups: list[Group] = self._ask.component("scope", "groups", self.layers, kept, times)
         seen: set[str] = set()
         for group in groups:
+            if not isinstance(group, Group):
+                raise ContractError(f"{self._ask.who('scope')}: groups() gave a {type(group).__name__}, not a Group")
             here = set(group.leaves)
             strange, twice = here - kept.keys(), here & seen
             alive = sum(kept.get(name, 0) for name in here)
@@ -248,7 +273,7 @@ class Lab:
                     else f"has {', '.join(sorted(twice))} in two groups" if twice
                     else f"keeps {group.keep} of {alive} living weights in {', '.join(sorted(here))}"
                 )  # fmt: skip
-                raise ContractError(f"{self._who('scope')}: groups() {what}")
+                raise ContractError(f"{self._ask.who('scope')}: groups() {what}")
             seen |= here
         return groups
 
@@ -258,7 +283,7 @@ class Lab:
         try:
             mask = cut(scores, ticket.mask, groups, lambda: stream(self.seed, "ties", level))
         except ContractError as error:
-            raise ContractError(f"{self._who('criterion')}: {error} at level {level}") from None
+            raise ContractError(f"{self._ask.who('criterion')}: {error} at level {level}") from None
         kept = {name: int(part.sum()) for name, part in mask.items()}
         grouped = {name for group in groups for name in group.leaves}
         left_alone = sum(count for name, count in kept.items() if name not in grouped)
@@ -277,18 +302,20 @@ class Lab:
     def _rewound(self, trained: Trained) -> Mapping[str, Tensor]:
         if self.point.weights == LATEST:
             return trained.weights()
-        return self._original if self.point.weights == 0 else self._dense_state()[0]
+        return self._start.values if self.point.weights == 0 else self._dense_state()[0]
 
     def _dense_state(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         if self._dense_outcome is None:
-            raise PluginError(f"{self._who('search')} cut a ticket before it trained the dense network (lab.dense())")
+            raise PluginError(
+                f"{self._ask.who('search')} cut a ticket before it trained the dense network (lab.dense())"
+            )
         assert isinstance(self.point.weights, int)
         return self._dense_outcome.state(self.point.weights)
 
     def _carried(self, trained: Trained, rewound: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The values of the next round before its leaves are filled in: all parameters rewound, buffers as asked."""
         latest = trained.weights() if self.point.buffers == "latest" else rewound
-        return {name: latest[name] if name in self._buffers else value for name, value in rewound.items()}
+        return {name: latest[name] if name in self._start.buffers else value for name, value in rewound.items()}
 
     def _ticket(
         self, origin: str, level: int, mask: dict[str, Tensor], values: dict[str, Tensor], report: CutReport
@@ -297,34 +324,8 @@ class Lab:
         saved = self._dense_state()[1] if self.point.optimizer == "saved" and self.point.weights != 0 else None
         return Ticket(origin, level, mask, values, self.point, saved, report)
 
-    # Initial values
-
-    def _initial_values(self, module: torch.nn.Module) -> dict[str, Tensor]:
-        """Every parameter and buffer at step 0: Linear and Conv layers from the initialiser, all else (batch norm, …)
-        as its own `reset_parameters` leaves it under a seed of its own."""
-        from torch import nn
-
-        for path, part in module.named_modules():
-            if hasattr(part, "reset_parameters"):
-                with _seeded(self.seed, "initialisation", path):
-                    part.reset_parameters()
-        values = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        for path, part in module.named_modules():
-            if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
-                prefix = f"{path}." if path else ""
-                layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
-                rng = stream(self.seed, "initialisation", layer.name)
-                values[layer.name] = self._drawn("weight", layer, layer.shape, rng)
-                if part.bias is not None:
-                    values[f"{prefix}bias"] = self._drawn("bias", layer, layer.shape[:1], rng)
-        return values
-
-    def _drawn(self, method: str, layer: Layer, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
-        value = self._ask("initialiser", method, layer, rng)
-        return check_tensor(value, shape, f"{self._who('initialiser')}: {method}() on leaf {layer.name}").float()
-
     def _fresh(self, layer: Layer, level: int) -> Tensor:
-        return self._drawn("weight", layer, layer.shape, stream(self.seed, "reinitialise", level, layer.name))
+        return self._ask.draw("weight", layer, layer.shape, stream(self.seed, "reinitialise", level, layer.name))
 
     def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Gradient:
         return Gradient(
@@ -338,27 +339,6 @@ class Lab:
             origin=self._origins.job("gradient", ticket.origin, ticket.point),
         )
 
-    # Asking components, so that what goes wrong in them is told by their name
-
-    def _who(self, slot: str) -> str:
-        spec = self._spec[slot]
-        return f"{spec.kind} '{spec.use}' of {spec.provider}"
-
-    def _ask(self, slot: str, method: str, *given: Any) -> Any:
-        try:
-            return getattr(getattr(self.cell, slot), method)(*given)
-        except LotteryError:
-            raise
-        except Exception as error:
-            leaf = next((f" on leaf {item.name}" for item in given if isinstance(item, Leaf | Layer)), "")
-            raise PluginError(
-                f"{self._who(slot)} broke in {method}(){leaf}: {type(error).__name__}: {error}"
-            ) from error
-
-    def _ask_leaf(self, slot: str, method: str, leaf: Leaf, *more: Any) -> Tensor:
-        value = self._ask(slot, method, leaf, *more)
-        return check_tensor(value, leaf.layer.shape, f"{self._who(slot)}: {method}() on leaf {leaf.name}")
-
 
 _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "optimizer", "schedule"
@@ -370,13 +350,3 @@ def _merge(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
     import torch
 
     return torch.where(mask, alive.float(), torch.zeros(()) if dead is None else dead.float())
-
-
-@contextmanager
-def _seeded(*labels: Label) -> Iterator[None]:
-    """torch's global stream, which modules draw from when they are built, under a named seed for a while."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(*labels))
-        yield

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from lotteryfw.cell import Cell
-from lotteryfw.jobs import Spec
+from lotteryfw.jobs import Spec, numerics
 from lotteryfw.views import RewindPoint
 
 Cut = Literal["next", "random"]
@@ -33,7 +33,7 @@ class Origins:
             "random": of("scope", "rewind"),
         }
         clock = cell.clock
-        said = (cell.batch, clock.total, clock.steps_per_epoch, cell.evaluate_every, cell.kernel, device)
+        said = (cell.batch, clock.total, clock.steps_per_epoch, cell.evaluate_every, cell.kernel, numerics(device))
         self._training = _digest(of("optimizer", "schedule"), *(spec.digest for spec in augment), *said)
 
     def dense(self) -> str:

@@ -5,6 +5,7 @@ Each plugin is loaded in its own `try`, so a broken one costs one remembered lin
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
 import inspect
@@ -91,6 +92,12 @@ class _Refused(Exception):
     """Something in a plugin that is not as it has to be; the text is the reason."""
 
 
+class BrokenFile(PluginError):
+    """A plugin file that was asked for by name does not work: whoever gave it can mend it, or not give it."""
+
+    exit_code = 2
+
+
 class Registry:
     """The components and hooks of all plugins that could be loaded; `failures` remembers the others."""
 
@@ -108,8 +115,7 @@ class Registry:
     def load(cls, trust: Sequence[Path] = ()) -> Registry:
         """Every installed plugin that can be loaded, and the plugin files in `trust`.
 
-        Raises UsageError for a trusted file that is not there, PluginError for one that does not work: it was asked
-        for by name.
+        Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
         without = {canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")}
@@ -215,7 +221,11 @@ class Registry:
         ]
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
-        hint = nearest(name.rpartition("/")[2], (offer.name for offer in self.offers(kind))) or "none is installed"
+        bare, known = name.rpartition("/")[2], {offer.name for offer in self.offers(kind)}
+        if kind is None and known:  # too many to list them all
+            hint = nearest(bare, difflib.get_close_matches(bare, known)) or "`lotteryfw list` shows all"
+        else:
+            hint = nearest(bare, known) or "none is installed"
         failed = "; some plugins could not be loaded: `lotteryfw plugins` says why" if self.failures else ""
         return hint + failed
 
@@ -227,7 +237,7 @@ class Registry:
         # the file's name, not its path: what provides a component is part of a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
         if failure := self._admit(plugin, lambda: _import_file(path), unreleased=True):
-            raise PluginError(f"{path}: {failure}")
+            raise BrokenFile(f"{path}: {failure}")
         self.trusted.add(path.resolve())
 
     def _admit(self, plugin: Plugin, load: Callable[[], object], unreleased: bool) -> Failure | None:

@@ -6,11 +6,14 @@ business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from lotteryfw.errors import TrainingDiverged
 
 if TYPE_CHECKING:
     import torch
@@ -206,7 +209,12 @@ class Outcome(Protocol):
 
     @property
     def metrics(self) -> Metrics:
-        """The figures of a training."""
+        """The figures of a training. Raises TrainingDiverged for one that has none."""
+        ...
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which a training was found to have diverged, or None."""
         ...
 
     def tensors(self) -> Mapping[str, Tensor]:
@@ -220,7 +228,7 @@ class Outcome(Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that finished: the ticket it started from, its figures, and its weights on demand."""
+    """A training that ended: the ticket it started from, its figures, and its weights on demand."""
 
     ticket: Ticket
     outcome: Outcome = field(repr=False)
@@ -231,8 +239,15 @@ class Trained:
         """The figures of the training."""
         return self.outcome.metrics
 
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which its loss was found to be no finite number any more; None for one that went well."""
+        return self.outcome.diverged_at
+
     def weights(self) -> Mapping[str, Tensor]:
-        """Every parameter and buffer after training (w_f)."""
+        """Every parameter and buffer after training (w_f). Raises TrainingDiverged where there are none."""
+        if self.diverged_at is not None:
+            raise TrainingDiverged(self.diverged_at)
         return self.outcome.tensors()
 
 
@@ -326,3 +341,12 @@ class RunFinished:
 
 
 Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
+
+
+def event_name(event: Event) -> str:
+    """What an event is called: the name of its hook.
+
+    >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
+    'layer_collapsed'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

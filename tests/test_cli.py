@@ -70,7 +70,7 @@ def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> Non
     levels = (folder / "levels.csv").read_bytes()
     again = cli(here, "recipe", "tiny.toml", "--json")
     lines = [json.loads(line) for line in again.stdout.splitlines()]
-    assert {line["stored"] for line in lines if line.get("event") == "JobFinished"} == {True}
+    assert {line["stored"] for line in lines if line.get("event") == "job_finished"} == {True}
     assert lines[-1]["cells"] == {"tiny/seed=0": "done", "tiny/seed=1": "done"}
     assert (folder / "levels.csv").read_bytes() == levels
     quiet = cli(here, "recipe", "tiny.toml", "--quiet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import PrivateAttr
 from small import DATA, cell, dense_job, lab, make, shop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine import Stopped, StoredOutcome, perform
+from lotteryfw.engine import Stopped, StoredOutcome, Workshop, perform
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import LotteryError, TrainingDiverged
+from lotteryfw.errors import ContractError, LotteryError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Train, state_key
+from lotteryfw.kinds import ModelFamily
 from lotteryfw.rng import stream
 from lotteryfw.steps import Clock
 from lotteryfw.store import Store
@@ -175,15 +178,15 @@ class Dropping(nn.Module):
 
 
 class Workbench:
-    """A workshop whose network is always `Dropping`."""
+    """A workshop whose network is always what `build` gives."""
 
-    def __init__(self) -> None:
-        self._real = shop()
+    def __init__(self, build: Callable[[], nn.Module]) -> None:
+        self._real, self._build = shop(), build
         self.device = "cpu"
         self.feed, self.component = self._real.feed, self._real.component
 
     def network(self, spec: Any, feed: Any) -> nn.Module:
-        return Dropping()
+        return self._build()
 
 
 def dropping_job() -> Train:
@@ -194,7 +197,7 @@ def dropping_job() -> Train:
 
 
 def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
-    job, bench = dropping_job(), Workbench()
+    job, bench = dropping_job(), Workbench(Dropping)
     before = copy.deepcopy(dict(job.values))
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
     perform(job, store, bench, lambda done, of: False)  # type: ignore[arg-type]
@@ -206,6 +209,88 @@ def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
     assert after["body.2.num_batches_tracked"] == 40
     assert not torch.equal(after["body.2.running_mean"], before["body.2.running_mean"])
     assert bits(job.values) == bits(before)  # what was handed in is not written to
+
+
+def half_frozen() -> nn.Module:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    network[1].requires_grad_(False)
+    return network
+
+
+def tied() -> nn.Module:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3))
+    network[3].weight = network[1].weight
+    return network
+
+
+@pytest.mark.parametrize("build", [half_frozen, tied])
+def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build: Any) -> None:
+    network = build()
+    values = {name: value.clone() for name, value in network.state_dict().items()}
+    if build is tied:
+        values["3.weight"] = torch.randn(16, 16)  # a draw of its own, for a name that is no parameter's
+    optimizer = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    mask = {"1.weight": torch.ones_like(values["1.weight"], dtype=torch.bool)}
+    job = replace(dense_job(cell(20, optimizer=optimizer)), values=values, mask=mask)
+    ours = Training(job, Workbench(build))  # type: ignore[arg-type]
+    ours.run(ours.end, lambda now: None)
+
+    splits = load_synthetic()
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    loop = torch.optim.SGD(trainable, lr=0.1, momentum=0.9, weight_decay=0.1, fused=True)
+    order = torch.randperm(330, generator=stream(0, "order", 0))
+    for step in range(20):
+        rows = order[step * 16 : (step + 1) * 16]
+        loop.zero_grad()
+        cross_entropy(network(splits.train.inputs[rows]), splits.train.labels[rows]).backward()
+        loop.step()
+    assert bits(ours.kernel.values()) == bits(dict(network.named_parameters()))
+    assert ours.metrics().test_loss == pytest.approx(
+        cross_entropy(network(splits.test.inputs), splits.test.labels).item(), rel=1e-5
+    )
+    slopes = Gradient(job.model, job.data, "", 16, "cpu", values=values, mask=mask)
+    assert gradient(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
+
+
+def test_a_network_without_anything_to_train_is_refused() -> None:
+    job = dense_job(cell(5))
+    network = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3).requires_grad_(False)
+    with pytest.raises(ContractError, match="every parameter of the network has requires_grad=False"):
+        Training(job, Workbench(lambda: network))  # type: ignore[arg-type]
+
+
+class Family(ModelFamily):
+    """A model whose values do not say all: a constant of the component, one of the module, a buffer that is not kept."""
+
+    use = "drawn"
+
+    _shift: torch.Tensor = PrivateAttr(default_factory=lambda: torch.rand(3))
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        network = tied()
+        network.constant = torch.rand(3)
+        network.register_buffer("draw", torch.rand(3), persistent=False)
+        network.register_buffer("shift", self._shift, persistent=False)
+        return network
+
+
+def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, job = shop(), dense_job(cell(5))
+    feed = bench.feed(job.data)
+    monkeypatch.setattr(Workshop, "component", lambda self, spec: Family())
+    before = torch.get_rng_state()
+    one = bench.network(job.model, feed)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    two = bench.network(job.model, feed)
+    other = bench.network(replace(job.model, options={"hidden": [9]}), feed)
+    for name in ("constant", "draw", "shift"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+        assert not torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_a_shared_weight_is_prunable_once() -> None:
+    assert Family().prunable(tied()) == ["1.weight", "4.weight"]
 
 
 def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None:
@@ -294,8 +379,7 @@ def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
 
     store = Store(tmp_path)
     job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
-    post(job, store)
-    back = pick_up(job.key, store)
+    back = pick_up(post(job, store), store)
     assert isinstance(back, Train)
     assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
 

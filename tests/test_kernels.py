@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -47,8 +49,13 @@ def job_of(density: float = 1.0, frozen: float = 0.0, steps: int = 100, **change
     return replace(job, mask=mask, values=values)
 
 
+def on(job: Train, kernel: str) -> Train:
+    """The job with the kernel in its present revision."""
+    return replace(job, kernel=Chooser(shop())(job, kernel))
+
+
 def trained(job: Train, kernel: str) -> Training:
-    training = Training(replace(job, kernel=f"{kernel}/1"), shop())
+    training = Training(on(job, kernel), shop())
     training.run(training.end, lambda now: None)
     return training
 
@@ -106,10 +113,24 @@ def test_frozen_weights_stay_bit_constant(kernel: str, frozen: float, optimizer:
         assert not torch.equal(after[name][mask], job.values[name][mask])
 
 
+def minus_zero(job: Train) -> Train:
+    """The job with dead weights at -0.0."""
+    dead = {name: job.values[name].masked_fill(~mask, -0.0) for name, mask in job.mask.items()}
+    return replace(job, values={**job.values, **dead})
+
+
+@pytest.mark.parametrize("kernel", ["reference", "fused"])
+def test_a_dead_weight_at_minus_zero_keeps_its_sign(kernel: str) -> None:
+    job = minus_zero(job_of(0.3, steps=3))
+    after = trained(job, kernel).kernel.values()
+    for name, mask in job.mask.items():
+        assert bool(torch.signbit(after[name][~mask]).all())
+
+
 @pytest.mark.parametrize("kernel", FAST)
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_it_repeats_and_resumes_bit_identically(kernel: str, optimizer: str, tmp_path: Path) -> None:
-    job = replace(job_of(0.3, optimizer=OPTIMIZERS[optimizer], steps=60), kernel=f"{kernel}/1")
+    job = on(job_of(0.3, optimizer=OPTIMIZERS[optimizer], steps=60), kernel)
     stores = [Store(tmp_path / name) for name in "abc"]
     for store in stores[:2]:
         perform(job, store, shop(), lambda done, of: False)
@@ -161,18 +182,60 @@ def test_chains_are_told_from_other_networks() -> None:
         nn.Sequential(linear, nn.Dropout(), relu(), nn.Linear(4, 2)): "Dropout",
         nn.Sequential(nn.Conv2d(1, 1, 3), relu(), nn.Flatten(), linear): "Conv2d",
         nn.Sequential(nn.Flatten(), linear, nn.Tanh(), nn.Linear(4, 2)): "Tanh",
+        Doubling(linear, relu(), nn.Linear(4, 2)): "Doubling",
+        nn.Sequential(Doubling(linear, relu()), nn.Linear(4, 2)): "Doubling at '0'",
     }.items():
         assert why in chain_of(other)
+
+
+class Doubling(nn.Sequential):
+    """A Sequential in name only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_chain_may_use_a_relu_twice_but_no_weight() -> None:
+    a, h, b, relu = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+    assert chain_of(nn.Sequential(a, relu, h, relu, b)) == ["0", "2", "4"]
+    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, a))
+    assert "'4.weight'" in chain_of(nn.Sequential(a, relu, h, relu, h))
+    assert "does not end" in chain_of(nn.Sequential(a, relu, b, relu))
+    b.weight = a.weight
+    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, b))
+
+
+def _noisy(part: nn.Linear) -> None:
+    part.forward = lambda x: x  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda part: part.register_forward_hook(lambda *said: None), "Linear with hooks at '2'"),
+        (lambda part: part.register_forward_pre_hook(lambda *said: None), "Linear with hooks at '2'"),
+        (lambda part: part.register_full_backward_hook(lambda *said: None), "Linear with hooks at '2'"),
+        (nn.utils.parametrizations.weight_norm, "ParametrizedLinear at '2'"),
+        (_noisy, "Linear with a forward of its own at '2'"),
+        (lambda part: part.bias.requires_grad_(False), "'2.bias' is not trained"),
+    ],
+)
+def test_a_layer_that_does_more_than_its_product_is_in_no_chain(change: Any, why: str) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert chain_of(network) == ["0", "2"]
+    change(network[2])
+    assert why in chain_of(network)
 
 
 def test_the_choice_follows_from_the_job_alone() -> None:
     choose = Chooser(shop())
     assert choose(job_of(), "auto") == "fused/1"
     assert choose(job_of(0.5), "auto") == "fused/1"
-    assert choose(job_of(0.05), "auto") == "sparse/1"
+    assert choose(job_of(0.05), "auto") == f"sparse/1+numba{version('numba')}"
     assert choose(job_of(0.05), "fused") == "fused/1"
     for unfit, why in {
         "frozen": (job_of(0.05, frozen=1.0), "frozen at other values than 0"),
+        "below 0": (minus_zero(job_of(0.05)), r"frozen at other values than 0 \(-0.0 is one\)"),
         "optimizer": (job_of(0.05, optimizer=OPTIMIZERS["rmsprop"]), "no RMSprop"),
         "augmented": (replace(job_of(0.05), augment=(describe(make("augmentation", "flip"), Clock(1, 1)),)), "augmen"),
     }.values():
@@ -190,5 +253,6 @@ def test_the_choice_follows_from_the_job_alone() -> None:
 def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     job = job_of()
     assert replace(job, kernel="fused/1").key != replace(job, kernel="reference/1").key
-    with pytest.raises(LotteryError, match="made for kernel fused/0"):
-        Training(replace(job, kernel="fused/0"), shop())
+    for stale in ("fused/0", "fused", "sparse/1", "sparse/1+numba0.1", "quick/1"):
+        with pytest.raises(LotteryError, match=rf"made for kernel {re.escape(stale)}; .* fused/1, sparse/1\+numba"):
+            Training(replace(job, kernel=stale), shop())

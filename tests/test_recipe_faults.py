@@ -116,6 +116,50 @@ ONE_FAULT = {
         changed(study=[{"name": "a", "grid": {"criterion": ["randm"]}}]),
         "recipe: studies.a.grid.criterion[0]: there is no criterion 'randm'",
     ),
+    "not a number": (
+        train(optimizer={"use": "adam", "lr": float("nan")}),
+        "recipe: train.optimizer.lr: must be a finite number, got nan",
+    ),
+    "a study's not a number": (
+        changed(study=[{"name": "a", "train": {"optimizer": {"lr": float("nan")}}}, {"name": "b"}]),
+        "recipe: studies.a.train.optimizer.lr: must be a finite number, got nan",
+    ),
+    "a grid's not a number": (
+        changed(grid={"train.optimizer.lr": [0.1, float("nan")]}),
+        "recipe: grid.train.optimizer.lr[1]: must be a finite number, got nan",
+    ),
+    "measured at no distance": (
+        changed(evaluate={"every": "0it"}),
+        "recipe: evaluate.every: must be at least one step, got '0it'",
+    ),
+    "measured more often than a step": (
+        changed(evaluate={"every": "0.1%"}),
+        "recipe: evaluate.every: must be at least one step, got '0.1%'",
+    ),
+    "milestone beyond the end": (
+        train(schedule={"use": "multistep", "milestones": ["200it", "999ep"]}),
+        "recipe: train.schedule.milestones[1]: '999ep' is 29970 steps; the training has only 200",
+    ),
+    "warmup beyond the end": (
+        train(schedule={"warmup": "201it"}),
+        "recipe: train.schedule.warmup: '201it' is 201 steps; the training has only 200",
+    ),
+    "grid's schedule beyond the end": (
+        changed(grid={"train.schedule": ["constant", {"use": "cosine", "warmup": "201it"}]}),
+        "recipe: grid.train.schedule[1].warmup: '201it' is 201 steps",
+    ),
+    "option of what a grid replaces": (
+        changed(criterion={"use": "large_final", "x": 1}, grid={"criterion": ["random", "large_final"]}),
+        "recipe: criterion.x: the criterion 'large_final' has no option 'x'",
+    ),
+    "optimizer that a grid replaces": (
+        train(optimizer={"use": "adam", "lr": -1}) | {"grid": {"train.optimizer": [{"use": "adam", "lr": 0.1}]}},
+        "recipe: train.optimizer.lr: must be > 0, got -1",
+    ),
+    "augmentation that a grid replaces": (
+        train(augment=["flip", "flp"]) | {"grid": {"train.augment": [[], ["flip"]]}},
+        "recipe: train.augment[1]: there is no augmentation 'flp'",
+    ),
     "infinity": (
         train(optimizer={"use": "adam", "lr": float("inf")}),
         "recipe: train.optimizer.lr: must be a finite number",
@@ -174,6 +218,12 @@ def test_one_mistake_gives_one_fault(case: str) -> None:
     # where the whole of `train` is unusable, its required keys are missing as well
     assert found[0].startswith(expected), found
     assert len(found) == (4 if case == "train no table" else 1), found
+
+
+def test_what_a_grid_gives_may_be_left_out_of_what_it_varies() -> None:
+    milestones = {"train.schedule": ["multistep"], "train.schedule.milestones": [["100it"]]}
+    assert faults(train(schedule="multistep") | {"grid": milestones}) == []
+    assert faults(changed(data=None, grid={"data": [BASE["data"]]})) == []
 
 
 def test_all_faults_come_at_once_and_each_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,6 +197,23 @@ def test_a_trusted_file_that_does_not_work_ends_the_command(tmp_path: Path) -> N
     file.write_text("1 / 0")
     with pytest.raises(PluginError, match=r"mine\.py: plugin 'mine' .* failed at import: ZeroDivisionError"):
         Registry.load([file])
+
+
+@pytest.mark.parametrize("source", ["def broken(:\n", CRITERION.format(use="Odd-Name")])
+def test_a_trusted_file_that_does_not_work_is_a_users_mistake(tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.py").write_text("\n\n" + source)
+    with pytest.raises(PluginError, match=re.escape(f"{tmp_path / 'mine.py'}: ")) as caught:
+        Registry.load([tmp_path / "mine.py"])
+    assert caught.value.exit_code == 2
+    if "broken" in source:
+        assert "SyntaxError: invalid syntax (mine.py, line 3)" in str(caught.value)
+
+
+def test_an_unknown_name_of_any_kind_lists_only_what_is_near() -> None:
+    with pytest.raises(UsageError, match=r"^there is no component 'large_finl'; did you mean 'large_final'[^,]*\?$"):
+        Registry.load().find_any("large_finl")
+    with pytest.raises(UsageError, match=r"^there is no component 'zzz'; `lotteryfw list` shows all$"):
+        Registry.load().find_any("zzz")
 
 
 def test_create_reads_names_and_tables(install: Install) -> None:

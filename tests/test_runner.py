@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -229,6 +230,132 @@ def test_a_diverging_cell_ends_alone(tmp_path: Path) -> None:
     assert not again.trained  # that it diverges is known
 
 
+def test_what_diverges_is_a_row_and_its_neighbours_stay(tmp_path: Path) -> None:
+    """Learning rates near the edge: of one-shot tickets some diverge; the same command again gives the same rows."""
+    table = recipe(
+        search={"use": "one_shot", "levels": 4}, controls=["reinit"], scope={"use": "layerwise", "rate": 0.5},
+        criterion={"use": "doomed"}, mask1="rewind_to_doom",
+    )  # fmt: skip
+    plugin = tmp_path / "doom.py"
+    plugin.write_text(DOOM)
+    one, watch = go(tmp_path, table, "one", trust=[plugin])
+    two, again = go(tmp_path, table, "two", trust=[plugin])
+    assert watch.trained
+    assert not again.trained
+    assert files(one.path) == files(two.path)
+    tickets = {row.level: row.status for row in one.levels if row.arm == "ticket"}
+    assert tickets == {0: "done", 1: "done", 2: "diverged", 3: "diverged", 4: "diverged"}
+    assert [row.level for row in one.levels if row.arm == "reinit"] == [1]
+    assert list(one.statuses.values()) == ["diverged"]
+    chain, _ = go(tmp_path, table | {"search": {"use": "imp", "levels": 4}}, "chain", trust=[plugin])
+    assert [row.status for row in chain.levels if row.arm == "ticket"] == ["done", "done", "diverged"]
+
+
+DOOM = """
+import torch
+from lotteryfw import MaskCriterion, Mask1Action, hookimpl
+
+class Doomed(MaskCriterion):
+    "Keeps large weights."
+    use = "doomed"
+    def score(self, leaf):
+        return leaf.final.abs()
+
+class Blow(Mask1Action):
+    "Restarts the second and later levels from infinity."
+    use = "rewind_to_doom"
+    def alive(self, leaf):
+        few = leaf.mask.float().mean() < 0.3
+        return leaf.rewound * (float("inf") if few else 1.0)
+
+@hookimpl
+def register_components():
+    return [Doomed, Blow]
+"""
+
+
+def test_a_search_that_asks_for_nonsense_ends_its_cell_with_a_hint(tmp_path: Path) -> None:
+    plugin = tmp_path / "odd.py"
+    plugin.write_text(ODD)
+    searches = ["forgets_from", "asks_for_text", "swaps", {"use": "imp", "levels": 1}]
+    done, watch = go(tmp_path, recipe(grid={"search": searches}), trust=[plugin])
+    assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
+    told = "\n".join(watch.troubles)
+    for part in ("asked for a generator", "yield from lab.train(ticket)", "asked for a tuple", "str where int belongs"):
+        assert part in told
+
+
+ODD = """
+from lotteryfw import SearchAlgorithm, hookimpl
+
+class ForgetsFrom(SearchAlgorithm):
+    "Yields a generator."
+    use = "forgets_from"
+    def search(self, lab):
+        yield lab.train(lab.dense())
+
+class AsksForText(SearchAlgorithm):
+    "Yields text."
+    use = "asks_for_text"
+    def search(self, lab):
+        yield ("x",)
+
+class Swaps(SearchAlgorithm):
+    "Swaps arguments."
+    use = "swaps"
+    def search(self, lab):
+        ticket = lab.dense()
+        trained = yield from lab.train(ticket)
+        lab.record("0", trained, ticket)
+
+@hookimpl
+def register_components():
+    return [ForgetsFrom, AsksForText, Swaps]
+"""
+
+
+def test_two_runs_share_one_store_at_once(tmp_path: Path) -> None:
+    table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "300it"})
+    whole, _ = go(tmp_path, table, "whole")
+    commands = [
+        [sys.executable, "-c", KILLED, json.dumps(table), str(tmp_path / name), str(tmp_path / "shared"), jobs]
+        for name, jobs in (("a", "1"), ("b", "2"))
+    ]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert files(tmp_path / "a") == files(tmp_path / "b") == files(whole.path)
+    assert not list((tmp_path / "shared" / "scratch").glob("post-*"))
+
+
+def test_stopping_a_finished_run_again_damages_nothing(tmp_path: Path) -> None:
+    done, _ = go(tmp_path)
+    before, keys = files(done.path), done.manifest["keys"]
+    stops: list[Any] = []
+    watch = Watch()
+    watch.event = lambda event: stops[0]() if type(event).__name__ == "LevelFinished" else None  # type: ignore[method-assign]
+    with contextlib.suppress(Interrupted):
+        run(recipe(), out=done.path, store=tmp_path / "store", jobs=1, device="cpu", data=tmp_path, listener=watch,
+            on_start=stops.append)  # fmt: skip
+    assert files(done.path) == before
+    assert done.manifest["keys"] == keys
+    assert Store(tmp_path / "store").gc(dry_run=True).objects == 0
+
+
+def test_a_folder_with_another_study_is_not_written_over(tmp_path: Path) -> None:
+    done, _ = go(tmp_path)
+    before = files(done.path)
+    with pytest.raises(UsageError, match="holds the run of another study"):
+        go(tmp_path, recipe(search={"use": "imp", "levels": 1}))
+    assert files(done.path) == before
+
+
+def test_a_re_initialised_control_starts_from_the_beginning(tmp_path: Path) -> None:
+    rewind = {"use": "to_step", "step": "10it", "optimizer": "saved"}
+    done, _ = go(tmp_path, recipe(rewind=rewind, controls=["reinit", "random_mask"]))
+    steps = {row.arm: row.steps for row in done.levels if row.level == 1}
+    assert steps == {"ticket": 30, "random_mask": 30, "reinit": 40}
+
+
 def test_a_damaged_object_is_set_aside_and_computed_again(tmp_path: Path) -> None:
     one, _ = go(tmp_path)
     key = one.levels[1].key
@@ -293,6 +420,35 @@ def test_a_component_that_breaks_is_named_and_the_rest_goes_on(tmp_path: Path) -
     ):  # fmt: skip
         assert part in told
     assert told.count("a tracker that breaks") == 1
+
+
+SENSITIVE = """
+from lotteryfw import MaskCriterion, Need, hookimpl
+
+class Sensitive(MaskCriterion):
+    "Keeps the weights whose removal would change the loss most, to first order."
+    use = "sensitive"
+    needs = frozenset({Need.GRADIENT})
+    def score(self, leaf):
+        return (leaf.gradient * leaf.final).abs()
+
+@hookimpl
+def register_components():
+    return [Sensitive]
+"""
+
+
+def test_a_criterion_gets_the_gradient_it_needs(tmp_path: Path) -> None:
+    plugin = tmp_path / "sensitive.py"
+    plugin.write_text(SENSITIVE)
+    table = recipe(grid={"criterion": ["sensitive", "large_final"]})
+    one, watch = go(tmp_path, table, trust=[plugin])
+    assert set(one.statuses.values()) == {"done"}
+    assert len(watch.trained) == 8  # one dense run, two levels each, and a gradient after each of one's three
+    masks = [load_ticket(path).mask["fc1.weight"] for path in sorted(one.path.rglob("level-01.safetensors"))]
+    assert not torch.equal(*masks)
+    two, _ = go(tmp_path, table, "two", trust=[plugin], store=tmp_path / "other", jobs=2)
+    assert files(one.path) == files(two.path)
 
 
 def test_a_layer_that_collapses_is_an_event(tmp_path: Path) -> None:

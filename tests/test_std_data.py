@@ -300,6 +300,26 @@ def test_image_folder_fingerprint_sees_files_come_and_go(pictures: Path) -> None
     assert source.fingerprint(pictures) == before
 
 
+def test_image_folder_fingerprint_sees_an_image_edited_in_place(pictures: Path) -> None:
+    source = ImageFolder(path="own", validation=2)
+    before = source.fingerprint(pictures)
+    image = next(iter(sorted((pictures / "own" / "test").rglob("*.png"))))
+    content, about = image.read_bytes(), image.stat()
+    image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(image, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert source.fingerprint(pictures) != before
+    image.write_bytes(content)
+    os.utime(image, ns=(about.st_atime_ns, about.st_mtime_ns + 2))
+    assert source.fingerprint(pictures) == before
+
+
+def test_image_folder_fingerprint_reads_each_file_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ImageFolder(path="own", validation=2)
+    before = source.fingerprint(pictures)
+    monkeypatch.setattr(Path, "open", None)
+    assert source.fingerprint(pictures) == before
+
+
 def test_image_folder_fingerprint_does_not_depend_on_where_it_lies(pictures: Path) -> None:
     before = ImageFolder(path="own").fingerprint(pictures)
     (pictures / "own").rename(pictures / "moved")

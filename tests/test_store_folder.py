@@ -116,10 +116,12 @@ def test_a_full_disk_keeps_the_levels_written_before(run, monkeypatch):
 def test_a_folder_is_made_and_reopened(run):
     assert (run.path / "recipe.toml").read_text() == "given = 1"
     run.write_levels([ROW])
-    again = RunFolder.create(run.path, "given = 2", "resolved = 2")
+    again = RunFolder.create(run.path, "given = 2", (run.path / "resolved.toml").read_text())
     assert again.read_levels() == [ROW]
     assert (run.path / "recipe.toml").read_text() == "given = 2"
-    assert (run.path / "resolved.toml").read_text() == "resolved = 2"
+    with pytest.raises(UsageError, match="holds the run of another study"):
+        RunFolder.create(run.path, "given = 3", "resolved = 2")
+    assert (run.path / "recipe.toml").read_text() == "given = 2"
 
 
 def test_somebody_elses_folder_is_left_alone(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lotteryfw.errors import StoreError
+from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.store import Store, atomic_write, default_root, files
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -171,10 +172,12 @@ def test_atomic_write_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch)
         assert path.read_bytes() == b"old"
 
 
-def test_a_folder_that_is_a_file_is_a_store_error(tmp_path):
-    (tmp_path / "store").write_text("")
-    with pytest.raises(StoreError, match="store"):
-        put(Store(tmp_path / "store"))
+@pytest.mark.parametrize("below", ["", "one", "one/two"])
+def test_a_folder_that_is_a_file_is_a_users_mistake_and_reading_says_so_too(tmp_path, below):
+    file = tmp_path / "afile"
+    file.write_text("")
+    with pytest.raises(UsageError, match=f"^{re.escape(str(file))}: is a file, not a folder$"):
+        Store(file / below)
 
 
 def test_the_second_writer_of_a_key_gives_way(store):
@@ -304,6 +307,21 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
     assert store.alias("derived-run2") == OTHER
     assert store.info().roots == 1
     assert store.gc().objects == 0
+
+
+def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
+    day, now = 24 * 3600, time.time()
+    ages = {"just-now": [0], "yesterday": [1], "mixed": [30, 13], "old": [30, 15], "post-0a1b": [15], "empty": []}
+    for name, days in ages.items():
+        (store.scratch(name) / "job").mkdir()
+        for place, age in enumerate(days):
+            file = store.scratch(name) / "job" / f"{place}"
+            file.write_text("")
+            os.utime(file, (now - age * day,) * 2)
+    os.utime(store.scratch("empty"), (now - 15 * day,) * 2)
+    assert store.gc(dry_run=True).leftovers == 3
+    assert store.gc().leftovers == 3
+    assert {path.name for path in store.root.glob("scratch/*")} == {"just-now", "yesterday", "mixed"}
 
 
 def test_gc_refuses_while_anybody_is_at_work(store):

@@ -14,7 +14,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, RunFinished, RunStarted
+from lotteryfw.views import (
+    CellFinished,
+    Event,
+    JobFinished,
+    LayerCollapsed,
+    LevelFinished,
+    RunFinished,
+    RunStarted,
+    event_name,
+)
 
 
 class Quiet:
@@ -50,7 +59,7 @@ class JsonLines(Quiet):
         told = asdict(event)
         if isinstance(event, LevelFinished):
             del told["metrics"]["curve"]
-        print(json.dumps({"event": type(event).__name__, **told}), flush=True)
+        print(json.dumps({"event": event_name(event), **told}), flush=True)
 
 
 class Terminal(Quiet):
@@ -74,16 +83,13 @@ class Terminal(Quiet):
         self._running: dict[str, int] = {}
         self._started = time.monotonic()
 
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()
+        self._live.stop()  # does nothing where the run never started
 
     def event(self, event: Event) -> None:
         """Moves the bar, or changes what stands beside or below it."""
         if isinstance(event, RunStarted):
+            self._live.start()
             self._bar.update(self._task, total=event.trainings)
             self._cells = (0, event.cells)
             told = f"{event.name}: {event.cells} cells, up to {event.trainings} trainings → {event.folder}"

@@ -43,7 +43,7 @@ def gc(
     store: StoreRoot = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
 ) -> None:
-    """Remove what no run folder refers to any more."""
+    """Remove what no run folder refers to any more, and unfinished work that nothing has touched for 14 days."""
     from lotteryfw.store import Store, default_root
 
     swept = Store(store or default_root()).gc(dry_run=dry_run)

@@ -139,6 +139,7 @@ def check(
         from lotteryfw.runner import Desk
 
         desk = Desk(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        desk.refuse_impossible("cpu")
         typer.echo(f"{what}: good; {len(desk.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin

@@ -1,7 +1,7 @@
 """How a job is run: data feed, training step, evaluation, checkpoints, workers."""
 
 from lotteryfw.engine.kernels.choose import Chooser
-from lotteryfw.engine.perform import Stopped, StoredOutcome, is_stored, perform, post
+from lotteryfw.engine.perform import Stopped, StoredOutcome, is_stored, perform, pick_up, post
 from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "load",
     "perform",
     "pick_device",
+    "pick_up",
     "post",
     "settle_process",
 ]

@@ -34,6 +34,13 @@ def measure(module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, p
     return float(loss) / examples, int(correct) / examples
 
 
+def placed(module: torch.nn.Module, values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
+    """Copies on the device of the values of a network's parameters and buffers. One that the network uses in several
+    places is taken by its first name alone, for that is what `functional_call` then puts into all of them."""
+    own = {name for tensors in (module.named_parameters(), module.named_buffers()) for name, _ in tensors}
+    return {name: value.to(device, copy=True) for name, value in values.items() if name in own}
+
+
 def gradient(job: Gradient, shop: Workshop) -> dict[str, Tensor]:
     """The gradient of the mean training loss, for every leaf, over the whole training set in the training mode."""
     import torch
@@ -42,7 +49,7 @@ def gradient(job: Gradient, shop: Workshop) -> dict[str, Tensor]:
 
     feed = shop.feed(job.data)
     module = shop.network(job.model, feed).train()
-    values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
+    values = placed(module, job.values, shop.device)
     leaves = {name: values[name].requires_grad_() for name in job.mask}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     for inputs, labels in feed.sweep("train", job.batch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.measure import gradient
@@ -87,7 +89,7 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
     One process at a time works on a key; a second one waits and then finds the result. Raises Stopped, and whatever a
     component raises. A training that diverges is an outcome, too.
     """
-    with store.lock(job.key):
+    with _locked(job, store, tick):
         if is_stored(job, store):
             return None
         if isinstance(job, Gradient):
@@ -98,6 +100,24 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
         warning = _train(job, store, shop, tick, Checkpoints(store.scratch(job.key), checkpoint_seconds))
         store.drop_scratch(job.key)
         return warning
+
+
+@contextmanager
+def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
+    """Holds the job's lock; while another process has it, a stop is still answered."""
+    lock = store.lock(job.key, timeout=0.5)
+    while True:
+        try:
+            lock.__enter__()
+            break
+        except TimeoutError:
+            if tick(0, 1):
+                raise Stopped("stopped while another process trains this") from None
+            lock = store.lock(job.key, timeout=0.5)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Checkpoints) -> str | None:
@@ -141,20 +161,24 @@ def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Ch
     return warning
 
 
-def post(job: Job, store: Store) -> None:
-    """Leaves a job in the store for another process to `pick_up`."""
-    folder = store.scratch(job.key) / "job"
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors.save(folder / "start.safetensors", job.values, job.mask)
+def post(job: Job, store: Store) -> str:
+    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
+
+    The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
+    """
+    name = f"post-{uuid4().hex}"
+    folder = store.scratch(name)
+    tensors.save(folder / "start.safetensors", job.values, job.mask, flush=False)
     state = job.optimizer_state if isinstance(job, Train) else None
     if state is not None:
-        tensors.save(folder / "optimizer.safetensors", state)
+        tensors.save(folder / "optimizer.safetensors", state, flush=False)
     _write_json(folder / "job.json", {**job.plain(), "has_optimizer": state is not None})
+    return name
 
 
-def pick_up(key: str, store: Store) -> Job:
-    """The job that was posted under a key."""
-    folder = store.scratch(key) / "job"
+def pick_up(name: str, store: Store) -> Job:
+    """The job that was posted under a name."""
+    folder = store.scratch(name)
     plain = json.loads((folder / "job.json").read_text())
     values, mask = tensors.load(folder / "start.safetensors")
     state = tensors.load(folder / "optimizer.safetensors")[0] if plain.pop("has_optimizer") else None

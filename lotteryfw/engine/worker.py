@@ -1,7 +1,8 @@
-"""A worker process: `python -m lotteryfw.engine.worker`. Takes keys of posted jobs on stdin, answers on stdout.
+"""A worker process: `python -m lotteryfw.engine.worker`. Takes posted jobs on stdin, answers on stdout.
 
-One JSON object a line. In: {"setup": …} once, {"job": key}, {"stop": true}. Out: {"ready": true}, {"progress": [done,
-of], "key": …}, {"done": key, "warning": …}, {"stopped": key}, {"failed": key, "error": …, "kind": …, "trace": …}.
+One JSON object a line. In: {"setup": …} once, {"job": key, "post": name}, {"stop": true}. Out: {"ready": true},
+{"progress": [done, of], "key": …}, {"done": key, "warning": …}, {"stopped": key}, {"failed": key, "error": …,
+"kind": …, "trace": …}.
 """
 
 from __future__ import annotations
@@ -76,10 +77,10 @@ def main() -> None:
     shop = Workshop(registry, Path(setup["data_folder"]), setup["device"], store)
     line.say(ready=True)
     while message := line.next():
-        _work(message["job"], store, shop, line, setup["checkpoint_seconds"])
+        _work(message["job"], message["post"], store, shop, line, setup["checkpoint_seconds"])
 
 
-def _work(key: str, store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
+def _work(key: str, post: str, store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
     said = 0.0
 
     def tick(done: int, of: int) -> bool:
@@ -92,7 +93,7 @@ def _work(key: str, store: Store, shop: Workshop, line: Conversation, checkpoint
         return line.stopping
 
     try:
-        line.say(done=key, warning=perform(pick_up(key, store), store, shop, tick, checkpoint_seconds))
+        line.say(done=key, warning=perform(pick_up(post, store), store, shop, tick, checkpoint_seconds))
     except Stopped:
         line.say(stopped=key)
     except Exception as error:

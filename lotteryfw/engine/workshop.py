@@ -12,6 +12,7 @@ from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageErro
 from lotteryfw.jobs import Spec, digest
 from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
+from lotteryfw.rng import seed_of
 from lotteryfw.store import Store, tensors
 from lotteryfw.views import Split, Splits
 
@@ -84,11 +85,13 @@ class Workshop:
         return load_splits(place) if place else load(source, self.data_folder)
 
     def network(self, spec: Spec, feed: Feed) -> torch.nn.Module:
-        """The network of a job on the device; its values are whatever it was built with."""
+        """The network of a job on the device. What a job's values do not hold of it, such as a random buffer that is not
+        kept in its state, is drawn anew under a seed of the spec's own: every build of it is the same."""
         import torch
 
-        model: ModelFamily = self.component(spec)
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of("network", spec.digest))
+            model: ModelFamily = self.component(spec)  # it may draw when it is made
             return model.build(feed.shape, feed.classes).to(self.device)
 
 

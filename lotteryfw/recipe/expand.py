@@ -60,6 +60,7 @@ class Study:
         )
         self._body = Body.model_validate(self._table)
         self.axes = list(self._checked_axes())
+        self._check_replaced()
         self._expand()
 
     def resolved(self) -> dict[str, Any]:
@@ -107,6 +108,19 @@ class Study:
                 self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
             yield Axis(keys, values, labels)
 
+    def _check_replaced(self) -> None:
+        """Reports what is wrong with components that the grid replaces: no cell has them, but somebody wrote them."""
+        replaced = [axis for axis in self.axes if axis.keys in SLOTS or axis.keys == AUGMENT]
+        _, found = self._components(self._table)
+        # what is not said may be what an axis gives
+        self._report(
+            [
+                each
+                for each in found
+                if any(_below(each.keys, axis) for axis in replaced) and _says(self._table, each.keys)
+            ]
+        )
+
     def _expand(self) -> None:
         outside_in = sorted(range(len(self.axes)), key=lambda place: len(self.axes[place].keys))
         for chosen in product(*(range(len(axis.values)) for axis in self.axes)):
@@ -132,31 +146,43 @@ class Study:
                     )
                 )
 
-    def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
-        slots = self._slots
+    def _components(self, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+        """The component of every slot, None for one that something is wrong with."""
         found: list[Problem] = []
 
-        def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
-            value, wrong = answer
-            found.extend(Problem((*keys, *each.keys), each.text, each.remedy) for each in wrong)
-            return value
+        def made(keys: Keys, kind: str, entry: Any) -> Any:
+            return _kept(found, keys, self._slots.component(kind, entry))
 
         given = table.get("train", {})
-        parts = {slot: checked((slot,), slots.component(slot, table.get(slot))) for slot in TABLE_SLOTS}
-        parts |= {slot: checked(("train", slot), slots.component(slot, given.get(slot))) for slot in TRAIN_SLOTS}
+        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
+        parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
+        augment = given.get("augment", [])
+        parts["augment"] = tuple(
+            made((*AUGMENT, place), "augmentation", entry)
+            for place, entry in enumerate(augment if isinstance(augment, list) else [])
+        )
+        return parts, found
+
+    def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
+        slots = self._slots
+        parts, found = self._components(table)
+
+        def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
+            return _kept(found, keys, answer)
+
+        given = table.get("train", {})
         train: Train | None = checked(("train",), slots.table(Train, given))
         evaluate: Evaluate | None = checked(("evaluate",), slots.table(Evaluate, table.get("evaluate", {})))
         engine: Engine | None = checked(("engine",), slots.table(Engine, table.get("engine", {})))
-        augment = given.get("augment", [])
-        parts["augment"] = tuple(
-            checked((*AUGMENT, place), slots.component("augmentation", entry))
-            for place, entry in enumerate(augment if isinstance(augment, list) else [])
-        )
         clock: Clock | None = None
         if train and parts["data"]:
             clock = checked((), slots.clock(parts["data"], train.length, train.batch))
         if clock and parts["rewind"]:
             checked((), slots.rewind(parts["rewind"], clock))
+        if clock and parts["schedule"]:
+            checked(("train", "schedule"), slots.schedule(parts["schedule"], clock))
+        if clock and evaluate and evaluate.interval(clock) < 1:
+            found.append(Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'"))
         if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
@@ -194,6 +220,23 @@ def label(keys: Keys, value: Any, slots: Slots) -> str:
 def _entry_label(kind: str, entry: Any, slots: Slots) -> str:
     component, _ = slots.component(kind, entry)
     return label_of(entry) if component is None else slots.label(component)
+
+
+def _kept(found: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
+    """The answer's value; what is wrong with it goes to `found`, as of a table at `keys`."""
+    value, wrong = answer
+    found += [Problem((*keys, *each.keys), each.text, each.remedy) for each in wrong]
+    return value
+
+
+def _says(value: Any, keys: Keys) -> bool:
+    """Whether a table says something at this path."""
+    for key in keys:
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
 
 
 def _below(keys: Keys, axis: Axis) -> bool:

@@ -66,6 +66,7 @@ def load_recipe(
     path, source = (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
     tree = read(source, defaults, profile, sets, faults)
+    unread = {(each.where, each.key): each for each in faults}
     slots = Slots(registry, data_folder)
     file, found = slots.table(File, tree.table)
     faults += [tree.fault(each.keys, each.text, each.remedy) for each in found]
@@ -75,7 +76,8 @@ def load_recipe(
         faults += study.faults
     claims = _claims(tree, studies, slots, faults)
     if faults or file is None:
-        raise RecipeError(list(dict.fromkeys(faults)))
+        # a value that reading refused (NaN, a date) is no option either; saying so again would be two faults for one
+        raise RecipeError([each for each in dict.fromkeys(faults) if unread.get((each.where, each.key), each) == each])
     said = {"name": file.name, "title": file.title, "about": file.about}
     resolved = {key: value for key, value in said.items() if value} | {"study": [each.resolved() for each in studies]}
     if claims:

@@ -72,7 +72,6 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
-    faults += _unusable(table, (), where)
     if isinstance(plugins := table.get("plugins"), list):
         table["plugins"] = [str(folder / each) if isinstance(each, str) else each for each in plugins]
     for each in _tables(table.get("profiles")).values():
@@ -80,7 +79,9 @@ def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: l
     _flatten_grids(table)
     if "study" in table:
         studies = _by_name(table.pop("study"), where, faults)
+        faults += _unusable({"studies": studies}, (), where)
         tree = tree.replaced("studies", studies, lambda keys: (where, keys))
+    faults += _unusable(table, (), where)
     tree = replace(tree, origins={**tree.origins, (): (where, ())})
     return _over(tree, table, lambda keys: (where, keys), faults)
 

@@ -82,8 +82,8 @@ class Evaluate(Table):
         return self
 
     def interval(self, clock: Clock) -> int:
-        """Steps from one measurement to the next, at least one."""
-        return max(1, clock.steps(self.every) if self.every else clock.total // (self.points or POINTS))
+        """Steps from one measurement to the next; below one only where `every` is, which no recipe may say."""
+        return clock.steps(self.every) if self.every else max(1, clock.total // (self.points or POINTS))
 
 
 def _kernel(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from lotteryfw.component import Component
 from lotteryfw.errors import DataError, UsageError, nearest
-from lotteryfw.kinds import DataSource, RewindPolicy
+from lotteryfw.kinds import DataSource, RewindPolicy, Schedule
+from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem, problems
 from lotteryfw.registry import Registry
 from lotteryfw.steps import Clock, Step
@@ -46,6 +47,10 @@ class Slots:
     def rewind(self, policy: RewindPolicy, clock: Clock) -> Checked[None]:
         """Whether the point that `policy` names lies within the training."""
         return self._once(("rewind", id(policy), clock), lambda: (None, self._rewind(policy, clock)))
+
+    def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
+        """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
+        return self._once(("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock)))
 
     def name(self, component: Component) -> str:
         """What recipes call it: its bare name where that is enough."""
@@ -122,6 +127,26 @@ class Slots:
             for step in dict.fromkeys(steps)
             if not 0 <= step <= clock.total
         ]
+
+
+def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:
+    return [
+        Problem(keys, f"'{step}' is {clock.steps(step)} steps; the training has only {clock.total}")
+        for keys, step in _lengths(schedule)
+        if clock.steps(step) > clock.total
+    ]
+
+
+def _lengths(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Step]]:
+    """Every length in an option's value, however deep, and where."""
+    if isinstance(value, Step):
+        yield keys, value
+    elif isinstance(value, BaseModel | dict):
+        for name, each in value.items() if isinstance(value, dict) else value:
+            yield from _lengths(each, (*keys, name))
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from _lengths(each, (*keys, place))
 
 
 def label_of(value: Any) -> str:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw.component import Component
+from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.jobs import Spec
+from lotteryfw.lab import Lab
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
-from lotteryfw.runner.plan import Plan, plan
+from lotteryfw.runner.plan import Plan, plan, refuse_empty
 from lotteryfw.steps import Clock
 from lotteryfw.store import Store, default_root
 
@@ -62,6 +64,17 @@ class Desk:
     def plan(self, device: str = "cpu") -> Plan:
         """What the recipe asks for. Does not import torch."""
         return plan(self.recipe.cells, self.describe, self.store, self.data_folder, device)
+
+    def refuse_impossible(self, device: str) -> None:
+        """Raises UsageError for what only networks tell: budgets that leave no weights, patterns that name no layer,
+        a kernel that cannot train the dense network."""
+        cells = self.recipe.cells
+        refuse_empty(cells, self.describe, self.data_folder, device)
+        choose = Chooser(Workshop(self.registry, self.data_folder, device, self.store))
+        for cell in {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}.values():
+            if cell.kernel != "auto":
+                lab = Lab(cell, self.describe, self.data_folder, device, choose)
+                lab.job(lab.dense())
 
     def default_out(self) -> Path:
         """runs/NAME-DIGEST: one folder for one resolved recipe, so the same command finds its own run again."""

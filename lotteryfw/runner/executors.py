@@ -123,7 +123,7 @@ class _Worker:
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerSetup:
     """What a worker must know to be ready for jobs."""
 
     store: Path
@@ -148,10 +148,11 @@ class Workers:
 
     capacity: int
     store: Store
-    setup: Setup
+    setup: WorkerSetup
     progress: Progress
     log: Path
     _queue: deque[str] = field(default_factory=deque)
+    _posts: dict[str, str] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
     _finished: deque[Finished] = field(default_factory=deque)
@@ -159,7 +160,7 @@ class Workers:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def submit(self, job: Job) -> None:
-        post(job, self.store)
+        self._posts[job.key] = post(job, self.store)
         self._queue.append(job.key)
 
     def wait(self) -> Finished:
@@ -169,7 +170,9 @@ class Workers:
             self._hand_out()
             for ready, _ in self._selector.select(0.5):
                 self._listen(ready.data)
-        return self._finished.popleft()
+        finished = self._finished.popleft()
+        self.store.drop_scratch(self._posts.pop(finished.key))
+        return finished
 
     def stop(self) -> None:
         self._stopping = True  # acted on in wait: a signal handler may be what calls this
@@ -186,6 +189,8 @@ class Workers:
             worker.outbox.close()
         self._workers.clear()
         self._selector.close()
+        for name in self._posts.values():
+            self.store.drop_scratch(name)
 
     def _halt(self) -> None:
         while self._queue:
@@ -202,7 +207,7 @@ class Workers:
 
     def _give(self, worker: _Worker, key: str) -> None:
         worker.key = key
-        worker.say(job=key)
+        worker.say(job=key, post=self._posts[key])
 
     def _hire(self) -> _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

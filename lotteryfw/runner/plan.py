@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from lotteryfw.cell import Cell
 from lotteryfw.engine.perform import StoredOutcome
-from lotteryfw.errors import LotteryError, UsageError
+from lotteryfw.errors import ContractError, UsageError
 from lotteryfw.jobs import digest, like
 from lotteryfw.lab import Describe, Lab, Record
 from lotteryfw.origins import Cut
+from lotteryfw.start import Start
 from lotteryfw.store import Store
-from lotteryfw.views import Curve, CutReport, Metrics, RewindPoint, Ticket, Trained
+from lotteryfw.views import Curve, CutReport, Metrics, Outcome, RewindPoint, Ticket, Trained
 
 _NAN = float("nan")
 _NOTHING_KNOWN = CutReport(0, {}, {})
@@ -28,6 +30,7 @@ class _Imagined:
     """The outcome of a job that nobody ran: no tensors, no figures."""
 
     key = ""
+    diverged_at: int | None = None
     metrics = Metrics(0, 0, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, _NAN, Curve((), (), (), ()))
 
     def tensors(self) -> Mapping[str, Any]:
@@ -50,12 +53,13 @@ class Asked:
 class DryLab(Lab):
     """A lab whose tickets and jobs are only derivations."""
 
-    def _open(self, data_folder: Path) -> None:
-        self.layers = ()
-        self._buffers = frozenset()
-        self._original = {}
+    def _begin(self, data_folder: Path) -> Start:
+        return Start()
+
+    @cached_property
+    def _like(self) -> str:
         spec = self._spec
-        self._like = like(spec["model"], spec["data"], spec["optimizer"], self.cell.batch, self._device)
+        return like(spec["model"], spec["data"], spec["optimizer"], self.cell.batch, self._device)
 
     def dense(self) -> Ticket:
         return Ticket(self._origins.dense(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
@@ -67,12 +71,16 @@ class DryLab(Lab):
         return self._derived("random", ticket, times)
 
     def control(self, name: str, record: Record) -> Ticket:
-        return replace(record.ticket, origin=self._origins.control(name, record.ticket.origin))
+        return self._restarted(name, record.ticket)
 
     def job(self, ticket: Ticket) -> Any:
         """The training of a ticket: what is known of it."""
         origin = self._origins.job("train", ticket.origin, ticket.point)
         return Asked(origin, self._steps(ticket), self._snapshots(ticket), self._like)
+
+    def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Any:
+        origin = self._origins.job("gradient", ticket.origin, ticket.point)
+        return Asked(origin, 0, frozenset(), self._like)
 
     def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
         origin = self._cut_origin(how, ticket, times)
@@ -82,9 +90,8 @@ class DryLab(Lab):
 class CountingLab(DryLab):
     """A dry lab that also counts the weights that budgets leave, and refuses a cut that leaves none."""
 
-    def _open(self, data_folder: Path) -> None:
-        super()._open(data_folder)
-        Lab._open(self, data_folder)
+    def _begin(self, data_folder: Path) -> Start:
+        return Lab._begin(self, data_folder)
 
     def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
         kept = dict(self._kept(ticket))
@@ -110,12 +117,11 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
         said = [describe(part, cell.clock).canonical() for part in (cell.model, cell.data, cell.scope, cell.search)]
         alike.setdefault(digest(said), cell)
     for cell in alike.values():
-        lab = CountingLab(cell, describe, data_folder, device)
         try:
-            jobs_of(lab)
-        except LotteryError:
+            jobs_of(CountingLab(cell, describe, data_folder, device))
+        except UsageError:
             raise
-        except Exception:  # a search that needs real figures: its cuts show as it runs
+        except Exception:  # a component that breaks ends its own cells, when they run
             continue
 
 
@@ -132,6 +138,8 @@ def jobs_of(lab: DryLab) -> list[Asked]:
         pass
     cut = [record for record in lab.records if not record.ticket.is_dense]
     jobs += [lab.job(lab.control(name, record)) for record in cut for name in lab.cell.controls]
+    if not all(isinstance(job, Asked) for job in jobs):
+        raise ContractError(f"search '{lab.cell.search.use}' asks for other things than jobs")
     return jobs
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.runner.drive import Level
+from lotteryfw.runner.cells import Level
 from lotteryfw.store import LevelRow, RunFolder, find_runs
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ def runs(folder: Path) -> list[Run]:
 
 def level_row(level: Level) -> LevelRow:
     """A level as a row of levels.csv."""
-    ticket, metrics, cell = level.ticket, level.metrics, level.cell
-    cut = ticket.cut
-    kept = dict(cut.kept) if cut else {name: mask.numel() for name, mask in ticket.mask.items()}
-    sizes = {name: mask.numel() for name, mask in ticket.mask.items()}
+    metrics, cell, cut = level.metrics, level.cell, level.cut
 
     def figure(name: str) -> Any:
         return None if metrics is None else getattr(metrics, name)
@@ -73,10 +70,10 @@ def level_row(level: Level) -> LevelRow:
         seed=cell.seed,
         level=level.level,
         status="diverged" if metrics is None else "done",
-        density=sum(kept.values()) / sum(sizes.values()),
-        requested_density=cut.requested_density if cut else 1.0,
-        weights_kept=sum(kept.values()),
-        weights_total=sum(sizes.values()),
+        density=cut.density,
+        requested_density=cut.requested_density,
+        weights_kept=sum(cut.kept.values()),
+        weights_total=sum(cut.sizes.values()),
         steps=metrics.steps if metrics else 0,
         early_stop_step=metrics.early_stop_step if metrics else 0,
         validation_loss=figure("validation_loss"),
@@ -87,7 +84,7 @@ def level_row(level: Level) -> LevelRow:
         early_validation_accuracy=figure("early_validation_accuracy"),
         early_test_loss=figure("early_test_loss"),
         early_test_accuracy=figure("early_test_accuracy"),
-        layer_densities=";".join(f"{name}={kept[name] / sizes[name]:.6g}" for name in kept),
+        layer_densities=";".join(f"{name}={kept / cut.sizes[name]:.6g}" for name, kept in cut.kept.items()),
         key=level.key,
         axes=dict(cell.axes),
     )

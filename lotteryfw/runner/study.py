@@ -14,26 +14,19 @@ from typing import Any, Protocol
 
 import tomli_w
 
-from lotteryfw.cell import Cell
+from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
+from lotteryfw.runner.cells import Level
 from lotteryfw.runner.desk import Desk
-from lotteryfw.runner.drive import Driver, Level
-from lotteryfw.runner.executors import Executor, InProcess, Setup, Workers
-from lotteryfw.runner.plan import DryLab, refuse_empty
+from lotteryfw.runner.drive import Driver
+from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
+from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
 from lotteryfw.store import LevelRow, RunFolder, save_ticket
-from lotteryfw.views import CellFinished, Event, LevelFinished, RunFinished, RunStarted
+from lotteryfw.views import CellFinished, Event, LevelFinished, RunFinished, RunStarted, Ticket, event_name
 
-_HOOKS = {
-    "RunStarted": "run_started",
-    "JobFinished": "job_finished",
-    "LevelFinished": "level_finished",
-    "LayerCollapsed": "layer_collapsed",
-    "CellFinished": "cell_finished",
-    "RunFinished": "run_finished",
-}
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""
 
@@ -86,7 +79,7 @@ def run(
     desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
     kind = pick_device(device)
     settle_process()
-    refuse_empty(desk.recipe.cells, desk.describe, desk.data_folder, kind)
+    desk.refuse_impossible(kind)
     return Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody()).run(
         jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start
     )
@@ -105,6 +98,7 @@ class Study:
         self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
+        self._arms = ("ticket", *CONTROLS)
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
@@ -118,8 +112,16 @@ class Study:
         run_id = f"{recipe.name}-{digest(str(self._folder.path.resolve()))[:12]}"
         with desk.store.active(run_id), self._executor(jobs, checkpoint_seconds) as executor:
             driver = Driver(
-                desk.store, executor, self._open_lab, self._emit, self._level, self._trouble, self._snapshots()
+                desk.store,
+                executor,
+                self._open_lab,
+                self._emit,
+                self._level,
+                self._ticket,
+                self._trouble,
+                self._snapshots(),
             )
+            self._recall(driver)
             if on_start:
                 on_start(driver.stop)
             trainings = desk.plan(self._device).unique
@@ -144,7 +146,7 @@ class Study:
         if jobs == 1:
             executor = InProcess(desk.store, self._shop, self._listener.progress, checkpoint_seconds)
         else:
-            setup = Setup(desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds)
+            setup = WorkerSetup(desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds)
             log = self._folder.path / "workers.log"
             executor = Workers(jobs, desk.store, setup, self._listener.progress, log)
         try:
@@ -171,7 +173,7 @@ class Study:
     # What happens on the way
 
     def _emit(self, event: Event) -> None:
-        name = _HOOKS[type(event).__name__]
+        name = event_name(event)
         told = asdict(event)
         if isinstance(event, LevelFinished):
             del told["metrics"]["curve"]  # the store has it
@@ -188,22 +190,35 @@ class Study:
         if trace:
             self._errors += 1
             self._folder.write_error(f"{self._errors:03}", trace)
-        self._listener.trouble(message)
+        if message:
+            self._listener.trouble(message)
+
+    def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> None:
+        name = f"{cell.id.replace('/', '__')}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
+        meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
+        save_ticket(self._folder.ticket_path(name), ticket, meta)
 
     def _level(self, level: Level) -> None:
-        arms = ("ticket", *level.cell.controls)
-        place = (self._places[level.cell.id], arms.index(level.arm), level.level)
+        place = self._place(level.cell.id, level.arm, level.level)
         self._rows[place] = level_row(level)
         if level.metrics:
             named = {"cell": level.cell.id, "arm": level.arm, "level": level.level}
             self._curves[place] = named | asdict(level.metrics.curve)
-        name = f"{level.cell.id.replace('/', '__')}/level-{level.level:02}"
-        suffix = "" if level.arm == "ticket" else f"-{level.arm}"
-        meta = {"study": level.cell.study, "cell": level.cell.id, "arm": level.arm, "key": level.key}
-        save_ticket(self._folder.ticket_path(name + suffix), level.ticket, meta)
         if time.monotonic() - self._written > _REWRITE_SECONDS:
             self._save()
             self._written = time.monotonic()
+
+    def _place(self, cell: str, arm: str, level: int) -> tuple[int, int, int]:
+        """Where a row belongs: rows stand in the order of the recipe, whatever finished first."""
+        return self._places[cell], self._arms.index(arm), level
+
+    def _recall(self, driver: Driver) -> None:
+        """What an earlier run of the same study left in the folder stays until it is found again, and safe from gc."""
+        driver.keys |= set(self._folder.read_manifest().get("keys", []))
+        for row in self._folder.read_levels():
+            self._rows[self._place(row.cell, row.arm, row.level)] = row
+        for curve in self._folder.read_curves():
+            self._curves[self._place(curve["cell"], curve["arm"], curve["level"])] = curve
 
     def _write(self, driver: Driver, run_id: str) -> None:
         """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""

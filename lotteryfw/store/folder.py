@@ -72,6 +72,8 @@ class RunFolder:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 if not folder.exists() and any(not entry.name.startswith(".") for entry in folder.path.iterdir()):
                     raise UsageError(f"{path}: holds files that are not a run's: name a new or an empty folder")
+                if folder.exists() and (folder.path / _MARK).read_text("utf-8") != resolved_text:
+                    raise UsageError(f"{path}: holds the run of another study: name a new or an empty folder")
             atomic_write(folder.path / _MARK, resolved_text.encode())
             atomic_write(folder.path / "recipe.toml", recipe_text.encode())
         except StoreError as error:
@@ -126,6 +128,17 @@ class RunFolder:
     def write_curves(self, curves: Sequence[Mapping[str, Any]]) -> None:
         """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training."""
         atomic_write(self.path / "curves.jsonl", "".join(json.dumps(each) + "\n" for each in curves).encode())
+
+    def read_curves(self) -> list[dict[str, Any]]:
+        """What `write_curves` wrote; none where it has not yet. Raises StoreError."""
+        path = self.path / "curves.jsonl"
+        with explained(path, "read"):
+            try:
+                return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            except FileNotFoundError:
+                return []
+            except ValueError as error:
+                raise StoreError(f"{path}: not curves: {error}") from error
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""

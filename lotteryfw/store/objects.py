@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
-from lotteryfw.errors import StoreError
+from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.store import upkeep
 from lotteryfw.store.files import atomic_write, explained, own_name
 
@@ -46,7 +46,8 @@ class Store:
     """Content-addressed objects under `root`, made at the first write. A key or name is letters, digits, "_", ".", "-".
 
     `damaged` lists the keys that this process found damaged and set aside, to be shown to the user. Every method
-    raises StoreError where the file system fails, with what to do about it.
+    raises StoreError where the file system fails, with what to do about it; making one raises UsageError where `root`
+    is a file.
     """
 
     def __init__(self, root: Path):
@@ -109,9 +110,12 @@ class Store:
         self._object(key).rename(folder)
         shutil.rmtree(folder)
 
-    def lock(self, key: str) -> AbstractContextManager[None]:
-        """Held while a job runs; others wait here for its result. The system releases it for a process that dies."""
-        return self._held(self.root / "locks" / f"{_checked(key)}.lock")
+    def lock(self, key: str, timeout: float = -1) -> AbstractContextManager[None]:
+        """Held while a job runs; others wait here for its result. The system releases it for a process that dies.
+
+        Raises TimeoutError after `timeout` seconds (-1: waits as long as it takes).
+        """
+        return self._held(self.root / "locks" / f"{_checked(key)}.lock", timeout)
 
     def alias(self, name: str) -> str | None:
         """The key that `name`, the digest of a derivation, is known to stand for."""
@@ -173,7 +177,8 @@ class Store:
         """Deletes what no run folder references any more; with `dry_run`, only counts it.
 
         Raises StoreError while a run is active. It removes objects that no root names, roots whose run folder is gone,
-        scratch folders of finished objects, aliases of absent objects, and what dead processes left half-written.
+        scratch folders of finished objects and those untouched for 14 days, aliases of absent objects, and what dead
+        processes left half-written.
         """
         self._create()
         try:
@@ -211,8 +216,11 @@ class Store:
         with explained(path, "read"):
             try:
                 found = json.loads(path.read_bytes())["format"]
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return
+            except NotADirectoryError:
+                file = next(place for place in (self.root, *self.root.parents) if place.exists())
+                raise UsageError(f"{file}: is a file, not a folder") from None
             except (ValueError, KeyError, TypeError):
                 found = None
         if not isinstance(found, int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from lotteryfw.store.files import is_abandoned
 
 if TYPE_CHECKING:
     from lotteryfw.store.objects import Store
+
+_FORGOTTEN = 14 * 24 * 3600.0
+"""Seconds without a change after which unfinished work counts as given up."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Verified:
 class Swept:
     """What gc removed (or, where `dry_run`, would remove), counted, and how many objects it kept.
 
-    `bytes`: of the removed objects. `leftovers`: scratch folders of finished objects and what dead processes left.
+    `bytes`: of the removed objects. `leftovers`: scratch folders of finished objects, those given up, and what dead
+    processes left.
     """
 
     objects: int
@@ -112,11 +117,18 @@ def _roots(root: Path) -> tuple[list[Path], set[str]]:
 
 
 def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
-    """Scratch of finished objects, and what dead processes left unfinished."""
-    finished = [path for path in root.glob("scratch/*") if path.name in present]
+    """Scratch of finished objects and of work given up, and what dead processes left half-written."""
+    old = time.time() - _FORGOTTEN
+    scratch = [path for path in root.glob("scratch/*") if path.name in present or _changed(path) < old]
     halves = [path for path in root.glob("tmp/*") if is_abandoned(path.name)]
     hidden = (path for place in ("", "roots/", "aliases/*/") for path in root.glob(f"{place}.*.tmp"))
-    return finished + halves + [path for path in hidden if is_abandoned(path.stem.removeprefix("."))]
+    return scratch + halves + [path for path in hidden if is_abandoned(path.stem.removeprefix("."))]
+
+
+def _changed(folder: Path) -> float:
+    """When the newest file in it was written (s since 1970); of an empty folder, when it was emptied."""
+    times = (path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
+    return max(times, default=folder.stat().st_mtime)
 
 
 def _size(folder: Path) -> int:

@@ -156,6 +156,8 @@ class MadeUp:
     Equal jobs have equal outcomes. Accuracy falls with density, so a search that waits for that comes to its end.
     """
 
+    diverged_at: int | None = None
+
     def __init__(self, job: Job):
         self.job = job
         self.key = job.key

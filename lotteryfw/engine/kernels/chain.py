@@ -12,13 +12,16 @@ def chain_of(module: nn.Module) -> list[str] | str:
     """The paths of a chain's Linear layers in order ("fc1", …), or the reason why the network is no such chain.
 
     A chain is an `nn.Sequential` (of Sequentials) that flattens, then alternates Linear and ReLU, a Linear at each end.
+    Each of its parameters is trained and stands in one place; its modules do what torch's do and nothing else.
     """
     from torch import nn
 
     layers: list[str] = []
     wants_relu = False
-    for path, part in module.named_modules():
-        if isinstance(part, nn.Sequential | nn.Identity):
+    for path, part in module.named_modules(remove_duplicate=False):  # in the order of the calls, repeats included
+        if change := _change(part):
+            return f"the network has a {type(part).__name__} with {change} at '{path}'"
+        if type(part) in (nn.Sequential, nn.Identity):  # a subclass may have any forward
             continue
         if type(part) is nn.Flatten and not layers and part.start_dim == 1 and part.end_dim == -1:
             continue
@@ -29,4 +32,18 @@ def chain_of(module: nn.Module) -> list[str] | str:
         wants_relu = not wants_relu
     if not wants_relu:
         return "the network does not end with a Linear layer"
+    own = dict(module.named_parameters())
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if name not in own:
+            return f"the network uses one parameter in several places, as '{name}' too"
+        if not parameter.requires_grad:
+            return f"the network's '{name}' is not trained (requires_grad=False)"
     return layers
+
+
+def _change(part: nn.Module) -> str | None:
+    """What makes a module do more than its class says."""
+    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+    if any(hooks):
+        return "hooks"
+    return "a forward of its own" if "forward" in vars(part) else None

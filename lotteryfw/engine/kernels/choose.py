@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from lotteryfw.cell import KERNELS
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.fused import Fused
 from lotteryfw.engine.kernels.reference import Reference
@@ -35,7 +37,7 @@ class Chooser:
         name = self._fastest(job) if asked == "auto" else asked
         if refusal := self._why_not(job, name):
             raise UsageError(f"kernel '{name}' cannot train this: {refusal}; use auto or reference")
-        return f"{name}/{_REVISIONS[name]}"
+        return _in_full(name)
 
     def _fastest(self, job: Train) -> str:
         if self._why_not(job, "fused"):
@@ -63,7 +65,14 @@ class Chooser:
 
 def kernel_of(job: Train, shop: Workshop) -> Kernel:
     """The kernel that a job names. Raises LotteryError for one, or a revision, that is not here."""
-    name, _, revision = job.kernel.partition("/")
-    if str(_REVISIONS.get(name)) != revision:
-        raise LotteryError(f"the job was made for kernel {job.kernel}; this lotteryfw has {', '.join(KERNELS[1:])}")
-    return _MAKERS[name](job, shop)
+    here = {_in_full(name): maker for name, maker in _MAKERS.items()}
+    if job.kernel not in here:
+        raise LotteryError(f"the job was made for kernel {job.kernel}; this lotteryfw has {', '.join(here)}")
+    return here[job.kernel](job, shop)
+
+
+@cache
+def _in_full(name: str) -> str:
+    """A kernel's name and revision. What compiles the sparse kernel's loops is part of what decides their bits."""
+    compiler = f"+numba{version('numba')}" if name == "sparse" and find_spec("numba") else ""
+    return f"{name}/{_REVISIONS[name]}{compiler}"

@@ -21,7 +21,7 @@ class Frozen:
             dead = ~mask.to(parameter.device)
             if bool(dead.any()):
                 start = parameter.detach().clone()
-                self._held.append((parameter, dead, start if bool(start[dead].any()) else None))
+                self._held.append((parameter, dead, None if is_plus_zero(start[dead]) else start))
 
     def hold(self) -> None:
         """Puts every masked weight back to its mask-0 value, bit for bit."""
@@ -33,3 +33,10 @@ class Frozen:
                     parameter.masked_fill_(dead, 0.0)
                 else:
                     torch.where(dead, value, parameter, out=parameter)
+
+
+def is_plus_zero(values: Tensor) -> bool:
+    """Whether every bit of `values` [n] is that of +0.0; -0.0, which equals it, is another value to be held."""
+    import torch
+
+    return not bool(values.view(torch.uint8).any())

@@ -1,7 +1,8 @@
 """The reference kernel: trains any unmodified `nn.Module` under a mask, one plain autograd step after another.
 
 It is the truth that faster kernels are held against. Masked weights are put back to what they are frozen at after every
-update, so neither momentum nor weight decay can move them, whatever the optimizer does.
+update, so neither momentum nor weight decay can move them, whatever the optimizer does. A parameter that the network
+was built with at requires_grad=False is a constant: the optimizer never sees it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.kernels.frozen import Frozen
-from lotteryfw.engine.measure import measure
+from lotteryfw.engine.measure import measure, placed
 from lotteryfw.engine.workshop import Workshop
+from lotteryfw.errors import ContractError
 from lotteryfw.jobs import Train
 from lotteryfw.rng import stream
 
@@ -28,11 +30,14 @@ class Reference:
         self.job = job
         self.feed = shop.feed(job.data)
         self.module = shop.network(job.model, self.feed)
-        names = [name for name, _ in self.module.named_parameters()]  # their order numbers the optimizer's state
-        values = {name: value.to(shop.device, copy=True) for name, value in job.values.items()}
+        values = placed(self.module, job.values, shop.device)
+        # their order numbers the optimizer's state
+        names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        if not names:
+            raise ContractError(f"model '{job.model.use}': every parameter of the network has requires_grad=False")
         self.parameters = {name: values[name].requires_grad_() for name in names}
-        self._buffers = {name: v for name, v in values.items() if name not in names}
-        self.frozen = Frozen(job, self.parameters)
+        self._constants = {name: value for name, value in values.items() if name not in self.parameters}
+        self.frozen = Frozen(job, values)
         self._augment = [shop.component(spec) for spec in job.augment]
         self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self.parameters.values()))
         if job.optimizer_state is not None:
@@ -48,7 +53,7 @@ class Reference:
 
         inputs, labels = self.batch(step)
         self.module.train()
-        logits = functional_call(self.module, {**self.parameters, **self._buffers}, (inputs,))
+        logits = functional_call(self.module, {**self.parameters, **self._constants}, (inputs,))
         loss = cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -78,7 +83,7 @@ class Reference:
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter and buffer now (not copies)."""
-        return {**{name: p.detach() for name, p in self.parameters.items()}, **self._buffers}
+        return {**{name: p.detach() for name, p in self.parameters.items()}, **self._constants}
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """The optimizer's state now, as tensors."""

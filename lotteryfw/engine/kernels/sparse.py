@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lotteryfw.engine.kernels.chain import chain_of
+from lotteryfw.engine.kernels.frozen import is_plus_zero
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.jobs import Train
 
@@ -23,7 +24,7 @@ SHARE = 0.5
 
 
 class Sparse:
-    """Works for chains on the CPU whose masked weights are 0, under SGD, Adam and AdamW (see `why_not`)."""
+    """Works for chains on the CPU whose masked weights are +0.0, under SGD, Adam and AdamW (see `why_not`)."""
 
     def __init__(self, job: Train, shop: Workshop):
         from lotteryfw.engine.kernels.sparse_chain import SparseChain
@@ -100,9 +101,9 @@ def why_not(job: Train, shop: Workshop) -> str | None:
     optimizer = optimizer_of(job, shop)
     if update_of(optimizer) is None:
         return f"it has no {type(optimizer).__name__} with these options"
-    moved = [name for name, mask in job.mask.items() if bool(job.values[name][~mask].any())]
+    moved = [name for name, mask in job.mask.items() if not is_plus_zero(job.values[name][~mask])]
     if moved:
-        return f"masked weights of {moved[0]} are frozen at other values than 0"
+        return f"masked weights of {moved[0]} are frozen at other values than 0 (-0.0 is one)"
     return None
 
 

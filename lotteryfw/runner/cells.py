@@ -1,0 +1,177 @@
+"""One cell under way: its search's generator, the levels it records, and the controls trained beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from lotteryfw.cell import Cell
+from lotteryfw.engine import StoredOutcome
+from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
+from lotteryfw.jobs import Gradient, Job, Train
+from lotteryfw.lab import Lab, Record
+from lotteryfw.views import CutReport, Metrics, Ticket
+
+Status = Literal["done", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level of a cell that has its figures (None: the training diverged). `arm` is "ticket" or a control's name."""
+
+    cell: Cell
+    arm: str
+    level: int
+    cut: CutReport
+    key: str
+    metrics: Metrics | None
+
+
+class Surroundings(Protocol):
+    """What a cell needs of the driver."""
+
+    def ask(self, job: Job, waiter: CellRun) -> bool:
+        """Whether the store has the job's result; if not, the waiter is told once there is news."""
+        ...
+
+    def outcome(self, key: str) -> StoredOutcome:
+        """The result of a job that `ask` said is there."""
+        ...
+
+    def park(self, job: Job) -> None:
+        """Takes a job's tensors off the memory until its turn comes."""
+        ...
+
+    def ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> None:
+        """Keeps a ticket, before or after it was trained."""
+        ...
+
+    def level(self, level: Level) -> None:
+        """Reports a level."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Control:
+    """A control that waits for its training. Of its ticket only the counts are kept in memory."""
+
+    name: str
+    level: int
+    cut: CutReport
+    job: Job
+
+
+class CellRun:
+    """A cell between its first job and its end. `ended` says how it ended, and why where not well."""
+
+    def __init__(self, cell: Cell, open_lab: Callable[[Cell], Lab], around: Surroundings):
+        self.cell = cell
+        self.ended: tuple[Status, Exception | None] | None = None
+        self.asked: tuple[Job, ...] = ()
+        self._around = around
+        self._controls: list[_Control] = []
+        self._diverged: Exception | None = None
+        self._searching = True
+        try:
+            self._lab = open_lab(cell)
+            self._search = cell.search.search(self._lab)
+        except LotteryError as error:
+            self._fail(error)
+
+    def advance(self) -> None:
+        """Goes as far as the store allows: at the start, and whenever a job that the cell waits for has ended.
+
+        Raises StoreError and DataError; whatever else goes wrong is the end of this cell alone.
+        """
+        if self.ended:
+            return
+        try:
+            while self._searching and self._all_there():
+                self._resume()
+                self._take_records()
+            self._controls = [control for control in self._controls if not self._report_control(control)]
+        except (StoreError, DataError):
+            raise
+        except Exception as error:
+            self._fail(error)
+            return
+        if not self._searching and not self._controls:
+            self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
+
+    def fail(self, error: Exception) -> None:
+        """Told that a job it waits for cannot be done: the end of the cell."""
+        self._fail(error)
+
+    def _all_there(self) -> bool:
+        there = [self._around.ask(job, self) for job in self.asked]  # every one is asked for: they run side by side
+        return all(there)
+
+    def _resume(self) -> None:
+        outcomes = tuple(self._around.outcome(job.key) for job in self.asked)
+        try:
+            # a generator that has not begun can only be sent None
+            asked: Any = self._search.send(outcomes) if self.asked else next(self._search)
+            self.asked = self._checked(asked)
+        except StopIteration:
+            self._searching, self.asked = False, ()
+        except TrainingDiverged as error:
+            self._searching, self.asked, self._diverged = False, (), error
+
+    def _checked(self, asked: object) -> tuple[Job, ...]:
+        if isinstance(asked, Sequence) and asked and all(isinstance(job, Train | Gradient) for job in asked):
+            return tuple(asked)
+        what = f"a {type(asked).__name__}" + (" that is empty" if isinstance(asked, tuple) and not asked else "")
+        raise ContractError(
+            f"search '{self.cell.search.use}' asked for {what}, not for jobs; "
+            "ask the lab with `yield from lab.train(ticket)`"
+        )
+
+    def _take_records(self) -> None:
+        """Reports the levels recorded since the last look, and asks for their controls."""
+        records, self._lab.records = self._lab.records, []
+        for record in records:
+            key, ticket = record.trained.outcome.key, record.ticket
+            self._around.ticket(self.cell, "ticket", record.level, ticket, key)
+            self._report("ticket", record.level, self._lab.report(ticket), key)
+            if record.trained.diverged_at is not None:
+                self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at)
+            elif not ticket.is_dense:
+                self._controls += [self._control(name, record) for name in self.cell.controls]
+
+    def _control(self, name: str, record: Record) -> _Control:
+        ticket = self._lab.control(name, record)
+        job = self._lab.job(ticket)
+        self._around.ticket(self.cell, name, record.level, ticket, job.key)
+        if not self._around.ask(job, self):
+            self._around.park(job)
+        return _Control(name, record.level, self._lab.report(ticket), bare(job))
+
+    def _report_control(self, control: _Control) -> bool:
+        if not self._around.ask(control.job, self):
+            return False
+        self._report(control.name, control.level, control.cut, control.job.key)
+        return True
+
+    def _report(self, arm: str, level: int, cut: CutReport, key: str) -> None:
+        outcome = self._around.outcome(key)
+        metrics = None if outcome.diverged_at is not None else outcome.metrics
+        self._around.level(Level(self.cell, arm, level, cut, key, metrics))
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, LotteryError):
+            what = f"search '{self.cell.search.use}' broke: {type(error).__name__}: {error}"
+            error, cause = PluginError(what), error
+            error.__cause__ = cause
+        self.ended = ("failed", error)
+        self._controls, self.asked = [], ()
+
+
+def bare(job: Job) -> Job:
+    """The job without its tensors, under the same key."""
+    key = job.key
+    light = replace(job, values={}, mask={})
+    if isinstance(light, Train):
+        light = replace(light, optimizer_state=None)
+    light.__dict__["key"] = key  # what cached_property would find
+    return light

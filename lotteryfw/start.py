@@ -1,0 +1,90 @@
+"""Step 0 of a cell: its network's layers and the values they start from, drawn from named streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lotteryfw.asking import Asking
+from lotteryfw.errors import ContractError
+from lotteryfw.rng import Label, seed_of, stream
+from lotteryfw.views import Facts, Layer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Start:
+    """The prunable layers in order, the names of buffers, and every parameter and buffer at step 0."""
+
+    layers: tuple[Layer, ...] = ()
+    buffers: frozenset[str] = frozenset()
+    values: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+
+def start_of(ask: Asking, facts: Facts, seed: int) -> Start:
+    """Builds the cell's network for such data and draws its values. Raises ContractError for what is no network."""
+    with _seeded(seed, "initialisation", "as built"):
+        module = ask.component("model", "build", facts.shape, facts.classes)
+    _check(ask, module, facts)
+    names = ask.component("model", "prunable", module)
+    parameters = dict(module.named_parameters())
+    unknown = [name for name in names if name not in parameters]
+    if unknown or not names:
+        what = f"named no parameter of the network: {', '.join(unknown)}" if unknown else "named no parameter"
+        raise ContractError(f"{ask.who('model')}: prunable() {what}")
+    layers = tuple(Layer(name, tuple(parameters[name].shape), is_output=name == names[-1]) for name in names)
+    return Start(layers, frozenset(name for name, _ in module.named_buffers()), _values(ask, module, seed))
+
+
+def _check(ask: Asking, module: object, facts: Facts) -> None:
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise ContractError(f"{ask.who('model')}: build() returned {type(module).__name__}, not an nn.Module")
+    training = module.training
+    with _seeded("initialisation", "tried out"), torch.no_grad():
+        try:
+            logits = module.eval()(torch.zeros(2, *facts.shape))
+        except Exception as error:
+            what = f"cannot read inputs {list(facts.shape)}: {type(error).__name__}: {error}"
+            raise ContractError(f"{ask.who('model')} {what}") from error
+        finally:
+            module.train(training)
+    shape, needed = list(getattr(logits, "shape", [])), [2, facts.classes]
+    if shape != needed:
+        raise ContractError(f"{ask.who('model')} gives {shape} for 2 inputs of {facts.classes} classes, not {needed}")
+
+
+def _values(ask: Asking, module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Linear and Conv layers from the initialiser, all else (batch norm, …) as its own `reset_parameters` leaves it
+    under a seed of its own."""
+    from torch import nn
+
+    for path, part in module.named_modules():
+        if hasattr(part, "reset_parameters"):
+            with _seeded(seed, "initialisation", path):
+                part.reset_parameters()
+    values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    for path, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            prefix = f"{path}." if path else ""
+            layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
+            rng = stream(seed, "initialisation", layer.name)
+            values[layer.name] = ask.draw("weight", layer, layer.shape, rng)
+            if part.bias is not None:
+                values[f"{prefix}bias"] = ask.draw("bias", layer, layer.shape[:1], rng)
+    return values
+
+
+@contextmanager
+def _seeded(*labels: Label) -> Iterator[None]:
+    """torch's global stream, which modules draw from when they are built, under a named seed for a while."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*labels))
+        yield
