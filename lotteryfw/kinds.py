@@ -119,14 +119,15 @@ class ModelFamily(Component):
         """A network for inputs of `shape` (no batch dimension) that returns logits [n, classes]."""
 
     def prunable(self, module: nn.Module) -> list[str]:
-        """Paths of the prunable parameters in order, the output layer's last. Default: Linear and Conv weights, one that
-        several layers share by its first name."""
+        """Paths of the prunable parameters in order, the output layer's last. Default: Linear and Conv weights, and of
+        one that several layers share the first path."""
         from torch import nn
 
         prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         own = dict(module.named_parameters())
         shared = {name for name, _ in module.named_parameters(remove_duplicate=False) if name not in own}
-        names = [f"{path}.weight" if path else "weight" for path, m in module.named_modules() if isinstance(m, prunable)]
+        layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
+        names = [f"{path}.weight" if path else "weight" for path in layers]
         return [name for name in names if name not in shared]
 
 

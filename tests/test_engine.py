@@ -260,7 +260,7 @@ def test_a_network_without_anything_to_train_is_refused() -> None:
 
 
 class Family(ModelFamily):
-    """A model whose values do not say all: a constant of the component, one of the module, a buffer that is not kept."""
+    """Draws what no values hold: a buffer that is not kept, a constant of the module, one of the component."""
 
     use = "drawn"
 

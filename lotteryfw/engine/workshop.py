@@ -14,7 +14,7 @@ from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
 from lotteryfw.rng import seed_of
 from lotteryfw.store import Store, tensors
-from lotteryfw.views import Split, Splits
+from lotteryfw.views import Facts, Split, Splits
 
 if TYPE_CHECKING:
     import torch
@@ -84,15 +84,15 @@ class Workshop:
         place = self.store.path(key)
         return load_splits(place) if place else load(source, self.data_folder)
 
-    def network(self, spec: Spec, feed: Feed) -> torch.nn.Module:
-        """The network of a job on the device. What a job's values do not hold of it, such as a random buffer that is not
-        kept in its state, is drawn anew under a seed of the spec's own: every build of it is the same."""
+    def network(self, spec: Spec, data: Feed | Facts) -> torch.nn.Module:
+        """The network of a job on the device. What the job's values do not hold of it, such as a random buffer outside
+        its state, is drawn under a seed of the spec's own: every build is the same."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("network", spec.digest))
             model: ModelFamily = self.component(spec)  # it may draw when it is made
-            return model.build(feed.shape, feed.classes).to(self.device)
+            return model.build(data.shape, data.classes).to(self.device)
 
 
 def save_splits(folder: Path, splits: Splits) -> None:

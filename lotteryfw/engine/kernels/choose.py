@@ -57,9 +57,8 @@ class Chooser:
     def _chain(self, model: Spec, data: Spec) -> list[str] | str:
         place = f"{model.canonical()} {data.canonical()}"
         if place not in self._chains:
-            source, family = self._shop.component(data), self._shop.component(model)
-            facts = source.facts(self._shop.data_folder)
-            self._chains[place] = chain_of(family.build(facts.shape, facts.classes))
+            facts = self._shop.component(data).facts(self._shop.data_folder)
+            self._chains[place] = chain_of(self._shop.network(model, facts))
         return self._chains[place]
 
 
