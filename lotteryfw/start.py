@@ -68,11 +68,14 @@ def _values(ask: Asking, module: nn.Module, seed: int) -> dict[str, Tensor]:
         if hasattr(part, "reset_parameters"):
             with _seeded(seed, "initialisation", path):
                 part.reset_parameters()
-    values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}  # a tied weight's first name
+    values = {name: value.detach().clone() for name, value in module.state_dict().items() if name in own}
     for path, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             prefix = f"{path}." if path else ""
             layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
+            if layer.name not in own:
+                continue
             rng = stream(seed, "initialisation", layer.name)
             values[layer.name] = ask.draw("weight", layer, layer.shape, rng)
             if part.bias is not None:
