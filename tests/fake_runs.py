@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shutil import rmtree
 
 import tomli_w
 
@@ -90,6 +91,7 @@ def fake_run(
     """A run folder with these rows. `unfinished` names cells that did not run to their end."""
     studies = [{"name": name, "train": {"length": length}} for name in dict.fromkeys(each.study for each in rows)]
     resolved = {"name": "fake", "study": studies, "claim": [dict(claim) for claim in claims]}
+    rmtree(path, ignore_errors=True)  # a test may make several in one place, one after the other
     folder = RunFolder.create(path, "", tomli_w.dumps(resolved))
     folder.write_levels(rows)
     cells = {each.cell: "done" for each in rows if each.cell not in unfinished}

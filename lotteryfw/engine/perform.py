@@ -17,7 +17,7 @@ from lotteryfw.engine.train import Training
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import LotteryError, StoreError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Job, Train, from_plain, state_key
-from lotteryfw.store import Store, tensors
+from lotteryfw.store import Busy, Store, tensors
 from lotteryfw.views import Curve, Metrics
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
         try:
             lock.__enter__()
             break
-        except TimeoutError:
+        except Busy:
             if tick(0, 1):
                 raise Stopped("stopped while another process trains this") from None
             lock = store.lock(job.key, timeout=0.5)

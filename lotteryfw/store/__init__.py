@@ -2,11 +2,12 @@
 
 from lotteryfw.store.files import atomic_write
 from lotteryfw.store.folder import LevelRow, RunFolder, find_runs
-from lotteryfw.store.objects import Store, default_root
+from lotteryfw.store.objects import Busy, Store, default_root
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
 from lotteryfw.store.upkeep import Info, Swept, Verified
 
 __all__ = [
+    "Busy",
     "Info",
     "LevelRow",
     "LoadedTicket",

@@ -113,7 +113,7 @@ class Store:
     def lock(self, key: str, timeout: float = -1) -> AbstractContextManager[None]:
         """Held while a job runs; others wait here for its result. The system releases it for a process that dies.
 
-        Raises TimeoutError after `timeout` seconds (-1: waits as long as it takes).
+        Raises Busy after `timeout` seconds (-1: waits as long as it takes).
         """
         return self._held(self.root / "locks" / f"{_checked(key)}.lock", timeout)
 
@@ -166,7 +166,7 @@ class Store:
             with self._held(self.root / "gc.lock"):
                 try:
                     stack.enter_context(self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0))
-                except _Busy:
+                except Busy:
                     raise StoreError(
                         f"the run '{run_id}' is under way in another process: "
                         "wait for it, or give this one another folder"
@@ -184,7 +184,7 @@ class Store:
         try:
             with explained(self.root, "cleaned"), self._quiet():
                 return upkeep.sweep(self, dry_run)
-        except _Busy as busy:
+        except Busy as busy:
             raise StoreError(f"{self.root}: in use, so nothing was deleted; clean it later ({busy})") from None
 
     def verify(self) -> upkeep.Verified:
@@ -252,7 +252,7 @@ class Store:
 
     @contextmanager
     def _held(self, path: Path, timeout: float = -1) -> Iterator[None]:
-        """Holds a lock file, waiting `timeout` seconds (-1: as long as it takes), then raising _Busy."""
+        """Holds a lock file, waiting `timeout` seconds (-1: as long as it takes), then raising Busy."""
         from filelock import FileLock, Timeout
 
         self._create()
@@ -262,7 +262,7 @@ class Store:
             try:
                 lock.acquire(timeout=timeout)
             except Timeout:
-                raise _Busy(f"{path}: held by another process") from None
+                raise Busy(f"{path}: held by another process") from None
         try:
             yield
         finally:
@@ -278,7 +278,7 @@ class Store:
             yield
 
 
-class _Busy(StoreError):
+class Busy(StoreError):
     """Somebody else holds a lock."""
 
 
