@@ -123,6 +123,16 @@ def test_a_second_run_trains_nothing_and_gives_the_same_bits(tmp_path: Path) -> 
     assert files(fresh.path) == files(one.path)
 
 
+def test_a_stop_leaves_no_parked_jobs_behind(tmp_path: Path) -> None:
+    stops: list[Any] = []
+    watch = Watch()
+    watch.event = lambda event: stops[0]() if getattr(event, "level", 0) == 1 else None  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        run(recipe(controls=["reinit"]), out=tmp_path / "run", store=tmp_path / "s", jobs=1, device="cpu",
+            data=tmp_path, listener=watch, on_start=stops.append)  # fmt: skip
+    assert not list((tmp_path / "s" / "scratch").glob("post-*"))
+
+
 def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
     table = recipe(seeds=[0, 1], controls=["reinit"], rewind={"use": "to_step", "step": "10it"})
     one, _ = go(tmp_path, table, "one")
@@ -163,6 +173,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(recipe(), out=tmp_path / "stopped", listener=watch, on_start=stops.append, **given)  # type: ignore[arg-type]
     assert list((tmp_path / "b" / "scratch").rglob("state.json"))  # the half training was kept
+    assert not list((tmp_path / "b" / "scratch").glob("post-*"))
     again, _ = go(tmp_path, name="stopped", store=tmp_path / "b")
     assert files(again.path) == files(whole.path)
 

@@ -77,7 +77,7 @@ class CellRun:
             self._lab = open_lab(cell)
             self._search = cell.search.search(self._lab)
         except LotteryError as error:
-            self._fail(error)
+            self.fail(error)
 
     def advance(self) -> None:
         """Goes as far as the store allows: at the start, and whenever a job that the cell waits for has ended.
@@ -94,14 +94,10 @@ class CellRun:
         except (StoreError, DataError):
             raise
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
             return
         if not self._searching and not self._controls:
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
-
-    def fail(self, error: Exception) -> None:
-        """Told that a job it waits for cannot be done: the end of the cell."""
-        self._fail(error)
 
     def _all_there(self) -> bool:
         there = [self._around.ask(job, self) for job in self.asked]  # every one is asked for: they run side by side
@@ -158,7 +154,8 @@ class CellRun:
         metrics = None if outcome.diverged_at is not None else outcome.metrics
         self._around.level(Level(self.cell, arm, level, cut, key, metrics))
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """The end of the cell: something in it broke, or a job it waits for cannot be done."""
         if not isinstance(error, LotteryError):
             what = f"search '{self.cell.search.use}' broke: {type(error).__name__}: {error}"
             error, cause = PluginError(what), error

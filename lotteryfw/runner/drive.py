@@ -65,7 +65,13 @@ class Driver:
 
     def run(self, cells: Sequence[Cell]) -> None:
         """Every cell to its end: done, diverged or failed. Raises Interrupted, StoreError, DataError."""
-        todo = deque(cells)
+        try:
+            self._run(deque(cells))
+        finally:
+            for key in list(self._parked):
+                self._unpark(key)
+
+    def _run(self, todo: deque[Cell]) -> None:
         while todo or self._waiting:
             while todo and len(self._backlog) < _AHEAD * self._executor.capacity and not self._stopping:
                 self._advance(CellRun(todo.popleft(), self._open_lab, self))

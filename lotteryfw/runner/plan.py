@@ -168,7 +168,7 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
         count += 1
         try:
             jobs = jobs_of(DryLab(cell, describe, data_folder, device))
-        except Exception:
+        except Exception:  # a search that needs real figures to say what it asks for, or one that breaks
             unknown.append(cell.id)
             continue
         asked += len(jobs)
