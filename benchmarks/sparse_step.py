@@ -3,10 +3,10 @@
     python benchmarks/sparse_step.py [--rounds 15] [--batch 128]
 
 LeNet-300-100 (784-300-100-10), SGD at rate 0.1, random masks of one density in every layer, random uint8 images
-gathered by index, in one process of one thread. Three ways to take the same step: eager autograd that zeroes masked
-weights after the update; `SparseChain` with every layer on sparse products; the same with every layer on dense ones.
-They take turns, 20 steps each; a median over the rounds is printed, and the ratio to eager is the median of the rounds'
-ratios.
+gathered by index, in one process of one thread. Ways to take the same step: eager autograd that zeroes masked weights
+after the update; and for each back end that is here, `SparseChain` with every layer on sparse products and with every
+layer on dense ones. They take turns, 20 steps each; a median over the rounds is printed, and the ratio to eager is the
+median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lotteryfw.engine.kernels.sparse import Backend, backends, loops_of
 from lotteryfw.engine.kernels.sparse_chain import SparseChain, Update, warm_up
 
 WIDTHS, RATE, EXAMPLES, STEPS = (784, 300, 100, 10), 0.1, 20_000, 20
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.087, 0.036, 0.012)
+WAYS = {"sparse": 1.1, "dense": 0.0}
+"""The density that a layer is dense from."""
 Step = Callable[[Tensor], object]
 
 
@@ -47,12 +50,13 @@ def eager(module: nn.Module, masks: list[Tensor], images: Tensor, labels: Tensor
 
 
 def chain(
-    module: nn.Module, masks: list[Tensor], images: Tensor, labels: Tensor, batch: int, dense_from: float
-) -> Step:
+    module: nn.Module, masks: list[Tensor], images: Tensor, labels: Tensor, batch: int, dense_from: float,
+    backend: Backend,
+) -> Step:  # fmt: skip
     """One step of the sparse kernel."""
     weights = [layer.weight.detach() for layer in linears(module)]
     biases = [layer.bias.detach() for layer in linears(module)]
-    trained = SparseChain(weights, masks, biases, Update("sgd"), batch, dense_from)
+    trained = SparseChain(weights, masks, biases, Update("sgd"), batch, dense_from, loops_of(backend))
     return lambda chosen: trained.step(images, labels, chosen, RATE)
 
 
@@ -93,25 +97,26 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    warm_up()
+    for backend in backends():
+        warm_up(loops_of(backend))
     images = torch.randint(0, 256, (EXAMPLES, WIDTHS[0]), dtype=torch.uint8)
     labels = torch.randint(0, WIDTHS[-1], (EXAMPLES,))
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numba"))
+    versions = ", ".join(f"{name} {version(name)}" for name in backends())
     print(f"{platform.machine()}, {versions}, batch {given.batch}, one thread; ms per step (times faster than eager)")
-    print(f"{'density':>8} {'eager':>8} {'sparse':>16} {'dense':>16}")
+    ways = {f"{backend} {way}": (backend, start) for backend in backends() for way, start in WAYS.items()}
+    print(f"{'density':>8} {'eager':>8} " + " ".join(f"{name:>16}" for name in ways))
     for density in DENSITIES:
         module, masks = masked_lenet(density)
         steps = {
-            "sparse": chain(module, masks, images, labels, given.batch, dense_from=1.1),
-            "dense": chain(module, masks, images, labels, given.batch, dense_from=0.0),
-            "eager": eager(module, masks, images, labels),
+            name: chain(module, masks, images, labels, given.batch, start, of) for name, (of, start) in ways.items()
         }
-        times = rounds(steps, given.rounds, given.batch)
+        times = rounds(steps | {"eager": eager(module, masks, images, labels)}, given.rounds, given.batch)
         cells = []
-        for name in ("sparse", "dense"):
+        for name in ways:
             ratio = statistics.median(slow / fast for slow, fast in zip(times["eager"], times[name], strict=True))
             cells.append(f"{statistics.median(times[name]):.3f} ({ratio:4.1f}×)")
-        print(f"{density:8.1%} {statistics.median(times['eager']):8.3f} {cells[0]:>16} {cells[1]:>16}", flush=True)
+        row = " ".join(f"{cell:>16}" for cell in cells)
+        print(f"{density:8.1%} {statistics.median(times['eager']):8.3f} {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from lotteryfw.engine import settle_process
 from lotteryfw.runner import Desk, Levels
 
 LEVELS = 24
+LONG = 2000
+"""Steps a level, at least, where processes are compared: workers take seconds to start, which short studies feel."""
 
 
 def recipe(steps: int, kernel: str = "auto", seeds: int = 1, **changes: Any) -> dict[str, Any]:
@@ -71,6 +73,8 @@ def chain(steps: int) -> None:
 
 def processes(steps: int) -> None:
     """Two chains by one process and by two; the peak memory of each process."""
+    steps = max(steps, LONG)
+    fresh(recipe(20))  # compiles the sparse kernel
     one, two = fresh(recipe(steps, seeds=2), 1)[0], fresh(recipe(steps, seeds=2), 2)[0]
     print(f"two 25-level chains, {steps} steps a level")
     print(f"  one process  {one:7.1f} s")

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from lotteryfw.errors import TrainingDiverged as TrainingDiverged
     from lotteryfw.errors import UsageError as UsageError
     from lotteryfw.hookspecs import hookimpl as hookimpl
+    from lotteryfw.kinds import Analysis as Analysis
     from lotteryfw.kinds import Augmentation as Augmentation
     from lotteryfw.kinds import DataSource as DataSource
-    from lotteryfw.kinds import Group as Group
     from lotteryfw.kinds import Initialiser as Initialiser
     from lotteryfw.kinds import Mask0Action as Mask0Action
     from lotteryfw.kinds import Mask1Action as Mask1Action
     from lotteryfw.kinds import MaskCriterion as MaskCriterion
     from lotteryfw.kinds import ModelFamily as ModelFamily
+    from lotteryfw.kinds import Objective as Objective
     from lotteryfw.kinds import Optimizer as Optimizer
+    from lotteryfw.kinds import Parametrization as Parametrization
     from lotteryfw.kinds import RewindPolicy as RewindPolicy
     from lotteryfw.kinds import Schedule as Schedule
     from lotteryfw.kinds import Scope as Scope
@@ -34,23 +36,32 @@ if TYPE_CHECKING:
     from lotteryfw.lab import Lab as Lab
     from lotteryfw.rng import stream as stream
     from lotteryfw.runner import Run as Run
+    from lotteryfw.runner import export as export
     from lotteryfw.runner import run as run
+    from lotteryfw.select import WarmTop as WarmTop
     from lotteryfw.select import budget as budget
+    from lotteryfw.select import straight_through as straight_through
     from lotteryfw.steps import Clock as Clock
     from lotteryfw.steps import Step as Step
+    from lotteryfw.store import load_seed_ticket as load_seed_ticket
     from lotteryfw.store import load_ticket as load_ticket
     from lotteryfw.views import LATEST as LATEST
     from lotteryfw.views import CellFinished as CellFinished
+    from lotteryfw.views import Edges as Edges
     from lotteryfw.views import Facts as Facts
+    from lotteryfw.views import Finding as Finding
+    from lotteryfw.views import Group as Group
     from lotteryfw.views import JobFinished as JobFinished
     from lotteryfw.views import Layer as Layer
     from lotteryfw.views import LayerCollapsed as LayerCollapsed
     from lotteryfw.views import Leaf as Leaf
     from lotteryfw.views import LevelFinished as LevelFinished
     from lotteryfw.views import Need as Need
+    from lotteryfw.views import Recorded as Recorded
     from lotteryfw.views import RewindPoint as RewindPoint
     from lotteryfw.views import RunFinished as RunFinished
     from lotteryfw.views import RunStarted as RunStarted
+    from lotteryfw.views import Scored as Scored
     from lotteryfw.views import Split as Split
     from lotteryfw.views import Splits as Splits
     from lotteryfw.views import Ticket as Ticket
@@ -61,18 +72,20 @@ _HOMES = {
     "errors": ("ContractError", "DataError", "LotteryError", "TrainingDiverged", "UsageError"),
     "hookspecs": ("hookimpl",),
     "kinds": (
-        "Augmentation", "DataSource", "Group", "Initialiser", "Mask0Action", "Mask1Action", "MaskCriterion",
-        "ModelFamily", "Optimizer", "RewindPolicy", "Schedule", "Scope", "Search", "SearchAlgorithm",
+        "Analysis", "Augmentation", "DataSource", "Initialiser", "Mask0Action", "Mask1Action", "MaskCriterion",
+        "ModelFamily", "Objective", "Optimizer", "Parametrization", "RewindPolicy", "Schedule", "Scope", "Search",
+        "SearchAlgorithm",
     ),
     "lab": ("Lab",),
     "rng": ("stream",),
-    "runner": ("Run", "run"),
-    "select": ("budget",),
+    "runner": ("Run", "export", "run"),
+    "select": ("WarmTop", "budget", "straight_through"),
     "steps": ("Clock", "Step"),
-    "store": ("load_ticket",),
+    "store": ("load_seed_ticket", "load_ticket"),
     "views": (
-        "LATEST", "CellFinished", "Facts", "JobFinished", "Layer", "LayerCollapsed", "Leaf", "LevelFinished", "Need",
-        "RewindPoint", "RunFinished", "RunStarted", "Split", "Splits", "Ticket", "Trained",
+        "LATEST", "CellFinished", "Edges", "Facts", "Finding", "Group", "JobFinished", "Layer", "LayerCollapsed",
+        "Leaf", "LevelFinished", "Need", "Recorded", "RewindPoint", "RunFinished", "RunStarted", "Scored", "Split",
+        "Splits", "Ticket", "Trained",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

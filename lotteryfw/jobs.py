@@ -72,13 +72,16 @@ class Train:
     `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per leaf;
     `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock. `kernel`
     names the arithmetic and its revision ("fused/1"), since a faster kernel need not round as the reference does.
-    `snapshots` asks that the state after those steps be kept too; it is no part of the key, since it does not change
-    the training. `origin` says how the job came about (see `Ticket.origin`).
+    With a `parametrization` it is scores that are trained, found among `values` under `SCORES` + the leaf's name, and
+    `mask` says which edges may be kept: `budgets` are (leaves, how many to keep), `initialiser` and `mask_seed` what
+    masks and weights are drawn with on the way. `snapshots` asks that the state after those steps be kept too; it is no
+    part of the key, since it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
 
     model: Spec
     data: Spec
     fingerprint: str
+    objective: Spec
     optimizer: Spec
     schedule: Spec
     augment: tuple[Spec, ...]
@@ -95,6 +98,10 @@ class Train:
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     optimizer_state: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    parametrization: Spec | None = None
+    initialiser: Spec | None = None
+    budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
+    mask_seed: int | None = None
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
 
@@ -114,6 +121,7 @@ class Gradient:
     model: Spec
     data: Spec
     fingerprint: str
+    objective: Spec
     batch: int
     device: str
     values: Mapping[str, Tensor] = field(repr=False)
@@ -182,11 +190,12 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
     """The job that `plain()` and its tensors came from."""
     said: dict[str, Any] = dict(plain)
     cls = _JOBS[said.pop("job")]
-    for name in ("model", "data", "optimizer", "schedule"):
-        if name in said:
+    for name in ("model", "data", "objective", "optimizer", "schedule", "parametrization", "initialiser"):
+        if said.get(name):
             said[name] = Spec(**said[name])
-    if "augment" in said:
+    if cls is Train:
         said["augment"] = tuple(Spec(**spec) for spec in said["augment"])
         said["snapshots"] = frozenset(said["snapshots"])
+        said["budgets"] = tuple((tuple(leaves), keep) for leaves, keep in said["budgets"])
     said.update({name: value for name, value in tensors.items() if name in cls.__dataclass_fields__})
     return cls(**said)

@@ -9,13 +9,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from lotteryfw.component import Component
+from lotteryfw.errors import UsageError
 from lotteryfw.steps import Clock
-from lotteryfw.views import Facts, Layer, Leaf, Need, Outcome, RewindPoint, Splits
+from lotteryfw.views import (
+    Edges,
+    Facts,
+    Finding,
+    Group,
+    Layer,
+    Leaf,
+    Need,
+    Outcome,
+    Recorded,
+    RewindPoint,
+    Scored,
+    Splits,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -82,20 +95,14 @@ class SearchAlgorithm(Component):
     """Looks for tickets: asks the lab for trainings, cuts, and records levels."""
 
     kind = "search"
+    learns_masks: ClassVar[bool] = False
+    """True for a search that has masks learned (`lab.scored`): its recipe names a parametrization."""
+    arms: ClassVar[tuple[str, ...]] = ()
+    """What it records levels under beside "ticket": networks to compare its tickets with."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
         """A generator: `trained = yield from lab.train(ticket)`, `lab.record(level, ticket, trained)`, …"""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Leaves that share one budget: of their living weights the `keep` best are kept. `requested` is the unrounded
-    number, for the record."""
-
-    leaves: tuple[str, ...]
-    keep: int
-    requested: float
 
 
 class Scope(Component):
@@ -108,6 +115,53 @@ class Scope(Component):
         """The budgets after `times` cuts in a row, given how many weights of each layer are alive now. A layer in no
         group is left as it is. Use `lotteryfw.budget` for the counts: it is the rule of the papers."""
 
+    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+        """The budgets at which the whole network has this density in (0, 1], whatever the rates of a cut are.
+        For searches that learn a mask; a layer in no group keeps everything. Default: refused."""
+        raise UsageError(f"scope '{self.use}' cannot share out a density: it only knows rates of cuts")
+
+
+class Parametrization(Component):
+    """Says how a mask is learned: what scores are, which edges they select, and how those enter the network.
+
+    The optimizer updates a score for each edge; weights stay as they are. In a step the network computes with
+    `weight(edges, mask)` for the mask that `sampled` gave.
+    """
+
+    kind = "parametrization"
+
+    @abstractmethod
+    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        """[s] float32: the scores at the start, where the recipe names no initialiser of its own for them."""
+
+    @abstractmethod
+    def masks(self, net: Scored) -> dict[str, Tensor]:
+        """By leaf, [s] bool: the mask that the scores stand for, which a search ends with. Alive only where allowed."""
+
+    def sampled(self, net: Scored, rng: torch.Generator) -> dict[str, Tensor]:
+        """By leaf, [s] bool: the mask of one step, or of one draw of an evaluation. Default: `masks(net)`."""
+        return self.masks(net)
+
+    @abstractmethod
+    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+        """[s] float32: what the network computes with, differentiable in `edges.scores`; 0 where `~mask`."""
+
+    def expected(self, edges: Edges, mask: Tensor) -> float:
+        """How many edges of a leaf take part on average, `mask` being what `masks` gave. Default: those of `mask`."""
+        return float(mask.sum())
+
+    def draws(self) -> int:
+        """How many sampled masks an evaluation averages over. Default: 0, it takes `masks(net)`."""
+        return 0
+
+    def refresh(self) -> int:
+        """Steps from one mask of the training to the next. Default: 1."""
+        return 1
+
+    def after_step(self, step: int, net: Scored, masks: Mapping[str, Tensor], rng: torch.Generator) -> None:
+        """What else happens after the optimizer's update from `step` to `step + 1`: it may change weights in place,
+        as methods do that redraw them or flip their signs. Default: nothing."""
+
 
 class ModelFamily(Component):
     """Builds an ordinary `nn.Module` and names its prunable parameters."""
@@ -116,7 +170,8 @@ class ModelFamily(Component):
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """A network for inputs of `shape` (no batch dimension) that returns logits [n, classes]."""
+        """A network for inputs of `shape` (no batch dimension) that returns logits [n, classes]; `classes` is what the
+        objective asks for where it does not classify."""
 
     def prunable(self, module: nn.Module) -> list[str]:
         """Paths of the prunable parameters in order, the output layer's last. Default: Linear and Conv weights, and of
@@ -178,6 +233,30 @@ class Augmentation(Component):
         """[n, c, h, w] float32 → the same shape. `rng` is on the CPU and belongs to this job and step."""
 
 
+class Objective(Component):
+    """Says what a training makes small, and what is reported of it."""
+
+    kind = "objective"
+
+    def outputs(self, shape: tuple[int, ...], classes: int) -> int:
+        """How many numbers the network puts out for an input of `shape`. Default: one for each class."""
+        return classes
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+        """0-d float32, differentiable: the mean, or the sum, over the examples of a batch. `outputs` [n, k], `inputs`
+        [n, *shape] float32, `labels` [n] int64."""
+
+    @abstractmethod
+    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """[n] bool, or float in [0, 1]: how right each example is. Its mean is reported as the accuracy."""
+
+    def is_cross_entropy(self) -> bool:
+        """True where `loss` is the plain cross-entropy of logits and labels and `right` compares them: fast kernels
+        have that built in. Default: False."""
+        return False
+
+
 class Optimizer(Component):
     """Builds the optimizer of a training."""
 
@@ -198,10 +277,26 @@ class Schedule(Component):
         """The factor for the update from `step` to `step + 1`; `step` lies in [0, clock.total)."""
 
 
+class Analysis(Component):
+    """Looks at finished searches and says what it found; it may ask for further jobs."""
+
+    kind = "analysis"
+
+    def levels(self, lab: Lab, levels: Sequence[Recorded]) -> Search[list[Finding]]:
+        """A generator over one finished search: what it found in the levels, in the order in which they were recorded.
+        Default: nothing."""
+        yield from ()
+        return []
+
+    def across(self, levels: Sequence[Recorded]) -> Iterable[Finding]:
+        """What it found in all levels of a study's cells together, in the order of the recipe. Default: nothing."""
+        return ()
+
+
 def kinds() -> dict[str, type[Component]]:
     """Every kind by its name, in the order in which people meet them."""
     found: tuple[Any, ...] = (
-        SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, ModelFamily, Initialiser,
-        DataSource, Augmentation, Optimizer, Schedule,
+        SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, Parametrization, ModelFamily,
+        Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Analysis,
     )  # fmt: skip
     return {kind.kind: kind for kind in found}

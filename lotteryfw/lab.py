@@ -6,31 +6,46 @@ Everything a cell decides at random is drawn here, from streams named by seed, p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lotteryfw.asking import Asking
 from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.component import Component
+from lotteryfw.cuts import Cuts
 from lotteryfw.errors import ContractError, PluginError, TrainingDiverged, UsageError, nearest
 from lotteryfw.jobs import Gradient, Spec, Train
-from lotteryfw.kinds import Group, Search
+from lotteryfw.kinds import Search
 from lotteryfw.origins import Cut, Origins
-from lotteryfw.rng import stream
-from lotteryfw.select import cut
-from lotteryfw.start import Start, start_of
+from lotteryfw.rng import seed_of, stream
+from lotteryfw.start import Start, masked_values, start_of
 from lotteryfw.steps import Clock
-from lotteryfw.views import LATEST, CutReport, Layer, Leaf, Need, Outcome, RewindPoint, Ticket, Trained
+from lotteryfw.views import (
+    LATEST,
+    SCORES,
+    CutReport,
+    Edges,
+    Group,
+    Layer,
+    Leaf,
+    Need,
+    Outcome,
+    RewindPoint,
+    Scored,
+    Ticket,
+    Trained,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ChooseKernel = Callable[[Train, str], str]
-"""Names the kernel, with its revision, that trains a job, given what the recipe asks for; the engine knows."""
+ChooseKernel = Callable[[Train, str, float | None], str]
+"""Names the kernel, with its revision, that trains a job, given the `kernel` and `sparse_below` that the recipe asks
+for; the engine knows."""
 
 
-def _reference(job: Train, asked: str) -> str:
+def _reference(job: Train, asked: str, sparse_below: float | None) -> str:
     return "reference/1"
 
 
@@ -38,13 +53,13 @@ Describe = Callable[[Component, Clock], Spec]
 """Names a component as jobs do; the registry knows how, for it knows who provides it."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """A level that a search recorded."""
 
     level: int
     ticket: Ticket
     trained: Trained
+    arm: str = "ticket"
 
 
 class Lab:
@@ -68,16 +83,21 @@ class Lab:
         if self.point.weights == LATEST and self.point.optimizer == "saved":
             raise ContractError(f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at")
         self.records: list[Record] = []
-        self._spec = {name: describe(getattr(cell, name), cell.clock) for name in _SLOTS}
+        parts = {name: getattr(cell, name) for name in _SLOTS}
+        self._spec = {name: describe(part, cell.clock) for name, part in parts.items() if part is not None}
         self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
         self._fingerprint = cell.data.fingerprint(data_folder)
         self._origins = Origins(cell, self._spec, self._augment, self._fingerprint, device)
         self._device = device
         self._choose_kernel = choose_kernel
+        self._needs_gradient = Need.GRADIENT in cell.criterion.needs
         self._dense_outcome: Outcome | None = None
+        self._first_cycle: Trained | None = None
         self._ask = Asking(cell, self._spec)
         self._start = self._begin(data_folder)
         self.layers = self._start.layers
+        self._cuts = Cuts(self._ask, self.layers, self.seed)
+        self.report = self._cuts.report
 
     def _begin(self, data_folder: Path) -> Start:
         return start_of(self._ask, self.cell.data.facts(data_folder), self.seed)
@@ -107,17 +127,19 @@ class Lab:
         """Asks for several trainings at once, to run side by side. Some may have diverged: see `Trained`."""
         if not tickets:
             return []
-        outcomes = yield tuple(self.job(ticket) for ticket in tickets)
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
-            if ticket.is_dense:
-                self._dense_outcome = outcome
-        if Need.GRADIENT not in self.cell.criterion.needs:
-            return [Trained(*pair) for pair in zip(tickets, outcomes, strict=True)]
-        well = [pair for pair in zip(tickets, outcomes, strict=True) if pair[1].diverged_at is None]
-        slopes = iter((yield tuple(self._gradient_job(*pair) for pair in well)) if well else ())
+        outcomes = yield tuple(map(self.job, tickets))
+        trained = [Trained(*pair) for pair in zip(tickets, outcomes, strict=True)]
+        for each in trained:
+            if each.ticket.is_dense:
+                self._dense_outcome = each.outcome
+            elif each.ticket.scores is not None and each.ticket.level == 0:
+                self._first_cycle = each
+        if not self._needs_gradient:
+            return trained
+        well = [each for each in trained if each.diverged_at is None]
+        slopes = iter((yield tuple(self._gradient_job(each.ticket, each.outcome) for each in well)) if well else ())
         return [
-            Trained(ticket, outcome, next(slopes).tensors() if outcome.diverged_at is None else None)
-            for ticket, outcome in zip(tickets, outcomes, strict=True)
+            replace(each, gradient=next(slopes).tensors()) if each.diverged_at is None else each for each in trained
         ]
 
     def next(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
@@ -140,7 +162,7 @@ class Lab:
             layer.name: self._ask.leaf("criterion", "score", leaf(layer, ticket.mask[layer.name], "criterion"))
             for layer in self.layers
         }
-        mask, report = self._cut(ticket, scores, self._groups(self._kept(ticket), times), level)
+        mask, report = self._cuts.by_score(ticket, scores, self._groups(ticket, times), level)
         values = self._carried(trained, rewound)
         for layer in self.layers:
             name = layer.name
@@ -150,27 +172,98 @@ class Lab:
             if self.cell.mask0.changes_kept:
                 alive = self._ask.leaf("mask0", "kept", frozen, alive)
             values[name] = _merge(mask[name], alive, dead)
-        return self._ticket(self._cut_origin("next", ticket, times), level, mask, values, report)
+        return self._ticket(self._cut_origin("next", ticket, times), ticket, times, mask, values, report)
 
     def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         """A ticket with a uniformly random mask within the scope's budgets, over the rewound weights."""
         level = ticket.level + times
-        mask, report = self._random_cut(ticket, self._groups(self._kept(ticket), times), level)
+        mask, report = self._cuts.at_random(ticket, self._groups(ticket, times), level)
         rewound = self._rewound(trained)
         values = self._carried(trained, rewound)
         for layer in self.layers:
             values[layer.name] = _merge(mask[layer.name], rewound[layer.name], None)
-        return self._ticket(self._cut_origin("random", ticket, times), level, mask, values, report)
+        return self._ticket(self._cut_origin("random", ticket, times), ticket, times, mask, values, report)
 
-    def record(self, level: int, ticket: Ticket, trained: Trained) -> None:
-        """Puts a level on record: its figures appear in the results, its controls are trained, its ticket is kept."""
-        for value, kind in ((level, int), (ticket, Ticket), (trained, Trained)):
-            if not isinstance(value, kind):
-                what = f"{type(value).__name__} where {kind.__name__} belongs"
-                raise ContractError(
-                    f"{self._ask.who('search')} called lab.record(level, ticket, trained) with a {what}"
-                )
-        self.records.append(Record(level, ticket, trained))
+    def untrained(self, ticket: Ticket) -> Ticket:
+        """The same ticket, to be measured as it is: `lab.train` then takes no step."""
+        return replace(ticket, point=replace(ticket.point, steps=0))
+
+    def scored(self, density: float | None = None, length: int | None = None) -> Ticket:
+        """The whole network at what the mask-1 action makes of its initialisation, with fresh scores: training it
+        learns a mask. `density` in (0, 1] is what a parametrization keeps that has to be told; `length` is how many
+        steps the schedule has, if not as many as the recipe's.
+        """
+        if "parametrization" not in self._spec:
+            raise ContractError(f"{self._ask.who('search')} learns masks (lab.scored) and has no parametrization")
+        dense = self.dense()
+        values = masked_values(self._ask, self._start, self.seed)
+        scores = {layer.name: self._ask.scores(layer, stream(self.seed, "scores", layer.name)) for layer in self.layers}
+        return replace(
+            dense,
+            origin=self._origins.scored(dense.origin, density, length),
+            values=values,
+            scores=scores,
+            budgets=self._cuts.budgets(density),
+            length=length,
+        )
+
+    def rescored(self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool) -> Ticket:
+        """The next cycle of learning a mask, at another density. `hard` removes what the last one left out for good;
+        otherwise every edge may come back.
+
+        The rewind policy says where scores and schedule go on: at LATEST scores stay as learned, at step k they return
+        to that step of the first cycle.
+        """
+        net, point = self._net(ticket, learned), self._point_of(ticket)
+        removed = self._ask.masks(net) if hard else ticket.mask
+        weights, scores = learned.weights(), learned.scores()
+        state: Mapping[str, Tensor] | None = None
+        if point.weights != LATEST:
+            assert self._first_cycle is not None
+            first = self._first_cycle.ticket
+            if point.weights == 0:
+                weights, scores = first.values, first.scores or {}
+            else:
+                values, state = self._first_cycle.outcome.state(point.weights)
+                weights = {name: value for name, value in values.items() if "/" not in name}
+                scores = {layer.name: values[SCORES + layer.name] for layer in self.layers}
+        return replace(
+            ticket,
+            origin=self._origins.rescored(self._origins.job("train", ticket.origin, ticket.point), density, hard),
+            level=ticket.level + 1,
+            mask=removed,
+            values=weights,
+            scores=scores,
+            budgets=self._cuts.budgets(density),
+            point=point,
+            optimizer=state if point.optimizer == "saved" else None,
+        )
+
+    def found(self, ticket: Ticket, learned: Trained) -> Ticket:
+        """The ticket that a learned mask makes of the one it was learned over: to be trained from the beginning of the
+        schedule, or `untrained`. Its weights are those that the network computed with under that mask. Its report has
+        the expected number of edges beside those of the mask."""
+        net = self._net(ticket, learned)
+        mask = self._ask.masks(net)
+        expected = [self._ask.component("parametrization", "expected", net.edges[name], mask[name]) for name in mask]
+        report = self._cuts.found(mask, sum(expected))
+        values = dict(learned.weights())
+        for name, part in mask.items():
+            weight: Tensor = self._ask.component("parametrization", "weight", net.edges[name], part)
+            values[name] = _merge(part, weight, None)
+        origin = self._found_origin(ticket)
+        return Ticket(origin, ticket.level + 1, mask, values, RewindPoint(weights=0, schedule=0), cut=report)
+
+    def record(self, level: int, ticket: Ticket, trained: Trained, arm: str = "ticket") -> None:
+        """Puts a level on record: its figures appear in the results, its ticket is kept, and, of the arm "ticket", its
+        controls are trained. Other arms are what a search has to compare with its tickets, under names in its `arms`.
+        """
+        given, kinds = (level, ticket, trained), (int, Ticket, Trained)
+        if not all(map(isinstance, given, kinds)):
+            value, kind = next(pair for pair in zip(given, kinds, strict=True) if not isinstance(*pair))
+            what = f"{type(value).__name__} where {kind.__name__} belongs"
+            raise ContractError(f"{self._ask.who('search')} called lab.record(level, ticket, trained) with a {what}")
+        self.records.append(Record(level, ticket, trained, arm))
 
     # What the runner calls
 
@@ -180,11 +273,12 @@ class Lab:
             model=self._spec["model"],
             data=self._spec["data"],
             fingerprint=self._fingerprint,
+            objective=self._spec["objective"],
             optimizer=self._spec["optimizer"],
             schedule=self._spec["schedule"],
             augment=self._augment,
             batch=self.cell.batch,
-            total=self.clock.total,
+            total=self._total(ticket),
             steps_per_epoch=self.clock.steps_per_epoch,
             start=ticket.point.schedule,
             steps=self._steps(ticket),
@@ -199,24 +293,41 @@ class Lab:
             snapshots=self._snapshots(ticket),
             origin=self._origins.job("train", ticket.origin, ticket.point),
         )
-        return replace(job, kernel=self._choose_kernel(job, self.cell.kernel))
+        if ticket.scores is not None:
+            # every cycle has an order and masks of its own: what it does not see again is what iterating may gain by
+            seed = seed_of(self.seed, "cycle", ticket.level) if ticket.level else self.seed
+            job = replace(
+                job,
+                values={**ticket.values, **{SCORES + name: each for name, each in ticket.scores.items()}},
+                optimizer=self._spec.get("mask_optimizer", self._spec["optimizer"]),
+                parametrization=self._spec["parametrization"],
+                initialiser=self._spec["initialiser"],
+                budgets=tuple((group.leaves, group.keep) for group in ticket.budgets),
+                order_seed=seed,
+                mask_seed=seed,
+            )
+        return replace(job, kernel=self._choose_kernel(job, self.cell.kernel, self.cell.sparse_below))
 
     def _steps(self, ticket: Ticket) -> int:
         point = ticket.point
-        return self.clock.total - point.schedule if point.steps is None else point.steps
+        return self._total(ticket) - point.schedule if point.steps is None else point.steps
+
+    def _total(self, ticket: Ticket) -> int:
+        return self.clock.total if ticket.length is None else ticket.length
+
+    def _point_of(self, ticket: Ticket) -> RewindPoint:
+        """Where the rounds after a ticket's go on, on the schedule that it has."""
+        if ticket.length is None:
+            return self.point
+        return self.cell.rewind.point(Clock(ticket.length, self.clock.steps_per_epoch))
 
     def _snapshots(self, ticket: Ticket) -> frozenset[int]:
-        """The states of the dense training that later rounds start from."""
-        wanted = self.point.weights
-        keep = ticket.is_dense and isinstance(wanted, int) and wanted > 0
-        return frozenset({int(wanted)}) if keep else frozenset()
-
-    def report(self, ticket: Ticket) -> CutReport:
-        """How much of the network a ticket keeps; all of it before the first cut."""
-        if ticket.cut is not None:
-            return ticket.cut
-        sizes = {layer.name: layer.size for layer in self.layers}
-        return CutReport(sum(sizes.values()), sizes, sizes)
+        """The states of the first training, of weights or of scores, that later rounds start from."""
+        wanted = self._point_of(ticket).weights
+        if wanted == LATEST or wanted == 0:
+            return frozenset()
+        first = ticket.is_dense or (ticket.scores is not None and ticket.level == 0)
+        return frozenset({wanted}) if first else frozenset()
 
     def control(self, name: str, record: Record) -> Ticket:
         """The control of a recorded level by its name in `CONTROLS`, of the same density in every layer.
@@ -228,14 +339,17 @@ class Lab:
             raise UsageError(f"no control is called '{name}' ({nearest(name, CONTROLS)})")
         if ticket.cut is None:  # of the dense network every control is itself
             return ticket
+        if name == "untrained":
+            return self._restarted(name, ticket)
         mask = dict(ticket.mask)
-        rewound = self._rewound(record.trained)
+        learned = record.trained.ticket.scores is not None  # then what it was learned over is where masks start
+        rewound = record.trained.weights() if learned else self._rewound(record.trained)
         values = dict(ticket.values if name == "random_mask" else self._start.values)
         if name != "reinit":
             groups = [Group((leaf,), kept, kept) for leaf, kept in ticket.cut.kept.items()]
             everything = {layer.name: mask[layer.name] | True for layer in self.layers}
             whole = replace(ticket, mask=everything)
-            mask, _ = self._random_cut(whole, groups, ticket.level)
+            mask, _ = self._cuts.at_random(whole, groups, ticket.level)
         for layer in self.layers:
             leaf = layer.name
             start = rewound[leaf] if name == "random_mask" else self._fresh(layer, ticket.level)
@@ -245,59 +359,33 @@ class Lab:
 
     def _restarted(self, name: str, ticket: Ticket) -> Ticket:
         """A control's place in the schedule and its origin, with the ticket's own mask and values."""
+        if name == "untrained":
+            return self.untrained(ticket)
         origin = self._origins.control(name, ticket.origin)
         if name == "random_mask":
             return replace(ticket, origin=origin)
-        return replace(ticket, origin=origin, point=RewindPoint(weights=0, schedule=0), optimizer=None)
+        whole = RewindPoint(weights=0, schedule=0, steps=0 if ticket.point.steps == 0 else None)
+        return replace(ticket, origin=origin, point=whole, optimizer=None)
 
     # How a ticket is put together
 
-    def _kept(self, ticket: Ticket) -> Mapping[str, int]:
-        return ticket.cut.kept if ticket.cut else {layer.name: layer.size for layer in self.layers}
+    def _groups(self, ticket: Ticket, times: int) -> list[Group]:
+        return self._cuts.groups(self._cuts.kept(ticket), times)
 
     def _cut_origin(self, how: Cut, ticket: Ticket, times: int) -> str:
         return self._origins.cut(how, self._origins.job("train", ticket.origin, ticket.point), times)
 
-    def _groups(self, kept: Mapping[str, int], times: int) -> list[Group]:
-        groups: list[Group] = self._ask.component("scope", "groups", self.layers, kept, times)
-        seen: set[str] = set()
-        for group in groups:
-            if not isinstance(group, Group):
-                raise ContractError(f"{self._ask.who('scope')}: groups() gave a {type(group).__name__}, not a Group")
-            here = set(group.leaves)
-            strange, twice = here - kept.keys(), here & seen
-            alive = sum(kept.get(name, 0) for name in here)
-            if strange or twice or not 0 <= group.keep <= alive:
-                what = (
-                    f"names no layer of the network: {', '.join(sorted(strange))}" if strange
-                    else f"has {', '.join(sorted(twice))} in two groups" if twice
-                    else f"keeps {group.keep} of {alive} living weights in {', '.join(sorted(here))}"
-                )  # fmt: skip
-                raise ContractError(f"{self._ask.who('scope')}: groups() {what}")
-            seen |= here
-        return groups
+    def _found_origin(self, ticket: Ticket) -> str:
+        return self._origins.found(self._origins.job("train", ticket.origin, ticket.point))
 
-    def _cut(
-        self, ticket: Ticket, scores: Mapping[str, Tensor], groups: Sequence[Group], level: int
-    ) -> tuple[dict[str, Tensor], CutReport]:
-        try:
-            mask = cut(scores, ticket.mask, groups, lambda: stream(self.seed, "ties", level))
-        except ContractError as error:
-            raise ContractError(f"{self._ask.who('criterion')}: {error} at level {level}") from None
-        kept = {name: int(part.sum()) for name, part in mask.items()}
-        grouped = {name for group in groups for name in group.leaves}
-        left_alone = sum(count for name, count in kept.items() if name not in grouped)
-        requested = sum(group.requested for group in groups) + left_alone
-        return mask, CutReport(requested, kept, {layer.name: layer.size for layer in self.layers})
-
-    def _random_cut(self, ticket: Ticket, groups: Sequence[Group], level: int) -> tuple[dict[str, Tensor], CutReport]:
-        import torch
-
-        scores = {
-            layer.name: torch.rand(layer.shape, generator=stream(self.seed, "random_mask", level, layer.name))
+    def _net(self, ticket: Ticket, learned: Trained) -> Scored:
+        """The network of a ticket whose mask was learned, at its final scores."""
+        weights, scores = learned.weights(), learned.scores()
+        edges = {
+            layer.name: Edges(layer, weights[layer.name], scores[layer.name], ticket.mask[layer.name])
             for layer in self.layers
         }
-        return self._cut(ticket, scores, groups, level)
+        return Scored(edges, ticket.budgets, self._ask.weight)
 
     def _rewound(self, trained: Trained) -> Mapping[str, Tensor]:
         if self.point.weights == LATEST:
@@ -318,20 +406,28 @@ class Lab:
         return {name: latest[name] if name in self._start.buffers else value for name, value in rewound.items()}
 
     def _ticket(
-        self, origin: str, level: int, mask: dict[str, Tensor], values: dict[str, Tensor], report: CutReport
+        self,
+        origin: str,
+        parent: Ticket,
+        times: int,
+        mask: dict[str, Tensor],
+        values: dict[str, Tensor],
+        report: CutReport,
     ) -> Ticket:
         # at step 0 an optimizer has no state yet: saved and fresh are one
         saved = self._dense_state()[1] if self.point.optimizer == "saved" and self.point.weights != 0 else None
-        return Ticket(origin, level, mask, values, self.point, saved, report)
+        level = parent.level + times
+        return Ticket(origin, level, mask, values, self.point, saved, report, parent=parent.level)
 
     def _fresh(self, layer: Layer, level: int) -> Tensor:
-        return self._ask.draw("weight", layer, layer.shape, stream(self.seed, "reinitialise", level, layer.name))
+        return self._ask.weight(layer, stream(self.seed, "reinitialise", level, layer.name))
 
     def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Gradient:
         return Gradient(
             model=self._spec["model"],
             data=self._spec["data"],
             fingerprint=self._fingerprint,
+            objective=self._spec["objective"],
             batch=self.cell.batch,
             device=self._device,
             values=outcome.tensors(),
@@ -341,7 +437,8 @@ class Lab:
 
 
 _SLOTS = (
-    "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "optimizer", "schedule"
+    "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
+    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer",
 )  # fmt: skip
 
 

@@ -5,10 +5,11 @@ ties are drawn from a named stream, unusable scores are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from lotteryfw.errors import ContractError
-from lotteryfw.kinds import Group
+from lotteryfw.views import Group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,12 +105,49 @@ def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
     return value.detach()
 
 
+def straight_through(mask: Tensor, surrogate: Tensor) -> Tensor:
+    """[s] float: the values of `mask` [s] bool, and the gradient as if they were `surrogate` [s] float itself.
+
+    Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons, section 4.
+    """
+    passed: Tensor = _straight_through().apply(mask, surrogate)
+    return passed
+
+
+@cache
+def _straight_through() -> Any:
+    """The autograd function, made once torch is there."""
+    import torch
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, mask: Tensor, surrogate: Tensor) -> Tensor:
+            return mask.view(torch.uint8).to(surrogate.dtype)  # from bool itself it takes four times as long
+
+        @staticmethod
+        def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor]:
+            return None, slopes[0]
+
+    return StraightThrough
+
+
+def top(scores: Tensor, keep: int) -> Tensor:
+    """[n] bool: the `keep` largest of `scores` [n], of ties those of lowest index. Nothing leaves the device."""
+    import torch
+
+    if keep == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = torch.kthvalue(scores, scores.numel() - keep + 1).values
+    above, tied = scores > threshold, scores == threshold
+    return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
+
+
 class WarmTop:
     """The mask of the `keep` largest of scores that are ranked again and again and change little in between.
 
     Exact, and equal to a stable sort: of ties at the threshold those of lowest index are kept. The threshold of the
     last call gives a narrow bracket; only scores inside it are looked at closely, and it is widened until it holds the
-    new threshold (timed by benchmarks/thresholds.py). For the CPU.
+    new threshold (timed by benchmarks/thresholds.py). Elsewhere than on the CPU it selects anew, without waiting.
     """
 
     def __init__(self, keep: int):
@@ -121,6 +159,8 @@ class WarmTop:
         import numpy as np
         import torch
 
+        if scores.device.type != "cpu":
+            return top(scores.detach().reshape(-1), self._keep).reshape(scores.shape)
         flat = scores.detach().reshape(-1).numpy()
         if not 0 <= self._keep <= flat.size:
             raise ContractError(f"{self._keep} to keep of {flat.size} scores")
@@ -142,8 +182,10 @@ class WarmTop:
 
         centre, width = self._last or (0.0, np.inf)
         while width < np.inf:
-            above = flat > np.float32(centre + width)
-            inside = np.flatnonzero((flat >= np.float32(centre - width)) ^ above)
+            with np.errstate(over="ignore"):  # beyond float32 a bracket is without an end
+                high, low = np.float32(centre + width), np.float32(centre - width)
+            above = flat > high
+            inside = np.flatnonzero((flat >= low) ^ above)
             if 0 < self._keep - int(np.count_nonzero(above)) <= inside.size:
                 return above, inside
             width = 4 * width if width > 0 else np.inf

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.asking import Asking
 from lotteryfw.errors import ContractError
 from lotteryfw.rng import Label, seed_of, stream
-from lotteryfw.views import Facts, Layer
+from lotteryfw.views import Facts, Layer, Leaf
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +28,9 @@ class Start:
 def start_of(ask: Asking, facts: Facts, seed: int) -> Start:
     """Builds the cell's network for such data and draws its values. Raises ContractError for what is no network."""
     with _seeded(seed, "initialisation", "as built"):
-        module = ask.component("model", "build", facts.shape, facts.classes)
-    _check(ask, module, facts)
+        outputs = ask.component("objective", "outputs", facts.shape, facts.classes)
+        module = ask.component("model", "build", facts.shape, outputs)
+    _check(ask, module, facts, outputs)
     names = ask.component("model", "prunable", module)
     parameters = dict(module.named_parameters())
     unknown = [name for name in names if name not in parameters]
@@ -40,7 +41,23 @@ def start_of(ask: Asking, facts: Facts, seed: int) -> Start:
     return Start(layers, frozenset(name for name, _ in module.named_buffers()), _values(ask, module, seed))
 
 
-def _check(ask: Asking, module: object, facts: Facts) -> None:
+def masked_values(ask: Asking, start: Start, seed: int) -> dict[str, Tensor]:
+    """The values of step 0 as the mask-1 action makes them of a network that nothing was removed from: what masks are
+    learned over."""
+    import torch
+
+    values = dict(start.values)
+    for layer in start.layers:
+        drawn, whole = start.values[layer.name], torch.ones(layer.shape, dtype=torch.bool)
+        leaf = Leaf(
+            layer, drawn, drawn, drawn, drawn, whole, whole, stream(seed, "mask1", 0, layer.name),
+            lambda layer=layer: ask.weight(layer, stream(seed, "reinitialise", 0, layer.name)),  # type: ignore[misc]
+        )  # fmt: skip
+        values[layer.name] = ask.leaf("mask1", "alive", leaf).float()
+    return values
+
+
+def _check(ask: Asking, module: object, facts: Facts, outputs: int) -> None:
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -54,9 +71,9 @@ def _check(ask: Asking, module: object, facts: Facts) -> None:
             raise ContractError(f"{ask.who('model')} {what}") from error
         finally:
             module.train(training)
-    shape, needed = list(getattr(logits, "shape", [])), [2, facts.classes]
+    shape, needed = list(getattr(logits, "shape", [])), [2, outputs]
     if shape != needed:
-        raise ContractError(f"{ask.who('model')} gives {shape} for 2 inputs of {facts.classes} classes, not {needed}")
+        raise ContractError(f"{ask.who('model')} gives {shape} for 2 inputs, not {needed} as the objective asks")
 
 
 def _values(ask: Asking, module: nn.Module, seed: int) -> dict[str, Tensor]:

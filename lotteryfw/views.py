@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lotteryfw.errors import TrainingDiverged
 
@@ -29,6 +29,12 @@ class Need(Enum):
 
 LATEST: Literal["latest"] = "latest"
 """The weights the round just trained ended with: nothing is rewound."""
+
+
+SCORES = "scores/"
+"""What the scores of a leaf are called among a job's tensors: no parameter's path has a slash."""
+SELECTED = "selected/"
+"""The same for which of its edges a mask of the training ever had."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +110,50 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Leaves that share one budget: of their living weights the `keep` best are kept. `requested` is the unrounded
+    number, for the record."""
+
+    leaves: tuple[str, ...]
+    keep: int
+    requested: float
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The edges of one layer while their mask is learned. Every tensor has shape `layer.shape`."""
+
+    layer: Layer
+    weights: Tensor
+    """float32: what the edges weigh. They are not trained."""
+    scores: Tensor
+    """float32: what the optimizer updates, in place."""
+    allowed: Tensor
+    """bool: the edges that a mask may keep; the others were removed for good."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A network whose mask is learned, as a parametrization sees it."""
+
+    edges: Mapping[str, Edges]
+    """By leaf, in the order of the network."""
+    budgets: tuple[Group, ...]
+    """How many edges are to be kept; empty where the search asks for no density."""
+    draw: Callable[[Layer, torch.Generator], Tensor] = field(repr=False)
+    """float32 [s]: a fresh draw of a layer's weights from the recipe's initialiser."""
+    memory: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """Lives as long as a training does in one process. May make a call faster, and must never decide its result."""
+
+
+@dataclass(frozen=True)
 class Ticket:
     """A mask and the values that training starts from.
 
     `values` holds every parameter and buffer by name (masked weights at the values they are frozen at), `mask` a bool
     tensor for each leaf. `origin` says how the ticket came about, as a digest: equal origins are equal tickets.
+    One with `scores` has its mask learned, within `budgets` and among the edges alive in `mask`, over weights that stay
+    as they are; one without has its weights trained.
     """
 
     origin: str
@@ -118,11 +163,17 @@ class Ticket:
     point: RewindPoint
     optimizer: Mapping[str, Tensor] | None = field(default=None, repr=False)
     cut: CutReport | None = None
+    scores: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    budgets: tuple[Group, ...] = ()
+    length: int | None = None
+    """Steps of the schedule that it is trained by, where that is not the recipe's."""
+    parent: int | None = None
+    """The level of the ticket whose training this one was cut after."""
 
     @property
     def is_dense(self) -> bool:
-        """True for the network that nothing was removed from yet."""
-        return self.cut is None
+        """True for the network that nothing was removed from yet, whose weights are to be trained."""
+        return self.cut is None and self.scores is None
 
 
 @dataclass(frozen=True)
@@ -171,12 +222,18 @@ class RewindPoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """What was measured during a training, one entry an evaluation. `train_loss` is the mean since the one before."""
+    """What was measured during a training, one entry an evaluation. `train_loss` is the mean since the one before.
+
+    Where a mask was learned, `dying_ratio` is the share of edges that no step had selected by then, and `turnover` the
+    share of the edges selected at the evaluation before that are not any more.
+    """
 
     step: tuple[int, ...]
     train_loss: tuple[float | None, ...]
     validation_loss: tuple[float, ...]
     validation_accuracy: tuple[float, ...]
+    dying_ratio: tuple[float, ...] = ()
+    turnover: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,6 +278,10 @@ class Outcome(Protocol):
         """Of a training every parameter and buffer at the end; of a gradient every leaf's."""
         ...
 
+    def mask(self) -> Mapping[str, Tensor]:
+        """By leaf, bool: the weights that a training had; of learning a mask, the edges that it could keep."""
+        ...
+
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Every parameter and buffer, and the optimizer's state, after `step` steps of the schedule."""
         ...
@@ -246,9 +307,63 @@ class Trained:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Every parameter and buffer after training (w_f). Raises TrainingDiverged where there are none."""
+        return {name: value for name, value in self._tensors().items() if "/" not in name}
+
+    def scores(self) -> Mapping[str, Tensor]:
+        """By leaf, float32: the scores at the end of learning a mask. Raises TrainingDiverged where there are none."""
+        return self._below(SCORES)
+
+    def selected(self) -> Mapping[str, Tensor]:
+        """By leaf, bool: the edges that some step of learning a mask selected. Raises TrainingDiverged."""
+        return self._below(SELECTED)
+
+    def _below(self, prefix: str) -> dict[str, Tensor]:
+        found = self._tensors()
+        return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+    def _tensors(self) -> Mapping[str, Tensor]:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
         return self.outcome.tensors()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A level that a search recorded, as an analysis sees it. Tensors are read when asked for, not before."""
+
+    study: str
+    cell: str
+    axes: Mapping[str, str]
+    seed: int
+    level: int
+    arm: str
+    cut: CutReport
+    outcome: Outcome = field(repr=False)
+    _ticket: Callable[[], Ticket] = field(repr=False)
+
+    @property
+    def ticket(self) -> Ticket:
+        """The ticket, read from the run's folder."""
+        return self._ticket()
+
+    @property
+    def trained(self) -> Trained:
+        """The training that the level reports."""
+        return Trained(self.ticket, self.outcome)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an analysis found: a number, or several that belong together, of a level of a cell.
+
+    `leaf` is empty for the whole network; `against` names the cell that it was compared with, if any.
+    """
+
+    level: Recorded = field(repr=False)
+    figure: str
+    value: float | tuple[float, ...]
+    leaf: str = ""
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,13 +387,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set. Validation data chooses, test data reports. `mean` and `std` are per channel, of inputs in [0, 1]."""
+    """A data set. Validation data chooses, test data reports. `mean` and `std` are per channel, of inputs in [0, 1].
+
+    `mapped`: inputs are mapped from a file, being too many for memory; nobody copies them whole.
+    """
 
     train: Split
     validation: Split
     test: Split
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    mapped: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
     tables: dict[str, Any] = {
         "search": {"use": "imp", "levels": 2}, "criterion": "large_final", "scope": "layerwise", "mask1": "rewind",
         "mask0": "zero", "rewind": "to_init", "model": {"use": "mlp", "hidden": [8, 6]},
-        "initialiser": "glorot_normal", "data": DATA, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9},
-        "schedule": "constant",
+        "initialiser": "glorot_normal", "data": DATA, "objective": "classification",
+        "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}, "schedule": "constant",
     }  # fmt: skip
     tables |= {slot: changes.pop(slot) for slot in list(changes) if slot in tables}
     batch = changes.pop("batch", 16)

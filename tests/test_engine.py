@@ -185,7 +185,7 @@ class Workbench:
         self.device = "cpu"
         self.feed, self.component = self._real.feed, self._real.component
 
-    def network(self, spec: Any, feed: Any) -> nn.Module:
+    def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()
 
 
@@ -248,7 +248,7 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
     assert ours.metrics().test_loss == pytest.approx(
         cross_entropy(network(splits.test.inputs), splits.test.labels).item(), rel=1e-5
     )
-    slopes = Gradient(job.model, job.data, "", 16, "cpu", values=values, mask=mask)
+    slopes = Gradient(job.model, job.data, "", job.objective, 16, "cpu", values=values, mask=mask)
     assert gradient(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-pytest.importorskip("numba")
-
+from lotteryfw.engine.kernels.sparse import backends, loops_of
 from lotteryfw.engine.kernels.sparse_chain import SparseChain, Update, warm_up
 
 RULES = {
@@ -35,14 +34,19 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled():
+@pytest.fixture(scope="module", autouse=True, params=backends())
+def loops(request):
+    """Every test runs on every set of loops that is here."""
     torch.set_num_threads(1)
-    warm_up()
+    Problem.loops = loops_of(request.param)
+    warm_up(Problem.loops)
+    return Problem.loops
 
 
 class Problem:
     """A data set with something to learn, masked starting weights, and the batches of every step."""
+
+    loops = None
 
     def __init__(self, widths, density, batch, *, biases=True, dense=(), dead=True, dtype=torch.uint8, seed=0):
         rng = torch.Generator().manual_seed(seed)
@@ -67,7 +71,7 @@ class Problem:
         return [torch.randperm(200, generator=rng)[: self.batch] for _ in range(steps)]
 
     def chain(self, update, dense_from=1.1):
-        return SparseChain(self.weights, self.masks, self.biases, update, self.batch, dense_from)
+        return SparseChain(self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops)
 
     def plain(self, rule):
         return Plain(self, rule)
@@ -214,7 +218,7 @@ def test_a_state_goes_on_bit_for_bit(rule):
     batches = problem.batches(12)
     for chosen in batches[:6]:
         whole.step(problem.inputs, problem.labels, chosen, rate)
-    second = SparseChain(whole.weights(), problem.masks, whole.biases(), update, problem.batch, dense_from=1.1)
+    second = SparseChain(whole.weights(), problem.masks, whole.biases(), update, problem.batch, 1.1, problem.loops)
     second.load_state(whole.state())
     for chosen in batches[6:]:
         losses = [chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)]
@@ -274,6 +278,23 @@ def test_divergence_shows_in_the_loss():
     losses = [chain.step(problem.inputs, problem.labels, chosen, 1e25) for chosen in problem.batches(8)]
     assert not math.isfinite(losses[-1])
     assert not chain.forward(problem.inputs).isfinite().all()
+
+
+@pytest.mark.parametrize("rule", ["momentum", "adam"])
+def test_a_divergence_leaves_nothing_behind(rule):
+    """What a product is written over may be infinite, and is not to enter it as 0 times infinity."""
+    problem = Problem((20, 12, 10, 4), 0.5, batch=20, dense=(1,))
+    update, rate, *_ = RULES[rule]
+    used, fresh = problem.chain(update), problem.chain(update)
+    for chosen in problem.batches(8):
+        used.step(problem.inputs, problem.labels, chosen, 1e25)
+    assert not used.forward(problem.inputs).isfinite().all()
+    used.load(problem.weights, problem.biases)
+    used.load_state([{} for _ in used.state()])
+    for chosen in problem.batches(4):
+        losses = [chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)]
+        assert losses[0] == losses[1]
+    assert all(map(torch.equal, used.weights(), fresh.weights()))
 
 
 def test_images_keep_their_shape_and_the_sweep_its_last_examples():

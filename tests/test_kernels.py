@@ -19,6 +19,7 @@ from torch import nn
 
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.kernels.chain import chain_of
+from lotteryfw.engine.kernels.sparse import backends
 from lotteryfw.engine.train import Training
 from lotteryfw.errors import LotteryError, UsageError
 from lotteryfw.jobs import Train
@@ -36,7 +37,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"use": "adamw", "lr": 3e-3, "weight_decay": 1e-1},
     "rmsprop": {"use": "rmsprop", "lr": 1e-3, "momentum": 0.9},
 }
-FAST = ("fused", "sparse")
+FAST = ("fused", "sparse", "compact")
 
 
 def job_of(density: float = 1.0, frozen: float = 0.0, steps: int = 100, **changes: Any) -> Train:
@@ -229,8 +230,8 @@ def test_a_layer_that_does_more_than_its_product_is_in_no_chain(change: Any, why
 
 def test_the_choice_follows_from_the_job_alone() -> None:
     choose = Chooser(shop())
-    assert choose(job_of(), "auto") == "fused/1"
-    assert choose(job_of(0.5), "auto") == "fused/1"
+    assert choose(job_of(), "auto") == "lockstep/1"
+    assert choose(job_of(0.5), "auto") == "lockstep/1"
     assert choose(job_of(0.05), "auto") == f"sparse/1+numba{version('numba')}"
     assert choose(job_of(0.05), "fused") == "fused/1"
     for unfit, why in {
@@ -239,7 +240,7 @@ def test_the_choice_follows_from_the_job_alone() -> None:
         "optimizer": (job_of(0.05, optimizer=OPTIMIZERS["rmsprop"]), "no RMSprop"),
         "augmented": (replace(job_of(0.05), augment=(describe(make("augmentation", "flip"), Clock(1, 1)),)), "augmen"),
     }.values():
-        assert choose(unfit, "auto") == "fused/1"
+        assert choose(unfit, "auto") in ("fused/1", "lockstep/1")
         with pytest.raises(UsageError, match=why):
             choose(unfit, "sparse")
     assert choose(job_of(), "reference") == "reference/1"
@@ -253,6 +254,55 @@ def test_the_choice_follows_from_the_job_alone() -> None:
 def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     job = job_of()
     assert replace(job, kernel="fused/1").key != replace(job, kernel="reference/1").key
-    for stale in ("fused/0", "fused", "sparse/1", "sparse/1+numba0.1", "quick/1"):
-        with pytest.raises(LotteryError, match=rf"made for kernel {re.escape(stale)}; .* fused/1, sparse/1\+numba"):
+    others = ("sparse/1", "sparse/1+numba0.1", "sparse/1+numba0.1<0.2", "fused/1<0.2", "quick/1")
+    for stale in ("fused/0", "fused", *others):
+        told = rf"made for kernel {re.escape(stale)}; .* fused/1, .*sparse/1\+numba.*, sparse/1\+torch"
+        with pytest.raises(LotteryError, match=told):
             Training(replace(job, kernel=stale), shop())
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that finds no numba."""
+    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.find_spec", lambda name: None)
+    backends.cache_clear()
+    yield
+    backends.cache_clear()
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_torch_does_the_sparse_products() -> None:
+    choose = Chooser(shop())
+    assert choose(job_of(0.15), "auto") == "sparse/1+torch"
+    assert "sparse" not in choose(job_of(0.26), "auto"), "its products break even at a lower density than numba's"
+    assert_alike(job_of(0.15, optimizer=OPTIMIZERS["adam"]), "auto")
+    numbas = replace(job_of(0.05), kernel=f"sparse/1+numba{version('numba')}")
+    with pytest.raises(LotteryError, match=r'has [^;]*sparse/1\+torch; .*pip install "numba==[\d.]+"$'):
+        Training(numbas, shop())
+
+
+def test_a_job_made_without_numba_can_be_done_with_it() -> None:
+    """By the loops that it names: the key says whose bits they are."""
+    names = [f"sparse/1+numba{version('numba')}<0.9", "sparse/1+torch<0.9"]
+    jobs = [replace(job_of(0.5, steps=30), kernel=name) for name in names]
+    ends = []
+    for job in jobs:
+        training = Training(job, shop())
+        training.run(training.end, lambda now: None)
+        ends.append(training.kernel.values()["fc1.weight"])
+    assert jobs[0].key != jobs[1].key
+    assert not torch.equal(*ends)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
+
+
+def test_the_density_of_sparse_products_can_be_set() -> None:
+    choose, numbas = Chooser(shop()), f"sparse/1+numba{version('numba')}"
+    assert choose(job_of(0.5), "auto", 0.9) == f"{numbas}<0.9"
+    assert "sparse" not in choose(job_of(0.05), "auto", 0.0)
+    assert choose(job_of(0.05), "auto", 0.3) == choose(job_of(0.05), "auto") == numbas, "its own figure is no other job"
+    assert choose(job_of(0.05), "fused", 0.9) == "fused/1"
+    dense = trained(replace(job_of(0.5), kernel=""), "sparse")
+    sparse = Training(replace(job_of(0.5), kernel=f"{numbas}<0.9"), shop())
+    assert sparse.job.key != dense.job.key
+    assert {type(layer).__name__ for layer in dense.kernel._chain._layers} == {"_Dense"}
+    assert {type(layer).__name__ for layer in sparse.kernel._chain._layers} == {"Products"}

@@ -239,7 +239,7 @@ def test_the_lab_leaves_torchs_global_stream_alone() -> None:
 
 
 @pytest.mark.parametrize("scope", [{"use": "layerwise", "rate": 0.4}, {"use": "global", "rate": 0.4}])
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name != "untrained"])
 def test_controls_keep_as_many_weights_of_each_layer(name: str, scope: Mapping[str, Any]) -> None:
     desk = lab(cell(scope=scope))
     for record in played(desk)[1:]:
@@ -254,6 +254,16 @@ def test_controls_keep_as_many_weights_of_each_layer(name: str, scope: Mapping[s
             assert (control.values[leaf][~mask] == 0).all()
         assert desk.job(control).steps == desk.job(ticket).steps
         assert control.origin != ticket.origin
+
+
+def test_the_untrained_control_is_the_ticket_itself_without_a_step() -> None:
+    desk = lab(cell())
+    record = played(desk)[1]
+    job = desk.job(desk.control("untrained", record))
+    assert job.steps == 0
+    assert job.values is record.ticket.values
+    assert job.mask is record.ticket.mask
+    assert job.key != desk.job(record.ticket).key
 
 
 def test_a_random_control_may_keep_what_the_ticket_lost() -> None:

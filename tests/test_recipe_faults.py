@@ -170,7 +170,7 @@ ONE_FAULT = {
     ),
     "claim of no form": (
         changed(claim=[CLAIM | {"expect": None}]),
-        "recipe: claim[0]: say either `higher` and `lower`, or `of`, `expect` and `tolerance`",
+        "recipe: claim[0]: say either `higher` and `lower`, or `of` and `expect` and `tolerance`, or",
     ),
     "claim of two forms": (
         changed(claim=[CLAIM | {"higher": {}, "lower": {}}]),

@@ -11,6 +11,7 @@ import pytest
 from recipes_for_tests import BASE, changed, registry
 from test_recipe_cells import RICH
 
+from lotteryfw.cell import CONTROLS
 from lotteryfw.recipe import json_schema
 from lotteryfw.registry import Registry
 from lotteryfw.steps import Step
@@ -74,7 +75,7 @@ def test_the_fixed_parts_are_there(schema: dict[str, Any]) -> None:
     top = schema["properties"]
     assert schema["required"] == ["name"]
     assert {"extends", "plugins", "study", "studies", "profiles", "claim", "grid", "seeds", "controls"} <= set(top)
-    assert top["controls"]["items"]["enum"] == ["reinit", "random_mask", "random_mask_reinit"]
+    assert top["controls"]["items"]["enum"] == list(CONTROLS)
     assert top["train"]["properties"]["optimizer"] == {"$ref": "#/$defs/optimizer"}
     assert top["study"]["items"]["required"] == ["name"]
     assert "name" not in top["profiles"]["additionalProperties"]["properties"]

@@ -55,11 +55,21 @@ def test_without_matplotlib_the_remedy_is_told(tmp_path, monkeypatch, capsys):
     without_matplotlib(monkeypatch)
     with pytest.raises(UsageError, match=r'pip install "lotteryfw\[plots\]"'):
         write_figures(folder)
-    assert report(folder.path, show=True) == []
+    assert report(folder.path, show=True) == [folder.path / "report.html"]
     told = capsys.readouterr().out
     assert "test accuracy" in told
     assert "reproduced" in told
     assert 'pip install "lotteryfw[plots]"' in told
+
+
+def test_a_report_is_the_page_and_the_figures(tmp_path):
+    pytest.importorskip("matplotlib")
+    folder = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}], levels=2))
+    made = report(folder.path)
+    assert [path.relative_to(folder.path).as_posix() for path in made] == [
+        "report.html", "figures/many.png", "figures/many.svg",
+    ]  # fmt: skip
+    assert all(path.stat().st_size for path in made)
 
 
 def test_markdown_has_tables_and_claims(tmp_path):
@@ -77,7 +87,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_reporting_does_not_import_torch(tmp_path):
     folder = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}], levels=3), [CLAIM])
     code = (
-        "import sys; from pathlib import Path; from lotteryfw.report import markdown; "
-        "markdown(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from lotteryfw.report import report; "
+        "report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder.path)]).returncode == 0

@@ -38,14 +38,16 @@ def test_thirteen_series_and_twenty_five_levels_fit(tmp_path, width):
 
 def test_cells_are_means_and_deviations(tmp_path):
     rows = [row({}, 0.97 + 0.01 * seed, seed=seed, level=1, density=0.512, stop=1000 + seed) for seed in (0, 1)]
+    rows += [row({}, 0.5, seed=seed, level=2, density=0.2) for seed in (0, 1)]
     text = summary_markdown(fake_run(tmp_path / "run", rows))
     assert "**criteria: test accuracy, % (mean ± sd over 2 seeds)**" in text
-    assert "| weights remaining, % | 51.2 |\n| --- | ---: |\n| ticket | 97.50 ± 0.71 |" in text
+    assert "| weights remaining, % | 51.2 | 20 |\n| --- | ---: | ---: |\n| ticket | 97.50 ± 0.71 | 50.00" in text
     assert "| ticket | 1,000 ± 1 |" in text
 
 
 def test_what_is_missing_is_told(tmp_path):
     rows = [row({"scope.rate": "0.2"}, 0.9, seed=seed, level=1, density=0.8) for seed in (0, 1)]
+    rows += [row({"scope.rate": "0.2"}, 0.9, seed=seed, level=2, density=0.64) for seed in (0, 1)]
     rows += [
         row({"scope.rate": "0.3"}, 0.9, seed=0, level=1, density=0.78),
         row({"scope.rate": "0.3"}, None, seed=1, level=1, density=0.78),

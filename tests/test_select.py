@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lotteryfw.errors import ContractError
-from lotteryfw.kinds import Group
 from lotteryfw.rng import stream
-from lotteryfw.select import WarmTop, best, budget, check_tensor, cut
+from lotteryfw.select import WarmTop, best, budget, check_tensor, cut, top
 from lotteryfw.std.criteria import LargeFinal
 from lotteryfw.std.scopes import Global, Layerwise
 from lotteryfw.testkit import make_leaf
-from lotteryfw.views import Layer, Leaf
+from lotteryfw.views import Group, Layer, Leaf
 
 CALM = settings(deadline=None)
 """The machine may be busy with other things."""
@@ -239,11 +238,13 @@ def test_warm_top_equals_a_stable_sort_however_scores_move(
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     keep = round(share * size)
-    top = WarmTop(keep)
+    warm = WarmTop(keep)
     scores = torch.randn(size, generator=rng)
     for _ in range(6):
         ranked = torch.round(scores * levels) / levels if levels else scores  # few levels: many ties
-        assert torch.equal(top(ranked), stable_top(ranked, keep))
+        expected = stable_top(ranked, keep)
+        assert torch.equal(warm(ranked), expected)
+        assert torch.equal(top(ranked, keep), expected)
         scores = scores + drift * torch.randn(size, generator=rng)
 
 

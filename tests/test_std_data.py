@@ -2,6 +2,7 @@ import hashlib
 import os
 import runpy
 import struct
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,14 @@ from PIL import Image
 from lotteryfw.errors import DataError
 from lotteryfw.kinds import DataSource
 from lotteryfw.rng import stream
-from lotteryfw.std import digits, torchvision_sets
+from lotteryfw.std import digits, image_files, imagenet
 from lotteryfw.std.digits import Digits
 from lotteryfw.std.image_folder import ImageFolder
+from lotteryfw.std.imagenet import ImageNet
 from lotteryfw.std.splits import split
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Cifar10, Cifar100, FashionMnist, Mnist, Svhn
+from lotteryfw.std.torchvision_source import TorchvisionSource
 from lotteryfw.views import Split, Splits
 
 NOWHERE = Path("nowhere")
@@ -146,7 +149,7 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 @pytest.fixture
 def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 + 10 made-up images in MNIST's files."""
-    monkeypatch.setattr(torchvision_sets, "_MNIST", replace(torchvision_sets._MNIST, examples=40, test=10))
+    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, examples=40, test=10))
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -178,15 +181,15 @@ def test_a_set_of_the_wrong_size_is_told(small_mnist: Path) -> None:
 
 
 HALVES = [
-    (Cifar10, "_CIFAR10", "CIFAR10", "targets", (0, 2, 3, 1), {"train": True}),
-    (Cifar100, "_CIFAR100", "CIFAR100", "targets", (0, 2, 3, 1), {"train": True}),
-    (Svhn, "_SVHN", "SVHN", "labels", (0, 1, 2, 3), {"split": "train"}),
+    (Cifar10, "targets", (0, 2, 3, 1), {"train": True}),
+    (Cifar100, "targets", (0, 2, 3, 1), {"train": True}),
+    (Svhn, "labels", (0, 1, 2, 3), {"split": "train"}),
 ]
 
 
-@pytest.mark.parametrize(("source", "known", "theirs", "labels", "order", "train"), HALVES)
+@pytest.mark.parametrize(("source", "labels", "order", "train"), HALVES)
 def test_colour_sets_are_brought_into_one_form(
-    source: type[DataSource], known: str, theirs: str, labels: str, order: tuple[int, ...], train: dict,
+    source: type[TorchvisionSource], labels: str, order: tuple[int, ...], train: dict,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """torchvision checks these files' hashes, so its classes are stood in for."""
@@ -200,9 +203,9 @@ def test_colour_sets_are_brought_into_one_form(
             data=images[part].transpose(order), **{labels: list(range(10)) * (1 + 2 * (options == train))}
         )
 
-    which = replace(getattr(torchvision_sets, known), examples=30, test=10)
-    monkeypatch.setattr(torchvision_sets, known, which)
-    monkeypatch.setattr(datasets, theirs, read)
+    which = replace(source.known, examples=30, test=10)
+    monkeypatch.setattr(source, "known", which)
+    monkeypatch.setattr(datasets, which.torchvision, read)
     (tmp_path / which.place).mkdir(exist_ok=True)
     for name in which.files:
         (tmp_path / which.place / name).touch()
@@ -213,7 +216,10 @@ def test_colour_sets_are_brought_into_one_form(
 
 @pytest.mark.parametrize(
     ("trouble", "said"),
-    [(URLError("Name or service\nnot known"), "not known.*Without a network"), (ImportError("no scipy"), "no scipy")],
+    [
+        (URLError("Name or service\nnot known"), "not known.*Without a network"),
+        (ImportError("no scipy"), r'no scipy; pip install "lotteryfw\[svhn\]"'),
+    ],
 )
 def test_fetch_tells_what_stood_in_its_way(
     trouble: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -226,6 +232,11 @@ def test_fetch_tells_what_stood_in_its_way(
     monkeypatch.setattr(datasets, "SVHN", download)
     with pytest.raises(DataError, match=f"svhn.*{said}"):
         Svhn().fetch(tmp_path / "new")
+
+
+def test_the_extras_that_messages_name_are_there() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {source.known.extra for source in TORCHVISION} - {""} <= project["optional-dependencies"].keys()
 
 
 def test_real_mnist() -> None:
@@ -326,6 +337,41 @@ def test_image_folder_fingerprint_does_not_depend_on_where_it_lies(pictures: Pat
     assert ImageFolder(path="moved").fingerprint(pictures) == before
 
 
+@pytest.mark.parametrize("normalise", ["unit", "standard"])
+def test_image_folder_too_large_for_memory_is_mapped(
+    pictures: Path, normalise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ImageFolder(path="own", validation=2, normalise=normalise)
+    held = source.load(pictures)
+    monkeypatch.setattr(image_files, "IN_MEMORY", 18 * 3 * 5 * 6 - 1)
+    mapped = source.load(pictures)
+    check(mapped, source, pictures)
+    assert same(held, mapped)
+    assert (held.mean, held.std) == (mapped.mean, mapped.std)
+    (file,) = (pictures / "decoded").glob("*.uint8")
+    assert file.stat().st_size == 18 * 3 * 5 * 6
+    monkeypatch.setattr(image_files.Decoder, "_pixels", None)  # decoded once
+    assert same(held, source.load(pictures))
+    file.write_bytes(bytes(file.stat().st_size))
+    assert not ImageFolder(path="own", validation=2).load(pictures).train.inputs.any()
+
+
+def test_images_that_change_are_decoded_anew(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "IN_MEMORY", 0)
+    source = ImageFolder(path="own", validation=2)
+    before = source.load(pictures)
+    Image.new("RGB", (6, 5), (255, 255, 255)).save(pictures / "own/test/ant/0.png")
+    assert not same(before, source.load(pictures))
+    assert not same(before, ImageFolder(path="own", validation=2, split_seed=1).load(pictures))
+
+
+def test_a_folder_that_cannot_hold_the_decoded_images_is_told(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_files, "IN_MEMORY", 0)
+    (pictures / "decoded").touch()
+    with pytest.raises(DataError, match=r"image_folder: the decoded images .* could not be kept in"):
+        ImageFolder(path="own", validation=2).load(pictures)
+
+
 def remove_test(root: Path) -> None:
     (root / "test").rename(root / "tests")
 
@@ -376,6 +422,31 @@ def test_real_cifar10_as_a_folder() -> None:
     source = ImageFolder(path="cifar10-jpeg")
     facts = source.facts(folder)
     assert (facts.shape, facts.classes, facts.train, facts.test) == ((3, 32, 32), 10, 45_000, 10_000)
+
+
+# ImageNet
+
+
+def test_imagenet_facts_need_no_files() -> None:
+    facts = ImageNet(path="imagenet").facts(NOWHERE)
+    assert (facts.shape, facts.classes, facts.train, facts.validation, facts.test) == (
+        (3, 224, 224), 1000, 1_271_167, 10_000, 50_000,
+    )  # fmt: skip
+
+
+def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ImageNet(path="own", size=4, validation=2)
+    with pytest.raises(DataError, match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and"):
+        source.load(pictures)
+    (pictures / "own/test").rename(pictures / "own/val")
+    with pytest.raises(DataError, match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and"):
+        source.load(pictures)
+    for name, count in (("CLASSES", 3), ("TRAIN", 12), ("TEST", 6)):
+        monkeypatch.setattr(imagenet, name, count)
+    splits = source.load(pictures)
+    check(splits, source, pictures)
+    assert (splits.test.inputs[:, 0].amax((1, 2)) == splits.test.labels * 50).all()
+    assert splits.mean == (0.485, 0.456, 0.406)
 
 
 # synthetic

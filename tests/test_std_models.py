@@ -10,29 +10,143 @@ from lotteryfw.errors import LotteryError
 from lotteryfw.kinds import Initialiser, ModelFamily
 from lotteryfw.rng import stream
 from lotteryfw.std import initialisers
-from lotteryfw.std.models import Conv2, Conv4, Conv6, LeNet300100, Mlp
+from lotteryfw.std.models import Conv2, Conv4, Conv6, Conv8, LeNet300100, Mlp, Vgg16, Vgg19
+from lotteryfw.std.resnets import ResNet18, ResNet20, WideResNet
+from lotteryfw.std.torchvision_models import TorchvisionModel
 from lotteryfw.views import Layer
 
-MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
+CLASSES = {MNIST: 10, CIFAR: 10, IMAGENET: 1000}
 
 
 @pytest.mark.parametrize(
     ("family", "shape", "parameters"),
     [
         (LeNet300100(), MNIST, 266_610),
+        (LeNet300100(bias=False), MNIST, 266_200),
         (Mlp(), MNIST, 266_610),
         (Mlp(bias=False), MNIST, 266_200),
         (Mlp(hidden=[]), MNIST, 7850),
         (Conv2(), CIFAR, 4_301_642),
         (Conv4(), CIFAR, 2_425_930),
         (Conv6(), CIFAR, 2_262_602),
+        (Conv8(), CIFAR, 5_278_282),
+        (Conv8(bias=False), CIFAR, 5_275_840),
+        (Vgg16(), CIFAR, 14_724_042),
+        (Vgg19(), CIFAR, 20_035_018),
+        (ResNet20(), CIFAR, 272_474),
+        (ResNet18(), CIFAR, 11_173_962),
+        (ResNet18(affine=False, bias=False), CIFAR, 11_164_352),
+        (WideResNet(), CIFAR, 36_479_194),
+        (WideResNet(depth=16, widen=8), CIFAR, 10_961_370),
+        (WideResNet(depth=40, widen=4), CIFAR, 8_949_210),
+        (TorchvisionModel(name="resnet18"), IMAGENET, 11_689_512),
+        (TorchvisionModel(name="resnet34"), IMAGENET, 21_797_672),
+        (TorchvisionModel(), IMAGENET, 25_557_032),
+        (TorchvisionModel(affine=False, bias=False), IMAGENET, 25_502_912),
+        (TorchvisionModel(name="resnet101"), IMAGENET, 44_549_160),
+        (TorchvisionModel(name="wide_resnet50_2"), IMAGENET, 68_883_240),
     ],
-    ids=lambda value: getattr(value, "use", None),
+    ids=lambda value: f"{value.use} {value.options()}" if isinstance(value, ModelFamily) else None,
 )
 def test_parameter_counts_are_the_papers(family: ModelFamily, shape: tuple[int, ...], parameters: int) -> None:
-    module = family.build(shape, 10)
+    with torch.device("meta"):  # sizes without memory or time
+        module = family.build(shape, CLASSES[shape])
+        assert module.eval()(torch.zeros(2, *shape)).shape == (2, CLASSES[shape])
     assert sum(parameter.numel() for parameter in module.parameters()) == parameters
-    assert module(torch.zeros(2, *shape)).shape == (2, 10)
+    weights = dict(module.named_parameters())
+    assert weights[family.prunable(module)[-1]].shape[0] == CLASSES[shape]
+
+
+NORMALISED = [
+    Vgg16(width=0.05, affine=False, bias=False),
+    ResNet20(width=0.25, affine=False, bias=False),
+    ResNet18(width=0.05, affine=False, bias=False),
+    WideResNet(depth=10, widen=1, affine=False, bias=False),
+    TorchvisionModel(name="resnet18", affine=False, bias=False),
+]
+
+
+@pytest.mark.parametrize("family", NORMALISED, ids=lambda family: family.use)
+def test_without_affine_and_bias_only_prunable_weights_are_left(family: ModelFamily) -> None:
+    module = family.build(CIFAR, 10)
+    assert {name for name, _ in module.named_parameters()} == set(family.prunable(module))
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_parameters()  # as the engine does
+    assert norms
+    out = module(torch.rand(4, *CIFAR))
+    assert out.shape == (4, 10)
+    out.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("family", [Conv2(width=0.25), Conv8(width=0.25), Vgg19(width=0.25), ResNet18(width=0.25)])
+def test_width_scales_every_layer_but_the_output(family: ModelFamily) -> None:
+    with torch.device("meta"):
+        narrow, whole = (each.build(CIFAR, 10) for each in (family, type(family)()))
+    pairs = list(zip(family.prunable(narrow), family.prunable(whole), strict=True))
+    assert all(narrower == wider for narrower, wider in pairs)
+    sizes = [[len(dict(net.named_parameters())[name]) for name, _ in pairs] for net in (narrow, whole)]
+    assert [4 * size for size in sizes[0][:-1]] == sizes[1][:-1]
+    assert sizes[0][-1] == sizes[1][-1] == 10
+
+
+def test_no_layer_is_ever_empty() -> None:
+    module = Conv2(width=0.001).build(MNIST, 10)
+    assert [len(weight) for name, weight in module.named_parameters() if name.endswith("weight")] == [1, 1, 1, 1, 10]
+    for width in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(ValidationError):
+            Conv2(width=width)
+
+
+def norm(x: Tensor) -> Tensor:
+    return (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+
+
+def conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    return nn.functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+
+def test_resnet20_is_its_formula() -> None:
+    module = ResNet20(width=0.125, affine=False).build(CIFAR, 10)
+    values, images = dict(module.named_parameters()), torch.rand(3, *CIFAR)
+    x = norm(conv(images, values["conv1.weight"])).relu()
+    for stage in (1, 2, 3):
+        for block in (1, 2, 3):
+            path, stride = f"stage{stage}.block{block}", 2 if stage > 1 and block == 1 else 1
+            inner = norm(conv(x, values[f"{path}.conv1.weight"], stride)).relu()
+            inner = norm(conv(inner, values[f"{path}.conv2.weight"]))
+            short = norm(conv(x, values[f"{path}.shortcut.conv.weight"], stride)) if stride == 2 else x
+            x = (inner + short).relu()
+    torch.testing.assert_close(module(images), x.mean((2, 3)) @ values["fc.weight"].T + values["fc.bias"])
+
+
+def test_wide_resnet_is_its_formula() -> None:
+    module = WideResNet(depth=16, widen=2, affine=False).build(CIFAR, 10)
+    values, images = dict(module.named_parameters()), torch.rand(3, *CIFAR)
+    x = conv(images, values["conv1.weight"])
+    for stage in (1, 2, 3):
+        for block in (1, 2):
+            path, stride = f"stage{stage}.block{block}", 2 if stage > 1 and block == 1 else 1
+            active = norm(x).relu()
+            inner = norm(conv(active, values[f"{path}.conv1.weight"], stride)).relu()
+            inner = conv(inner, values[f"{path}.conv2.weight"])
+            x = inner + (conv(active, values[f"{path}.shortcut.weight"], stride) if block == 1 else x)
+    x = norm(x).relu().mean((2, 3))
+    torch.testing.assert_close(module(images), x @ values["fc.weight"].T + values["fc.bias"])
+
+
+def test_a_depth_that_makes_no_whole_blocks_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"must be 6 n \+ 4 \(10, 16, 22, 28, …\), not 20"):
+        WideResNet(depth=20)
+
+
+def test_vgg_has_batch_norm_before_each_relu_and_pools_after_each_stage() -> None:
+    kinds = [type(part).__name__ for part in Vgg16(width=0.02).build(CIFAR, 10)]
+    conv = ["Conv2d", "BatchNorm2d", "ReLU"]
+    stages = [part for depth in (2, 2, 3, 3, 3) for part in [*conv * depth, "MaxPool2d"]]
+    assert kinds == [*stages, "Flatten", "Linear"]
 
 
 def test_layers_have_readable_names_and_the_output_comes_last() -> None:
@@ -58,9 +172,15 @@ def test_conv_layers_are_followed_by_relu_and_pairs_by_a_pooling() -> None:
     assert kinds == [*pair, *pair, nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
 
 
-@pytest.mark.parametrize(("family", "shape"), [(Conv2(), (784,)), (Conv6(), (1, 7, 28))])
+UNFIT = [
+    (Conv2(), (784,)), (Conv6(), (1, 7, 28)), (Vgg16(), MNIST), (ResNet20(), (784,)), (WideResNet(), (784,)),
+    (TorchvisionModel(), MNIST),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "shape"), UNFIT)
 def test_unfit_inputs_are_refused_in_words(family: ModelFamily, shape: tuple[int, ...]) -> None:
-    with pytest.raises(LotteryError, match=f"{family.use} reads images"):
+    with pytest.raises(LotteryError, match=f"{family.options().get('name', family.use)} reads images"):
         family.build(shape, 10)
 
 

@@ -11,11 +11,11 @@ COMPONENTS = register_components()
 
 DEFAULTS = {
     "search": "imp", "criterion": "large_final", "scope": "layerwise", "mask1": "rewind", "mask0": "zero",
-    "rewind": "to_init", "initialiser": "glorot_normal", "schedule": "constant",
+    "rewind": "to_init", "initialiser": "glorot_normal", "objective": "classification", "schedule": "constant",
 }  # fmt: skip
 
 OFFERED = {
-    "search": "imp one_shot random_pruning",
+    "search": "imp one_shot random_pruning supermask edge_popup iterative_edge_popup",
     "criterion": "large_final small_final large_init small_init large_init_large_final small_init_small_final "
     "magnitude_increase movement random large_final_same_sign large_final_diff_sign magnitude_increase_same_sign "
     "magnitude_increase_diff_sign",
@@ -23,12 +23,15 @@ OFFERED = {
     "mask1": "rewind reinit reinit_empirical reshuffle constant",
     "mask0": "zero init init_zero init_zero_all init_zero_reshuffle init_zero_reverse",
     "rewind": "to_init to_step learning_rate fine_tune",
-    "model": "mlp lenet_300_100 conv2 conv4 conv6",
+    "model": "mlp lenet_300_100 conv2 conv4 conv6 conv8 vgg16 vgg19 resnet20 resnet18 wide_resnet torchvision",
     "initialiser": "glorot_normal glorot_uniform kaiming_normal kaiming_uniform signed_constant pytorch_default",
-    "data": "digits mnist fashion_mnist cifar10 cifar100 svhn image_folder synthetic",
+    "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet image_folder synthetic",
     "augmentation": "flip crop",
     "optimizer": "sgd adam adamw rmsprop",
     "schedule": "constant multistep cosine",
+    "parametrization": "bernoulli top_k",
+    "objective": "classification reconstruction",
+    "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges",
 }
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lotteryfw import Scope
 from lotteryfw.errors import LotteryError
 from lotteryfw.select import budget
 from lotteryfw.std.scopes import Erk, Global, Layerwise
@@ -115,3 +116,58 @@ def test_erk_counts_sum_exactly_and_fit(data: st.DataObject, rate: float, times:
 def test_erk_does_nothing_at_rate_0(kept: int) -> None:
     counts = {"fc1.weight": 235200 - kept, "fc2.weight": kept, "fc3.weight": kept // 2}
     assert keeps(Erk(rate=0).groups(LENET, counts, 1)) == counts
+
+
+# Where a mask is learned: the same scopes at a density.
+
+
+densities_of_masks = st.floats(0.001, 1)
+
+
+@given(density=densities_of_masks, rate=st.floats(0, 0.9))
+def test_layerwise_gives_every_layer_the_density_whatever_its_rate(density: float, rate: float) -> None:
+    groups = Layerwise(rate=0.2, output_rate=rate or 0.1).at(LENET, density)
+    assert keeps(groups) == {name: round(density * size) for name, size in FULL.items()}
+    assert [group.requested for group in groups] == [pytest.approx(density * size) for size in FULL.values()]
+
+
+def test_layers_of_rate_0_are_left_whole() -> None:
+    assert keeps(Layerwise(output_rate=0).at(LENET, 0.5)) == {"fc1.weight": 117600, "fc2.weight": 15000}
+    assert keeps(Layerwise(rates={"fc1": 0}).at(LENET, 0.5)) == {"fc2.weight": 15000, "fc3.weight": 500}
+    assert Layerwise(rate=0).at(LENET, 0.5) == []
+
+
+@given(density=densities_of_masks)
+def test_global_gives_the_density_to_all_that_it_does_not_exclude(density: float) -> None:
+    (group,) = Global().at(LENET, density)
+    assert (group.leaves, group.keep) == (tuple(FULL), round(density * 266200))
+    (group,) = Global(exclude=["fc3"]).at(LENET, density)
+    assert (group.leaves, group.keep) == (("fc1.weight", "fc2.weight"), round(density * 265200))
+    assert Global(exclude=["*"]).at(LENET, density) == []
+
+
+@given(data=st.data(), density=densities_of_masks)
+def test_erk_gives_the_density_to_the_whole_network_exactly(data: st.DataObject, density: float) -> None:
+    layers = [Layer(f"l{i}", shape) for i, shape in enumerate(data.draw(st.lists(shapes, min_size=1, max_size=6)))]
+    groups, total = Erk().at(layers, density), sum(layer.size for layer in layers)
+    assert sum(group.keep for group in groups) == round(density * total)
+    counts = keeps(groups)
+    assert all(0 <= counts[layer.name] <= layer.size for layer in layers)
+    for name, share in densities(tuple(layers), round(density * total)).items():
+        size = next(layer.size for layer in layers if layer.name == name)
+        assert counts[name] == pytest.approx(share * size, abs=1)
+
+
+@pytest.mark.parametrize("scope", [Layerwise(rates={"conv*": 0.1}), Global(exclude=["conv*"])])
+def test_a_pattern_that_matches_nothing_is_refused_at_a_density_too(scope: Layerwise | Global) -> None:
+    with pytest.raises(LotteryError, match=r"conv\*.*fc1\.weight, fc2\.weight, fc3\.weight"):
+        scope.at(LENET, 0.5)
+
+
+def test_a_scope_that_knows_only_rates_says_so() -> None:
+    class Fifth(Layerwise):
+        use = "fifth"
+        at = Scope.at
+
+    with pytest.raises(LotteryError, match="scope 'fifth' cannot share out a density"):
+        Fifth().at(LENET, 0.5)

@@ -201,8 +201,14 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A data source.")], data
 
 
 @app.command()
-def doctor(data: Data = None, store: StoreRoot = None) -> None:
-    """Tell what lotteryfw finds here: versions, device, folders, plugins."""
+def doctor(
+    data: Data = None,
+    store: StoreRoot = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure where sparse products pay here (under a minute); keep it.")
+    ] = False,
+) -> None:
+    """Tell what lotteryfw finds here: versions, device, folders, plugins, where sparse products pay."""
     import os
     import platform
     import shutil
@@ -210,7 +216,7 @@ def doctor(data: Data = None, store: StoreRoot = None) -> None:
 
     import torch
 
-    from lotteryfw.engine import pick_device
+    from lotteryfw import engine
     from lotteryfw.registry import Registry
     from lotteryfw.runner import default_data_folder
     from lotteryfw.store import Store, default_root
@@ -219,9 +225,12 @@ def doctor(data: Data = None, store: StoreRoot = None) -> None:
     root = store or default_root()
     place = next(path for path in [root, *root.parents] if path.exists())
     packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
-    device = pick_device("auto")
+    device = engine.pick_device("auto")
     name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
     info = Store(root).info()
+    if calibrate:
+        engine.settle_process()
+        engine.calibrate(root)
     rows = [
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
@@ -230,6 +239,7 @@ def doctor(data: Data = None, store: StoreRoot = None) -> None:
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),
+        *(("sparse", line) for line in engine.sparse_advice(root)),
     ]
     for label, value in rows:
         typer.echo(f"{label:<10} {value}")

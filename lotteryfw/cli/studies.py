@@ -1,11 +1,12 @@
-"""Commands about recipes and their runs: recipe, plan, check, schema, runs, report."""
+"""Commands about recipes and their runs: recipe, plan, check, schema, runs, report, export."""
 
 from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,15 +47,22 @@ def recipe(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
             listener=view, on_start=_stop_on_interrupt(view.stopping),
         )  # fmt: skip
-    made = report(done.path, show=not (quiet or as_json))
+    page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
-        typer.echo(json.dumps({"run": str(done.path), "cells": done.statuses, "figures": [str(f) for f in made]}))
+        told = {"run": str(done.path), "cells": done.statuses, "report": str(page), "figures": list(map(str, figures))}
+        typer.echo(json.dumps(told))
     else:
-        if made and not quiet:
-            typer.echo(f"figures: {', '.join(str(figure) for figure in made if figure.suffix == '.png')} (and .svg)")
+        if not quiet:
+            _tell(page, figures)
         typer.echo(f"{done.path}")
     if "failed" in done.statuses.values():
         raise typer.Exit(1)
+
+
+def _tell(page: Path, figures: Sequence[Path]) -> None:
+    if figures:
+        typer.echo(f"figures: {', '.join(str(figure) for figure in figures if figure.suffix == '.png')} (and .svg)")
+    typer.echo(f"report: {page}")
 
 
 def _stop_on_interrupt(tell: Callable[[], None]) -> Callable[[Callable[[], None]], None]:
@@ -182,13 +190,39 @@ def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("
 @app.command("report")
 def report_run(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown; draw nothing.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown; write nothing.")] = False,
 ) -> None:
-    """Draw a run's figures and print its tables and claims again."""
+    """Write a run's report.html, draw its figures, and print its tables, verdicts and claims again."""
     from lotteryfw.report import markdown as as_markdown
     from lotteryfw.report import report
 
     if markdown:
         typer.echo(as_markdown(run))
     else:
-        report(run, show=True)
+        page, *figures = report(run, show=True)
+        _tell(page, figures)
+
+
+class Form(StrEnum):
+    """What `lotteryfw.export` can make of a ticket."""
+
+    VALUES = "values"
+    SEED = "seed"
+
+
+@app.command("export")
+def export_ticket(
+    ticket: Annotated[Path, typer.Argument(metavar="TICKET", help="A file below tickets/ in a run's folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    form: Annotated[
+        Form,
+        typer.Option("--as", help="values: a plain safetensors file; seed: a mask, and what draws the weights again."),
+    ] = Form.VALUES,
+    trust: Trust = [],  # noqa: B006
+    data: Data = None,
+) -> None:
+    """Write a ticket for use elsewhere. One whose weights were never trained takes a bit for each weight as a seed."""
+    from lotteryfw.runner import export
+
+    export(ticket, out, form.value, trust=trust, data=data)
+    typer.echo(f"{out}: {out.stat().st_size:,} bytes")

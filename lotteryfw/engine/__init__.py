@@ -1,19 +1,27 @@
 """How a job is run: data feed, training step, evaluation, checkpoints, workers."""
 
+from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
 from lotteryfw.engine.kernels.choose import Chooser
-from lotteryfw.engine.perform import Stopped, StoredOutcome, is_stored, perform, pick_up, post
+from lotteryfw.engine.kernels.lockstep import Alike, together
+from lotteryfw.engine.perform import StoredOutcome, is_stored, perform, perform_all, pick_up, post
+from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
 
 __all__ = [
+    "Alike",
     "Chooser",
     "Stopped",
     "StoredOutcome",
     "Workshop",
+    "calibrate",
     "is_stored",
     "load",
     "perform",
+    "perform_all",
     "pick_device",
     "pick_up",
     "post",
     "settle_process",
+    "sparse_advice",
+    "together",
 ]

@@ -1,4 +1,4 @@
-"""Whole data sets as tensors on the device: batches by index, normalised on the fly."""
+"""Whole data sets as tensors on the device, mapped ones on the CPU: batches by index, normalised on the fly."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Feed:
     def __init__(self, splits: Splits, facts: Facts, device: str):
         import torch
 
+        home = "cpu" if splits.mapped else device
         self._parts = {
-            part: (getattr(splits, part).inputs.to(device), getattr(splits, part).labels.to(device))
+            part: (getattr(splits, part).inputs.to(home), getattr(splits, part).labels.to(device))
             for part in ("train", "validation", "test")
         }
         inputs, labels = self._parts["train"]
@@ -38,7 +39,7 @@ class Feed:
     def _ready(self, inputs: Tensor) -> Tensor:
         import torch
 
-        x = inputs.to(torch.float32)
+        x = inputs.to(self._device).to(torch.float32)
         if inputs.dtype == torch.uint8:
             x = x.div_(255.0)
         if self._moments is None:
@@ -48,23 +49,29 @@ class Feed:
 
     def batch(self, step: int, size: int, steps_per_epoch: int, seed: int) -> tuple[Tensor, Tensor]:
         """Inputs [size, *shape] float32 and labels [size] int64 of the update from `step` to `step + 1`."""
-        chosen = self.rows(step, size, steps_per_epoch, seed)
+        return self.at(self.rows(step, size, steps_per_epoch, seed))
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [*rows, *shape] float32 and labels [*rows] int64 of places in the training part."""
         inputs, labels = self.raw("train")
-        return self._ready(inputs[chosen]), labels[chosen]
+        return self._ready(inputs[rows.to(inputs.device)]), labels[rows]
 
     def rows(self, step: int, size: int, steps_per_epoch: int, seed: int) -> Tensor:
         """Places [size] int64 in the training part of the examples of the update from `step` to `step + 1`.
 
-        Each epoch is a permutation drawn from (seed, epoch), cut into whole batches; the few examples left over at its
-        end wait for the next. What a step sees so depends on its number alone.
+        Each epoch is cut into whole batches; the few examples left over at its end wait for the next. What a step sees
+        so depends on its number alone.
         """
-        import torch
-
         epoch, place = divmod(step, steps_per_epoch)
         if self._order is None or self._order[0] != (seed, epoch):
-            order = torch.randperm(self.examples, generator=stream(seed, "order", epoch))
-            self._order = ((seed, epoch), order.to(self._device))
+            self._order = ((seed, epoch), self.order(epoch, seed))
         return self._order[1][place * size : (place + 1) * size]
+
+    def order(self, epoch: int, seed: int) -> Tensor:
+        """The places [examples] int64 in the training part in the order of an epoch, drawn from (seed, epoch)."""
+        import torch
+
+        return torch.randperm(self.examples, generator=stream(seed, "order", epoch)).to(self._device)
 
     def raw(self, part: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a part as they are stored: not divided by 255, not normalised."""

@@ -8,52 +8,57 @@ from typing import TYPE_CHECKING
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.jobs import Gradient
+from lotteryfw.kinds import Objective
+from lotteryfw.views import SCORES
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
-def measure(module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str) -> tuple[float, float]:
-    """Mean loss (nats) and accuracy in [0, 1] of `values` over every example of a part of the data."""
+def measure(
+    module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str, objective: Objective
+) -> tuple[float, float]:
+    """Mean loss and accuracy in [0, 1] of `values` over every example of a part of the data."""
     import torch
     from torch.func import functional_call
-    from torch.nn.functional import cross_entropy
 
     module.eval()
     device = next(iter(values.values())).device
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    right = torch.zeros((), dtype=torch.float64, device=device)
     examples = 0
     with torch.no_grad():
         for inputs, labels in feed.sweep(part):
-            logits = functional_call(module, dict(values), (inputs,))
-            loss += cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
+            outputs = functional_call(module, dict(values), (inputs,))
+            loss += objective.loss(outputs, inputs, labels, "sum")
+            right += objective.right(outputs, inputs, labels).sum(dtype=torch.float64)
             examples += len(labels)
-    return float(loss) / examples, int(correct) / examples
+    return float(loss) / examples, float(right) / examples
 
 
 def placed(module: torch.nn.Module, values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:
     """Copies on the device of the values of a network's parameters and buffers. One that the network uses in several
-    places is taken by its first name alone, for that is what `functional_call` then puts into all of them."""
+    places is taken by its first name alone, for that is what `functional_call` then puts into all of them. Scores are
+    copied, too."""
     own = {name for tensors in (module.named_parameters(), module.named_buffers()) for name, _ in tensors}
-    return {name: value.to(device, copy=True) for name, value in values.items() if name in own}
+    wanted = {name: value for name, value in values.items() if name in own or name.startswith(SCORES)}
+    return {name: value.to(device, copy=True) for name, value in wanted.items()}
 
 
 def gradient(job: Gradient, shop: Workshop) -> dict[str, Tensor]:
     """The gradient of the mean training loss, for every leaf, over the whole training set in the training mode."""
     import torch
     from torch.func import functional_call
-    from torch.nn.functional import cross_entropy
 
     feed = shop.feed(job.data)
-    module = shop.network(job.model, feed).train()
+    module = shop.network(job.model, feed, job.objective).train()
+    objective: Objective = shop.component(job.objective)
     values = placed(module, job.values, shop.device)
     leaves = {name: values[name].requires_grad_() for name in job.mask}
     total = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     for inputs, labels in feed.sweep("train", job.batch):
-        loss = cross_entropy(functional_call(module, values, (inputs,)), labels, reduction="sum") / feed.examples
+        loss = objective.loss(functional_call(module, values, (inputs,)), inputs, labels, "sum") / feed.examples
         for name, slope in zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True):
             total[name] += slope
     return total

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from lotteryfw.engine.checkpoint import Checkpoints
+from lotteryfw.engine.kernels.lockstep import together
 from lotteryfw.engine.measure import gradient
-from lotteryfw.engine.train import Training
+from lotteryfw.engine.work import Done, Stopped, Tick, Work, train, train_together, write_json
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import LotteryError, StoreError, TrainingDiverged
+from lotteryfw.errors import StoreError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Job, Train, from_plain, state_key
 from lotteryfw.store import Busy, Store, tensors
 from lotteryfw.views import Curve, Metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Tick = Callable[[int, int], bool]
-"""Told (steps done, steps in all) now and then; answers whether to stop at the next safe point."""
-
-
-class Stopped(LotteryError):
-    """A training was asked to stop; its checkpoint is written and it will go on from there."""
 
 
 class StoredOutcome:
@@ -64,6 +55,10 @@ class StoredOutcome:
         """Every parameter and buffer at the end; of a gradient every leaf's."""
         return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[0]
 
+    def mask(self) -> Mapping[str, Tensor]:
+        """By leaf, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
+        return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[1]
+
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Parameters and buffers, and the optimizer's state, after `step` steps of the schedule."""
         folder = _open(self._store, state_key(self.key, step))
@@ -84,22 +79,42 @@ def is_stored(job: Job, store: Store) -> bool:
 
 
 def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_seconds: float = 60.0) -> str | None:
-    """Runs a job unless the store has it, writes what came out, and returns a warning or None.
+    """`perform_all` for one job; returns its warning or None."""
+    said: dict[str, str | None] = {}
+    perform_all([job], store, shop, tick, said.__setitem__, checkpoint_seconds)
+    return said[job.key]
 
-    One process at a time works on a key; a second one waits and then finds the result. Raises Stopped, and whatever a
-    component raises. A training that diverges is an outcome, too.
+
+def perform_all(
+    jobs: Sequence[Job], store: Store, shop: Workshop, tick: Tick, done: Done, checkpoint_seconds: float = 60.0
+) -> None:
+    """Runs one job, or several that go `together`, but for those that the store has, and writes what came out.
+
+    One process at a time works on a key; a second one waits and then finds the result. `done` is told of each job once
+    its result is there. Raises Stopped, and whatever a component raises. A training that diverges is an outcome, too,
+    and leaves the others as they are.
     """
-    with _locked(job, store, tick):
-        if is_stored(job, store):
-            return None
-        if isinstance(job, Gradient):
-            with store.write(job.key) as folder:
-                tensors.save(folder / "tensors.safetensors", gradient(job, shop))
-                _write_json(folder / "outcome.json", {"job": job.plain()})
-            return None
-        warning = _train(job, store, shop, tick, Checkpoints(store.scratch(job.key), checkpoint_seconds))
-        store.drop_scratch(job.key)
-        return warning
+    with ExitStack() as held:
+        for job in sorted(jobs, key=lambda job: job.key):  # in one order everywhere, or two groups wait for each other
+            held.enter_context(_locked(job, store, tick))
+        works: list[Work] = []
+        for job in jobs:
+            if is_stored(job, store):
+                done(job.key, None)
+            elif isinstance(job, Gradient):
+                with store.write(job.key) as folder:
+                    tensors.save(folder / "tensors.safetensors", gradient(job, shop))
+                    write_json(folder / "outcome.json", {"job": job.plain()})
+                done(job.key, None)
+            else:
+                works.append(Work(job, store, checkpoint_seconds, done))
+        for step in sorted({work.reached for work in works}):  # a process that died may have left them at several
+            here = [work for work in works if work.reached == step]
+            if together(here[0].job) is not None:
+                train_together(here, shop, tick)
+            else:
+                for work in here:
+                    train(work, shop, tick)
 
 
 @contextmanager
@@ -120,47 +135,6 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
         lock.__exit__(None, None, None)
 
 
-def _train(job: Train, store: Store, shop: Workshop, tick: Tick, checkpoints: Checkpoints) -> str | None:
-    started, warning = time.monotonic(), None
-    training = Training(job, shop)
-    try:
-        if found := checkpoints.load():
-            training.restore(*found)
-    except LotteryError as error:
-        warning = f"{error}; the training starts again from its beginning"
-    resumed_at = training.step
-
-    def at_step(now: Training) -> None:
-        if now.step in job.snapshots and store.path(state_key(job.key, now.step)) is None:
-            with store.write(state_key(job.key, now.step)) as folder:
-                tensors.save(folder / "values.safetensors", now.kernel.values())
-                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state())
-        stop = tick(now.step - job.start, job.steps)
-        if stop or checkpoints.due:
-            checkpoints.save(*now.state())
-        if stop:
-            raise Stopped(f"stopped at step {now.step}")
-
-    # A training that is stored, but for states that nobody asked for then, is only repeated up to the last of them.
-    stored = store.path(job.key) is not None
-    until = max(job.snapshots) if stored else training.end
-    outcome: dict[str, Any] = {"job": job.plain()}
-    try:
-        training.run(until, at_step)
-        if stored:
-            return warning
-        outcome["metrics"] = asdict(training.metrics())
-    except TrainingDiverged as diverged:
-        outcome["diverged_at"] = diverged.step
-    seconds = time.monotonic() - started
-    outcome["timing"] = {"seconds": round(seconds, 3), "steps": training.step - resumed_at}
-    with store.write(job.key) as folder:
-        _write_json(folder / "outcome.json", outcome)
-        if "metrics" in outcome:
-            tensors.save(folder / "tensors.safetensors", training.kernel.values(), job.mask)
-    return warning
-
-
 def post(job: Job, store: Store) -> str:
     """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
 
@@ -172,7 +146,7 @@ def post(job: Job, store: Store) -> str:
     state = job.optimizer_state if isinstance(job, Train) else None
     if state is not None:
         tensors.save(folder / "optimizer.safetensors", state, flush=False)
-    _write_json(folder / "job.json", {**job.plain(), "has_optimizer": state is not None})
+    write_json(folder / "job.json", {**job.plain(), "has_optimizer": state is not None})
     return name
 
 
@@ -183,7 +157,3 @@ def pick_up(name: str, store: Store) -> Job:
     values, mask = tensors.load(folder / "start.safetensors")
     state = tensors.load(folder / "optimizer.safetensors")[0] if plain.pop("has_optimizer") else None
     return from_plain(plain, values=values, mask=mask, optimizer_state=state)
-
-
-def _write_json(path: Any, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, sort_keys=True))

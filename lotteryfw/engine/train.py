@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.engine.measure import measure
+from lotteryfw.engine.kernels.kernel import Kernel, Watched
+from lotteryfw.engine.masking import measure_job
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import TrainingDiverged
 from lotteryfw.jobs import Train
@@ -18,17 +19,18 @@ from lotteryfw.views import Curve, Metrics
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lotteryfw.engine.kernels.kernel import Kernel
+    from lotteryfw.engine.kernels.lockstep import Member
 
 
 class Training:
     """A training in progress, at `step` of its schedule. Everything that a checkpoint must hold is in `state()`."""
 
-    def __init__(self, job: Train, shop: Workshop):
+    def __init__(self, job: Train, shop: Workshop, member: Member | None = None):
+        """`member`: its place in a lockstep group, which then makes the updates and adds the losses up."""
         import torch
 
         self.job = job
-        self.kernel: Kernel = kernel_of(job, shop)
+        self.kernel: Kernel = member or kernel_of(job, shop)
         self._shop = shop
         self._clock = Clock(job.total, job.steps_per_epoch)
         self._schedule = shop.component(job.schedule)
@@ -36,7 +38,10 @@ class Training:
         self.curve: dict[str, list[Any]] = {
             "step": [], "train_loss": [], "validation_loss": [], "validation_accuracy": []
         }  # fmt: skip
-        self._losses = torch.zeros((), device=shop.device)
+        if isinstance(self.kernel, Watched):
+            self.curve |= {name: [] for name in ("dying_ratio", "turnover")}
+        self._losses = member.losses if member else torch.zeros((), device=shop.device)
+        self._plain_losses = 0.0  # of a kernel that gives numbers
         self._counted = 0
         self.best_step = -1
         self.best: dict[str, Tensor] = {}
@@ -52,30 +57,56 @@ class Training:
 
         Raises TrainingDiverged, and what `at_step` raises.
         """
-        if self.step == self.job.start and not self.curve["step"]:
-            self._evaluate()
+        if not self.curve["step"]:
+            self.take(0)
             at_step(self)
         while self.step < until:
-            factor = self._schedule.factor(min(self.step, self.job.total - 1), self._clock)
-            self._losses += self.kernel.update(self.step, factor)
-            self._counted += 1
-            self.step += 1
-            if self.step == self.end or self.step % self.job.evaluate_every == 0:
-                self._evaluate()
+            loss = self.kernel.update(self.step, self.factor(self.step))
+            if isinstance(loss, float):
+                self._plain_losses += loss
+            else:
+                self._losses += loss
+            self.take(1)
             at_step(self)
+
+    def factor(self, step: int) -> float:
+        """Times the learning rate, for the update from `step` to `step + 1`."""
+        factor: float = self._schedule.factor(min(step, self.job.total - 1), self._clock)
+        return factor
+
+    def take(self, updates: int) -> None:
+        """Counts updates that were made, none of them beyond `next_point`, and measures where it is time to.
+
+        Raises TrainingDiverged.
+        """
+        self.step += updates
+        self._counted += updates
+        is_point = self.step in (self.job.start, self.end) or self.step % self.job.evaluate_every == 0
+        if is_point and self.curve["step"][-1:] != [self.step]:
+            self._evaluate()
+
+    @property
+    def next_point(self) -> int:
+        """The next step to measure at."""
+        every = self.job.evaluate_every
+        return min(self.end, (self.step // every + 1) * every)
 
     def _evaluate(self) -> None:
         """Adds a point to the curve and keeps the best weights so far. Raises TrainingDiverged."""
         loss, accuracy = self.kernel.measure("validation")
-        mean = float(self._losses) / self._counted if self._counted else None
+        mean = (float(self._losses) + self._plain_losses) / self._counted if self._counted else None
         if not math.isfinite(loss) or (mean is not None and not math.isfinite(mean)):
             raise TrainingDiverged(self.step)
         if loss < min(self.curve["validation_loss"], default=math.inf):
             self.best_step = self.step
             self.best = {name: value.clone() for name, value in self.kernel.values().items()}
-        for name, value in zip(self.curve, (self.step, mean, loss, accuracy), strict=True):
+        told = {"step": self.step, "train_loss": mean, "validation_loss": loss, "validation_accuracy": accuracy}
+        if isinstance(self.kernel, Watched):
+            told |= self.kernel.figures()
+        for name, value in told.items():
             self.curve[name].append(value)
         self._losses.zero_()
+        self._plain_losses = 0.0
         self._counted = 0
 
     def metrics(self) -> Metrics:
@@ -85,7 +116,8 @@ class Training:
         early = test = self.kernel.measure("test")
         if self.best_step != self.step:
             feed = shop.feed(self.job.data)
-            early = measure(shop.network(self.job.model, feed), self.best, feed, "test")
+            module = shop.network(self.job.model, feed, self.job.objective)
+            early = measure_job(self.job, shop, module, self.best, feed, "test")
         return Metrics(
             steps=self.job.steps,
             early_stop_step=self.best_step,
@@ -111,6 +143,7 @@ class Training:
         if self._losses.is_cuda:
             tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {"step": self.step, "counted": self._counted, "best_step": self.best_step, "curve": self.curve}
+        plain |= {"losses": self._plain_losses}
         return tensors, plain
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
@@ -129,4 +162,5 @@ class Training:
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu())
         self.step, self._counted, self.best_step = plain["step"], plain["counted"], plain["best_step"]
+        self._plain_losses = plain["losses"]
         self.curve = {name: list(values) for name, values in plain["curve"].items()}

@@ -1,8 +1,8 @@
-"""A worker process: `python -m lotteryfw.engine.worker`. Takes posted jobs on stdin, answers on stdout.
+"""A worker process: `python -m lotteryfw.engine.worker`. Takes groups of posted jobs on stdin, answers on stdout.
 
-One JSON object a line. In: {"setup": …} once, {"job": key, "post": name}, {"stop": true}. Out: {"ready": true},
-{"progress": [done, of], "key": …}, {"done": key, "warning": …}, {"stopped": key}, {"failed": key, "error": …,
-"kind": …, "trace": …}.
+One JSON object a line. In: {"setup": …} once, {"posts": {key: name, …}}, {"stop": true}. Out: {"ready": true},
+{"progress": [done, of], "keys": […]}, and for each job {"done": key, "warning": …}, {"stopped": key} or {"failed": key,
+"error": …, "kind": …, "trace": …}.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from lotteryfw.engine.perform import Stopped, perform, pick_up
+from lotteryfw.engine.perform import perform_all, pick_up
+from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, settle_process
 from lotteryfw.errors import LotteryError
 from lotteryfw.registry import Registry
@@ -77,11 +78,11 @@ def main() -> None:
     shop = Workshop(registry, Path(setup["data_folder"]), setup["device"], store)
     line.say(ready=True)
     while message := line.next():
-        _work(message["job"], message["post"], store, shop, line, setup["checkpoint_seconds"])
+        _work(message["posts"], store, shop, line, setup["checkpoint_seconds"])
 
 
-def _work(key: str, post: str, store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
-    said = 0.0
+def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
+    said, left = 0.0, list(posts)
 
     def tick(done: int, of: int) -> bool:
         nonlocal said
@@ -89,17 +90,25 @@ def _work(key: str, post: str, store: Store, shop: Workshop, line: Conversation,
         if now - said >= _PROGRESS_SECONDS:
             said = now
             line.listen(0)
-            line.say(progress=[done, of], key=key)
+            line.say(progress=[done, of], keys=left)
         return line.stopping
 
+    def done(key: str, warning: str | None) -> None:
+        left.remove(key)
+        line.say(done=key, warning=warning)
+
     try:
-        line.say(done=key, warning=perform(pick_up(post, store), store, shop, tick, checkpoint_seconds))
+        jobs = [pick_up(post, store) for post in posts.values()]
+        perform_all(jobs, store, shop, tick, done, checkpoint_seconds)
     except Stopped:
-        line.say(stopped=key)
+        for key in left:
+            line.say(stopped=key)
     except Exception as error:
         text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
-        line.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
+        for key in left:
+            line.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
 
 
 if __name__ == "__main__":
     main()
+    os._exit(0)  # without taking torch apart module by module: a second in which the runner would wait

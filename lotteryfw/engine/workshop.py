@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,18 @@ def pick_device(name: str) -> str:
 
 
 def settle_process() -> None:
-    """One torch thread (with more, small nets crawl on a machine that others use) and repeatable convolutions."""
+    """One torch thread (with more, small nets crawl on a machine that others use), repeatable convolutions, and no
+    compiler that nobody asked for."""
     import torch
+    from torch.optim import Optimizer
 
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        # At its first call torch imports its compiler, 1.5 s and 150 MB, only to keep it out of this method, and marks
+        # what it wraps as done. Kernels that do not call an optimizer's `step` can so do without.
+        inspect.unwrap(method).__dict__.setdefault("__dynamo_disable", inspect.unwrap(method))
 
 
 @dataclass
@@ -76,23 +83,26 @@ class Workshop:
         if self.store is None:
             return load(source, self.data_folder)
         key = digest(["decoded", spec.canonical(), source.fingerprint(self.data_folder)])
-        self.decoded.add(key)
         if self.store.path(key) is None:
             splits = load(source, self.data_folder)
+            if splits.mapped:
+                return splits
             with self.store.write(key, kind="data") as folder:
                 save_splits(folder, splits)
+        self.decoded.add(key)
         place = self.store.path(key)
         return load_splits(place) if place else load(source, self.data_folder)
 
-    def network(self, spec: Spec, data: Feed | Facts) -> torch.nn.Module:
-        """The network of a job on the device. What the job's values do not hold of it, such as a random buffer outside
-        its state, is drawn under a seed of the spec's own: every build is the same."""
+    def network(self, spec: Spec, data: Feed | Facts, objective: Spec | None = None) -> torch.nn.Module:
+        """The network of a job on the device, by default one that classifies. What the job's values do not hold of it,
+        such as a random buffer outside its state, is drawn under a seed of the spec's own: every build is the same."""
         import torch
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of("network", spec.digest))
             model: ModelFamily = self.component(spec)  # it may draw when it is made
-            return model.build(data.shape, data.classes).to(self.device)
+            outputs = self.component(objective).outputs(data.shape, data.classes) if objective else data.classes
+            return model.build(data.shape, outputs).to(self.device)
 
 
 def save_splits(folder: Path, splits: Splits) -> None:

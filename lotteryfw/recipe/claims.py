@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,7 +19,7 @@ from lotteryfw.steps import Step
 from lotteryfw.views import Metrics
 
 METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
-"""The columns that a claim can be about."""
+"""The columns that a claim can be about; what an analysis finds is "its name.the figure"."""
 ARM = "arm"
 """The selector's key for "ticket" or the name of a control."""
 
@@ -28,13 +28,13 @@ Selector = Mapping[str, Any]
 
 
 def _metric(name: str) -> str:
-    if name not in METRICS:
+    if name not in METRICS and "." not in name:
         raise ValueError(f"there is no metric '{name}'; {nearest(name, METRICS)}")
     return name
 
 
 class Claim(Table):
-    """One statement of a paper: either the mean of one selection lies above another's, or it has a value.
+    """One statement of a paper: the mean of one selection lies above another's, or equals it, or has a value.
 
     A selector maps axes of the study's grid to labels as in `Cell.axes`; `arm` selects "ticket" (where it is left out)
     or a control. It means every cell, seed and level that it does not exclude.
@@ -46,10 +46,15 @@ class Claim(Table):
     """Paper and place in it."""
     study: str = ""
     """The study it is about; may be left out where there is one."""
-    metric: Annotated[str, AfterValidator(_metric), Field(json_schema_extra={"enum": list(METRICS)})] = "test_accuracy"
-    """Accuracies in [0, 1], losses in nats per example, steps in optimizer updates."""
+    metric: Annotated[str, AfterValidator(_metric), Field(json_schema_extra={"examples": list(METRICS)})] = (
+        "test_accuracy"
+    )
+    """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer updates), or what an
+    analysis of the study found about the whole network, such as "mask_diagnostics.sign_agreement"."""
     density: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     """The levels it is about: lowest and highest density (kept over all), both included."""
+    at: Literal["every level", "best level"] = "every level"
+    """The mean over those levels, or for each seed the one of highest validation accuracy."""
     higher: dict[str, Any] | None = None
     """Whose mean is above …"""
     lower: dict[str, Any] | None = None
@@ -58,36 +63,43 @@ class Claim(Table):
     """Whose mean is …"""
     expect: float | None = None
     """… this, …"""
+    like: dict[str, Any] | None = None
+    """… or that of this selection, …"""
     tolerance: Annotated[float, Field(ge=0)] | None = None
     """… give or take this."""
+    at_least: float | None = None
+    """… or this or more."""
     needs_length: Step | None = None
     """In shorter trainings the claim is not tested."""
 
     @model_validator(mode="after")
     def _one_form(self) -> Claim:
-        order, value = (self.higher, self.lower), (self.of, self.expect, self.tolerance)
-        is_order = None not in order and all(each is None for each in value)
-        is_value = None not in value and order == (None, None)
-        if not (is_order or is_value):
-            raise ValueError("say either `higher` and `lower`, or `of`, `expect` and `tolerance`")
+        forms = (
+            ("higher", "lower"), ("of", "expect", "tolerance"), ("of", "like", "tolerance"), ("of", "at_least"),
+        )  # fmt: skip
+        every = {name for form in forms for name in form}
+        said = {name for name in every if getattr(self, name) is not None}
+        if said not in map(set, forms):
+            raise ValueError("say either " + ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms))
         if self.density[0] > self.density[1]:
             raise ValueError("`density` is [lowest, highest]")
         return self
 
     def selectors(self) -> dict[str, Selector]:
-        """Those of `higher`, `lower` and `of` that are said."""
-        said = {"higher": self.higher, "lower": self.lower, "of": self.of}
+        """Those of `higher`, `lower`, `of` and `like` that are said."""
+        said = {"higher": self.higher, "lower": self.lower, "of": self.of, "like": self.like}
         return {name: selector for name, selector in said.items() if selector is not None}
 
 
-def settled(claim: Claim, studies: Sequence[str], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
+def settled(claim: Claim, studies: Mapping[str, Sequence[str]], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
     """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
 
-    A selector need not match anything: a profile may have made the grid smaller, and then the claim is not tested.
-    What it names has to exist all the same, so that a misspelling is found.
+    `studies` are the arms, by study, that its searches record beside tickets. A selector need not match anything: a
+    profile may have made the grid smaller, and then the claim is not tested. What it names has to exist all the same,
+    so that a misspelling is found.
     """
     if not claim.study and len(studies) == 1:
-        claim = claim.model_copy(update={"study": studies[0]})
+        claim = claim.model_copy(update={"study": next(iter(studies))})
     if claim.study not in studies:
         text = f"there is no study '{claim.study}'" if claim.study else "is required where there are several studies"
         return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
@@ -96,18 +108,16 @@ def settled(claim: Claim, studies: Sequence[str], slots: Slots) -> tuple[Claim, 
     for name, selector in claim.selectors().items():
         labelled[name] = {}
         for path, value in selector.items():
-            labelled[name][path], wrong = _selected(path, value, slots)
+            labelled[name][path], wrong = _selected(path, value, studies[claim.study], slots)
             found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
     return claim, claim.model_copy(update=labelled), found
 
 
-def _selected(path: str, value: Any, slots: Slots) -> tuple[str, list[Problem]]:
+def _selected(path: str, value: Any, arms: Sequence[str], slots: Slots) -> tuple[str, list[Problem]]:
     keys: Keys = tuple(path.split("."))
     if path == ARM:
-        known = value in ("ticket", *CONTROLS)
-        return str(value), [] if known else [
-            Problem((), f"no arm {value!r}", nearest(str(value), ["ticket", *CONTROLS]))
-        ]
+        known = ["ticket", *arms, *CONTROLS]
+        return str(value), [] if value in known else [Problem((), f"no arm {value!r}", nearest(str(value), known))]
     if problem := off_grid(keys):
         return "", [Problem((), *problem)]
     if keys in SLOTS and not (isinstance(value, str) and "(" in value):  # that would be a label already

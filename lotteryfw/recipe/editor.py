@@ -18,15 +18,19 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
     definitions: Schema = {}
-    slots = {kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, "augmentation")}
+    others = ("augmentation", "analysis", "parametrization")
+    slots = {kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)}
     train = _of(Train)["properties"]
     train |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TRAIN_SLOTS}
+    train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
     definitions |= slots
     definitions["grid"] = {"type": "object", "additionalProperties": grid}
     body = _of(Body)["properties"]
-    body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TABLE_SLOTS}
+    body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
+    body["scores"] = {"$ref": "#/$defs/initialiser"}
+    body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
     body |= {"train": _table(train), "evaluate": _of(Evaluate), "engine": _of(Engine), "grid": {"$ref": "#/$defs/grid"}}
     own = {key: each for key, each in _of(File)["properties"].items() if key not in body}
     changes = {**body, "title": own["title"], "about": own["about"]}

@@ -9,7 +9,17 @@ from typing import Any
 
 from lotteryfw.cell import Cell
 from lotteryfw.errors import Fault, nearest
-from lotteryfw.recipe.schema import POINTS, SLOTS, TABLE_SLOTS, TRAIN_SLOTS, Body, Engine, Evaluate, Train
+from lotteryfw.recipe.schema import (
+    MASK_SLOTS,
+    POINTS,
+    SLOTS,
+    TABLE_SLOTS,
+    TRAIN_SLOTS,
+    Body,
+    Engine,
+    Evaluate,
+    Train,
+)
 from lotteryfw.recipe.slots import Slots, label_of
 from lotteryfw.recipe.tree import Keys, Tree, dotted
 from lotteryfw.recipe.words import Problem
@@ -63,6 +73,11 @@ class Study:
         self._check_replaced()
         self._expand()
 
+    @property
+    def arms(self) -> list[str]:
+        """What its searches record beside their tickets."""
+        return list(dict.fromkeys(arm for cell in self.cells for arm in cell.search.arms))
+
     def resolved(self) -> dict[str, Any]:
         """The study as a table in which nothing is left to defaults. Loads to the same cells."""
         assert self._first is not None, "a study with faults has nothing to resolve"
@@ -75,15 +90,18 @@ class Study:
             "name": self.name,
             "seeds": self._body.seeds,
             "controls": self._body.controls,
+            "analyses": [full(each) for each in parts["analyses"]],
             **{slot: full(parts[slot]) for slot in TABLE_SLOTS},
+            **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
             "train": {
                 "length": str(train.length),
                 "batch": train.batch,
                 **{slot: full(parts[slot]) for slot in TRAIN_SLOTS},
+                **({"mask_optimizer": full(parts["mask_optimizer"])} if parts["mask_optimizer"] else {}),
                 "augment": [full(each) for each in parts["augment"]],
             },
             "evaluate": evaluate,
-            "engine": self._first.engine.model_dump(),
+            "engine": self._first.engine.model_dump(exclude_none=True),
             **({"grid": grid} if grid else {}),
         }
 
@@ -117,7 +135,7 @@ class Study:
             [
                 each
                 for each in found
-                if any(_below(each.keys, axis) for axis in replaced) and _says(self._table, each.keys)
+                if any(_below(each.keys, axis) for axis in replaced) and _at(self._table, each.keys) is not None
             ]
         )
 
@@ -156,11 +174,17 @@ class Study:
         given = table.get("train", {})
         parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
         parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
-        augment = given.get("augment", [])
-        parts["augment"] = tuple(
-            made((*AUGMENT, place), "augmentation", entry)
-            for place, entry in enumerate(augment if isinstance(augment, list) else [])
-        )
+        parts |= {
+            slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
+            for slot, (keys, kind) in MASK_SLOTS.items()
+        }
+
+        def listed(keys: Keys, kind: str, entries: Any) -> Any:
+            given = entries if isinstance(entries, list) else []
+            return tuple(made((*keys, place), kind, entry) for place, entry in enumerate(given))
+
+        parts["augment"] = listed(AUGMENT, "augmentation", given.get("augment"))
+        parts["analyses"] = listed(("analyses",), "analysis", table.get("analyses"))
         return parts, found
 
     def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
@@ -183,10 +207,12 @@ class Study:
             checked(("train", "schedule"), slots.schedule(parts["schedule"], clock))
         if clock and evaluate and evaluate.interval(clock) < 1:
             found.append(Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'"))
+        faulty = {each.keys[0] for each in found}
+        found += [each for each in _unmatched(parts) if each.keys[0] not in faulty]
         if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
-        parts |= {"kernel": engine.kernel}
+        parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), found
 
     def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
@@ -201,13 +227,29 @@ class Study:
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
 
 
+def _unmatched(parts: Mapping[str, Any]) -> list[Problem]:
+    """What only learned masks need, said of a search that learns none; and the other way round."""
+    search = parts["search"]
+    if search is None:
+        return []
+    if search.learns_masks:
+        missing = parts["parametrization"] is None
+        text = f"is required: the search '{search.use}' learns masks"
+        return [Problem(("parametrization",), text, 'such as parametrization = "bernoulli"')] if missing else []
+    return [
+        Problem(keys, f"does nothing: the search '{search.use}' learns no masks", f"leave {dotted(keys)} out")
+        for slot, (keys, _) in MASK_SLOTS.items()
+        if parts[slot] is not None
+    ]
+
+
 def off_grid(keys: Keys) -> tuple[str, str] | None:
     """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
-    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, "train", "evaluate", "engine")):
+    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")):
         return None
     inside = [f"train.{name}" for name in Train.model_fields] + [f"evaluate.{name}" for name in Evaluate.model_fields]
     inside += [f"engine.{name}" for name in Engine.model_fields]
-    return "is nothing that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *inside])
+    return "is nothing that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside])
 
 
 def label(keys: Keys, value: Any, slots: Slots) -> str:
@@ -229,14 +271,14 @@ def _kept(found: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -
     return value
 
 
-def _says(value: Any, keys: Keys) -> bool:
-    """Whether a table says something at this path."""
+def _at(value: Any, keys: Keys) -> Any:
+    """What a table says at this path; None where it says nothing."""
     for key in keys:
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError):
-            return False
-    return True
+            return None
+    return value
 
 
 def _below(keys: Keys, axis: Axis) -> bool:

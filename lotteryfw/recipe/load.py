@@ -134,7 +134,7 @@ def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fau
     for place, table in enumerate(given if isinstance(given, list) else []):
         claim, found = slots.table(Claim, table)
         if claim is not None:
-            claim, labelled, found = settled(claim, [study.name for study in studies], slots)
+            claim, labelled, found = settled(claim, {study.name: study.arms for study in studies}, slots)
             claims.append((claim, labelled))
         faults += [tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found]
     return claims

@@ -14,9 +14,17 @@ from lotteryfw.steps import Clock, Step
 
 TABLE_SLOTS = ("data", "model", "initialiser", "search", "criterion", "scope", "mask1", "mask0", "rewind")
 """The components that are tables of a study. A slot is called what its kind is called."""
-TRAIN_SLOTS = ("optimizer", "schedule")
-SLOTS: dict[Keys, str] = {(s,): s for s in TABLE_SLOTS} | {("train", s): s for s in TRAIN_SLOTS}
-"""Every place of a single component, with its kind. `train.augment` is a list of components."""
+TRAIN_SLOTS = ("objective", "optimizer", "schedule")
+MASK_SLOTS: dict[str, tuple[Keys, str]] = {
+    "parametrization": (("parametrization",), "parametrization"),
+    "scores": (("scores",), "initialiser"),
+    "mask_optimizer": (("train", "mask_optimizer"), "optimizer"),
+}
+"""What only learned masks need: by the name in a cell, the place and kind of a component that may be left out."""
+SLOTS: dict[Keys, str] = (
+    {(s,): s for s in TABLE_SLOTS} | {("train", s): s for s in TRAIN_SLOTS} | dict(MASK_SLOTS.values())
+)
+"""Every place of a single component, with its kind. `train.augment` and `analyses` are lists of components."""
 
 _NAME = "[a-z0-9_-]+"
 POINTS = 100
@@ -61,8 +69,11 @@ class Train(Table):
     """Length of a training."""
     batch: Annotated[int, Field(ge=1)]
     """Examples in a batch."""
+    objective: Component = None
     optimizer: Component = None
     schedule: Component = None
+    mask_optimizer: Component = None
+    """The optimizer of scores, where masks are learned; left out: `optimizer`."""
     augment: list[Component] = []
     """Changes to training images, in order."""
 
@@ -97,6 +108,9 @@ class Engine(Table):
 
     kernel: Annotated[str, AfterValidator(_kernel), Field(json_schema_extra={"enum": list(KERNELS)})] = "auto"
     """The arithmetic of every training: "auto" lets each job have the fastest that can do it."""
+    sparse_below: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Density below which the sparse kernel multiplies a layer by its living weights alone; left out: a fixed figure
+    that depends only on whether numba is installed. `lotteryfw doctor --calibrate` measures it."""
 
 
 class Body(Table):
@@ -111,11 +125,17 @@ class Body(Table):
     mask1: Component = None
     mask0: Component = None
     rewind: Component = None
+    parametrization: Component = None
+    """How a mask is learned, for searches that learn masks."""
+    scores: Component = None
+    """The initialiser that scores are drawn by; left out: the parametrization's own."""
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     engine: dict[str, Any] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
     """Each combination of the grid runs once with each of these."""
+    analyses: list[Component] = []
+    """What is looked at in every finished search."""
     controls: Annotated[list[Control], AfterValidator(_distinct)] = []
     """What every ticket is compared with."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}

@@ -171,8 +171,12 @@ def _broke(owner: str, doing: str, error: Exception) -> str:
     return f"{owner} broke in {doing}: {type(error).__name__}: {error}"
 
 
+_encoded = json.JSONEncoder(sort_keys=True, default=str).encode
+
+
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    """Equal for equal values. A name, what most entries are, is told from JSON by its quotes."""
+    return f"'{value}'" if isinstance(value, str) else _encoded(value)
 
 
 def _without_none(value: Any) -> Any:

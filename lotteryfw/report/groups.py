@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean
 
+from lotteryfw.cell import CONTROLS
 from lotteryfw.report.stats import Spread
+from lotteryfw.report.sweeps import without_density
 from lotteryfw.store import LevelRow
 
 TICKET = "ticket"
 """The arm that is no control."""
 DONE = "done"
 """The status of a row that has its figures."""
+_ALIKE = 0.05  # levels of different series are compared where their densities differ by less than this share
+_APART = 0.01  # searches for different densities end at such: an option of this name may mean something else
 
 
 @dataclass(frozen=True)
@@ -32,36 +37,82 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One combination of a study's grid and one arm. `points` are in order of level, `label` is unique in its study."""
+    """One combination of a study's grid and one arm. `points` are in order of level, `label` is unique in its study.
+
+    Searches for one density each that differ in nothing else are one series: its points are where each of them ended,
+    from dense to sparse, its `axes` those that they share, and `parts` the searches with that one point each.
+    """
 
     label: str
     axes: Mapping[str, str]
     arm: str
     points: tuple[Point, ...]
+    parts: tuple[Series, ...] = ()
 
     @property
     def rows(self) -> list[LevelRow]:
         """The rows that have figures."""
         return [row for point in self.points for row in point.rows]
 
+    @property
+    def cells(self) -> set[str]:
+        """The cells that have a row of it."""
+        return {row.cell for point in self.points for row in (*point.rows, *point.diverged)}
+
+    def at(self, density: float) -> Point | None:
+        """The level of this density, or of almost this: series that are cut alike differ by rounding."""
+        alike = [point for point in self.points if _alike(point.density, density)]
+        return min(alike, key=lambda point: abs(point.density - density), default=None)
+
 
 @dataclass(frozen=True)
 class Study:
-    """The series of a study, in the order of its recipe. `dense`: the dense network, where all series share one."""
+    """The series of a study, in the order of its recipe. `dense`: the dense network, where all series share one.
+
+    `searches` are the combinations one by one with all their levels: other than `series` where a series joins several.
+    """
 
     name: str
     series: tuple[Series, ...]
+    searches: tuple[Series, ...]
     dense: Point | None
+
+    @property
+    def parts(self) -> list[Series]:
+        """The combinations one by one, with the points that `series` has of them."""
+        return [part for series in self.series for part in series.parts or (series,)]
+
+    @property
+    def flat(self) -> bool:
+        """Whether no series has a second point, so that there is no curve to draw."""
+        return all(len(series.points) == 1 for series in self.series)
+
+    @property
+    def apart(self) -> Study | None:
+        """The same study search by search, where joining them left levels out."""
+        left_out = sum(len(each.points) for each in self.searches) > sum(len(each.points) for each in self.series)
+        return replace(self, series=self.searches) if left_out else None
 
     @property
     def seeds(self) -> list[int]:
         """Every seed that has a row."""
-        return sorted({row.seed for series in self.series for row in series.rows})
+        return sorted({row.seed for series in self.searches for row in series.rows})
+
+    @property
+    def densities(self) -> list[float]:
+        """The levels to compare series at, from dense to sparse: those of the longest, then what others have besides.
+
+        Series that are cut alike share them.
+        """
+        found: list[float] = []
+        for series in sorted(self.series, key=lambda each: -len(each.points)):
+            found += [point.density for point in series.points if not any(_alike(point.density, d) for d in found)]
+        return sorted(found, reverse=True)
 
     @property
     def diverged(self) -> int:
         """How many trainings on record diverged."""
-        return sum(len(point.diverged) for series in self.series for point in series.points)
+        return sum(len(point.diverged) for series in self.searches for point in series.points)
 
 
 def studies_of(rows: Iterable[LevelRow]) -> list[Study]:
@@ -76,12 +127,30 @@ def _study(name: str, rows: Sequence[LevelRow]) -> Study:
     grouped: dict[tuple[tuple[tuple[str, str], ...], str], list[LevelRow]] = {}
     for row in rows:
         grouped.setdefault((tuple(row.axes.items()), row.arm), []).append(row)
-    labels = _labels([(dict(axes), arm) for axes, arm in grouped])
-    series = [
-        Series(label, dict(axes), arm, _points(of_series))
-        for label, ((axes, arm), of_series) in zip(labels, grouped.items(), strict=True)
-    ]
-    return Study(name, tuple(series), _dense(rows))
+    searches = [Series("", dict(axes), arm, _points(own)) for (axes, arm), own in grouped.items()]
+    return Study(name, labelled(_joined(searches)), labelled(searches), _dense(rows))
+
+
+def _joined(searches: Sequence[Series]) -> list[Series]:
+    """The same, with each sweep over densities as one series in the place of its first search."""
+    alike: dict[tuple[tuple[tuple[str, str], ...], str], list[Series]] = {}
+    for search in searches:
+        alike.setdefault((tuple(without_density(search.axes).items()), search.arm), []).append(search)
+    return [each for (axes, arm), own in alike.items() for each in _sweep(dict(axes), arm, own) or own]
+
+
+def _sweep(axes: Mapping[str, str], arm: str, searches: Sequence[Series]) -> list[Series]:
+    """One series of where these searches ended; none where they did not end at different densities."""
+    parts = [replace(each, points=each.points[-1:]) for each in searches]
+    parts.sort(key=lambda each: -each.points[0].density)
+    ends = [each.points[0].density for each in parts]
+    if len(parts) < 2 or any(sparser > dense * (1 - _APART) for dense, sparser in pairwise(ends)):
+        return []
+    return [Series("", axes, arm, tuple(each.points[0] for each in parts), tuple(parts))]
+
+
+def _alike(density: float, other: float) -> bool:
+    return density == other or abs(density - other) < _ALIKE * other
 
 
 def _points(rows: Sequence[LevelRow]) -> tuple[Point, ...]:
@@ -106,21 +175,27 @@ def _dense(rows: Iterable[LevelRow]) -> Point | None:
     return Point(0, 1.0, tuple(found.values())) if found and distinct else None
 
 
-def _labels(series: Sequence[tuple[Mapping[str, str], str]]) -> list[str]:
-    """What tells each series from the others: the values that vary, with their axis where a value alone says little."""
-    axes = dict.fromkeys(axis for own, _ in series for axis in own)
-    varying = [axis for axis in axes if len({own.get(axis) for own, _ in series}) > 1]
+def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
+    """With what tells each from the others: the values that vary, and their axis where a value alone says little."""
+    axes = dict.fromkeys(axis for each in series for axis in each.axes)
+    varying = [axis for axis in axes if len({each.axes.get(axis) for each in series}) > 1]
 
-    def label(own: Mapping[str, str], arm: str, in_full: bool) -> str:
-        words = [_word(axis, own[axis], in_full) for axis in varying if axis in own]
-        return " · ".join([*words, *([] if arm == TICKET else [f"{arm} control"])]) or TICKET
+    def label(each: Series, in_full: bool) -> str:
+        words = [_word(axis, each.axes[axis], in_full) for axis in varying if axis in each.axes]
+        return " · ".join([*words, *([] if each.arm == TICKET else [arm_label(each.arm)])]) or TICKET
 
-    short = [label(own, arm, in_full=False) for own, arm in series]
-    return short if len(set(short)) == len(short) else [label(own, arm, in_full=True) for own, arm in series]
+    short = [label(each, in_full=False) for each in series]
+    labels = short if len(set(short)) == len(short) else [label(each, in_full=True) for each in series]
+    return tuple(replace(each, label=label) for each, label in zip(series, labels, strict=True))
+
+
+def arm_label(arm: str) -> str:
+    """What an arm is called among others: a control says that it is one."""
+    return f"{arm} control" if arm in CONTROLS else arm
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:
-    speaks = value[:1].isalpha() and value not in ("true", "false")
+    speaks = value[:1].isalpha() and value not in ("true", "false", "none")
     if in_full:
         return f"{axis}={value}"
     return value if speaks else f"{axis.rpartition('.')[2]}={value}"

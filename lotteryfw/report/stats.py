@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cos, pi, sin, sqrt, tan
 
+_RESAMPLES = 10_000
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -29,6 +31,20 @@ class Spread:
             return None
         half = t_quantile((1 + confidence) / 2, self.n - 1) * self.sd / sqrt(self.n)
         return self.mean - half, self.mean + half
+
+
+def bootstrap(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """The percentile bootstrap's interval for the true mean: Efron & Tibshirani 1993, section 13.3.
+
+    Resamples are drawn from a stream of its own, so the same values in the same order give the same interval. With a
+    handful of values it is narrower than Student's, and never reaches beyond them.
+    """
+    import numpy as np
+
+    drawn = np.random.default_rng(0).choice(np.asarray(values, dtype=float), size=(_RESAMPLES, len(values)))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn.mean(axis=1), (tail, 1 - tail))
+    return float(low), float(high)
 
 
 def t_quantile(p: float, freedom: int) -> float:

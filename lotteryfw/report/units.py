@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from lotteryfw.report.stats import Spread
@@ -9,9 +10,13 @@ from lotteryfw.report.stats import Spread
 
 @dataclass(frozen=True)
 class Unit:
-    """How a metric is shown: `scale` times the stored figure, with so many decimals. `apart` is a difference's unit."""
+    """How a metric is shown: `scale` times the stored figure, with so many decimals.
+
+    `title` heads a table, `axis` is written along an axis, `apart` is the unit of a difference.
+    """
 
     title: str
+    axis: str
     scale: float
     decimals: int
     suffix: str
@@ -19,7 +24,7 @@ class Unit:
 
     def number(self, value: float, sign: str = "") -> str:
         """A figure without its unit; `sign="+"` also marks gains."""
-        return f"{value * self.scale:{sign},.{self.decimals}f}"
+        return f"{value * self.scale:{sign}z,.{self.decimals}f}"
 
     def spread(self, spread: Spread, sign: str = "") -> str:
         """ "97.81 ± 0.12", or the mean alone where there is one value."""
@@ -27,14 +32,24 @@ class Unit:
         return mean if spread.sd is None else f"{mean} ± {self.number(spread.sd)}"
 
 
-def unit_of(metric: str) -> Unit:
-    """The unit of a column of levels.csv."""
-    title = metric.replace("_", " ").replace("early stop step", "early-stopping step")
-    if metric.endswith("accuracy"):
-        return Unit(f"{title}, %", 100, 2, " %", " points")
+_SHARES = ("accuracy", "dying_ratio", "turnover")
+
+
+def unit_of(metric: str, share: bool = True) -> Unit:
+    """The unit of a column of levels.csv, of what curves.jsonl measures, or of an analysis' figure.
+
+    A figure's name has a dot in it ("analysis.figure"), and tells nothing of what it is: `share` says that.
+    """
+    _, dot, figure = metric.rpartition(".")
+    name = figure.replace("_", " ").replace("early stop step", "early-stopping step")
+    name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
+    if dot and not share:
+        return Unit(name, name, 1, 4, "", "")
+    if dot or metric.endswith(_SHARES):
+        return Unit(f"{name}, %", f"{name} (%)", 100, 2, " %", " points")
     if metric.endswith("loss"):
-        return Unit(title, 1, 4, "", "")
-    return Unit(title, 1, 0, " steps", " steps")
+        return Unit(name, f"{name} (nats per example)", 1, 4, "", "")
+    return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
 
 
 def percent(density: float) -> str:

@@ -1,4 +1,4 @@
-"""All that a run folder has to say at once: what the command line prints and draws when a study ends."""
+"""All that a run folder has to say at once: what the command line prints, writes and draws when a study ends."""
 
 from __future__ import annotations
 
@@ -7,34 +7,49 @@ from pathlib import Path
 from rich.console import Console
 
 from lotteryfw.errors import UsageError
+from lotteryfw.report.best import masks_alone
 from lotteryfw.report.claims import check_claims, claims_markdown, claims_table
 from lotteryfw.report.figure import write_figures
+from lotteryfw.report.groups import studies_of
+from lotteryfw.report.page import write_page
+from lotteryfw.report.resolved import learning_studies
+from lotteryfw.report.sheet import markdown_table
 from lotteryfw.report.table import summary_markdown, summary_tables
+from lotteryfw.report.verdict import verdict_markdown, verdict_tables
 from lotteryfw.store import RunFolder
 
 
 def report(run: Path, show: bool = False) -> list[Path]:
-    """Draws a run's figures where matplotlib is there, and returns their paths. `show` prints tables and claims.
+    """Writes a run's report.html, draws its figures where matplotlib is there, and returns the paths, the page first.
 
-    Raises UsageError where `run` is no run's folder, StoreError where it cannot be read.
+    `show` prints tables, verdicts and claims. Raises UsageError where `run` is no run's folder, StoreError where it
+    cannot be read or written.
     """
     folder = _opened(run)
     console = Console(quiet=not show)
-    for table in summary_tables(folder, console.width):
+    for table in (*summary_tables(folder, console.width), *verdict_tables(folder, console.width)):
         console.print(table)
     if verdicts := check_claims(folder):
         console.print(claims_table(verdicts, console.width))
+    page = write_page(folder)
     try:
-        return write_figures(folder)
+        return [page, *write_figures(folder)]
     except UsageError as error:
         console.print(f"No figures were drawn: {error}", markup=False)
-        return []
+        return [page]
 
 
 def markdown(run: Path) -> str:
     """A run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
     folder = _opened(run)
-    return "\n\n".join(part for part in (summary_markdown(folder), claims_markdown(check_claims(folder))) if part)
+    masks = masks_alone(studies_of(folder.read_levels()), learning_studies(folder))
+    parts = (
+        summary_markdown(folder),
+        markdown_table(masks) if masks else "",
+        verdict_markdown(folder),
+        claims_markdown(check_claims(folder)),
+    )
+    return "\n\n".join(part for part in parts if part)
 
 
 def _opened(run: Path) -> RunFolder:

@@ -2,8 +2,9 @@
 
 from lotteryfw.runner.desk import Desk, default_data_folder
 from lotteryfw.runner.drive import Interrupted
+from lotteryfw.runner.exports import export
 from lotteryfw.runner.plan import Plan
 from lotteryfw.runner.results import Levels, Run, runs
 from lotteryfw.runner.study import Listener, run
 
-__all__ = ["Desk", "Interrupted", "Levels", "Listener", "Plan", "Run", "default_data_folder", "run", "runs"]
+__all__ = ["Desk", "Interrupted", "Levels", "Listener", "Plan", "Run", "default_data_folder", "export", "run", "runs"]

@@ -10,15 +10,19 @@ from lotteryfw.cell import Cell
 from lotteryfw.engine import StoredOutcome
 from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Job, Train
+from lotteryfw.kinds import Analysis, Search
 from lotteryfw.lab import Lab, Record
-from lotteryfw.views import CutReport, Metrics, Ticket
+from lotteryfw.views import CutReport, Finding, Metrics, Recorded, Ticket
 
 Status = Literal["done", "diverged", "failed"]
+Found = Sequence[tuple[Analysis, list[Finding]]]
+"""What each of a cell's analyses found."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a cell that has its figures (None: the training diverged). `arm` is "ticket" or a control's name."""
+    """A level of a cell that has its figures (None: the training diverged). `arm` is "ticket", a control's name or one
+    that the search gave."""
 
     cell: Cell
     arm: str
@@ -43,12 +47,16 @@ class Surroundings(Protocol):
         """Takes a job's tensors off the memory until its turn comes."""
         ...
 
-    def ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> None:
-        """Keeps a ticket, before or after it was trained."""
+    def ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
+        """Keeps a ticket, before or after it was trained; what reads it again."""
         ...
 
     def level(self, level: Level) -> None:
         """Reports a level."""
+        ...
+
+    def analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
+        """Reports what each of a cell's analyses found in the levels of its search."""
         ...
 
 
@@ -71,13 +79,33 @@ class CellRun:
         self.asked: tuple[Job, ...] = ()
         self._around = around
         self._controls: list[_Control] = []
+        self._recorded: list[Recorded] = []
         self._diverged: Exception | None = None
         self._searching = True
         try:
             self._lab = open_lab(cell)
-            self._search = cell.search.search(self._lab)
+            self._search = self._whole()
         except LotteryError as error:
             self.fail(error)
+
+    def _whole(self) -> Search[None]:
+        """The search, then the analyses of what it recorded."""
+        try:
+            yield from self.cell.search.search(self._lab)
+        except TrainingDiverged as error:
+            self._diverged = error
+        if not self.cell.analyses:
+            return
+        self._take_records()
+        found = []
+        for analysis in self.cell.analyses:
+            try:
+                found.append((analysis, (yield from analysis.levels(self._lab, self._recorded))))
+            except LotteryError:
+                raise
+            except Exception as error:
+                raise PluginError(f"analysis '{analysis.use}' broke: {type(error).__name__}: {error}") from error
+        self._around.analysed(self.cell, self._recorded, found)
 
     def advance(self) -> None:
         """Goes as far as the store allows: at the start, and whenever a job that the cell waits for has ended.
@@ -111,8 +139,6 @@ class CellRun:
             self.asked = self._checked(asked)
         except StopIteration:
             self._searching, self.asked = False, ()
-        except TrainingDiverged as error:
-            self._searching, self.asked, self._diverged = False, (), error
 
     def _checked(self, asked: object) -> tuple[Job, ...]:
         if isinstance(asked, Sequence) and asked and all(isinstance(job, Train | Gradient) for job in asked):
@@ -128,12 +154,21 @@ class CellRun:
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
-            self._around.ticket(self.cell, "ticket", record.level, ticket, key)
-            self._report("ticket", record.level, self._lab.report(ticket), key)
+            read = self._around.ticket(self.cell, record.arm, record.level, ticket, key)
+            report = self._lab.report(ticket)
+            self._report(record.arm, record.level, report, key)
             if record.trained.diverged_at is not None:
                 self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at)
-            elif not ticket.is_dense:
+                continue
+            if self.cell.analyses:
+                self._recorded.append(self._kept(record, report, read))
+            if record.arm == "ticket" and not ticket.is_dense:
                 self._controls += [self._control(name, record) for name in self.cell.controls]
+
+    def _kept(self, record: Record, report: CutReport, read: Callable[[], Ticket]) -> Recorded:
+        cell = self.cell
+        outcome = self._around.outcome(record.trained.outcome.key)
+        return Recorded(cell.study, cell.id, cell.axes, cell.seed, record.level, record.arm, report, outcome, read)
 
     def _control(self, name: str, record: Record) -> _Control:
         ticket = self._lab.control(name, record)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 
 from lotteryfw.cell import Cell
-from lotteryfw.engine import StoredOutcome, is_stored, pick_up, post
+from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
 from lotteryfw.jobs import Job, Train, likeness, state_key
 from lotteryfw.lab import Lab
-from lotteryfw.runner.cells import CellRun, Level, Status, bare
+from lotteryfw.runner.cells import CellRun, Found, Level, Status, bare
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.store import Store
-from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, Ticket
+from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, Recorded, Ticket
 
 _AHEAD = 2
-"""Jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in memory."""
+"""Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
+memory."""
 
 
 class Interrupted(LotteryError):
@@ -29,9 +31,9 @@ class Interrupted(LotteryError):
 class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
-    `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_trouble` what
-    went wrong; `snapshots` says which states of a dense training (by origin) other cells will want, so that one
-    training gives them all.
+    `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
+    what analyses found, `on_trouble` what went wrong; `snapshots` says which states of a dense training (by origin)
+    other cells will want, so that one training gives them all.
     """
 
     def __init__(
@@ -41,18 +43,21 @@ class Driver:
         open_lab: Callable[[Cell], Lab],
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
-        on_ticket: Callable[[Cell, str, int, Ticket, str], None],
+        on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
+        on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
         on_trouble: Callable[[str, str], None],
         snapshots: Mapping[str, frozenset[int]],
     ):
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
-        self.ticket = on_ticket
+        self.ticket, self.analysed = on_ticket, on_analysed
         self._snapshots = snapshots
         self._waiting: dict[str, list[CellRun]] = {}
         self._backlog: dict[str, Job] = {}
         self._parked: dict[str, str] = {}
+        self._kinds: dict[str, Alike | None] = {}
         self._at_work: dict[str, Job] = {}
+        self._groups: list[set[str]] = []
         self._announced: set[str] = set()
         self._stopping = False
         self.keys: set[str] = set()
@@ -73,7 +78,7 @@ class Driver:
 
     def _run(self, todo: deque[Cell]) -> None:
         while todo or self._waiting:
-            while todo and len(self._backlog) < _AHEAD * self._executor.capacity and not self._stopping:
+            while todo and self._groups_waiting() < _AHEAD * self._executor.capacity and not self._stopping:
                 self._advance(CellRun(todo.popleft(), self._open_lab, self))
             self._hand_out()
             if self._at_work:
@@ -95,7 +100,7 @@ class Driver:
             self._waiting[key].remove(now)
             if not self._waiting[key] and key not in self._at_work:
                 del self._waiting[key]
-                del self._backlog[key]
+                del self._backlog[key], self._kinds[key]
                 self._unpark(key)
 
     # What cells ask for (see cells.Surroundings)
@@ -114,6 +119,7 @@ class Driver:
             waiting.append(waiter)
         if key not in self._at_work and key not in self._backlog:
             self._backlog[key] = job
+            self._kinds[key] = together(job)
         return False
 
     def outcome(self, key: str) -> StoredOutcome:
@@ -145,19 +151,43 @@ class Driver:
         states = job.snapshots if isinstance(job, Train) else ()
         self.keys |= {job.key, *(state_key(job.key, step) for step in states)}
 
-    def _hand_out(self) -> None:
-        while self._backlog and len(self._at_work) < self._executor.capacity and not self._stopping:
-            key = next((key for key in self._backlog if self._holds_up_a_search(key)), next(iter(self._backlog)))
-            job = self._backlog.pop(key)
-            if key in self._parked:
-                job = pick_up(self._parked[key], self._store)
-                self._unpark(key)
-            self._at_work[key] = job
-            self._executor.submit(job)
+    def _groups_waiting(self) -> int:
+        """How many groups the backlog makes."""
+        kinds = Counter(self._kinds[key] for key in self._backlog)
+        return sum(ceil(count / kind.most) if kind else count for kind, count in kinds.items())
 
-    def _holds_up_a_search(self, key: str) -> bool:
-        """Searches come before controls, so that no process is left alone with a long chain at the end."""
-        return any(job.key == key for now in self._waiting[key] for job in now.asked)
+    def _hand_out(self) -> None:
+        while self._backlog and len(self._groups) < self._executor.capacity and not self._stopping:
+            keys = self._next_group()
+            self._at_work |= {key: self._taken(key) for key in keys}
+            self._groups.append(set(keys))
+            self._executor.submit([self._at_work[key] for key in keys])
+
+    def _next_group(self) -> list[str]:
+        """The most urgent job and those that go together with it, shared evenly among the processes that are free."""
+        first = min(self._backlog, key=self._urgency)
+        kind = self._kinds[first]
+        if kind is None:
+            return [first]
+        alike = sorted((key for key in self._backlog if self._kinds[key] == kind), key=self._urgency)
+        free = self._executor.capacity - len(self._groups)
+        return alike[: min(ceil(len(alike) / free), kind.most)]
+
+    def _urgency(self, key: str) -> tuple[bool, int]:
+        """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
+        long chain at the end. Of equals, the one that has waited longest."""
+        job = self._backlog[key]
+        holds_up_a_search = any(asked.key == key for now in self._waiting[key] for asked in now.asked)
+        return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
+
+    def _taken(self, key: str) -> Job:
+        """A job out of the backlog, with its tensors."""
+        job = self._backlog.pop(key)
+        del self._kinds[key]
+        if key in self._parked:
+            job = pick_up(self._parked[key], self._store)
+            self._unpark(key)
+        return job
 
     def _unpark(self, key: str) -> None:
         if key in self._parked:
@@ -165,6 +195,9 @@ class Driver:
 
     def _take_in(self, finished: Finished) -> None:
         job = self._at_work.pop(finished.key)
+        for group in self._groups:
+            group.discard(finished.key)
+        self._groups = [group for group in self._groups if group]
         if finished.stopped:
             return
         waiting = self._waiting.pop(finished.key, [])

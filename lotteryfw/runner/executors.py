@@ -10,18 +10,18 @@ import subprocess
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from lotteryfw.engine import Stopped, Workshop, perform, post
+from lotteryfw.engine import Stopped, Workshop, perform_all, post
 from lotteryfw.errors import DataError, LotteryError, StoreError
 from lotteryfw.jobs import Job
 from lotteryfw.store import Store
 
 _LIVES = 3
-"""Workers that may die over one job before the job is given up."""
+"""Workers that may die over a job before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ Progress = Callable[[str, int, int], None]
 
 
 class Executor(Protocol):
-    """Takes jobs and gives back what finished, one at a time."""
+    """Takes groups of jobs that go `together`, of one job mostly, and gives back what finished, one job at a time."""
 
     capacity: int
 
-    def submit(self, job: Job) -> None:
-        """Accepts a job; at most `capacity` are at work at once, the others wait their turn."""
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Accepts a group; at most `capacity` are at work at once, the others wait their turn."""
         ...
 
     def wait(self) -> Finished:
@@ -73,28 +73,37 @@ class InProcess:
     def __init__(self, store: Store, shop: Workshop, progress: Progress, checkpoint_seconds: float):
         self._store, self._shop, self._progress = store, shop, progress
         self._checkpoint_seconds = checkpoint_seconds
-        self._queue: deque[Job] = deque()
+        self._queue: deque[Sequence[Job]] = deque()
+        self._finished: deque[Finished] = deque()
         self._stopping = False
 
-    def submit(self, job: Job) -> None:
-        self._queue.append(job)
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._queue.append(jobs)
 
     def wait(self) -> Finished:
-        job = self._queue.popleft()
+        if not self._finished:
+            self._work(self._queue.popleft())
+        return self._finished.popleft()
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        left = [job.key for job in jobs]
 
         def tick(done: int, of: int) -> bool:
-            self._progress(job.key, done, of)
+            self._progress(left[done % len(left)], done, of)
             return self._stopping
 
+        def done(key: str, warning: str | None) -> None:
+            left.remove(key)
+            self._finished.append(Finished(key, warning=warning))
+
         try:
-            warning = perform(job, self._store, self._shop, tick, self._checkpoint_seconds)
+            perform_all(jobs, self._store, self._shop, tick, done, self._checkpoint_seconds)
         except Stopped:
-            return Finished(job.key, stopped=True)
+            self._finished += [Finished(key, stopped=True) for key in left]
         except Exception as error:
-            kind = type(error).__name__
+            kind, trace = type(error).__name__, traceback.format_exc()
             text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
-            return Finished(job.key, text, trace=traceback.format_exc(), ends_run=_ENDS_RUN.get(kind))
-        return Finished(job.key, warning=warning)
+            self._finished += [Finished(key, text, trace=trace, ends_run=_ENDS_RUN.get(kind)) for key in left]
 
     def stop(self) -> None:
         self._stopping = True
@@ -109,7 +118,7 @@ class _Worker:
     inbox: IO[bytes]
     outbox: IO[bytes]
     rest: bytes = b""
-    key: str | None = None
+    keys: list[str] = field(default_factory=list)
 
     def say(self, **message: Any) -> None:
         """Sends a message; nothing where the worker is dead, whose silence tells of it."""
@@ -144,14 +153,15 @@ class WorkerSetup:
 
 @dataclass
 class Workers:
-    """`capacity` worker processes. One that dies is replaced, and its job is tried again from its last checkpoint."""
+    """`capacity` worker processes. One that dies is replaced; what it had not finished is tried again from its last
+    checkpoint."""
 
     capacity: int
     store: Store
     setup: WorkerSetup
     progress: Progress
     log: Path
-    _queue: deque[str] = field(default_factory=deque)
+    _queue: deque[list[str]] = field(default_factory=deque)
     _posts: dict[str, str] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
@@ -159,9 +169,9 @@ class Workers:
     _stopping: bool = False
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
-    def submit(self, job: Job) -> None:
-        self._posts[job.key] = post(job, self.store)
-        self._queue.append(job.key)
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._posts |= {job.key: post(job, self.store) for job in jobs}
+        self._queue.append([job.key for job in jobs])
 
     def wait(self) -> Finished:
         while not self._finished:
@@ -194,20 +204,20 @@ class Workers:
 
     def _halt(self) -> None:
         while self._queue:
-            self._finished.append(Finished(self._queue.popleft(), stopped=True))
+            self._finished += [Finished(key, stopped=True) for key in self._queue.popleft()]
         for worker in self._workers:
             worker.say(stop=True)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
-            if worker.key is None and self._queue:
+            if not worker.keys and self._queue:
                 self._give(worker, self._queue.popleft())
         while self._queue and len(self._workers) < self.capacity:
             self._give(self._hire(), self._queue.popleft())
 
-    def _give(self, worker: _Worker, key: str) -> None:
-        worker.key = key
-        worker.say(job=key, post=self._posts[key])
+    def _give(self, worker: _Worker, keys: list[str]) -> None:
+        worker.keys = keys
+        worker.say(posts={key: self._posts[key] for key in keys})
 
     def _hire(self) -> _Worker:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -236,10 +246,11 @@ class Workers:
         *lines, worker.rest = (worker.rest + text).split(b"\n")
         for message in map(json.loads, lines):
             if "progress" in message:
-                self.progress(message["key"], *message["progress"])
+                for key in message["keys"]:
+                    self.progress(key, *message["progress"])
             elif not message.get("ready"):
-                worker.key = None
                 self._finished.append(_finished(message))
+                worker.keys.remove(self._finished[-1].key)
 
     def _bury(self, worker: _Worker) -> None:
         self._selector.unregister(worker.outbox)
@@ -247,18 +258,20 @@ class Workers:
         worker.hang_up()
         worker.outbox.close()
         code = worker.process.wait()
-        if worker.key is None:
-            return
         if self._stopping:
-            self._finished.append(Finished(worker.key, stopped=True))
-            return
-        deaths = self._deaths[worker.key] = self._deaths.get(worker.key, 0) + 1
-        if deaths < _LIVES:
-            self._queue.appendleft(worker.key)
+            self._finished += [Finished(key, stopped=True) for key in worker.keys]
             return
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        told = f"its worker process ended {deaths} times without an answer ({how}); see {self.log}"
-        self._finished.append(Finished(worker.key, told))
+        told = f"its worker process ended {_LIVES} times without an answer ({how}); see {self.log}"
+        again = []
+        for key in worker.keys:
+            deaths = self._deaths[key] = self._deaths.get(key, 0) + 1
+            if deaths < _LIVES:
+                again.append(key)
+            else:
+                self._finished.append(Finished(key, told))
+        if again:
+            self._queue.appendleft(again)
 
 
 def _finished(message: dict[str, Any]) -> Finished:

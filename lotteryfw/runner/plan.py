@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lotteryfw.cell import Cell
 from lotteryfw.engine.perform import StoredOutcome
@@ -20,7 +19,7 @@ from lotteryfw.lab import Describe, Lab, Record
 from lotteryfw.origins import Cut
 from lotteryfw.start import Start
 from lotteryfw.store import Store
-from lotteryfw.views import Curve, CutReport, Metrics, Outcome, RewindPoint, Ticket, Trained
+from lotteryfw.views import Curve, CutReport, Edges, Metrics, Outcome, RewindPoint, Scored, Ticket, Trained
 
 _NAN = float("nan")
 _NOTHING_KNOWN = CutReport(0, {}, {})
@@ -36,18 +35,22 @@ class _Imagined:
     def tensors(self) -> Mapping[str, Any]:
         return {}
 
+    def mask(self) -> Mapping[str, Any]:
+        return {}
+
     def state(self, step: int) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         return {}, {}
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A job that a cell would ask for: its origin, its steps, the states it is to keep, and what it costs like."""
+_IMAGINED = _Imagined()
+
+
+class Asked(NamedTuple):
+    """A job that a cell would ask for: its origin, its steps, and the states it is to keep."""
 
     origin: str
     steps: int
     snapshots: frozenset[int]
-    like: str
 
 
 class DryLab(Lab):
@@ -56,8 +59,9 @@ class DryLab(Lab):
     def _begin(self, data_folder: Path) -> Start:
         return Start()
 
-    @cached_property
-    def _like(self) -> str:
+    @property
+    def likeness(self) -> str:
+        """What all jobs of the cell cost like (see `jobs.likeness`)."""
         spec = self._spec
         return like(spec["model"], spec["data"], spec["optimizer"], self.cell.batch, self._device)
 
@@ -70,17 +74,29 @@ class DryLab(Lab):
     def random(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         return self._derived("random", ticket, times)
 
+    def scored(self, density: float | None = None, length: int | None = None) -> Ticket:
+        dense = self.dense()
+        return replace(dense, origin=self._origins.scored(dense.origin, density, length), scores={}, length=length)
+
+    def rescored(self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool) -> Ticket:
+        origin = self._origins.rescored(self._origins.job("train", ticket.origin, ticket.point), density, hard)
+        return replace(ticket, origin=origin, level=ticket.level + 1, point=self._point_of(ticket))
+
+    def found(self, ticket: Ticket, learned: Trained) -> Ticket:
+        point = RewindPoint(weights=0, schedule=0)
+        return Ticket(self._found_origin(ticket), ticket.level + 1, {}, {}, point, cut=_NOTHING_KNOWN)
+
     def control(self, name: str, record: Record) -> Ticket:
         return self._restarted(name, record.ticket)
 
     def job(self, ticket: Ticket) -> Any:
         """The training of a ticket: what is known of it."""
         origin = self._origins.job("train", ticket.origin, ticket.point)
-        return Asked(origin, self._steps(ticket), self._snapshots(ticket), self._like)
+        return Asked(origin, self._steps(ticket), self._snapshots(ticket))
 
     def _gradient_job(self, ticket: Ticket, outcome: Outcome) -> Any:
         origin = self._origins.job("gradient", ticket.origin, ticket.point)
-        return Asked(origin, 0, frozenset(), self._like)
+        return Asked(origin, 0, frozenset())
 
     def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
         origin = self._cut_origin(how, ticket, times)
@@ -94,8 +110,8 @@ class CountingLab(DryLab):
         return Lab._begin(self, data_folder)
 
     def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:
-        kept = dict(self._kept(ticket))
-        for group in self._groups(kept, times):
+        kept = dict(self._cuts.kept(ticket))
+        for group in self._groups(ticket, times):
             left = group.keep
             for leaf in group.leaves:  # within a group any share will do: only its sum is certain
                 kept[leaf] = min(kept[leaf], left)
@@ -108,6 +124,17 @@ class CountingLab(DryLab):
                 f"{self.cell.id}: lower the rate, or search fewer levels"
             )
         return replace(derived, cut=CutReport(0, kept, {}))
+
+    def scored(self, density: float | None = None, length: int | None = None) -> Ticket:
+        import torch
+
+        edges = {
+            layer.name: Edges(layer, self._start.values[layer.name], torch.zeros(layer.shape), torch.ones(()) > 0)
+            for layer in self.layers
+        }
+        net = Scored(edges, self._cuts.budgets(density), self._ask.weight)
+        self._ask.component("parametrization", "masks", net)  # which says so where it needs a density
+        return super().scored(density, length)
 
 
 def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str) -> None:
@@ -133,12 +160,12 @@ def jobs_of(lab: DryLab) -> list[Asked]:
         asked = next(search)
         while True:
             jobs += asked
-            asked = search.send(tuple(_Imagined() for _ in asked))
+            asked = search.send((_IMAGINED,) * len(asked))
     except StopIteration:
         pass
     cut = [record for record in lab.records if not record.ticket.is_dense]
     jobs += [lab.job(lab.control(name, record)) for record in cut for name in lab.cell.controls]
-    if not all(isinstance(job, Asked) for job in jobs):
+    if not set(map(type, jobs)) <= {Asked}:
         raise ContractError(f"search '{lab.cell.search.use}' asks for other things than jobs")
     return jobs
 
@@ -163,19 +190,21 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
     """The plan of some cells against a store; `device` is the kind the study would run on."""
     asked, count = 0, 0
     unknown: list[str] = []
-    unique: dict[str, Asked] = {}
+    unique: dict[str, tuple[int, str]] = {}  # origin → steps and likeness; the garbage collector passes plain tuples by
     for cell in cells:
         count += 1
         try:
-            jobs = jobs_of(DryLab(cell, describe, data_folder, device))
+            lab = DryLab(cell, describe, data_folder, device)
+            jobs = jobs_of(lab)
         except Exception:  # a search that needs real figures to say what it asks for, or one that breaks
             unknown.append(cell.id)
             continue
         asked += len(jobs)
-        unique.update({job.origin: job for job in jobs})
+        like = lab.likeness
+        unique.update({job.origin: (job.steps, like) for job in jobs})
     stored = {origin for origin in store.aliases() & unique.keys() if (key := store.alias(origin)) and store.has(key)}
-    todo = {origin: job.steps for origin, job in unique.items() if origin not in stored}
-    costs = {unique[origin].like for origin in todo}
+    todo = [each for origin, each in unique.items() if origin not in stored]
+    costs = {like for _, like in todo}
     known = {each: cost for each in costs if (cost := _cost(store, each))}
     complete = len(known) == len(costs)
     return Plan(
@@ -183,10 +212,10 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
         asked=asked,
         unique=len(unique),
         stored=len(stored),
-        steps=sum(job.steps for job in unique.values()),
-        steps_to_do=sum(todo.values()),
-        seconds=sum(n * known[unique[origin].like][0] for origin, n in todo.items()) if complete else None,
-        bytes=sum(known[unique[origin].like][1] for origin in todo) if complete else None,
+        steps=sum(steps for steps, _ in unique.values()),
+        steps_to_do=sum(steps for steps, _ in todo),
+        seconds=sum(steps * known[like][0] for steps, like in todo) if complete else None,
+        bytes=sum(known[like][1] for _, like in todo) if complete else None,
         unknown=tuple(unknown),
     )
 

@@ -37,6 +37,11 @@ class Run:
         return Levels(self.folder.read_levels())
 
     @property
+    def findings(self) -> list[dict[str, Any]]:
+        """The lines of analyses.jsonl: what analyses found."""
+        return self.folder.read_findings()
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """Versions, machine, seeds and keys."""
         return self.folder.read_manifest()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +19,24 @@ from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
-from lotteryfw.runner.cells import Level
+from lotteryfw.runner.cells import Found, Level
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
 from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
-from lotteryfw.store import LevelRow, RunFolder, save_ticket
-from lotteryfw.views import CellFinished, Event, LevelFinished, RunFinished, RunStarted, Ticket, event_name
+from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket
+from lotteryfw.views import (
+    CellFinished,
+    Event,
+    Finding,
+    LevelFinished,
+    Recorded,
+    RunFinished,
+    RunStarted,
+    Ticket,
+    event_name,
+)
 
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""
@@ -96,9 +107,12 @@ class Study:
         self._desk, self._device, self._listener = desk, device, listener
         self._rows: dict[tuple[int, int, int], LevelRow] = {}
         self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._levels: dict[str, Sequence[Recorded]] = {}
+        self._findings: dict[tuple[str, str], list[Finding]] = {}
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
-        self._arms = ("ticket", *CONTROLS)
+        own = [arm for cell in desk.recipe.cells for arm in cell.search.arms]
+        self._arms = tuple(dict.fromkeys(("ticket", *own, *CONTROLS)))
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
@@ -118,6 +132,7 @@ class Study:
                 self._emit,
                 self._level,
                 self._ticket,
+                self._analysed,
                 self._trouble,
                 self._snapshots(),
             )
@@ -129,6 +144,7 @@ class Study:
             self._save = lambda: self._write(driver, run_id)
             try:
                 driver.run(recipe.cells)
+                self._look_across()
             finally:
                 self._save()
             counts = [list(driver.statuses.values()).count(status) for status in ("failed", "diverged")]
@@ -193,10 +209,35 @@ class Study:
         if message:
             self._listener.trouble(message)
 
-    def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> None:
+    def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
         name = f"{cell.id.replace('/', '__')}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
         meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
-        save_ticket(self._folder.ticket_path(name), ticket, meta)
+        path = self._folder.ticket_path(name)
+        save_ticket(path, ticket, meta)
+        light = replace(ticket, mask={}, values={})
+
+        def read() -> Ticket:
+            kept = load_ticket(path)
+            return replace(light, mask=kept.mask, values=kept.values)
+
+        return read
+
+    def _analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
+        self._levels[cell.id] = levels
+        for analysis, findings in found:
+            self._findings[(cell.id, analysis.use)] = findings
+
+    def _look_across(self) -> None:
+        """Asks the analyses of each study about all its cells together."""
+        cells = [cell for cell in self._desk.recipe.cells if cell.id in self._levels]
+        for study in dict.fromkeys(cell.study for cell in cells):
+            own = [cell for cell in cells if cell.study == study]
+            levels = [level for cell in own for level in self._levels[cell.id]]
+            for analysis in dict.fromkeys(analysis for cell in own for analysis in cell.analyses):
+                try:
+                    self._findings[(study, analysis.use)] = list(analysis.across(levels))
+                except Exception as error:
+                    self._trouble(f"analysis '{analysis.use}' broke: {error}", traceback.format_exc())
 
     def _level(self, level: Level) -> None:
         place = self._place(level.cell.id, level.arm, level.level)
@@ -224,6 +265,9 @@ class Study:
         """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""
         self._folder.write_levels([self._rows[place] for place in sorted(self._rows)])
         self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
+        self._folder.write_findings(
+            [_plain_finding(use, each) for (_, use), findings in self._findings.items() for each in findings]
+        )
         self._folder.write_manifest(self._manifest(driver))
         self._desk.store.pin(run_id, self._folder.path, driver.keys | self._shop.decoded)
 
@@ -245,3 +289,12 @@ class Study:
             "cells": driver.statuses,
             "keys": sorted(driver.keys),
         }
+
+
+def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
+    """A finding as a line of analyses.jsonl."""
+    level = finding.level
+    placed = {"study": level.study, "cell": level.cell, "axes": dict(level.axes), "seed": level.seed}
+    placed |= {"arm": level.arm, "level": level.level, "density": level.cut.density, "analysis": analysis}
+    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "value")}
+    return placed | said

@@ -7,26 +7,33 @@ from __future__ import annotations
 
 from lotteryfw import Component, hookimpl
 from lotteryfw.std import (
+    analyses,
     augmentations,
     criteria,
     digits,
     image_folder,
+    imagenet,
     initialisers,
     mask0,
     mask1,
     models,
+    objectives,
     optimizers,
+    parametrizations,
+    resnets,
     rewind,
     schedules,
     scopes,
     searches,
     synthetic,
+    torchvision_models,
     torchvision_sets,
 )
 
 MODULES = (
-    searches, criteria, scopes, mask1, mask0, rewind, models, initialisers, digits, torchvision_sets, image_folder,
-    synthetic, augmentations, optimizers, schedules,
+    searches, criteria, scopes, mask1, mask0, rewind, parametrizations, models, resnets, torchvision_models,
+    initialisers, digits, torchvision_sets, imagenet, image_folder, synthetic, augmentations, objectives, optimizers,
+    schedules, analyses,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Model families: ordinary modules, their layers named fc1, conv1, … in order, the output layer last."""
+"""Model families that are chains: layers named fc1, conv1, … in order, the output layer last."""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ from lotteryfw import ModelFamily, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Width = Annotated[int, Field(ge=1)]
+Bias = Annotated[bool, Field(description="Whether layers have biases. Biases are never pruned.")]
+OutputBias = Annotated[bool, Field(description="Whether the output layer has biases; the others have none.")]
+Affine = Annotated[
+    bool, Field(description="Whether batch norm has a scale and a shift to train; without, it only normalises.")
+]
+Width = Annotated[
+    float,
+    Field(
+        gt=0,
+        allow_inf_nan=False,
+        description="Multiplies the units of every layer but the output, rounded, 1 at least; 1: as published.",
+    ),
+]
 
 
 class Mlp(ModelFamily):
@@ -25,10 +37,9 @@ class Mlp(ModelFamily):
     formula = "inputs - hidden… - classes"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, figure 2"
 
-    hidden: list[Width] = [300, 100]
+    hidden: list[Annotated[int, Field(ge=1)]] = [300, 100]
     """Units of each hidden layer, from the input on; empty: a linear classifier."""
-    bias: bool = True
-    """Whether layers have biases. Biases are trained, never pruned."""
+    bias: Bias = True
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         return _mlp(shape, self.hidden, classes, self.bias)
@@ -41,8 +52,10 @@ class LeNet300100(ModelFamily):
     formula = "inputs - 300 - 100 - classes"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, figure 2"
 
+    bias: Bias = True
+
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _mlp(shape, [300, 100], classes)
+        return _mlp(shape, [300, 100], classes, self.bias)
 
 
 class Conv2(ModelFamily):
@@ -52,8 +65,11 @@ class Conv2(ModelFamily):
     formula = "64, 64, pool; 256, 256, classes"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, figure 2"
 
+    bias: Bias = True
+    width: Width = 1.0
+
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _conv_net(self.use, shape, [64], classes)
+        return _conv_net(self.use, shape, [64], classes, self.bias, self.width)
 
 
 class Conv4(ModelFamily):
@@ -63,8 +79,11 @@ class Conv4(ModelFamily):
     formula = "64, 64, pool, 128, 128, pool; 256, 256, classes"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, figure 2"
 
+    bias: Bias = True
+    width: Width = 1.0
+
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _conv_net(self.use, shape, [64, 128], classes)
+        return _conv_net(self.use, shape, [64, 128], classes, self.bias, self.width)
 
 
 class Conv6(ModelFamily):
@@ -74,35 +93,120 @@ class Conv6(ModelFamily):
     formula = "64, 64, pool, 128, 128, pool, 256, 256, pool; 256, 256, classes"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, figure 2"
 
+    bias: Bias = True
+    width: Width = 1.0
+
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _conv_net(self.use, shape, [64, 128, 256], classes)
+        return _conv_net(self.use, shape, [64, 128, 256], classes, self.bias, self.width)
 
 
-def _mlp(shape: tuple[int, ...], hidden: Sequence[int], classes: int, bias: bool = True) -> nn.Module:
+class Conv8(ModelFamily):
+    """Conv-8: four pairs of 3×3 convolutions, each with a pooling, three fully connected layers."""
+
+    use = "conv8"
+    formula = "64, 64, pool, 128, 128, pool, 256, 256, pool, 512, 512, pool; 256, 256, classes"
+    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 4.1"
+
+    bias: Bias = True
+    width: Width = 1.0
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return _conv_net(self.use, shape, [64, 128, 256, 512], classes, self.bias, self.width)
+
+
+class Vgg16(ModelFamily):
+    """VGG-16 for small images: thirteen 3×3 convolutions with batch norm, five poolings, one fully connected layer."""
+
+    use = "vgg16"
+    formula = "2 × 64, pool, 2 × 128, pool, 3 × 256, pool, 3 × 512, pool, 3 × 512, pool; classes"
+    source = "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, D, with one layer after the pools"
+
+    bias: OutputBias = True
+    width: Width = 1.0
+    affine: Affine = True
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return _vgg(self.use, shape, [2, 2, 3, 3, 3], classes, self.bias, self.width, self.affine)
+
+
+class Vgg19(ModelFamily):
+    """VGG-19 for small images: sixteen 3×3 convolutions with batch norm, five poolings, one fully connected layer."""
+
+    use = "vgg19"
+    formula = "2 × 64, pool, 2 × 128, pool, 4 × 256, pool, 4 × 512, pool, 4 × 512, pool; classes"
+    source = "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, E, with one layer after the pools"
+
+    bias: OutputBias = True
+    width: Width = 1.0
+    affine: Affine = True
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return _vgg(self.use, shape, [2, 2, 4, 4, 4], classes, self.bias, self.width, self.affine)
+
+
+def scaled(units: int, width: float) -> int:
+    """`units` times `width`, a whole number and at least 1."""
+    return max(1, round(units * width))
+
+
+def check_images(use: str, shape: tuple[int, ...], least: int = 1) -> None:
+    """Raises UsageError for inputs that are no images [channels, height, width] with sides of at least `least`."""
+    if len(shape) != 3 or min(shape[1:]) < least:
+        raise UsageError(f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}")
+
+
+def _mlp(shape: tuple[int, ...], hidden: Sequence[int], classes: int, bias: bool) -> nn.Module:
     from torch import nn
 
     return nn.Sequential(_fully_connected([prod(shape), *hidden, classes], bias))
 
 
-def _conv_net(use: str, shape: tuple[int, ...], blocks: Sequence[int], classes: int) -> nn.Module:
-    """Two convolutions and a pooling for each block, then 256-256-classes. Raises UsageError for unfit inputs."""
+def _conv_net(
+    use: str, shape: tuple[int, ...], pairs: Sequence[int], classes: int, bias: bool, width: float
+) -> nn.Module:
+    """Two convolutions and a pooling for each of `pairs`, then 256-256-classes."""
     from torch import nn
 
-    shrunk = [side // 2 ** len(blocks) for side in shape[1:]]
-    if len(shape) != 3 or not all(shrunk):
-        least = 2 ** len(blocks)
-        raise UsageError(f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}")
+    stages = [[scaled(units, width)] * 2 for units in pairs]
+    convolutions, features = _convolutions(use, shape, stages, bias, affine=None)
+    hidden = scaled(256, width)
+    return nn.Sequential(convolutions | _fully_connected([features, hidden, hidden, classes], bias))
+
+
+def _vgg(
+    use: str, shape: tuple[int, ...], depths: Sequence[int], classes: int, bias: bool, width: float, affine: bool
+) -> nn.Module:
+    """Five stages of so many convolutions, each with a pooling, then the output layer."""
+    from torch import nn
+
+    stages = [[scaled(units, width)] * depth for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True)]
+    convolutions, features = _convolutions(use, shape, stages, bias=False, affine=affine)
+    return nn.Sequential(convolutions | _fully_connected([features, classes], bias))
+
+
+def _convolutions(
+    use: str, shape: tuple[int, ...], stages: Sequence[Sequence[int]], bias: bool, affine: bool | None
+) -> tuple[OrderedDict[str, nn.Module], int]:
+    """A 3×3 convolution with a ReLU for each number of channels and a pooling for each stage, and how many numbers come
+    out of them. `affine`: as batch norm has it, between convolution and ReLU; None: no batch norm."""
+    from torch import nn
+
+    check_images(use, shape, least=2 ** len(stages))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels = [shape[0], *(width for width in blocks for _ in range(2))]
-    for number, (inputs, outputs) in enumerate(pairwise(channels), 1):
-        layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-        layers[f"conv_relu{number}"] = nn.ReLU()
-        if number % 2 == 0:
-            layers[f"pool{number // 2}"] = nn.MaxPool2d(2)
-    return nn.Sequential(layers | _fully_connected([channels[-1] * prod(shrunk), 256, 256, classes]))
+    number, inputs = 0, shape[0]
+    for stage, channels in enumerate(stages, 1):
+        for outputs in channels:
+            number += 1
+            layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=bias)
+            if affine is not None:
+                layers[f"norm{number}"] = nn.BatchNorm2d(outputs, affine=affine)
+            layers[f"conv_relu{number}"] = nn.ReLU()
+            inputs = outputs
+        layers[f"pool{stage}"] = nn.MaxPool2d(2)
+    return layers, inputs * prod(side // 2 ** len(stages) for side in shape[1:])
 
 
-def _fully_connected(sizes: Sequence[int], bias: bool = True) -> OrderedDict[str, nn.Module]:
+def _fully_connected(sizes: Sequence[int], bias: bool) -> OrderedDict[str, nn.Module]:
     """Flattens, then a Linear from each size to the next, with a ReLU between any two."""
     from torch import nn
 

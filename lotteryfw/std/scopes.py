@@ -28,12 +28,16 @@ class Layerwise(Scope):
     """The same for the output layer; left out: `rate`."""
     rates: dict[str, Rate] = {}
     """Layers with a rate of their own, by name or pattern ("fc1", "conv*"). The first match wins, also over
-    `output_rate`."""
+    `output_rate`. A layer of rate 0 is left whole, also where a mask is learned at a density."""
 
     def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
         _check_patterns(self.use, self.rates, layers)
         rates = {layer.name: self._rate(layer) for layer in layers}
         return [_group((name,), kept[name], rate, times) for name, rate in rates.items()]
+
+    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+        _check_patterns(self.use, self.rates, layers)
+        return [_share((layer.name,), layer.size, density) for layer in layers if self._rate(layer)]
 
     def _rate(self, layer: Layer) -> float:
         named = (rate for pattern, rate in self.rates.items() if _matches(layer, pattern))
@@ -54,10 +58,18 @@ class Global(Scope):
     """Layers that are left as they are, by name or pattern ("fc*"); the budget does not count them."""
 
     def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+        names = self._included(layers)
+        return [_group(names, sum(kept[name] for name in names), self.rate, times)] if names else []
+
+    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+        names = self._included(layers)
+        size = sum(layer.size for layer in layers if layer.name in names)
+        return [_share(names, size, density)] if names else []
+
+    def _included(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         _check_patterns(self.use, self.exclude, layers)
         excluded = {layer.name for layer in layers for pattern in self.exclude if _matches(layer, pattern)}
-        names = tuple(layer.name for layer in layers if layer.name not in excluded)
-        return [_group(names, sum(kept[name] for name in names), self.rate, times)] if names else []
+        return tuple(layer.name for layer in layers if layer.name not in excluded)
 
 
 class Erk(Scope):
@@ -75,20 +87,30 @@ class Erk(Scope):
     """Share of the network's living weights that a cut removes."""
 
     def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
-        whole = _group(tuple(layer.name for layer in layers), sum(kept.values()), self.rate, times)
-        alive = [kept[name] for name in whole.leaves]
+        return self._shared_out(_group(tuple(kept), sum(kept.values()), self.rate, times), layers, kept)
+
+    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+        sizes = {layer.name: layer.size for layer in layers}
+        return self._shared_out(_share(tuple(sizes), sum(sizes.values()), density), layers, sizes)
+
+    def _shared_out(self, whole: Group, layers: Sequence[Layer], kept: Mapping[str, int]) -> list[Group]:
+        alive = [kept[layer.name] for layer in layers]
         # density is proportional to sum(shape) / prod(shape), so the count is to sum(shape)
         weights = [sum(layer.shape) for layer in layers]
         counts = _whole(_shares(Fraction(whole.keep), weights, alive), whole.keep)
         requested = _shares(Fraction(whole.requested), weights, alive)
         return [
             Group((name,), count, float(share))
-            for name, count, share in zip(whole.leaves, counts, requested, strict=True)
+            for name, count, share in zip((layer.name for layer in layers), counts, requested, strict=True)
         ]
 
 
 def _group(names: tuple[str, ...], kept: int, rate: float, times: int) -> Group:
     return Group(names, keep=budget(kept, rate, times), requested=kept * (1 - rate) ** times)
+
+
+def _share(names: tuple[str, ...], size: int, density: float) -> Group:
+    return Group(names, keep=round(density * size), requested=density * size)
 
 
 def _matches(layer: Layer, pattern: str) -> bool:

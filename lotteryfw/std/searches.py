@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from lotteryfw import Lab, Search, SearchAlgorithm, Ticket, Trained
+from lotteryfw import Lab, Search, SearchAlgorithm, Step, Ticket, Trained
 
 Levels = Annotated[int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")]
 
@@ -40,9 +40,11 @@ class OneShot(SearchAlgorithm):
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 2"
 
     levels: Levels = 24
+    train: bool = True
+    """Train every ticket; false: measure each as it is, an untrained mask over its starting values."""
 
     def search(self, lab: Lab) -> Search[None]:
-        yield from _cut_once(lab, self.levels, lab.next)
+        yield from _cut_once(lab, self.levels, lab.next, self.train)
 
 
 class RandomPruning(SearchAlgorithm):
@@ -58,12 +60,132 @@ class RandomPruning(SearchAlgorithm):
         yield from _cut_once(lab, self.levels, lab.random)
 
 
-def _cut_once(lab: Lab, levels: int, cut: Callable[[Ticket, Trained, int], Ticket]) -> Search[None]:
+def _cut_once(lab: Lab, levels: int, cut: Callable[[Ticket, Trained, int], Ticket], train: bool = True) -> Search[None]:
     """Trains the dense network, cuts it anew for each level and asks for all those trainings at once."""
     dense = lab.dense()
     trained = yield from lab.train(dense)
     lab.record(0, dense, trained)
     tickets = [cut(dense, trained, level) for level in range(1, levels + 1)]
+    if not train:
+        tickets = [lab.untrained(ticket) for ticket in tickets]
     finished = yield from lab.train_all(tickets)
     for level, (ticket, trained) in enumerate(zip(tickets, finished, strict=True), 1):
         lab.record(level, ticket, trained)
+
+
+THRESHOLDED, TRAINED = "thresholded", "trained"
+TrainWeights = Annotated[
+    bool, Field(description="Also train the weights of what was found, from the values that the mask was learned over.")
+]
+Density = Annotated[float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")]
+
+
+class Supermask(SearchAlgorithm):
+    """Learned supermasks: a mask is learned over weights that are never trained.
+
+    Level 1 is the mask found: the arm "ticket" has its figures as it was learned (the mean over sampled masks, where
+    the parametrization samples), "thresholded" those of the one mask it ends with, "trained" those of the ticket that
+    its weights become when they are trained after all.
+    """
+
+    use = "supermask"
+    formula = "weights at mask1(w_0) → learn a mask → measure (→ train the weights)"
+    source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5"
+    learns_masks = True
+    arms = (THRESHOLDED, TRAINED)
+
+    train_weights: TrainWeights = False
+
+    def search(self, lab: Lab) -> Search[None]:
+        ticket = lab.scored()
+        learned = yield from lab.train(ticket)
+        found = lab.found(ticket, learned)
+        untrained = lab.untrained(found)
+        lab.record(1, untrained, learned)
+        measured = yield from lab.train(untrained)
+        lab.record(1, untrained, measured, arm="thresholded")
+        if self.train_weights:
+            trained = yield from lab.train(found)
+            lab.record(1, found, trained, arm="trained")
+
+
+class EdgePopup(SearchAlgorithm):
+    """Edge-popup: a mask of a given density is learned over weights that are never trained.
+
+    Level 1 is the mask found; the arm "trained" is the ticket that its weights become when they are trained after all.
+    """
+
+    use = "edge_popup"
+    formula = "weights at mask1(w_0), scores at random → learn which k edges to keep (→ train the weights)"
+    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    learns_masks = True
+    arms = (TRAINED,)
+
+    density: Density = 0.5
+    train_weights: TrainWeights = False
+
+    def search(self, lab: Lab) -> Search[None]:
+        yield from _in_cycles(lab, [self.density], None, hard=False, train_weights=self.train_weights)
+
+
+class IterativeEdgePopup(SearchAlgorithm):
+    """Iterative edge-popup: cycles of edge-popup at falling density, each with the scores of the one before.
+
+    A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice:
+    "learning_rate" restarts the schedule alone.
+    """
+
+    use = "iterative_edge_popup"
+    formula = "edge-popup at density^(1/K) → at density^(2/K) → … → at density"
+    source = "Iwasawa, Strong lottery tickets (slides): iterative edge-popup, soft and hard"
+    learns_masks = True
+    arms = (TRAINED,)
+
+    density: Density = 0.5
+    cycles: Annotated[int, Field(ge=1, description="K. Assumed: no source states it.")] = 5
+    falls: Literal["geometric", "linear"] = "geometric"
+    """How the density falls from 1 before the first cycle to `density` in the last."""
+    densities: list[Density] | None = None
+    """The density of each cycle, in place of `density`, `cycles` and `falls`."""
+    cycle: Step | None = None
+    """Length of a cycle; left out: `train.length` shared out, so that any number of cycles costs the same."""
+    pruning: Literal["soft", "hard"] = "soft"
+    """hard: edges that a cycle leaves out are removed for good; soft: only scores carry over."""
+    train_weights: TrainWeights = False
+
+    @field_validator("densities")
+    @classmethod
+    def _falling(cls, densities: list[float] | None) -> list[float] | None:
+        if densities is not None and (not densities or densities != sorted(densities, reverse=True)):
+            raise ValueError("must be one density or more, none above the one before")
+        return densities
+
+    def search(self, lab: Lab) -> Search[None]:
+        densities, hard = self._densities(), self.pruning == "hard"
+        length = max(1, lab.clock.total // len(densities)) if self.cycle is None else lab.clock.steps(self.cycle)
+        yield from _in_cycles(lab, densities, length, hard=hard, train_weights=self.train_weights)
+
+    def _densities(self) -> list[float]:
+        if self.densities is not None:
+            return self.densities
+        shares = [cycle / self.cycles for cycle in range(1, self.cycles + 1)]
+        if self.falls == "linear":
+            return [1 - (1 - self.density) * share for share in shares]
+        return [self.density**share for share in shares]
+
+
+def _in_cycles(
+    lab: Lab, densities: Sequence[float], length: int | None, *, hard: bool, train_weights: bool
+) -> Search[None]:
+    """Learns a mask at one density after another, in `length` steps each; records what each cycle found, untrained."""
+    ticket = lab.scored(densities[0], length)
+    learned = yield from lab.train(ticket)
+    found = lab.found(ticket, learned)
+    lab.record(1, lab.untrained(found), learned)
+    for cycle, density in enumerate(densities[1:], 2):
+        ticket = lab.rescored(ticket, learned, density, hard=hard)
+        learned = yield from lab.train(ticket)
+        found = lab.found(ticket, learned)
+        lab.record(cycle, lab.untrained(found), learned)
+    if train_weights:
+        lab.record(len(densities), found, (yield from lab.train(found)), arm=TRAINED)

@@ -32,15 +32,31 @@ def split(examples: Split, test: Split, validation: int, split_seed: int, normal
 
     Raises DataError where none are left.
     """
+    chosen, left = (
+        Split(examples.inputs[part], examples.labels[part])
+        for part in division(len(examples.labels), validation, split_seed)
+    )
+    return normalised(left, chosen, test, normalise)
+
+
+def division(examples: int, validation: int, split_seed: int) -> tuple[Tensor, Tensor]:
+    """Which of the examples are for validation, and which for training: places, int64, in the order they then have.
+
+    Raises DataError where none are left to train on.
+    """
     import torch
 
-    _check(validation, len(examples.labels))
-    order = torch.randperm(len(examples.labels), generator=stream("split", split_seed))
-    chosen, left = (Split(examples.inputs[part], examples.labels[part]) for part in order.tensor_split([validation]))
+    _check(validation, examples)
+    chosen, left = torch.randperm(examples, generator=stream("split", split_seed)).tensor_split([validation])
+    return chosen, left
+
+
+def normalised(train: Split, validation: Split, test: Split, normalise: str) -> Splits:
+    """The parts, with what `normalise` asks for: measured on the training part."""
     if normalise == "unit":
-        return Splits(left, chosen, test)
-    mean, std = zip(*(_moments(left.inputs[:, channel]) for channel in range(left.inputs.shape[1])), strict=True)
-    return Splits(left, chosen, test, mean, std)
+        return Splits(train, validation, test)
+    mean, std = zip(*(_moments(train.inputs[:, channel]) for channel in range(train.inputs.shape[1])), strict=True)
+    return Splits(train, validation, test, mean, std)
 
 
 def _check(validation: int, examples: int) -> None:
@@ -55,7 +71,9 @@ def _moments(pixels: Tensor) -> tuple[float, float]:
     """
     import torch
 
-    share = torch.bincount(pixels.flatten(), minlength=256).double() / pixels.numel()
+    chunks = pixels.chunk(len(pixels) // 1000 + 1)  # counted as int64: all at once, eight times the memory
+    counts = torch.stack([torch.bincount(chunk.flatten(), minlength=256) for chunk in chunks]).sum(0)
+    share = counts.double() / pixels.numel()
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = float((share * value).sum())
     return mean, float((share * (value - mean) ** 2).sum().sqrt()) or 1.0

@@ -3,6 +3,7 @@
 from lotteryfw.store.files import atomic_write
 from lotteryfw.store.folder import LevelRow, RunFolder, find_runs
 from lotteryfw.store.objects import Busy, Store, default_root
+from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
 from lotteryfw.store.upkeep import Info, Swept, Verified
 
@@ -18,6 +19,8 @@ __all__ = [
     "atomic_write",
     "default_root",
     "find_runs",
+    "load_seed_ticket",
     "load_ticket",
+    "save_seed_ticket",
     "save_ticket",
 ]

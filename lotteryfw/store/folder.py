@@ -131,14 +131,15 @@ class RunFolder:
 
     def read_curves(self) -> list[dict[str, Any]]:
         """What `write_curves` wrote; none where it has not yet. Raises StoreError."""
-        path = self.path / "curves.jsonl"
-        with explained(path, "read"):
-            try:
-                return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-            except FileNotFoundError:
-                return []
-            except ValueError as error:
-                raise StoreError(f"{path}: not curves: {error}") from error
+        return self._read_lines("curves.jsonl", "curves")
+
+    def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
+        """Writes analyses.jsonl anew: a line for each finding of an analysis."""
+        atomic_write(self.path / "analyses.jsonl", "".join(json.dumps(each) + "\n" for each in findings).encode())
+
+    def read_findings(self) -> list[dict[str, Any]]:
+        """What `write_findings` wrote; none where it has not yet. Raises StoreError."""
+        return self._read_lines("analyses.jsonl", "findings")
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""
@@ -146,6 +147,16 @@ class RunFolder:
         with explained(path, "written"), path.open("a+b") as file:
             file.write(b"" if _ends_whole(file) else b"\n")
             file.write(json.dumps(event).encode() + b"\n")
+
+    def _read_lines(self, name: str, what: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        with explained(path, "read"):
+            try:
+                return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            except FileNotFoundError:
+                return []
+            except ValueError as error:
+                raise StoreError(f"{path}: not {what}: {error}") from error
 
     def write_error(self, name: str, text: str) -> Path:
         """Writes errors/NAME.txt, for what is too long to tell on a terminal, and returns its path."""

@@ -1,6 +1,7 @@
 """The store: what was computed, under the key of what it was computed from.
 
     store.json          the format's version
+    calibration.json    by machine, what `lotteryfw doctor --calibrate` measured
     objects/ab/ab12…/   one result: its files, and object.json with the SHA-256 and size of each
     aliases/ab/ab12…    the object key that a derivation's digest stands for
     scratch/ab12…/      checkpoints and pending work of a job that is not finished

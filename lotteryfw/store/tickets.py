@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lotteryfw.errors import UsageError, nearest
+from lotteryfw.errors import StoreError, UsageError, nearest
 from lotteryfw.store import tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lotteryfw.views import Ticket
+
+DRAWN = "drawn"
+"""What `meta` has of a ticket whose values are not in its file but are to be drawn again."""
 
 
 @dataclass(frozen=True)
@@ -87,4 +90,7 @@ def load_ticket(path: Path | str) -> LoadedTicket:
     """Reads a ticket. Raises StoreError where the file is absent, damaged or something else."""
     path = Path(path)
     values, masks = tensors.load(path)
-    return LoadedTicket(mask=masks, values=values, meta=tensors.load_meta(path))
+    meta = tensors.load_meta(path)
+    if DRAWN in meta:
+        raise StoreError(f"{path}: has a seed in the place of its values; load_seed_ticket draws them again")
+    return LoadedTicket(mask=masks, values=values, meta=meta)

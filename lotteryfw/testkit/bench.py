@@ -15,13 +15,14 @@ from lotteryfw.errors import DataError
 from lotteryfw.jobs import Gradient, Job, Spec, Train
 from lotteryfw.kinds import (
     DataSource,
-    Group,
     Initialiser,
     Mask0Action,
     Mask1Action,
     MaskCriterion,
     ModelFamily,
+    Objective,
     Optimizer,
+    Parametrization,
     RewindPolicy,
     Schedule,
     Scope,
@@ -30,9 +31,21 @@ from lotteryfw.kinds import (
 )
 from lotteryfw.lab import Lab
 from lotteryfw.rng import stream
-from lotteryfw.select import budget
+from lotteryfw.select import budget, straight_through
 from lotteryfw.steps import Clock
-from lotteryfw.views import Curve, Facts, Layer, Leaf, Metrics, RewindPoint, Splits
+from lotteryfw.views import (
+    SCORES,
+    Curve,
+    Edges,
+    Facts,
+    Group,
+    Layer,
+    Leaf,
+    Metrics,
+    RewindPoint,
+    Scored,
+    Splits,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +73,9 @@ class FifthOfEach(Scope):
     def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
         return [Group((name,), budget(count, 0.2, times), count * 0.8**times) for name, count in kept.items()]
 
+    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+        return [Group((layer.name,), round(density * layer.size), density * layer.size) for layer in layers]
+
 
 class Back(Mask1Action):
     """Kept weights go back."""
@@ -80,6 +96,29 @@ class ToStart(RewindPolicy):
 
     def point(self, clock: Clock) -> RewindPoint:
         return RewindPoint(weights=0, schedule=0)
+
+
+class BestOfAll(Parametrization):
+    """Of each budget the edges of largest score; without budgets those above 0."""
+
+    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.randn(layer.shape, generator=rng)
+
+    def masks(self, net: Scored) -> dict[str, Tensor]:
+        import torch
+
+        masks = {name: edges.allowed & (edges.scores > 0) for name, edges in net.edges.items()}
+        for (name,), keep in ((group.leaves, group.keep) for group in net.budgets):
+            edges = net.edges[name]
+            order = edges.scores.masked_fill(~edges.allowed, float("-inf")).flatten().argsort(descending=True)
+            best = torch.zeros(edges.layer.size, dtype=torch.bool).index_fill(0, order[:keep], True)
+            masks[name] = best.reshape(edges.layer.shape)
+        return masks
+
+    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+        return edges.weights * straight_through(mask, edges.scores)
 
 
 class TwoLayers(ModelFamily):
@@ -113,6 +152,16 @@ class Unread(DataSource):
         raise DataError("the test bench has no examples")
 
 
+class Never(Objective):
+    """Never asked: nothing is trained."""
+
+    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return outputs.sum()
+
+    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return outputs.argmax(1) == labels
+
+
 class PlainSgd(Optimizer):
     """Never built: nothing is trained."""
 
@@ -131,8 +180,11 @@ class Steady(Schedule):
 
 STAND_INS: Mapping[str, Component] = {
     cls.kind: cls()
-    for cls in (DenseOnly, Magnitude, FifthOfEach, Back, Nought, ToStart, TwoLayers, Gaussian, Unread, PlainSgd, Steady)
-}
+    for cls in (
+        DenseOnly, Magnitude, FifthOfEach, Back, Nought, ToStart, BestOfAll, TwoLayers, Gaussian, Unread, Never,
+        PlainSgd, Steady,
+    )
+}  # fmt: skip
 
 
 CLOCK = Clock(1000, 10)
@@ -151,7 +203,7 @@ def _describe(component: Component, clock: Clock) -> Spec:
 
 
 class MadeUp:
-    """The outcome of a job that nobody ran: weights a random walk from where they started, frozen ones unmoved.
+    """The outcome of a job that nobody ran: what it trains is on a random walk from where it started, the rest unmoved.
 
     Equal jobs have equal outcomes. Accuracy falls with density, so a search that waits for that comes to its end.
     """
@@ -175,6 +227,9 @@ class MadeUp:
             return {name: self._noise(name, 0) for name in self.job.mask}
         return self._values(self.job.steps)
 
+    def mask(self) -> Mapping[str, Tensor]:
+        return self.job.mask
+
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         assert isinstance(self.job, Train)
         assert step in self.job.snapshots, f"nobody asked the training to keep its state of step {step}"
@@ -182,7 +237,10 @@ class MadeUp:
 
     def _values(self, step: int) -> dict[str, Tensor]:
         values = dict(self.job.values)
-        for name, value in self.job.values.items() if step else ():
+        scored = isinstance(self.job, Train) and self.job.parametrization is not None
+        trained = [name for name in values if name.startswith(SCORES) or not scored] if step else []
+        for name in trained:
+            value = values[name]
             moved = value + self._noise(name, step)
             values[name] = moved.where(self.job.mask[name], value) if name in self.job.mask else moved
         return values

@@ -8,11 +8,11 @@ from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from lotteryfw.kinds import Group, Mask0Action, MaskCriterion
+from lotteryfw.kinds import Mask0Action, MaskCriterion
 from lotteryfw.rng import stream
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, leaves, make_leaf
 from lotteryfw.testkit.subject import Subject
-from lotteryfw.views import LATEST, Leaf, Need, RewindPoint
+from lotteryfw.views import LATEST, Group, Leaf, Need, RewindPoint
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.rng import stream
 from lotteryfw.steps import Clock
-from lotteryfw.views import Layer, Leaf
+from lotteryfw.views import Edges, Group, Layer, Leaf, Scored
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 CLOCKS = (Clock(20_000, 400), Clock(30_000, 391), Clock(50_000, 917))
@@ -84,3 +85,46 @@ def _flattened(make: Callable[[], Leaf]) -> Leaf:
     leaf = make()
     names = ("original", "init", "final", "rewound")
     return replace(leaf, **{name: (getattr(leaf, name) * 4).round().clamp(-1, 1) for name in names})
+
+
+def make_net(share: float = 1.0, *, together: bool = False, round_to: int | None = None, drift: int = 0) -> Scored:
+    """A small network while its mask is learned, the same one for equal arguments.
+
+    `share` of each layer's edges are allowed (0: those of the first layer all are, of the others none), and half of
+    those are to be kept, in one budget for all layers or in one each. `drift` steps have moved the scores, which are
+    multiples of 1 / `round_to` where that is given: many tie then.
+    """
+    import torch
+
+    edges = {}
+    for place, layer in enumerate(LAYERS):
+
+        def draw(what: str, scale: float, layer: Layer = layer) -> Tensor:
+            return scale * torch.randn(layer.shape, generator=stream("testkit", what, layer.name))
+
+        scores = draw("scores", 0.5) + sum(draw(f"drift {step}", 0.01) for step in range(drift))
+        if round_to:
+            scores = (scores * round_to).round() / round_to
+        chances = torch.rand(layer.shape, generator=stream("testkit", "allowed", layer.name))
+        edges[layer.name] = Edges(layer, draw("weights", 0.3), scores, chances < (share or float(place == 0)))
+    halves = {name: int(each.allowed.sum()) // 2 for name, each in edges.items()}
+    layerwise = tuple(Group((name,), half, half) for name, half in halves.items())
+    one = Group(tuple(halves), sum(halves.values()), sum(halves.values()))
+    return Scored(edges, (one,) if together else layerwise, _drawn)
+
+
+def _drawn(layer: Layer, rng: torch.Generator) -> Tensor:
+    import torch
+
+    return 0.3 * torch.randn(layer.shape, generator=rng)
+
+
+NETS: dict[str, Callable[..., Scored]] = {
+    "a whole network": make_net,
+    "a network with one budget for all layers": partial(make_net, together=True),
+    "a network with few edges left": partial(make_net, 0.05),
+    "a network with few edges left, in one budget": partial(make_net, 0.05, together=True),
+    "a network with layers that have no edge left": partial(make_net, 0.0),
+    "a network whose scores tie": partial(make_net, round_to=2),
+}
+"""Makers of networks whose mask is learned. All take `drift`."""

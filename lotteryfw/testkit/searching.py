@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from lotteryfw.errors import LotteryError
-from lotteryfw.jobs import Gradient, Train
+from lotteryfw.jobs import Gradient, Job, Train
+from lotteryfw.kinds import SearchAlgorithm
 from lotteryfw.lab import Lab, Record
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
@@ -19,13 +20,25 @@ PATIENCE = 1000
 
 def try_search(subject: Subject) -> None:
     """It ends, records levels that get sparser, asks for jobs only, and does the same when it is played again."""
-    lab = make_lab(search=subject.component)
+    search = cast(SearchAlgorithm, subject.component)
+    lab = make_lab(search=search)
     asked = _play(subject, lab)
     subject.demand(bool(lab.records), "search() records no level; it needs `lab.record(level, ticket, trained)`")
     for record in lab.records:
-        _try_record(subject, record)
-    ordered = sorted(lab.records, key=lambda record: record.level)
-    for before, after in pairwise(ordered):
+        _try_record(subject, lab, record)
+    _try_learning(subject, search, asked)
+    own = sorted({record.arm for record in lab.records} - {"ticket", *search.arms})
+    subject.demand(not own, f"search() records under the arm {', '.join(own)}, which is not in its `arms`")
+    for arm in ("ticket", *search.arms):
+        _try_order(subject, sorted((each for each in lab.records if each.arm == arm), key=lambda each: each.level))
+    again = _play(subject, make_lab(search=search))
+    same = [job.key for job in asked] == [job.key for job in again]
+    subject.demand(same, "search() asked for other jobs when it was played again: a study could not resume")
+
+
+def _try_order(subject: Subject, records: Sequence[Record]) -> None:
+    """The levels of one arm, in order."""
+    for before, after in pairwise(records):
         subject.demand(before.level != after.level, f"search() records level {after.level} twice")
         sparser = _alive(after.ticket) <= _alive(before.ticket)
         subject.demand(
@@ -33,38 +46,46 @@ def try_search(subject: Subject) -> None:
             f"search() keeps more weights at level {after.level} ({_alive(after.ticket)}) than at level "
             f"{before.level} ({_alive(before.ticket)})",
         )
-    again = _play(subject, make_lab(search=subject.component))
-    subject.demand(asked == again, "search() asked for other jobs when it was played again: a study could not resume")
 
 
-def _play(subject: Subject, lab: Lab) -> list[str]:
-    """Answers everything that the search asks for until it ends; returns the keys of the jobs, in order."""
-    keys: list[str] = []
+def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job]) -> None:
+    """It says that it learns masks if, and only if, it does: its recipe needs a parametrization then."""
+    learns = any(isinstance(job, Train) and job.parametrization is not None for job in asked)
+    subject.demand(search.learns_masks or not learns, "search() has masks learned; it needs `learns_masks = True`")
+    subject.demand(learns or not search.learns_masks, "learns_masks is True, but search() has no mask learned")
+
+
+def _play(subject: Subject, lab: Lab) -> list[Job]:
+    """Answers everything that the search asks for until it ends; returns the jobs, in order."""
+    jobs: list[Job] = []
     try:
         search = lab.cell.search.search(lab)
         subject.demand(isinstance(search, Generator), "search() is no generator: it needs `yield from lab.train(…)`")
         asked: Any = next(search)
         for _ in range(PATIENCE):
-            jobs = isinstance(asked, Sequence) and all(isinstance(job, Train | Gradient) for job in asked)
-            subject.demand(jobs, f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`")
-            keys += [job.key for job in asked]
+            right = isinstance(asked, Sequence) and all(isinstance(job, Train | Gradient) for job in asked)
+            subject.demand(right, f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`")
+            jobs += asked
             asked = search.send([MadeUp(job) for job in asked])
     except StopIteration:
-        return keys
+        return jobs
     except LotteryError:
         raise
     except Exception as error:
         subject.demand(False, f"search() raised {type(error).__name__}: {error}")
     subject.demand(False, f"search() asked {PATIENCE} times and has not ended")
-    return keys
+    return jobs
 
 
-def _try_record(subject: Subject, record: Record) -> None:
+def _try_record(subject: Subject, lab: Lab, record: Record) -> None:
     level = record.level
     subject.demand(type(level) is int and level >= 0, f"search() records level {level!r}; levels are 0, 1, 2, …")
     made = isinstance(record.ticket, Ticket) and isinstance(record.trained, Trained)
     subject.demand(made, f"search() records something else than a Ticket and its Trained at level {level}")
-    own = record.trained.ticket.origin == record.ticket.origin
+    trained = record.trained.ticket
+    own = record.ticket.origin == trained.origin
+    if not own and trained.scores is not None:  # a ticket may be shown with the figures of the learning that found it
+        own = record.ticket.origin == lab.found(trained, record.trained).origin
     subject.demand(own, f"search() records a ticket with another one's training at level {level}")
 
 

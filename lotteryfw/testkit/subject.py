@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
 from lotteryfw.component import Component
 from lotteryfw.errors import ContractError, DataError, LotteryError
-from lotteryfw.views import Leaf
+from lotteryfw.views import Edges, Leaf, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +31,15 @@ class Subject:
         if not kept:
             raise ContractError(f"{self.component.kind} '{self.component.use}': {what}")
 
-    def ask(self, method: str, *given: Any, on: str, seeded: bool = False) -> Any:
+    def ask(self, method: str, *given: Any, on: str, seeded: bool = False, may_change: str = "") -> Any:
         """What a method returns. It must leave what it is shown as it is, and the global random streams alone.
 
-        `seeded`: torch's own global stream is one that it may draw from. Errors that the component raises on purpose
-        (LotteryError) pass through, others are told as a broken promise.
+        `seeded`: torch's own global stream is one that it may draw from. `may_change`: what of the things shown it may
+        write to, such as "edges.weights". Errors that the component raises on purpose (LotteryError) pass through,
+        others are told as a broken promise.
         """
         call = f"{method}() on {on}"
-        before = [(name, tensor, tensor.clone()) for name, tensor in _shown(given)]
+        before = [(name, tensor, tensor.detach().clone()) for name, tensor in _shown(given) if name != may_change]
         streams = _global_streams(seeded)
         try:
             value = getattr(self.component, method)(*given)
@@ -89,10 +90,13 @@ def _shown(given: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
     for item in given:
         if isinstance(item, torch.Tensor):
             yield "its input", item
-        elif isinstance(item, Leaf):
+        elif isinstance(item, Leaf | Edges):
+            what = "leaf" if isinstance(item, Leaf) else "edges"
             for field in fields(item):
                 if isinstance(value := getattr(item, field.name), torch.Tensor):
-                    yield f"leaf.{field.name.lstrip('_')}", value
+                    yield f"{what}.{field.name.lstrip('_')}", value
+        elif isinstance(item, Scored | Mapping):
+            yield from _shown(tuple((item.edges if isinstance(item, Scored) else item).values()))
 
 
 def _bits(tensor: Tensor) -> bytes:

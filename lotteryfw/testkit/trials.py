@@ -12,7 +12,7 @@ from lotteryfw.errors import UsageError
 from lotteryfw.jobs import digest
 from lotteryfw.kinds import kinds
 from lotteryfw.recipe.words import problems
-from lotteryfw.testkit import cutting, searching, training
+from lotteryfw.testkit import cutting, judging, learning, searching, training
 from lotteryfw.testkit.fixtures import CLOCKS
 from lotteryfw.testkit.subject import Subject
 
@@ -23,12 +23,15 @@ TRIALS: dict[str, Callable[[Subject], None]] = {
     "mask1": cutting.try_mask1,
     "mask0": cutting.try_mask0,
     "rewind": cutting.try_rewind,
+    "parametrization": learning.try_parametrization,
     "model": training.try_model,
     "initialiser": training.try_initialiser,
     "data": training.try_data,
     "augmentation": training.try_augmentation,
+    "objective": judging.try_objective,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
+    "analysis": judging.try_analysis,
 }
 """The trial of each kind."""
 

@@ -19,7 +19,7 @@ def chain_of(module: nn.Module) -> list[str] | str:
     layers: list[str] = []
     wants_relu = False
     for path, part in module.named_modules(remove_duplicate=False):  # in the order of the calls, repeats included
-        if change := _change(part):
+        if change := change_of(part):
             return f"the network has a {type(part).__name__} with {change} at '{path}'"
         if type(part) in (nn.Sequential, nn.Identity):  # a subclass may have any forward
             continue
@@ -32,16 +32,21 @@ def chain_of(module: nn.Module) -> list[str] | str:
         wants_relu = not wants_relu
     if not wants_relu:
         return "the network does not end with a Linear layer"
+    return unfit_parameter(module) or layers
+
+
+def unfit_parameter(module: nn.Module) -> str | None:
+    """Which of a network's parameters stands in several places, or is not trained; None where each is its own."""
     own = dict(module.named_parameters())
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if name not in own:
             return f"the network uses one parameter in several places, as '{name}' too"
         if not parameter.requires_grad:
             return f"the network's '{name}' is not trained (requires_grad=False)"
-    return layers
+    return None
 
 
-def _change(part: nn.Module) -> str | None:
+def change_of(part: nn.Module) -> str | None:
     """What makes a module do more than its class says."""
     hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
     if any(hooks):

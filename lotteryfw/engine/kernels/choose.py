@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lotteryfw.engine.kernels import compact, lockstep
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.fused import Fused
 from lotteryfw.engine.kernels.reference import Reference
-from lotteryfw.engine.kernels.sparse import Sparse, is_worth_it, why_not
+from lotteryfw.engine.kernels.scores import Scores
+from lotteryfw.engine.kernels.shrunk import Layer, layers_of
+from lotteryfw.engine.kernels.sparse import SPARSE_BELOW, Backend, Sparse, backends, is_worth_it, why_not
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import LotteryError, UsageError
-from lotteryfw.jobs import Spec, Train
+from lotteryfw.jobs import Train
 
 if TYPE_CHECKING:
     from lotteryfw.engine.kernels.kernel import Kernel
 
-_REVISIONS = {"reference": 1, "fused": 1, "sparse": 1}
+_REVISIONS = {"compact": 1, "reference": 1, "fused": 1, "lockstep": 1, "scores": 1, "sparse": 1}
 """Raised when a kernel's results change in any bit: it is part of the key of every job that the kernel trains."""
-_MAKERS: dict[str, type[Reference] | type[Fused] | type[Sparse]] = {
-    "reference": Reference, "fused": Fused, "sparse": Sparse
+_PLAIN: dict[str, Callable[[Train, Workshop], Kernel]] = {
+    "reference": Reference, "compact": compact.Compact, "fused": Fused, "lockstep": lockstep.alone, "scores": Scores
 }  # fmt: skip
 
 
@@ -30,48 +31,82 @@ class Chooser:
 
     def __init__(self, shop: Workshop):
         self._shop = shop
-        self._chains: dict[str, list[str] | str] = {}
+        self._built: dict[str, tuple[list[str] | str, list[Layer] | str]] = {}
 
-    def __call__(self, job: Train, asked: str) -> str:
-        """The kernel's name and revision, as it stands in the job. Raises UsageError for one that cannot do it."""
-        name = self._fastest(job) if asked == "auto" else asked
+    def __call__(self, job: Train, asked: str, sparse_below: float | None = None) -> str:
+        """The kernel's name and revision, as it stands in the job. Raises UsageError for one that cannot do it.
+
+        `sparse_below`: the density below which a layer is worth sparse products; None for the back end's own figure.
+        """
+        if job.parametrization is not None and asked in ("auto", "reference"):
+            return _in_full("scores")
+        backend = next(iter(backends()))
+        below = SPARSE_BELOW[backend] if sparse_below is None else sparse_below
+        name = self._fastest(job, below) if asked == "auto" else asked
         if refusal := self._why_not(job, name):
             raise UsageError(f"kernel '{name}' cannot train this: {refusal}; use auto or reference")
-        return _in_full(name)
+        return _sparse_in_full(backend, below) if name == "sparse" else _in_full(name)
 
-    def _fastest(self, job: Train) -> str:
-        if self._why_not(job, "fused"):
-            return "reference"
-        return "sparse" if is_worth_it(job) and not self._why_not(job, "sparse") else "fused"
+    def _fastest(self, job: Train, below: float) -> str:
+        if is_worth_it(job, below) and not self._why_not(job, "sparse"):
+            return "sparse"
+        if (job.device != "cpu" or lockstep.is_small(job)) and not self._why_not(job, "lockstep"):
+            return "lockstep"
+        if not self._why_not(job, "fused"):
+            return "fused"
+        _, layers = self._structure(job)
+        return "compact" if compact.is_worth_it(job, layers) and not self._why_not(job, "compact") else "reference"
 
     def _why_not(self, job: Train, name: str) -> str | None:
         if name == "reference":
             return None
-        if job.device != "cpu":
+        if job.parametrization is not None:
+            return "it trains weights, and here masks are learned"
+        chain, layers = self._structure(job)
+        if name == "compact":
+            return layers if isinstance(layers, str) else compact.unfit_optimizer(job, self._shop)
+        if not self._shop.component(job.objective).is_cross_entropy():
+            return f"it has cross-entropy built in, and the objective is '{job.objective.use}'"
+        if job.device != "cpu" and name != "lockstep":
             return "it runs on the CPU only"
-        chain = self._chain(job.model, job.data)
         if isinstance(chain, str):
             return chain
+        if name == "lockstep":
+            return lockstep.why_not(job, chain, self._shop)
         return why_not(job, self._shop) if name == "sparse" else None
 
-    def _chain(self, model: Spec, data: Spec) -> list[str] | str:
-        place = f"{model.canonical()} {data.canonical()}"
-        if place not in self._chains:
-            facts = self._shop.component(data).facts(self._shop.data_folder)
-            self._chains[place] = chain_of(self._shop.network(model, facts))
-        return self._chains[place]
+    def _structure(self, job: Train) -> tuple[list[str] | str, list[Layer] | str]:
+        """The network's layers as `chain_of` and as `layers_of` tell them."""
+        place = f"{job.model.canonical()} {job.data.canonical()} {job.objective.canonical()}"
+        if place not in self._built:
+            facts = self._shop.component(job.data).facts(self._shop.data_folder)
+            network = self._shop.network(job.model, facts, job.objective)
+            self._built[place] = chain_of(network), layers_of(network, facts.shape)
+        return self._built[place]
 
 
 def kernel_of(job: Train, shop: Workshop) -> Kernel:
     """The kernel that a job names. Raises LotteryError for one, or a revision, that is not here."""
-    here = {_in_full(name): maker for name, maker in _MAKERS.items()}
-    if job.kernel not in here:
-        raise LotteryError(f"the job was made for kernel {job.kernel}; this lotteryfw has {', '.join(here)}")
-    return here[job.kernel](job, shop)
+    plain = {_in_full(name): maker for name, maker in _PLAIN.items()}
+    if job.kernel in plain:
+        return plain[job.kernel](job, shop)
+    sparse = {_sparse_in_full(backend, SPARSE_BELOW[backend]): backend for backend in backends()}
+    name, _, below = job.kernel.partition("<")
+    if name in sparse:
+        return Sparse(job, shop, sparse[name], float(below or SPARSE_BELOW[sparse[name]]))
+    _, _, numba = name.partition("+numba")
+    remedy = f'; for that one: pip install "numba=={numba}"' if numba else ""
+    raise LotteryError(
+        f"the job was made for kernel {job.kernel}; this lotteryfw has {', '.join([*plain, *sparse])}{remedy}"
+    )
 
 
-@cache
 def _in_full(name: str) -> str:
-    """A kernel's name and revision. What compiles the sparse kernel's loops is part of what decides their bits."""
-    compiler = f"+numba{version('numba')}" if name == "sparse" and find_spec("numba") else ""
-    return f"{name}/{_REVISIONS[name]}{compiler}"
+    """A kernel's name and revision."""
+    return f"{name}/{_REVISIONS[name]}"
+
+
+def _sparse_in_full(backend: Backend, below: float) -> str:
+    """All that decides the sparse kernel's bits: its loops, and a threshold other than their default."""
+    said = "" if below == SPARSE_BELOW[backend] else f"<{below}"
+    return f"{_in_full('sparse')}+{backends()[backend]}{said}"

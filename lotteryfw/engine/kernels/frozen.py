@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lotteryfw.jobs import Train
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class Frozen:
-    """The masked weights of a job's parameters, and the values they stay at."""
+    """The weights that a mask, bool by parameter, leaves out, and the values they stay at."""
 
-    def __init__(self, job: Train, parameters: Mapping[str, Tensor]):
+    def __init__(self, masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]):
         self._held: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        for name, mask in job.mask.items():
+        for name, mask in masks.items():
             parameter = parameters[name]
             dead = ~mask.to(parameter.device)
             if bool(dead.any()):

@@ -38,7 +38,7 @@ class Fused:
         self._slopes = [torch.empty(batch, width, device=shop.device) for width in widths]
         self._alive = [torch.empty(batch, width, device=shop.device, dtype=torch.bool) for width in widths[:-1]]
         self._rows = torch.arange(batch, device=shop.device)
-        self._rate = _plain_rate(self._plain.optimizer)
+        self._rate = plain_rate(self._plain.optimizer)
         if self._rate is None:
             for parameter in (*self._weights, *(bias for bias in self._biases if bias is not None)):
                 parameter.grad = torch.empty_like(parameter)
@@ -109,7 +109,7 @@ class Fused:
         self._plain.restore(values, optimizer_state)
 
 
-def _plain_rate(optimizer: object) -> float | None:
+def plain_rate(optimizer: object) -> float | None:
     """The learning rate of an SGD without momentum and decay, whose update is one multiply and add; else None."""
     from torch.optim import SGD
 

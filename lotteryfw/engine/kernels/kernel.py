@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,4 +30,13 @@ class Kernel(Protocol):
 
     def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
         """Goes back to values and a state that this kernel gave."""
+        ...
+
+
+@runtime_checkable
+class Watched(Kernel, Protocol):
+    """A kernel that tells more about itself at every evaluation."""
+
+    def figures(self) -> dict[str, float]:
+        """Figures by the name of their part of the curve (see `lotteryfw.views.Curve`)."""
         ...

@@ -7,7 +7,7 @@ was built with at requires_grad=False is a constant: the optimizer never sees it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
@@ -16,7 +16,9 @@ from lotteryfw.engine.measure import measure, placed
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.errors import ContractError
 from lotteryfw.jobs import Train
+from lotteryfw.kinds import Augmentation, Objective
 from lotteryfw.rng import stream
+from lotteryfw.views import SCORES
 
 if TYPE_CHECKING:
     import torch
@@ -29,15 +31,18 @@ class Reference:
     def __init__(self, job: Train, shop: Workshop):
         self.job = job
         self.feed = shop.feed(job.data)
-        self.module = shop.network(job.model, self.feed)
+        self.module = shop.network(job.model, self.feed, job.objective)
+        self.objective: Objective = shop.component(job.objective)
         values = placed(self.module, job.values, shop.device)
         # their order numbers the optimizer's state
         names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        if job.parametrization is not None:
+            names = [SCORES + name for name in shop.component(job.model).prunable(self.module)]
         if not names:
             raise ContractError(f"model '{job.model.use}': every parameter of the network has requires_grad=False")
         self.parameters = {name: values[name].requires_grad_() for name in names}
         self._constants = {name: value for name, value in values.items() if name not in self.parameters}
-        self.frozen = Frozen(job, values)
+        self.frozen = Frozen(job.mask, values)
         self._augment = [shop.component(spec) for spec in job.augment]
         self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self.parameters.values()))
         if job.optimizer_state is not None:
@@ -47,18 +52,23 @@ class Reference:
 
     def update(self, step: int, factor: float) -> Tensor:
         """One optimizer update; the batch's loss, 0-d, on the device."""
+        loss = self.descend(step, factor, {**self.parameters, **self._constants})
+        self.frozen.hold()
+        return loss
+
+    def descend(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
+        """A step of the optimizer along the gradient of the batch's loss where the network computes with `weights`,
+        which come from `parameters`; the loss."""
         import torch
         from torch.func import functional_call
-        from torch.nn.functional import cross_entropy
 
         inputs, labels = self.batch(step)
         self.module.train()
-        logits = functional_call(self.module, {**self.parameters, **self._constants}, (inputs,))
-        loss = cross_entropy(logits, labels)
+        outputs = functional_call(self.module, dict(weights), (inputs,))
+        loss = self.objective.loss(outputs, inputs, labels, "mean")
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.optimize(factor)
-        self.frozen.hold()
         return loss.detach()
 
     def optimize(self, factor: float) -> None:
@@ -73,13 +83,11 @@ class Reference:
         """Inputs and labels of an update, augmented."""
         job = self.job
         inputs, labels = self.feed.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-        for position, augmentation in enumerate(self._augment):
-            inputs = augmentation.apply(inputs, stream(job.augment_seed, "augmentation", position, step))
-        return inputs, labels
+        return augmented(inputs, self._augment, job.augment_seed, step), labels
 
     def measure(self, part: str) -> tuple[float, float]:
         """Mean loss and accuracy over a part of the data."""
-        return measure(self.module, self.values(), self.feed, part)
+        return measure(self.module, self.values(), self.feed, part, self.objective)
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter and buffer now (not copies)."""
@@ -94,3 +102,10 @@ class Reference:
         for name, value in self.values().items():
             value.copy_(values[name])
         load_optimizer(self.optimizer, optimizer_state)
+
+
+def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int, step: int) -> Tensor:
+    """The inputs of an update from `step` to `step + 1` after all augmentations in turn."""
+    for position, augmentation in enumerate(augmentations):
+        inputs = augmentation.apply(inputs, stream(seed, "augmentation", position, step))
+    return inputs

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.frozen import is_plus_zero
@@ -16,9 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lotteryfw.engine.kernels.sparse_chain import Update
+    from lotteryfw.engine.kernels.sparse_loops import Loops
 
-SPARSE_BELOW = 0.3
-"""Density below which a layer's sparse products are faster than its dense ones (benchmarks/sparse_step.py)."""
+Backend = Literal["numba", "torch"]
+
+SPARSE_BELOW: dict[Backend, float] = {"numba": 0.3, "torch": 0.2}
+"""Density below which a layer's sparse products are taken where a recipe does not say: about where each back end
+overtakes the dense ones (benchmarks/sparse_step.py). A constant, so that the choice does not hang on the machine."""
 SHARE = 0.5
 """The kernel is chosen where at least this share of the weights lies in such layers."""
 
@@ -26,7 +32,7 @@ SHARE = 0.5
 class Sparse:
     """Works for chains on the CPU whose masked weights are +0.0, under SGD, Adam and AdamW (see `why_not`)."""
 
-    def __init__(self, job: Train, shop: Workshop):
+    def __init__(self, job: Train, shop: Workshop, backend: Backend, below: float):
         from lotteryfw.engine.kernels.sparse_chain import SparseChain
 
         self._job = job
@@ -44,7 +50,8 @@ class Sparse:
             [job.values[bias] if bias else None for _, bias in self._names],
             update,
             min(job.batch, self._feed.examples),
-            SPARSE_BELOW,
+            below,
+            loops_of(backend),
         )
         if job.optimizer_state is not None:
             self._load_state(job.optimizer_state)
@@ -90,10 +97,27 @@ class Sparse:
         self._chain.load_state(state)
 
 
+@cache
+def backends() -> dict[Backend, str]:
+    """The sets of loops that can run here, the faster one first, each with its name in a job: numba's version is in it,
+    for what compiles the loops is part of what decides their bits. torch's is in every job."""
+    numba: dict[Backend, str] = {"numba": f"numba{version('numba')}"} if find_spec("numba") else {}
+    return numba | {"torch": "torch"}
+
+
+def loops_of(backend: Backend) -> Loops:
+    """The loops of a back end that is here."""
+    if backend == "numba":
+        from lotteryfw.engine.kernels import sparse_numba
+
+        return sparse_numba
+    from lotteryfw.engine.kernels import sparse_torch
+
+    return sparse_torch
+
+
 def why_not(job: Train, shop: Workshop) -> str | None:
     """Why a chain's job is not for this kernel, or None."""
-    if find_spec("numba") is None:
-        return 'it needs numba: pip install "lotteryfw[fast]"'
     if job.augment:
         return "it takes images as they are stored, without augmentation"
     if shop.feed(job.data).is_normalised:
@@ -107,9 +131,9 @@ def why_not(job: Train, shop: Workshop) -> str | None:
     return None
 
 
-def is_worth_it(job: Train) -> bool:
-    """Whether most of the weights lie in layers sparse enough to gain."""
-    sparse = sum(mask.numel() for mask in job.mask.values() if float(mask.float().mean()) < SPARSE_BELOW)
+def is_worth_it(job: Train, below: float) -> bool:
+    """Whether most of the weights lie in layers of less density than `below`."""
+    sparse = sum(mask.numel() for mask in job.mask.values() if float(mask.float().mean()) < below)
     return sparse >= SHARE * sum(mask.numel() for mask in job.mask.values())
 
 

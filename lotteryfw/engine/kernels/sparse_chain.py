@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from lotteryfw.engine.kernels import sparse_numba as loops
+from lotteryfw.engine.kernels.sparse_loops import TILE, Floats, Layer, Longs, Loops
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lotteryfw.engine.kernels.sparse_numba import Floats, Ints
 
 _T = TypeVar("_T")
 
@@ -42,7 +40,8 @@ class SparseChain:
     weights: one [out, in] float32 a layer; masks: [out, in] bool, True = alive, or None for a layer without one;
     biases: [out] or None. Masked weights must be 0: they stay so, and are never read. A layer under a mask of at least
     `dense_from` density, and one without a mask, is multiplied densely; masked weights of such a layer stay 0 too.
-    Everything is copied; all of it is on the CPU. The bits of a result depend on what was given alone.
+    Everything is copied; all of it is on the CPU. The bits of a result depend on what was given alone, `loops`, which
+    do the arithmetic, included.
     """
 
     def __init__(
@@ -53,9 +52,11 @@ class SparseChain:
         update: Update,
         batch: int,
         dense_from: float,
+        loops: Loops,
     ):
         import torch
 
+        self._loops = loops
         self._update = update
         self._batch = batch
         self._steps = 0
@@ -76,7 +77,7 @@ class SparseChain:
         self._second = torch.zeros(size if update.rule != "sgd" else 0)
         self._flat = [flat.numpy() for flat in (self._values, self._gradient, self._first, self._second)]
         self.load(weights, biases)
-        self._layers: list[_Layer] = []
+        self._layers: list[Layer] = []
         for here, bias_here, mask in zip(self._weights, self._biases, masks, strict=True):
             values, gradient = self._values[here.place], self._gradient[here.place]
             outputs = here.shape[0]
@@ -86,7 +87,7 @@ class SparseChain:
             if here.living is None:
                 self._layers.append(_Dense(here.shape, mask, values, gradient, shift, shift_gradient))
             else:
-                self._layers.append(_Sparse(here.shape, here.living, values, gradient, shift, shift_gradient))
+                self._layers.append(loops.Products(here.shape, here.living, values, gradient, shift, shift_gradient))
         self._activations = self._buffers(batch)
         self._slopes = self._buffers(batch)[1:]
 
@@ -100,7 +101,7 @@ class SparseChain:
             raise ValueError(f"{len(chosen)} examples were chosen; every step takes {self._batch}")
         rows = chosen.numpy()
         self._take(inputs, rows, self._activations)
-        loss: float = loops.cross_entropy(self._activations[-1], labels.numpy(), rows, self._slopes[-1])
+        loss = self._loops.cross_entropy(self._activations[-1], labels.numpy(), rows, self._slopes[-1])
         for number in reversed(range(len(self._layers))):
             into = self._slopes[number - 1] if number else None
             self._layers[number].backward(self._slopes[number], self._activations[number], into)
@@ -170,16 +171,16 @@ class SparseChain:
         """Room for the inputs and every layer's outputs, [features, examples, rounded up]."""
         import torch
 
-        width = -(-examples // loops.TILE) * loops.TILE
+        width = -(-examples // TILE) * TILE
         features = [self._weights[0].shape[1], *(trained.shape[0] for trained in self._weights)]
         return [torch.zeros(count, width).numpy() for count in features]
 
-    def _take(self, inputs: Tensor, chosen: loops.Longs, buffers: Sequence[Floats]) -> None:
+    def _take(self, inputs: Tensor, chosen: Longs, buffers: Sequence[Floats]) -> None:
         """Inputs and every layer's outputs for some examples, into the buffers."""
         import torch
 
         scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
-        loops.gather(inputs.reshape(len(inputs), -1).numpy(), chosen, self._layers[0].reads, scale, buffers[0])
+        self._loops.gather(inputs.reshape(len(inputs), -1).numpy(), chosen, self._layers[0].reads, scale, buffers[0])
         for number, layer in enumerate(self._layers, 1):
             layer.forward(buffers[number - 1], buffers[number], number < len(self._layers))
 
@@ -188,26 +189,26 @@ class SparseChain:
         values, gradient, first, second = self._flat
         how = self._update
         if how.rule == "sgd" and not how.momentum:
-            loops.sgd(values, gradient, rate, how.weight_decay)
+            self._loops.sgd(values, gradient, rate, how.weight_decay)
         elif how.rule == "sgd":
             fresh = 1.0 if self._steps == 1 else 1 - how.dampening
-            loops.momentum_sgd(values, gradient, first, rate, how.weight_decay, how.momentum, fresh, how.nesterov)
+            self._loops.momentum_sgd(values, gradient, first, rate, how.weight_decay, how.momentum, fresh, how.nesterov)
         else:
             coupled, decoupled = (how.weight_decay, 0.0) if how.rule == "adam" else (0.0, how.weight_decay)
-            loops.adam(
+            self._loops.adam(
                 values, gradient, first, second, self._steps, rate, how.beta1, how.beta2, how.eps, coupled, decoupled
             )
 
 
-def warm_up() -> None:
-    """Compiles every loop, or loads it from disk: a few seconds the first time on a machine."""
+def warm_up(loops: Loops) -> None:
+    """Compiles every loop, or loads it from disk: with numba a few seconds the first time on a machine."""
     import torch
 
     mask = torch.eye(2, dtype=torch.bool)
     labels = torch.zeros(1, dtype=torch.int64)
     for update in (Update("sgd"), Update("sgd", momentum=0.9), Update("adam")):
         for dtype in (torch.uint8, torch.float32):
-            chain = SparseChain([torch.eye(2)] * 3, [mask, mask, None], [None] * 3, update, batch=1, dense_from=1.0)
+            chain = SparseChain([torch.eye(2)] * 3, [mask, mask, None], [None] * 3, update, 1, 1.0, loops)
             chain.step(torch.ones(1, 2, dtype=dtype), labels, labels, 0.1)
 
 
@@ -247,52 +248,6 @@ def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
     return [part for pair in zip(weights, biases, strict=True) for part in pair if part is not None]
 
 
-class _Layer(Protocol):
-    """One Linear layer between activations x [in, width] and y [out, width]."""
-
-    reads: Ints
-    """The inputs that a living weight reads."""
-
-    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
-        """Fills y."""
-
-    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
-        """Fills the layer's part of the gradient, and dx as the gradient before the ReLU that x came out of."""
-
-
-class _Sparse:
-    """Products on the pattern of living weights only."""
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        living: Tensor,
-        values: Tensor,
-        gradient: Tensor,
-        bias: Tensor,
-        bias_gradient: Tensor,
-    ):
-        rows, columns = living // shape[1], living % shape[1]
-        order = columns.argsort(stable=True)
-        self._starts, self._columns = _starts(rows, shape[0]), _int32(columns)
-        self._starts_across, self._rows_across, self._order = (
-            _starts(columns, shape[1]),
-            _int32(rows[order]),
-            _int32(order),
-        )
-        self._values, self._gradient = values.numpy(), gradient.numpy()
-        self._bias, self._bias_gradient = bias.numpy(), bias_gradient.numpy()
-        self.reads = np.unique(_int32(columns))
-
-    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
-        loops.forward(self._starts, self._columns, self._values, self._bias, x, rectify, y)
-
-    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
-        loops.parameter_gradients(self._starts, self._columns, dy, x, self._gradient, self._bias_gradient)
-        if dx is not None:
-            loops.input_gradient(self._starts_across, self._rows_across, self._order, self._values, dy, x, dx)
-
-
 class _Dense:
     """Products by BLAS; a mask, if any, holds the gradient of its masked weights at 0, and so the weights."""
 
@@ -330,17 +285,3 @@ class _Dense:
             into = torch.from_numpy(dx)
             torch.mm(self._weight.t(), slope, out=into)
             torch.ops.aten.threshold_backward.grad_input(into, inputs, 0.0, grad_input=into)
-
-
-def _starts(rows: Tensor, count: int) -> Ints:
-    """Where each of `count` rows begins when weights of these rows lie row after row, and where the last one ends."""
-    import torch
-
-    per_row = torch.bincount(rows, minlength=count)
-    return _int32(torch.cat([per_row.new_zeros(1), per_row.cumsum(0)]))
-
-
-def _int32(places: Tensor) -> Ints:
-    import torch
-
-    return places.to(torch.int32).numpy()

@@ -1,0 +1,117 @@
+"""What learning a mask costs in a training step, beside training the weights of the same network.
+
+    python benchmarks/edge_popup.py [--rounds 15]
+
+LeNet-300-100 and Conv-4 at batch 128, SGD at rate 0.1 with momentum, made-up images, in one process of one thread.
+Three trainings take turns: the reference kernel on the dense network, edge-popup that keeps half of each layer, and
+supermasks. After each step of edge-popup the selection alone is done again beside it, from the same moving scores:
+with the threshold that it keeps from step to step, and by a stable sort; both masks are asserted equal. Shares are the
+medians of the rounds' shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lotteryfw.engine import Chooser, Workshop, settle_process
+from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.jobs import Train
+from lotteryfw.lab import Lab
+from lotteryfw.runner import Desk
+from lotteryfw.select import WarmTop
+from lotteryfw.views import SCORES
+
+DENSITY, BATCH = 0.5, 128
+NETWORKS = {"lenet_300_100": ([1, 28, 28], 10), "conv4": ([3, 32, 32], 1)}
+"""Shape of an image, and steps in a round."""
+LEARNED: dict[str, dict[str, Any]] = {
+    "edge-popup": {"search": {"use": "edge_popup", "density": DENSITY}, "parametrization": "top_k"},
+    "supermask": {"search": "supermask", "parametrization": "bernoulli"},
+}
+
+
+def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
+    """The training of a network, dense or as `learned` says, and where it is done."""
+    recipe = {
+        "name": "edge-popup-benchmark",
+        "data": {"use": "synthetic", "examples": 1280, "classes": 10, "shape": NETWORKS[model][0]},
+        "model": model,
+        "train": {"length": "100ep", "batch": BATCH, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
+        "engine": {"kernel": "reference"},
+        **learned,
+    }
+    desk = Desk(recipe, data=folder, store=folder / "store")
+    shop = Workshop(desk.registry, folder, "cpu")
+    lab = Lab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
+    density = DENSITY if learned.get("parametrization") == "top_k" else None
+    return lab.job(lab.scored(density) if learned else lab.dense()), shop
+
+
+def by_sort(scores: Tensor) -> Tensor:
+    """The mask of the best half, as anyone would write it."""
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    mask[scores.flatten().sort(descending=True, stable=True).indices[: round(DENSITY * scores.numel())]] = True
+    return mask.reshape(scores.shape)
+
+
+def timed(work: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
+    """Seconds, and what came out."""
+    started = time.perf_counter()
+    masks = work()
+    return time.perf_counter() - started, masks
+
+
+def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
+    """Seconds a step of each training, and of each way of selecting, round by round."""
+    trainings = {"dense": kernel_of(*job(folder, model))}
+    trainings |= {name: kernel_of(*job(folder, model, **how)) for name, how in LEARNED.items()}
+    scores = [value for name, value in trainings["edge-popup"].values().items() if name.startswith(SCORES)]
+    warm = [WarmTop(round(DENSITY * score.numel())) for score in scores]
+    steps = NETWORKS[model][1]
+    for number in range(count + 1):
+        taken = dict.fromkeys([*trainings, "selection", "stable sort"], 0.0)
+        for step in range(number * steps, (number + 1) * steps):
+            for name, kernel in trainings.items():
+                started = time.perf_counter()
+                kernel.update(step, 1.0)
+                taken[name] += (time.perf_counter() - started) / steps
+            seconds, masks = timed(lambda: [top(score.abs()) for top, score in zip(warm, scores, strict=True)])
+            taken["selection"] += seconds / steps
+            seconds, sorted_ = timed(lambda: [by_sort(score.abs()) for score in scores])
+            taken["stable sort"] += seconds / steps
+            assert all(map(torch.equal, masks, sorted_))
+        if number:  # the first has no warm start
+            yield taken
+
+
+def main() -> None:
+    """Times them in turn and prints a table."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--rounds", type=int, default=15)
+    count = asked.parse_args().rounds
+    settle_process()
+    print(f"{platform.machine()}, torch {version('torch')}, batch {BATCH}, one thread, {count} rounds")
+    for model in NETWORKS:
+        with tempfile.TemporaryDirectory() as folder:
+            found = list(rounds(Path(folder), model, count))
+        print(f"{model}\n  {'':<12} {'ms':>9} {'of dense step':>14} {'of edge-popup step':>19}")
+        for name in found[0]:
+            shares = [[each[name] / each[whole] for each in found] for whole in ("dense", "edge-popup")]
+            middle = 1e3 * statistics.median(each[name] for each in found)
+            dense, popup = map(statistics.median, shares)
+            print(f"  {name:<12} {middle:9.2f} {dense:13.3f}× {popup:18.2%}")
+
+
+if __name__ == "__main__":
+    main()

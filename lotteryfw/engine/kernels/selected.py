@@ -1,0 +1,49 @@
+"""Which edges a search has ever selected while it learned a mask, and how far its masks still move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lotteryfw.views import SELECTED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LAST = "last/"
+
+
+class Selected:
+    """One bit an edge, set once a step's mask has it. Costs one pass over the masks a step."""
+
+    def __init__(self, allowed: Mapping[str, Tensor]):
+        import torch
+
+        self._allowed = sum(int(mask.sum()) for mask in allowed.values())
+        self._ever = {name: torch.zeros_like(mask) for name, mask in allowed.items()}
+        self._last: dict[str, Tensor] = {}
+
+    def see(self, masks: Mapping[str, Tensor]) -> None:
+        """Takes in the masks of a step."""
+        for name, ever in self._ever.items():
+            ever.logical_or_(masks[name])
+
+    def figures(self, masks: Mapping[str, Tensor]) -> dict[str, float]:
+        """The share of the allowed edges that no step so far has selected (dying_ratio), and the share of the edges
+        selected at the last call that `masks` has not any more (turnover; 0 at the first call)."""
+        ever = sum(int(mask.sum()) for mask in self._ever.values())
+        kept = sum(int(mask.sum()) for mask in self._last.values())
+        lost = sum(int((mask & ~masks[name]).sum()) for name, mask in self._last.items())
+        self._last = {name: mask.clone() for name, mask in masks.items()}
+        return {"dying_ratio": 1 - ever / max(1, self._allowed), "turnover": lost / max(1, kept)}
+
+    def values(self) -> dict[str, Tensor]:
+        """The bits, as tensors of a training."""
+        ever = {SELECTED + name: mask for name, mask in self._ever.items()}
+        return ever | {_LAST + name: mask for name, mask in self._last.items()}
+
+    def restore(self, values: Mapping[str, Tensor]) -> None:
+        """Goes back to values that `values()` gave."""
+        for name, ever in self._ever.items():
+            ever.copy_(values[SELECTED + name])
+        self._last = {name.removeprefix(_LAST): mask.clone() for name, mask in values.items() if name.startswith(_LAST)}

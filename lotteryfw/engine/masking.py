@@ -1,0 +1,85 @@
+"""Networks whose masks are learned: the weights they compute with, in a training step and in an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from lotteryfw.engine.feed import Feed
+from lotteryfw.engine.measure import measure
+from lotteryfw.engine.workshop import Workshop
+from lotteryfw.jobs import Train
+from lotteryfw.kinds import Parametrization
+from lotteryfw.rng import stream
+from lotteryfw.views import SCORES, Edges, Group, Layer, Scored
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Masking:
+    """The masks of a job over `values` (every parameter and buffer, and scores), which it reads as they change."""
+
+    def __init__(self, job: Train, shop: Workshop, module: torch.nn.Module, values: Mapping[str, Tensor]):
+        assert job.parametrization is not None
+        assert job.initialiser is not None
+        self._job = job
+        self._values = values
+        self.how: Parametrization = shop.component(job.parametrization)
+        names: list[str] = shop.component(job.model).prunable(module)
+        edges = {}
+        for name in names:
+            layer = Layer(name, tuple(values[name].shape), is_output=name == names[-1])
+            edges[name] = Edges(layer, values[name], values[SCORES + name], job.mask[name].to(shop.device))
+        budgets = tuple(Group(leaves, keep, keep) for leaves, keep in job.budgets)
+        self.net = Scored(edges, budgets, shop.component(job.initialiser).weight)
+
+    def sampled(self, *when: str | int) -> dict[str, Tensor]:
+        """The masks of a step, or of a draw of an evaluation."""
+        import torch
+
+        with torch.no_grad():
+            return self.how.sampled(self.net, stream(self._job.mask_seed or 0, "masks", *when))
+
+    def selected(self) -> dict[str, Tensor]:
+        """The masks that the scores stand for now."""
+        import torch
+
+        with torch.no_grad():
+            return self.how.masks(self.net)
+
+    def is_finite(self) -> bool:
+        """Whether every score is a number still."""
+        import torch
+
+        return all(bool(torch.isfinite(edges.scores).all()) for edges in self.net.edges.values())
+
+    def weights(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every parameter and buffer as the network computes with them under these masks."""
+        plain = {name: value for name, value in self._values.items() if "/" not in name}
+        return plain | {name: self.how.weight(edges, masks[name]) for name, edges in self.net.edges.items()}
+
+    def evaluated(self) -> Iterator[dict[str, Tensor]]:
+        """The weights that an evaluation averages over."""
+        import torch
+
+        with torch.no_grad():
+            draws = self.how.draws()
+            for draw in range(draws):
+                yield self.weights(self.sampled("evaluation", draw))
+            if not draws:
+                yield self.weights(self.selected())
+
+
+def measure_job(
+    job: Train, shop: Workshop, module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str
+) -> tuple[float, float]:
+    """Mean loss (nats) and accuracy in [0, 1] of a job's network at `values` over a part of the data; of learned masks
+    the mean over the draws that the parametrization asks for."""
+    objective = shop.component(job.objective)
+    if job.parametrization is None:
+        return measure(module, values, feed, part, objective)
+    evaluated = Masking(job, shop, module, values).evaluated()
+    found = [measure(module, weights, feed, part, objective) for weights in evaluated]
+    return sum(loss for loss, _ in found) / len(found), sum(accuracy for _, accuracy in found) / len(found)

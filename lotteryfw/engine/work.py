@@ -1,0 +1,150 @@
+"""Taking trainings to their end: checkpoints, states kept on the way, what comes out, alone or in a lockstep group."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lotteryfw.engine.checkpoint import Checkpoints
+from lotteryfw.engine.kernels.lockstep import Group
+from lotteryfw.engine.train import Training
+from lotteryfw.engine.workshop import Workshop
+from lotteryfw.errors import LotteryError, TrainingDiverged
+from lotteryfw.jobs import Train, state_key
+from lotteryfw.store import Store, tensors
+
+Tick = Callable[[int, int], bool]
+"""Told (steps done, steps in all) now and then; answers whether to stop at the next safe point."""
+Done = Callable[[str, str | None], None]
+"""Told (key, warning or None) of a job whose result is in the store."""
+
+
+class Stopped(LotteryError):
+    """A training was asked to stop; its checkpoint is written and it will go on from there."""
+
+
+class Work:
+    """A training on its way into the store. `until` is the step it has to be taken to, `reached` the one before."""
+
+    training: Training
+
+    def __init__(self, job: Train, store: Store, checkpoint_seconds: float, done: Done):
+        self.job, self._store, self._done = job, store, done
+        self._warning: str | None = None
+        self._found = None
+        self.checkpoints = Checkpoints(store.scratch(job.key), checkpoint_seconds)
+        try:
+            self._found = self.checkpoints.load()
+        except LotteryError as error:
+            self._warning = f"{error}; the training starts again from its beginning"
+        self.reached: int = self._found[1]["step"] if self._found else job.start
+        # A training that is stored, but for states that nobody asked for then, is only repeated up to the last of them.
+        self._stored = store.path(job.key) is not None
+        self.until = max(job.snapshots) if self._stored else job.start + job.steps
+
+    def begin(self, training: Training) -> None:
+        """Goes on from the checkpoint, if there is one."""
+        self.training = training
+        if self._found:
+            training.restore(*self._found)
+
+    def keep(self) -> None:
+        """Stores the state of this step where it was asked for."""
+        now = self.training
+        if now.step not in self.job.snapshots:
+            return
+        key = state_key(self.job.key, now.step)
+        if self._store.path(key) is None:
+            with self._store.write(key) as folder:
+                tensors.save(folder / "values.safetensors", now.kernel.values())
+                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state())
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        self.checkpoints.save(*self.training.state())
+
+    @property
+    def next_event(self) -> int:
+        """The next step at which there is something to measure or to keep, or at which it is over."""
+        asked = [step for step in self.job.snapshots if step > self.training.step]
+        return min(self.training.next_point, self.until, *asked)
+
+    def finish(self, seconds: float, diverged: TrainingDiverged | None = None) -> None:
+        """Stores the outcome of a training that has come to its end."""
+        job = self.job
+        outcome: dict[str, Any] = {"job": job.plain()}
+        outcome["timing"] = {"seconds": round(seconds, 3), "steps": self.training.step - self.reached}
+        if diverged:
+            outcome["diverged_at"] = diverged.step
+        elif not self._stored:
+            outcome["metrics"] = asdict(self.training.metrics())
+        if not self._stored:
+            with self._store.write(job.key) as folder:
+                write_json(folder / "outcome.json", outcome)
+                if not diverged:
+                    tensors.save(folder / "tensors.safetensors", self.training.kernel.values(), job.mask)
+        self._store.drop_scratch(job.key)
+        self._done(job.key, self._warning)
+
+
+def train(work: Work, shop: Workshop, tick: Tick) -> None:
+    """One training on its own."""
+    started, job = time.monotonic(), work.job
+    work.begin(Training(job, shop))
+
+    def at_step(now: Training) -> None:
+        work.keep()
+        stop = tick(now.step - job.start, job.steps)
+        if stop or work.checkpoints.due:
+            work.save()
+        if stop:
+            raise Stopped(f"stopped at step {now.step}")
+
+    diverged = None
+    try:
+        work.training.run(work.until, at_step)
+    except TrainingDiverged as error:
+        diverged = error
+    work.finish(time.monotonic() - started, diverged)
+
+
+def train_together(works: Sequence[Work], shop: Workshop, tick: Tick) -> None:
+    """The members of a lockstep group, all at one step, up to the next event of any of them at a time."""
+    started, job, step = time.monotonic(), works[0].job, works[0].reached
+    group = Group([work.job for work in works], shop)
+    for work, member in zip(works, group.members, strict=True):
+        work.begin(Training(work.job, shop, member))
+    factor = works[0].training.factor
+    going, updates, stop, due = list(works), 0, False, False
+    while going:
+        for work in list(going):
+            diverged = None
+            try:
+                work.training.take(updates)
+            except TrainingDiverged as error:
+                diverged = error
+            else:
+                work.keep()
+            if diverged or work.training.step >= work.until:
+                going.remove(work)
+                work.finish((time.monotonic() - started) / len(works), diverged)
+        if stop or due:
+            for work in going:
+                work.save()
+        if stop and going:
+            raise Stopped(f"stopped at step {step}")
+        event, updates = min((work.next_event for work in going), default=step), 0
+        while step < event:
+            group.losses += group.update(step, factor(step))
+            step, updates = step + 1, updates + 1
+            stop, due = tick(step - job.start, job.steps), going[-1].checkpoints.due
+            if stop or due:
+                break
+
+
+def write_json(path: Any, value: Mapping[str, Any]) -> None:
+    """Plain data into a file of an object that is being written."""
+    path.write_text(json.dumps(value, sort_keys=True))

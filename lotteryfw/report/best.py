@@ -1,0 +1,76 @@
+"""The best level of each cell, chosen on the validation set and told on the test set: the papers' supermask table."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from lotteryfw.report.groups import TICKET, Series, Study
+from lotteryfw.report.sheet import Sheet
+from lotteryfw.report.stats import Spread
+from lotteryfw.report.units import percent, unit_of
+from lotteryfw.store import LevelRow
+
+_METRIC = "test_accuracy"
+_HEAD = ("weights remaining, %", "test accuracy, %", "seeds")
+_ALONE = "Masks over weights that were never trained, at the best level by validation accuracy (mean ± sd over seeds)"
+
+
+def masks_alone(studies: Iterable[Study], learning: Collection[str]) -> Sheet | None:
+    """The networks of a run whose weights were never trained, each at its best level; None where there are none.
+
+    `learning` names the studies whose tickets are learned masks. Beside them stands the trained dense network.
+    """
+    rows: list[tuple[str, ...]] = []
+    dense: dict[str, tuple[str, ...]] = {}
+    for study in studies:
+        for series in study.series:
+            cut = [row for row in series.rows if row.weights_kept < row.weights_total]
+            if cut and (all(row.steps == 0 for row in cut) or (study.name in learning and series.arm == TICKET)):
+                rows.append((f"{study.name}: {series.label}", *_cells(best_rows(cut))))
+        if study.dense and all(row.steps for row in study.dense.rows):
+            dense.setdefault("|".join(sorted(row.key for row in study.dense.rows)),
+                             (f"{study.name}: dense network, trained", *_cells(list(study.dense.rows))))  # fmt: skip
+    if not rows:
+        return None
+    return Sheet(_ALONE, ("study and series", *_HEAD), (*rows, *dense.values()), ())
+
+
+def best_levels(study: Study) -> Sheet | None:
+    """For each series, the test accuracy of its best level; None where there is no choice.
+
+    Each seed chooses the level of its highest validation accuracy (of equal ones the sparsest), among those with fewer
+    weights than the dense network. The test set takes no part in the choice.
+    """
+    if study.flat:
+        return None
+    chosen = [(series, best) for series in study.series if (best := _best(series))]
+    if not chosen:
+        return None
+    rows = [(series.label, *_cells(best)) for series, best in chosen]
+    if dense := study.dense:
+        rows.append(("dense network", *_cells(list(dense.rows))))
+    title = f"{study.name}: the best level, chosen by validation accuracy (mean ± sd over seeds)"
+    return Sheet(title, ("series", *_HEAD), tuple(rows), ())
+
+
+def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
+    """For each seed the row of the highest validation accuracy; of equal ones the last, which is the sparsest."""
+    found: dict[int, LevelRow] = {}
+    for row in rows:
+        best = found.get(row.seed)
+        if row.validation_accuracy is not None and (
+            best is None or best.validation_accuracy is None or row.validation_accuracy >= best.validation_accuracy
+        ):
+            found[row.seed] = row
+    return list(found.values())
+
+
+def _best(series: Series) -> list[LevelRow]:
+    return best_rows(row for row in series.rows if row.weights_kept < row.weights_total)
+
+
+def _cells(rows: list[LevelRow]) -> tuple[str, str, str]:
+    densities = sorted({percent(row.density) for row in rows}, key=float, reverse=True)
+    accuracies = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    told = unit_of(_METRIC).spread(Spread.of(accuracies)) if accuracies else "–"
+    return "–".join(dict.fromkeys((densities[0], densities[-1]))), told, str(len(rows))

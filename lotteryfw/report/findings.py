@@ -1,0 +1,76 @@
+"""What analyses found: analyses.jsonl beside levels.csv, whatever the analyses are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lotteryfw.report.groups import Point
+from lotteryfw.report.stats import Spread
+from lotteryfw.report.units import Unit, unit_of
+from lotteryfw.store import LevelRow
+
+Line = Mapping[str, Any]
+Place = tuple[str, str, int]
+"""Cell, arm and level."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The findings of a run, in the order of its file. A metric is "analysis.figure", as a claim says it."""
+
+    lines: Sequence[Line]
+    numbers: Mapping[tuple[str, str], Mapping[Place, float]]
+    """The single numbers that were found of a level by itself: by metric and leaf, which is "" for all of a network."""
+
+    @classmethod
+    def of(cls, lines: Iterable[Line]) -> Findings:
+        """From the lines of analyses.jsonl."""
+        lines = list(lines)
+        numbers: dict[tuple[str, str], dict[Place, float]] = {}
+        for line in lines:
+            if not line["against"] and not isinstance(line["value"], list):
+                numbers.setdefault((metric_of(line), line["leaf"]), {})[place_of(line)] = line["value"]
+        return cls(lines, numbers)
+
+    def within(self, study: str) -> Findings:
+        """Those of one study."""
+        return Findings.of(line for line in self.lines if line["study"] == study)
+
+    @property
+    def analyses(self) -> list[str]:
+        """Their names, in order."""
+        return list(dict.fromkeys(line["analysis"] for line in self.lines))
+
+    def metrics(self, analysis: str) -> dict[str, list[str]]:
+        """The single numbers that it found of levels, each with its leaves; "" among them is the whole network."""
+        found: dict[str, list[str]] = {}
+        for metric, leaf in self.numbers:
+            if metric.partition(".")[0] == analysis:
+                found.setdefault(metric, []).append(leaf)
+        return found
+
+    def number(self, row: LevelRow, metric: str, leaf: str = "") -> float | None:
+        """What was found of a row of levels.csv."""
+        return self.numbers.get((metric, leaf), {}).get((row.cell, row.arm, row.level))
+
+    def spread(self, point: Point, metric: str, leaf: str = "") -> Spread | None:
+        """Its spread over seeds; None where nothing was found of them."""
+        values = [value for row in point.rows if (value := self.number(row, metric, leaf)) is not None]
+        return Spread.of(values) if values else None
+
+    def unit(self, metric: str) -> Unit:
+        """The unit of a metric: shares are told in per cent, and what leaves [0, 1] anywhere is no share."""
+        found = [line["value"] for line in self.lines if metric_of(line) == metric and isinstance(line["value"], float)]
+        return unit_of(metric, share=all(0 <= value <= 1 for value in found))
+
+
+def metric_of(line: Line) -> str:
+    """The name by which a claim would call the figure."""
+    return f"{line['analysis']}.{line['figure']}"
+
+
+def place_of(line: Line) -> Place:
+    """The row of levels.csv that a finding is about."""
+    return line["cell"], line["arm"], line["level"]

@@ -1,0 +1,111 @@
+"""report.html: a run on one page that needs no network, for a screen and for a phone.
+
+The page is a template; what stands on it is gathered here. The same run folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.report.best import best_levels, masks_alone
+from lotteryfw.report.chart import Chart, Trace
+from lotteryfw.report.charts import density_charts, learning_chart
+from lotteryfw.report.claims import Verdict, check_claims
+from lotteryfw.report.findings import Findings
+from lotteryfw.report.found_charts import found_charts
+from lotteryfw.report.groups import Study, studies_of
+from lotteryfw.report.learning import Curves
+from lotteryfw.report.resolved import learning_studies
+from lotteryfw.report.sheet import Sheet
+from lotteryfw.report.table import sheets
+from lotteryfw.report.verdict import SeriesVerdict, winning_tickets
+from lotteryfw.store import RunFolder, atomic_write
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of a study, in this order."""
+
+    name: str
+    charts: tuple[Chart, ...]
+    tickets: tuple[SeriesVerdict, ...]
+    sheets: tuple[Sheet, ...]
+
+
+def write_page(folder: RunFolder) -> Path:
+    """Writes report.html into the run's folder, and returns its path. Raises StoreError."""
+    from plotly.offline import get_plotlyjs
+
+    claims = check_claims(folder)
+    curves, findings = Curves.of(folder.read_curves()), Findings.of(folder.read_findings())
+    studies = [study for study in studies_of(folder.read_levels()) if study.seeds]
+    sections = [_section(study, curves, findings.within(study.name)) for study in studies]
+    text = _render(folder, claims, masks_alone(studies, learning_studies(folder)), sections, get_plotlyjs())
+    path = folder.path / NAME
+    atomic_write(path, text.encode())
+    return path
+
+
+def _section(study: Study, curves: Curves, findings: Findings) -> Section:
+    """Whatever more there is to show of a study joins its charts or its sheets here."""
+    learned, best = learning_chart(study, curves), best_levels(study)
+    return Section(
+        study.name,
+        charts=(*density_charts(study), *([learned] if learned else []), *found_charts(study, findings)),
+        tickets=tuple(winning_tickets(study)),
+        sheets=(*sheets(study), *([best] if best else [])),
+    )
+
+
+def _render(
+    folder: RunFolder, claims: Sequence[Verdict], masks: Sheet | None, sections: Sequence[Section], plotly: str
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    pages = Environment(
+        loader=PackageLoader("lotteryfw.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    manifest = folder.read_manifest()
+    cells = list(manifest.get("cells", {}).values())
+    return pages.get_template("page.html").render(
+        title=manifest.get("title") or manifest.get("name") or folder.path.name,
+        run=manifest,
+        cells={status: cells.count(status) for status in dict.fromkeys(cells)},
+        claims=claims,
+        masks=masks,
+        sections=sections,
+        charts=_packed([chart for each in sections for chart in each.charts]),
+        facts=_facts(manifest),
+        recipe=(folder.path / "resolved.toml").read_text("utf-8"),
+        plotly=plotly,
+    )
+
+
+def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
+    """The charts' views as JSON, with each list of figures once: views of one study share most of theirs."""
+    places: dict[tuple[Any, ...], int] = {}
+
+    def packed(trace: Trace) -> dict[str, Any]:
+        return {
+            name: {"list": places.setdefault(tuple(value), len(places))} if isinstance(value, list) else value
+            for name, value in trace.items()
+        }
+
+    views = {
+        chart.key: [asdict(view) | {"traces": [packed(trace) for trace in view.traces]} for view in chart.views]
+        for chart in charts
+    }
+    return {"views": views, "lists": list(places)}
+
+
+def _facts(manifest: dict[str, Any]) -> Sheet:
+    """What the run was made with; paths of its machine are left out, as a page is passed on."""
+    parts = ("versions", "plugins", "numerics", "machine")
+    rows = [(part, name, str(value)) for part in parts for name, value in manifest.get(part, {}).items()]
+    return Sheet("", ("", "name", "value"), tuple(rows), ())

@@ -1,0 +1,59 @@
+"""Objectives: what a training makes small, and what is reported of it."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lotteryfw import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Classification(Objective):
+    """Cross-entropy; an example counts as right where its label has the largest logit."""
+
+    use = "classification"
+    formula = "-log softmax(logits)[label]"
+    source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 2"
+    default = True
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes, in the measured loss as well."""
+
+    def is_cross_entropy(self) -> bool:
+        return self.label_smoothing == 0
+
+    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, labels, reduction=reduction, label_smoothing=self.label_smoothing)
+
+    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return outputs.argmax(1) == labels
+
+
+class Reconstruction(Objective):
+    """The squared error of giving an input back, as autoencoders do; labels are not used.
+
+    What is reported as accuracy is the share of an input's variance that is explained, at least 0.
+    """
+
+    use = "reconstruction"
+    formula = "mean over pixels of (output - input)²; accuracy 1 - |output - input|² / |input - mean|²"
+    source = "Hinton & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks"
+
+    def outputs(self, shape: tuple[int, ...], classes: int) -> int:
+        return prod(shape)
+
+    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+        each = (outputs - inputs.flatten(1)).square().mean(1)
+        return each.mean() if reduction == "mean" else each.sum()
+
+    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        flat = inputs.flatten(1)
+        spread = (flat - flat.mean(1, keepdim=True)).square().sum(1)
+        return (1 - (outputs - flat).square().sum(1) / spread.clamp(min=1e-12)).clamp(min=0)

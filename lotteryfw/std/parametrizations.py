@@ -1,0 +1,140 @@
+"""Parametrizations: how masks are learned over weights that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, sqrt
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from lotteryfw import Edges, Layer, Parametrization, Scored, UsageError, WarmTop, straight_through
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Bernoulli(Parametrization):
+    """Supermasks: every edge takes part with a probability of its own, drawn anew in each step.
+
+    A score is the logit of that probability. A mask is made of the edges more likely in than out.
+    """
+
+    use = "bernoulli"
+    formula = "w · m, m ~ Bernoulli(sigmoid(s)), ∂m/∂s taken as ∂sigmoid(s)/∂s"
+    source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5.1"
+
+    rescale: Literal["none", "static", "dynamic"] = "none"
+    """Multiply a layer's masked weights by size / kept: "dynamic" by those of the mask just drawn, with the gradient
+    through the factor too; "static" by those expected at the start."""
+    logit: float = 0.0
+    """What every score starts at; 0: a probability of one half."""
+    samples: Annotated[int, Field(ge=1)] = 10
+    """Masks that an evaluation draws and averages over."""
+
+    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.full(layer.shape, self.logit)
+
+    def masks(self, net: Scored) -> dict[str, Tensor]:
+        return {name: (edges.scores > 0) & edges.allowed for name, edges in net.edges.items()}
+
+    def sampled(self, net: Scored, rng: torch.Generator) -> dict[str, Tensor]:
+        import torch
+
+        def drawn(edges: Edges) -> Tensor:
+            chances = torch.rand(edges.layer.shape, generator=rng).to(edges.scores.device)
+            return (chances < edges.scores.sigmoid()) & edges.allowed
+
+        return {name: drawn(edges) for name, edges in net.edges.items()}
+
+    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+        import torch
+
+        taking_part = straight_through(mask, edges.scores.sigmoid())
+        weight = edges.weights * taking_part
+        if self.rescale == "dynamic":
+            # a bound below 1 holds back the gradient of an empty mask only, not that of a single edge
+            return weight * (edges.layer.size / taking_part.sum().clamp(min=0.5))
+        if self.rescale == "static":
+            return weight / torch.tensor(self.logit).sigmoid().item()
+        return weight
+
+    def expected(self, edges: Edges, mask: Tensor) -> float:
+        return float(edges.scores.double().sigmoid()[edges.allowed].sum())
+
+    def draws(self) -> int:
+        return self.samples
+
+
+class TopK(Parametrization):
+    """Edge-popup: of each budget the edges of largest score take part; every score gets a gradient.
+
+    Of equal scores the ones of lower index win, as in a stable sort.
+    """
+
+    use = "top_k"
+    formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1"
+    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+
+    rank: Literal["abs", "signed"] = "abs"
+    """Rank scores by their magnitude, or as they are."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Steps from one selection to the next."""
+
+    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        import torch
+
+        return (torch.rand(layer.shape, generator=rng) * 2 - 1) / sqrt(layer.fan_in)
+
+    def masks(self, net: Scored) -> dict[str, Tensor]:
+        import torch
+
+        if not net.budgets:
+            raise UsageError(f"parametrization '{self.use}' needs a density: use a search that has one, or a scope")
+        masks = {name: edges.allowed for name, edges in net.edges.items()}
+        for group in net.budgets:
+            shared = [net.edges[name] for name in group.leaves]
+            if group not in net.memory:
+                net.memory[group] = _Best(shared, group.keep)
+            ranks = [self._ranked(edges.scores).flatten() for edges in shared]
+            best = net.memory[group](ranks[0] if len(ranks) == 1 else torch.cat(ranks))
+            parts = torch.split(best, [edges.layer.size for edges in shared])
+            masks |= {edges.layer.name: part.view(edges.layer.shape) for edges, part in zip(shared, parts, strict=True)}
+        return masks
+
+    def _ranked(self, scores: Tensor) -> Tensor:
+        """[s] float32: what is ranked, and what the mask stands for in the gradient."""
+        return scores.abs() if self.rank == "abs" else scores
+
+    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+        return edges.weights * straight_through(mask, self._ranked(edges.scores))
+
+    def refresh(self) -> int:
+        return self.every
+
+
+class _Best:
+    """Selects the `keep` best of the edges that share a budget, step after step."""
+
+    def __init__(self, shared: Sequence[Edges], keep: int):
+        import torch
+
+        allowed = torch.cat([edges.allowed.flatten() for edges in shared])
+        self._keep = min(keep, int(allowed.sum()))
+        barred = torch.zeros(len(allowed), device=allowed.device).masked_fill(~allowed, -inf)
+        self._barred = None if bool(allowed.all()) else barred
+        self._warm = WarmTop(self._keep)
+
+    def __call__(self, ranks: Tensor) -> Tensor:
+        """[n] bool for the ranks [n] of all those edges."""
+        import torch
+
+        if self._barred is not None:
+            ranks = ranks + self._barred
+        if ranks.device.type == "cpu":
+            return self._warm(ranks)
+        best = ranks.sort(descending=True, stable=True).indices[: self._keep]
+        return torch.zeros(len(ranks), dtype=torch.bool, device=ranks.device).index_fill_(0, best, True)

@@ -1,0 +1,85 @@
+"""The modules that residual networks are made of. Imported where one is built: it is the one file here that needs
+torch when it is read."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+
+class BasicBlock(nn.Module):
+    """relu(norm2(conv2(relu(norm1(conv1(x))))) + shortcut(x)), the second ReLU after the sum."""
+
+    rectifies = True
+    """A ReLU is the last thing that it does; where not, the first."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool):
+        super().__init__()
+        self.conv1 = _conv(inputs, outputs, 3, stride)
+        self.norm1 = nn.BatchNorm2d(outputs, affine=affine)
+        self.conv2 = _conv(outputs, outputs, 3)
+        self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            projection = _conv(inputs, outputs, 1, stride)
+            norm = nn.BatchNorm2d(outputs, affine=affine)
+            self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        within = relu(self.norm1(self.conv1(x)))
+        return relu(self.norm2(self.conv2(within)) + self.shortcut(x))
+
+
+class PreactivationBlock(nn.Module):
+    """conv2(relu(norm2(conv1(a)))) + x with a = relu(norm1(x)); where channels or size change, + shortcut(a)."""
+
+    rectifies = False
+
+    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs, affine=affine)
+        self.conv1 = _conv(inputs, outputs, 3, stride)
+        self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
+        self.conv2 = _conv(outputs, outputs, 3)
+        self.shortcut: nn.Module | None = None
+        if stride > 1 or inputs != outputs:
+            self.shortcut = _conv(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = relu(self.norm1(x))
+        within: Tensor = self.conv2(relu(self.norm2(self.conv1(active))))
+        return within + (x if self.shortcut is None else self.shortcut(active))
+
+
+def resnet(
+    block: type[BasicBlock] | type[PreactivationBlock],
+    channels: Sequence[int],
+    blocks: int,
+    classes: int,
+    affine: bool,
+    bias: bool,
+) -> nn.Module:
+    """A 3×3 convolution, stages of so many blocks, each but the first halving the image, the mean over the image, and
+    the output layer. `channels`: of the image, of the convolution, of each stage."""
+    image, stem, *stages = channels
+    layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv(image, stem, 3))
+    if block.rectifies:
+        layers |= {"norm1": nn.BatchNorm2d(stem, affine=affine), "relu1": nn.ReLU()}
+    inputs = stem
+    for number, outputs in enumerate(stages, 1):
+        stage: OrderedDict[str, nn.Module] = OrderedDict()
+        for place in range(1, blocks + 1):
+            stage[f"block{place}"] = block(inputs, outputs, 2 if number > 1 and place == 1 else 1, affine)
+            inputs = outputs
+        layers[f"stage{number}"] = nn.Sequential(stage)
+    if not block.rectifies:
+        layers |= {"norm": nn.BatchNorm2d(inputs, affine=affine), "relu": nn.ReLU()}
+    layers |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(inputs, classes, bias=bias)}
+    return nn.Sequential(layers)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)

@@ -1,0 +1,174 @@
+"""Tickets as a seed and a mask. Weights that were only drawn, and never trained, can be drawn again: a file that says
+from what, and which of them are alive, takes a bit for each weight.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
+
+from lotteryfw.asking import Asking
+from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.jobs import Spec, tensors_digest
+from lotteryfw.registry import Registry
+from lotteryfw.rng import seed_of
+from lotteryfw.start import Start, masked_values, start_of
+from lotteryfw.store import tensors
+from lotteryfw.store.tickets import DRAWN, LoadedTicket
+from lotteryfw.views import Facts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lotteryfw.cell import Cell
+    from lotteryfw.component import Component
+
+PARTS = ("model", "initialiser", "mask1", "objective")
+"""The components of a cell that decide what its network starts from."""
+
+
+class _Source(NamedTuple):
+    """What a network's first values are drawn from."""
+
+    seed: int
+    shape: tuple[int, ...]
+    classes: int
+    specs: Mapping[str, Spec]
+
+    def draw(self, parts: Mapping[str, Component]) -> tuple[Start, dict[str, Tensor]]:
+        """The network's layers, and every parameter and buffer that masks are learned over."""
+        ask = Asking(SimpleNamespace(**parts), self.specs)
+        start = start_of(ask, Facts(self.shape, self.classes, 0, 0, 0), self.seed)
+        return start, masked_values(ask, start, self.seed)
+
+
+def save_seed_ticket(path: Path, ticket: LoadedTicket, cell: Cell, specs: Mapping[str, Spec], facts: Facts) -> None:
+    """Writes a ticket of a cell without its weights. `specs` names the cell's `PARTS` as jobs do.
+
+    Buffers that training changed (batch norm's statistics) are kept as they are, and so is one factor for each leaf
+    that rescaling multiplied its weights with. Raises UsageError for a ticket whose weights are not those that the
+    mask-1 action makes of the initialisation, 0 where they are dead; StoreError where the file cannot be written.
+    """
+    source = _Source(cell.seed, facts.shape, facts.classes, specs)
+    start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
+    factors = {name: _factor(drawn[name][mask], ticket.values[name][mask]) for name, mask in ticket.mask.items()}
+    buffers = {name: ticket.values[name] for name in drawn if name in start.buffers}
+    rest = {name: value for name, value in buffers.items() if _others(value, drawn[name])}
+    values = _values(drawn, ticket.mask, factors, rest)
+    changed = {name: count for name in values if (count := _others(ticket.values[name], values[name]))}
+    if changed:
+        told = ", ".join(f"{count:,} of '{name}'" for name, count in changed.items())
+        raise UsageError(
+            "this ticket cannot be told by a seed: its weights are not the ones that were drawn at the initialisation "
+            f"({told}). They were trained, or changed while the mask was learned; the ticket's own file has them"
+        )
+    said = {
+        "seed": source.seed,
+        "shape": list(source.shape),
+        "classes": source.classes,
+        "parts": {slot: specs[slot].canonical() for slot in PARTS},
+        "factors": {name: factor for name, factor in factors.items() if factor != 1},
+        "torch": version("torch"),
+        "sha256": tensors_digest(values),
+    }
+    tensors.save(path, rest, ticket.mask, {**ticket.meta, DRAWN: json.dumps(said)})
+
+
+def load_seed_ticket(path: Path | str, trust: Sequence[Path] = ()) -> tuple[nn.Module, LoadedTicket]:
+    """The network of a ticket that `lotteryfw export` wrote as a seed, and the ticket, on the CPU. Needs no data set.
+
+    The weights are drawn again and held against the SHA-256 of the ones that were exported: they are the same to the
+    bit. A network whose code may compute otherwise, being of another version, brings a UserWarning. `trust` names
+    plugin files that its components are in. Raises StoreError for a file that is damaged or no such ticket, and where
+    other weights are drawn here; UsageError where a component is not here.
+    """
+    path = Path(path)
+    rest, masks = tensors.load(path)
+    meta = tensors.load_meta(path)
+    if DRAWN not in meta:
+        raise StoreError(f"{path}: no ticket without weights; load_ticket reads one that has them")
+    said = json.loads(meta.pop(DRAWN))
+    specs = {slot: Spec(**spec) for slot, spec in said["parts"].items()}
+    source = _Source(said["seed"], tuple(said["shape"]), said["classes"], specs)
+    registry = Registry.load(trust)
+    parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
+    values = _values(source.draw(parts)[1], masks, said["factors"], rest)
+    differs = _differences(registry, specs, said["torch"])
+    if tensors_digest(values) != said["sha256"]:
+        why = f"; here is another {', another '.join(differs)}" if differs else "; the machines draw differently"
+        raise StoreError(f"{path}: the weights drawn here are not the ones that were exported{why}")
+    if differs:
+        warnings.warn(f"{path}: same weights, but here is another {', another '.join(differs)}", stacklevel=2)
+    ticket = LoadedTicket(masks, values, meta)
+    return ticket.apply(_network(source, parts)), ticket
+
+
+def _component(path: Path, registry: Registry, spec: Spec) -> Any:
+    try:
+        return registry.find(spec.kind, spec.use).cls.model_validate(dict(spec.options))
+    except (UsageError, ValidationError) as error:
+        raise UsageError(f"{path}: needs the {spec.kind} '{spec.use}' of {spec.provider}: {error}") from None
+
+
+def _differences(registry: Registry, specs: Mapping[str, Spec], torch_then: str) -> list[str]:
+    """What is here in another version than it was in at the export."""
+    found = [] if version("torch") == torch_then else [f"torch ({version('torch')}, not {torch_then})"]
+    for spec in specs.values():
+        provider = registry.find(spec.kind, spec.use).provider
+        if provider != spec.provider:
+            found.append(f"{spec.kind} '{spec.use}' ({provider}, not {spec.provider})")
+    return found
+
+
+def _network(source: _Source, parts: Mapping[str, Any]) -> nn.Module:
+    """The network as a training builds it: what is not in its state is drawn under the same seed."""
+    import torch
+
+    outputs = parts["objective"].outputs(source.shape, source.classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("network", source.specs["model"].digest))
+        module: nn.Module = parts["model"].build(source.shape, outputs)
+    return module
+
+
+def _values(
+    drawn: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    factors: Mapping[str, float],
+    rest: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """A ticket's values from the ones drawn: leaves times their factors, 0 where dead, and the rest as it was kept."""
+    import torch
+
+    kept = {
+        name: torch.where(mask, drawn[name] * torch.tensor(factors.get(name, 1.0)), torch.zeros(()))
+        for name, mask in masks.items()
+    }
+    return {**drawn, **kept, **rest}
+
+
+def _factor(drawn: Tensor, held: Tensor) -> float:
+    """The float32 whose product with `drawn` [n] is `held` [n] to the bit; 1 where there is none."""
+    import torch
+
+    if not len(drawn) or torch.equal(drawn, held):
+        return 1.0
+    largest = drawn.abs().argmax()
+    about = (held[largest] / drawn[largest]).view(torch.int32)
+    near = [(about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)]  # two roundings away at most
+    return next((float(factor) for factor in near if torch.equal(drawn * factor, held)), 1.0)
+
+
+def _others(one: Tensor, other: Tensor) -> int:
+    """In how many places two tensors of one shape differ in any bit."""
+    import torch
+
+    first, second = (tensor.reshape(-1, 1).contiguous().view(torch.uint8) for tensor in (one, other))
+    return int((first != second).any(1).sum())

@@ -1,0 +1,196 @@
+"""Searches for one density each are one curve; a study without curves is a table of its arms."""
+
+from dataclasses import replace
+
+import pytest
+from fake_runs import fake_run, row
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lotteryfw.report import check_claims, summary_markdown
+from lotteryfw.report.best import masks_alone
+from lotteryfw.report.charts import density_charts
+from lotteryfw.report.flat import EXPECTED, WHOLE, compared, densities, flat_sheets
+from lotteryfw.report.groups import studies_of
+from lotteryfw.report.sweeps import any_density, without_density
+
+WORD = st.text("abcdefghij_", min_size=1)
+OPTION = st.tuples(WORD.filter(lambda name: name != "density"), st.sampled_from(["0.1", "[1, 2]", "f(a=1, density=2)"]))
+
+
+def searches(labels, *, axis="search", cycles=1, seeds=(0, 1), accuracy=0.9, **more):
+    """Rows of a search for each density, which passes sparser and sparser levels on its way there."""
+    return [
+        row({axis: label}, accuracy - 0.1 * place, seed=seed, level=level, density=density ** (level / cycles), **more)
+        for place, (label, density) in enumerate(labels.items())
+        for seed in seeds
+        for level in range(1, cycles + 1)
+    ]
+
+
+@given(WORD, st.lists(OPTION, max_size=3), st.integers(0, 3))
+def test_a_density_is_taken_out_of_a_label_and_nothing_else_is(name, options, place):
+    said = [f"{key}={value}" for key, value in options]
+    left = f"{name}({', '.join(said)})" if said else name
+    said.insert(place, "density=0.1")
+    assert any_density(f"{name}({', '.join(said)})") == left
+    assert any_density(left) == left
+
+
+def test_a_density_may_be_an_axis_of_its_own():
+    assert without_density({"search": "a", "search.density": "0.1", "data.densities": "1"}) == {
+        "search": "a", "data.densities": "1",
+    }  # fmt: skip
+
+
+def test_searches_that_differ_in_their_density_are_one_series():
+    rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02, "iep": 0.5}, cycles=3)
+    rows += searches({"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3)
+    rows += searches({"imp": 0.3}, cycles=2)
+    [study] = studies_of(rows)
+    soft, hard, imp = study.series
+    assert [each.label for each in study.series] == ["iep", "iep(pruning=hard)", "imp"]
+    assert [point.density for point in soft.points] == [0.5, 0.1, 0.02]
+    assert [point.level for point in soft.points] == [3, 3, 3]
+    assert [point.spread("test_accuracy").mean for point in soft.points] == pytest.approx([0.7, 0.9, 0.8])
+    assert len(hard.points) == 2
+    assert len(imp.points) == 2
+    assert not imp.parts
+    assert study.densities == pytest.approx([0.3**0.5, 0.5, 0.3, 0.1, 0.02], abs=0.05)
+
+
+def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
+    rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
+    rows = [each for each in rows if not (each.seed == 1 and each.level == 3 and "0.1" in each.cell)]
+    [series] = studies_of(rows)[0].series
+    assert [(point.density, len(point.rows)) for point in series.points] == [(0.5, 2), (0.1, 1)]
+
+
+def test_options_of_that_name_that_are_no_density_of_the_mask_join_nothing():
+    rows = searches({"imp(density=1)": 0.3, "imp(density=2)": 0.3})
+    assert [len(each.points) for each in studies_of(rows)[0].series] == [1, 1]
+    assert [each.label for each in studies_of(rows)[0].series] == ["imp(density=1)", "imp(density=2)"]
+
+
+def test_arms_are_joined_each_by_itself_and_only_controls_are_called_so():
+    labels = {"ep(density=0.1)": 0.1, "ep": 0.5}
+    rows = [each for arm in ("ticket", "trained", "reinit") for each in searches(labels, arm=arm)]
+    assert [each.label for each in studies_of(rows)[0].series] == ["ticket", "trained", "reinit control"]
+
+
+def test_the_levels_on_the_way_have_a_chart_of_their_own():
+    rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
+    [study] = studies_of(rows)
+    accuracy, apart, _ = density_charts(study)
+    assert (accuracy.key, apart.key) == ("criteria/accuracy", "criteria/searches")
+    assert [len(trace["x"]) for trace in accuracy.views[0].traces if "name" in trace] == [2]
+    assert [len(trace["x"]) for trace in apart.views[0].traces if "name" in trace] == [3, 3]
+    assert studies_of(searches({"ep(density=0.1)": 0.1, "ep": 0.5}))[0].apart is None
+
+
+@pytest.mark.parametrize(
+    ("selector", "density", "mean", "n"),
+    [
+        ({"search": "iep(density=0.1)"}, [0, 1], 0.9, 2),  # the end of one search, not the way there
+        ({"search": "iep(pruning=hard)"}, [0, 1], 0.85, 2),  # a sweep
+        ({"search": "iep(pruning=hard)"}, [0, 0.05], 0.8, 2),
+        ({"search": "iep"}, [0.4, 0.6], 0.7, 2),  # the search for its default density
+    ],
+)
+def test_claims_select_a_search_or_a_sweep(tmp_path, selector, density, mean, n):
+    rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02, "iep": 0.5}, cycles=3)
+    rows += searches({"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3)
+    claim = {"text": "c", "source": "s", "study": "criteria", "of": selector, "density": density, "at_least": 0.5}
+    [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim]))
+    assert verdict.spread.mean == pytest.approx(mean)
+    assert verdict.spread.n == n
+
+
+def test_a_search_of_a_sweep_that_is_not_finished_keeps_its_seed_out(tmp_path):
+    rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02})
+    claim = {"text": "c", "source": "s", "study": "criteria", "of": {"search": "iep"}, "at_least": 0.5}
+    unfinished = ["criteria/search=iep(density=0.02)/seed=1"]
+    [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim], unfinished=unfinished))
+    assert verdict.spread.n == 1
+
+
+def learned(seeds=(0, 1)):
+    """Rows of learned masks: what sampled masks do, the mask itself, and the ticket that it makes."""
+    rows = []
+    for mask1, density in (("rewind", 0.5), ("constant", 0.3)):
+        for seed in seeds:
+            for arm, accuracy, steps in (("ticket", 0.95, 600), ("thresholded", 0.96, 0), ("trained", 0.98, 600)):
+                made = row({"mask1": mask1}, accuracy, arm=arm, seed=seed, level=1, density=density, steps=steps)
+                layers = f"fc1.weight={density - 0.1};fc2.weight={density + 0.1}"
+                rows.append(replace(made, requested_density=density + 0.05, layer_densities=layers))
+    return rows
+
+
+def test_learned_masks_are_told_by_arm_with_their_densities():
+    [study] = studies_of(learned())
+    accuracy, density = flat_sheets(study)
+    assert accuracy.head == ("series", "ticket", "thresholded", "trained", "weights remaining, %")
+    assert accuracy.rows == (
+        ("rewind", "95.00 ± 0.00", "96.00 ± 0.00", "98.00 ± 0.00", "50"),
+        ("constant", "95.00 ± 0.00", "96.00 ± 0.00", "98.00 ± 0.00", "30"),
+    )
+    assert density.head == ("series", EXPECTED, WHOLE, "fc1.weight", "fc2.weight")
+    assert density.rows[1] == ("constant", "35.00 ± 0.00", "30.00 ± 0.00", "20.00 ± 0.00", "40.00 ± 0.00")
+
+
+def test_a_seed_that_is_missing_is_told():
+    rows = learned()
+    rows[-1] = replace(rows[-1], status="diverged", test_accuracy=None)
+    accuracy, _ = flat_sheets(studies_of(rows)[0])
+    assert accuracy.rows[1][3] == "98.00†"
+    assert accuracy.notes[0].startswith("† fewer than 2 seeds")
+
+
+def test_densities_that_are_the_same_everywhere_need_no_table():
+    [study] = studies_of([row({"mask1": name}, 0.9, level=1, density=0.5) for name in "ab"])
+    assert densities(study) is None
+    assert len(flat_sheets(study)) == 1
+
+
+def test_a_flat_study_has_dots_side_by_side(tmp_path):
+    [study] = studies_of(learned())
+    [chart] = density_charts(study)
+    view = chart.views[0]
+    assert view.xaxis["ticktext"] == ["ticket", "thresholded", "trained"]
+    rewind, constant = view.traces
+    assert rewind["name"] == "rewind (n = 2)"
+    assert rewind["y"] == [95, 96, 98]
+    assert all(a < place < b for a, place, b in zip(rewind["x"], range(3), constant["x"], strict=True))
+    assert chart.views[-1].label == "weights remaining (%)"
+
+
+def test_a_flat_study_of_one_arm_is_drawn_by_its_longest_axis():
+    grid = [{"train.lr": lr, "train.batch": batch} for batch in ("30", "60") for lr in ("0.1", "0.3", "1")]
+    [study] = studies_of(row(axes, 0.9, level=1, density=0.5) for axes in grid)
+    dots = compared(study, "test_accuracy")
+    assert (dots.axis, dots.places) == ("lr", ("0.1", "0.3", "1"))
+    assert [each.label for each in dots.rows] == ["batch=30", "batch=60"]
+    assert all(set(each.spreads) == set(dots.places) for each in dots.rows)
+    [single] = studies_of([row({}, 0.9, level=1, density=0.5)])
+    assert compared(single, "test_accuracy").places == ("ticket",)
+
+
+def test_masks_alone_are_gathered_over_studies(tmp_path):
+    untrained = [
+        row({"mask1": "rewind"}, accuracy, study="cut", seed=seed, level=level, density=0.5**level, steps=steps)
+        for seed in (0, 1)
+        for level, accuracy, steps in ((0, 0.98, 1000), (1, 0.7, 0), (2, 0.8, 0), (3, 0.2, 0))
+    ]
+    trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
+    rows = [*untrained, *(replace(each, study="learn") for each in learned()), *trained]
+    sheet = masks_alone(studies_of(rows), {"learn"})
+    assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
+        ("cut: ticket", "25", "80.00 ± 0.00"),
+        ("learn: rewind", "50", "95.00 ± 0.00"),
+        ("learn: rewind · thresholded", "50", "96.00 ± 0.00"),
+        ("learn: constant", "30", "95.00 ± 0.00"),
+        ("learn: constant · thresholded", "30", "96.00 ± 0.00"),
+        ("cut: dense network, trained", "100", "98.00 ± 0.00"),
+    ]
+    assert masks_alone(studies_of(trained), set()) is None
+    assert "| learn: rewind |" not in summary_markdown(fake_run(tmp_path / "run", rows))
