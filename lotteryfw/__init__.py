@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from lotteryfw.errors import LotteryError as LotteryError
     from lotteryfw.errors import TrainingDiverged as TrainingDiverged
     from lotteryfw.errors import UsageError as UsageError
+    from lotteryfw.events import CellFinished as CellFinished
+    from lotteryfw.events import JobFinished as JobFinished
+    from lotteryfw.events import LayerCollapsed as LayerCollapsed
+    from lotteryfw.events import LevelFinished as LevelFinished
+    from lotteryfw.events import RunFinished as RunFinished
+    from lotteryfw.events import RunStarted as RunStarted
     from lotteryfw.hookspecs import hookimpl as hookimpl
     from lotteryfw.kinds import Analysis as Analysis
     from lotteryfw.kinds import Augmentation as Augmentation
@@ -46,21 +52,15 @@ if TYPE_CHECKING:
     from lotteryfw.store import load_seed_ticket as load_seed_ticket
     from lotteryfw.store import load_ticket as load_ticket
     from lotteryfw.views import LATEST as LATEST
-    from lotteryfw.views import CellFinished as CellFinished
     from lotteryfw.views import Edges as Edges
     from lotteryfw.views import Facts as Facts
     from lotteryfw.views import Finding as Finding
     from lotteryfw.views import Group as Group
-    from lotteryfw.views import JobFinished as JobFinished
     from lotteryfw.views import Layer as Layer
-    from lotteryfw.views import LayerCollapsed as LayerCollapsed
     from lotteryfw.views import Leaf as Leaf
-    from lotteryfw.views import LevelFinished as LevelFinished
     from lotteryfw.views import Need as Need
     from lotteryfw.views import Recorded as Recorded
     from lotteryfw.views import RewindPoint as RewindPoint
-    from lotteryfw.views import RunFinished as RunFinished
-    from lotteryfw.views import RunStarted as RunStarted
     from lotteryfw.views import Scored as Scored
     from lotteryfw.views import Split as Split
     from lotteryfw.views import Splits as Splits
@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "component": ("Component",),
     "errors": ("ContractError", "DataError", "LotteryError", "TrainingDiverged", "UsageError"),
+    "events": ("CellFinished", "JobFinished", "LayerCollapsed", "LevelFinished", "RunFinished", "RunStarted"),
     "hookspecs": ("hookimpl",),
     "kinds": (
         "Analysis", "Augmentation", "DataSource", "Initialiser", "Mask0Action", "Mask1Action", "MaskCriterion",
@@ -83,9 +84,8 @@ _HOMES = {
     "steps": ("Clock", "Step"),
     "store": ("load_seed_ticket", "load_ticket"),
     "views": (
-        "LATEST", "CellFinished", "Edges", "Facts", "Finding", "Group", "JobFinished", "Layer", "LayerCollapsed",
-        "Leaf", "LevelFinished", "Need", "Recorded", "RewindPoint", "RunFinished", "RunStarted", "Scored", "Split",
-        "Splits", "Ticket", "Trained",
+        "LATEST", "Edges", "Facts", "Finding", "Group", "Layer", "Leaf", "Need", "Recorded", "RewindPoint", "Scored",
+        "Split", "Splits", "Ticket", "Trained",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

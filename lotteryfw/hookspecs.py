@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from lotteryfw.component import Component
-from lotteryfw.views import CellFinished, JobFinished, LayerCollapsed, LevelFinished, RunFinished, RunStarted
+from lotteryfw.events import CellFinished, JobFinished, LayerCollapsed, LevelFinished, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     import typer

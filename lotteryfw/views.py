@@ -1,4 +1,4 @@
-"""What authors are shown: read-only views of layers, leaves, tickets, trainings and events.
+"""What authors are shown: read-only views of layers, leaves, tickets and trainings.
 
 Author code sees one network, dense, float32, on its own. How many of them run, where, and from which cache is not its
 business.
@@ -6,7 +6,6 @@ business.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -398,74 +397,3 @@ class Splits:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     mapped: bool = False
-
-
-@dataclass(frozen=True)
-class RunStarted:
-    """A study begins: `folder` is where its results go, `trainings` how many different jobs its cells may ask for."""
-
-    name: str
-    folder: str
-    cells: int
-    trainings: int
-
-
-@dataclass(frozen=True)
-class JobFinished:
-    """A job was answered: trained just now, or found in the store (`stored`)."""
-
-    key: str
-    steps: int
-    stored: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LevelFinished:
-    """One level of one cell has its figures. `arm` is "ticket" or the name of a control."""
-
-    cell: str
-    arm: str
-    level: int
-    density: float
-    metrics: Metrics
-
-
-@dataclass(frozen=True)
-class LayerCollapsed:
-    """A cut left nothing of a leaf: no signal passes it any more."""
-
-    cell: str
-    level: int
-    leaf: str
-
-
-@dataclass(frozen=True)
-class CellFinished:
-    """A cell ended: "done", "diverged" (its loss was no number any more) or "failed" (a component broke)."""
-
-    cell: str
-    status: Literal["done", "diverged", "failed"]
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class RunFinished:
-    """A study ended. `failed` and `diverged` count cells."""
-
-    folder: str
-    cells: int
-    failed: int
-    diverged: int
-
-
-Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
-
-
-def event_name(event: Event) -> str:
-    """What an event is called: the name of its hook.
-
-    >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
-    'layer_collapsed'
-    """
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from lotteryfw.errors import PluginError, UsageError
+from lotteryfw.events import CellFinished
 from lotteryfw.registry import WITHOUT, Offer, Registry
-from lotteryfw.views import CellFinished
 
 CRITERION = """
 from lotteryfw import MaskCriterion, hookimpl

@@ -153,6 +153,17 @@ def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
     assert verdict(tmp_path, pair([0.0, 0.0, 0.0]), claim).outcome == "not reproduced"
 
 
+def test_the_best_level_is_one_that_was_cut(tmp_path):
+    rows = [
+        row(A, accuracy, seed=seed, level=level, density=0.5**level)
+        for seed in (0, 1)
+        for level, accuracy in enumerate([0.98, 0.7, 0.8, 0.2])
+    ]
+    found = verdict(tmp_path, rows, {**BASE, "of": A, "at": "best level", "at_least": 0.9})
+    assert (found.outcome, found.spread.mean) == ("not reproduced", pytest.approx(0.8))
+    assert found.tested.endswith("all levels · the best level of each seed")
+
+
 def test_a_study_without_results_is_not_tested(tmp_path):
     assert verdict(tmp_path, [], ORDER).reason == "study 'criteria' has no results"
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from lotteryfw.views import (
+from lotteryfw.events import (
     CellFinished,
     Event,
     JobFinished,

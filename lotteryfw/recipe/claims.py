@@ -54,7 +54,7 @@ class Claim(Table):
     density: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     """The levels it is about: lowest and highest density (kept over all), both included."""
     at: Literal["every level", "best level"] = "every level"
-    """The mean over those levels, or for each seed the one of highest validation accuracy."""
+    """The mean over those levels, or for each seed the one of highest validation accuracy among those that were cut."""
     higher: dict[str, Any] | None = None
     """Whose mean is above …"""
     lower: dict[str, Any] | None = None

@@ -43,7 +43,7 @@ def best_levels(study: Study) -> Sheet | None:
     """
     if study.flat:
         return None
-    chosen = [(series, best) for series in study.series if (best := _best(series))]
+    chosen = [(series, best) for series in study.series if (best := best_rows(series.rows))]
     if not chosen:
         return None
     rows = [(series.label, *_cells(best)) for series, best in chosen]
@@ -54,19 +54,18 @@ def best_levels(study: Study) -> Sheet | None:
 
 
 def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
-    """For each seed the row of the highest validation accuracy; of equal ones the last, which is the sparsest."""
+    """For each seed the row of the highest validation accuracy; of equal ones the last, which is the sparsest.
+
+    The dense network is no choice: it is what the others are held against.
+    """
     found: dict[int, LevelRow] = {}
-    for row in rows:
+    for row in (row for row in rows if row.weights_kept < row.weights_total):
         best = found.get(row.seed)
         if row.validation_accuracy is not None and (
             best is None or best.validation_accuracy is None or row.validation_accuracy >= best.validation_accuracy
         ):
             found[row.seed] = row
     return list(found.values())
-
-
-def _best(series: Series) -> list[LevelRow]:
-    return best_rows(row for row in series.rows if row.weights_kept < row.weights_total)
 
 
 def _cells(rows: list[LevelRow]) -> tuple[str, str, str]:

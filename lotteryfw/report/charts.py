@@ -33,9 +33,8 @@ def density_charts(study: Study) -> list[Chart]:
     told = caption(study)
     if study.flat:
         shown = [*(compared(study, metric) for metric in ACCURACIES), densities(study)]
-        return [
-            Chart(f"{study.name}/accuracy", "Accuracy and density", told, tuple(dotted(each) for each in shown if each))
-        ]
+        views = tuple(dotted(each) for each in shown if each)
+        return [Chart(f"{study.name}/accuracy", "Accuracy and density", caption(study, "bars"), views)]
     steps = _metric(study, "early_stop_step")
     charts = [
         Chart(f"{study.name}/accuracy", "Accuracy against weights remaining", told, tuple(_accuracies(study))),

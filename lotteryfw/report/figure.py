@@ -80,7 +80,7 @@ def _levels(study: Study) -> Plate:
     if study.flat:
         shown = [dots for dots in (flat.compared(study, METRICS[0]), flat.densities(study)) if dots]
         panels = [partial(panel.dotted, dots=dots) for dots in shown]
-        return Plate(study.name, caption(study), panels, len(panels))
+        return Plate(study.name, caption(study, "bars"), panels, len(panels))
     panels = [
         partial(
             panel.curves, study=study, unit=unit_of(metric), told=methodcaller("spread", metric),

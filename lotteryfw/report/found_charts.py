@@ -40,7 +40,7 @@ def found_charts(study: Study, findings: Findings) -> list[Chart]:
         title = name.capitalize()
         metrics = findings.metrics(analysis)
         if views := _figures(study, findings, metrics):
-            charts.append(Chart(key, title, caption(study), tuple(views)))
+            charts.append(Chart(key, title, caption(study, "bars" if study.flat else "bands"), tuple(views)))
         found = [cloud for metric in whole_metrics(findings, analysis) for cloud in clouds(study, findings, metric)]
         views = [_cloud_view(cloud, findings) for cloud in found]
         if views:

@@ -85,11 +85,10 @@ def chosen(every: Sequence[T], most: int) -> list[T]:
     return [every[round(place * last / (most - 1))] for place in range(most)]
 
 
-def caption(study: Study) -> str:
-    """What a curve's points and bands are."""
+def caption(study: Study, marks: str = "bands") -> str:
+    """What is drawn: means over so many seeds, and `marks` around them."""
     counts = sorted({len(point.rows) for series in study.series for point in series.points if point.rows})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    marks = "bars" if study.flat else "bands"
     told = [f"Mean over n = {n} seeds; {marks} are ±1 standard deviation." if counts[-1] > 1 else "One seed."]
     if study.diverged:
         told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out.")

@@ -189,7 +189,7 @@ def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[floa
     found = []
     for row in point.rows:
         whole = dense.get(row.cell)
-        if whole is None or row.weights_kept == row.weights_total:
+        if whole is None or row.weights_kept == row.weights_total or not row.steps:  # what is not trained cannot learn
             continue
         if row.early_test_accuracy is not None and whole.early_test_accuracy is not None:
             gain = row.early_test_accuracy - whole.early_test_accuracy

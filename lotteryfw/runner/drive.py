@@ -10,12 +10,13 @@ from math import ceil
 from lotteryfw.cell import Cell
 from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
+from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.jobs import Job, Train, likeness, state_key
 from lotteryfw.lab import Lab
 from lotteryfw.runner.cells import CellRun, Found, Level, Status, bare
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.store import Store
-from lotteryfw.views import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished, Recorded, Ticket
+from lotteryfw.views import Recorded, Ticket
 
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in

@@ -17,6 +17,7 @@ import tomli_w
 
 from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
+from lotteryfw.events import CellFinished, Event, LevelFinished, RunFinished, RunStarted, event_name
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
 from lotteryfw.runner.cells import Found, Level
@@ -26,17 +27,7 @@ from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
 from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
 from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket
-from lotteryfw.views import (
-    CellFinished,
-    Event,
-    Finding,
-    LevelFinished,
-    Recorded,
-    RunFinished,
-    RunStarted,
-    Ticket,
-    event_name,
-)
+from lotteryfw.views import Finding, Recorded, Ticket
 
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""

@@ -1,0 +1,80 @@
+"""What happens in a run, as the hooks and the run folder are told it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lotteryfw.views import Metrics
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A study begins: `folder` is where its results go, `trainings` how many different jobs its cells may ask for."""
+
+    name: str
+    folder: str
+    cells: int
+    trainings: int
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job was answered: trained just now, or found in the store (`stored`)."""
+
+    key: str
+    steps: int
+    stored: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LevelFinished:
+    """One level of one cell has its figures. `arm` is "ticket" or the name of a control."""
+
+    cell: str
+    arm: str
+    level: int
+    density: float
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LayerCollapsed:
+    """A cut left nothing of a leaf: no signal passes it any more."""
+
+    cell: str
+    level: int
+    leaf: str
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A cell ended: "done", "diverged" (its loss was no number any more) or "failed" (a component broke)."""
+
+    cell: str
+    status: Literal["done", "diverged", "failed"]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A study ended. `failed` and `diverged` count cells."""
+
+    folder: str
+    cells: int
+    failed: int
+    diverged: int
+
+
+Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
+
+
+def event_name(event: Event) -> str:
+    """What an event is called: the name of its hook.
+
+    >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
+    'layer_collapsed'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
