@@ -85,6 +85,12 @@ def test_controls_and_studies_without_a_trained_dense_network_have_no_verdict():
     assert [each.label for each in winning_tickets(study)] == ["ticket"]
 
 
+def test_tickets_that_were_not_trained_are_not_judged():
+    rows = [row({}, 0.9, seed=seed) for seed in range(3)]
+    rows += [row({}, 0.95, seed=seed, level=1, density=0.5, steps=0, stop=0) for seed in range(3)]
+    assert winning_tickets(studies_of(rows)[0]) == []
+
+
 def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
     rows = [*ticket(GAIN, SOONER, density=0.8)]
     for level, (gains, density) in enumerate([(GAIN, 0.64), (BOTH, 0.51), (GAIN, 0.41), (LOSS, 0.1)], 2):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from lotteryfw.report.groups import TICKET, Series, Study
+from lotteryfw.report.groups import TICKET, Study
 from lotteryfw.report.sheet import Sheet
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.units import percent, unit_of
