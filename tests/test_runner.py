@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from lotteryfw import UsageError, load_ticket, run
-from lotteryfw.runner import Desk, Interrupted
+from lotteryfw.runner import Desk, Interrupted, cores
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -506,3 +506,13 @@ def test_a_thousand_stored_levels_replay_fast(tmp_path: Path) -> None:
     _, watch = go(tmp_path, table, "again")
     assert not watch.trained
     assert time.monotonic() - started < 30
+
+
+def test_threads_of_one_core_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    for number in range(4):
+        place = tmp_path / f"cpu{number}" / "topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text("0,2\n" if number % 2 == 0 else "1,3\n")
+    assert cores(tmp_path) == 2
+    assert cores(tmp_path / "nothing said") == 4

@@ -133,6 +133,8 @@ def toml_value(value: Any) -> str:
 
 def example(offer: Any) -> str:
     """The component in a recipe, with every option that has a value."""
+    from lotteryfw.recipe.schema import TRAIN_SLOTS
+
     lines = []
     for name, field in offer.cls.model_fields.items():
         if field.is_required():
@@ -141,7 +143,9 @@ def example(offer: Any) -> str:
             lines.append(f"{name} = {toml_value(_default(field))}")
     if offer.kind == "augmentation":
         return f'[train]\naugment = ["{offer.name}"]'
-    table = f"train.{offer.kind}" if offer.kind in ("optimizer", "schedule") else offer.kind
+    if offer.kind == "analysis":
+        return f'analyses = ["{offer.name}"]'
+    table = f"train.{offer.kind}" if offer.kind in TRAIN_SLOTS else offer.kind
     return "\n".join([f"[{table}]", f'use = "{offer.name}"', *lines])
 
 
@@ -209,7 +213,6 @@ def doctor(
     ] = False,
 ) -> None:
     """Tell what lotteryfw finds here: versions, device, folders, plugins, where sparse products pay."""
-    import os
     import platform
     import shutil
     from importlib.metadata import version
@@ -218,7 +221,7 @@ def doctor(
 
     from lotteryfw import engine
     from lotteryfw.registry import Registry
-    from lotteryfw.runner import default_data_folder
+    from lotteryfw.runner import cores, default_data_folder
     from lotteryfw.store import Store, default_root
 
     registry = Registry.load()
@@ -234,7 +237,7 @@ def doctor(
     rows = [
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
-        ("device", f"{name}, {len(os.sched_getaffinity(0))} processors"),
+        ("device", f"{name}, {cores()} cores"),
         ("data", str(data or default_data_folder())),
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),

@@ -5,6 +5,18 @@ from lotteryfw.runner.drive import Interrupted
 from lotteryfw.runner.exports import export
 from lotteryfw.runner.plan import Plan
 from lotteryfw.runner.results import Levels, Run, runs
-from lotteryfw.runner.study import Listener, run
+from lotteryfw.runner.study import Listener, cores, run
 
-__all__ = ["Desk", "Interrupted", "Levels", "Listener", "Plan", "Run", "default_data_folder", "export", "run", "runs"]
+__all__ = [
+    "Desk",
+    "Interrupted",
+    "Levels",
+    "Listener",
+    "Plan",
+    "Run",
+    "cores",
+    "default_data_folder",
+    "export",
+    "run",
+    "runs",
+]

@@ -73,7 +73,7 @@ def run(
     """Runs a recipe (a path, or a mapping of the same shape) and returns its run folder, read.
 
     Run it again after whatever ended it: what is in the store is not trained twice, and the results are the same bits.
-    `jobs` worker processes of one thread each; None: as many as there are processors and cells (one on a GPU).
+    `jobs` worker processes of one thread each; None: as many as there are cores and cells (one on a GPU).
     `on_start` is given a function that asks the run to stop at a safe point, which then raises Interrupted.
 
     >>> run("recipes/quickstart.toml").levels.to_pandas()  # doctest: +SKIP
@@ -88,7 +88,19 @@ def run(
 
 
 def _default_jobs(device: str, cells: int) -> int:
-    return 1 if device != "cpu" else max(1, min(len(os.sched_getaffinity(0)), cells))
+    return 1 if device != "cpu" else max(1, min(cores(), cells))
+
+
+def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Physical cores that this process may use, as far as the system tells: two threads of one core do this work hardly
+    faster than one."""
+
+    def core(number: int) -> str:
+        siblings = topology / f"cpu{number}" / "topology" / "thread_siblings_list"
+        return siblings.read_text() if siblings.is_file() else str(number)
+
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len({core(number) for number in allowed})
 
 
 class Study:
