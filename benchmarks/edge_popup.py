@@ -5,8 +5,8 @@
 LeNet-300-100 and Conv-4 at batch 128, SGD at rate 0.1 with momentum, made-up images, in one process of one thread.
 Three trainings take turns: the reference kernel on the dense network, edge-popup that keeps half of each layer, and
 supermasks. After each step of edge-popup the selection alone is done again beside it, from the same moving scores:
-with the threshold that it keeps from step to step, and by a stable sort; both masks are asserted equal. Shares are the
-medians of the rounds' shares.
+with the threshold that it keeps from step to step, and by a stable sort; both masks are asserted equal. So is the
+tracking of edges that were ever selected. Shares are the medians of the rounds' shares.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lotteryfw.engine import Chooser, Workshop, settle_process
 from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine.kernels.selected import Selected
 from lotteryfw.jobs import Train
 from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
@@ -76,21 +77,26 @@ def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
     """Seconds a step of each training, and of each way of selecting, round by round."""
     trainings = {"dense": kernel_of(*job(folder, model))}
     trainings |= {name: kernel_of(*job(folder, model, **how)) for name, how in LEARNED.items()}
-    scores = [value for name, value in trainings["edge-popup"].values().items() if name.startswith(SCORES)]
-    warm = [WarmTop(round(DENSITY * score.numel())) for score in scores]
+    popup = trainings["edge-popup"].values().items()
+    scores = {name.removeprefix(SCORES): value for name, value in popup if name.startswith(SCORES)}
+    warm = [WarmTop(round(DENSITY * score.numel())) for score in scores.values()]
+    selected = Selected({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
     steps = NETWORKS[model][1]
     for number in range(count + 1):
-        taken = dict.fromkeys([*trainings, "selection", "stable sort"], 0.0)
+        taken = dict.fromkeys([*trainings, "selection", "stable sort", "dying edges"], 0.0)
         for step in range(number * steps, (number + 1) * steps):
             for name, kernel in trainings.items():
                 started = time.perf_counter()
                 kernel.update(step, 1.0)
                 taken[name] += (time.perf_counter() - started) / steps
-            seconds, masks = timed(lambda: [top(score.abs()) for top, score in zip(warm, scores, strict=True)])
+            seconds, masks = timed(lambda: [top(score.abs()) for top, score in zip(warm, scores.values(), strict=True)])
             taken["selection"] += seconds / steps
-            seconds, sorted_ = timed(lambda: [by_sort(score.abs()) for score in scores])
+            seconds, sorted_ = timed(lambda: [by_sort(score.abs()) for score in scores.values()])
             taken["stable sort"] += seconds / steps
             assert all(map(torch.equal, masks, sorted_))
+            started = time.perf_counter()
+            selected.see(dict(zip(scores, masks, strict=True)))
+            taken["dying edges"] += (time.perf_counter() - started) / steps
         if number:  # the first has no warm start
             yield taken
 

@@ -130,11 +130,4 @@ class _Best:
 
     def __call__(self, ranks: Tensor) -> Tensor:
         """[n] bool for the ranks [n] of all those edges."""
-        import torch
-
-        if self._barred is not None:
-            ranks = ranks + self._barred
-        if ranks.device.type == "cpu":
-            return self._warm(ranks)
-        best = ranks.sort(descending=True, stable=True).indices[: self._keep]
-        return torch.zeros(len(ranks), dtype=torch.bool, device=ranks.device).index_fill_(0, best, True)
+        return self._warm(ranks if self._barred is None else ranks + self._barred)
