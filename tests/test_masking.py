@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from recipes_for_tests import changed, faults
+from recipes_for_tests import changed, faults, load
 from small import DATA, cell, lab, make, shop
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
@@ -289,3 +289,17 @@ def test_faults_of_recipes_that_learn_masks() -> None:
                    for fault in found), found  # fmt: skip
     found = faults(changed(search="supermask", parametrization="bernouli"))
     assert any("parametrization: " in fault and "did you mean 'bernoulli'" in fault for fault in found), found
+
+
+def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> None:
+    searches = {"search": ["imp", {"use": "edge_popup", "density": 0.3}]}
+    mixed = changed(grid=searches, parametrization="top_k", scores="glorot_normal", seeds=[0])
+    for recipe in (load(mixed), load(load(mixed).resolved())):
+        imp, popup = recipe.cells
+        assert (imp.parametrization, imp.scores) == (None, None)
+        assert (popup.parametrization.use, popup.scores.use) == ("top_k", "glorot_normal")
+    alone = load(changed(search="imp", seeds=[0])).cells[0]
+    assert replace(load(mixed).cells[0], study=alone.study, id=alone.id, axes=alone.axes) == alone
+    # varied, it would make cells that differ in name only
+    (fault,) = faults(changed(grid=searches | {"parametrization": ["top_k"]}))
+    assert "grid.parametrization[0]: does nothing: the search 'imp' learns no masks" in fault, fault

@@ -9,6 +9,7 @@ from typing import Any
 
 from lotteryfw.cell import Cell
 from lotteryfw.errors import Fault, nearest
+from lotteryfw.kinds import SearchAlgorithm
 from lotteryfw.recipe.schema import (
     MASK_SLOTS,
     POINTS,
@@ -70,6 +71,7 @@ class Study:
         )
         self._body = Body.model_validate(self._table)
         self.axes = list(self._checked_axes())
+        self._some_learn_masks = self._may_learn_masks()
         self._check_replaced()
         self._expand()
 
@@ -150,6 +152,7 @@ class Study:
             if setup is None:
                 continue
             self._first = self._first or setup
+            parts = setup.parts if setup.parts["search"].learns_masks else {**setup.parts, **dict.fromkeys(MASK_SLOTS)}
             labels = {axis.path: axis.labels[index] for axis, index in zip(self.axes, chosen, strict=True)}
             stem = "/".join([self.name, *(f"{path}={label}" for path, label in labels.items())])
             for seed in self._body.seeds:
@@ -160,7 +163,7 @@ class Study:
                         axes=labels,
                         seed=seed,
                         controls=tuple(self._body.controls),
-                        **setup.parts,
+                        **parts,
                     )
                 )
 
@@ -208,12 +211,36 @@ class Study:
         if clock and evaluate and evaluate.interval(clock) < 1:
             found.append(Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'"))
         faulty = {each.keys[0] for each in found}
-        found += [each for each in _unmatched(parts) if each.keys[0] not in faulty]
+        found += [each for each in self._unmatched(parts) if each.keys[0] not in faulty]
         if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), found
+
+    def _may_learn_masks(self) -> bool:
+        """Whether some search does; one that another axis completes is given the benefit of the doubt."""
+        entries = next((axis.values for axis in self.axes if axis.keys == ("search",)), [self._table.get("search")])
+        searches = [self._slots.component("search", entry)[0] for entry in entries]
+        return any(not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches)
+
+    def _unmatched(self, parts: Mapping[str, Any]) -> list[Problem]:
+        """What only learned masks need, said of a search that learns none; and the other way round.
+
+        What is said once for a whole study is meant for those of its searches that learn masks.
+        """
+        search = parts["search"]
+        if search is None:
+            return []
+        if search.learns_masks:
+            missing = parts["parametrization"] is None
+            text = f"is required: the search '{search.use}' learns masks"
+            return [Problem(("parametrization",), text, 'such as parametrization = "bernoulli"')] if missing else []
+        idle = [keys for slot, (keys, _) in MASK_SLOTS.items() if parts[slot] is not None]
+        if self._some_learn_masks:
+            idle = [keys for keys in idle if any(axis.keys[: len(keys)] == keys for axis in self.axes)]
+        text = f"does nothing: the search '{search.use}' learns no masks"
+        return [Problem(keys, text, f"leave {dotted(keys)} out") for keys in idle]
 
     def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
         for problem in found:
@@ -225,22 +252,6 @@ class Study:
                 where, keys = self._tree.locate(("grid", axis.path))
                 keys = (*keys, index, *problem.keys[len(axis.keys) :])
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
-
-
-def _unmatched(parts: Mapping[str, Any]) -> list[Problem]:
-    """What only learned masks need, said of a search that learns none; and the other way round."""
-    search = parts["search"]
-    if search is None:
-        return []
-    if search.learns_masks:
-        missing = parts["parametrization"] is None
-        text = f"is required: the search '{search.use}' learns masks"
-        return [Problem(("parametrization",), text, 'such as parametrization = "bernoulli"')] if missing else []
-    return [
-        Problem(keys, f"does nothing: the search '{search.use}' learns no masks", f"leave {dotted(keys)} out")
-        for slot, (keys, _) in MASK_SLOTS.items()
-        if parts[slot] is not None
-    ]
 
 
 def off_grid(keys: Keys) -> tuple[str, str] | None:
