@@ -109,21 +109,36 @@ def loss(weight: Tensor) -> Tensor:
     return (weight * factors).sum() + (weight**2).sum()
 
 
+@pytest.mark.parametrize("scale_fan", [False, True])
 @pytest.mark.parametrize("rank", ["abs", "signed"])
 @given(shape=shapes, seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_top_k_passes_every_score_the_gradient_of_its_rank(rank: Any, shape: tuple[int, ...], seed: int) -> None:
+def test_top_k_passes_every_score_the_gradient_of_its_rank(
+    rank: Any, scale_fan: bool, shape: tuple[int, ...], seed: int
+) -> None:
     (edges,) = network(seed, [shape]).values()
     mask = torch.rand(shape, generator=stream("mask", seed)) < 0.5
-    weight, slope = slopes(TopK(rank=rank), edges, mask)
+    weight, slope = slopes(TopK(rank=rank, scale_fan=scale_fan), edges, mask)
 
     scores = edges.scores.clone().requires_grad_()
     ranks = scores.abs() if rank == "abs" else scores
     plain = edges.weights * (mask.float() + ranks - ranks.detach())  # the value of the mask, the slope of the rank
+    if scale_fan:
+        plain = plain / max(1 / mask.numel(), mask.double().mean().item()) ** 0.5
     torch.testing.assert_close(weight, plain.detach())
     torch.testing.assert_close(slope, torch.autograd.grad(loss(plain), scores)[0])
     assert (weight[~mask] == 0).all()
     assert (slope != 0).all(), "unselected edges learn too"
+
+
+def test_fans_scaled_by_density_keep_the_variance_of_a_layers_output() -> None:
+    shape = (200, 400)
+    signs = torch.randint(2, shape, generator=stream("signs")) * 2.0 - 1
+    edges = Edges(Layer("fc.weight", shape), signs * (2 / 400) ** 0.5, torch.randn(shape), torch.ones(shape).bool())
+    (mask,) = TopK().masks(scored({"fc.weight": edges}, [Group(("fc.weight",), 8000, 8000)])).values()
+    weight = TopK(scale_fan=True).weight(edges, mask)
+    torch.testing.assert_close(weight[mask].abs(), torch.full((8000,), (2 / (400 * 0.1)) ** 0.5))  # fan_in of the kept
+    assert (weight**2).sum(1).mean() == pytest.approx(2, rel=1e-5)
 
 
 @pytest.mark.parametrize("rescale", ["none", "static", "dynamic"])

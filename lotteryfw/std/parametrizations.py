@@ -83,6 +83,9 @@ class TopK(Parametrization):
     """Rank scores by their magnitude, or as they are."""
     every: Annotated[int, Field(ge=1)] = 1
     """Steps from one selection to the next."""
+    scale_fan: bool = False
+    """Multiply a layer's masked weights by sqrt(size / kept): an initialiser of variance 2 / fan_in then counts the
+    inputs that the mask leaves."""
 
     def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
         import torch
@@ -110,7 +113,8 @@ class TopK(Parametrization):
         return scores.abs() if self.rank == "abs" else scores
 
     def weight(self, edges: Edges, mask: Tensor) -> Tensor:
-        return edges.weights * straight_through(mask, self._ranked(edges.scores))
+        weight = edges.weights * straight_through(mask, self._ranked(edges.scores))
+        return weight * (edges.layer.size / mask.sum().clamp(min=1)).sqrt() if self.scale_fan else weight
 
     def refresh(self) -> int:
         return self.every
