@@ -1,6 +1,7 @@
 """Winning tickets: paired with the dense network of the same seed, judged by intervals, told in plain words."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from fake_runs import curves, fake_run, row
@@ -59,6 +60,14 @@ def test_the_sentence_has_the_numbers():
         "of test accuracy and -100 ± 20 steps (95 % interval -120 to -80) to early stopping against the dense network, "
         "n = 3."
     )
+
+
+def test_where_nothing_stops_early_the_sentence_says_nothing_of_speed():
+    rows = [replace(row, early_stop_step=row.steps) for row in ticket(GAIN, (0, 0, 0))]
+    [level] = levels(rows)
+    assert level.outcome == "winning ticket"
+    assert "0.60) of test accuracy against the dense network, n = 3; nothing here stopped" in level.sentence
+    assert not levels([replace(rows[0], early_stop_step=1), *rows[1:]])[0].to_the_end
 
 
 def test_two_seeds_have_numbers_and_no_interval():

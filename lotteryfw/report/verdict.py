@@ -61,12 +61,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class LevelVerdict:
-    """One level of a series: `density` is kept over all, the differences are those of the seeds that have both runs."""
+    """One level of a series: `density` is kept over all, the differences are those of the seeds that have both runs.
+
+    `to_the_end`: no training of them stopped before its last step, so that the steps say nothing of who learns faster.
+    """
 
     level: int
     density: float
     accuracy: Difference
     stop: Difference
+    to_the_end: bool
 
     @property
     def outcome(self) -> Outcome:
@@ -81,10 +85,13 @@ class LevelVerdict:
     @property
     def sentence(self) -> str:
         """The verdict for people, with its numbers."""
-        n = self.accuracy.spread.n
+        gain = f"{self.accuracy} of test accuracy"
+        told, rest = f"{gain} and {self.stop} to early stopping", ""
+        if self.to_the_end:
+            told, rest = gain, "; nothing here stopped before its last step, so who learns faster is open"
         return (
-            f"At {percent(self.density)} % of the weights {_SAID[self.outcome]}: {self.accuracy} of test accuracy and "
-            f"{self.stop} to early stopping against the dense network, n = {n}."
+            f"At {percent(self.density)} % of the weights {_SAID[self.outcome]}: {told} against the dense network, "
+            f"n = {self.accuracy.spread.n}{rest}."
         )
 
 
@@ -180,12 +187,14 @@ def _levels(series: Series) -> Iterable[LevelVerdict]:
     for point in series.points:
         differences = _differences(point, dense)
         if differences:
-            accuracy, stop = zip(*differences, strict=True)
-            yield LevelVerdict(point.level, point.density, Difference.of(ACCURACY, accuracy), Difference.of(STOP, stop))
+            gains, delays, ends = zip(*differences, strict=True)
+            accuracy, stop = Difference.of(ACCURACY, gains), Difference.of(STOP, delays)
+            yield LevelVerdict(point.level, point.density, accuracy, stop, to_the_end=all(ends))
 
 
-def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[float, float]]:
-    """(accuracy, step) of ticket - dense for each seed whose cell has both runs, at a level that was cut."""
+def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[float, float, bool]]:
+    """(accuracy, step) of ticket - dense, and whether neither stopped before its last step, for each seed whose cell
+    has both runs, at a level that was cut."""
     found = []
     for row in point.rows:
         whole = dense.get(row.cell)
@@ -193,5 +202,6 @@ def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[floa
             continue
         if row.early_test_accuracy is not None and whole.early_test_accuracy is not None:
             gain = row.early_test_accuracy - whole.early_test_accuracy
-            found.append((gain, float(row.early_stop_step - whole.early_stop_step)))
+            to_the_end = all(each.early_stop_step == each.steps for each in (row, whole))
+            found.append((gain, float(row.early_stop_step - whole.early_stop_step), to_the_end))
     return found
