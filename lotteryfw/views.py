@@ -355,7 +355,8 @@ class Recorded:
 class Finding:
     """What an analysis found: a number, or several that belong together, of a level of a cell.
 
-    `leaf` is empty for the whole network; `against` names the cell that it was compared with, if any.
+    `leaf` is empty for the whole network; `against` names the cell that it was compared with, if any. Reports show a
+    "share", of which 1 is all there is, in per cent, and a "number" as it is. Raises ValueError for any other unit.
     """
 
     level: Recorded = field(repr=False)
@@ -363,6 +364,11 @@ class Finding:
     value: float | tuple[float, ...]
     leaf: str = ""
     against: str = ""
+    unit: Literal["share", "number"] = "number"
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("share", "number"):
+            raise ValueError(f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}""")
 
 
 @dataclass(frozen=True)

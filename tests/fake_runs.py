@@ -81,14 +81,20 @@ def curves(
 
 
 def finding(
-    row: LevelRow, metric: str, value: float | Sequence[float], *, leaf: str = "", against: str = ""
+    row: LevelRow,
+    metric: str,
+    value: float | Sequence[float],
+    *,
+    leaf: str = "",
+    against: str = "",
+    unit: str = "share",
 ) -> dict[str, object]:
     """A line of analyses.jsonl: what was found of a row of levels.csv."""
     analysis, _, figure = metric.partition(".")
     return {
         "study": row.study, "cell": row.cell, "axes": row.axes, "seed": row.seed, "arm": row.arm, "level": row.level,
         "density": row.density, "analysis": analysis, "figure": figure, "leaf": leaf, "against": against,
-        "value": value if isinstance(value, float) else list(value),
+        "unit": unit, "value": value if isinstance(value, float) else list(value),
     }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ def strange(rows):
     """An analysis that nobody knows: a share, a distance and a figure of leaves."""
     lines = []
     for each in rows:
-        lines += [finding(each, "strange.share", 1 - each.density), finding(each, "strange.distance", 7.5)]
+        lines += [finding(each, "strange.share", 1 - each.density)]
+        lines += [finding(each, "strange.distance", 0.75, unit="number")]
         lines += [finding(each, "strange.norm", 0.5 * each.density, leaf=leaf) for leaf in ("fc1", "fc2")]
     return lines
 
@@ -38,10 +39,10 @@ def test_any_analysis_is_drawn_against_density_whole_and_by_leaf():
     assert not any("dense" in trace.get("name", "") for trace in views[0].traces)
 
 
-def test_what_leaves_the_unit_interval_is_no_share():
+def test_a_figure_is_shown_in_the_unit_that_it_says_whatever_its_values():
     findings = Findings.of(strange(curves("criteria", [A], levels=1)))
     assert findings.unit("strange.distance").axis == "distance"
-    assert findings.unit("strange.distance").number(7.5) == "7.5000"
+    assert findings.unit("strange.distance").number(0.75) == "0.7500"
     assert findings.unit("strange.share").number(0.25) == "25.00"
     assert findings.unit("test_accuracy").title == "test accuracy, %"
 
@@ -150,9 +151,12 @@ def test_a_claim_about_a_distance_is_told_as_one(tmp_path):
     rows = [row(axes, 0.9, seed=seed, level=1, density=0.5) for axes in (A, B) for seed in (0, 1, 2)]
     claim = {"text": "c", "source": "s", "study": "criteria", "metric": "strange.distance", "higher": A, "lower": B}
     folder = fake_run(tmp_path / "run", rows, [claim])
-    folder.write_findings([finding(each, "strange.distance", 7.0 if each.axes == A else 2.5) for each in rows])
+    distances = {"a": 0.7, "b": 0.25}
+    folder.write_findings(
+        [finding(each, "strange.distance", distances[each.axes["criterion"]], unit="number") for each in rows]
+    )
     [verdict] = check_claims(folder)
-    assert verdict.numbers.startswith("7.0000 against 2.5000: +4.5000")
+    assert verdict.numbers.startswith("0.7000 against 0.2500: +0.4500")
     assert verdict.tested == "strange.distance: criterion=a above criterion=b · study criteria · all levels"
 
 

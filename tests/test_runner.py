@@ -71,8 +71,9 @@ def go(folder: Path, table: Any = None, name: str = "run", **given: Any) -> tupl
 
 
 def files(path: Path) -> dict[str, bytes]:
-    """What has to be bit-identical: levels.csv and the tickets."""
-    found = [path / "levels.csv", *sorted((path / "tickets").rglob("*.safetensors"))]
+    """What has to be bit-identical: figures, findings and tickets."""
+    found = [path / "levels.csv", path / "curves.jsonl", path / "analyses.jsonl"]
+    found += sorted((path / "tickets").rglob("*.safetensors"))
     return {file.relative_to(path).as_posix(): file.read_bytes() for file in found}
 
 
@@ -140,6 +141,21 @@ def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
     assert watch.trained
     assert files(one.path) == files(two.path)
     assert set(two.statuses.values()) == {"done"}
+
+
+def test_findings_stand_in_the_order_of_the_recipe_whatever_ended_first(tmp_path: Path) -> None:
+    searches = [{"use": "imp", "levels": levels} for levels in (3, 1, 2)]  # the first to begin is the last to end
+    table = recipe(grid={"search": searches}, analyses=["weight_scatter", "mask_overlap", "mask_diagnostics"])
+    one, watch = go(tmp_path, table, "one")
+    two, _ = go(tmp_path, table, "two", store=tmp_path / "other", jobs=2)
+    again, _ = go(tmp_path, table, "again")
+    cells = list(dict.fromkeys(row.cell for row in one.levels))
+    assert [event.cell for event in watch.of("CellFinished")] != cells
+    assert files(one.path) == files(two.path) == files(again.path)
+    order = [(cells.index(line["cell"]), line["level"]) for line in one.findings]
+    assert order == sorted(order)
+    first = [line["analysis"] for line in one.findings if (line["cell"], line["level"]) == (cells[0], 1)]
+    assert list(dict.fromkeys(first)) == ["weight_scatter", "mask_diagnostics", "mask_overlap"]
 
 
 def test_controls_are_at_every_level_beside_the_ticket(tmp_path: Path) -> None:
@@ -339,13 +355,14 @@ def test_two_runs_share_one_store_at_once(tmp_path: Path) -> None:
 
 
 def test_stopping_a_finished_run_again_damages_nothing(tmp_path: Path) -> None:
-    done, _ = go(tmp_path)
+    table = recipe(seeds=[0, 1], analyses=["mask_diagnostics", "mask_overlap"])
+    done, _ = go(tmp_path, table)
     before, keys = files(done.path), done.manifest["keys"]
     stops: list[Any] = []
     watch = Watch()
     watch.event = lambda event: stops[0]() if type(event).__name__ == "LevelFinished" else None  # type: ignore[method-assign]
     with contextlib.suppress(Interrupted):
-        run(recipe(), out=done.path, store=tmp_path / "store", jobs=1, device="cpu", data=tmp_path, listener=watch,
+        run(table, out=done.path, store=tmp_path / "store", jobs=1, device="cpu", data=tmp_path, listener=watch,
             on_start=stops.append)  # fmt: skip
     assert files(done.path) == before
     assert done.manifest["keys"] == keys

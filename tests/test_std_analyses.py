@@ -132,8 +132,16 @@ def test_a_run_writes_what_its_analyses_found(tmp_path: Path) -> None:
     assert lines == done.findings
     assert {line["analysis"] for line in lines} == {"mask_diagnostics", "mask_overlap"}
     assert {line["cell"] for line in lines} == set(done.statuses)
+    assert {line["unit"] for line in lines} == {"share"}
     again = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert again.findings == lines
+
+
+def test_a_finding_that_says_no_unit_is_a_number_and_one_of_another_is_refused() -> None:
+    level = recorded(0, [1], [1.0], trained([1], [1.0]))
+    assert Finding(level, "norm", 0.5).unit == "number"
+    with pytest.raises(ValueError, match=r"the unit of 'norm' is \"share\" or \"number\", not 'percent'"):
+        Finding(level, "norm", 0.5, unit="percent")  # type: ignore[arg-type]
 
 
 BROKEN = '''

@@ -5,14 +5,16 @@ from math import cos, pi
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
+from torchvision.transforms import RandomResizedCrop as Theirs
+from torchvision.transforms.functional import resized_crop
 
 from lotteryfw.kinds import Augmentation, Optimizer, Schedule
 from lotteryfw.rng import stream
-from lotteryfw.std.augmentations import Crop, Flip
+from lotteryfw.std.augmentations import Crop, Flip, RandomResizedCrop
 from lotteryfw.std.optimizers import Adam, AdamW, RmsProp, Sgd
 from lotteryfw.std.schedules import Constant, Cosine, Multistep
 from lotteryfw.steps import Clock
@@ -181,7 +183,92 @@ def test_crop_shifts_each_image_as_the_loop_does() -> None:
     assert max(drawn.count(shift) for shift in possible) < 3 * 600 / 25
 
 
-@pytest.mark.parametrize("augmentation", [Flip(), Crop(padding=1)], ids=lambda a: a.use)
+def boxes(crop: RandomResizedCrop, count: int, height: int, width: int) -> Tensor:
+    """[count, 4]: y, x, h, w of the boxes that are cut out, read off images whose pixels say where they are."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    places = torch.stack([rows, columns]).float().expand(count, -1, -1, -1)
+    seen = crop.apply(places, stream(0, "resized")).flatten(2)
+    first, last = seen.amin(2), seen.amax(2)
+    found = torch.cat([first, last - first + 1], dim=1)
+    assert found.allclose(found.round(), atol=1e-3)  # nothing is mixed in from outside the box
+    return found.round().long()
+
+
+@pytest.mark.parametrize("antialias", [False, True])  # which changes nothing, as the docstring says
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 17, 40), (2, 5, 3), (1, 1, 1)], ids=str)
+def test_resized_crop_is_torchvisions_of_the_same_boxes(shape: tuple[int, int, int], antialias: bool) -> None:
+    crop, images = RandomResizedCrop(), torch.rand(50, *shape, generator=stream(0, "images"))
+    ours = crop.apply(images, stream(0, "resized"))
+    drawn = boxes(crop, 50, *shape[1:]).tolist()
+    theirs = [
+        resized_crop(image, *box, size=list(shape[1:]), antialias=antialias)
+        for image, box in zip(images, drawn, strict=True)
+    ]
+    assert ours.allclose(torch.stack(theirs), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "height", "width"),
+    [({}, 32, 32), ({}, 24, 50), ({"area": [0.5, 0.9], "aspect": [0.5, 3]}, 40, 40)],
+)
+def test_resized_crop_draws_boxes_as_torchvision_does(options: dict[str, list[float]], height: int, width: int) -> None:
+    crop, image = RandomResizedCrop(**options), torch.empty(1, height, width)
+    ours = boxes(crop, 3000, height, width).float()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = torch.tensor([Theirs.get_params(image, crop.area, crop.aspect) for _ in range(3000)]).float()
+    assert (ours.mean(0) - theirs.mean(0)).abs().max() < 0.02 * min(height, width)
+    assert (ours.std(0) - theirs.std(0)).abs().max() < 0.02 * min(height, width)
+
+
+@settings(deadline=None)  # a first call of torch's can take longer than hypothesis allows
+@given(
+    area=st.lists(st.floats(0.01, 1), min_size=2, max_size=2).map(sorted),
+    aspect=st.lists(st.floats(0.2, 5), min_size=2, max_size=2).map(sorted),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+)
+def test_resized_crops_lie_within_the_image(area: list[float], aspect: list[float], height: int, width: int) -> None:
+    y, x, h, w = boxes(RandomResizedCrop(area=area, aspect=aspect), 20, height, width).T
+    assert (torch.stack([y, x]) >= 0).all()
+    assert (torch.stack([h, w]) >= 1).all()
+    assert (y + h <= height).all()
+    assert (x + w <= width).all()
+
+
+def test_a_crop_of_the_whole_area_is_the_image() -> None:
+    whole = RandomResizedCrop(area=[1, 1], aspect=[6 / 5, 6 / 5]).apply(IMAGES, stream(0, "whole"))
+    assert whole.allclose(IMAGES, rtol=1e-5, atol=1e-5)
+
+
+def test_a_box_that_never_fits_is_cut_to_the_image() -> None:
+    drawn = boxes(RandomResizedCrop(area=[1, 1], aspect=[4, 4]), 30, 8, 8)
+    assert (drawn[:, 1:] == torch.tensor([0, 4, 8])).all()  # of 4×16 pixels
+    assert set(drawn[:, 0].tolist()) == {0, 1, 2, 3, 4}
+    pixels = torch.ones(30, 1, 1, 1)  # each larger than its box
+    assert RandomResizedCrop(area=[0.01, 0.01]).apply(pixels, stream(0, "pixels")).equal(pixels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"area": [0, 1]},
+        {"area": [0.5, 1.5]},
+        {"area": [0.9, 0.1]},
+        {"area": [1]},
+        {"aspect": [0, 1]},
+        {"aspect": [2, 1]},
+        {"aspect": [1, 1, 2]},
+        {"aspect": [1, float("inf")]},
+    ],
+    ids=str,
+)
+def test_resized_crop_refuses_ranges_that_are_none(options: dict[str, list[float]]) -> None:
+    with pytest.raises(ValidationError):
+        RandomResizedCrop(**options)
+
+
+@pytest.mark.parametrize("augmentation", [Flip(), Crop(padding=1), RandomResizedCrop()], ids=lambda a: a.use)
 def test_augmentations_repeat_from_the_stream_and_leave_their_input(augmentation: Augmentation) -> None:
     before = IMAGES.clone()
     first, again, other = (augmentation.apply(IMAGES, stream(seed, "augment")) for seed in (0, 0, 1))

@@ -55,6 +55,12 @@ def test_levels_read_back_as_they_were(shared, rows):
     assert list(map(exactly, shared.read_levels())) == list(map(exactly, rows))
 
 
+def test_findings_written_before_they_had_a_unit_are_read_as_numbers(run):
+    old, new = {"figure": "norm", "value": 0.5}, {"figure": "overlap", "unit": "share", "value": 0.5}
+    run.write_findings([old, new])
+    assert run.read_findings() == [old | {"unit": "number"}, new]
+
+
 def test_the_columns_stand_in_their_order(run):
     run.write_levels([ROW, dataclasses.replace(ROW, axes={"layers": "3"}, test_loss=None, status="diverged")])
     header, first, second = (run.path / "levels.csv").read_text().splitlines()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lotteryfw.report.groups import Point
 from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit, unit_of
+from lotteryfw.report.units import Unit, found_unit, unit_of
 from lotteryfw.store import LevelRow
 
 Line = Mapping[str, Any]
@@ -23,6 +23,8 @@ class Findings:
     lines: Sequence[Line]
     numbers: Mapping[tuple[str, str], Mapping[Place, float]]
     """The single numbers that were found of a level by itself: by metric and leaf, which is "" for all of a network."""
+    units: Mapping[str, str]
+    """What each metric is said to be: "share" or "number"."""
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Findings:
@@ -32,7 +34,7 @@ class Findings:
         for line in lines:
             if not line["against"] and not isinstance(line["value"], list):
                 numbers.setdefault((metric_of(line), line["leaf"]), {})[place_of(line)] = line["value"]
-        return cls(lines, numbers)
+        return cls(lines, numbers, {metric_of(line): line["unit"] for line in lines})
 
     def within(self, study: str) -> Findings:
         """Those of one study."""
@@ -61,9 +63,9 @@ class Findings:
         return Spread.of(values) if values else None
 
     def unit(self, metric: str) -> Unit:
-        """The unit of a metric: shares are told in per cent, and what leaves [0, 1] anywhere is no share."""
-        found = [line["value"] for line in self.lines if metric_of(line) == metric and isinstance(line["value"], float)]
-        return unit_of(metric, share=all(0 <= value <= 1 for value in found))
+        """The unit of a metric: as its findings say, or that of a column of levels.csv."""
+        said = self.units.get(metric)
+        return found_unit(metric.partition(".")[2], said) if said else unit_of(metric)
 
 
 def metric_of(line: Line) -> str:

@@ -35,21 +35,25 @@ class Unit:
 _SHARES = ("accuracy", "dying_ratio", "turnover")
 
 
-def unit_of(metric: str, share: bool = True) -> Unit:
-    """The unit of a column of levels.csv, of what curves.jsonl measures, or of an analysis' figure.
-
-    A figure's name has a dot in it ("analysis.figure"), and tells nothing of what it is: `share` says that.
-    """
-    _, dot, figure = metric.rpartition(".")
-    name = figure.replace("_", " ").replace("early stop step", "early-stopping step")
+def unit_of(metric: str) -> Unit:
+    """The unit of a column of levels.csv, or of what curves.jsonl measures."""
+    name = metric.replace("_", " ").replace("early stop step", "early-stopping step")
     name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
-    if dot and not share:
-        return Unit(name, name, 1, 4, "", "")
-    if dot or metric.endswith(_SHARES):
-        return Unit(f"{name}, %", f"{name} (%)", 100, 2, " %", " points")
+    if metric.endswith(_SHARES):
+        return _share(name)
     if metric.endswith("loss"):
         return Unit(name, f"{name} (nats per example)", 1, 4, "", "")
     return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
+
+
+def found_unit(figure: str, said: str) -> Unit:
+    """The unit of an analysis' figure, which its findings say: "share" or "number"."""
+    name = figure.replace("_", " ")
+    return _share(name) if said == "share" else Unit(name, name, 1, 4, "", "")
+
+
+def _share(name: str) -> Unit:
+    return Unit(f"{name}, %", f"{name} (%)", 100, 2, " %", " points")
 
 
 def percent(density: float) -> str:

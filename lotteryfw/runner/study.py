@@ -111,7 +111,8 @@ class Study:
         self._rows: dict[tuple[int, int, int], LevelRow] = {}
         self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
         self._levels: dict[str, Sequence[Recorded]] = {}
-        self._findings: dict[tuple[str, str], list[Finding]] = {}
+        self._findings: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self._found_before: list[dict[str, Any]] = []
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
         own = [arm for cell in desk.recipe.cells for arm in cell.search.arms]
@@ -148,6 +149,7 @@ class Study:
             try:
                 driver.run(recipe.cells)
                 self._look_across()
+                self._found_before = []  # what still holds was found again
             finally:
                 self._save()
             counts = [list(driver.statuses.values()).count(status) for status in ("failed", "diverged")]
@@ -228,7 +230,7 @@ class Study:
     def _analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
         self._levels[cell.id] = levels
         for analysis, findings in found:
-            self._findings[(cell.id, analysis.use)] = findings
+            self._findings[(cell.id, analysis.use)] = [_plain_finding(analysis.use, each) for each in findings]
 
     def _look_across(self) -> None:
         """Asks the analyses of each study about all its cells together."""
@@ -238,7 +240,8 @@ class Study:
             levels = [level for cell in own for level in self._levels[cell.id]]
             for analysis in dict.fromkeys(analysis for cell in own for analysis in cell.analyses):
                 try:
-                    self._findings[(study, analysis.use)] = list(analysis.across(levels))
+                    found = [_plain_finding(analysis.use, each) for each in analysis.across(levels)]
+                    self._findings[(study, analysis.use)] = found
                 except Exception as error:
                     self._trouble(f"analysis '{analysis.use}' broke: {error}", traceback.format_exc())
 
@@ -263,14 +266,18 @@ class Study:
             self._rows[self._place(row.cell, row.arm, row.level)] = row
         for curve in self._folder.read_curves():
             self._curves[self._place(curve["cell"], curve["arm"], curve["level"])] = curve
+        self._found_before = self._folder.read_findings()
 
     def _write(self, driver: Driver, run_id: str) -> None:
         """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""
         self._folder.write_levels([self._rows[place] for place in sorted(self._rows)])
         self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
-        self._folder.write_findings(
-            [_plain_finding(use, each) for (_, use), findings in self._findings.items() for each in findings]
-        )
+        found = [line for lines in self._findings.values() for line in lines]
+        names = set(map(_name, found))
+        found += [line for line in self._found_before if _name(line) not in names]
+        # those of one row of levels.csv stand in the order of its cell's analyses already, which sorting keeps
+        found.sort(key=lambda line: self._place(line["cell"], line["arm"], line["level"]))
+        self._folder.write_findings(found)
         self._folder.write_manifest(self._manifest(driver))
         self._desk.store.pin(run_id, self._folder.path, driver.keys | self._shop.decoded)
 
@@ -299,5 +306,10 @@ def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
     level = finding.level
     placed = {"study": level.study, "cell": level.cell, "axes": dict(level.axes), "seed": level.seed}
     placed |= {"arm": level.arm, "level": level.level, "density": level.cut.density, "analysis": analysis}
-    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "value")}
+    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "unit", "value")}
     return placed | said
+
+
+def _name(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a finding from all others, whatever was found."""
+    return tuple(line[key] for key in ("cell", "arm", "level", "analysis", "figure", "leaf", "against"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TICKET = "ticket"
+_share = partial(Finding, unit="share")
 
 
 class MaskDiagnostics(Analysis):
@@ -45,7 +47,7 @@ def _shares(level: Recorded) -> Iterator[Finding]:
     trained = level.trained
     mask, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
     for name, kept in mask.items():
-        yield Finding(level, "density", _mean(kept), name)
+        yield _share(level, "density", _mean(kept), name)
     if level.outcome.metrics.steps == 0:
         return
     before, after = ({name: values[name][kept] for name, kept in mask.items()} for values in (init, final))
@@ -55,8 +57,8 @@ def _shares(level: Recorded) -> Iterator[Finding]:
         "away_from_zero": {name: after[name].abs() > before[name].abs() for name in mask},
     }
     for figure, parts in shares.items():
-        yield from (Finding(level, figure, _mean(part), name) for name, part in parts.items())
-        yield Finding(level, figure, _mean_of_all(parts.values()))
+        yield from (_share(level, figure, _mean(part), name) for name, part in parts.items())
+        yield _share(level, figure, _mean_of_all(parts.values()))
 
 
 def _cut_shares(level: Recorded, parent: Recorded) -> Iterator[Finding]:
@@ -66,8 +68,8 @@ def _cut_shares(level: Recorded, parent: Recorded) -> Iterator[Finding]:
     kept = level.ticket.mask
     shrank = {name: final[name].abs() < init[name].abs() for name in kept}
     cut = {name: shrank[name][before[name] & ~kept[name]] for name in kept}
-    yield Finding(level, "cut_toward_zero", _mean_of_all(cut.values()))
-    yield Finding(level, "kept_toward_zero", _mean_of_all(shrank[name][kept[name]] for name in kept))
+    yield _share(level, "cut_toward_zero", _mean_of_all(cut.values()))
+    yield _share(level, "kept_toward_zero", _mean_of_all(shrank[name][kept[name]] for name in kept))
 
 
 class MaskOverlap(Analysis):
@@ -104,8 +106,8 @@ def _overlap(
     kept = sum(int(part.sum()) for part in mask.values())
     both = sum(int((mask[name] & other[name]).sum()) for name in mask)
     by_chance = sum(float(mask[name].sum()) * float(other[name].sum()) / mask[name].numel() for name in mask)
-    yield Finding(first, "overlap", both / max(1, kept), against=second.cell)
-    yield Finding(first, "chance", by_chance / max(1, kept), against=second.cell)
+    yield _share(first, "overlap", both / max(1, kept), against=second.cell)
+    yield _share(first, "chance", by_chance / max(1, kept), against=second.cell)
 
 
 class WeightScatter(Analysis):
@@ -168,16 +170,16 @@ class DyingEdges(Analysis):
                 continue
             ever = {name: mask | ever.get(name, mask) for name, mask in selected.items()}
             allowed = level.outcome.mask()
-            found += [Finding(level, "dying_ratio", 1 - _mean(mask), name) for name, mask in ever.items()]
+            found += [_share(level, "dying_ratio", 1 - _mean(mask), name) for name, mask in ever.items()]
             selected_share = {
                 "dying_ratio": _mean_of_all(ever.values()),
                 "dying_ratio_allowed": _mean_of_all(ever[name][allowed[name]] for name in ever),
                 "dying_ratio_with_removed": _mean_of_all(ever[name] & allowed[name] for name in ever),
             }
-            found += [Finding(level, figure, 1 - share) for figure, share in selected_share.items()]
+            found += [_share(level, figure, 1 - share) for figure, share in selected_share.items()]
             turnover = level.outcome.metrics.curve.turnover[1:]
             if turnover:
-                found.append(Finding(level, "turnover", sum(turnover) / len(turnover)))
+                found.append(_share(level, "turnover", sum(turnover) / len(turnover)))
         return found
 
 

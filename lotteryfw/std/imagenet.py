@@ -23,8 +23,9 @@ class ImageNet(DataSource):
 
     image-net.org gives it to who registers there. Test data is the official validation part, since the labels of the
     official test part are not published. Images are cut to their centre square and resized once, into a file in
-    `decoded/` in the data folder (200 GB at 224 pixels, a few hours) that is then mapped. The papers crop each image
-    anew in every epoch: expect lower accuracies than theirs.
+    `decoded/` in the data folder (200 GB at 224 pixels, a few hours) that is then mapped. The augmentation
+    `random_resized_crop` crops these squares anew in every epoch. The papers crop the whole photographs, at their full
+    resolution, and test on the middle of each at 7/8 of its shorter side; here the whole centre square is tested on.
     """
 
     use = "imagenet"

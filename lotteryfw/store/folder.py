@@ -139,7 +139,8 @@ class RunFolder:
 
     def read_findings(self) -> list[dict[str, Any]]:
         """What `write_findings` wrote; none where it has not yet. Raises StoreError."""
-        return self._read_lines("analyses.jsonl", "findings")
+        # lines that were written before findings had a unit are numbers, as is what says none
+        return [line | {"unit": line.get("unit", "number")} for line in self._read_lines("analyses.jsonl", "findings")]
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""
