@@ -73,7 +73,7 @@ def test_only_levels_in_the_range_count_ends_included(tmp_path):
     assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(0.01)
     found = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
     assert (found.outcome, found.reason) == (
-        "not tested", "no finished cell of criterion=a has a level between 0 and 1 % of the weights"
+        "not tested", "no finished cell of criterion=a has a level at 0 to 1 % of the weights"
     )  # fmt: skip
 
 
@@ -151,6 +151,17 @@ def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
     assert found.numbers.startswith("62.00 ± ")
     assert found.numbers.endswith("expected 64.00 ± 2.00 %")
     assert verdict(tmp_path, pair([0.0, 0.0, 0.0]), claim).outcome == "not reproduced"
+
+
+@pytest.mark.parametrize(
+    ("bound", "outcome"), [({"at_most": 0.62}, "reproduced"), ({"at_most": 0.61}, "not reproduced"),
+                           ({"at_least": 0.62}, "reproduced"), ({"at_least": 0.63}, "not reproduced")],
+)  # fmt: skip
+def test_a_bound_is_held_against_the_mean(tmp_path, bound, outcome):
+    rows = [row(A, value, seed=seed, level=1, density=0.1) for seed, value in enumerate((0.60, 0.62, 0.64))]
+    found = verdict(tmp_path, rows, {**BASE, "of": A, **bound})
+    assert found.outcome == outcome
+    assert found.numbers.endswith("or less" if "at_most" in bound else "or more")
 
 
 def test_the_best_level_is_one_that_was_cut(tmp_path):

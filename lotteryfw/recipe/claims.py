@@ -68,7 +68,9 @@ class Claim(Table):
     tolerance: Annotated[float, Field(ge=0)] | None = None
     """… give or take this."""
     at_least: float | None = None
-    """… or this or more."""
+    """… or this or more …"""
+    at_most: float | None = None
+    """… or this or less."""
     needs_length: Step | None = None
     """In shorter trainings the claim is not tested."""
 
@@ -76,6 +78,7 @@ class Claim(Table):
     def _one_form(self) -> Claim:
         forms = (
             ("higher", "lower"), ("of", "expect", "tolerance"), ("of", "like", "tolerance"), ("of", "at_least"),
+            ("of", "at_most"),
         )  # fmt: skip
         every = {name for form in forms for name in form}
         said = {name for name in every if getattr(self, name) is not None}

@@ -64,7 +64,8 @@ def check_claims(folder: RunFolder) -> list[Verdict]:
 
     - An order (`higher`, `lower`) is reproduced where the mean difference is above 0 and, over two seeds or more, its
       95 % interval excludes 0. One seed does not test it.
-    - A value (`of`, `expect`) is reproduced where the mean lies within `tolerance`, or not below `at_least`.
+    - A value (`of`, `expect`) is reproduced where the mean lies within `tolerance`, or not below `at_least`, or not above
+      `at_most`.
     - A likeness (`of`, `like`) is reproduced where the mean difference lies within `tolerance`.
     - Only cells that ran to their end count, so a half-finished run or one that diverged does not tilt a comparison.
     """
@@ -149,9 +150,8 @@ def _verdict(claim: Claim, study: Study | None, finished: set[str], length: Step
             return Verdict(claim, "not tested", reason=reason)
         side = _by_seed(chosen, claim, finished, found)
         if not side:
-            low, high = map(percent, claim.density)
-            where = f"between {low} and {high} % of the weights"
-            return Verdict(claim, "not tested", reason=f"no finished cell of {_words(selector)} has a level {where}")
+            reason = f"no finished cell of {_words(selector)} has a level at {_range(claim)}"
+            return Verdict(claim, "not tested", reason=reason)
         sides.append(side)
     unit = found.unit(claim.metric)
     return _value(claim, unit, *sides) if len(sides) == 1 else _order(claim, unit, *sides)
@@ -207,6 +207,9 @@ def _value(claim: Claim, unit: Unit, side: Mapping[int, float]) -> Verdict:
     if claim.at_least is not None:
         holds = spread.mean >= claim.at_least - _TOLERANCE
         wanted = f"expected {unit.number(claim.at_least)}{unit.suffix} or more"
+    elif claim.at_most is not None:
+        holds = spread.mean <= claim.at_most + _TOLERANCE
+        wanted = f"expected {unit.number(claim.at_most)}{unit.suffix} or less"
     else:
         assert claim.expect is not None, "the form of a value claim"
         assert claim.tolerance is not None, "the form of a value claim"
@@ -256,16 +259,19 @@ def _tested(claim: Claim) -> str:
         said = f"{metric}: {sides['of']} like {sides['like']}, give or take {claim.tolerance:g}"
     elif claim.at_least is not None:
         said = f"{metric}: {sides['of']} at {claim.at_least:g} or more"
+    elif claim.at_most is not None:
+        said = f"{metric}: {sides['of']} at {claim.at_most:g} or less"
     else:
         said = f"{metric}: {sides['of']} at {claim.expect:g}, give or take {claim.tolerance:g}"
-    low, high = map(percent, claim.density)
-    where = [f"study {claim.study}"]
-    if low != high:
-        where.append(f"{low} to {high} % of the weights" if (low, high) != ("0", "100") else "all levels")
-    else:
-        where.append(f"{low} % of the weights")
+    where = [f"study {claim.study}", "all levels" if claim.density == [0, 1] else _range(claim)]
     if claim.at != "every level":
         where.append(f"the {claim.at} of each seed")
     if claim.needs_length is not None:
         where.append(f"trainings of {claim.needs_length} or more")
     return " · ".join([said, *where])
+
+
+def _range(claim: Claim) -> str:
+    """The densities that a claim is about."""
+    low, high = map(percent, claim.density)
+    return f"{low} % of the weights" if low == high else f"{low} to {high} % of the weights"
