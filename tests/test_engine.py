@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -304,6 +305,31 @@ def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None
     assert "cannot be read" in warning
     assert "starts again" in warning
     assert store.path(job.key) is not None
+
+
+def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_its_object_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store, flushed = dense_job(cell(30)), Store(tmp_path), []
+    bench, flush, made = shop(), os.fsync, set[str]()
+
+    def tick(done: int, of: int) -> bool:
+        made.update(path.name for path in tmp_path.iterdir())
+        return False
+
+    def watched(number: int) -> None:
+        flushed.append(number)
+        flush(number)
+
+    perform(replace(job, steps=1), store, bench, tick)  # makes the store
+    monkeypatch.setattr(os, "fsync", watched)
+    perform(job, store, bench, tick)
+    assert "scratch" not in made
+    assert len(flushed) == 3  # what came out, its tensors, and their index
+    assert not (tmp_path / "scratch").exists()
+    perform(replace(job, steps=29), store, bench, tick, checkpoint_seconds=0.0)
+    assert "scratch" in made
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_checkpoints_replace_one_another(tmp_path: Path) -> None:

@@ -180,6 +180,22 @@ def test_a_folder_that_is_a_file_is_a_users_mistake_and_reading_says_so_too(tmp_
         Store(file / below)
 
 
+def test_every_file_of_an_object_is_flushed_once_and_before_it_is_there(store, monkeypatch):
+    flushed, flush = [], os.fsync
+
+    def watched(number: int) -> None:
+        assert not store.has(KEY)
+        flushed.append(os.fstat(number).st_ino)
+        flush(number)
+
+    store.set_alias("digest", OTHER)  # makes the store; of the alias itself nothing is lost that a rerun does not find
+    monkeypatch.setattr(os, "fsync", watched)
+    path = put(store)
+    assert sorted(flushed) == sorted(file.stat().st_ino for file in path.rglob("*") if file.is_file())
+    store.set_alias("digest", KEY)
+    assert len(flushed) == 3
+
+
 def test_the_second_writer_of_a_key_gives_way(store):
     with store.write(KEY) as late:
         (late / "weights.bin").write_bytes(b"second")
@@ -282,9 +298,9 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
         put(store, key)
         store.pin(run.name, run, [key])
         store.set_alias(f"derived-{run.name}", key)
-        store.scratch(key)
+        store.scratch(key).mkdir(parents=True)
     unfinished, orphan = "ef" * 32, "01" * 32
-    store.scratch(unfinished)
+    store.scratch(unfinished).mkdir()
     put(store, orphan)
     store.set_alias("derived-orphan", orphan)
 
@@ -313,7 +329,7 @@ def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
     day, now = 24 * 3600, time.time()
     ages = {"just-now": [0], "yesterday": [1], "mixed": [30, 13], "old": [30, 15], "post-0a1b": [15], "empty": []}
     for name, days in ages.items():
-        (store.scratch(name) / "job").mkdir()
+        (store.scratch(name) / "job").mkdir(parents=True)
         for place, age in enumerate(days):
             file = store.scratch(name) / "job" / f"{place}"
             file.write_text("")
@@ -377,7 +393,8 @@ def test_aliases_survive_damage(store):
 
 
 def test_scratch_comes_and_goes(store):
-    (store.scratch(KEY) / "checkpoint").write_text("1")
+    assert not store.scratch(KEY).exists()
+    atomic_write(store.scratch(KEY) / "checkpoint", b"1")
     assert (Store(store.root).scratch(KEY) / "checkpoint").read_text() == "1"
     store.drop_scratch(KEY)
     store.drop_scratch(KEY)

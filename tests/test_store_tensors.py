@@ -87,6 +87,20 @@ def test_dead_values_that_are_not_plus_zero_survive(tmp_path):
         assert same_bits(tensors.load(path)[0]["w"], value)
 
 
+@settings(deadline=None)
+@given(st.data())
+def test_plus_zero_is_told_to_the_bit(data):
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).reshape(2, 3).t()
+    dtype = data.draw(st.sampled_from([*BITS, torch.bool, torch.complex64, torch.complex128]))
+    raw = torch.zeros(6 * dtype.itemsize, dtype=torch.uint8)
+    places = st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(1, 1 if dtype == torch.bool else 255)))
+    for place, byte in data.draw(places):
+        raw[place] = byte
+    value = raw.view(dtype).reshape(2, 3).t()
+    plain = not raw.reshape(6, -1)[mask.t().reshape(-1)].any()
+    assert tensors.is_plus_zero(value, mask) == plain
+
+
 def test_the_size_falls_with_density(tmp_path):
     value, n = torch.randn(300, 100), 30_000
     sizes = []

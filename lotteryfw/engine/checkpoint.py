@@ -46,7 +46,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
 
 
 class Checkpoints:
-    """The checkpoints of one job below `folder`: at most one, replaced whole, written every `seconds` of training."""
+    """The checkpoints of one job below `folder`, which the first of them makes: at most one, replaced whole, written
+    every `seconds` of training."""
 
     def __init__(self, folder: Path, seconds: float):
         self._folder = folder
@@ -60,14 +61,14 @@ class Checkpoints:
 
     def save(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
         """Writes a checkpoint aside and moves it into place, then drops the one before."""
+        from lotteryfw.store import atomic_write
         from lotteryfw.store import tensors as codec
 
         name = f"checkpoint-{plain['step']}"
         aside = self._folder / f"{name}.part"
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
         codec.save(aside / "tensors.safetensors", tensors)
-        (aside / "state.json").write_text(json.dumps(plain))
+        atomic_write(aside / "state.json", json.dumps(plain).encode())
         older = list(self._folder.glob("checkpoint-*"))
         target = self._folder / name
         if not target.exists():

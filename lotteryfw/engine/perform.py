@@ -103,7 +103,7 @@ def perform_all(
                 done(job.key, None)
             elif isinstance(job, Gradient):
                 with store.write(job.key) as folder:
-                    tensors.save(folder / "tensors.safetensors", gradient(job, shop))
+                    tensors.save(folder / "tensors.safetensors", gradient(job, shop), flush=False)
                     write_json(folder / "outcome.json", {"job": job.plain()})
                 done(job.key, None)
             else:

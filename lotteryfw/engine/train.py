@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.kernel import Kernel, Watched
 from lotteryfw.engine.masking import measure_job
-from lotteryfw.engine.workshop import Workshop
+from lotteryfw.engine.workshop import Workshop, seed_torch
 from lotteryfw.errors import TrainingDiverged
 from lotteryfw.jobs import Train
 from lotteryfw.rng import seed_of
@@ -45,7 +45,7 @@ class Training:
         self._counted = 0
         self.best_step = -1
         self.best: dict[str, Tensor] = {}
-        torch.manual_seed(seed_of(job.order_seed, "in training"))  # what dropout and the like draw from
+        seed_torch(seed_of(job.order_seed, "in training"), shop.device)  # what dropout and the like draw from
 
     @property
     def end(self) -> int:

@@ -59,8 +59,8 @@ class Work:
         key = state_key(self.job.key, now.step)
         if self._store.path(key) is None:
             with self._store.write(key) as folder:
-                tensors.save(folder / "values.safetensors", now.kernel.values())
-                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state())
+                tensors.save(folder / "values.safetensors", now.kernel.values(), flush=False)
+                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state(), flush=False)
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -85,7 +85,7 @@ class Work:
             with self._store.write(job.key) as folder:
                 write_json(folder / "outcome.json", outcome)
                 if not diverged:
-                    tensors.save(folder / "tensors.safetensors", self.training.kernel.values(), job.mask)
+                    tensors.save(folder / "tensors.safetensors", self.training.kernel.values(), job.mask, flush=False)
         self._store.drop_scratch(job.key)
         self._done(job.key, self._warning)
 

@@ -50,6 +50,19 @@ def settle_process() -> None:
         inspect.unwrap(method).__dict__.setdefault("__dynamo_disable", inspect.unwrap(method))
 
 
+def seed_torch(seed: int, device: str) -> None:
+    """Seeds torch's global streams of the CPU and of the device.
+
+    `torch.manual_seed` also notes, with the stack it was called from, what to do for each kind of accelerator that is
+    not in use: a hundred looks at the disk a call, and memory that is never let go.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
 @dataclass
 class Workshop:
     """Built once a process and shared by its jobs. Keeps the data set used last in memory."""
@@ -99,7 +112,7 @@ class Workshop:
         import torch
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of("network", spec.digest))
+            seed_torch(seed_of("network", spec.digest), self.device)
             model: ModelFamily = self.component(spec)  # it may draw when it is made
             outputs = self.component(objective).outputs(data.shape, data.classes) if objective else data.classes
             return model.build(data.shape, outputs).to(self.device)
@@ -109,7 +122,7 @@ def save_splits(folder: Path, splits: Splits) -> None:
     """Writes a data set's examples as `load_splits` reads them."""
     parts = {f"{part}.{name}": getattr(getattr(splits, part), name) for part in _PARTS for name in ("inputs", "labels")}
     moments = json.dumps({"mean": splits.mean, "std": splits.std})
-    tensors.save(folder / "splits.safetensors", parts, meta={"moments": moments})
+    tensors.save(folder / "splits.safetensors", parts, meta={"moments": moments}, flush=False)
 
 
 def load_splits(folder: Path) -> Splits:

@@ -38,8 +38,9 @@ def explained(path: Path, action: str) -> Iterator[None]:
 def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
     """Puts `data` at `path`, making its folders: whole or not at all, whoever reads or is killed. Raises StoreError.
 
-    The file is flushed to the disk before it gets its name (unless `flush` is False: for what a rerun writes again).
-    The folder is not: a power cut may forget the newest files, which are computed again, but never leaves a half one.
+    The file is flushed to the disk before it gets its name (unless `flush` is False: for what a rerun writes again, and
+    in `Store.write`, which flushes it). The folder is not: a power cut may forget the newest files, which are computed
+    again, but never leaves a half one.
     """
     with explained(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -87,7 +87,8 @@ class Store:
 
     @contextmanager
     def write(self, key: str, kind: str = "object") -> Iterator[Path]:
-        """An empty folder to write an object's files into, which becomes the object when the block ends.
+        """An empty folder to write an object's files into, which becomes the object when the block ends: what the block
+        wrote is flushed to the disk then, and need not be before.
 
         Where the block raises, or another process wrote this key meanwhile, the folder is thrown away.
         """
@@ -137,15 +138,11 @@ class Store:
         """Remembers that `name` stands for `key`."""
         if self.alias(name) != _checked(key):
             self._create()
-            atomic_write(self._alias(name), key.encode())
+            atomic_write(self._alias(name), key.encode(), flush=False)  # a rerun finds the object, and says it again
 
     def scratch(self, key: str) -> Path:
-        """A folder for what an unfinished job needs to continue, made if it is not there."""
-        self._create()
-        folder = self.root / "scratch" / _checked(key)
-        with explained(folder, "written"):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        """Where an unfinished job has what it needs to continue; whoever writes there makes the folder."""
+        return self.root / "scratch" / _checked(key)
 
     def drop_scratch(self, key: str) -> None:
         """Deletes that folder, if there is one."""

@@ -19,6 +19,7 @@ from lotteryfw.errors import StoreError
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _FORMAT = 1
@@ -54,11 +55,9 @@ def save(
         if name not in masks:
             stored[f"value:{name}"] = value.clone(memory_format=torch.contiguous_format)  # safetensors refuses views
             continue
-        alive = masks[name]
-        stored[f"alive:{name}"] = _bits(value)[alive].view(value.dtype)
-        dead = _bits(value)[~alive].view(value.dtype)
-        if dead.view(torch.uint8).any():
-            stored[f"dead:{name}"] = dead
+        stored[f"alive:{name}"] = _chosen(value, masks[name])
+        if not is_plus_zero(value, ~masks[name]):
+            stored[f"dead:{name}"] = _chosen(value, ~masks[name])
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     index = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": dict(meta or {})}
     atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}), flush=flush)
@@ -80,6 +79,17 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             dead = file.get_tensor(f"dead:{name}") if f"dead:{name}" in present else None
             values[name] = _filled(masks[name], file.get_tensor(f"alive:{name}"), dead)
         return values, masks
+
+
+def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
+    """Whether every bit of `value` [s] where `chosen` [s] bool is that of +0.0; -0.0, which equals it, is another.
+
+    Looks at all of it and copies nothing out: where most are chosen that takes a sixth of the time of indexing.
+    """
+    import torch
+
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32}.get(value.element_size(), torch.int64)
+    return not bool(((value.detach().reshape(-1, 1).view(whole) != 0) & chosen.reshape(-1, 1)).any())
 
 
 def load_meta(path: Path) -> dict[str, str]:
@@ -122,15 +132,24 @@ def _filled(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
     if alive.shape != (kept,) or (dead is not None and dead.shape != (mask.numel() - kept,)):
         raise ValueError(f"{alive.numel()} values for a mask of {kept} that are alive")
     value = torch.zeros(mask.shape, dtype=alive.dtype)
-    _bits(value)[mask] = _bits(alive)
+    _bits(value)[mask.numpy()] = _bits(alive)
     if dead is not None:
-        _bits(value)[~mask] = _bits(dead)
+        _bits(value)[~mask.numpy()] = _bits(dead)
     return value
 
 
-def _bits(value: Tensor) -> Tensor:
-    """The same memory as integers, which are copied as they are; copying a float may change the payload of a NaN."""
+def _chosen(value: Tensor, chosen: Tensor) -> Tensor:
+    """[n]: the entries of `value` [s] where `chosen` [s] bool, in order."""
+    import torch
+
+    return torch.from_numpy(_bits(value)[chosen.numpy()]).view(value.dtype)
+
+
+def _bits(value: Tensor) -> NDArray[Any]:
+    """The same memory as integers, which are copied as they are; copying a float may change the payload of a NaN. For
+    numpy, whose boolean indexing takes a seventh to a half of the time of torch's."""
     import torch
 
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return value.view(integers[value.element_size()]) if value.element_size() in integers else value
+    bits = value.view(integers[value.element_size()]) if value.element_size() in integers else value
+    return bits.numpy()

@@ -42,9 +42,9 @@ class Chooser:
             return _in_full("scores")
         backend = next(iter(backends()))
         below = SPARSE_BELOW[backend] if sparse_below is None else sparse_below
+        if asked != "auto" and (refusal := self._why_not(job, asked)):
+            raise UsageError(f"kernel '{asked}' cannot train this: {refusal}; use auto or reference")
         name = self._fastest(job, below) if asked == "auto" else asked
-        if refusal := self._why_not(job, name):
-            raise UsageError(f"kernel '{name}' cannot train this: {refusal}; use auto or reference")
         return _sparse_in_full(backend, below) if name == "sparse" else _in_full(name)
 
     def _fastest(self, job: Train, below: float) -> str:

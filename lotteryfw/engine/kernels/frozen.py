@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.store.tensors import is_plus_zero
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,8 +20,8 @@ class Frozen:
             parameter = parameters[name]
             dead = ~mask.to(parameter.device)
             if bool(dead.any()):
-                start = parameter.detach().clone()
-                self._held.append((parameter, dead, None if is_plus_zero(start[dead]) else start))
+                start = None if is_plus_zero(parameter, dead) else parameter.detach().clone()
+                self._held.append((parameter, dead, start))
 
     def hold(self) -> None:
         """Puts every masked weight back to its mask-0 value, bit for bit."""
@@ -31,10 +33,3 @@ class Frozen:
                     parameter.masked_fill_(dead, 0.0)
                 else:
                     torch.where(dead, value, parameter, out=parameter)
-
-
-def is_plus_zero(values: Tensor) -> bool:
-    """Whether every bit of `values` [n] is that of +0.0; -0.0, which equals it, is another value to be held."""
-    import torch
-
-    return not bool(values.view(torch.uint8).any())

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from lotteryfw.engine.kernels.chain import chain_of
-from lotteryfw.engine.kernels.frozen import is_plus_zero
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.jobs import Train
+from lotteryfw.store.tensors import is_plus_zero
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ def why_not(job: Train, shop: Workshop) -> str | None:
     optimizer = optimizer_of(job, shop)
     if update_of(optimizer) is None:
         return f"it has no {type(optimizer).__name__} with these options"
-    moved = [name for name, mask in job.mask.items() if not is_plus_zero(job.values[name][~mask])]
+    moved = [name for name, mask in job.mask.items() if not is_plus_zero(job.values[name], ~mask)]
     if moved:
         return f"masked weights of {moved[0]} are frozen at other values than 0 (-0.0 is one)"
     return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lotteryfw.engine.kernels.sparse_loops import TILE, Floats, Layer, Longs, Loops
 
@@ -100,7 +101,7 @@ class SparseChain:
         if len(chosen) != self._batch:
             raise ValueError(f"{len(chosen)} examples were chosen; every step takes {self._batch}")
         rows = chosen.numpy()
-        self._take(inputs, rows, self._activations)
+        self._take(_rows(inputs), rows, self._activations)
         loss = self._loops.cross_entropy(self._activations[-1], labels.numpy(), rows, self._slopes[-1])
         for number in reversed(range(len(self._layers))):
             into = self._slopes[number - 1] if number else None
@@ -114,12 +115,13 @@ class SparseChain:
         import torch
 
         buffers = self._buffers(SWEEP)
-        logits = torch.empty(len(inputs), len(buffers[-1]))
-        for start in range(0, len(inputs), SWEEP):
-            chosen = np.arange(start, min(start + SWEEP, len(inputs)))
-            self._take(inputs, chosen, buffers)
-            logits[start : start + SWEEP] = torch.from_numpy(buffers[-1])[:, : len(chosen)].t()
-        return logits
+        rows, everything = _rows(inputs), np.arange(len(inputs))
+        logits = np.empty((len(buffers[-1]), len(inputs)), np.float32)
+        for start in range(0, len(rows), SWEEP):
+            chosen = everything[start : start + SWEEP]
+            self._take(rows, chosen, buffers)
+            logits[:, start : start + SWEEP] = buffers[-1][:, : len(chosen)]
+        return torch.from_numpy(logits).t().contiguous()
 
     def weights(self) -> list[Tensor]:
         """The weights now, [out, in] each, masked ones 0."""
@@ -175,12 +177,10 @@ class SparseChain:
         features = [self._weights[0].shape[1], *(trained.shape[0] for trained in self._weights)]
         return [torch.zeros(count, width).numpy() for count in features]
 
-    def _take(self, inputs: Tensor, chosen: Longs, buffers: Sequence[Floats]) -> None:
+    def _take(self, rows: NDArray[Any], chosen: Longs, buffers: Sequence[Floats]) -> None:
         """Inputs and every layer's outputs for some examples, into the buffers."""
-        import torch
-
-        scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
-        self._loops.gather(inputs.reshape(len(inputs), -1).numpy(), chosen, self._layers[0].reads, scale, buffers[0])
+        scale = 1 / 255 if rows.dtype == np.uint8 else 1.0
+        self._loops.gather(rows, chosen, self._layers[0].reads, scale, buffers[0])
         for number, layer in enumerate(self._layers, 1):
             layer.forward(buffers[number - 1], buffers[number], number < len(self._layers))
 
@@ -246,6 +246,11 @@ class _Trained:
 def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
     """Weight and bias of each layer in turn, as `Module.parameters()` has them."""
     return [part for pair in zip(weights, biases, strict=True) for part in pair if part is not None]
+
+
+def _rows(inputs: Tensor) -> NDArray[Any]:
+    """The same memory, an example a row."""
+    return inputs.reshape(len(inputs), -1).numpy()
 
 
 class _Dense:
