@@ -12,6 +12,7 @@ from lotteryfw.report.best import masks_alone
 from lotteryfw.report.charts import density_charts
 from lotteryfw.report.flat import EXPECTED, WHOLE, compared, densities, flat_sheets
 from lotteryfw.report.groups import studies_of
+from lotteryfw.report.learning import Curves
 from lotteryfw.report.sweeps import any_density, without_density
 
 WORD = st.text("abcdefghij_", min_size=1)
@@ -183,7 +184,12 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
     ]
     trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
     rows = [*untrained, *(replace(each, study="learn") for each in learned()), *trained]
-    sheet = masks_alone(studies_of(rows), {"learn"})
+    curves = Curves.of(
+        {"cell": each.cell, "arm": each.arm, "level": each.level, "dying_ratio": [0.5] if by_mask else []}
+        for each in rows
+        for by_mask in [(each.study, each.arm) == ("learn", "ticket")]
+    )
+    sheet = masks_alone(studies_of(rows), curves)
     assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
         ("cut: ticket", "25", "80.00 ± 0.00"),
         ("learn: rewind", "50", "95.00 ± 0.00"),
@@ -192,5 +198,5 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
         ("learn: constant · thresholded", "30", "96.00 ± 0.00"),
         ("cut: dense network, trained", "100", "98.00 ± 0.00"),
     ]
-    assert masks_alone(studies_of(trained), set()) is None
+    assert masks_alone(studies_of(trained), curves) is None
     assert "| learn: rewind |" not in summary_markdown(fake_run(tmp_path / "run", rows))

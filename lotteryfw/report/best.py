@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
-from lotteryfw.report.groups import TICKET, Study
+from lotteryfw.report.groups import Study
+from lotteryfw.report.learning import Curves
 from lotteryfw.report.sheet import Sheet
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.units import percent, unit_of
@@ -15,17 +16,17 @@ _HEAD = ("weights remaining, %", "test accuracy, %", "seeds")
 _ALONE = "Masks over weights that were never trained, at the best level by validation accuracy (mean ± sd over seeds)"
 
 
-def masks_alone(studies: Iterable[Study], learning: Collection[str]) -> Sheet | None:
+def masks_alone(studies: Iterable[Study], curves: Curves) -> Sheet | None:
     """The networks of a run whose weights were never trained, each at its best level; None where there are none.
 
-    `learning` names the studies whose tickets are learned masks. Beside them stands the trained dense network.
+    Beside them stands the trained dense network.
     """
     rows: list[tuple[str, ...]] = []
     dense: dict[str, tuple[str, ...]] = {}
     for study in studies:
         for series in study.series:
             cut = [row for row in series.rows if row.weights_kept < row.weights_total]
-            if cut and (all(row.steps == 0 for row in cut) or (study.name in learning and series.arm == TICKET)):
+            if cut and all(row.steps == 0 or curves.has_mask_learned(row) for row in cut):
                 rows.append((f"{study.name}: {series.label}", *_cells(best_rows(cut))))
         if study.dense and all(row.steps for row in study.dense.rows):
             dense.setdefault("|".join(sorted(row.key for row in study.dense.rows)),

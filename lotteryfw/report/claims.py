@@ -64,8 +64,7 @@ def check_claims(folder: RunFolder) -> list[Verdict]:
 
     - An order (`higher`, `lower`) is reproduced where the mean difference is above 0 and, over two seeds or more, its
       95 % interval excludes 0. One seed does not test it.
-    - A value (`of`, `expect`) is reproduced where the mean lies within `tolerance`, or not below `at_least`, or not above
-      `at_most`.
+    - A value (`of`, `expect`) is reproduced where the mean lies within `tolerance`, or keeps `at_least` or `at_most`.
     - A likeness (`of`, `like`) is reproduced where the mean difference lies within `tolerance`.
     - Only cells that ran to their end count, so a half-finished run or one that diverged does not tilt a comparison.
     """

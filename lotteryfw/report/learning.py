@@ -37,10 +37,17 @@ class Curves:
                 values.setdefault(step, []).append(value)
         return [(step, Spread.of(values[step])) for step in _thinned(sorted(values))]
 
+    def has_mask_learned(self, row: LevelRow) -> bool:
+        """Whether this training learned a mask: only such count the edges that it never selects."""
+        return bool(self._line(row).get("dying_ratio"))
+
     def _measured(self, row: LevelRow, metric: str) -> list[tuple[int, float]]:
-        curve = self.by_row.get((row.cell, row.arm, row.level), {})
+        curve = self._line(row)
         pairs = zip(curve.get("step", ()), curve.get(metric, ()), strict=False)
         return [(step, value) for step, value in pairs if value is not None and isfinite(value)]
+
+    def _line(self, row: LevelRow) -> Mapping[str, Any]:
+        return self.by_row.get((row.cell, row.arm, row.level), {})
 
 
 def _thinned(steps: Sequence[int]) -> list[int]:

@@ -18,7 +18,6 @@ from lotteryfw.report.findings import Findings
 from lotteryfw.report.found_charts import found_charts
 from lotteryfw.report.groups import Study, studies_of
 from lotteryfw.report.learning import Curves
-from lotteryfw.report.resolved import learning_studies
 from lotteryfw.report.sheet import Sheet
 from lotteryfw.report.table import sheets
 from lotteryfw.report.verdict import SeriesVerdict, winning_tickets
@@ -45,7 +44,7 @@ def write_page(folder: RunFolder) -> Path:
     curves, findings = Curves.of(folder.read_curves()), Findings.of(folder.read_findings())
     studies = [study for study in studies_of(folder.read_levels()) if study.seeds]
     sections = [_section(study, curves, findings.within(study.name)) for study in studies]
-    text = _render(folder, claims, masks_alone(studies, learning_studies(folder)), sections, get_plotlyjs())
+    text = _render(folder, claims, masks_alone(studies, curves), sections, get_plotlyjs())
     path = folder.path / NAME
     atomic_write(path, text.encode())
     return path

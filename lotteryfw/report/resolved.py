@@ -16,8 +16,3 @@ def read_resolved(folder: RunFolder) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
-
-
-def learning_studies(folder: RunFolder) -> set[str]:
-    """The names of the studies that learn masks. Raises StoreError."""
-    return {study["name"] for study in read_resolved(folder).get("study", []) if study.get("parametrization")}

@@ -11,8 +11,8 @@ from lotteryfw.report.best import masks_alone
 from lotteryfw.report.claims import check_claims, claims_markdown, claims_table
 from lotteryfw.report.figure import write_figures
 from lotteryfw.report.groups import studies_of
+from lotteryfw.report.learning import Curves
 from lotteryfw.report.page import write_page
-from lotteryfw.report.resolved import learning_studies
 from lotteryfw.report.sheet import markdown_table
 from lotteryfw.report.table import summary_markdown, summary_tables
 from lotteryfw.report.verdict import verdict_markdown, verdict_tables
@@ -42,7 +42,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
 def markdown(run: Path) -> str:
     """A run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
     folder = _opened(run)
-    masks = masks_alone(studies_of(folder.read_levels()), learning_studies(folder))
+    masks = masks_alone(studies_of(folder.read_levels()), Curves.of(folder.read_curves()))
     parts = (
         summary_markdown(folder),
         markdown_table(masks) if masks else "",

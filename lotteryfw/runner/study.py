@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -283,7 +284,6 @@ class Study:
 
     def _manifest(self, driver: Driver) -> dict[str, Any]:
         recipe, registry = self._desk.recipe, self._desk.registry
-        packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
         return {
             "name": recipe.name,
             "title": recipe.title,
@@ -291,7 +291,7 @@ class Study:
             "recipe": str(recipe.path) if recipe.path else None,
             "digest": recipe.digest,
             "seeds": sorted({cell.seed for cell in recipe.cells}),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+            "versions": _versions(),
             "plugins": {f"{plugin.distribution}/{plugin.name}": plugin.version for plugin in registry.plugins},
             "numerics": numerics(self._device),
             "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
@@ -299,6 +299,12 @@ class Study:
             "cells": driver.statuses,
             "keys": sorted(driver.keys),
         }
+
+
+@cache  # importlib reads it from the disk anew, 3 ms a name, and the manifest is written again and again
+def _versions() -> dict[str, str]:
+    packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
