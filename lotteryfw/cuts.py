@@ -27,8 +27,22 @@ class Cuts:
         return self.report(ticket).kept
 
     def report(self, ticket: Ticket) -> CutReport:
-        """How much of the network a ticket keeps; all of it before the first cut."""
-        return ticket.cut or CutReport(sum(self._sizes.values()), self._sizes, self._sizes)
+        """How much of the network a ticket keeps: all of it before the first cut.
+
+        Of one whose mask is yet to be learned, what its budgets ask for. A budget of several layers is shared out by
+        their sizes, as only the mask will tell which of their edges it is.
+        """
+        if ticket.cut:
+            return ticket.cut
+        kept = dict(self._sizes)
+        for group in ticket.budgets:
+            keep, left = group.keep, sum(self._sizes[name] for name in group.leaves)
+            for name in group.leaves:
+                kept[name] = keep * self._sizes[name] // left
+                keep, left = keep - kept[name], left - self._sizes[name]
+        shared = {name for group in ticket.budgets for name in group.leaves}
+        left_alone = sum(size for name, size in self._sizes.items() if name not in shared)
+        return CutReport(sum(group.requested for group in ticket.budgets) + left_alone, kept, self._sizes)
 
     def found(self, mask: Mapping[str, Tensor], requested: float) -> CutReport:
         """The report of a mask."""

@@ -66,11 +66,15 @@ class StoreError(LotteryError):
 
 
 class TrainingDiverged(LotteryError):
-    """The loss of a training stopped being a finite number. `step` is where that was noticed."""
+    """A training has no finite numbers any more. `step` is where that was noticed.
 
-    def __init__(self, step: int):
+    `learns_mask`: it may be scores that are not finite, of which masks, and losses, can be made all the same.
+    """
+
+    def __init__(self, step: int, learns_mask: bool = False):
         self.step = step
-        super().__init__(f"the loss stopped being a finite number at or before step {step}")
+        what = "the loss or the scores of the mask" if learns_mask else "the loss"
+        super().__init__(f"{what} stopped being finite at or before step {step}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -51,7 +51,7 @@ class LayerCollapsed:
 
 @dataclass(frozen=True)
 class CellFinished:
-    """A cell ended: "done", "diverged" (its loss was no number any more) or "failed" (a component broke)."""
+    """A cell ended: "done", "diverged" (its loss or scores are not finite) or "failed" (something in it broke)."""
 
     cell: str
     status: Literal["done", "diverged", "failed"]

@@ -97,12 +97,21 @@ class SearchAlgorithm(Component):
     kind = "search"
     learns_masks: ClassVar[bool] = False
     """True for a search that has masks learned (`lab.scored`): its recipe names a parametrization."""
+    gives_density: ClassVar[bool | None] = None
+    """Whether the masks learned are to have a density that the search names; None: it is not said, and not checked."""
+    default_rewind: ClassVar[str] = ""
+    """The rewind policy of recipes that name none; left out: the one that is the default of its kind."""
     arms: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
         """A generator: `trained = yield from lab.train(ticket)`, `lab.record(level, ticket, trained)`, …"""
+
+    def lengths(self, clock: Clock) -> Sequence[int]:
+        """Steps in the schedule of each of its rounds, the first first: none may be 0, and the point that the rewind
+        policy names has to lie before the end of each. Default: one as long as the recipe's training."""
+        return (clock.total,)
 
 
 class Scope(Component):
@@ -129,6 +138,9 @@ class Parametrization(Component):
     """
 
     kind = "parametrization"
+    uses_density: ClassVar[Literal["always", "if given", "never"]] = "if given"
+    """Whether it keeps to the budgets of a density. always: a search that gives none is refused; never: one that gives
+    a density is, since nothing would heed it."""
 
     @abstractmethod
     def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:

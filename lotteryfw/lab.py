@@ -93,6 +93,7 @@ class Lab:
         self._needs_gradient = Need.GRADIENT in cell.criterion.needs
         self._dense_outcome: Outcome | None = None
         self._first_cycle: Trained | None = None
+        self._first_length: int | None = None
         self._ask = Asking(cell, self._spec)
         self._start = self._begin(data_folder)
         self.layers = self._start.layers
@@ -112,15 +113,17 @@ class Lab:
         point = RewindPoint(weights=0, schedule=0)
         return Ticket(self._origins.dense(), 0, mask, self._start.values, point)
 
-    def train(self, ticket: Ticket) -> Search[Trained]:
+    def train(self, ticket: Ticket, arm: str = "ticket") -> Search[Trained]:
         """Asks for the training of one ticket: `trained = yield from lab.train(ticket)`.
 
-        One that diverges is recorded at the ticket's level, and raises TrainingDiverged.
+        One that diverges is recorded under `arm` at the ticket's level, or at the one that it was to find a mask for,
+        and raises TrainingDiverged.
         """
         (trained,) = yield from self.train_all([ticket])
         if trained.diverged_at is not None:
-            self.record(ticket.level, ticket, trained)
-            raise TrainingDiverged(trained.diverged_at)
+            learns_mask = ticket.scores is not None
+            self.record(ticket.level + learns_mask, ticket, trained, arm)
+            raise TrainingDiverged(trained.diverged_at, learns_mask)
         return trained
 
     def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
@@ -196,6 +199,7 @@ class Lab:
         if "parametrization" not in self._spec:
             raise ContractError(f"{self._ask.who('search')} learns masks (lab.scored) and has no parametrization")
         dense = self.dense()
+        self._first_length = length
         values = masked_values(self._ask, self._start, self.seed)
         scores = {layer.name: self._ask.scores(layer, stream(self.seed, "scores", layer.name)) for layer in self.layers}
         return replace(
@@ -207,14 +211,17 @@ class Lab:
             length=length,
         )
 
-    def rescored(self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool) -> Ticket:
+    def rescored(
+        self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool, length: int | None = None
+    ) -> Ticket:
         """The next cycle of learning a mask, at another density. `hard` removes what the last one left out for good;
-        otherwise every edge may come back.
+        otherwise every edge may come back. `length` is how many steps its schedule has, if not as many as the last's.
 
         The rewind policy says where scores and schedule go on: at LATEST scores stay as learned, at step k they return
         to that step of the first cycle.
         """
-        net, point = self._net(ticket, learned), self._point_of(ticket)
+        length = ticket.length if length is None else length
+        net, point = self._net(ticket, learned), self._point_again(length)
         removed = self._ask.masks(net) if hard else ticket.mask
         weights, scores = learned.weights(), learned.scores()
         state: Mapping[str, Tensor] | None = None
@@ -229,7 +236,7 @@ class Lab:
                 scores = {layer.name: values[SCORES + layer.name] for layer in self.layers}
         return replace(
             ticket,
-            origin=self._origins.rescored(self._origins.job("train", ticket.origin, ticket.point), density, hard),
+            origin=self._rescored_origin(ticket, density, hard, length),
             level=ticket.level + 1,
             mask=removed,
             values=weights,
@@ -237,6 +244,7 @@ class Lab:
             budgets=self._cuts.budgets(density),
             point=point,
             optimizer=state if point.optimizer == "saved" else None,
+            length=length,
         )
 
     def found(self, ticket: Ticket, learned: Trained) -> Ticket:
@@ -315,15 +323,20 @@ class Lab:
     def _total(self, ticket: Ticket) -> int:
         return self.clock.total if ticket.length is None else ticket.length
 
-    def _point_of(self, ticket: Ticket) -> RewindPoint:
-        """Where the rounds after a ticket's go on, on the schedule that it has."""
-        if ticket.length is None:
+    def _point_of(self, length: int | None) -> RewindPoint:
+        """Where the rewind policy points on a schedule of this length."""
+        if length is None:
             return self.point
-        return self.cell.rewind.point(Clock(ticket.length, self.clock.steps_per_epoch))
+        return self.cell.rewind.point(Clock(length, self.clock.steps_per_epoch))
+
+    def _point_again(self, length: int | None) -> RewindPoint:
+        """Where a cycle of this length goes on: a step to return to is one of the first cycle."""
+        point = self._point_of(self._first_length)
+        return self._point_of(length) if point.weights == LATEST else point
 
     def _snapshots(self, ticket: Ticket) -> frozenset[int]:
         """The states of the first training, of weights or of scores, that later rounds start from."""
-        wanted = self._point_of(ticket).weights
+        wanted = self._point_of(ticket.length).weights
         if wanted == LATEST or wanted == 0:
             return frozenset()
         first = ticket.is_dense or (ticket.scores is not None and ticket.level == 0)
@@ -374,6 +387,9 @@ class Lab:
 
     def _cut_origin(self, how: Cut, ticket: Ticket, times: int) -> str:
         return self._origins.cut(how, self._origins.job("train", ticket.origin, ticket.point), times)
+
+    def _rescored_origin(self, ticket: Ticket, density: float | None, hard: bool, length: int | None) -> str:
+        return self._origins.rescored(self._origins.job("train", ticket.origin, ticket.point), density, hard, length)
 
     def _found_origin(self, ticket: Ticket) -> str:
         return self._origins.found(self._origins.job("train", ticket.origin, ticket.point))

@@ -53,9 +53,9 @@ class Origins:
         """Of the ticket whose mask is learned over the network of the ticket whose origin is `ticket`."""
         return _digest("scored", ticket, self._masking, density, length, self._seed)
 
-    def rescored(self, job: str, density: float | None, hard: bool) -> str:
+    def rescored(self, job: str, density: float | None, hard: bool, length: int | None) -> str:
         """Of the ticket whose mask is learned after the one that the job of this origin learned."""
-        return _digest("rescored", job, self._masking, density, hard, self._rewind)
+        return _digest("rescored", job, self._masking, density, hard, length, self._rewind)
 
     def found(self, job: str) -> str:
         """Of the ticket that the mask learned by the job of this origin makes."""

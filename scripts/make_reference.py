@@ -26,7 +26,7 @@ from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.kinds import kinds
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import SLOTS, Body, Engine, Evaluate, File, Train
+from lotteryfw.recipe.schema import MASK_SLOTS, SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
 
 for _commands in ("components", "stores", "studies"):
@@ -151,7 +151,7 @@ def recipes() -> str:
             + "\n"
             + _keys(Body, leave_out={*slots, "train", "evaluate", "engine"}),
             "## [train]",
-            _keys(Train, leave_out={"optimizer", "schedule", "augment"})
+            _keys(Train, leave_out={"augment", *(path.removeprefix("train.") for path in slots)})
             + "\n"
             + "\n".join(_slot(path, kind) for path, kind in slots.items() if "." in path)
             + "\n- `augment` (list of augmentations, default []): Changes to training images, in order.",
@@ -161,7 +161,8 @@ def recipes() -> str:
             _keys(Engine),
             "## Controls",
             "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
-            "name in the column `arm`.",
+            "name in the column `arm`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
+            "either, but measured.",
             controls,
             "## [[claim]]",
             _paragraphs(Claim.__doc__)[0],
@@ -181,9 +182,14 @@ def _keys(model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:  # 
 
 
 def _slot(path: str, kind: str) -> str:
+    name = path.rpartition(".")[2]
+    if name in MASK_SLOTS:
+        needed = "required" if name == "parametrization" else "optional"
+        about = (Train if "." in path else Body).model_fields[name].description
+        return f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
     default = _registry().default(kind)
     told = f"default `{default.name}`" if default and default.distribution == OWN else "required"
-    return f"- `{path.rpartition('.')[2]}` (component, {told}): {kinds()[kind].summary()}."
+    return f"- `{name}` (component, {told}): {kinds()[kind].summary()}."
 
 
 # Hooks

@@ -311,3 +311,26 @@ def test_help_and_import_are_light(here: Path) -> None:
                              env=environment(here), capture_output=True, text=True)  # fmt: skip
     assert planned.returncode == 0
     assert "torch" not in [line.split("|")[-1].strip() for line in planned.stderr.splitlines()]
+
+
+def test_a_redirected_log_ends_its_last_line_and_prints_names_in_brackets(here: Path) -> None:
+    grid = 'grid = { scope = [{ use = "global", exclude = ["fc3*"] }] }'
+    (here / "tiny.toml").write_text(QUICK.format(length="40it", more=grid))
+    with (here / "log").open("w") as log:
+        words = command("recipe", "tiny.toml", "--jobs", "1")
+        assert subprocess.run(words, cwd=here, env=environment(here), stdout=log, stderr=log).returncode == 0
+    lines = (here / "log").read_text().splitlines()
+    [progress] = [line for line in lines if "test accuracy" in line and "remaining" in line and "level 2" in line]
+    assert "fc3*" in progress
+    assert any(line.startswith("tiny: test accuracy") for line in lines)
+
+
+def test_export_of_a_ticket_that_is_not_there(here: Path) -> None:
+    cell = here / "tickets"
+    cell.mkdir()
+    (cell / "level-01.safetensors").touch()
+    told = refused(here, "export", "tickets/level-09.safetensors", "--out", "x")
+    assert told.count("level-09") == 1
+    assert "did you mean 'level-01.safetensors'?" in told
+    assert "known: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
+    assert "no such ticket" in refused(here, "export", "nowhere/at/all", "--out", "x")

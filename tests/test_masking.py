@@ -244,6 +244,15 @@ def test_a_diverging_cell_is_told_and_the_study_goes_on(tmp_path: Path) -> None:
     assert set(done.statuses.values()) == {"diverged"}
 
 
+def test_weights_that_diverge_under_a_mask_leave_the_learned_level_alone(tmp_path: Path) -> None:
+    broken = STUDY | {"train": STUDY["train"] | {"optimizer": {"use": "sgd", "lr": 1e18}}, "seeds": [0]}
+    done = run(broken, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    assert set(done.statuses.values()) == {"diverged"}
+    assert {row.arm: row.status for row in done.levels} == {
+        "ticket": "done", "thresholded": "done", "trained": "diverged"
+    }  # fmt: skip
+
+
 def test_a_supermask_study_from_recipe_to_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
@@ -260,6 +269,17 @@ def test_a_supermask_study_from_recipe_to_levels(tmp_path: Path, monkeypatch: py
     assert int(levels["thresholded"]["steps"]) == 0
     assert int(levels["trained"]["steps"]) == 120
     assert len({row["density"] for row in levels.values()}) == 1
+
+
+@pytest.mark.parametrize(("rewind", "expected"), [(None, "7 7 6"), ({"use": "to_step", "step": "40%"}, "7 4 3")])
+def test_cycles_of_unequal_length_run_as_planned(tmp_path: Path, rewind: dict[str, Any] | None, expected: str) -> None:
+    search = {"use": "iterative_edge_popup", "cycles": 3}
+    study = STUDY | {"parametrization": "top_k", "search": search} | ({"rewind": rewind} if rewind else {})
+    study |= {"train": STUDY["train"] | {"length": "20it"}}
+    done = run(study, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    assert set(done.statuses.values()) == {"done"}
+    # "40%" is step 3 of the first cycle, and it is that step which shorter ones go on from
+    assert [row["steps"] for row in table(tmp_path / "run" / "levels.csv")] == expected.split()
 
 
 def toml(table: dict[str, Any]) -> str:
@@ -282,6 +302,10 @@ def test_faults_of_recipes_that_learn_masks() -> None:
     (fault,) = faults(changed(search="supermask"))
     assert "parametrization: is required: the search 'supermask' learns masks" in fault
     assert 'parametrization = "bernoulli"' in fault
+    assert "top_k" not in fault
+    (fault,) = faults(changed(search="edge_popup"))
+    assert '"top_k"' in fault
+    assert "bernoulli" not in fault
     train = changed()["train"] | {"mask_optimizer": {"use": "sgd", "lr": 1.0}}
     found = faults(changed(search="imp", parametrization="bernoulli", scores="glorot_normal", train=train))
     for key in ("parametrization", "scores", "train.mask_optimizer"):
@@ -303,3 +327,39 @@ def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> N
     # varied, it would make cells that differ in name only
     (fault,) = faults(changed(grid=searches | {"parametrization": ["top_k"]}))
     assert "grid.parametrization[0]: does nothing: the search 'imp' learns no masks" in fault, fault
+
+
+@pytest.mark.parametrize(
+    ("search", "scope", "level"),
+    [
+        ({"use": "edge_popup", "density": 0.25}, "global", 1),
+        ({"use": "iterative_edge_popup", "densities": [0.25, 0.1]}, {"use": "global", "exclude": ["fc1*"]}, 1),
+    ],
+)
+def test_a_diverged_row_has_the_level_and_the_density_that_was_asked_for(
+    search: Any, scope: Any, level: int, tmp_path: Path
+) -> None:
+    optimizer = {"use": "sgd", "lr": 1e6, "weight_decay": 1.0}
+    broken = STUDY | {"parametrization": "top_k", "search": search, "scope": scope}
+    broken |= {"train": STUDY["train"] | {"mask_optimizer": optimizer}}
+    done = run(broken, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    [row] = done.levels
+    assert (row.status, row.level) == ("diverged", level)
+    excluded = 64 * 30 if isinstance(scope, dict) else 0
+    asked = 0.25 * (row.weights_total - excluded) + excluded
+    assert row.weights_kept == round(asked)
+    assert row.requested_density == pytest.approx(asked / row.weights_total)
+    layers = dict(part.split("=") for part in row.layer_densities.split(";"))
+    assert float(layers["fc2.weight"]) == pytest.approx(0.25, abs=0.01)
+    assert float(layers["fc1.weight"]) == pytest.approx(1 if excluded else 0.25, abs=0.01)
+    assert "the loss or the scores of the mask" in (done.path / "events.jsonl").read_text()
+
+
+def test_of_weights_that_diverge_only_the_loss_is_named(tmp_path: Path) -> None:
+    weights = STUDY["train"] | {"optimizer": {"use": "sgd", "lr": 1e30}}
+    plain = {name: STUDY[name] for name in ("name", "data", "model")} | {"search": "imp"}
+    del weights["mask_optimizer"]
+    done = run(plain | {"train": weights}, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    [row] = done.levels
+    assert (row.status, row.level, row.density) == ("diverged", 0, 1.0)
+    assert "the loss stopped being finite" in (done.path / "events.jsonl").read_text()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import pytest
-import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_for_tests import BASE, NOWHERE, changed, load
 
-from lotteryfw.recipe import load_recipe
+from lotteryfw.recipe import load_recipe, to_toml
 from lotteryfw.registry import Registry
 from lotteryfw.steps import Clock, Step
 
@@ -96,13 +96,57 @@ def test_a_profile_may_drop_what_a_claim_is_about() -> None:
 @pytest.mark.parametrize("profile", [None, "quick"])
 def test_what_is_resolved_loads_to_the_same_cells(profile: str | None) -> None:
     first = load(RICH | {"profiles": {"quick": {"seeds": [9], "studies": {"one": {"train": {"batch": 7}}}}}}, profile)
-    text = tomli_w.dumps(first.resolved())
-    second = load(tomllib.loads(text))
+    second = load(tomllib.loads(to_toml(first.resolved())))
     assert second.cells == first.cells
     assert second.claims == first.claims
     assert second.resolved() == first.resolved()
     assert second.digest == first.digest
     assert (second.name, second.title, second.about) == ("small", "A title", "Long.\nText.")
+
+
+LONG = {"use": "layerwise", "rates": {f"layer_{place}": 0.25 for place in range(20)}}
+VALUES: dict[str, list[Any]] = {
+    "scope": [LONG, {"use": "global", "exclude": ["fc3*"]}],  # a writer of TOML may well make tables of these
+    "search.levels": [1, 2],
+    "train.schedule": [{"use": "multistep", "milestones": ["1ep", "2ep"]}],
+    "criterion": ["random"],
+    "train.augment": [[], ["flip"]],
+}
+
+
+@given(st.permutations(sorted(VALUES)))
+@settings(deadline=None, max_examples=20)
+def test_what_is_resolved_keeps_the_order_of_axes_whatever_their_values_are(paths: list[str]) -> None:
+    recipe = changed(seeds=[0], title='a "q" \\ é\nb', grid={path: VALUES[path] for path in paths})
+    first = load(recipe)
+    second = load(tomllib.loads(to_toml(first.resolved())))
+    assert [cell.id for cell in second.cells] == [cell.id for cell in first.cells]
+    assert list(second.cells[0].axes) == paths
+    assert (second.cells, second.digest, second.title) == (first.cells, first.digest, first.title)
+    assert tomllib.loads(to_toml(recipe)) == recipe  # what a run folder keeps of a recipe given as a table
+
+
+POPUP = {"seeds": [0], "parametrization": "top_k"}
+IEP = {"use": "iterative_edge_popup", "cycles": 4}
+
+
+def test_a_search_may_have_a_rewind_policy_of_its_own() -> None:
+    def rewinds(**said: Any) -> list[str]:
+        first = load(changed(**POPUP, **said))
+        second = load(tomllib.loads(to_toml(first.resolved())))
+        assert (second.cells, second.digest) == (first.cells, first.digest)
+        return [cell.rewind.use for cell in first.cells]
+
+    both = {"search": ["imp", IEP]}
+    assert rewinds(search=IEP) == ["learning_rate"]
+    assert rewinds(search="edge_popup") == ["to_init"]
+    assert rewinds(grid=both) == ["to_init", "learning_rate"]
+    assert rewinds(grid=both, rewind="fine_tune") == ["fine_tune", "fine_tune"]
+    assert rewinds(search=IEP, grid={"rewind": ["to_init", "fine_tune"]}) == ["to_init", "fine_tune"]
+    (alone,) = load(changed(**POPUP, search=IEP)).resolved()["study"]
+    assert alone["rewind"] == {"use": "learning_rate"}
+    (mixed,) = load(changed(**POPUP, grid=both)).resolved()["study"]
+    assert "rewind" not in mixed
 
 
 def test_what_is_resolved_leaves_nothing_to_defaults() -> None:

@@ -24,6 +24,12 @@ def train(**changes: Any) -> dict[str, Any]:
     return changed(train={key: value for key, value in (TRAIN | changes).items() if value is not None})
 
 
+def learned(**changes: Any) -> dict[str, Any]:
+    return changed(**({"parametrization": "top_k"} | changes))
+
+
+IEP = {"use": "iterative_edge_popup"}
+
 ONE_FAULT = {
     "unknown key": (changed(sedes=[1]), "recipe: sedes: unknown key (did you mean 'seeds'"),
     "unknown table": (changed(studdy=[]), "recipe: studdy: unknown key (did you mean 'study'"),
@@ -77,7 +83,52 @@ ONE_FAULT = {
     ),
     "rewind beyond the end": (
         changed(rewind={"use": "to_step", "step": "900it"}),
-        "recipe: rewind: points at step 900, outside the training of 200 steps",
+        "recipe: rewind.step: points at step 900, outside the training of 200 steps",
+    ),
+    "rewind to the end": (
+        changed(rewind={"use": "to_step", "step": "100%"}),
+        "recipe: rewind.step: points at step 200, where the training of 200 steps ends: nothing is left to train",
+    ),
+    "rewind to the end of a cycle": (
+        learned(search=IEP, rewind={"use": "to_step", "step": "40it"}),
+        "recipe: rewind.step: points at step 40, where a cycle of 40 steps ends: nothing is left to train",
+    ),
+    "rewind to the end of a shorter cycle": (  # 67, 67 and 66 steps
+        learned(search=IEP | {"cycles": 3}, rewind={"use": "to_step", "step": "66it"}),
+        "recipe: rewind.step: points at step 66, where a cycle of 66 steps ends",
+    ),
+    "grid's rewind beyond a cycle": (
+        learned(search=IEP, grid={"rewind": ["to_init", {"use": "to_step", "step": "41it"}]}),
+        "recipe: grid.rewind[1].step: points at step 41, outside a cycle of 40 steps",
+    ),
+    "grid's step beyond a cycle": (
+        learned(search=IEP, rewind={"use": "to_step"}, grid={"rewind.step": ["39it", "100it"]}),
+        "recipe: grid.rewind.step[1]: points at step 100, outside a cycle of 40 steps",
+    ),
+    "cycle of nothing": (
+        learned(search=IEP | {"cycle": "0it"}),
+        "recipe: search.cycle: '0it' is less than one step",
+    ),
+    "more cycles than steps": (
+        learned(search=IEP | {"cycles": 201}),
+        "recipe: search: its 201 cycles cannot share out a training of 200 steps: some have none",
+    ),
+    "densities and a density": (
+        learned(search=IEP | {"densities": [0.5, 0.1], "density": 0.1, "cycles": 2}),
+        "recipe: search: `densities` says each cycle's density: leave density and cycles out, or `densities`",
+    ),
+    "no density": (
+        learned(search="supermask"),
+        "recipe: parametrization: 'top_k' needs a density, and the search 'supermask' gives none "
+        '(such as parametrization = "bernoulli"',
+    ),
+    "no use for a density": (
+        learned(search="edge_popup", parametrization="bernoulli"),
+        "recipe: parametrization: 'bernoulli' keeps to no density, and the search 'edge_popup' gives one",
+    ),
+    "grid's parametrization without use for a density": (
+        learned(search=IEP, parametrization=None, grid={"parametrization": ["top_k", "bernoulli"]}),
+        "recipe: grid.parametrization[1]: 'bernoulli' keeps to no density",
     ),
     "grid of nothing": (changed(grid={"criterion": []}), "recipe: grid.criterion: must be at least 1 long, got []"),
     "grid of no list": (changed(grid={"criterion": "random"}), "recipe: grid.criterion: must be a list, got 'random'"),
@@ -168,6 +219,14 @@ ONE_FAULT = {
         changed(claim=[CLAIM | {"metric": "accuracy"}]),
         "recipe: claim[0].metric: there is no metric 'accuracy'; did you mean 'test_accuracy'",
     ),
+    "metric of an analysis that is not asked for": (
+        changed(claim=[CLAIM | {"metric": "dying_edges.turnover"}], analyses=["mask_diagnostics"]),
+        "recipe: claim[0].metric: the study 'small' asks for no analysis 'dying_edges' (add 'dying_edges' to its",
+    ),
+    "metric of no analysis": (
+        changed(claim=[CLAIM | {"metric": "dying_edge.turnover"}], analyses=["dying_edges"]),
+        "recipe: claim[0].metric: the study 'small' asks for no analysis 'dying_edge' (did you mean 'dying_edges'",
+    ),
     "claim of no form": (
         changed(claim=[CLAIM | {"expect": None}]),
         "recipe: claim[0]: say either `higher` and `lower`, or `of` and `expect` and `tolerance`, or",
@@ -224,6 +283,52 @@ def test_what_a_grid_gives_may_be_left_out_of_what_it_varies() -> None:
     milestones = {"train.schedule": ["multistep"], "train.schedule.milestones": [["100it"]]}
     assert faults(train(schedule="multistep") | {"grid": milestones}) == []
     assert faults(changed(data=None, grid={"data": [BASE["data"]]})) == []
+
+
+def test_what_goes_with_cycles_and_densities() -> None:
+    right: list[dict[str, Any]] = [
+        {"search": IEP, "rewind": {"use": "to_step", "step": "39it"}},
+        {"search": IEP | {"cycles": 200}},
+        {"search": IEP | {"densities": [0.5, 0.1]}},
+        {"search": "supermask", "parametrization": "bernoulli"},
+        {"search": "edge_popup", "claim": [CLAIM | {"metric": "dying_edges.turnover"}], "analyses": ["dying_edges"]},
+    ]
+    assert [faults(learned(**each)) for each in right] == [[]] * len(right)
+
+
+THIRD_PARTY = """
+from lotteryfw import Parametrization, SearchAlgorithm, hookimpl
+
+class Own(Parametrization):
+    use = "own"
+    def initial(self, layer, rng): ...
+    def masks(self, net): ...
+    def weight(self, edges, mask): ...
+
+class Finds(SearchAlgorithm):
+    use = "finds"
+    learns_masks = True
+    def search(self, lab): ...
+
+class Halves(Finds):
+    use = "halves"
+    def lengths(self, clock):
+        return {"x": 1}["y"]
+
+@hookimpl
+def register_components():
+    return [Own, Finds, Halves]
+"""
+
+
+def test_nothing_is_held_against_components_that_say_nothing_of_densities(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(THIRD_PARTY)
+    registry = Registry.load([tmp_path / "own.py"])
+    pairs = [("supermask", "own"), ("edge_popup", "own"), ("finds", "top_k"), ("finds", "bernoulli"), ("finds", "own")]
+    for search, parametrization in pairs:
+        load_recipe(changed(search=search, parametrization=parametrization), registry, data_folder=NOWHERE)
+    with pytest.raises(RecipeError, match="search: the search 'halves' broke in `lengths`: KeyError: 'y'"):
+        load_recipe(changed(search="halves", parametrization="own"), registry, data_folder=NOWHERE)
 
 
 def test_all_faults_come_at_once_and_each_once() -> None:

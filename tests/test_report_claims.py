@@ -193,3 +193,20 @@ def test_the_table_fits_the_terminal(tmp_path):
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert any("│ reproduced" in line for line in lines)
+
+
+def test_trainings_that_diverged_are_the_reason_of_a_claim_that_is_not_tested(tmp_path):
+    found = verdict(tmp_path, [row(A, None, level=1, density=0.1)], {**BASE, "of": A, "at_least": 0.5})
+    assert found.outcome == "not tested"
+    assert found.reason.endswith("as trainings diverged")
+    absent = verdict(tmp_path, [row(A, 0.9, level=1)], {**BASE, "of": A, "at_least": 0.5, "density": [0.1, 0.2]})
+    assert "diverged" not in absent.reason
+
+
+def test_brackets_in_a_claim_are_printed(tmp_path):
+    scope = {"scope": "global(exclude=[fc3])"}
+    claim = {**BASE, "text": "[i]so[/i]", "of": {"scope": "layerwise[red]"}, "at_least": 0.5}
+    console = Console(width=200, file=io.StringIO())
+    console.print(claims_table([verdict(tmp_path, [row(scope, 0.9, level=1)], claim)], 200))
+    assert "[i]so[/i]" in console.file.getvalue()
+    assert "layerwise[red]" in console.file.getvalue()

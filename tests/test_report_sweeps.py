@@ -200,3 +200,35 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
     ]
     assert masks_alone(studies_of(trained), curves) is None
     assert "| learn: rewind |" not in summary_markdown(fake_run(tmp_path / "run", rows))
+
+
+def mask_curves(rows):
+    """curves.jsonl of rows that all learned their mask."""
+    return Curves.of(
+        {"cell": each.cell, "arm": each.arm, "level": each.level, "dying_ratio": [0.5]}
+        for each in rows
+        if each.arm == "ticket"
+    )
+
+
+def test_a_learned_mask_alone_stands_where_its_search_ended():
+    rows = searches({"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3)
+    best = [replace(each, validation_accuracy=0.99, test_accuracy=0.99) if each.level == 1 else each for each in rows]
+    sheet = masks_alone(studies_of(best), mask_curves(rows))
+    assert [cells[:2] for cells in sheet.rows] == [
+        ("criteria: iep(density=0.1)", "10"), ("criteria: ep(density=0.1)", "10"), ("criteria: ep(density=0.02)", "2"),
+    ]  # fmt: skip
+    lost = [replace(each, status="diverged") if (each.level, each.seed) == (3, 0) else each for each in best]
+    assert {cells[3] for cells in masks_alone(studies_of(lost), mask_curves(rows)).rows} == {"1"}, "no earlier level"
+
+
+def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
+    rows = [row({}, 0.1, level=1, density=1.0), row({}, 0.9, arm="trained", level=1, density=1.0)]
+    rows.append(replace(row({}, 0.2, arm="thresholded", level=1, density=1.0), steps=0))
+    [study] = studies_of(rows)
+    assert study.dense is None
+    assert [cells[0] for cells in masks_alone([study], mask_curves(rows)).rows] == [
+        "criteria: ticket", "criteria: thresholded",
+    ]  # fmt: skip
+    at_start = [replace(each, level=0) for each in rows]  # as a search of somebody's may record it
+    assert not any("dense" in cells[0] for cells in masks_alone(studies_of(at_start), mask_curves(at_start)).rows)

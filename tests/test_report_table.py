@@ -1,12 +1,13 @@
 """Summary tables: right figures in the right cells, and no line wider than the terminal."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from fake_runs import curves, fake_run, row
 from rich.console import Console
 
-from lotteryfw.report import summary_markdown, summary_tables
+from lotteryfw.report import summary_markdown, summary_tables, write_page
 
 CRITERIA = [
     "large_final", "magnitude_increase", "movement", "large_init_large_final", "large_init", "random", "small_init",
@@ -70,3 +71,49 @@ def test_a_run_without_levels_has_no_tables(tmp_path):
     folder = fake_run(tmp_path / "run", [])
     assert summary_tables(folder) == []
     assert summary_markdown(folder) == ""
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
+    arms = ("ticket", "thresholded", "trained", "reinit", "random_mask")
+    axes = [{"mask1": name, "parametrization": "bernoulli(rescale=dynamic)"} for name in ("rewind", "constant")]
+    rows = [row(each, 0.9, arm=arm, level=1, density=0.5) for each in axes for arm in arms]
+    layers = ";".join(f"layer{place}.weight={place / 10}" for place in range(1, 9))
+    lines = printed(fake_run(tmp_path / "run", [replace(each, layer_densities=layers) for each in rows]), width)
+    text = "\n".join(lines)
+    assert max(map(len, lines)) <= width
+    for head in ("ticket ", "thresholded", "trained", "reinit control", "random_mask control", "expected"):
+        assert head in text
+    assert "whole network" in text
+    for place in range(1, 9):
+        assert f"layer{place}.weight" in text
+    assert ("continued" in text) == (width < 200)
+    assert "…" not in text
+
+
+def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_path):
+    few = printed(fake_run(tmp_path / "run", curves("few", [{"criterion": "x" * 30}], levels=3)), 60)
+    heads = " ".join(line for line in few if "weights remaining" in line).split()
+    assert heads.count("51.2") == 2  # accuracy, early stopping
+    text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
+    assert "not shown here, but in report.html: 80, 64, 51.2," in text
+    told = summary_markdown(fake_run(tmp_path / "run", curves("many", [{}])))
+    assert "not shown here, but in report.html: 80, 64, 41," in told
+
+
+def test_brackets_in_names_are_printed(tmp_path):
+    study = "[bold]mine[/bold]"
+    axes = [{"scope": "global(exclude=[fc3*])"}, {"scope": "rates[red]"}]
+    text = "\n".join(printed(fake_run(tmp_path / "run", curves(study, axes, levels=1)), 120))
+    for name in (f"{study}: test accuracy", *(each["scope"] for each in axes)):
+        assert name in text
+
+
+def test_a_run_in_which_everything_diverged_says_so(tmp_path):
+    rows = [row({"search": name}, None, seed=seed, level=1, density=0.5) for name in "ab" for seed in (0, 1)]
+    folder = fake_run(tmp_path / "run", rows)
+    text = summary_markdown(folder)
+    assert "every training diverged" in text
+    assert "| a | 1 | 50 | 2 |" in text
+    assert any("every training diverged" in line for line in printed(folder, 100))
+    assert "every training diverged" in write_page(folder).read_text("utf-8")

@@ -148,3 +148,19 @@ def test_bootstrap_stays_among_the_values_and_repeats(values):
     low, high = bootstrap(values)
     assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
     assert bootstrap(values) == (low, high)
+
+
+def test_a_learned_mask_that_keeps_every_weight_is_not_what_others_are_held_against():
+    rows = [row({}, 0.9, seed=seed, level=level, density=1.5 - level / 2) for seed in (0, 1, 2) for level in (1, 2)]
+    [study] = studies_of(rows)
+    assert winning_tickets(study) == []
+
+
+def test_a_label_in_brackets_is_no_markup(tmp_path):
+    label = {"scope": "global(exclude=[fc3*])"}
+    rows = [replace(each, axes=label) for each in ticket(GAIN, SOONER)]
+    rows += [row({"scope": "layerwise"}, 0.5, seed=seed) for seed in (0, 1, 2)]
+    console = Console(width=200, file=io.StringIO())
+    for table in verdict_tables(fake_run(tmp_path / "run", rows), 200):
+        console.print(table)
+    assert console.file.getvalue().count(label["scope"]) == 2  # its row, and the sentence below

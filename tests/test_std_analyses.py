@@ -73,6 +73,24 @@ def test_signs_and_movement_are_counted_over_kept_weights() -> None:
     assert found[0, "density", "fc"] == 0.75
 
 
+def test_of_weights_that_were_not_trained_only_densities_are_told() -> None:
+    mask, raw, rescaled = [1, 1, 0, 0], [1.0, -1.0, 2.0, -2.0], [2.0, -2.0, 0.0, 0.0]
+    allowed = torch.ones(4, dtype=torch.bool)
+    learning = Outcome(allowed, fc=torch.tensor(raw), scores__fc=torch.ones(4), selected__fc=allowed)
+    found = recorded(1, mask, rescaled, learning)
+    assert search(MaskDiagnostics(), [found]) == {(1, "density", "fc"): 0.5}
+
+    after = recorded(1, mask, rescaled, trained(mask, [1.0, 3.0, 0.0, 0.0]), arm="trained")
+    both = search(MaskDiagnostics(), [found, after])
+    assert both[1, "toward_zero", ""] == both[1, "away_from_zero", ""] == 0.5
+    assert both[1, "sign_agreement", "fc"] == 0.5
+
+
+def test_what_a_search_measures_beside_its_tickets_has_no_movement_of_its_own() -> None:
+    level = recorded(1, [1, 1], [1.0, 1.0], trained([1, 1], [0.5, 0.5]), arm="thresholded")
+    assert search(MaskDiagnostics(), [level]) == {}
+
+
 def test_what_was_cut_is_told_by_the_training_before_the_cut() -> None:
     dense = recorded(0, [1, 1, 1, 1], [1.0, 1.0, 1.0, 1.0], trained([1, 1, 1, 1], [0.1, 0.2, 2.0, 0.5]))
     ticket = recorded(1, [0, 0, 1, 1], [0.0, 0.0, 1.0, 1.0], trained([0, 0, 1, 1], [0.0, 0.0, 3.0, 3.0]))
@@ -120,6 +138,18 @@ def test_dying_edges_add_up_over_cycles_with_and_without_those_removed() -> None
     assert found[2, "dying_ratio_allowed", ""] == 0.0
     assert found[2, "dying_ratio_with_removed", ""] == 0.5
     assert found[2, "turnover", ""] == 0.25
+
+
+def test_of_a_run_that_learns_a_mask_the_trained_arm_says_what_moved(tmp_path: Path) -> None:
+    recipe = SMALL | {
+        "search": {"use": "supermask", "train_weights": True},
+        "parametrization": {"use": "bernoulli", "rescale": "dynamic"},
+        "analyses": ["mask_diagnostics"],
+    }
+    done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    figures = {arm: {each["figure"] for each in done.findings if each["arm"] == arm} for arm in ("ticket", "trained")}
+    assert figures["ticket"] == {"density"}
+    assert figures["trained"] == {"density", "sign_agreement", "toward_zero", "away_from_zero"}
 
 
 def test_a_run_writes_what_its_analyses_found(tmp_path: Path) -> None:

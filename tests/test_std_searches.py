@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lotteryfw.kinds import SearchAlgorithm
-from lotteryfw.std.searches import Imp, OneShot, RandomPruning
+from lotteryfw.std.searches import Imp, IterativeEdgePopup, OneShot, RandomPruning
+from lotteryfw.steps import Clock
 
 Batch = Generator[tuple[str, ...], list[str], list[str]]
 
@@ -84,3 +87,15 @@ def test_the_papers_24_levels(search: type[SearchAlgorithm]) -> None:
     assert search().levels == 24
     with pytest.raises(ValidationError):
         search(levels=-1)
+
+
+@given(cycles=st.integers(1, 60), total=st.integers(1, 300))
+def test_cycles_share_out_the_training_to_the_step(cycles: int, total: int) -> None:
+    lengths = IterativeEdgePopup(cycles=cycles).lengths(Clock(total, 10))
+    assert (len(lengths), sum(lengths)) == (cycles, total)
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] - lengths[-1] <= 1
+
+
+def test_a_cycle_may_have_a_length_of_its_own() -> None:
+    assert IterativeEdgePopup(densities=[0.5, 0.2], cycle="1ep").lengths(Clock(300, 10)) == [10, 10]

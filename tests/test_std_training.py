@@ -14,10 +14,12 @@ from torchvision.transforms.functional import resized_crop
 
 from lotteryfw.kinds import Augmentation, Optimizer, Schedule
 from lotteryfw.rng import stream
+from lotteryfw.std import initialisers
 from lotteryfw.std.augmentations import Crop, Flip, RandomResizedCrop
 from lotteryfw.std.optimizers import Adam, AdamW, RmsProp, Sgd
 from lotteryfw.std.schedules import Constant, Cosine, Multistep
 from lotteryfw.steps import Clock
+from lotteryfw.views import Layer
 
 # optimizers
 
@@ -85,6 +87,17 @@ def test_fused_where_torch_has_it(optimizer: Optimizer) -> None:
 def test_impossible_sgd_is_refused(options: dict) -> None:
     with pytest.raises(ValidationError):
         Sgd(**options)
+
+
+# scores that start equal
+
+
+def test_constant_is_its_value_everywhere_and_biases_are_zero() -> None:
+    layer, constant = Layer("conv", (4, 3, 2, 2)), initialisers.Constant(value=-0.5)
+    weight = constant.weight(layer, stream(0, "test"))
+    assert weight.dtype == torch.float32
+    assert weight.equal(torch.full(layer.shape, -0.5))
+    assert constant.bias(layer, stream(0, "test")).equal(torch.zeros(4))
 
 
 # schedules

@@ -66,7 +66,7 @@ class Terminal(Quiet):
     """A bar of trainings with cells, speed and time left, and below it what was measured last."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, emoji=False)  # what it prints are people's own names
         self._bar = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -84,7 +84,10 @@ class Terminal(Quiet):
         self._started = time.monotonic()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._live.stop()  # does nothing where the run never started
+        if self._live.is_started:
+            self._live.stop()
+            if not self._console.is_terminal:
+                self._console.line()  # rich ends the last line of a terminal only
 
     def event(self, event: Event) -> None:
         """Moves the bar, or changes what stands beside or below it."""

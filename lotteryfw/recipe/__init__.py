@@ -6,3 +6,4 @@ from lotteryfw.recipe.claims import Claim as Claim
 from lotteryfw.recipe.editor import json_schema as json_schema
 from lotteryfw.recipe.load import Recipe as Recipe
 from lotteryfw.recipe.load import load_recipe as load_recipe
+from lotteryfw.recipe.write import to_toml as to_toml

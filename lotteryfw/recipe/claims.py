@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lotteryfw.cell import CONTROLS
 from lotteryfw.errors import nearest
-from lotteryfw.recipe.expand import label, off_grid
+from lotteryfw.recipe.expand import Study, label, off_grid
 from lotteryfw.recipe.schema import SLOTS, Table
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys
@@ -94,24 +94,29 @@ class Claim(Table):
         return {name: selector for name, selector in said.items() if selector is not None}
 
 
-def settled(claim: Claim, studies: Mapping[str, Sequence[str]], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
+def settled(claim: Claim, studies: Mapping[str, Study], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
     """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
 
-    `studies` are the arms, by study, that its searches record beside tickets. A selector need not match anything: a
-    profile may have made the grid smaller, and then the claim is not tested. What it names has to exist all the same,
-    so that a misspelling is found.
+    A selector need not match anything: a profile may have made the grid smaller, and then the claim is not tested. What
+    it names has to exist all the same, so that a misspelling is found.
     """
     if not claim.study and len(studies) == 1:
         claim = claim.model_copy(update={"study": next(iter(studies))})
     if claim.study not in studies:
         text = f"there is no study '{claim.study}'" if claim.study else "is required where there are several studies"
         return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
+    study = studies[claim.study]
     found: list[Problem] = []
+    analysis = claim.metric.partition(".")[0]
+    if claim.metric not in METRICS and analysis not in study.analyses:
+        known = slots.offered("analysis")
+        remedy = f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
+        found.append(Problem(("metric",), f"the study '{study.name}' asks for no analysis '{analysis}'", remedy))
     labelled: dict[str, dict[str, str]] = {}
     for name, selector in claim.selectors().items():
         labelled[name] = {}
         for path, value in selector.items():
-            labelled[name][path], wrong = _selected(path, value, studies[claim.study], slots)
+            labelled[name][path], wrong = _selected(path, value, study.arms, slots)
             found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
     return claim, claim.model_copy(update=labelled), found
 

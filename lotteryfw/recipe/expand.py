@@ -10,6 +10,7 @@ from typing import Any
 from lotteryfw.cell import Cell
 from lotteryfw.errors import Fault, nearest
 from lotteryfw.kinds import SearchAlgorithm
+from lotteryfw.recipe.fitting import misfits
 from lotteryfw.recipe.schema import (
     MASK_SLOTS,
     POINTS,
@@ -71,7 +72,7 @@ class Study:
         )
         self._body = Body.model_validate(self._table)
         self.axes = list(self._checked_axes())
-        self._some_learn_masks = self._may_learn_masks()
+        self._meant_for_others = self._said_for_some()
         self._check_replaced()
         self._expand()
 
@@ -79,6 +80,12 @@ class Study:
     def arms(self) -> list[str]:
         """What its searches record beside their tickets."""
         return list(dict.fromkeys(arm for cell in self.cells for arm in cell.search.arms))
+
+    @property
+    def analyses(self) -> list[str]:
+        """Those it asks for, by the names that their findings have."""
+        made = [self._slots.component("analysis", entry)[0] for entry in self._body.analyses]
+        return [analysis.use for analysis in made if analysis]
 
     def resolved(self) -> dict[str, Any]:
         """The study as a table in which nothing is left to defaults. Loads to the same cells."""
@@ -93,7 +100,7 @@ class Study:
             "seeds": self._body.seeds,
             "controls": self._body.controls,
             "analyses": [full(each) for each in parts["analyses"]],
-            **{slot: full(parts[slot]) for slot in TABLE_SLOTS},
+            **{slot: full(parts[slot]) for slot in TABLE_SLOTS if slot != "rewind" or not self._rewinds_differ()},
             **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
             "train": {
                 "length": str(train.length),
@@ -106,6 +113,11 @@ class Study:
             "engine": self._first.engine.model_dump(exclude_none=True),
             **({"grid": grid} if grid else {}),
         }
+
+    def _rewinds_differ(self) -> bool:
+        """Whether searches of the grid have policies of their own because the recipe names none."""
+        said = "rewind" in self._table or any(axis.keys[0] == "rewind" for axis in self.axes)
+        return not said and any(cell.rewind != self.cells[0].rewind for cell in self.cells)
 
     def _resolved_value(self, keys: Keys, value: Any) -> Any:
         if keys == AUGMENT:
@@ -175,7 +187,8 @@ class Study:
             return _kept(found, keys, self._slots.component(kind, entry))
 
         given = table.get("train", {})
-        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
+        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS if slot != "rewind"}
+        parts["rewind"] = made(("rewind",), "rewind", table.get("rewind", _default_rewind(parts["search"])))
         parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
         parts |= {
             slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
@@ -204,43 +217,32 @@ class Study:
         clock: Clock | None = None
         if train and parts["data"]:
             clock = checked((), slots.clock(parts["data"], train.length, train.batch))
+        lengths: tuple[int, ...] | None = None
+        if clock and parts["search"]:
+            lengths = checked(("search",), slots.lengths(parts["search"], clock))
         if clock and parts["rewind"]:
-            checked((), slots.rewind(parts["rewind"], clock))
+            checked((), slots.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
             checked(("train", "schedule"), slots.schedule(parts["schedule"], clock))
         if clock and evaluate and evaluate.interval(clock) < 1:
             found.append(Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'"))
         faulty = {each.keys[0] for each in found}
-        found += [each for each in self._unmatched(parts) if each.keys[0] not in faulty]
+        found += [each for each in misfits(parts, slots, self._meant_for_others) if each.keys[0] not in faulty]
         if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), found
 
-    def _may_learn_masks(self) -> bool:
-        """Whether some search does; one that another axis completes is given the benefit of the doubt."""
+    def _said_for_some(self) -> list[Keys]:
+        """What of learned masks is said once for the whole study, and so for those of its searches that learn masks."""
         entries = next((axis.values for axis in self.axes if axis.keys == ("search",)), [self._table.get("search")])
         searches = [self._slots.component("search", entry)[0] for entry in entries]
-        return any(not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches)
-
-    def _unmatched(self, parts: Mapping[str, Any]) -> list[Problem]:
-        """What only learned masks need, said of a search that learns none; and the other way round.
-
-        What is said once for a whole study is meant for those of its searches that learn masks.
-        """
-        search = parts["search"]
-        if search is None:
+        # one that another axis completes is given the benefit of the doubt
+        if not any(not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches):
             return []
-        if search.learns_masks:
-            missing = parts["parametrization"] is None
-            text = f"is required: the search '{search.use}' learns masks"
-            return [Problem(("parametrization",), text, 'such as parametrization = "bernoulli"')] if missing else []
-        idle = [keys for slot, (keys, _) in MASK_SLOTS.items() if parts[slot] is not None]
-        if self._some_learn_masks:
-            idle = [keys for keys in idle if any(axis.keys[: len(keys)] == keys for axis in self.axes)]
-        text = f"does nothing: the search '{search.use}' learns no masks"
-        return [Problem(keys, text, f"leave {dotted(keys)} out") for keys in idle]
+        varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
+        return [keys for keys, _ in MASK_SLOTS.values() if keys not in varied]
 
     def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
         for problem in found:
@@ -290,6 +292,11 @@ def _at(value: Any, keys: Keys) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return value
+
+
+def _default_rewind(search: SearchAlgorithm | None) -> str | None:
+    """What a search has where the recipe says nothing; None: the default of the kind."""
+    return search.default_rewind or None if search else None
 
 
 def _below(keys: Keys, axis: Axis) -> bool:

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from lotteryfw import jobs
 from lotteryfw.cell import Cell
 from lotteryfw.errors import Fault, RecipeError
@@ -22,6 +20,7 @@ from lotteryfw.recipe.read import plain, read
 from lotteryfw.recipe.schema import Body, File
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys, Tree
+from lotteryfw.recipe.write import to_toml
 from lotteryfw.registry import Registry
 
 
@@ -87,7 +86,7 @@ def load_recipe(
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
-        source_text=source.read_text("utf-8") if isinstance(source, Path) else tomli_w.dumps(source),
+        source_text=source.read_text("utf-8") if isinstance(source, Path) else to_toml(source),
         claims=tuple(labelled for _, labelled in claims),
         cells=tuple(cell for study in studies for cell in study.cells),
         _resolved=resolved,
@@ -134,7 +133,7 @@ def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fau
     for place, table in enumerate(given if isinstance(given, list) else []):
         claim, found = slots.table(Claim, table)
         if claim is not None:
-            claim, labelled, found = settled(claim, {study.name: study.arms for study in studies}, slots)
+            claim, labelled, found = settled(claim, {study.name: study for study in studies}, slots)
             claims.append((claim, labelled))
         faults += [tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found]
     return claims

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from lotteryfw.component import Component
 from lotteryfw.errors import DataError, UsageError, nearest
-from lotteryfw.kinds import DataSource, RewindPolicy, Schedule
+from lotteryfw.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem, problems
 from lotteryfw.registry import Registry
@@ -44,13 +44,21 @@ class Slots:
         # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
         return self._once(("clock", id(data), length, batch), lambda: self._clock(data, length, batch))
 
-    def rewind(self, policy: RewindPolicy, clock: Clock) -> Checked[None]:
-        """Whether the point that `policy` names lies within the training."""
-        return self._once(("rewind", id(policy), clock), lambda: (None, self._rewind(policy, clock)))
+    def lengths(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
+        """The steps of each of a search's rounds."""
+        return self._once(("lengths", id(search), clock), lambda: self._rounds(search, clock))
+
+    def rewind(self, policy: RewindPolicy, clock: Clock, lengths: tuple[int, ...]) -> Checked[None]:
+        """Whether the point that `policy` names lies within every round of these lengths, and leaves steps to take."""
+        return self._once(("rewind", id(policy), clock, lengths), lambda: (None, self._rewind(policy, clock, lengths)))
 
     def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
         """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
         return self._once(("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock)))
+
+    def offered(self, kind: str) -> dict[str, type[Component]]:
+        """What recipes can name of a kind."""
+        return {self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)}
 
     def name(self, component: Component) -> str:
         """What recipes call it: its bare name where that is enough."""
@@ -116,17 +124,35 @@ class Slots:
             text = _broke(f"the data '{self.name(data)}'", "`facts`", error)
         return None, [Problem(("data",), text)]
 
-    def _rewind(self, policy: RewindPolicy, clock: Clock) -> list[Problem]:
+    def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
         try:
-            point = policy.point(clock)
+            lengths = tuple(search.lengths(clock))
+            if min(lengths) > 0:
+                return lengths, []
+        except Exception as error:
+            return None, [Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))]
+        short = [(keys, step) for keys, step in _lengths(search) if clock.steps(step) < 1]
+        return None, [Problem(keys, f"'{step}' is less than one step") for keys, step in short] or [
+            Problem((), f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none")
+        ]
+
+    def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
+        try:
+            point = policy.point(Clock(lengths[0], clock.steps_per_epoch))
         except Exception as error:
             return [Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))]
+        # a policy with one length among its options says the point there
+        options = [keys for keys, _ in _lengths(policy)]
+        keys = ("rewind", *options[0]) if len(options) == 1 else ("rewind",)
+        end = lengths[0] if point.weights == LATEST else min(lengths)
         steps = [point.schedule] if point.weights == LATEST else [point.weights, point.schedule]
-        return [
-            Problem(("rewind",), f"points at step {step}, outside the training of {clock.total} steps")
-            for step in dict.fromkeys(steps)
-            if not 0 <= step <= clock.total
-        ]
+        what = "the training" if end == clock.total else "a cycle"
+        for step in steps:
+            if not 0 <= step <= end:
+                return [Problem(keys, f"points at step {step}, outside {what} of {end} steps")]
+        if point.steps is None and point.schedule == end:
+            return [Problem(keys, f"points at step {end}, where {what} of {end} steps ends: nothing is left to train")]
+        return []
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:

@@ -13,22 +13,32 @@ from lotteryfw.store import LevelRow
 
 _METRIC = "test_accuracy"
 _HEAD = ("weights remaining, %", "test accuracy, %", "seeds")
-_ALONE = "Masks over weights that were never trained, at the best level by validation accuracy (mean ± sd over seeds)"
+_ALONE = (
+    "Masks over weights that were never trained: learned ones where their search ended, others at their best level by "
+    "validation accuracy (mean ± sd over seeds)"
+)
 
 
 def masks_alone(studies: Iterable[Study], curves: Curves) -> Sheet | None:
-    """The networks of a run whose weights were never trained, each at its best level; None where there are none.
+    """The networks of a run whose weights were never trained; None where there are none.
 
-    Beside them stands the trained dense network.
+    Where a mask was learned, each search stands at the level that it ended at, so with the density that it was asked
+    for; others stand at their best level. Beside them stands the trained dense network.
     """
+
+    def untrained(row: LevelRow) -> bool:
+        return row.steps == 0 or curves.has_mask_learned(row)
+
     rows: list[tuple[str, ...]] = []
     dense: dict[str, tuple[str, ...]] = {}
     for study in studies:
-        for series in study.series:
-            cut = [row for row in series.rows if row.weights_kept < row.weights_total]
-            if cut and all(row.steps == 0 or curves.has_mask_learned(row) for row in cut):
-                rows.append((f"{study.name}: {series.label}", *_cells(best_rows(cut))))
-        if study.dense and all(row.steps for row in study.dense.rows):
+        learned = {row.cell for series in study.searches for row in series.rows if curves.has_mask_learned(row)}
+        for series in study.searches:
+            masks = [row for row in series.rows if row.weights_kept < row.weights_total or untrained(row)]
+            shown = list(series.points[-1].rows) if series.cells & learned else best_rows(masks)
+            if shown and masks and all(map(untrained, masks)):
+                rows.append((f"{study.name}: {series.label}", *_cells(shown)))
+        if study.dense and not any(map(untrained, study.dense.rows)):
             dense.setdefault("|".join(sorted(row.key for row in study.dense.rows)),
                              (f"{study.name}: dense network, trained", *_cells(list(study.dense.rows))))  # fmt: skip
     if not rows:

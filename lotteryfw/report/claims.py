@@ -88,7 +88,7 @@ def claims_table(verdicts: Sequence[Verdict], width: int = 100) -> Table:
     table.add_column("this run", ratio=2)
     for verdict in verdicts:
         said = Text(verdict.claim.text).append(f"\n{verdict.claim.source}", style="dim")
-        table.add_row(Text(verdict.outcome, style=_STYLES[verdict.outcome]), said, verdict.told)
+        table.add_row(Text(verdict.outcome, style=_STYLES[verdict.outcome]), said, Text(verdict.told))
     return table
 
 
@@ -150,6 +150,8 @@ def _verdict(claim: Claim, study: Study | None, finished: set[str], length: Step
         side = _by_seed(chosen, claim, finished, found)
         if not side:
             reason = f"no finished cell of {_words(selector)} has a level at {_range(claim)}"
+            if any(point.diverged for series in chosen for point in series.points):
+                reason += ", as trainings diverged"
             return Verdict(claim, "not tested", reason=reason)
         sides.append(side)
     unit = found.unit(claim.metric)

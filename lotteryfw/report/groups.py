@@ -169,10 +169,15 @@ def _dense(rows: Iterable[LevelRow]) -> Point | None:
     """The dense network over seeds, each seed's training once; None where series start from different ones."""
     found: dict[tuple[int, str], LevelRow] = {}
     for row in rows:
-        if row.arm == TICKET and row.status == DONE and row.weights_kept == row.weights_total:
+        if row.arm == TICKET and row.status == DONE and is_dense(row):
             found.setdefault((row.seed, row.key), row)
     distinct = len({seed for seed, _ in found}) == len(found)
     return Point(0, 1.0, tuple(found.values())) if found and distinct else None
+
+
+def is_dense(row: LevelRow) -> bool:
+    """Whether a row is of the dense network, trained. A learned mask may keep every weight, too, but is no level 0."""
+    return row.level == 0 and row.weights_kept == row.weights_total and row.steps > 0
 
 
 def labelled(series: Sequence[Series]) -> tuple[Series, ...]:

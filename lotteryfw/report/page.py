@@ -42,7 +42,7 @@ def write_page(folder: RunFolder) -> Path:
 
     claims = check_claims(folder)
     curves, findings = Curves.of(folder.read_curves()), Findings.of(folder.read_findings())
-    studies = [study for study in studies_of(folder.read_levels()) if study.seeds]
+    studies = studies_of(folder.read_levels())
     sections = [_section(study, curves, findings.within(study.name)) for study in studies]
     text = _render(folder, claims, masks_alone(studies, curves), sections, get_plotlyjs())
     path = folder.path / NAME
@@ -52,6 +52,8 @@ def write_page(folder: RunFolder) -> Path:
 
 def _section(study: Study, curves: Curves, findings: Findings) -> Section:
     """Whatever more there is to show of a study joins its charts or its sheets here."""
+    if not study.seeds:
+        return Section(study.name, (), (), tuple(sheets(study)))
     learned, best = learning_chart(study, curves), best_levels(study)
     return Section(
         study.name,

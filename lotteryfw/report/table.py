@@ -6,7 +6,7 @@ from rich.table import Table
 
 from lotteryfw.report.flat import flat_sheets
 from lotteryfw.report.groups import Series, Study, studies_of
-from lotteryfw.report.sheet import Sheet, cell, markdown_table, notes, rich_table
+from lotteryfw.report.sheet import Sheet, cell, markdown_table, notes, rich_tables
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import RunFolder
@@ -20,7 +20,8 @@ def summary_tables(folder: RunFolder, width: int = 100) -> list[Table]:
 
     Raises StoreError where levels.csv cannot be read.
     """
-    return [rich_table(sheet, width) for study in studies_of(folder.read_levels()) for sheet in sheets(study)]
+    every = (sheet for study in studies_of(folder.read_levels()) for sheet in sheets(study))
+    return [table for sheet in every for table in rich_tables(sheet, width)]
 
 
 def summary_markdown(folder: RunFolder) -> str:
@@ -29,8 +30,23 @@ def summary_markdown(folder: RunFolder) -> str:
 
 
 def sheets(study: Study) -> list[Sheet]:
-    """A study's tables: with all its levels or, where there is one for each combination, with all its arms."""
+    """A study's tables: with all its levels or, where there is one for each combination, with all its arms.
+
+    Where every training diverged, which they were.
+    """
+    if not study.seeds:
+        return [_diverged(study)]
     return flat_sheets(study) if study.flat else [_sheet(study, metric) for metric in METRICS]
+
+
+def _diverged(study: Study) -> Sheet:
+    rows = [
+        (series.label, str(point.level), percent(point.density), str(len(point.diverged)))
+        for series in study.searches
+        for point in series.points
+    ]
+    head = ("series", "level", "weights remaining, %", "seeds")
+    return Sheet(f"{study.name}: every training diverged, so there are no figures", head, tuple(rows), ())
 
 
 def _sheet(study: Study, metric: str) -> Sheet:
@@ -41,7 +57,7 @@ def _sheet(study: Study, metric: str) -> Sheet:
         for series in study.series
     ]
     head = ("weights remaining, %", *map(percent, columns))
-    return Sheet(f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows))
+    return Sheet(f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True)
 
 
 def _spread(series: Series, density: float, metric: str) -> Spread | None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from lotteryfw.report.groups import TICKET, Point, Series, Study, studies_of
-from lotteryfw.report.sheet import Sheet
+from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense, studies_of
+from lotteryfw.report.sheet import Sheet, titled_table
 from lotteryfw.report.stats import Spread, bootstrap
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import LevelRow, RunFolder
@@ -149,16 +149,12 @@ def verdict_tables(folder: RunFolder, width: int = 100) -> list[Table]:
         verdicts = winning_tickets(study)
         if not any(level.outcome != "too few seeds" for each in verdicts for level in each.levels):
             continue
-        table = Table(
-            title=f"{study.name}: winning tickets", caption=_in_words(verdicts), title_justify="left",
-            title_style="bold", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
-            width=width,
-        )  # fmt: skip
+        table = titled_table(f"{study.name}: winning tickets", _in_words(verdicts), width)
         table.add_column("series", overflow="fold", ratio=2)
         table.add_column("wins at, %", ratio=1)
         table.add_column("undecided at, %", ratio=1)
         for each in verdicts:
-            table.add_row(each.label, each.densities("winning ticket"), each.densities("undecided"))
+            table.add_row(Text(each.label), each.densities("winning ticket"), each.densities("undecided"))
         tables.append(table)
     return tables
 
@@ -183,7 +179,7 @@ def verdict_markdown(folder: RunFolder) -> str:
 
 
 def _levels(series: Series) -> Iterable[LevelVerdict]:
-    dense = {row.cell: row for row in series.rows if row.weights_kept == row.weights_total and row.steps}
+    dense = {row.cell: row for row in series.rows if is_dense(row)}
     for point in series.points:
         differences = _differences(point, dense)
         if differences:

@@ -26,7 +26,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
     cannot be read or written.
     """
     folder = _opened(run)
-    console = Console(quiet=not show)
+    console = Console(quiet=not show, markup=False, emoji=False)
     for table in (*summary_tables(folder, console.width), *verdict_tables(folder, console.width)):
         console.print(table)
     if verdicts := check_claims(folder):
@@ -35,7 +35,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
     try:
         return [page, *write_figures(folder)]
     except UsageError as error:
-        console.print(f"No figures were drawn: {error}", markup=False)
+        console.print(f"No figures were drawn: {error}")
         return [page]
 
 

@@ -158,7 +158,8 @@ class CellRun:
             report = self._lab.report(ticket)
             self._report(record.arm, record.level, report, key)
             if record.trained.diverged_at is not None:
-                self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at)
+                learns_mask = ticket.scores is not None
+                self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at, learns_mask)
                 continue
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, report, read))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lotteryfw.errors import UsageError
+from lotteryfw.errors import UsageError, nearest
 from lotteryfw.runner.desk import Desk
 from lotteryfw.store import RunFolder, atomic_write, load_ticket, save_seed_ticket
 from lotteryfw.store.seeds import PARTS
@@ -22,9 +22,14 @@ def export(
 
     "seed" is for tickets whose weights were never trained: see `load_seed_ticket`, which reads it. It reads the run's
     resolved.toml, with the plugin files in `trust` and the data folder that the recipe was run with. Raises UsageError
-    for a ticket that cannot be told that way, or is in no run's folder; StoreError for what cannot be read or written.
+    for a ticket that is not there, cannot be told that way, or is in no run's folder; StoreError for what cannot be
+    read or written.
     """
     path = Path(ticket)
+    if not path.is_file():
+        folder = path if path.is_dir() else path.parent
+        remedy = nearest(path.name, (each.name for each in folder.glob("*.safetensors")))
+        raise UsageError(f"{path}: no such ticket" + (f" ({remedy})" if remedy else ""))
     found = load_ticket(path)
     if form == "values":
         from safetensors.torch import save

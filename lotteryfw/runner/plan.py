@@ -69,7 +69,7 @@ class DryLab(Lab):
     def dense(self) -> Ticket:
         return Ticket(self._origins.dense(), 0, {}, {}, RewindPoint(weights=0, schedule=0))
 
-    def train(self, ticket: Ticket) -> Search[Trained]:
+    def train(self, ticket: Ticket, arm: str = "ticket") -> Search[Trained]:
         """The same with less ado, since it is what a plan mostly consists of."""
         if self._needs_gradient:
             return (yield from super().train(ticket))
@@ -84,11 +84,15 @@ class DryLab(Lab):
 
     def scored(self, density: float | None = None, length: int | None = None) -> Ticket:
         dense = self.dense()
+        self._first_length = length
         return replace(dense, origin=self._origins.scored(dense.origin, density, length), scores={}, length=length)
 
-    def rescored(self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool) -> Ticket:
-        origin = self._origins.rescored(self._origins.job("train", ticket.origin, ticket.point), density, hard)
-        return replace(ticket, origin=origin, level=ticket.level + 1, point=self._point_of(ticket))
+    def rescored(
+        self, ticket: Ticket, learned: Trained, density: float | None, *, hard: bool, length: int | None = None
+    ) -> Ticket:
+        length = ticket.length if length is None else length
+        origin, point = self._rescored_origin(ticket, density, hard, length), self._point_again(length)
+        return replace(ticket, origin=origin, level=ticket.level + 1, point=point, length=length)
 
     def found(self, ticket: Ticket, learned: Trained) -> Ticket:
         point = RewindPoint(weights=0, schedule=0)

@@ -14,13 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import tomli_w
-
 from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
 from lotteryfw.events import CellFinished, Event, LevelFinished, RunFinished, RunStarted, event_name
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
+from lotteryfw.recipe import to_toml
 from lotteryfw.runner.cells import Found, Level
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
@@ -123,7 +122,7 @@ class Study:
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
         self._choose_kernel = Chooser(self._shop)
         recipe = desk.recipe
-        self._folder = RunFolder.create(out, recipe.source_text, tomli_w.dumps(recipe.resolved()))
+        self._folder = RunFolder.create(out, recipe.source_text, to_toml(recipe.resolved()))
 
     def run(self, jobs: int, checkpoint_seconds: float, on_start: Callable[[Callable[[], None]], None] | None) -> Run:
         """Every cell to its end, then the figures of the run. Raises Interrupted, StoreError, DataError."""

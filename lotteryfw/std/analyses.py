@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from lotteryfw import Analysis, Finding, Lab, Recorded, Search, stream
+from lotteryfw.std.searches import TRAINED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,9 @@ class MaskDiagnostics(Analysis):
     magnitude shrank and grew (toward_zero, away_from_zero), and each layer's density. Of the weights that the cut
     removed, the share that the training before it had moved toward zero (cut_toward_zero), beside the same share of
     those that it kept (kept_toward_zero).
+
+    Where weights were not trained, as under a learned mask, nothing moved and only densities are said. Of searches that
+    learn masks the weights of the arm "trained" moved.
     """
 
     use = "mask_diagnostics"
@@ -40,6 +44,9 @@ class MaskDiagnostics(Analysis):
             ticket = level.ticket
             if ticket.parent in tickets:
                 found += _cut_shares(level, tickets[ticket.parent])
+        for level in levels:
+            if level.arm == TRAINED:
+                found += _shares(level)
         return found
 
 
@@ -48,7 +55,7 @@ def _shares(level: Recorded) -> Iterator[Finding]:
     mask, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
     for name, kept in mask.items():
         yield _share(level, "density", _mean(kept), name)
-    if level.outcome.metrics.steps == 0:
+    if level.outcome.metrics.steps == 0 or trained.scores():  # then it was measured as it is, or scores were trained
         return
     before, after = ({name: values[name][kept] for name, kept in mask.items()} for values in (init, final))
     shares = {
@@ -114,7 +121,8 @@ class WeightScatter(Analysis):
     """A sample of a layer's weights before and after training, of those that the next cut kept and removed.
 
     For the papers' picture of w_f against w_i with its masked region: `w_i`, `w_f` and `kept` (1 or 0) are lists in one
-    order, of the first ticket and the training before it.
+    order, of the first ticket and the training before it. Searches that learn masks cut nothing, and it finds nothing
+    in them.
     """
 
     use = "weight_scatter"
@@ -154,7 +162,8 @@ class DyingEdges(Analysis):
     Of a cycle: the share of all edges that no step of any cycle so far has selected (dying_ratio); the same among the
     edges that are still allowed (dying_ratio_allowed), and with the edges removed earlier counted as dead, too
     (dying_ratio_with_removed): the three differ for hard pruning only. turnover is the mean, over the evaluations of
-    the cycle, of the share of selected edges that are lost from one to the next.
+    the cycle, of the share of selected edges that are lost from one to the next. In searches that learn no masks it
+    finds nothing.
     """
 
     use = "dying_edges"

@@ -81,6 +81,22 @@ class SignedConstant(Initialiser):
         return (torch.randint(2, layer.shape, generator=rng) * 2 - 1) * sqrt(2 / layer.fan_in)
 
 
+class Constant(Initialiser):
+    """The same value everywhere: for scores that are to start equal."""
+
+    use = "constant"
+    formula = "value"
+    source = "PyTorch, torch.nn.init.constant_"
+
+    value: float = 1.0
+    """What everything starts at."""
+
+    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.full(layer.shape, self.value)
+
+
 class PytorchDefault(Initialiser):
     """What PyTorch's own Linear and Conv layers draw, biases included."""
 

@@ -24,6 +24,7 @@ class Bernoulli(Parametrization):
     use = "bernoulli"
     formula = "w · m, m ~ Bernoulli(sigmoid(s)), ∂m/∂s taken as ∂sigmoid(s)/∂s"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5.1"
+    uses_density = "never"
 
     rescale: Literal["none", "static", "dynamic"] = "none"
     """Multiply a layer's masked weights by size / kept: "dynamic" by those of the mask just drawn, with the gradient
@@ -72,12 +73,14 @@ class Bernoulli(Parametrization):
 class TopK(Parametrization):
     """Edge-popup: of each budget the edges of largest score take part; every score gets a gradient.
 
-    Of equal scores the ones of lower index win, as in a stable sort.
+    Of equal scores the ones of lower index win, as in a stable sort. Scores start at U(±1 / sqrt(fan_in)), unless the
+    recipe's `scores` says otherwise; `scores = "pytorch_default"` is the same distribution.
     """
 
     use = "top_k"
     formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1"
     source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    uses_density = "always"
 
     rank: Literal["abs", "signed"] = "abs"
     """Rank scores by their magnitude, or as they are."""
@@ -96,7 +99,8 @@ class TopK(Parametrization):
         import torch
 
         if not net.budgets:
-            raise UsageError(f"parametrization '{self.use}' needs a density: use a search that has one, or a scope")
+            why = "the search gives none, or the scope leaves every layer whole"
+            raise UsageError(f"parametrization '{self.use}' needs a density, and layers that share it: {why}")
         masks = {name: edges.allowed for name, edges in net.edges.items()}
         for group in net.budgets:
             shared = [net.edges[name] for name in group.leaves]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from lotteryfw import Lab, Search, SearchAlgorithm, Step, Ticket, Trained
+from lotteryfw import Clock, Lab, Search, SearchAlgorithm, Step, Ticket, Trained
 
 Levels = Annotated[int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")]
 
@@ -92,6 +92,7 @@ class Supermask(SearchAlgorithm):
     formula = "weights at mask1(w_0) → learn a mask → measure (→ train the weights)"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5"
     learns_masks = True
+    gives_density = False
     arms = (THRESHOLDED, TRAINED)
 
     train_weights: TrainWeights = False
@@ -102,11 +103,11 @@ class Supermask(SearchAlgorithm):
         found = lab.found(ticket, learned)
         untrained = lab.untrained(found)
         lab.record(1, untrained, learned)
-        measured = yield from lab.train(untrained)
-        lab.record(1, untrained, measured, arm="thresholded")
+        measured = yield from lab.train(untrained, THRESHOLDED)
+        lab.record(1, untrained, measured, THRESHOLDED)
         if self.train_weights:
-            trained = yield from lab.train(found)
-            lab.record(1, found, trained, arm="trained")
+            trained = yield from lab.train(found, TRAINED)
+            lab.record(1, found, trained, TRAINED)
 
 
 class EdgePopup(SearchAlgorithm):
@@ -119,26 +120,29 @@ class EdgePopup(SearchAlgorithm):
     formula = "weights at mask1(w_0), scores at random → learn which k edges to keep (→ train the weights)"
     source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
     learns_masks = True
+    gives_density = True
     arms = (TRAINED,)
 
     density: Density = 0.5
     train_weights: TrainWeights = False
 
     def search(self, lab: Lab) -> Search[None]:
-        yield from _in_cycles(lab, [self.density], None, hard=False, train_weights=self.train_weights)
+        yield from _in_cycles(lab, [self.density], [None], hard=False, train_weights=self.train_weights)
 
 
 class IterativeEdgePopup(SearchAlgorithm):
     """Iterative edge-popup: cycles of edge-popup at falling density, each with the scores of the one before.
 
-    A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice:
-    "learning_rate" restarts the schedule alone.
+    A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice; a
+    recipe that names none gets "learning_rate", which restarts the schedule alone.
     """
 
     use = "iterative_edge_popup"
     formula = "edge-popup at density^(1/K) → at density^(2/K) → … → at density"
     source = "Iwasawa, Strong lottery tickets (slides): iterative edge-popup, soft and hard"
     learns_masks = True
+    gives_density = True
+    default_rewind = "learning_rate"
     arms = (TRAINED,)
 
     density: Density = 0.5
@@ -148,7 +152,8 @@ class IterativeEdgePopup(SearchAlgorithm):
     densities: list[Density] | None = None
     """The density of each cycle, in place of `density`, `cycles` and `falls`."""
     cycle: Step | None = None
-    """Length of a cycle; left out: `train.length` shared out, so that any number of cycles costs the same."""
+    """Length of a cycle; left out: `train.length` shared out, so that any number of cycles costs the same. The first
+    cycles have a step more where it does not divide."""
     pruning: Literal["soft", "hard"] = "soft"
     """hard: edges that a cycle leaves out are removed for good; soft: only scores carry over."""
     train_weights: TrainWeights = False
@@ -160,10 +165,25 @@ class IterativeEdgePopup(SearchAlgorithm):
             raise ValueError("must be one density or more, none above the one before")
         return densities
 
+    @model_validator(mode="after")
+    def _said_once(self) -> IterativeEdgePopup:
+        said = ("density", "cycles", "falls")
+        # not what was given, but what differs: resolved recipes write every option
+        idle = [name for name in said if getattr(self, name) != type(self).model_fields[name].default]
+        if self.densities is not None and idle:
+            raise ValueError(f"`densities` says each cycle's density: leave {' and '.join(idle)} out, or `densities`")
+        return self
+
     def search(self, lab: Lab) -> Search[None]:
-        densities, hard = self._densities(), self.pruning == "hard"
-        length = max(1, lab.clock.total // len(densities)) if self.cycle is None else lab.clock.steps(self.cycle)
-        yield from _in_cycles(lab, densities, length, hard=hard, train_weights=self.train_weights)
+        lengths, hard = self.lengths(lab.clock), self.pruning == "hard"
+        yield from _in_cycles(lab, self._densities(), lengths, hard=hard, train_weights=self.train_weights)
+
+    def lengths(self, clock: Clock) -> list[int]:
+        cycles = len(self._densities())
+        if self.cycle is not None:
+            return [clock.steps(self.cycle)] * cycles
+        steps, rest = divmod(clock.total, cycles)
+        return [steps + 1] * rest + [steps] * (cycles - rest)
 
     def _densities(self) -> list[float]:
         if self.densities is not None:
@@ -175,17 +195,18 @@ class IterativeEdgePopup(SearchAlgorithm):
 
 
 def _in_cycles(
-    lab: Lab, densities: Sequence[float], length: int | None, *, hard: bool, train_weights: bool
+    lab: Lab, densities: Sequence[float], lengths: Sequence[int | None], *, hard: bool, train_weights: bool
 ) -> Search[None]:
-    """Learns a mask at one density after another, in `length` steps each; records what each cycle found, untrained."""
-    ticket = lab.scored(densities[0], length)
+    """Learns a mask at one density after another, in as many steps each; records what each cycle found, untrained."""
+    ticket = lab.scored(densities[0], lengths[0])
     learned = yield from lab.train(ticket)
     found = lab.found(ticket, learned)
     lab.record(1, lab.untrained(found), learned)
-    for cycle, density in enumerate(densities[1:], 2):
-        ticket = lab.rescored(ticket, learned, density, hard=hard)
+    for cycle, (density, length) in enumerate(zip(densities[1:], lengths[1:], strict=True), 2):
+        ticket = lab.rescored(ticket, learned, density, hard=hard, length=length)
         learned = yield from lab.train(ticket)
         found = lab.found(ticket, learned)
         lab.record(cycle, lab.untrained(found), learned)
     if train_weights:
-        lab.record(len(densities), found, (yield from lab.train(found)), arm=TRAINED)
+        trained = yield from lab.train(found, TRAINED)
+        lab.record(len(densities), found, trained, TRAINED)

@@ -28,6 +28,7 @@ class IteRand(Parametrization):
     source = (
         "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, algorithm 3"
     )
+    uses_density = "always"
 
     period: Annotated[int, Field(ge=1)] = 300
     """Steps from one redraw to the next, the paper's K_per: 300 on CIFAR-10, 1000 on ImageNet."""
