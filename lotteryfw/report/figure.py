@@ -136,9 +136,10 @@ def _drawn(plate: Plate, title: str) -> Figure:
         )
         beside = 0.8 + 0.07 * max(map(len, labels), default=0)  # inches, so panels keep their size
     width, height = plate.size
-    figure.set_size_inches(plate.columns * width + beside, rows * height)
     name = plate.name.replace("-", " · ").replace("_", " ") if "-" in plate.name else plate.name
-    figure.suptitle(" · ".join(part for part in (title, name) if part), x=0.01, ha="left", weight="bold", fontsize=12)
+    heading = " · ".join(part for part in (title, name) if part)
+    figure.set_size_inches(max(plate.columns * width, 0.11 * len(heading)) + beside, rows * height)
+    figure.suptitle(heading, x=0.01, ha="left", weight="bold", fontsize=12)
     along, up = plate.axes
     figure.supxlabel(
         "\n".join(part for part in (along, plate.note) if part), x=0.01, ha="left", fontsize=8, color="#666666"

@@ -55,7 +55,8 @@ def dotted(axes: Axes, dots: Dots) -> None:
             yerr=[(spread.sd or 0) * scale for spread in spreads.values()], color=row.look.colour, linestyle="none",
             marker=_MARKERS[row.look.marker % len(_MARKERS)], markersize=5, capsize=2, linewidth=1, label=row.label,
         )  # fmt: skip
-    axes.set_xticks(range(len(dots.places)), dots.places, fontsize=9, rotation=20 if len(dots.places) > 4 else 0)
+    tight = len(dots.places) * max(map(len, dots.places)) > 50  # letters that stand side by side in a panel
+    axes.set_xticks(range(len(dots.places)), dots.places, fontsize=9, rotation=20 if tight else 0)
     axes.set_xlim(-0.5, len(dots.places) - 0.5)
     axes.set_xlabel(dots.axis)
     axes.set_ylabel(dots.title)
