@@ -28,8 +28,8 @@ from lotteryfw.engine import Chooser, Workshop, settle_process
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.selected import Selected
 from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
+from lotteryfw.search.lab import Lab
 from lotteryfw.select import WarmTop
 from lotteryfw.views import SCORES
 

@@ -27,8 +27,8 @@ from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
+from lotteryfw.search.lab import Lab
 
 SHAPES = {(64, 32, 16, 10): 8, (64, 300, 100, 10): 8, (784, 300, 100, 10): 28}
 OPTIMIZERS = ({"use": "sgd", "lr": 0.1}, {"use": "adam", "lr": 1e-3})

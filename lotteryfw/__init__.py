@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from lotteryfw.kinds import Scope as Scope
     from lotteryfw.kinds import Search as Search
     from lotteryfw.kinds import SearchAlgorithm as SearchAlgorithm
-    from lotteryfw.lab import Lab as Lab
     from lotteryfw.rng import stream as stream
     from lotteryfw.runner import Run as Run
     from lotteryfw.runner import export as export
     from lotteryfw.runner import run as run
+    from lotteryfw.search.lab import Lab as Lab
     from lotteryfw.select import WarmTop as WarmTop
     from lotteryfw.select import budget as budget
     from lotteryfw.select import straight_through as straight_through
@@ -77,7 +77,7 @@ _HOMES = {
         "ModelFamily", "Objective", "Optimizer", "Parametrization", "RewindPolicy", "Schedule", "Scope", "Search",
         "SearchAlgorithm",
     ),
-    "lab": ("Lab",),
+    "search.lab": ("Lab",),
     "rng": ("stream",),
     "runner": ("Run", "export", "run"),
     "select": ("WarmTop", "budget", "straight_through"),

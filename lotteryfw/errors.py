@@ -77,6 +77,10 @@ class TrainingDiverged(LotteryError):
         super().__init__(f"{what} stopped being finite at or before step {step}")
 
 
+class NotKnownYet(LotteryError):
+    """A result was looked at while planning, before anything is trained: what follows depends on results."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for a misspelt name: the closest known ones, or all of them where none is close."""
     known = sorted(set(known))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -104,10 +104,13 @@ class Train:
     mask_seed: int | None = None
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
 
     @cached_property
     def key(self) -> str:
-        return job_key(self)
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
 
     def plain(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON-able data."""
@@ -127,10 +130,13 @@ class Gradient:
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
 
     @cached_property
     def key(self) -> str:
-        return job_key(self)
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
 
     def plain(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON-able data."""
@@ -140,7 +146,7 @@ class Gradient:
 Job = Train | Gradient
 _JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
 _TENSORS = ("values", "mask", "optimizer_state")
-_NOT_IN_KEY = ("snapshots", "origin")
+_NOT_IN_KEY = ("snapshots", "origin", "known_key")
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -157,6 +163,13 @@ def job_key(job: Job) -> str:
     """The content key of a job."""
     said = {name: _canonical(getattr(job, name)) for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY}
     return digest({"job": type(job).__name__, **said, "numerics": numerics(job.device)})
+
+
+def without_tensors(job: Job) -> Job:
+    """The same job under the same key, light enough to be kept while it waits."""
+    if isinstance(job, Train):
+        return replace(job, values={}, mask={}, optimizer_state=None, known_key=job.key)
+    return replace(job, values={}, mask={}, known_key=job.key)
 
 
 def likeness(job: Job) -> str:
@@ -182,7 +195,7 @@ def _plain(job: Job) -> dict[str, Any]:
             return [plain(item) for item in value]
         return value
 
-    fields = [name for name in job.__dataclass_fields__ if name not in _TENSORS]
+    fields = [name for name in job.__dataclass_fields__ if name not in (*_TENSORS, "known_key")]
     return {"job": type(job).__name__, **{name: plain(getattr(job, name)) for name in fields}}
 
 

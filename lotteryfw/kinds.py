@@ -25,6 +25,7 @@ from lotteryfw.views import (
     Need,
     Outcome,
     Recorded,
+    Request,
     RewindPoint,
     Scored,
     Splits,
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from lotteryfw.jobs import Job
-    from lotteryfw.lab import Lab
+    from lotteryfw.search.lab import Lab
 
 T = TypeVar("T")
-Search = Generator[Sequence["Job"], Sequence[Outcome], T]
+Search = Generator[Sequence[Request], Sequence[Outcome], T]
 """What a search is: a generator that asks for jobs, several at a time if it can, and is sent their outcomes."""
 
 
@@ -67,8 +67,6 @@ class Mask0Action(Component):
     """Says what masked weights are frozen at."""
 
     kind = "mask0"
-    changes_kept: ClassVar[bool] = False
-    """True for an action that also overrides what kept weights restart from, by defining `kept`."""
 
     @abstractmethod
     def dead(self, leaf: Leaf) -> Tensor:
@@ -76,8 +74,8 @@ class Mask0Action(Component):
         `leaf.init` is the value that a weight cut earlier is frozen at already."""
 
     def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
-        """[s] float32, read where `leaf.mask`, only asked where `changes_kept`: `alive` (the mask-1 action's values),
-        changed."""
+        """[s] float32, read where `leaf.mask`: what kept weights restart from, given `alive`, the mask-1 action's
+        values. Default: `alive` itself."""
         return alive
 
 

@@ -10,8 +10,8 @@ from lotteryfw.cell import Cell
 from lotteryfw.component import Component
 from lotteryfw.engine import Workshop
 from lotteryfw.jobs import Spec, Train
-from lotteryfw.lab import Lab
 from lotteryfw.registry import Registry
+from lotteryfw.search.lab import Lab
 from lotteryfw.steps import Clock
 
 REGISTRY = Registry.load()

@@ -16,13 +16,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from recipes_for_tests import changed, faults, load
-from small import REGISTRY, cell, dense_job, lab
+from small import REGISTRY, cell, dense_job, describe
 from typer.testing import CliRunner
 
 from lotteryfw.engine import Chooser, Workshop, sparse_advice
 from lotteryfw.engine.kernels import calibrate as module
 from lotteryfw.engine.kernels.calibrate import DENSITIES, break_even, calibrate
 from lotteryfw.engine.kernels.sparse import SPARSE_BELOW, backends
+from lotteryfw.jobs import Train
+from lotteryfw.search.lab import Lab
 from lotteryfw.store import Store
 
 
@@ -120,10 +122,13 @@ def test_a_recipe_sets_the_density_and_keeps_it() -> None:
 
 
 def test_a_cell_of_another_density_has_other_origins_and_asks_for_it() -> None:
-    desks = [lab(cell(sparse_below=below)) for below in (None, 0.25)]
-    assert len({desk.job(desk.dense()).origin for desk in desks}) == 2
     asked: list[float | None] = []
-    for desk in desks:
-        desk._choose_kernel = lambda job, kernel, below: asked.append(below) or "reference/1"  # type: ignore[func-returns-value]
-        desk.job(desk.dense())
+
+    def choose(job: Train, kernel: str, below: float | None) -> str:
+        asked.append(below)
+        return "reference/1"
+
+    cells = [cell(sparse_below=below) for below in (None, 0.25)]
+    desks = [Lab(one, describe, Path("unused"), "cpu", choose) for one in cells]
+    assert len({desk.job(desk.dense()).origin for desk in desks}) == 2
     assert asked == [None, 0.25]

@@ -174,16 +174,11 @@ def test_frozen_weights_that_drift_are_noticed(dead: Callable[[Leaf], Tensor]) -
     trial(component(Mask0Action, dead=lambda self, leaf: moving(self, leaf).where(leaf.cut, leaf.init)))
 
 
-def test_kept_and_changes_kept_go_together() -> None:
-    rest = {"dead": lambda self, leaf: torch.zeros(leaf.layer.shape)}
-    kept = {"kept": lambda self, leaf, alive: alive * 2}
-    trial(component(Mask0Action, changes_kept=True, **rest, **kept))
-    with pytest.raises(ContractError, match="changes_kept is True, but it does not define kept"):
-        trial(component(Mask0Action, changes_kept=True, **rest))
-    with pytest.raises(ContractError, match=r"kept\(\) is never asked"):
-        trial(component(Mask0Action, **rest, **kept))
+def test_an_action_that_changes_what_kept_weights_restart_from_works_on_a_copy() -> None:
+    dead = {"dead": lambda self, leaf: torch.zeros(leaf.layer.shape)}
+    trial(component(Mask0Action, kept=lambda self, leaf, alive: alive * 2, **dead))
     with pytest.raises(ContractError, match=r"kept\(\) on a linear leaf changed its input"):
-        trial(component(Mask0Action, changes_kept=True, kept=lambda self, leaf, alive: alive.mul_(2), **rest))
+        trial(component(Mask0Action, kept=lambda self, leaf, alive: alive.mul_(2), **dead))
 
 
 Kept = Mapping[str, int]

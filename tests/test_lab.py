@@ -30,9 +30,10 @@ from lotteryfw.cell import CONTROLS
 from lotteryfw.component import Component
 from lotteryfw.errors import PluginError, UsageError
 from lotteryfw.jobs import Gradient, Spec
-from lotteryfw.lab import Lab, Record
+from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.lab import Lab, Record
 from lotteryfw.testkit.bench import MadeUp
-from lotteryfw.views import Ticket, Trained
+from lotteryfw.views import Ticket, TicketSource, TicketState, Trained
 
 
 def run(generator: Any) -> Any:
@@ -40,7 +41,7 @@ def run(generator: Any) -> Any:
     try:
         asked = next(generator)
         while True:
-            asked = generator.send([MadeUp(job) for job in asked])
+            asked = generator.send([MadeUp(request.job) for request in asked])
     except StopIteration as stop:
         return stop.value
 
@@ -124,12 +125,45 @@ def test_rewinding_to_the_latest_weights_goes_on_from_the_round_before() -> None
         assert (job.start, job.steps) == (20, 7)
 
 
-def test_cutting_before_the_dense_run_is_the_searchs_mistake() -> None:
+def test_pruning_a_dense_network_that_took_no_step_is_the_searchs_mistake() -> None:
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    measured = desk.untrained(desk.dense())
+    after = trained(desk, measured)
+    with pytest.raises(PluginError, match=r"search 'lotteryfw/imp' of .* no step 5 to rewind to: train lab.dense"):
+        _ = desk.next(measured, after).values
+
+
+def test_two_chains_in_one_lab_rewind_to_their_own_dense_runs() -> None:
+    """A second dense training once took over the rewinding of the first."""
+
+    def chain(desk: Lab, scale: float) -> Ticket:
+        dense = desk.dense()
+        moved = {name: value * scale for name, value in dense.values.items()}
+        state = TicketState(dense.mask, moved, dense.cut)
+        return replace(dense, source=TicketSource(Loaded(f"{dense.origin}-{scale}", lambda: state)))
+
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    starts = [chain(desk, scale) for scale in (1.0, 2.0)]
+    dense_runs = [trained(desk, start) for start in starts]
+    tickets = [desk.next(start, run) for start, run in zip(starts, dense_runs, strict=True)]
+    for ticket, run in zip(tickets, dense_runs, strict=True):
+        state, _ = run.outcome.state(5)
+        for name, mask in ticket.mask.items():
+            assert torch.equal(ticket.values[name], state[name].where(mask, torch.zeros(())))
+    assert not torch.equal(tickets[0].values["fc1.bias"], tickets[1].values["fc1.bias"])
+
+
+def test_a_dense_network_that_is_measured_first_keeps_no_state_and_leaves_rewinding_alone() -> None:
+    """Measuring it once asked for a state that no step reaches, and never ended."""
     desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
     dense = desk.dense()
-    made_up = Trained(dense, MadeUp(desk.job(dense)))
-    with pytest.raises(PluginError, match=r"search 'lotteryfw/imp' of .* cut a ticket before it trained the dense"):
-        desk.next(dense, made_up)
+    measured = desk.untrained(dense)
+    assert desk.request(measured).snapshots == frozenset()
+    trained(desk, measured)
+    after = trained(desk, dense)
+    ticket = desk.next(dense, after)
+    state, _ = after.outcome.state(5)
+    assert torch.equal(ticket.values["fc1.bias"], state["fc1.bias"])
 
 
 class Normed(ModelFamily):
@@ -182,8 +216,6 @@ class Levels(Mask0Action):
 
 class LevelsAndDoubled(Levels):
     """So they are, and the kept ones are doubled."""
-
-    changes_kept = True
 
     def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
         return alive * 2
@@ -381,8 +413,8 @@ class Steepest(MaskCriterion):
 def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() -> None:
     desk = bare_lab(criterion=Steepest())
     generator = desk.train(desk.dense())
-    outcomes = [MadeUp(job) for job in next(generator)]
-    asked = generator.send(outcomes)
+    outcomes = [MadeUp(request.job) for request in next(generator)]
+    asked = [request.job for request in generator.send(outcomes)]
     assert [type(job) for job in asked] == [Gradient]
     assert bits(asked[0].values) == bits(outcomes[0].tensors())
     with pytest.raises(StopIteration) as stop:
@@ -436,10 +468,11 @@ class Unsure(MaskCriterion):
         return score
 
 
-def first_cut(**parts: Component) -> Ticket:
+def first_cut(**parts: Component) -> None:
+    """Prune a dense network once and compute the ticket."""
     desk = bare_lab(**parts)
     dense = desk.dense()
-    return desk.next(dense, trained(desk, dense))
+    _ = desk.next(dense, trained(desk, dense)).values
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -21,9 +21,9 @@ from lotteryfw import load_ticket, run
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.train import Training
 from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab, Record
 from lotteryfw.registry import Registry
 from lotteryfw.rng import stream
+from lotteryfw.search.lab import Lab, Record
 from lotteryfw.store import Store
 from lotteryfw.views import SCORES, Trained
 
@@ -63,9 +63,10 @@ def searched(lab: Lab, store: Store) -> tuple[list[Record], list[Train]]:
     search, jobs = lab.cell.search.search(lab), []
     asked = next(search)
     while True:
-        jobs += asked
+        now = [request.job for request in asked]
+        jobs += now
         try:
-            asked = search.send([performed(job, store) for job in asked])
+            asked = search.send([performed(job, store) for job in now])
         except StopIteration:
             return lab.records, jobs
 

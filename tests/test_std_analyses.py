@@ -11,8 +11,9 @@ import torch
 from recipes_for_tests import changed
 
 from lotteryfw import run
+from lotteryfw.search.derivations import Loaded
 from lotteryfw.std.analyses import DyingEdges, MaskDiagnostics, MaskOverlap, WeightScatter
-from lotteryfw.views import Curve, CutReport, Finding, Metrics, Recorded, RewindPoint, Ticket
+from lotteryfw.views import Curve, CutReport, Finding, Metrics, Recorded, RewindPoint, Ticket, TicketState
 
 SMALL = changed(
     seeds=[0], model={"use": "mlp", "hidden": [8]}, search={"use": "imp", "levels": 2}, evaluate={"points": 2}
@@ -44,8 +45,9 @@ class Outcome:
 def recorded(level: int, mask: list[int], init: list[float], outcome: Outcome, **place: Any) -> Recorded:
     alive = torch.tensor(mask, dtype=torch.bool)
     report = CutReport(sum(mask), {"fc": sum(mask)}, {"fc": len(mask)})
-    ticket = Ticket("", level, {"fc": alive}, {"fc": torch.tensor(init)}, RewindPoint(0, 0), cut=report,
-                    parent=level - 1 if level else None)  # fmt: skip
+    state = TicketState({"fc": alive}, {"fc": torch.tensor(init)}, report)
+    parent = level - 1 if level else None
+    ticket = Ticket.derived(Loaded("", lambda: state), level, RewindPoint(0, 0), parent=parent)
     said = {"study": "s", "cell": "c", "axes": {}, "seed": 0, "arm": "ticket"} | place
     return Recorded(**said, level=level, cut=report, outcome=outcome, _ticket=lambda: ticket)
 

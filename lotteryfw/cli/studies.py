@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,7 +95,7 @@ def plan(
     desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
     found = desk.plan(_likely_device())
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(found.plain()))
         return
     todo = found.unique - found.stored
     rows = [
@@ -114,7 +113,11 @@ def plan(
     for name, value in rows:
         typer.echo(f"  {name:<20} {value:>14}")
     if found.unknown:
-        typer.echo(f"  not known before training: {len(found.unknown)} cells, such as {found.unknown[0]}")
+        typer.echo(f"  depend on results, planned up to there: {len(found.unknown)} cells, such as {found.unknown[0]}")
+    for cell, fault in found.broken[:3]:
+        typer.echo(f"  cannot run: {cell}: {fault}")
+    if len(found.broken) > 3:
+        typer.echo(f"  cannot run: {len(found.broken) - 3} more cells")
     typer.echo("Trainings whose masks turn out equal are shared too; that shows only as the study runs.")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from lotteryfw.cell import Cell
 from lotteryfw.engine import StoredOutcome
 from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Job, Train
+from lotteryfw.jobs import Job, without_tensors
 from lotteryfw.kinds import Analysis, Search
-from lotteryfw.lab import Lab, Record
+from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.views import CutReport, Finding, Metrics, Recorded, Ticket
 
 Status = Literal["done", "diverged", "failed"]
@@ -76,7 +77,7 @@ class CellRun:
     def __init__(self, cell: Cell, open_lab: Callable[[Cell], Lab], around: Surroundings):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
-        self.asked: tuple[Job, ...] = ()
+        self.asked: tuple[JobRequest, ...] = ()
         self._around = around
         self._controls: list[_Control] = []
         self._recorded: list[Recorded] = []
@@ -128,11 +129,12 @@ class CellRun:
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
 
     def _all_there(self) -> bool:
-        there = [self._around.ask(job, self) for job in self.asked]  # every one is asked for: they run side by side
+        # Every one is asked for, so that they run side by side.
+        there = [self._around.ask(request.job, self) for request in self.asked]
         return all(there)
 
     def _resume(self) -> None:
-        outcomes = tuple(self._around.outcome(job.key) for job in self.asked)
+        outcomes = tuple(self._around.outcome(request.job.key) for request in self.asked)
         try:
             # a generator that has not begun can only be sent None
             asked: Any = self._search.send(outcomes) if self.asked else next(self._search)
@@ -140,8 +142,8 @@ class CellRun:
         except StopIteration:
             self._searching, self.asked = False, ()
 
-    def _checked(self, asked: object) -> tuple[Job, ...]:
-        if isinstance(asked, Sequence) and asked and all(isinstance(job, Train | Gradient) for job in asked):
+    def _checked(self, asked: object) -> tuple[JobRequest, ...]:
+        if isinstance(asked, Sequence) and asked and all(isinstance(request, JobRequest) for request in asked):
             return tuple(asked)
         what = f"a {type(asked).__name__}" + (" that is empty" if isinstance(asked, tuple) and not asked else "")
         raise ContractError(
@@ -155,10 +157,10 @@ class CellRun:
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             read = self._around.ticket(self.cell, record.arm, record.level, ticket, key)
-            report = self._lab.report(ticket)
+            report = ticket.cut
             self._report(record.arm, record.level, report, key)
             if record.trained.diverged_at is not None:
-                learns_mask = ticket.scores is not None
+                learns_mask = ticket.learns_mask
                 self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at, learns_mask)
                 continue
             if self.cell.analyses:
@@ -177,7 +179,7 @@ class CellRun:
         self._around.ticket(self.cell, name, record.level, ticket, job.key)
         if not self._around.ask(job, self):
             self._around.park(job)
-        return _Control(name, record.level, self._lab.report(ticket), bare(job))
+        return _Control(name, record.level, ticket.cut, without_tensors(job))
 
     def _report_control(self, control: _Control) -> bool:
         if not self._around.ask(control.job, self):
@@ -198,13 +200,3 @@ class CellRun:
             error.__cause__ = cause
         self.ended = ("failed", error)
         self._controls, self.asked = [], ()
-
-
-def bare(job: Job) -> Job:
-    """The job without its tensors, under the same key."""
-    key = job.key
-    light = replace(job, values={}, mask={})
-    if isinstance(light, Train):
-        light = replace(light, optimizer_state=None)
-    light.__dict__["key"] = key  # what cached_property would find
-    return light

@@ -10,10 +10,10 @@ from typing import Any
 from lotteryfw.component import Component
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.jobs import Spec
-from lotteryfw.lab import Lab
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
+from lotteryfw.search.lab import Lab
 from lotteryfw.steps import Clock
 from lotteryfw.store import Store, default_root
 

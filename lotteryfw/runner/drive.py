@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from lotteryfw.cell import Cell
 from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
 from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
-from lotteryfw.jobs import Job, Train, likeness, state_key
-from lotteryfw.lab import Lab
-from lotteryfw.runner.cells import CellRun, Found, Level, Status, bare
+from lotteryfw.jobs import Job, Train, likeness, state_key, without_tensors
+from lotteryfw.runner.cells import CellRun, Found, Level, Status
 from lotteryfw.runner.executors import Executor, Finished
+from lotteryfw.search.lab import Lab
 from lotteryfw.store import Store
 from lotteryfw.views import Recorded, Ticket
 
@@ -33,8 +32,7 @@ class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
     `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
-    what analyses found, `on_trouble` what went wrong; `snapshots` says which states of a dense training (by origin)
-    other cells will want, so that one training gives them all.
+    what analyses found, `on_trouble` what went wrong.
     """
 
     def __init__(
@@ -47,12 +45,10 @@ class Driver:
         on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
         on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
         on_trouble: Callable[[str, str], None],
-        snapshots: Mapping[str, frozenset[int]],
     ):
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
         self.ticket, self.analysed = on_ticket, on_analysed
-        self._snapshots = snapshots
         self._waiting: dict[str, list[CellRun]] = {}
         self._backlog: dict[str, Job] = {}
         self._parked: dict[str, str] = {}
@@ -109,9 +105,6 @@ class Driver:
     def ask(self, job: Job, waiter: CellRun) -> bool:
         """Whether the store has the job's result; if not, the waiter is told once there is news."""
         key = job.key
-        if isinstance(job, Train) and job.origin in self._snapshots:
-            job = replace(job, snapshots=job.snapshots | self._snapshots[job.origin])
-            job.__dict__["key"] = key
         if key not in self._at_work and is_stored(job, self._store):
             self._note(job)
             return True
@@ -131,7 +124,7 @@ class Driver:
         """Takes a waiting job's tensors off the memory until its turn comes."""
         if job.key in self._backlog and job.key not in self._parked:
             self._parked[job.key] = post(self._backlog[job.key], self._store)
-            self._backlog[job.key] = bare(job)
+            self._backlog[job.key] = without_tensors(job)
 
     def level(self, level: Level) -> None:
         """Reports a level."""
@@ -178,7 +171,7 @@ class Driver:
         """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
-        holds_up_a_search = any(asked.key == key for now in self._waiting[key] for asked in now.asked)
+        holds_up_a_search = any(asked.job.key == key for now in self._waiting[key] for asked in now.asked)
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
     def _taken(self, key: str) -> Job:

@@ -18,16 +18,16 @@ from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
 from lotteryfw.events import CellFinished, Event, LevelFinished, RunFinished, RunStarted, event_name
 from lotteryfw.jobs import Spec, digest, numerics
-from lotteryfw.lab import Lab
 from lotteryfw.recipe import to_toml
 from lotteryfw.runner.cells import Found, Level
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
-from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
+from lotteryfw.search.derivations import Loaded, without_state
+from lotteryfw.search.lab import Lab
 from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket
-from lotteryfw.views import Finding, Recorded, Ticket
+from lotteryfw.views import Finding, Recorded, Ticket, TicketSource, TicketState
 
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""
@@ -121,6 +121,7 @@ class Study:
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
         self._choose_kernel = Chooser(self._shop)
+        self._plan = desk.plan(device)
         recipe = desk.recipe
         self._folder = RunFolder.create(out, recipe.source_text, to_toml(recipe.resolved()))
 
@@ -138,13 +139,11 @@ class Study:
                 self._ticket,
                 self._analysed,
                 self._trouble,
-                self._snapshots(),
             )
             self._recall(driver)
             if on_start:
                 on_start(driver.stop)
-            trainings = desk.plan(self._device).unique
-            self._emit(RunStarted(recipe.name, str(self._folder.path), len(recipe.cells), trainings))
+            self._emit(RunStarted(recipe.name, str(self._folder.path), len(recipe.cells), self._plan.unique))
             self._save = lambda: self._write(driver, run_id)
             try:
                 driver.run(recipe.cells)
@@ -179,17 +178,8 @@ class Study:
         return self._desk.describe(cell.data, cell.clock)
 
     def _open_lab(self, cell: Cell) -> Lab:
-        return Lab(cell, self._desk.describe, self._desk.data_folder, self._device, self._choose_kernel)
-
-    def _snapshots(self) -> dict[str, frozenset[int]]:
-        """Which states each dense training (by origin) will be asked for, over all cells."""
-        wanted: dict[str, frozenset[int]] = {}
-        for cell in self._desk.recipe.cells:
-            lab = DryLab(cell, self._desk.describe, self._desk.data_folder, self._device)
-            dense = lab.job(lab.dense())
-            if dense.snapshots:
-                wanted[dense.origin] = wanted.get(dense.origin, frozenset()) | dense.snapshots
-        return wanted
+        desk = self._desk
+        return Lab(cell, desk.describe, desk.data_folder, self._device, self._choose_kernel, self._plan.snapshots)
 
     # What happens on the way
 
@@ -219,13 +209,7 @@ class Study:
         meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
         path = self._folder.ticket_path(name)
         save_ticket(path, ticket, meta)
-        light = replace(ticket, mask={}, values={})
-
-        def read() -> Ticket:
-            kept = load_ticket(path)
-            return replace(light, mask=kept.mask, values=kept.values)
-
-        return read
+        return reader_of(ticket, path)
 
     def _analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
         self._levels[cell.id] = levels
@@ -313,6 +297,21 @@ def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
     placed |= {"arm": level.arm, "level": level.level, "density": level.cut.density, "analysis": analysis}
     said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "unit", "value")}
     return placed | said
+
+
+def reader_of(ticket: Ticket, path: Path) -> Callable[[], Ticket]:
+    """Return a function that gives the ticket with its tensors read from its file, which holds none of them itself."""
+    stats = ticket.cut
+    light = without_state(ticket)
+
+    def load() -> TicketState:
+        stored = load_ticket(path)
+        return TicketState(stored.mask, stored.values, stats)
+
+    def read() -> Ticket:
+        return replace(light, source=TicketSource(Loaded(light.origin, load)))
+
+    return read
 
 
 def _name(line: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -56,7 +56,6 @@ class InitZeroAll(Mask0Action):
     use = "init_zero_all"
     formula = "0 where |w_f| < |w_k|, else w_k (masked) or the mask-1 action's value (kept)"
     source = DECONSTRUCTING
-    changes_kept = True
 
     def dead(self, leaf: Leaf) -> Tensor:
         return _at_this_cut(leaf.rewound.masked_fill(_toward_zero(leaf), 0.0), leaf)

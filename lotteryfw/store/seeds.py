@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
-from lotteryfw.asking import Asking
 from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.jobs import Spec, tensors_digest
 from lotteryfw.registry import Registry
 from lotteryfw.rng import seed_of
-from lotteryfw.start import Start, masked_values, start_of
+from lotteryfw.search.initial_state import InitialState, initial_state, supermask_values
 from lotteryfw.store import tensors
 from lotteryfw.store.tickets import DRAWN, LoadedTicket
 from lotteryfw.views import Facts
@@ -42,11 +41,11 @@ class _Source(NamedTuple):
     classes: int
     specs: Mapping[str, Spec]
 
-    def draw(self, parts: Mapping[str, Component]) -> tuple[Start, dict[str, Tensor]]:
+    def draw(self, parts: Mapping[str, Component]) -> tuple[InitialState, dict[str, Tensor]]:
         """The network's layers, and every parameter and buffer that masks are learned over."""
-        ask = Asking(SimpleNamespace(**parts), self.specs)
-        start = start_of(ask, Facts(self.shape, self.classes, 0, 0, 0), self.seed)
-        return start, masked_values(ask, start, self.seed)
+        components: Any = SimpleNamespace(**parts)
+        initial = initial_state(components, self.specs, Facts(self.shape, self.classes, 0, 0, 0), self.seed)
+        return initial, supermask_values(components, self.specs, initial, self.seed)
 
 
 def save_seed_ticket(path: Path, ticket: LoadedTicket, cell: Cell, specs: Mapping[str, Spec], facts: Facts) -> None:

@@ -29,8 +29,8 @@ from lotteryfw.kinds import (
     Search,
     SearchAlgorithm,
 )
-from lotteryfw.lab import Lab
 from lotteryfw.rng import stream
+from lotteryfw.search.lab import Lab
 from lotteryfw.select import budget, straight_through
 from lotteryfw.steps import Clock
 from lotteryfw.views import (

@@ -8,7 +8,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from lotteryfw.kinds import Mask0Action, MaskCriterion
+from lotteryfw.kinds import MaskCriterion
 from lotteryfw.rng import stream
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, leaves, make_leaf
 from lotteryfw.testkit.subject import Subject
@@ -34,17 +34,11 @@ def try_mask1(subject: Subject) -> None:
 
 
 def try_mask0(subject: Subject) -> None:
-    """Values for masked weights are float32 and repeat; what was frozen at an earlier cut stays; `kept` keeps to
-    `changes_kept`."""
-    action = cast(Mask0Action, subject.component)
-    defined = type(action).kept is not Mask0Action.kept
-    subject.demand(defined or not action.changes_kept, "changes_kept is True, but it does not define kept()")
-    subject.demand(action.changes_kept or not defined, "kept() is never asked; it needs `changes_kept = True`")
+    """Values for masked weights are float32 and repeat; what was frozen at an earlier cut stays."""
     for what, make in leaves(after_cut=True):
         leaf = make()
         subject.demand_tensor("dead", _alone(make), leaf.layer.shape, what, ~leaf.mask)
-        if action.changes_kept:
-            subject.demand_tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
+        subject.demand_tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
     for rewound in ("an early step", "the latest weights"):
         _try_frozen(subject, rewound)
 

@@ -8,10 +8,10 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.jobs import Gradient, Train
 from lotteryfw.kinds import Search, SearchAlgorithm
-from lotteryfw.lab import Lab
 from lotteryfw.rng import stream
+from lotteryfw.search.lab import Lab
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
 from lotteryfw.views import Finding, Recorded, Ticket
@@ -90,7 +90,7 @@ def _finished() -> tuple[Lab, list[Recorded]]:
 
     return lab, [
         Recorded(
-            lab.cell.study, lab.cell.id, lab.cell.axes, lab.seed, record.level, record.arm, lab.report(record.ticket),
+            lab.cell.study, lab.cell.id, lab.cell.axes, lab.seed, record.level, record.arm, record.ticket.cut,
             record.trained.outcome, partial(kept, record.ticket),
         )
         for record in lab.records
@@ -115,8 +115,8 @@ def _drained(search: Any, subject: Subject | None = None) -> Any:
         asked = next(search)
         while True:
             if subject is not None:
-                jobs = all(isinstance(job, Train | Gradient) for job in asked)
+                jobs = all(isinstance(request, JobRequest) for request in asked)
                 subject.demand(jobs, "levels() asks for other things than jobs")
-            asked = search.send([MadeUp(job) for job in asked])
+            asked = search.send([MadeUp(request.job) for request in asked])
     except StopIteration as end:
         return end.value

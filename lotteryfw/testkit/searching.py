@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any, cast
 
 from lotteryfw.errors import LotteryError
-from lotteryfw.jobs import Gradient, Job, Train
+from lotteryfw.jobs import Job, Train
 from lotteryfw.kinds import SearchAlgorithm
-from lotteryfw.lab import Lab, Record
+from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
 from lotteryfw.views import Ticket, Trained
@@ -63,10 +64,11 @@ def _play(subject: Subject, lab: Lab) -> list[Job]:
         subject.demand(isinstance(search, Generator), "search() is no generator: it needs `yield from lab.train(…)`")
         asked: Any = next(search)
         for _ in range(PATIENCE):
-            right = isinstance(asked, Sequence) and all(isinstance(job, Train | Gradient) for job in asked)
+            right = isinstance(asked, Sequence) and all(isinstance(request, JobRequest) for request in asked)
             subject.demand(right, f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`")
-            jobs += asked
-            asked = search.send([MadeUp(job) for job in asked])
+            now = [request.job for request in asked]
+            jobs += now
+            asked = search.send([MadeUp(job) for job in now])
     except StopIteration:
         return jobs
     except LotteryError:
@@ -84,7 +86,7 @@ def _try_record(subject: Subject, lab: Lab, record: Record) -> None:
     subject.demand(made, f"search() records something else than a Ticket and its Trained at level {level}")
     trained = record.trained.ticket
     own = record.ticket.origin == trained.origin
-    if not own and trained.scores is not None:  # a ticket may be shown with the figures of the learning that found it
+    if not own and trained.learns_mask:  # a ticket may be shown with the figures of the learning that found it
         own = record.ticket.origin == lab.found(trained, record.trained).origin
     subject.demand(own, f"search() records a ticket with another one's training at level {level}")
 

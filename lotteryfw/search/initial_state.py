@@ -1,0 +1,157 @@
+"""Step 0 of a cell: its network's layers and the values they start from, drawn from named streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from lotteryfw.errors import ContractError
+from lotteryfw.jobs import Spec
+from lotteryfw.kinds import Initialiser, Mask1Action, ModelFamily, Objective
+from lotteryfw.rng import Label, seed_of, stream
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.select import check_tensor
+from lotteryfw.views import Facts, Layer, Leaf
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class NetworkParts(Protocol):
+    """The components that decide what a network starts from."""
+
+    @property
+    def model(self) -> ModelFamily: ...
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def initialiser(self) -> Initialiser: ...
+    @property
+    def mask1(self) -> Mask1Action: ...
+
+
+Specs = Mapping[str, Spec]
+"""The components of a cell as jobs name them, by slot."""
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """The prunable layers in order, the names of buffers, and every parameter and buffer at step 0."""
+
+    layers: tuple[Layer, ...]
+    buffers: frozenset[str]
+    values: Mapping[str, Tensor] = field(repr=False)
+
+
+def initial_state(parts: NetworkParts, specs: Specs, facts: Facts, seed: int) -> InitialState:
+    """Build the network for such data and draw its values. Raises ContractError for what is no network."""
+    with _seeded(seed, "initialisation", "as built"):
+        with blame(specs["objective"], "outputs"):
+            outputs = parts.objective.outputs(facts.shape, facts.classes)
+        with blame(specs["model"], "build"):
+            module = parts.model.build(facts.shape, outputs)
+    _check_module(specs["model"], module, facts, outputs)
+    with blame(specs["model"], "prunable"):
+        names = parts.model.prunable(module)
+    parameters = dict(module.named_parameters())
+    unknown = [name for name in names if name not in parameters]
+    if unknown or not names:
+        what = f"named no parameter of the network: {', '.join(unknown)}" if unknown else "named no parameter"
+        raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
+    layers = tuple(Layer(name, tuple(parameters[name].shape), is_output=name == names[-1]) for name in names)
+    buffers = frozenset(name for name, _ in module.named_buffers())
+    return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
+
+
+def supermask_values(parts: NetworkParts, specs: Specs, initial: InitialState, seed: int) -> dict[str, Tensor]:
+    """Return the values that masks are learned over: those of step 0 as the mask-1 action makes them of a network
+    that nothing was removed from."""
+    import torch
+
+    values = dict(initial.values)
+    for layer in initial.layers:
+        drawn, whole = initial.values[layer.name], torch.ones(layer.shape, dtype=torch.bool)
+
+        def resample(layer: Layer = layer) -> Tensor:
+            rng = stream(seed, "reinitialise", 0, layer.name)
+            return draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
+
+        rng = stream(seed, "mask1", 0, layer.name)
+        leaf = Leaf(layer, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
+        with blame(specs["mask1"], "alive", leaf):
+            kept = parts.mask1.alive(leaf)
+        what = f"{describe(specs['mask1'])}: alive() on leaf {layer.name}"
+        values[layer.name] = check_tensor(kept, layer.shape, what).float()
+    return values
+
+
+def draw_weight(initialiser: Initialiser, spec: Spec, layer: Layer, rng: torch.Generator) -> Tensor:
+    """float32 [s]: weights that an initialiser draws for a layer. Raises ContractError for another shape or dtype."""
+    with blame(spec, "weight", layer):
+        value = initialiser.weight(layer, rng)
+    return check_tensor(value, layer.shape, f"{describe(spec)}: weight() on leaf {layer.name}").float()
+
+
+def _draw_bias(initialiser: Initialiser, spec: Spec, layer: Layer, rng: torch.Generator) -> Tensor:
+    with blame(spec, "bias", layer):
+        value = initialiser.bias(layer, rng)
+    return check_tensor(value, layer.shape[:1], f"{describe(spec)}: bias() on leaf {layer.name}").float()
+
+
+def _check_module(spec: Spec, module: object, facts: Facts, outputs: int) -> None:
+    """Check that a module reads the data's inputs and gives as many outputs as the objective needs."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise ContractError(f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module")
+    training = module.training
+    with _seeded("initialisation", "tried out"), torch.no_grad():
+        try:
+            logits = module.eval()(torch.zeros(2, *facts.shape))
+        except Exception as error:
+            what = f"cannot read inputs {list(facts.shape)}: {type(error).__name__}: {error}"
+            raise ContractError(f"{describe(spec)} {what}") from error
+        finally:
+            module.train(training)
+    shape, needed = list(getattr(logits, "shape", [])), [2, outputs]
+    if shape != needed:
+        raise ContractError(f"{describe(spec)} gives {shape} for 2 inputs, not {needed} as the objective asks")
+
+
+def _initial_values(parts: NetworkParts, specs: Specs, module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Draw Linear and Conv layers from the initialiser; leave all else (batch norm, …) as its own `reset_parameters`
+    makes it under a seed of its own."""
+    from torch import nn
+
+    for path, part in module.named_modules():
+        if hasattr(part, "reset_parameters"):
+            with _seeded(seed, "initialisation", path):
+                part.reset_parameters()
+    # of a tied weight only the first name
+    names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    values = {name: value.detach().clone() for name, value in module.state_dict().items() if name in names}
+    for path, part in module.named_modules():
+        if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        prefix = f"{path}." if path else ""
+        layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
+        if layer.name not in names:
+            continue
+        rng = stream(seed, "initialisation", layer.name)
+        values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
+        if part.bias is not None:
+            values[f"{prefix}bias"] = _draw_bias(parts.initialiser, specs["initialiser"], layer, rng)
+    return values
+
+
+@contextmanager
+def _seeded(*labels: Label) -> Iterator[None]:
+    """Put torch's global stream, which modules draw from when they are built, under a named seed for a while."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*labels))
+        yield
