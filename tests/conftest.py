@@ -1,6 +1,60 @@
-"""What holds for every test."""
+"""Settings of every test, and skips for what a bare machine may lack."""
 
+import re
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
+
+ALLOWED_SKIPS = {
+    "a data set": r"no \S+ in the data folder",
+    "a browser": r"no Chromium here",
+    "Slurm": r"\b(Slurm|sbatch)\b",
+    "a GPU": r"\b(GPU|CUDA)\b",
+    "the right to mount": r"mounting .* is not allowed here",
+}
+"""What a bare machine may lack: the reason of a test that skips for it matches the expression."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--check-skips",
+        action="store_true",
+        help=f"fail if a test skips for want of anything but {', '.join(ALLOWED_SKIPS)}",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `real_data("FOLDER")` unless FOLDER is in the data folder."""
+    for marker in item.iter_markers("real_data"):
+        from lotteryfw.runner import default_data_folder
+
+        (part,) = marker.args
+        if not (default_data_folder() / part).is_dir():
+            pytest.skip(f"no {part} in the data folder: name one that has it in LOTTERYFW_DATA")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # a worker of pytest-xdist sends its reports to the main process, which judges them
+    is_worker = hasattr(session.config, "workerinput")
+    if not is_worker and any(unexpected_skips(session.config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in unexpected_skips(terminalreporter.config):
+        terminalreporter.write_line(f"a skip that --check-skips does not allow: {line}", red=True)
+
+
+def unexpected_skips(config: pytest.Config) -> Iterator[str]:
+    """Yield place and reason of each skip that `--check-skips` does not allow."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not config.getoption("--check-skips"):
+        return
+    for report in reporter.stats.get("skipped", []):
+        path, line, reason = report.longrepr
+        if not any(re.search(pattern, reason) for pattern in ALLOWED_SKIPS.values()):
+            yield f"{path}:{line}: {reason}"

@@ -17,9 +17,12 @@ api = pytest.importorskip("playwright.sync_api", reason='playwright is missing: 
 CHROMIUM = os.environ.get("LOTTERYFW_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`, or name one in $LOTTERYFW_CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`, or name one in $LOTTERYFW_CHROMIUM"
+    ),
+]
 
 LONG = {"criterion": "random", "mask1": "constant(keep_sign=false, rescale=true)"}
 PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 900}

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lotteryfw import DataError, load_ticket, run
-from lotteryfw.runner import Run, default_data_folder
-from lotteryfw.std.torchvision_sets import Mnist
+from lotteryfw import load_ticket, run
+from lotteryfw.runner import Run
 
 STUDY: dict[str, Any] = {
     "name": "parity",
@@ -59,19 +58,17 @@ MNIST: dict[str, Any] = {
 
 
 def mnist(folder: Path, kernel: str, optimizer: dict[str, Any]) -> Run:
-    try:
-        Mnist().facts(default_data_folder())
-    except DataError as absent:
-        pytest.skip(str(absent))
     return done(folder, kernel, **MNIST, train=STUDY["train"] | {"length": "30it", "optimizer": optimizer})
 
 
+@pytest.mark.real_data("MNIST")
 @pytest.mark.parametrize("kernel", FAST)
 def test_every_kernel_finds_the_reference_s_masks_on_mnist(tmp_path: Path, kernel: str) -> None:
     sgd = {"use": "sgd", "lr": 0.1, "momentum": 0.9}
     assert_same_masks(mnist(tmp_path, kernel, sgd), mnist(tmp_path, "reference", sgd))
 
 
+@pytest.mark.real_data("MNIST")
 def test_under_adam_only_weights_of_pixels_that_are_hardly_lit_may_fall_the_other_way(tmp_path: Path) -> None:
     """Adam divides a gradient by its own size: where that is a rounding error, so is the step."""
     adam = {"use": "adam", "lr": 1.2e-3}

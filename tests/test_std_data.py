@@ -17,6 +17,7 @@ from PIL import Image
 from lotteryfw.errors import DataError
 from lotteryfw.kinds import DataSource
 from lotteryfw.rng import stream
+from lotteryfw.runner import default_data_folder
 from lotteryfw.std import digits, image_files, imagenet
 from lotteryfw.std.digits import Digits
 from lotteryfw.std.image_folder import ImageFolder
@@ -29,14 +30,6 @@ from lotteryfw.views import Split, Splits
 
 NOWHERE = Path("nowhere")
 TORCHVISION = [Mnist(), FashionMnist(), Cifar10(), Cifar100(), Svhn()]
-
-
-def real_data(part: str) -> Path:
-    """The folder that LOTTERYFW_DATA names, if `part` lies in it; else the test is skipped."""
-    folder = os.environ.get("LOTTERYFW_DATA")
-    if not folder or not (Path(folder) / part).is_dir():
-        pytest.skip(f"set LOTTERYFW_DATA to a folder that holds {part} to run this")
-    return Path(folder)
 
 
 def check(splits: Splits, source: DataSource, folder: Path = NOWHERE) -> None:
@@ -239,9 +232,9 @@ def test_the_extras_that_messages_name_are_there() -> None:
     assert {source.known.extra for source in TORCHVISION} - {""} <= project["optional-dependencies"].keys()
 
 
+@pytest.mark.real_data("MNIST")
 def test_real_mnist() -> None:
-    folder = real_data("MNIST")
-    splits = Mnist(normalise="standard").load(folder)
+    splits = Mnist(normalise="standard").load(default_data_folder())
     check(splits, Mnist())
     assert splits.mean == pytest.approx((0.1307,), abs=1e-3)
     assert splits.std == pytest.approx((0.3081,), abs=1e-3)
@@ -417,10 +410,10 @@ def test_image_folder_tells_what_is_wrong(pictures: Path, damage: Callable[[Path
         ImageFolder(path="own", validation=2).load(pictures)
 
 
+@pytest.mark.real_data("cifar10-jpeg")
 def test_real_cifar10_as_a_folder() -> None:
-    folder = real_data("cifar10-jpeg")
     source = ImageFolder(path="cifar10-jpeg")
-    facts = source.facts(folder)
+    facts = source.facts(default_data_folder())
     assert (facts.shape, facts.classes, facts.train, facts.test) == ((3, 32, 32), 10, 45_000, 10_000)
 
 
