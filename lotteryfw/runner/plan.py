@@ -160,7 +160,7 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
             jobs_of(CountingLab(cell, describe, data_folder, device))
         except UsageError:
             raise
-        except Exception:  # a component that breaks ends its own cells, when they run
+        except (Exception, SystemExit):  # a component that breaks ends its own cells, when they run
             continue
 
 
@@ -208,7 +208,7 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
         try:
             lab = DryLab(cell, describe, data_folder, device)
             jobs = jobs_of(lab)
-        except Exception:  # a search that needs real figures to say what it asks for, or one that breaks
+        except (Exception, SystemExit):  # a search that needs real figures to say what it asks for, or one that breaks
             unknown.append(cell.id)
             continue
         asked += len(jobs)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lotteryfw.cell import CONTROLS, Cell
-from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
+from lotteryfw.component import Component
+from lotteryfw.engine import Chooser, Workshop, exit_error, pick_device, settle_process
 from lotteryfw.events import CellFinished, Event, LevelFinished, RunFinished, RunStarted, event_name
 from lotteryfw.jobs import Spec, digest, numerics
 from lotteryfw.lab import Lab
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cells import Found, Level
+from lotteryfw.runner.cells import Found, Level, checked_findings
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
@@ -79,13 +80,15 @@ def run(
 
     >>> run("recipes/quickstart.toml").levels.to_pandas()  # doctest: +SKIP
     """
-    desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    kind = pick_device(device)
-    settle_process()
-    desk.refuse_impossible(kind)
-    return Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody()).run(
-        jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start
-    )
+    try:
+        desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
+        kind = pick_device(device)
+        settle_process()
+        desk.refuse_impossible(kind)
+        study = Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody())
+        return study.run(jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start)
+    except SystemExit as error:
+        raise exit_error(error) from error
 
 
 def _default_jobs(device: str, cells: int) -> int:
@@ -152,6 +155,7 @@ class Study:
                 self._analysed,
                 self._trouble,
                 self._snapshots(),
+                self._provider,
             )
             self._recall()
             if on_start:
@@ -183,7 +187,7 @@ class Study:
         else:
             setup = WorkerSetup(desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds)
             log = self._folder.path / "workers.log"
-            executor = Workers(jobs, desk.store, setup, self._listener.progress, log)
+            executor = Workers(jobs, desk.store, setup, self._listener.progress, log, self._listener.trouble)
         try:
             yield executor
         finally:
@@ -230,6 +234,9 @@ class Study:
         if message:
             self._listener.trouble(message)
 
+    def _provider(self, component: Component) -> str:
+        return self._desk.registry.offer_of(component).provider
+
     def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
         name = f"{_folder_name(cell.id)}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
         meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
@@ -257,10 +264,14 @@ class Study:
             levels = [level for cell in own for level in self._levels[cell.id]]
             for analysis in dict.fromkeys(analysis for cell in own for analysis in cell.analyses):
                 try:
-                    found = [_plain_finding(analysis.use, each) for each in analysis.across(levels)]
-                    self._findings[(study, analysis.use)] = found
-                except Exception as error:
-                    self._trouble(f"analysis '{analysis.use}' broke: {error}", traceback.format_exc())
+                    found = checked_findings(analysis.across(levels))
+                    self._findings[(study, analysis.use)] = [_plain_finding(analysis.use, each) for each in found]
+                except (Exception, SystemExit) as error:
+                    text = f"{type(error).__name__}: {error}"
+                    if isinstance(error, SystemExit):
+                        text = str(exit_error(error))
+                    who = f"analysis '{analysis.use}' of {self._provider(analysis)}"
+                    self._trouble(f"{who} broke across the levels of study {study}: {text}", traceback.format_exc())
 
     def _level(self, level: Level) -> None:
         place = self._place(level.cell.id, level.arm, level.level)
@@ -359,8 +370,15 @@ def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
     level = finding.level
     placed = {"study": level.study, "cell": level.cell, "axes": dict(level.axes), "seed": level.seed}
     placed |= {"arm": level.arm, "level": level.level, "density": level.cut.density, "analysis": analysis}
-    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "unit", "value")}
-    return placed | said
+    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "unit")}
+    value = finding.value
+    numbers = [_plain_number(number) for number in value] if isinstance(value, list | tuple) else _plain_number(value)
+    return placed | said | {"value": numbers}
+
+
+def _plain_number(number: Any) -> int | float:
+    """A number that JSON has: some of numpy's are none of Python's."""
+    return number if isinstance(number, int | float) else float(number)
 
 
 def _folder_name(cell: str) -> str:
