@@ -236,7 +236,7 @@ def workers() -> list[int]:
 def test_a_worker_that_was_stopped_is_replaced_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setenv("LOTTERYFW_WORKER_TIMEOUT", "5")
+    monkeypatch.setenv("LOTTERYFW_HEARTBEAT", "5")
     table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "600it"})
     whole, _ = go(tmp_path, table, "whole")
     watch = Watch()
@@ -262,6 +262,6 @@ def test_a_worker_that_was_stopped_is_replaced_and_nothing_is_lost(
 def test_a_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert patience() == 60.0
     for text in ("soon", "0", "-1", "nan"):
-        monkeypatch.setenv("LOTTERYFW_WORKER_TIMEOUT", text)
-        with pytest.raises(UsageError, match="LOTTERYFW_WORKER_TIMEOUT: must be a number of seconds above 0"):
+        monkeypatch.setenv("LOTTERYFW_HEARTBEAT", text)
+        with pytest.raises(UsageError, match="LOTTERYFW_HEARTBEAT: must be a number of seconds above 0"):
             patience()

@@ -31,7 +31,7 @@ from lotteryfw.store import Store
 
 _PROGRESS_SECONDS = 0.5
 SILENT_SECONDS = 60.0
-"""How long a worker may say nothing before it is replaced; LOTTERYFW_WORKER_TIMEOUT sets another time."""
+"""How long a worker may say nothing before it is replaced; LOTTERYFW_HEARTBEAT sets another time."""
 _ALIVE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 """How long at most a signal waits to be noticed by a worker without work."""
@@ -87,13 +87,13 @@ class Conversation:
 
 def patience() -> float:
     """Return how many seconds a worker may say nothing. Raises UsageError where that is set to no number."""
-    text = os.environ.get("LOTTERYFW_WORKER_TIMEOUT") or str(SILENT_SECONDS)
+    text = os.environ.get("LOTTERYFW_HEARTBEAT") or str(SILENT_SECONDS)
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not seconds > 0:
-        raise UsageError(f"LOTTERYFW_WORKER_TIMEOUT: must be a number of seconds above 0, not {text!r}")
+        raise UsageError(f"LOTTERYFW_HEARTBEAT: must be a number of seconds above 0, not {text!r}")
     return seconds
 
 
