@@ -21,7 +21,10 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job was answered: trained just now, or found in the store (`stored`)."""
+    """A job was answered: computed by this run, or found in the store (`stored`), where another process had put it.
+
+    `seconds` is what computing it took, 0 where it was stored.
+    """
 
     key: str
     steps: int

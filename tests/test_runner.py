@@ -308,7 +308,12 @@ def test_a_search_that_asks_for_nonsense_ends_its_cell_with_a_hint(tmp_path: Pat
     done, watch = go(tmp_path, recipe(grid={"search": searches}), trust=[plugin])
     assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
     told = "\n".join(watch.troubles)
-    for part in ("asked for a generator", "yield from lab.train(ticket)", "asked for a tuple", "with str, Trained, Ticket; an int, a Ticket and a Trained belong there"):
+    for part in (
+        "asked for a generator",
+        "yield from lab.train(ticket)",
+        "asked for a tuple",
+        "an int, a Ticket and a Trained belong there",
+    ):
         assert part in told
 
 

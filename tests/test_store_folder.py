@@ -61,6 +61,26 @@ def test_findings_written_before_they_had_a_unit_are_read_as_numbers(run):
     assert run.read_findings() == [old | {"unit": "number"}, new]
 
 
+def test_numbers_that_are_not_finite_are_null_with_a_note_and_read_back_as_no_number(run):
+    run.write_findings([{"figure": "ratio", "value": math.inf}, {"figure": "w_i", "value": (0.5, math.nan)}])
+    lines = (run.path / "analyses.jsonl").read_text().splitlines()
+    strict = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [(line["value"], line["note"]) for line in strict] == [
+        (None, "not finite: inf"), ([0.5, None], "not finite: nan"),
+    ]  # fmt: skip
+    first, second = run.read_findings()
+    assert math.isnan(first["value"])
+    assert second["value"][0] == 0.5
+    assert math.isnan(second["value"][1])
+    run.write_findings([first, second])  # as a run does that goes on
+    assert (run.path / "analyses.jsonl").read_text().splitlines()[0].count("not finite: inf")
+    run.append_event({"event": "level_finished", "metrics": {"test_loss": math.nan}})
+    run.write_curves([{"train_loss": [None, math.inf]}])
+    run.write_manifest({"speed": math.nan})
+    for name in ("events.jsonl", "curves.jsonl", "manifest.json"):
+        json.loads((run.path / name).read_text(), parse_constant=pytest.fail)
+
+
 def test_the_columns_stand_in_their_order(run):
     run.write_levels([ROW, dataclasses.replace(ROW, axes={"layers": "3"}, test_loss=None, status="diverged")])
     header, first, second = (run.path / "levels.csv").read_text().splitlines()

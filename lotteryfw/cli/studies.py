@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lotteryfw.cli import signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
 
@@ -41,11 +41,12 @@ def recipe(
     from lotteryfw.runner import run
 
     view = JsonLines() if as_json else Quiet() if quiet else Terminal()
-    with view:
+    with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
-            listener=view, on_start=_stop_on_interrupt(view.stopping),
+            listener=view, on_start=on_start,
         )  # fmt: skip
+    signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
     page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
         told = {"run": str(done.path), "cells": done.statuses, "report": str(page), "figures": list(map(str, figures))}
@@ -54,6 +55,7 @@ def recipe(
         if not quiet:
             _tell(page, figures)
         typer.echo(f"{done.path}")
+    signals.set_hint("")
     if "failed" in done.statuses.values():
         raise typer.Exit(1)
 
@@ -62,21 +64,6 @@ def _tell(page: Path, figures: Sequence[Path]) -> None:
     if figures:
         typer.echo(f"figures: {', '.join(str(figure) for figure in figures if figure.suffix == '.png')} (and .svg)")
     typer.echo(f"report: {page}")
-
-
-def _stop_on_interrupt(tell: Callable[[], None]) -> Callable[[Callable[[], None]], None]:
-    """The first Ctrl-C (or SIGTERM) stops at a safe point; a second one ends the process there and then."""
-
-    def on_start(stop: Callable[[], None]) -> None:
-        def handler(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            tell()
-            stop()
-
-        signal.signal(signal.SIGINT, handler)
-        signal.signal(signal.SIGTERM, handler)
-
-    return on_start
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """How a job is run: data feed, training step, evaluation, checkpoints, workers."""
 
+from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
 from lotteryfw.engine.kernels.choose import Chooser
 from lotteryfw.engine.kernels.lockstep import Alike, together
@@ -14,6 +15,7 @@ __all__ = [
     "StoredOutcome",
     "Workshop",
     "calibrate",
+    "exit_error",
     "is_stored",
     "load",
     "perform",

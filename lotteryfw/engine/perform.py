@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -86,13 +86,19 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
 
 
 def perform_all(
-    jobs: Sequence[Job], store: Store, shop: Workshop, tick: Tick, done: Done, checkpoint_seconds: float = 60.0
+    jobs: Sequence[Job],
+    store: Store,
+    shop: Workshop,
+    tick: Tick,
+    done: Done,
+    checkpoint_seconds: float = 60.0,
+    on_stored: Callable[[str], None] = lambda key: None,
 ) -> None:
     """Runs one job, or several that go `together`, but for those that the store has, and writes what came out.
 
     One process at a time works on a key; a second one waits and then finds the result. `done` is told of each job once
-    its result is there. Raises Stopped, and whatever a component raises. A training that diverges is an outcome, too,
-    and leaves the others as they are.
+    its result is there, after `on_stored` where another process had computed it. Raises Stopped, and whatever a
+    component raises. A training that diverges is an outcome, too, and leaves the others as they are.
     """
     with ExitStack() as held:
         for job in sorted(jobs, key=lambda job: job.key):  # in one order everywhere, or two groups wait for each other
@@ -100,6 +106,7 @@ def perform_all(
         works: list[Work] = []
         for job in jobs:
             if is_stored(job, store):
+                on_stored(job.key)
                 done(job.key, None)
             elif isinstance(job, Gradient):
                 with store.write(job.key) as folder:

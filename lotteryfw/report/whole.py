@@ -56,4 +56,5 @@ def _opened(run: Path) -> RunFolder:
     folder = RunFolder(Path(run))
     if not folder.exists():
         raise UsageError(f"{run}: not the folder of a run; `lotteryfw runs` lists them")
+    folder.refuse_damaged()
     return folder

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol
 
 from lotteryfw.cell import Cell
-from lotteryfw.engine import StoredOutcome
+from lotteryfw.component import Component
+from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
 from lotteryfw.jobs import Job, without_tensors
 from lotteryfw.kinds import Analysis, Search
@@ -60,6 +62,14 @@ class Surroundings(Protocol):
         """Reports what each of a cell's analyses found in the levels of its search."""
         ...
 
+    def broke(self, error: Exception) -> None:
+        """Keeps the traceback of what broke in a cell."""
+        ...
+
+    def provider(self, component: Component) -> str:
+        """Return the distribution that a component comes from, and its version."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Control:
@@ -82,12 +92,17 @@ class CellRun:
         self._controls: list[_Control] = []
         self._recorded: list[Recorded] = []
         self._diverged: Exception | None = None
+        self._last_level: int | None = None
+        self._analysis: Analysis | None = None
+        self._broken_analyses: list[Exception] = []
+        self._thrown: Exception | None = None
+        self._is_failing = False
         self._searching = True
         try:
             self._lab = open_lab(cell)
             self._search = self._whole()
-        except LotteryError as error:
-            self.fail(error)
+        except (Exception, SystemExit) as error:
+            self._end(error)
 
     def _whole(self) -> Search[None]:
         """The search, then the analyses of what it recorded."""
@@ -100,12 +115,15 @@ class CellRun:
         self._take_records()
         found = []
         for analysis in self.cell.analyses:
+            self._analysis = analysis
             try:
-                found.append((analysis, (yield from analysis.levels(self._lab, self._recorded))))
-            except LotteryError:
+                findings = yield from analysis.levels(self._lab, self._recorded)
+                found.append((analysis, checked_findings(findings)))
+            except (StoreError, DataError):
                 raise
-            except Exception as error:
-                raise PluginError(f"analysis '{analysis.use}' broke: {type(error).__name__}: {error}") from error
+            except (Exception, SystemExit) as error:
+                self._broken_analyses.append(self._named(error))
+                self._around.broke(self._broken_analyses[-1])
         self._around.analysed(self.cell, self._recorded, found)
 
     def advance(self) -> None:
@@ -122,10 +140,13 @@ class CellRun:
             self._controls = [control for control in self._controls if not self._report_control(control)]
         except (StoreError, DataError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.fail(error)
             return
         if not self._searching and not self._controls:
+            if self._broken_analyses:
+                self.ended = ("failed", PluginError("; ".join(map(str, self._broken_analyses))))
+                return
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
 
     def _all_there(self) -> bool:
@@ -135,9 +156,13 @@ class CellRun:
 
     def _resume(self) -> None:
         outcomes = tuple(self._around.outcome(request.job.key) for request in self.asked)
+        thrown, self._thrown = self._thrown, None
         try:
-            # a generator that has not begun can only be sent None
-            asked: Any = self._search.send(outcomes) if self.asked else next(self._search)
+            asked: Any
+            if thrown:
+                asked = self._search.throw(thrown)
+            else:  # a generator that has not begun can only be sent None
+                asked = self._search.send(outcomes) if self.asked else next(self._search)
             self.asked = self._checked(asked)
         except StopIteration:
             self._searching, self.asked = False, ()
@@ -159,13 +184,14 @@ class CellRun:
             read = self._around.ticket(self.cell, record.arm, record.level, ticket, key)
             report = ticket.cut
             self._report(record.arm, record.level, report, key)
+            self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
                 self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at, learns_mask)
                 continue
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, report, read))
-            if record.arm == "ticket" and not ticket.is_dense:
+            if record.arm == "ticket" and not ticket.is_dense and not self._is_failing:
                 self._controls += [self._control(name, record) for name in self.cell.controls]
 
     def _kept(self, record: Record, report: CutReport, read: Callable[[], Ticket]) -> Recorded:
@@ -192,11 +218,58 @@ class CellRun:
         metrics = None if outcome.diverged_at is not None else outcome.metrics
         self._around.level(Level(self.cell, arm, level, cut, key, metrics))
 
-    def fail(self, error: Exception) -> None:
-        """The end of the cell: something in it broke, or a job it waits for cannot be done."""
-        if not isinstance(error, LotteryError):
-            what = f"search '{self.cell.search.use}' broke: {type(error).__name__}: {error}"
-            error, cause = PluginError(what), error
-            error.__cause__ = cause
-        self.ended = ("failed", error)
+    def fail(self, error: BaseException, key: str = "") -> None:
+        """The end of the cell: something in it broke, or the job of this key, for which it waits, cannot be done.
+
+        Where an analysis waits for the job, that is the end of this analysis alone.
+        """
+        if isinstance(error, Exception) and self._analysis and any(request.job.key == key for request in self.asked):
+            self._thrown, self.asked = error, ()
+            return
+        self._is_failing = True
+        try:
+            self._take_records()  # levels that were recorded before it broke
+        except (StoreError, DataError):
+            raise
+        except Exception as another:
+            self._around.broke(another)
+        self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        named = self._named(error)
+        self._around.broke(named)
+        self.ended = ("failed", named)
         self._controls, self.asked = [], ()
+
+    def _named(self, error: BaseException) -> Exception:
+        """The error with what people need to find its cause: the component with its distribution, and the level."""
+        if isinstance(error, SystemExit):
+            error = exit_error(error)
+        component = self._analysis or self.cell.search
+        who = f"{component.kind} '{component.use}' of {self._around.provider(component)}"
+        after = "" if self._last_level is None else f"after level {self._last_level}"
+        if not isinstance(error, LotteryError):
+            text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
+        elif self._analysis:
+            text = f"{who}: {error}"
+        else:
+            text = f"{error}{after and f' ({after})'}"
+        named = PluginError(text)
+        named.__cause__ = error
+        return named
+
+
+def checked_findings(findings: object) -> list[Finding]:
+    """Return what an analysis found. Raises ContractError where that is anything but findings with numbers."""
+    if not isinstance(findings, Iterable):
+        raise ContractError(f"gave a {type(findings).__name__}, not a list of findings")
+    checked = []
+    for finding in findings:
+        if not isinstance(finding, Finding):
+            raise ContractError(f"gave a {type(finding).__name__}, not a Finding")
+        values = finding.value if isinstance(finding.value, list | tuple) else (finding.value,)
+        strange = [type(value).__name__ for value in values if not isinstance(value, Real)]
+        if strange:
+            raise ContractError(f"the value of '{finding.figure}' must be a number or several, not a {strange[0]}")
+        checked.append(finding)
+    return checked

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from math import ceil
 
 from lotteryfw.cell import Cell
+from lotteryfw.component import Component
 from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
 from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
@@ -32,7 +34,7 @@ class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
     `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
-    what analyses found, `on_trouble` what went wrong.
+    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Driver:
         on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
         on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
         on_trouble: Callable[[str, str], None],
+        provider: Callable[[Component], str],
     ):
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
-        self.ticket, self.analysed = on_ticket, on_analysed
+        self.ticket, self.analysed, self.provider = on_ticket, on_analysed, provider
         self._waiting: dict[str, list[CellRun]] = {}
         self._backlog: dict[str, Job] = {}
         self._parked: dict[str, str] = {}
@@ -134,6 +137,14 @@ class Driver:
         if level.metrics is not None:
             self._emit(LevelFinished(level.cell.id, level.arm, level.level, level.cut.density, level.metrics))
 
+    def broke(self, error: Exception) -> None:
+        """Keeps the traceback of what broke in a cell; that of a job was kept when it ended."""
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        if cause.__traceback__:
+            self._on_trouble("", "".join(traceback.format_exception(error)))
+
     # Jobs
 
     def _note(self, job: Job) -> None:
@@ -202,11 +213,15 @@ class Driver:
         if finished.error is not None:
             self._on_trouble("", finished.trace)
             for now in waiting:
-                now.fail(PluginError(finished.error))
+                now.fail(PluginError(finished.error), job.key)
         else:
             self._announced.add(job.key)
             self._store.set_alias(likeness(job), job.key)
-            timing = self.outcome(job.key).record.get("timing", {"seconds": 0.0, "steps": 0})
-            self._emit(JobFinished(job.key, timing["steps"], stored=False, seconds=timing["seconds"]))
+            if finished.stored:  # another process computed it while this run waited for it
+                steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
+            else:
+                timing = self.outcome(job.key).record.get("timing", {"seconds": 0.0, "steps": 0})
+                steps, seconds = timing["steps"], timing["seconds"]
+            self._emit(JobFinished(job.key, steps, finished.stored, seconds))
         for now in waiting:
             self._advance(now)

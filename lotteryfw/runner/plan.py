@@ -77,7 +77,7 @@ def plan_cell(lab: Lab) -> CellPlan:
         planned.depends_on_results = True
     except LotteryError as error:
         planned.fault = error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     for record in lab.records:
@@ -98,7 +98,7 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise
-        except LotteryError:  # a component that breaks ends its own cells, when they run
+        except (LotteryError, SystemExit):  # a component that breaks ends its own cells, when they run
             continue
 
 

@@ -1,7 +1,7 @@
 """What is kept on disk: the store of computed objects, run folders, tickets. Importing it does not import torch."""
 
 from lotteryfw.store.files import atomic_write
-from lotteryfw.store.folder import LevelRow, RunFolder, find_runs
+from lotteryfw.store.folder import LevelRow, RunFolder, find_runs, strict_json
 from lotteryfw.store.objects import Busy, Store, default_root
 from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
@@ -23,4 +23,5 @@ __all__ = [
     "load_ticket",
     "save_seed_ticket",
     "save_ticket",
+    "strict_json",
 ]
