@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
+from contextlib import suppress
 
 from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
 from lotteryfw.cli.app import app
-from lotteryfw.errors import LotteryError
+from lotteryfw.errors import LotteryError, printable
+
+_OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EBADF)
+"""What writing to an open file ends with, such as the one that stdout is."""
 
 
 def main() -> None:
     """Runs the command line. A user's mistake ends with a message on stderr and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where its failure can be reported, and not as the process ends
     except LotteryError as error:
         faults = getattr(error, "faults", ())
         many = f" ({len(faults)} faults)" if len(faults) > 1 else ""
-        print(f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}", error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted", 130)
+    except OSError as error:
+        _end(_about(error), 1)
+
+
+def _about(error: OSError) -> str:
+    """A line about what the system refused; empty where whoever read the output has had enough."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"error: {printable(str(error.filename), 300)}: {reason}"
+    if error.errno not in _OUTPUT:
+        return f"error: {reason}"
+    # Python flushes once more as it ends, and would complain again
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return "" if error.errno == errno.EPIPE else f"error: the output cannot be written: {reason}"
+
+
+def _end(message: str, code: int) -> None:
+    with suppress(OSError):  # stderr may be full as well
+        if message:
+            print(message, file=sys.stderr)
+    sys.exit(code)
