@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lotteryfw.asking import Asking
-from lotteryfw.errors import ContractError
+from lotteryfw.errors import ContractError, LotteryError, UsageError
+from lotteryfw.limits import model_bytes
 from lotteryfw.rng import Label, seed_of, stream
 from lotteryfw.views import Facts, Layer, Leaf
 
@@ -39,6 +40,44 @@ def start_of(ask: Asking, facts: Facts, seed: int) -> Start:
         raise ContractError(f"{ask.who('model')}: prunable() {what}")
     layers = tuple(Layer(name, tuple(parameters[name].shape), is_output=name == names[-1]) for name in names)
     return Start(layers, frozenset(name for name, _ in module.named_buffers()), _values(ask, module, seed))
+
+
+def without_memory(ask: Asking, shape: tuple[int, ...], outputs: int) -> nn.Module | None:
+    """The cell's network on torch's `meta` device, whose tensors have shapes and no memory.
+
+    None where it cannot be built there: a family may read values while it builds. Raises UsageError where a layer has
+    more weights than torch can count.
+    """
+    import torch
+
+    try:
+        with _seeded("initialisation", "counted"), torch.device("meta"):
+            module = ask.component("model", "build", shape, outputs)
+    except LotteryError as error:
+        if "overflow" in str(error).lower():
+            raise UsageError(f"{ask.who('model')} has a layer of more weights than can be counted: {error}") from None
+        return None
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def require_memory(ask: Asking, module: nn.Module) -> None:
+    """Raise UsageError where the parameters and buffers of a network are more than the machine's memory."""
+    tensors = [*module.parameters(), *module.buffers()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    limit = model_bytes()
+    if limit.exceeded_by(needed):
+        raise UsageError(
+            f"{ask.who('model')} needs {needed:,} bytes for its parameters and buffers; {limit.value:,} are present "
+            f"({limit.remedy})"
+        )
+
+
+def refuse_oversized(ask: Asking, facts: Facts) -> None:
+    """Raise UsageError for a network that does not fit into memory, without building it there."""
+    outputs = ask.component("objective", "outputs", facts.shape, facts.classes)
+    module = without_memory(ask, facts.shape, outputs)
+    if module is not None:
+        require_memory(ask, module)
 
 
 def masked_values(ask: Asking, start: Start, seed: int) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from recipes_for_tests import BASE, changed, faults, load, registry
 
 from lotteryfw.errors import RecipeError, UsageError
 from lotteryfw.limits import LIMITS, MODEL_BYTES
+from lotteryfw.registry import Registry
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "environment.md"
 TEXT = """
@@ -67,6 +68,12 @@ def test_a_file_is_no_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.
     assert f"has {size} bytes, more than the limit of 2,000,000 (set LOTTERYFW_MAX_RECIPE_BYTES" in only_fault(path)
     monkeypatch.setenv("LOTTERYFW_MAX_RECIPE_BYTES", "3000000")
     assert load(path).name == "small"
+
+
+def test_a_trusted_plugin_is_no_larger_than_the_limit(tmp_path: Path) -> None:
+    plugin = written(tmp_path, "#" * 2_000_001, "mine.py")
+    with pytest.raises(UsageError, match=r"has 2,000,001 bytes, .* \(set LOTTERYFW_MAX_PLUGIN_BYTES"):
+        Registry.load([plugin])
 
 
 def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lotteryfw.jobs import digest, like
 from lotteryfw.kinds import Search
 from lotteryfw.lab import Describe, Lab, Record
 from lotteryfw.origins import Cut
-from lotteryfw.start import Start
+from lotteryfw.start import Start, refuse_oversized
 from lotteryfw.store import Store
 from lotteryfw.views import Curve, CutReport, Edges, Metrics, Outcome, RewindPoint, Scored, Ticket, Trained
 
@@ -119,6 +119,7 @@ class CountingLab(DryLab):
     """A dry lab that also counts the weights that budgets leave, and refuses a cut that leaves none."""
 
     def _begin(self, data_folder: Path) -> Start:
+        refuse_oversized(self._ask, self.cell.data.facts(data_folder))  # before it takes any memory
         return Lab._begin(self, data_folder)
 
     def _derived(self, how: Cut, ticket: Ticket, times: int) -> Ticket:

@@ -26,7 +26,7 @@ from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
 from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
-from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket
+from lotteryfw.store import LevelRow, RunFolder, file_name, load_ticket, save_ticket
 from lotteryfw.views import Finding, Recorded, Ticket
 
 _REWRITE_SECONDS = 5.0
@@ -215,7 +215,8 @@ class Study:
             self._listener.trouble(message)
 
     def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
-        name = f"{cell.id.replace('/', '__')}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
+        suffix = "" if arm == "ticket" else f"-{file_name(arm)}"
+        name = f"{file_name(cell.id)}/level-{level:02}{suffix}"
         meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
         path = self._folder.ticket_path(name)
         save_ticket(path, ticket, meta)
