@@ -15,7 +15,7 @@ import torch
 from small import DATA, cell, describe, lab
 from torch import nn
 
-from lotteryfw import load_seed_ticket, load_ticket
+from lotteryfw import load_seed_ticket, load_ticket, run
 from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.runner import Desk
 from lotteryfw.store import LoadedTicket, file_name, save_seed_ticket, save_ticket, tensors
@@ -192,3 +192,18 @@ def test_names_of_files_are_told_apart_on_every_file_system() -> None:
 
 def test_what_ends_in_a_hash_cannot_be_the_name_of_another_cell() -> None:
     assert file_name(file_name("a__b")) != file_name("a__b")
+
+
+def test_a_long_value_of_a_grid_is_trained_and_its_ticket_kept(tmp_path: Path) -> None:
+    rates = {f"fc{'*' * number}": 0.2 for number in range(1, 30)}
+    recipe = {
+        "name": "small", "data": DATA, "model": {"use": "mlp", "hidden": [8]},
+        "search": {"use": "imp", "levels": 1}, "grid": {"scope": [{"rates": rates}]},
+        "train": {"length": "3it", "batch": 16, "optimizer": "adam"}, "evaluate": {"points": 1},
+    }  # fmt: skip
+    done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1, device="cpu")
+    (name,) = done.statuses
+    assert len(name) > 255
+    assert done.statuses[name] == "done"
+    ticket = load_ticket(done.path / "tickets" / file_name(name) / "level-01.safetensors")
+    assert ticket.meta["cell"] == name
