@@ -27,8 +27,9 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = ": ".join(part for part in (self.where, self.key) if part)
-        return f"{place}: {self.problem}" + (f" ({self.remedy})" if self.remedy else "")
+        place = ": ".join(printable(part, 300) for part in (self.where, self.key) if part)
+        remedy = f" ({printable(self.remedy, 2000)})" if self.remedy else ""
+        return f"{place}: {printable(self.problem, 2000)}{remedy}"
 
 
 class RecipeError(LotteryError):
@@ -79,6 +80,23 @@ class TrainingDiverged(LotteryError):
 
 class NotKnownYet(LotteryError):
     """A result was looked at while planning, before anything is trained: what follows depends on results."""
+
+
+def printable(text: str, longest: int) -> str:
+    """The text with control characters and broken UTF-8 as escapes, cut in the middle where it is too long.
+
+    What a message quotes may come from a file that nobody has looked at, and a terminal obeys control characters.
+
+    >>> printable("a\\x1b[2Jb", 100)
+    'a\\\\x1b[2Jb'
+    """
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    if text.isprintable():
+        return text
+    characters = [char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text]
+    return "".join(characters)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ from lotteryfw import hookspecs
 from lotteryfw.component import Component
 from lotteryfw.errors import PluginError, UsageError, nearest
 from lotteryfw.kinds import kinds
+from lotteryfw.limits import PLUGIN_BYTES
 
 WITHOUT = "LOTTERYFW_WITHOUT"
 """Environment variable: names of entry points or distributions, with commas, that are left out."""
@@ -232,6 +233,8 @@ class Registry:
     def _trust(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(f"there is no plugin file {path}")
+        if PLUGIN_BYTES.exceeded_by(size := path.stat().st_size):
+            raise UsageError(f"{path}: has {PLUGIN_BYTES.excess(size, 'bytes')} ({PLUGIN_BYTES.remedy})")
         if path.resolve() in self.trusted:
             return
         # the file's name, not its path: what provides a component is part of a job's key, a folder is not

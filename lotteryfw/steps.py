@@ -15,6 +15,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 _TEXT = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>it|ep|%)")
+_LONGEST = 40
+"""Characters of a written length; a number of 400 digits is no float any more."""
 _HELP = 'lengths are written "500it" (steps), "2ep" (epochs) or "1.4%" (of the training)'
 
 
@@ -32,9 +34,11 @@ class Step:
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return cls(Fraction(value), "it")
-        match = _TEXT.fullmatch(value.strip()) if isinstance(value, str) else None
+        text = value.strip() if isinstance(value, str) else ""
+        match = _TEXT.fullmatch(text) if len(text) <= _LONGEST else None
         if match is None:
-            raise ValueError(f"{value!r} is not a length; {_HELP}")
+            shown = repr(value)
+            raise ValueError(f"{shown[:60]}{'…' * (len(shown) > 60)} is not a length; {_HELP}")
         amount, unit = Fraction(match["amount"]), match["unit"]
         if unit == "it" and amount.denominator != 1:
             raise ValueError(f"{value!r}: steps come whole; {_HELP}")

@@ -143,7 +143,7 @@ def test_statistics_of_batch_norm_are_kept_and_other_buffers_are_as_in_training(
     values, masks = tensors.load(path)
     values["2.running_mean"] = torch.linspace(-1, 1, 12)
     values["2.num_batches_tracked"] = torch.tensor(30)
-    tensors.save(path, values, masks, tensors.load_meta(path))
+    tensors.save(path, values, masks, tensors.load_meta(path), checksum=True)
     export(path, tmp_path / "seed", "seed", trust=[plugin])
     network, ticket = load_seed_ticket(tmp_path / "seed", trust=[plugin])
     assert bits(ticket.values) == bits(values)
@@ -176,7 +176,7 @@ def altered(path: Path, **changes: Any) -> Path:
     """The file with these things said otherwise."""
     values, masks = tensors.load(path)
     meta = tensors.load_meta(path)
-    tensors.save(path, values, masks, meta | {"drawn": json.dumps(json.loads(meta["drawn"]) | changes)})
+    tensors.save(path, values, masks, meta | {"drawn": json.dumps(json.loads(meta["drawn"]) | changes)}, checksum=True)
     return path
 
 

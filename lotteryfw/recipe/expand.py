@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,7 +25,7 @@ from lotteryfw.recipe.schema import (
 )
 from lotteryfw.recipe.slots import Slots, label_of
 from lotteryfw.recipe.tree import Keys, Tree, dotted
-from lotteryfw.recipe.words import Problem
+from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
 from lotteryfw.steps import Clock
 
 AUGMENT = ("train", "augment")
@@ -64,13 +65,17 @@ class Study:
         self._tree = tree
         self._slots = slots
         self._first: Setup | None = None
+        self._body = Body()
         _, found = slots.table(Body, tree.table)
         self._report(found)
         # what is left without the faulty keys is looked at too, so that all faults come at once
         self._table = _without(
-            tree.table, [each.keys[:2] if each.keys[0] == "grid" else each.keys[:1] for each in found]
+            tree.table, [each.keys[:2] if each.keys[:1] == ("grid",) else each.keys[:1] for each in found]
         )
-        self._body = Body.model_validate(self._table)
+        body, more = slots.table(Body, self._table)
+        if more or body is None:  # there are more faults than are told one by one
+            return
+        self._body = body
         self.axes = list(self._checked_axes())
         self._meant_for_others = self._said_for_some()
         self._check_replaced()
@@ -136,7 +141,7 @@ class Study:
                 self._report([Problem(("grid", path), *problem)])
                 continue
             labels = [label(keys, value, self._slots) for value in values]
-            for twice in dict.fromkeys(each for each in labels if labels.count(each) > 1):
+            for twice in (text for text, count in Counter(labels).items() if count > 1):
                 self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
             yield Axis(keys, values, labels)
 
@@ -161,6 +166,8 @@ class Study:
                 table = _put(table, self.axes[place].keys, self.axes[place].values[chosen[place]])
             setup, found = self._setup(table)
             self._report(found, chosen)
+            if len(self.faults) > MAX_PROBLEMS:  # nobody reads them all, and each takes a while to find
+                return
             if setup is None:
                 continue
             self._first = self._first or setup

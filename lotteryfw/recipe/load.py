@@ -12,11 +12,13 @@ from typing import Any
 
 from lotteryfw import jobs
 from lotteryfw.cell import Cell
-from lotteryfw.errors import Fault, RecipeError
+from lotteryfw.errors import Fault, RecipeError, printable
 from lotteryfw.kinds import kinds
+from lotteryfw.limits import check_variables
+from lotteryfw.recipe.bounds import too_many_cells
 from lotteryfw.recipe.claims import Claim, settled
 from lotteryfw.recipe.expand import Study
-from lotteryfw.recipe.read import plain, read
+from lotteryfw.recipe.read import plain, read, recipe_text
 from lotteryfw.recipe.schema import Body, File
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys, Tree
@@ -59,8 +61,9 @@ def load_recipe(
 ) -> Recipe:
     """Reads a recipe (a file's path, or a table) and checks all of it. `data_folder` is where data sets are looked for.
 
-    Raises RecipeError with every fault found.
+    Raises RecipeError with every fault found, and UsageError for an environment variable that is no limit.
     """
+    check_variables()
     faults: list[Fault] = []
     path, source = (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
@@ -86,7 +89,7 @@ def load_recipe(
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
-        source_text=source.read_text("utf-8") if isinstance(source, Path) else to_toml(source),
+        source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
         claims=tuple(labelled for _, labelled in claims),
         cells=tuple(cell for study in studies for cell in study.cells),
         _resolved=resolved,
@@ -99,22 +102,39 @@ def _untrusted(tree: Tree, registry: Registry) -> list[Fault]:
     for place, each in enumerate(plugins if isinstance(plugins, list) else []):
         if isinstance(each, str) and Path(each).resolve() not in registry.trusted:
             keys = ("plugins", place)
-            if not Path(each).is_file():
-                faults.append(tree.fault(keys, f"there is no plugin file {each}"))
+            if not _is_file(each):
+                faults.append(tree.fault(keys, f"there is no plugin file {printable(each, 300)}"))
             else:
                 text = f"{each} is code, and a recipe runs no code unless you say so"
                 faults.append(tree.fault(keys, text, f"read it, then run again with --trust {shlex.quote(each)}"))
     return faults
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
+
+
 def _studies(tree: Tree, slots: Slots) -> list[Study]:
+    """Every study of the recipe. Raises RecipeError, before any cell is made, where there are too many cells."""
+    trees = _study_trees(tree)
+    if problem := too_many_cells((name, study.table) for name, study in trees):
+        raise RecipeError([tree.fault(("grid",), *problem)])
+    return [Study(name, study, slots) for name, study in trees]
+
+
+def _study_trees(tree: Tree) -> list[tuple[str, Tree]]:
     base = Tree(
         tree.defaults, {key: each for key, each in tree.table.items() if key in Body.model_fields}, tree.origins
     )
     studies = tree.table.get("studies")
-    if not isinstance(studies, Mapping) or not studies:
-        return [Study(str(tree.table.get("name")), base, slots)]
-    return [Study(name, _study_tree(tree, base, name, table), slots) for name, table in studies.items()]
+    items = studies.items() if isinstance(studies, Mapping) else ()
+    tables = {name: table for name, table in items if isinstance(table, Mapping)}
+    if not tables:
+        return [(str(tree.table.get("name")), base)]
+    return [(name, _study_tree(tree, base, name, table)) for name, table in tables.items()]
 
 
 def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> Tree:

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from lotteryfw.errors import Fault, RecipeError, nearest
+from lotteryfw.errors import Fault, RecipeError, UsageError, nearest
+from lotteryfw.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
+from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.tree import Keys, Origin, Tree, dotted
 from lotteryfw.steps import Step
 
@@ -34,6 +36,7 @@ def read(
     if isinstance(source, Path):
         tree = _file(source, Tree(defaults), (), faults)
     else:
+        _require_bounds(source, IN_PYTHON)
         tree = _laid(Tree(defaults), copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
     if profile is not None:
         tree = _profiled(tree, profile, faults)
@@ -44,31 +47,60 @@ def read(
 
 def _file(path: Path, tree: Tree, chain: tuple[Path, ...], faults: list[Fault]) -> Tree:
     where = str(path)
-    if path.resolve() in chain:
-        names = " → ".join(each.name for each in (*chain[chain.index(path.resolve()) :], path))
-        raise RecipeError([Fault(where, "extends", f"recipes extend each other in a circle: {names}")])
     table = _parsed(path)
+    here = path.resolve()
+    if here in chain:
+        names = " → ".join(each.name for each in (*chain[chain.index(here) :], path))
+        raise RecipeError([Fault(where, "extends", f"recipes extend each other in a circle: {names}")])
+    if EXTENDS.exceeded_by(len(chain)):
+        problem = f"is at the end of {EXTENDS.excess(len(chain), 'recipes that extend each other')}"
+        raise RecipeError([Fault(where, "extends", problem, EXTENDS.remedy)])
     parent = table.pop("extends", None)
     if isinstance(parent, str):
-        tree = _file(path.parent / parent, tree, (*chain, path.resolve()), faults)
+        tree = _file(path.parent / parent, tree, (*chain, here), faults)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
     return _laid(tree, table, where, path.parent, faults)
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def recipe_text(path: Path) -> str:
+    """The text of a recipe file, without a byte order mark. Raises RecipeError for what is no such file."""
     where = str(path)
     try:
-        return tomllib.loads(path.read_bytes().decode())
+        return read_regular(path, RECIPE_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
         here = [each.name for each in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise RecipeError([Fault(where, "", "there is no such recipe", nearest(path.name, here))]) from None
+        problem = ("there is no such recipe", nearest(path.name, here))
     except OSError as error:
-        raise RecipeError([Fault(where, "", f"cannot be read: {error.strerror}")]) from None
+        problem = (f"cannot be read: {error.strerror or error}", "")
     except UnicodeDecodeError as error:
-        raise RecipeError([Fault(where, "", f"is not UTF-8 text (byte {error.start})")]) from None
+        problem = (f"is not UTF-8 text (byte {error.start})", "")
+    except ValueError as error:  # a path with a NUL in it
+        problem = (f"cannot be read: {error}", "")
+    except UsageError as error:
+        problem = (str(error), "")
+    raise RecipeError([Fault(where, "", *problem)])
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    where = str(path)
+    text = recipe_text(path)
+    if problem := too_deep(text):
+        raise RecipeError([Fault(where, "", problem, DEPTH.remedy)])
+    try:
+        table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError([Fault(where, "", f"is not TOML: {error}")]) from None
+    except ValueError as error:  # Python reads no decimal number of more than 4,300 digits
+        raise RecipeError([Fault(where, "", f"has a value that cannot be read: {error}")]) from None
+    _require_bounds(table, where)
+    return table
+
+
+def _require_bounds(table: Mapping[str, Any], where: str) -> None:
+    """Raise RecipeError at once for what would take long, or break, whatever is done with it."""
+    if faults := out_of_bounds(table, where):
+        raise RecipeError(faults)
 
 
 def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
@@ -108,23 +140,31 @@ def _profiled(tree: Tree, name: str, faults: list[Fault]) -> Tree:
 
 def _set(tree: Tree, text: str, faults: list[Fault]) -> Tree:
     key, equals, value = (part.strip() for part in text.partition("="))
+    if problem := too_deep(text):
+        raise RecipeError([Fault(SET, text, problem, DEPTH.remedy)])
     try:
         table = tomllib.loads(f"{key} = 0")
         if not equals or "\n" in key:
             raise ValueError
+        table = _value_set(key, value)
     except ValueError:
         faults.append(Fault(SET, text, "is not KEY=VALUE", "such as train.length=500it"))
         return tree
-    try:
-        table = tomllib.loads(f"{key} = {value}")
-    except tomllib.TOMLDecodeError:
-        table = tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    _require_bounds(table, SET)
     for barred in ("extends", "plugins", "profiles", "study") & table.keys():
         faults.append(Fault(SET, barred, "can only be said in a file"))
         return tree
     _flatten_grids(table)
     faults += _unusable(table, (), SET)
     return _over(tree, table, lambda keys: (SET, keys), faults)
+
+
+def _value_set(key: str, value: str) -> dict[str, Any]:
+    """The table that `key = value` makes; a value that is no TOML is text. Raises ValueError for what is neither."""
+    try:
+        return tomllib.loads(f"{key} = {value}")
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"{key} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
@@ -163,12 +203,18 @@ def _tables(value: Any) -> dict[str, dict[str, Any]]:
     return {key: each for key, each in value.items() if isinstance(each, dict)} if isinstance(value, Mapping) else {}
 
 
-def plain(value: Any) -> Any:
-    """A recipe given from Python as TOML would give it, in dicts and lists of its own; None says nothing."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """A recipe given from Python as TOML would give it, in dicts and lists of its own; None says nothing.
+
+    Raises RecipeError for one that nests deeper than the limit, such as one that holds itself.
+    """
+    if depth > DEPTH.value:
+        problem = f"is nested deeper than the limit of {DEPTH.value}"
+        raise RecipeError([Fault(IN_PYTHON, "", problem, DEPTH.remedy)])
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items() if each is not None}
+        return {str(key): plain(entry, depth + 1) for key, entry in value.items() if entry is not None}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(entry, depth + 1) for entry in value]
     return str(value) if isinstance(value, Step | PurePath) else value
 
 

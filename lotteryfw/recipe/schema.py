@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lotteryfw.cell import CONTROLS, KERNELS
 from lotteryfw.errors import nearest
+from lotteryfw.limits import NAME
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.steps import Clock, Step
 
@@ -44,8 +46,8 @@ def _control(name: str) -> str:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    for value, count in Counter(values).items():
+        if count > 1:
             raise ValueError(f"{value!r} is listed twice")
     return values
 
@@ -53,6 +55,8 @@ def _distinct(values: list[Any]) -> list[Any]:
 def _name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise ValueError(f"'{name}' is no name: names are lower-case letters, digits, - and _")
+    if NAME.exceeded_by(len(name)):
+        raise ValueError(f"has {NAME.excess(len(name), 'characters')}: file names are made of it")
     return name
 
 

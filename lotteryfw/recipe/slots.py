@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from lotteryfw.component import Component
 from lotteryfw.errors import DataError, UsageError, nearest
 from lotteryfw.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.limits import NUMBER
+from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem, problems
 from lotteryfw.registry import Registry
@@ -94,11 +96,14 @@ class Slots:
             return None, [Problem((), str(error))]
         owner = f"the {kind} '{offer.name}'"
         try:
-            return offer.cls.model_validate(options), []
+            component = offer.cls.model_validate(options)
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
             return None, [Problem((), _broke(owner, "checking its options", error))]
+        if isinstance(component, SearchAlgorithm) and (excess := too_many_levels(component)):
+            return None, excess
+        return component, []
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, found = self._once(("examples", id(data)), lambda: self._examples(data))
@@ -113,6 +118,9 @@ class Slots:
             return None, [Problem(("train", "length"), str(error))]
         if clock.total < 1:
             return None, [Problem(("train", "length"), f"'{length}' is less than one step")]
+        if NUMBER.exceeded_by(clock.total):
+            text = f"'{length}' is {NUMBER.excess(clock.total, 'steps')}"
+            return None, [Problem(("train", "length"), text, NUMBER.remedy)]
         return clock, []
 
     def _examples(self, data: DataSource) -> Checked[int]:

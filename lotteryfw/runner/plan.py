@@ -17,6 +17,7 @@ from lotteryfw.errors import ContractError, LotteryError, NotKnownYet, PluginErr
 from lotteryfw.jobs import digest, like
 from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec
+from lotteryfw.search.initial_state import refuse_oversized
 from lotteryfw.search.lab import Lab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
@@ -94,7 +95,9 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
         different.setdefault(digest(parts), cell)
     for cell in different.values():
         try:
-            for request in plan_cell(Lab(cell, describe, data_folder, device)).requests:
+            lab = Lab(cell, describe, data_folder, device)
+            refuse_oversized(cell, lab.context.specs, cell.data.facts(data_folder))  # before it takes any memory
+            for request in plan_cell(lab).requests:
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise

@@ -28,7 +28,7 @@ from lotteryfw.runner.results import Run, level_row
 from lotteryfw.runner.tables import Seals
 from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.lab import Lab
-from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket, strict_json
+from lotteryfw.store import LevelRow, RunFolder, file_name, load_ticket, save_ticket, strict_json
 from lotteryfw.views import Finding, Recorded, Ticket, TicketSource, TicketState
 
 _REWRITE_SECONDS = 5.0
@@ -228,7 +228,8 @@ class Study:
         return self._desk.registry.offer_of(component).provider
 
     def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
-        name = f"{_folder_name(cell.id)}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
+        suffix = "" if arm == "ticket" else f"-{file_name(arm)}"
+        name = f"{file_name(cell.id)}/level-{level:02}{suffix}"
         meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
         path = self._folder.ticket_path(name)
         save_ticket(path, ticket, meta)
@@ -304,7 +305,7 @@ class Study:
         self._found_before = [line for line in self._found_before if line["cell"] in failed]
         if not failed:
             self._keys_before = set()
-        self._seals.drop_stale_tickets({_folder_name(cell) for cell in failed})
+        self._seals.drop_stale_tickets({file_name(cell) for cell in failed})
 
     def _write(self, driver: Driver, run_id: str) -> None:
         """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""
@@ -363,11 +364,6 @@ def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
 def _plain_number(number: Any) -> int | float:
     """A number that JSON has: some of numpy's are none of Python's."""
     return number if isinstance(number, int | float) else float(number)
-
-
-def _folder_name(cell: str) -> str:
-    """The folder of a cell's tickets."""
-    return cell.replace("/", "__")
 
 
 def _identity(event: Mapping[str, Any]) -> str:

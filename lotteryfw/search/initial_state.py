@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lotteryfw.errors import ContractError
+from lotteryfw.errors import ContractError, LotteryError, UsageError
 from lotteryfw.jobs import Spec
 from lotteryfw.kinds import Initialiser, Mask1Action, ModelFamily, Objective
+from lotteryfw.limits import model_bytes
 from lotteryfw.rng import Label, seed_of, stream
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.select import check_tensor
@@ -64,6 +65,45 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: Facts, seed: int) ->
     layers = tuple(Layer(name, tuple(parameters[name].shape), is_output=name == names[-1]) for name in names)
     buffers = frozenset(name for name, _ in module.named_buffers())
     return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
+
+
+def without_memory(model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int) -> nn.Module | None:
+    """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
+
+    None where it cannot be built there: a family may read values while it builds. Raises UsageError where a layer has
+    more weights than torch can count.
+    """
+    import torch
+
+    try:
+        with _seeded("initialisation", "counted"), torch.device("meta"), blame(spec, "build"):
+            module: object = model.build(shape, outputs)
+    except LotteryError as error:
+        if "overflow" in str(error).lower():
+            raise UsageError(f"{describe(spec)} has a layer of more weights than can be counted: {error}") from None
+        return None
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def require_memory(spec: Spec, module: nn.Module) -> None:
+    """Raise UsageError where the parameters and buffers of a network are more than the machine's memory."""
+    tensors = [*module.parameters(), *module.buffers()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    limit = model_bytes()
+    if limit.exceeded_by(needed):
+        raise UsageError(
+            f"{describe(spec)} needs {needed:,} bytes for its parameters and buffers; {limit.value:,} are present "
+            f"({limit.remedy})"
+        )
+
+
+def refuse_oversized(parts: NetworkParts, specs: Specs, facts: Facts) -> None:
+    """Raise UsageError for a network that does not fit into memory, without building it there."""
+    with blame(specs["objective"], "outputs"):
+        outputs = parts.objective.outputs(facts.shape, facts.classes)
+    module = without_memory(parts.model, specs["model"], facts.shape, outputs)
+    if module is not None:
+        require_memory(specs["model"], module)
 
 
 def supermask_values(parts: NetworkParts, specs: Specs, initial: InitialState, seed: int) -> dict[str, Tensor]:

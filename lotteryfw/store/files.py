@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -22,6 +24,31 @@ _REASONS = {
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.ENOENT: "there is no such file",
 }
+
+_LONGEST = 200
+"""Bytes of a name that `file_name` makes; file systems take 255, of which a suffix and an extension need some."""
+_PLAIN = re.compile(r"[a-z0-9_=(\[{][a-z0-9_=.,+%(){}\[\] -]*(?<![. ])")
+"""What every file system keeps as it is; some do not tell capital letters from small ones."""
+_ODD = re.compile(r"[^a-z0-9_=.,+%()-]")
+
+
+def file_name(text: str) -> str:
+    """Return a name for a file that no other text gets, whatever characters it has and however long it is.
+
+    A `/` is written `__`. A text that could not be told from the name again, or that is too long, or has a character
+    that some file system changes, gets its SHA-256 as a suffix; `~` stands in no other name.
+
+    >>> file_name("quickstart/criterion=random/seed=0")
+    'quickstart__criterion=random__seed=0'
+    >>> file_name("a__b")
+    'a__b~63e5c1c455d01d5cbcbadd205443a58a'
+    """
+    name = text.replace("/", "__")
+    if len(name) <= _LONGEST and _PLAIN.fullmatch(name) and name.replace("__", "/") == text:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    readable = _ODD.sub("-", name.lower()).lstrip(".-")
+    return f"{readable[: _LONGEST - len(digest) - 1]}~{digest}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ writes several in random order, and equal content must give equal files.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.errors import StoreError
+from lotteryfw.jobs import digest, tensors_digest
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ def save(
     meta: Mapping[str, str] | None = None,
     *,
     flush: bool = True,
+    checksum: bool = False,
 ) -> None:
     """Writes tensors of any shape, dtype and device, and bool masks (True = alive), atomically. Raises StoreError.
 
     A mask may stand alone; one with a value's name has that value's shape (else ValueError). `load` gives back every
     bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`,
     `flush` as in `atomic_write`.
+    `checksum` also writes the SHA-256 of all of it, for files outside the store.
     """
     import numpy as np
     import torch
@@ -59,7 +63,10 @@ def save(
         if not is_plus_zero(value, ~masks[name]):
             stored[f"dead:{name}"] = _chosen(value, ~masks[name])
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    index = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": dict(meta or {})}
+    text = dict(meta or {})
+    index: dict[str, Any] = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": text}
+    if checksum:
+        index["sha256"] = _checksum(values, masks, text)
     atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}), flush=flush)
 
 
@@ -79,6 +86,29 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             dead = file.get_tensor(f"dead:{name}") if f"dead:{name}" in present else None
             values[name] = _filled(masks[name], file.get_tensor(f"alive:{name}"), dead)
         return values, masks
+
+
+def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """The values, masks and `meta` that `save` wrote with a checksum. Raises StoreError where any of it has changed.
+
+    A file without a checksum, from an older version, brings a UserWarning.
+    """
+    values, masks = load(path)
+    with _opened(Path(path)) as (_, index):
+        meta: dict[str, str] = index["meta"]
+        expected = index.get("sha256")
+    if expected is None:
+        text = f"{path}: has no checksum, being of an older lotteryfw: damage to it would go unnoticed"
+        warnings.warn(text, stacklevel=3)
+    elif _checksum(values, masks, meta) != expected:
+        raise StoreError(f"{path}: damaged: its content does not match its checksum; copy or export it again")
+    return values, masks, meta
+
+
+def _checksum(values: Mapping[str, Tensor], masks: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of everything that a file gives back, the order of its tensors included."""
+    content = [list(values), tensors_digest(values), list(masks), tensors_digest(masks), dict(meta)]
+    return digest(content)
 
 
 def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
@@ -108,11 +138,29 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             index = json.loads((file.metadata() or {})[_HEADER])
             if index["format"] > _FORMAT:
                 raise StoreError(f"{path}: written by a newer lotteryfw (format {index['format']}): update this one")
+            _check_index(index)
             yield file, index
     except StoreError:
         raise
     except Exception as error:
         raise StoreError(f"{path}: damaged, or not a file of lotteryfw's ({type(error).__name__}: {error})") from error
+
+
+def _check_index(index: dict[str, Any]) -> None:
+    """Raise ValueError for an index that `save` did not write: its entries by name and type, shapes by their sizes."""
+    if not {"format", "values", "masks", "meta"} <= index.keys() <= {"format", "values", "masks", "meta", "sha256"}:
+        raise ValueError(f"unknown entries among {', '.join(index)}")
+    names, shapes, meta = index["values"], index["masks"], index["meta"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the names of its values are no list of strings")
+    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
+        raise ValueError("its metadata is no table of strings")
+    if not isinstance(shapes, dict):
+        raise ValueError("the shapes of its masks are no table")
+    for name, shape in shapes.items():
+        sizes = shape if isinstance(shape, list) else [None]
+        if not all(type(size) is int and size >= 0 for size in sizes):
+            raise ValueError(f"the mask of '{name}' has no shape")
 
 
 def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
