@@ -111,13 +111,17 @@ def run_in_processes(report: Report, parts: list[str]) -> None:
 
 
 def print_table(report: Report) -> int:
-    """Print all rows; the number of those that failed."""
+    """Print all rows but those that passed, which are counted; the number of those that failed."""
     print(f"\n{'part':<10} {'what':<44} {'value':>9}")
+    passed = failed = 0
+    seconds = 0.0
     for row in report.rows:
-        print(row)
-    failed = sum(row.value == "FAILED" for row in report.rows)
-    seconds = sum(float(row.value) for row in report.rows if row.what == "time")
-    print(f"{len(report.rows)} rows, {failed} FAILED, {seconds:.0f} s", flush=True)
+        passed += row.value == "pass"
+        failed += row.value == "FAILED"
+        seconds += float(row.value) if row.what == "time" else 0.0
+        if row.value != "pass":
+            print(row)
+    print(f"{len(report.rows)} rows, {passed} pass, {failed} FAILED, {seconds:.0f} s", flush=True)
     return failed
 
 

@@ -116,7 +116,7 @@ def recipes(report: Report) -> dict[str, dict[str, Any]]:
             f"kernel {name}": base(report, engine={"kernel": name}, model={"use": "mlp", "hidden": [12, 8]})
             for name in ("reference", "lockstep", "compact")
         },
-        "kernel compact, resnet20": {**conv("resnet20"), "engine": {"kernel": "compact"}},
+        "kernel compact, conv2": {**conv("conv2"), "engine": {"kernel": "compact"}},
     }  # fmt: skip
     if report.tiny:
         wanted = (
