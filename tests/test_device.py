@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-pretend = pytest.importorskip("pretend", reason="this torch cannot make a device in Python", exc_type=ImportError)
-
 from lotteryfw import Run, load_ticket, run, runner
+from lotteryfw.engine import Chooser, Workshop
+from lotteryfw.engine.ahead import SPAN, Ahead
 from lotteryfw.engine.kernels import lockstep
+from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.lab import Lab
 from lotteryfw.registry import Registry
-from lotteryfw.runner import Interrupted
+from lotteryfw.runner import Desk, Interrupted
 from lotteryfw.std import optimizers
 
+pretend = pytest.importorskip("pretend", reason="this torch cannot make a device in Python", exc_type=ImportError)
 torch.set_num_threads(1)
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
 IMAGES = {"use": "synthetic", "examples": 60, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
@@ -88,7 +91,9 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "lockstep, Adam": recipe(
         engine={"kernel": "lockstep"}, seeds=[0, 1], train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}}
     ),
-    "compact": images({"use": "conv2", "width": 0.05}, engine={"kernel": "compact"}, search={"use": "imp", "levels": 2}),
+    "compact": images(
+        {"use": "conv2", "width": 0.05}, engine={"kernel": "compact"}, search={"use": "imp", "levels": 2}
+    ),
     "supermask": learned("supermask", parametrization="bernoulli", **LEARNED),
     "supermask, rescaled": learned(
         "supermask", parametrization={"use": "bernoulli", "rescale": "dynamic"}, **LEARNED
@@ -182,18 +187,79 @@ def test_a_stopped_run_goes_on_to_the_same_bits(what: str, device: str, tmp_path
     assert_equal(go(tmp_path / "device", EVERYTHING[what], device), go(tmp_path / "cpu", EVERYTHING[what], "cpu"))
 
 
-def spans() -> dict[str, dict[str, Any]]:
-    """Trainings whose steps are counted, by what they need from the host."""
-    long = {**TRAIN, "length": "60it"}
-    conv = {"use": "conv2", "width": 0.05}
-    adam = {**long, "optimizer": {"use": "adam", "lr": 1e-3}}
-    return {
-        "reference": recipe(train=long),
-        "reference, Adam": recipe(train=adam),
-        "lockstep": recipe(train=long, engine={"kernel": "lockstep"}),
-        "lockstep, Adam": recipe(train=adam, engine={"kernel": "lockstep"}),
-        "crop and flip": images(conv) | {"train": {**long, "augment": ["crop", "flip"]}},
-        "random_resized_crop": images(conv) | {"train": {**long, "augment": ["random_resized_crop"]}},
-        "top_k": learned({"use": "edge_popup", "density": 0.5}, **TOP_K) | {"train": long},
-        "bernoulli": learned("supermask", parametrization="bernoulli", **LEARNED) | {"train": long},
-    }
+LONG = {**TRAIN, "length": "60it"}
+WITH_ADAM = {**LONG, "optimizer": {"use": "adam", "lr": 1e-3}}
+SMALL_CONV = {"data": {**IMAGES, "examples": 330}, "model": {"use": "conv2", "width": 0.05}}
+SPANS: dict[str, tuple[dict[str, Any], int]] = {
+    "reference": (recipe(train=LONG), 0),
+    "reference, Adam": (recipe(train=WITH_ADAM), 0),
+    "lockstep": (recipe(train=LONG, engine={"kernel": "lockstep"}), 0),
+    "lockstep, Adam": (recipe(train=WITH_ADAM, engine={"kernel": "lockstep"}), 0),
+    "crop and flip": (recipe(train={**LONG, "augment": ["crop", "flip"]}, **SMALL_CONV), 2),
+    "random_resized_crop": (recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV), 2),
+    "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
+    "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
+}
+"""Trainings whose copies and waits are counted, and how many copies of random numbers they need for 64 steps."""
+
+
+def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
+    """The kernel of a recipe's first training."""
+    desk = Desk(table, store=folder / "store")
+    shop = Workshop(desk.registry, folder, device)
+    lab = Lab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
+    learns = lab.cell.parametrization is not None
+    job = lab.job(lab.scored(getattr(lab.cell.search, "density", None)) if learns else lab.dense())
+    return kernel_of(job, shop)
+
+
+@pytest.mark.parametrize("what", SPANS)
+def test_steps_neither_wait_nor_copy(what: str, device: str, tmp_path: Path) -> None:
+    table, copies = SPANS[what]
+    kernel = kernel_for(table, device, tmp_path)
+    pretend.syncs.clear()
+    kernel.update(0, 1.0)
+    drawn = {line: count for line, count in pretend.syncs.items() if "ahead.py" in line}
+    assert sum(drawn.values()) == copies
+    pretend.syncs.clear()
+    for step in range(1, 15):
+        kernel.update(step, 1.0)
+    assert not pretend.syncs
+
+
+@pytest.mark.parametrize("what", SPANS)
+def test_an_evaluation_waits_twice_at_most(what: str, device: str, tmp_path: Path) -> None:
+    kernel = kernel_for(SPANS[what][0], device, tmp_path)
+    kernel.update(0, 1.0)
+    kernel.measure("validation")  # draws what later evaluations draw again
+    kernel.update(1, 1.0)
+    pretend.syncs.clear()
+    kernel.measure("validation")
+    assert 1 <= sum(pretend.syncs.values()) <= 2, pretend.syncs
+
+
+@pytest.mark.parametrize("kernel_name", ["reference", "lockstep"])
+def test_steps_do_not_wait_after_a_checkpoint_either(kernel_name: str, device: str, tmp_path: Path) -> None:
+    table = recipe(train=WITH_ADAM, engine={"kernel": kernel_name})
+    kernel = kernel_for(table, device, tmp_path)
+    kernel.update(0, 1.0)
+    saved = {name: value.cpu() for name, value in kernel.optimizer_state().items()}
+    values = {name: value.clone() for name, value in kernel.values().items()}
+    kernel.restore(values, saved)
+    pretend.syncs.clear()
+    for step in range(1, 15):
+        kernel.update(step, 1.0)
+    assert not pretend.syncs
+
+
+def test_an_unfinished_span_goes_on_where_a_step_asks(device: str) -> None:
+    drawn: list[int] = []
+
+    def draw(step: int) -> dict[str, torch.Tensor]:
+        drawn.append(step)
+        return {"numbers": torch.full((3,), float(step))}
+
+    ahead = Ahead(draw, device)
+    asked = [5, 6, 5 + SPAN - 1, 5 + SPAN, 2]
+    assert [ahead(step)["numbers"].tolist() for step in asked] == [[float(step)] * 3 for step in asked]
+    assert drawn == [*range(5, 5 + 2 * SPAN), *range(2, 2 + SPAN)]

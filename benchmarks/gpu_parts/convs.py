@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from lotteryfw.engine.kernels.reference import augmented
+from lotteryfw.engine.ahead import Augmenter
 
 from .graphs import captured
 from .report import Report
@@ -55,8 +55,9 @@ def _engine(report: Report, model: dict[str, Any]) -> None:
             report.add(f"{name}: reference kernel, dense, no TF32", seconds * 1e3, "ms/step")
 
     inputs = shop.feed(job.data).raw("train")[0][: job.batch]
-    augmentations = [shop.component(spec) for spec in job.augment]
-    seconds = report.seconds_per_call(lambda: augmented(inputs, augmentations, 0, 1))
+    augment = Augmenter([shop.component(spec) for spec in job.augment], 0, shop.device)
+    steps = iter(range(10**9))
+    seconds = report.seconds_per_call(lambda: augment(inputs, next(steps)))
     report.add(f"{name}: crop + flip alone", seconds * 1e3, "ms/step")
 
 
