@@ -69,9 +69,13 @@ class Feed:
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """The places [examples] int64 in the training part in the order of an epoch, drawn from (seed, epoch)."""
+        return self.drawn_order(epoch, seed).to(self._device)
+
+    def drawn_order(self, epoch: int, seed: int) -> Tensor:
+        """`order` on the CPU, where it is drawn."""
         import torch
 
-        return torch.randperm(self.examples, generator=stream(seed, "order", epoch)).to(self._device)
+        return torch.randperm(self.examples, generator=stream(seed, "order", epoch))
 
     def raw(self, part: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a part as they are stored: not divided by 255, not normalised."""

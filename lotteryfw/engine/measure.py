@@ -20,6 +20,15 @@ def measure(
     module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str, objective: Objective
 ) -> tuple[float, float]:
     """Mean loss and accuracy in [0, 1] of `values` over every example of a part of the data."""
+    loss, correct = totals(module, values, feed, part, objective).tolist()
+    examples = len(feed.raw(part)[1])
+    return loss / examples, correct / examples
+
+
+def totals(
+    module: torch.nn.Module, values: Mapping[str, Tensor], feed: Feed, part: str, objective: Objective
+) -> Tensor:
+    """[2] float64 on the device: the sum of the losses over every example of a part, and how many it has right."""
     import torch
     from torch.func import functional_call
 
@@ -27,14 +36,12 @@ def measure(
     device = next(iter(values.values())).device
     loss = torch.zeros((), dtype=torch.float64, device=device)
     right = torch.zeros((), dtype=torch.float64, device=device)
-    examples = 0
     with torch.no_grad():
         for inputs, labels in feed.sweep(part):
             outputs = functional_call(module, dict(values), (inputs,))
             loss += objective.loss(outputs, inputs, labels, "sum")
             right += objective.right(outputs, inputs, labels).sum(dtype=torch.float64)
-            examples += len(labels)
-    return float(loss) / examples, float(right) / examples
+    return torch.stack([loss, right])
 
 
 def placed(module: torch.nn.Module, values: Mapping[str, Tensor], device: str) -> dict[str, Tensor]:

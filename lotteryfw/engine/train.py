@@ -154,7 +154,8 @@ class Training:
         for name, tensor in tensors.items():
             head, _, rest = name.partition(".")
             if head in parts:
-                parts[head][rest] = tensor.to(self._losses.device)
+                # an optimizer puts its state where it wants it: counts of steps mostly stay on the CPU
+                parts[head][rest] = tensor if head == "optimizer" else tensor.to(self._losses.device)
         self.kernel.restore(parts["value"], parts["optimizer"])
         self.best = parts["best"]
         self._losses.copy_(tensors["losses"])

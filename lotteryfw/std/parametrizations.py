@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -43,13 +43,20 @@ class Bernoulli(Parametrization):
         return {name: (edges.scores > 0) & edges.allowed for name, edges in net.edges.items()}
 
     def sampled(self, net: Scored, rng: torch.Generator) -> dict[str, Tensor]:
+        noise = self.noise([edges.layer for edges in net.edges.values()], rng)
+        here = {name: numbers.to(net.edges[name].scores.device) for name, numbers in noise.items()}
+        return self.masks_from(net, here)
+
+    def noise(self, layers: Sequence[Layer], rng: torch.Generator) -> dict[str, Tensor]:
         import torch
 
-        def drawn(edges: Edges) -> Tensor:
-            chances = torch.rand(edges.layer.shape, generator=rng).to(edges.scores.device)
-            return (chances < edges.scores.sigmoid()) & edges.allowed
+        return {layer.name: torch.rand(layer.shape, generator=rng) for layer in layers}
 
-        return {name: drawn(edges) for name, edges in net.edges.items()}
+    def masks_from(self, net: Scored, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        masks = {}
+        for name, edges in net.edges.items():
+            masks[name] = (noise[name] < edges.scores.sigmoid()) & edges.allowed
+        return masks
 
     def weight(self, edges: Edges, mask: Tensor) -> Tensor:
         import torch

@@ -39,12 +39,26 @@ def try_parametrization(subject: Subject) -> None:
             net = replace(fresh, memory=with_memory.memory)
             learned = _masks(subject, "masks", fresh, net, what)
             sampled = _masks(subject, "sampled", fresh, net, what, partial(stream, "testkit", "masks", step))
+            if type(cast(Parametrization, subject.component)).noise is not Parametrization.noise:
+                _try_noise(subject, fresh, sampled, partial(stream, "testkit", "masks", step), what)
             for name, edges in fresh.edges.items():
                 _try_weight(subject, edges, sampled[name], f"{name} of {what}")
                 _try_weight(subject, edges, learned[name], f"{name} of {what}")
                 _try_expected(subject, edges, learned[name], f"{name} of {what}")
         if redraws:
             _try_after_step(subject, make, what)
+
+
+def _try_noise(
+    subject: Subject, net: Scored, sampled: Mapping[str, Tensor], rng: Callable[[], torch.Generator], what: str
+) -> None:
+    """`noise` and `masks_from` do together what `sampled` does."""
+    noise = subject.ask("noise", [edges.layer for edges in net.edges.values()], rng(), on=what)
+    masks = subject.ask("masks_from", net, noise, on=what)
+    for name, mask in sampled.items():
+        equal = bool((masks[name] == mask).all())
+        on = f"{name} of {what}"
+        subject.demand(equal, f"noise() and masks_from() on {on} do not do together what sampled() does")
 
 
 def _drawing(layer: Layer) -> tuple[Layer, torch.Generator]:

@@ -11,7 +11,7 @@ from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.workshop import load
 from lotteryfw.errors import DataError, LotteryError, PluginError
 from lotteryfw.jobs import tensors_digest
-from lotteryfw.kinds import DataSource
+from lotteryfw.kinds import Augmentation, DataSource
 from lotteryfw.rng import seed_of, stream
 from lotteryfw.runner import default_data_folder
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS
@@ -121,14 +121,24 @@ def _drawing(layer: Layer) -> tuple[Layer, torch.Generator]:
 
 
 def try_augmentation(subject: Subject) -> None:
-    """Images keep their shape and type, and depend on the stream alone."""
+    """Images keep their shape and type, and depend on the stream alone; `noise` and `transform`, where it has them, do
+    together what `apply` does."""
     import torch
+
+    draws_apart = type(cast(Augmentation, subject.component)).noise is not Augmentation.noise
 
     def attempt(shape: tuple[int, ...]) -> None:
         def given() -> tuple[Tensor, torch.Generator]:
             return torch.rand(BATCH, *shape, generator=stream("testkit", "images")), stream("testkit", "augmentation")
 
         subject.demand_tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
+        if draws_apart:
+            on = f"images {[BATCH, *shape]}"
+            applied = subject.ask("apply", *given(), on=on)
+            images, rng = given()
+            transformed = subject.ask("transform", images, subject.ask("noise", (BATCH, *shape), rng, on=on), on=on)
+            equal = torch.equal(transformed, applied)
+            subject.demand(equal, f"noise() and transform() on {on} do not do together what apply() does")
 
     _for_images(subject, attempt)
 

@@ -56,7 +56,7 @@ class Scores:
         plain = self._plain
         if not self._masking.is_finite():
             return nan, 0.0
-        return measure_job(self._job, self._shop, plain.module, plain.values(), plain.feed, part)
+        return measure_job(self._job, self._shop, plain.module, plain.values(), plain.feed, part, self._masking)
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter, buffer and score now (not copies), and the mask in use where it outlives a step."""
