@@ -201,13 +201,14 @@ def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
     width = len(_COLUMNS)
     if header[:width] != list(_COLUMNS):
         raise ValueError(f"the columns should begin with {', '.join(_COLUMNS)}")
-    readers = [_READERS[kind] for kind in _COLUMNS.values()]
+    readers = [(name, _READERS[kind]) for name, kind in _COLUMNS.items()]
     axes = header[width:]
     for cells in table:
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
-        fixed = [read(text) for read, text in zip(readers, cells, strict=False)]
-        yield LevelRow(*fixed, {axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text})
+        fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
+        coordinates = {axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text}
+        yield LevelRow(**fixed, axes=coordinates)
 
 
 def _optional_float(text: str) -> float | None:
