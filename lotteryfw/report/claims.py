@@ -17,8 +17,9 @@ from rich.text import Text
 
 from lotteryfw.errors import StoreError
 from lotteryfw.report.best import best_rows
+from lotteryfw.report.data import RunData
 from lotteryfw.report.findings import Findings
-from lotteryfw.report.groups import TICKET, Series, Study, studies_of
+from lotteryfw.report.groups import TICKET, Series, Study
 from lotteryfw.report.resolved import read_resolved
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.sweeps import any_density
@@ -59,7 +60,7 @@ class Verdict:
         return "; ".join(part for part in (self.reason, self.numbers) if part)
 
 
-def check_claims(folder: RunFolder) -> list[Verdict]:
+def check_claims(run: RunFolder | RunData) -> list[Verdict]:
     """A verdict for each claim of the run's recipe, in order. Raises StoreError where a file cannot be read.
 
     - An order (`higher`, `lower`) is reproduced where the mean difference is above 0 and, over two seeds or more, its
@@ -68,15 +69,16 @@ def check_claims(folder: RunFolder) -> list[Verdict]:
     - A likeness (`of`, `like`) is reproduced where the mean difference lies within `tolerance`.
     - Only cells that ran to their end count, so a half-finished run or one that diverged does not tilt a comparison.
     """
-    resolved, claims = _read(folder)
-    studies = {study.name: study for study in studies_of(folder.read_levels())}
-    finished = {cell for cell, status in folder.read_manifest().get("cells", {}).items() if status == "done"}
+    data = RunData.of(run)
+    resolved, claims = _read(data.folder)
+    studies = {study.name: study for study in data.studies}
+    finished = {cell for cell, status in data.manifest.get("cells", {}).items() if status == "done"}
     lengths = {
         str(study["name"]): Step.parse(study["train"]["length"])
         for study in resolved.get("study", [])
         if "length" in study.get("train", {})
     }
-    found = Findings.of(folder.read_findings())
+    found = data.findings_of(claim.metric for claim in claims)
     return [_verdict(claim, studies.get(claim.study), finished, lengths.get(claim.study), found) for claim in claims]
 
 

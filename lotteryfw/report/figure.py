@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from lotteryfw.errors import UsageError
 from lotteryfw.report import flat, panel
+from lotteryfw.report.data import RunData
 from lotteryfw.report.findings import Findings
 from lotteryfw.report.found import clouds, samples, whole_metrics
-from lotteryfw.report.groups import Study, studies_of
+from lotteryfw.report.groups import Study
 from lotteryfw.report.look import caption, error_scale
 from lotteryfw.report.table import METRICS
 from lotteryfw.report.units import percent, unit_of
@@ -55,7 +56,7 @@ class Plate:
     """What is written along all panels together."""
 
 
-def write_figures(folder: RunFolder) -> list[Path]:
+def write_figures(run: RunFolder | RunData) -> list[Path]:
     """Draws figures/STUDY.png and .svg, and more for its analyses, for each study that has results; returns the paths.
 
     Raises UsageError without matplotlib, StoreError where the folder cannot be read or written.
@@ -64,14 +65,15 @@ def write_figures(folder: RunFolder) -> list[Path]:
         from matplotlib import rc_context
     except ImportError as error:
         raise UsageError('figures need matplotlib: pip install "lotteryfw[plots]"') from error
-    findings, title = Findings.of(folder.read_findings()), str(folder.read_manifest().get("title") or "")
+    data = RunData.of(run)
+    title = str(data.manifest.get("title") or "")
     paths = []
-    for study in studies_of(folder.read_levels()):
+    for study in data.shown:
         if not study.seeds:
             continue
-        for plate in (_levels(study), *_found(study, findings.within(study.name))):
+        for plate in (_levels(study), *_found(study, data.findings.within(study.name))):
             with rc_context(_STYLE):
-                paths += _saved(_drawn(plate, title), folder.path / "figures" / plate.name)
+                paths += _saved(_drawn(plate, title), data.folder.path / "figures" / plate.name)
     return paths
 
 

@@ -70,12 +70,30 @@ class Study:
     """The series of a study, in the order of its recipe. `dense`: the dense network, where all series share one.
 
     `searches` are the combinations one by one with all their levels: other than `series` where a series joins several.
+    `left_out` says how many searches more the study has, where it is shown in part.
     """
 
     name: str
     series: tuple[Series, ...]
     searches: tuple[Series, ...]
     dense: Point | None
+    left_out: int = 0
+
+    @property
+    def cells(self) -> set[str]:
+        """The cells that have a row."""
+        return set[str]().union(*(series.cells for series in self.searches))
+
+    @property
+    def partly_shown(self) -> str:
+        """What is said where series are left out; empty where none is."""
+        if not self.left_out:
+            return ""
+        count = len(self.searches)
+        return (
+            f"{count:,} of {count + self.left_out:,} series, those of the highest validation accuracy; "
+            "levels.csv has all"
+        )
 
     @property
     def parts(self) -> list[Series]:

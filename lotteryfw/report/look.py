@@ -92,4 +92,6 @@ def caption(study: Study, marks: str = "bands") -> str:
     told = [f"Mean over n = {n} seeds; {marks} are ±1 standard deviation." if counts[-1] > 1 else "One seed."]
     if study.diverged:
         told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out.")
+    if study.left_out:
+        told.append(f"Shown are {study.partly_shown}.")
     return " ".join(told)

@@ -76,7 +76,12 @@ def notes(study: Study, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
         told.append(f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not trained yet")
     if study.diverged:
         told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out")
-    return tuple(told)
+    return (*told, *notes_on_part(study))
+
+
+def notes_on_part(study: Study) -> tuple[str, ...]:
+    """Return what a table says where a study is shown in part."""
+    return (f"{study.name}: {study.partly_shown}",) if study.left_out else ()
 
 
 def rich_tables(sheet: Sheet, width: int) -> list[Table]:

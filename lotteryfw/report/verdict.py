@@ -14,8 +14,9 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense, studies_of
-from lotteryfw.report.sheet import Sheet, titled_table
+from lotteryfw.report.data import RunData
+from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense
+from lotteryfw.report.sheet import Sheet, notes_on_part, titled_table
 from lotteryfw.report.stats import Spread, bootstrap
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import LevelRow, RunFolder
@@ -142,14 +143,15 @@ def winning_tickets(study: Study) -> list[SeriesVerdict]:
     return [verdict for verdict in found if verdict.levels]
 
 
-def verdict_tables(folder: RunFolder, width: int = 100) -> list[Table]:
+def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     """The verdicts of each study for a terminal, in at most `width` columns. Raises StoreError."""
     tables = []
-    for study in studies_of(folder.read_levels()):
+    for study in RunData.of(run).shown:
         verdicts = winning_tickets(study)
         if not any(level.outcome != "too few seeds" for each in verdicts for level in each.levels):
             continue
-        table = titled_table(f"{study.name}: winning tickets", _in_words(verdicts), width)
+        told = "; ".join([_in_words(verdicts), *notes_on_part(study)])
+        table = titled_table(f"{study.name}: winning tickets", told, width)
         table.add_column("series", overflow="fold", ratio=2)
         table.add_column("wins at, %", ratio=1)
         table.add_column("undecided at, %", ratio=1)
@@ -168,12 +170,13 @@ def _in_words(verdicts: Sequence[SeriesVerdict]) -> str:
     return f"{smallest.label}: {smallest.telling.sentence}"
 
 
-def verdict_markdown(folder: RunFolder) -> str:
+def verdict_markdown(run: RunFolder | RunData) -> str:
     """The verdicts as Markdown lists, one for each study. Raises StoreError."""
     parts = []
-    for study in studies_of(folder.read_levels()):
+    for study in RunData.of(run).shown:
         lines = [f"- {each.label}: {each.telling.sentence}" for each in winning_tickets(study)]
         if lines:
+            lines += [f"- {note}" for note in notes_on_part(study)]
             parts.append("\n".join([f"**{study.name}: winning tickets**", "", *lines]))
     return "\n\n".join(parts)
 

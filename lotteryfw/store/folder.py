@@ -7,10 +7,11 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from lotteryfw.errors import StoreError, UsageError
@@ -228,7 +229,11 @@ class RunFolder:
 
     def read_curves(self) -> list[dict[str, Any]]:
         """What `write_curves` wrote; none where it has not yet. Raises StoreError."""
-        return self._read_lines("curves.jsonl", "curves")
+        return list(self.each_curve())
+
+    def each_curve(self) -> Iterator[dict[str, Any]]:
+        """Yield what `read_curves` returns, a line at a time: a large run's curves take a gigabyte in memory."""
+        return self._lines("curves.jsonl", "curves")
 
     def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
         """Writes analyses.jsonl anew: a line for each finding of an analysis.
@@ -239,11 +244,13 @@ class RunFolder:
 
     def read_findings(self) -> list[dict[str, Any]]:
         """What `write_findings` wrote; none where it has not yet. Raises StoreError."""
-        # lines that were written before findings had a unit are numbers, as is what says none
-        return [
-            line | {"unit": line.get("unit", "number"), "value": _with_nan(line["value"])}
-            for line in self._read_lines("analyses.jsonl", "findings")
-        ]
+        return list(self.each_finding())
+
+    def each_finding(self) -> Iterator[dict[str, Any]]:
+        """Yield what `read_findings` returns, a line at a time."""
+        for line in self._lines("analyses.jsonl", "findings"):
+            # lines that were written before findings had a unit are numbers, as is what says none
+            yield line | {"unit": line.get("unit", "number"), "value": _with_nan(line["value"])}
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""
@@ -275,16 +282,18 @@ class RunFolder:
     def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         atomic_write(self.path / name, "".join(strict_json(line) + "\n" for line in lines).encode())
 
-    def _read_lines(self, name: str, what: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, what: str) -> Iterator[dict[str, Any]]:
         path = self.path / name
         with explained(path, "read"):
             try:
-                lines = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-                if not all(isinstance(line, dict) for line in lines):
-                    raise ValueError("a line is not an object")
-                return lines
+                with path.open(encoding="utf-8") as file:
+                    for text in file:
+                        line = json.loads(text)
+                        if not isinstance(line, dict):
+                            raise ValueError("a line is not an object")
+                        yield line
             except FileNotFoundError:
-                return []
+                return
             except ValueError as error:
                 raise StoreError(f"{path}: not {what}: {error}; {REBUILD}") from error
 
@@ -359,19 +368,27 @@ def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
     width = len(_COLUMNS)
     if header[:width] != list(_COLUMNS):
         raise ValueError(f"the columns should begin with {', '.join(_COLUMNS)}")
+    readers = [(name, _READERS[kind]) for name, kind in _COLUMNS.items()]
+    axes = header[width:]
     for cells in table:
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
-        fixed = {name: _read(text, _COLUMNS[name]) for name, text in zip(header[:width], cells, strict=False)}
-        yield LevelRow(
-            **fixed, axes={axis: text for axis, text in zip(header[width:], cells[width:], strict=True) if text}
-        )
+        fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
+        coordinates = {axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text}
+        yield LevelRow(**fixed, axes=coordinates)
 
 
-def _read(text: str, kind: str) -> Any:
-    if kind == "float | None" and not text:
-        return None
-    return {"str": str, "int": int, "float": float, "float | None": float}[kind](text)
+def _optional_float(text: str) -> float | None:
+    return float(text) if text else None
+
+
+# most texts stand in many rows, so each is kept in memory once
+_READERS: dict[str, Callable[[str], Any]] = {
+    "str": intern,
+    "int": int,
+    "float": float,
+    "float | None": _optional_float,
+}
 
 
 def _ends_whole(file: io.BufferedRandom) -> bool:
