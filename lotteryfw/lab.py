@@ -15,6 +15,7 @@ from lotteryfw.cell import CONTROLS, Cell
 from lotteryfw.component import Component
 from lotteryfw.cuts import Cuts
 from lotteryfw.errors import ContractError, PluginError, TrainingDiverged, UsageError, nearest
+from lotteryfw.fingerprints import fingerprint_of
 from lotteryfw.jobs import Gradient, Spec, Train
 from lotteryfw.kinds import Search
 from lotteryfw.origins import Cut, Origins
@@ -86,7 +87,7 @@ class Lab:
         parts = {name: getattr(cell, name) for name in _SLOTS}
         self._spec = {name: describe(part, cell.clock) for name, part in parts.items() if part is not None}
         self._augment = tuple(describe(component, cell.clock) for component in cell.augment)
-        self._fingerprint = cell.data.fingerprint(data_folder)
+        self._fingerprint = fingerprint_of(cell.data, data_folder)
         self._origins = Origins(cell, self._spec, self._augment, self._fingerprint, device)
         self._device = device
         self._choose_kernel = choose_kernel
