@@ -1,4 +1,4 @@
-"""Files decide results, so their contents are in the keys: hashed once, kept, and never trusted when anything differs."""
+"""Files decide results, so their contents are in the keys: hashed once, and again when anything differs."""
 
 from __future__ import annotations
 

@@ -11,6 +11,9 @@ import typer
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, StoreRoot, Trust
 
+FILES_SHOWN = 12
+"""How many files of a component's code `show` names."""
+
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them.")
 app.add_typer(data_app, name="data")
 
@@ -71,7 +74,8 @@ def describe(offer: Any) -> str:
     """An offer as text: what it does, its formula, options, source, provider and an example."""
     cls = offer.cls
     lines = [f"{offer.name} ({offer.kind}): {cls.summary()}", ""]
-    for label, value in (("formula", cls.formula), ("source", cls.source), ("provider", offer.provider)):
+    about = (("formula", cls.formula), ("source", cls.source), ("provider", offer.provider), ("code", code(offer)))
+    for label, value in about:
         if value:
             lines.append(f"{label:<9} {value}")
     fields = option_rows(cls)
@@ -80,6 +84,15 @@ def describe(offer: Any) -> str:
         lines.append(f"  {option} ({kind}, {default})" + (f": {text}" if text else ""))
     lines += ["example", *(f"  {line}" for line in example(offer).splitlines())]
     return "\n".join(lines)
+
+
+def code(offer: Any) -> str:
+    """Which code the results of an offer's component are keyed by."""
+    if not offer.digest:
+        return f"results are keyed by the release {offer.distribution} {offer.version}"
+    shown = ", ".join(offer.files[:FILES_SHOWN])
+    more = len(offer.files) - FILES_SHOWN
+    return f"results are keyed by {offer.digest}, the hash of {shown}" + (f" and {more} more files" if more > 0 else "")
 
 
 def option_rows(cls: Any) -> list[tuple[str, str, str, str]]:
