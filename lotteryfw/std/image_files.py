@@ -157,7 +157,6 @@ class Decoder:
                 raise DataError(f"{self.use}: {image.path} has {found}; give a size to bring all to one")
             yield torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1)
 
-
     def _eight_bits(self, picture: Picture, path: Path) -> Picture:
         """The image with a byte a channel. Pillow's own conversion of 16 bits a pixel makes everything above 255 white.
 
