@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lotteryfw.events import LevelFinished as LevelFinished
     from lotteryfw.events import RunFinished as RunFinished
     from lotteryfw.events import RunStarted as RunStarted
+    from lotteryfw.fingerprints import files_fingerprint as files_fingerprint
     from lotteryfw.hookspecs import hookimpl as hookimpl
     from lotteryfw.kinds import Analysis as Analysis
     from lotteryfw.kinds import Augmentation as Augmentation
@@ -71,6 +72,7 @@ _HOMES = {
     "component": ("Component",),
     "errors": ("ContractError", "DataError", "LotteryError", "TrainingDiverged", "UsageError"),
     "events": ("CellFinished", "JobFinished", "LayerCollapsed", "LevelFinished", "RunFinished", "RunStarted"),
+    "fingerprints": ("files_fingerprint",),
     "hookspecs": ("hookimpl",),
     "kinds": (
         "Analysis", "Augmentation", "DataSource", "Initialiser", "Mask0Action", "Mask1Action", "MaskCriterion",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from lotteryfw.component import Component
 from lotteryfw.errors import UsageError
+from lotteryfw.fingerprints import files_fingerprint
 from lotteryfw.steps import Clock
 from lotteryfw.views import (
     Edges,
@@ -235,9 +236,16 @@ class DataSource(Component):
     def load(self, folder: Path) -> Splits:
         """The examples, from below `folder`. Raises DataError with where they were looked for."""
 
+    def files(self, folder: Path) -> Sequence[Path]:
+        """The files that `load` reads, whether they are there yet or not. Default: none."""
+        return ()
+
     def fingerprint(self, folder: Path) -> str:
-        """Tells two states of the files apart where the options do not. Default: the options tell all."""
-        return ""
+        """What tells two states of the data apart where the options do not: it is part of the key of every job.
+        Default: a hash of the names and contents of `files(folder)` (see `files_fingerprint`), "" where it names none.
+        """
+        files = self.files(folder)
+        return files_fingerprint(files) if files else ""
 
     def fetch(self, folder: Path) -> None:
         """Downloads what `load` reads, where there is anything to download. Raises DataError."""
@@ -267,6 +275,9 @@ class Objective(Component):
     """Says what a training makes small, and what is reported of it."""
 
     kind = "objective"
+    labels_are_classes: ClassVar[bool] = True
+    """Whether it reads labels as numbers of classes: then data with labels outside 0 … classes - 1 is refused. Set it
+    to False for one that does not read them, or reads them as something else."""
 
     def outputs(self, shape: tuple[int, ...], classes: int) -> int:
         """How many numbers the network puts out for an input of `shape`. Default: one for each class."""

@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
@@ -23,8 +22,10 @@ from typing import Any
 
 import pluggy
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from lotteryfw import hookspecs
+from lotteryfw.code_files import Code, code_of, code_of_file
 from lotteryfw.component import Component
 from lotteryfw.errors import PluginError, UsageError, nearest
 from lotteryfw.kinds import kinds
@@ -49,7 +50,7 @@ class Plugin:
 class Offer:
     """A component that recipes can name, and who provides it.
 
-    `digest` tells two states of unreleased code apart: 16 hex digits of the SHA-256 of the source file, empty for a
+    `digest` tells two states of unreleased code apart: 8 hex digits of the SHA-256 of `files`, both empty for a
     released distribution.
     """
 
@@ -60,6 +61,7 @@ class Offer:
     version: str
     plugin: str
     digest: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -124,7 +126,7 @@ class Registry:
         for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
             if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
                 registry.left_out.append(plugin.name)
-            elif failure := registry._admit(plugin, point.load, unreleased=_is_unreleased(point)):
+            elif failure := registry._admit(plugin, point.load, point if _is_unreleased(point) else None):
                 registry.failures.append(failure)
         for path in trust:
             registry._trust(path)
@@ -239,12 +241,14 @@ class Registry:
             return
         # the file's name, not its path: what provides a component is part of a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
-        if failure := self._admit(plugin, lambda: _import_file(path), unreleased=True):
+        if failure := self._admit(plugin, lambda: _import_file(path), path):
             raise BrokenFile(f"{path}: {failure}")
         self.trusted.add(path.resolve())
 
-    def _admit(self, plugin: Plugin, load: Callable[[], object], unreleased: bool) -> Failure | None:
-        """Takes a plugin in whole, or not at all."""
+    def _admit(
+        self, plugin: Plugin, load: Callable[[], object], unreleased: EntryPoint | Path | None
+    ) -> Failure | None:
+        """Takes a plugin in whole, or not at all. `unreleased`: where its code is, if its version does not tell it."""
         module: object = None
         stage = "import"
         try:
@@ -256,8 +260,9 @@ class Registry:
             classes = [cls for result in self._results(module) for cls in result]
             stage = "component"
             offers: list[Offer] = []
+            code = _code_of(unreleased, plugin, classes)
             for cls in classes:
-                offers.append(_offer(cls, plugin, unreleased, taken=[*self._offers, *offers]))
+                offers.append(_offer(cls, plugin, code, taken=[*self._offers, *offers]))
         except (Exception, SystemExit) as error:
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
@@ -289,7 +294,7 @@ class Registry:
                 yield result
 
 
-def _offer(cls: object, plugin: Plugin, unreleased: bool, taken: Iterable[Offer]) -> Offer:
+def _offer(cls: object, plugin: Plugin, code: Callable[[type], Code | None], taken: Iterable[Offer]) -> Offer:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise _Refused(f"{cls!r} is not a component class")
     known = kinds()
@@ -302,9 +307,8 @@ def _offer(cls: object, plugin: Plugin, unreleased: bool, taken: Iterable[Offer]
         raise _Refused(f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _")
     if inspect.isabstract(cls):
         raise _Refused(f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}")
-    offer = Offer(
-        cls, kind[0], cls.use, plugin.distribution, plugin.version, plugin.name, _digest(cls) if unreleased else ""
-    )
+    own = code(cls) or Code("", ())
+    offer = Offer(cls, kind[0], cls.use, plugin.distribution, plugin.version, plugin.name, own.digest, own.files)
     for other in taken:
         if (other.kind, other.full_name) == (offer.kind, offer.full_name):
             raise _Refused(f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already")
@@ -324,14 +328,54 @@ def _described(point: EntryPoint) -> Plugin:
 
 
 def _is_unreleased(point: EntryPoint) -> bool:
-    """Whether the code can change under one version: installed from a folder or a repository (PEP 610)."""
-    origin = point.dist.read_text("direct_url.json") if point.dist else None
-    return origin is not None and not json.loads(origin).keys().isdisjoint({"dir_info", "vcs_info"})
+    """Whether the code can change under one version: installed from anything but a package index (PEP 610), or of a
+    version that is in development or has local changes (PEP 440)."""
+    if point.dist is None or point.dist.read_text("direct_url.json") is not None:
+        return True
+    try:
+        version = Version(point.dist.version)
+    except InvalidVersion:
+        return True
+    return version.is_devrelease or version.local is not None
 
 
-def _digest(cls: type) -> str:
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+def _code_of(
+    unreleased: EntryPoint | Path | None, plugin: Plugin, classes: Sequence[object]
+) -> Callable[[type], Code | None]:
+    """What says which code each class of a plugin is made of; None for a released one, whose version says it."""
+    if unreleased is None:
+        return lambda cls: None
+    if canonicalize_name(plugin.distribution) == "lotteryfw":
+        # All files would make every result new at every edit. A kernel's revision is in keys by itself.
+        return _own_file
+    if isinstance(unreleased, Path):
+        code = code_of([unreleased])
+        return lambda cls: code
+    homes = {unreleased.module, *(cls.__module__ for cls in classes if isinstance(cls, type))}
+    files = {name: _file_of(name) for name in homes if name.partition(".")[0] != "lotteryfw"}
+    code = code_of([file for file in files.values() if file], _installed_files(unreleased))
+    return lambda cls: code
+
+
+def _own_file(cls: type) -> Code | None:
+    file = _file_of(cls.__module__)
+    return code_of_file(file) if file else None
+
+
+def _file_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file else None
+
+
+def _installed_files(point: EntryPoint) -> Iterable[tuple[str, Path]]:
+    """The files that pip lists of a distribution, by name, but for its metadata, scripts and what Python compiled."""
+    for file in (point.dist.files if point.dist else None) or ():
+        path = Path(str(file.locate()))
+        about = file.parts[0]
+        if about == ".." or about.endswith((".dist-info", ".egg-info")) or file.suffix in (".pth", ".pyc"):
+            continue
+        if not about.startswith("__editable__") and path.is_file():
+            yield file.as_posix(), path
 
 
 def _import_file(path: Path) -> ModuleType:

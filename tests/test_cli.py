@@ -294,6 +294,19 @@ def test_data_list_and_fetch_without_a_network(here: Path) -> None:
     assert "nosuch" in refused(here, "data", "fetch", "nosuch")
 
 
+def test_doctor_tells_the_data_sets_that_are_here(here: Path) -> None:
+    raw = here / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for what in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{what}-ubyte").write_text("x")
+    before = cli(here, "doctor", "--data", "sets").stdout
+    (line,) = (line for line in before.splitlines() if "fingerprint" in line)
+    assert line.strip().startswith("mnist: 4 files, fingerprint ")
+    (raw / "t10k-images-idx3-ubyte").write_text("y")
+    assert line not in cli(here, "doctor", "--data", "sets").stdout
+
+
 def test_doctor_tells_versions_and_folders(here: Path) -> None:
     told = cli(here, "doctor").stdout
     for part in ("torch", "device", str(here / "store"), str(here / "data"), "plugins"):

@@ -533,11 +533,14 @@ def leaking() -> Splits:
 
 ENTROPY = torch.Generator().manual_seed(0)
 DATA_FAULTS: dict[str, tuple[type[DataSource], str]] = {
-    "sizes": (source(splits, Facts((4,), 3, 8, 3, 3)), r"says 8 examples \[4\] in train, load\(\) has inputs \[9, 4\]"),
-    "classes": (source(splits, Facts((4,), 2, 9, 3, 3)), "says 2 classes; load.. has labels from 0 to 2"),
+    "sizes": (source(splits, Facts((4,), 3, 8, 3, 3)), "train has 9 examples; its facts promise 8"),
+    "classes": (
+        source(splits, Facts((4,), 2, 9, 3, 3)),
+        r"train has label 2 at example 2 \(3 such.*promise 2 classes, so labels must lie in 0 … 1",
+    ),
     "changing": (source(lambda: splits(ENTROPY)), r"load\(\) gave two results"),
     "dtype": (source(lambda: splits(dtype=torch.float64)), "inputs torch.float64 and labels torch.int64"),
-    "std": (source(lambda: splits(std=0.0)), "it is divided by"),
+    "std": (source(lambda: splits(std=0.0)), "inputs are divided by it, so it must be positive"),
     "leak": (source(leaking), "has 3 of 3 validation examples in train, too"),
     "nothing": (source(lambda: None), r"load\(\) returned NoneType, not Splits"),  # type: ignore[arg-type,return-value]
 }

@@ -184,7 +184,7 @@ class Workbench:
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         self._real, self._build = shop(), build
         self.device = "cpu"
-        self.feed, self.component = self._real.feed, self._real.component
+        self.feed_of, self.component = self._real.feed_of, self._real.component
 
     def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()

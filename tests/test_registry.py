@@ -172,7 +172,7 @@ def test_only_unreleased_code_carries_a_digest_of_its_source(install: Install) -
     registry = Registry.load()
     assert registry.find("criterion", "released").provider == "released==1.0"
     offer = registry.find("criterion", "local")
-    assert len(offer.digest) == 16
+    assert len(offer.digest) == 8
     assert offer.provider == f"local==1.0+{offer.digest}"
 
 

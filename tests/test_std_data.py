@@ -167,6 +167,90 @@ def test_damaged_files_are_told(small_mnist: Path, damage: Callable[[bytes], byt
         Mnist(validation=8).load(small_mnist)
 
 
+def test_other_files_have_another_fingerprint_and_planning_needs_none(small_mnist: Path, tmp_path: Path) -> None:
+    source = Mnist(validation=8)
+    before = source.fingerprint(small_mnist)
+    assert len(before) == 64
+    path = small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"
+    write_idx(path, np.arange(10, dtype=np.uint8))
+    assert source.fingerprint(small_mnist) != before
+    assert source.fingerprint(tmp_path / "nowhere") != before
+
+
+def test_what_torchvision_reads_instead_of_mnists_files_counts(small_mnist: Path) -> None:
+    source = Mnist(validation=8)
+    before = source.fingerprint(small_mnist)
+    processed = small_mnist / "MNIST" / "processed"
+    processed.mkdir()
+    (processed / "training.pt").write_bytes(b"1")
+    assert source.fingerprint(small_mnist) == before  # torchvision reads both, or none
+    (processed / "test.pt").write_bytes(b"2")
+    assert source.fingerprint(small_mnist) != before
+
+
+def test_the_published_checksums_are_torchvisions() -> None:
+    from torchvision import datasets
+
+    for source in (Cifar10, Cifar100):
+        cls = getattr(datasets, source.known.torchvision)
+        meta = [(cls.meta["filename"], cls.meta["md5"])]
+        assert dict([*cls.train_list, *cls.test_list, *meta]) == source.known.files
+    split_list = datasets.SVHN.split_list
+    assert {split_list[part][1]: split_list[part][2] for part in ("train", "test")} == Svhn.known.files
+
+
+def test_fetch_refuses_files_that_are_not_the_published_ones(small_mnist: Path) -> None:
+    path = small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"
+    content = path.read_bytes()
+    actual, published = hashlib.md5(content).hexdigest(), Mnist.known.files[path.name]
+    with pytest.raises(DataError, match=f"{path} has MD5 {actual}, the published file {published}"):
+        Mnist().fetch(small_mnist)
+    assert path.read_bytes() == content
+
+
+def test_fetch_refuses_a_download_that_is_not_the_published_one(
+    small_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    files = {path.name: path.read_bytes() for path in (small_mnist / "MNIST/raw").iterdir()}
+    published = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, files=published))
+    folder = small_mnist / "fresh"
+    sent = dict(files)
+
+    def download(root: Path, **_: object) -> SimpleNamespace:
+        (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
+        for name, content in sent.items():
+            (root / "MNIST/raw" / name).write_bytes(content)
+        return SimpleNamespace(data=np.zeros((1, 28, 28)), targets=[0])
+
+    monkeypatch.setattr(datasets, "MNIST", download)
+    Mnist().fetch(folder)
+    Mnist().fetch(folder)
+    name = "train-images-idx3-ubyte"
+    sent[name] = b"something else"
+    actual = hashlib.md5(sent[name]).hexdigest()
+    with pytest.raises(DataError, match=f"{name} has MD5 {actual}, the published file {published[name]}"):
+        Mnist().fetch(small_mnist / "other")
+
+
+def test_fetch_names_both_checksums_of_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    class Damaged:
+        filename, tgz_md5 = "cifar.tar.gz", "0" * 32
+
+        def __init__(self, root: Path, **_: object):
+            (root / self.filename).write_bytes(b"half")
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr(datasets, "CIFAR10", Damaged)
+    actual = hashlib.md5(b"half").hexdigest()
+    with pytest.raises(DataError, match=f"corrupted. .*cifar.tar.gz has MD5 {actual}, the published file {'0' * 32}"):
+        Cifar10().fetch(tmp_path)
+
+
 def test_a_set_of_the_wrong_size_is_told(small_mnist: Path) -> None:
     write_idx(small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte", np.zeros(9, dtype=np.uint8))
     with pytest.raises(DataError, match=r"10, 1, 28, 28\] images, 9 labels, not 10"):
@@ -317,17 +401,33 @@ def test_image_folder_fingerprint_sees_an_image_edited_in_place(pictures: Path) 
     assert source.fingerprint(pictures) == before
 
 
-def test_image_folder_fingerprint_reads_each_file_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = ImageFolder(path="own", validation=2)
-    before = source.fingerprint(pictures)
-    monkeypatch.setattr(Path, "open", None)
-    assert source.fingerprint(pictures) == before
-
-
 def test_image_folder_fingerprint_does_not_depend_on_where_it_lies(pictures: Path) -> None:
     before = ImageFolder(path="own").fingerprint(pictures)
     (pictures / "own").rename(pictures / "moved")
     assert ImageFolder(path="moved").fingerprint(pictures) == before
+
+
+def ramp(path: Path) -> np.ndarray:
+    """Writes 16 bits a pixel, over the whole range, and returns them."""
+    values = np.linspace(0, 65535, 30).round().astype(np.uint16).reshape(5, 6)
+    Image.fromarray(values).save(path)
+    return values
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_images_of_16_bits_are_scaled_by_their_range(pictures: Path, suffix: str) -> None:
+    (pictures / "own/test/ant/0.png").unlink()
+    values = ramp(pictures / f"own/test/ant/0.{suffix}")
+    image = ImageFolder(path="own", validation=2, grey=True).load(pictures).test.inputs[0, 0]
+    np.testing.assert_array_equal(image.numpy(), np.round(values / 257))
+    assert image.unique().numel() == 30
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_of_an_unknown_range_are_refused(pictures: Path, dtype: type) -> None:
+    Image.fromarray(np.ones((5, 6), dtype)).save(pictures / "own/test/ant/0.tiff")
+    with pytest.raises(DataError, match=r"0\.tiff holds .* of an unknown range; convert it"):
+        ImageFolder(path="own", validation=2).load(pictures)
 
 
 @pytest.mark.parametrize("normalise", ["unit", "standard"])
@@ -392,6 +492,17 @@ def no_images(root: Path) -> None:
         image.unlink()
 
 
+def empty_class(root: Path) -> None:
+    for image in (root / "train" / "bee").glob("*.png"):
+        image.unlink()
+
+
+def empty_test_class(root: Path) -> None:
+    (root / "train" / "dog").mkdir()
+    Image.new("RGB", (6, 5)).save(root / "train" / "dog" / "0.png")
+    (root / "test" / "dog").mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -401,6 +512,8 @@ def no_images(root: Path) -> None:
         (broken, r"1\.png is not an image"),
         (truncated, r"1\.jpg is not an image"),
         (no_images, "no images in .*test"),
+        (empty_class, "train has class folders without an image: bee"),
+        (empty_test_class, "test has class folders without an image: dog"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -431,6 +544,7 @@ def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.M
     source = ImageNet(path="own", size=4, validation=2)
     with pytest.raises(DataError, match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and"):
         source.load(pictures)
+    absent = source.fingerprint(pictures)  # planning needs no files
     (pictures / "own/test").rename(pictures / "own/val")
     with pytest.raises(DataError, match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and"):
         source.load(pictures)
@@ -439,6 +553,10 @@ def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.M
     splits = source.load(pictures)
     check(splits, source, pictures)
     assert (splits.test.inputs[:, 0].amax((1, 2)) == splits.test.labels * 50).all()
+    before = source.fingerprint(pictures)
+    assert before not in (absent, "")
+    Image.new("RGB", (6, 5), (255, 255, 255)).save(pictures / "own/val/ant/0.png")
+    assert source.fingerprint(pictures) != before
     assert splits.mean == (0.485, 0.456, 0.406)
 
 

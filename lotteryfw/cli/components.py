@@ -11,6 +11,9 @@ import typer
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, StoreRoot, Trust
 
+FILES_SHOWN = 12
+"""How many files of a component's code `show` names."""
+
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them.")
 app.add_typer(data_app, name="data")
 
@@ -71,7 +74,8 @@ def describe(offer: Any) -> str:
     """An offer as text: what it does, its formula, options, source, provider and an example."""
     cls = offer.cls
     lines = [f"{offer.name} ({offer.kind}): {cls.summary()}", ""]
-    for label, value in (("formula", cls.formula), ("source", cls.source), ("provider", offer.provider)):
+    about = (("formula", cls.formula), ("source", cls.source), ("provider", offer.provider), ("code", code(offer)))
+    for label, value in about:
         if value:
             lines.append(f"{label:<9} {value}")
     fields = option_rows(cls)
@@ -80,6 +84,15 @@ def describe(offer: Any) -> str:
         lines.append(f"  {option} ({kind}, {default})" + (f": {text}" if text else ""))
     lines += ["example", *(f"  {line}" for line in example(offer).splitlines())]
     return "\n".join(lines)
+
+
+def code(offer: Any) -> str:
+    """Which code the results of an offer's component are keyed by."""
+    if not offer.digest:
+        return f"results are keyed by the release {offer.distribution} {offer.version}"
+    shown = ", ".join(offer.files[:FILES_SHOWN])
+    more = len(offer.files) - FILES_SHOWN
+    return f"results are keyed by {offer.digest}, the hash of {shown}" + (f" and {more} more files" if more > 0 else "")
 
 
 def option_rows(cls: Any) -> list[tuple[str, str, str, str]]:
@@ -204,6 +217,28 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A data source.")], data
     typer.echo(f"{name}: ready in {folder}")
 
 
+def data_found(registry: Any, folder: Path) -> list[str]:
+    """A line for each data set whose files are in the data folder, with its fingerprint; of those without options."""
+    from lotteryfw.errors import LotteryError
+    from lotteryfw.fingerprints import fingerprint_of
+
+    lines = []
+    for offer in registry.offers("data"):
+        if any(field.is_required() for field in offer.cls.model_fields.values()):
+            continue
+        source = offer.cls()
+        try:
+            files = source.files(folder)
+            if files and all(path.is_file() for path in files):
+                name = registry.short_name(offer)
+                lines.append(f"{name}: {len(files)} files, fingerprint {fingerprint_of(source, folder)[:16]}")
+        except LotteryError as error:
+            lines.append(f"{offer.name}: {error}")
+        except Exception as error:
+            lines.append(f"{offer.name} broke in files(): {type(error).__name__}: {error}")
+    return lines
+
+
 @app.command()
 def doctor(
     data: Data = None,
@@ -212,7 +247,7 @@ def doctor(
         bool, typer.Option("--calibrate", help="Measure where sparse products pay here (under a minute); keep it.")
     ] = False,
 ) -> None:
-    """Tell what lotteryfw finds here: versions, device, folders, plugins, where sparse products pay."""
+    """Tell what lotteryfw finds here: versions, device, folders, data sets, plugins, where sparse products pay."""
     import platform
     import shutil
     from importlib.metadata import version
@@ -225,7 +260,7 @@ def doctor(
     from lotteryfw.store import Store, default_root
 
     registry = Registry.load()
-    root = store or default_root()
+    root, folder = store or default_root(), data or default_data_folder()
     place = next(path for path in [root, *root.parents] if path.exists())
     packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
     device = engine.pick_device("auto")
@@ -238,7 +273,8 @@ def doctor(
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
         ("device", f"{name}, {cores()} cores"),
-        ("data", str(data or default_data_folder())),
+        ("data", str(folder)),
+        *(("", line) for line in data_found(registry, folder)),
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),

@@ -58,7 +58,7 @@ def gradient(job: Gradient, shop: Workshop) -> dict[str, Tensor]:
     import torch
     from torch.func import functional_call
 
-    feed = shop.feed(job.data)
+    feed = shop.feed_of(job)
     module = shop.network(job.model, feed, job.objective).train()
     objective: Objective = shop.component(job.objective)
     values = placed(module, job.values, shop.device)

@@ -115,7 +115,7 @@ class Training:
         best = curve["step"].index(self.best_step)
         early = test = self.kernel.measure("test")
         if self.best_step != self.step:
-            feed = shop.feed(self.job.data)
+            feed = shop.feed_of(self.job)
             module = shop.network(self.job.model, feed, self.job.objective)
             early = measure_job(self.job, shop, module, self.best, feed, "test")
         return Metrics(

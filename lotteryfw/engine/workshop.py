@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.engine.feed import Feed
-from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError
-from lotteryfw.jobs import Spec, digest
+from lotteryfw.engine.feed import EVALUATION_CHUNK, Feed
+from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, UsageError
+from lotteryfw.fingerprints import fingerprint_of
+from lotteryfw.jobs import Job, Spec, digest
 from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
 from lotteryfw.rng import seed_of
@@ -73,7 +75,8 @@ class Workshop:
     store: Store | None = None
     decoded: set[str] = field(default_factory=set)
     """Keys of the decoded data sets in the store that were used."""
-    _feed: tuple[Spec, Feed] | None = field(default=None, repr=False)
+    _feed: tuple[Spec, str, Feed, str] | None = field(default=None, repr=False)
+    """The data set used last: its spec and fingerprint, and what is wrong with its labels, if anything."""
 
     def component(self, spec: Spec) -> Any:
         """The component a job names; PluginError where it is not here in that version."""
@@ -82,29 +85,57 @@ class Workshop:
             raise PluginError(f"{spec.kind} '{spec.use}' is here from {offer.provider}; the job needs {spec.provider}")
         return offer.cls(**spec.options)
 
-    def feed(self, spec: Spec) -> Feed:
-        """The data set of a job on the device, read once."""
-        if self._feed is None or self._feed[0] != spec:
+    def feed_of(self, job: Job) -> Feed:
+        """The data set of a job. Raises DataError where it is not what it was when the job was made, or where it has
+        labels that the job's objective cannot read."""
+        return self.feed(job.data, job.objective, job.fingerprint)
+
+    def feed(self, spec: Spec, objective: Spec | None = None, fingerprint: str | None = None) -> Feed:
+        """The data set on the device, read once, and checked.
+
+        `fingerprint` is what the data must have (None: what it has now); with an `objective` that reads labels as
+        classes, labels are checked as well. Raises DataError, PluginError.
+        """
+        if self._feed is None or self._feed[:2] != (spec, fingerprint or self._feed[1]):
             self._feed = None
             source: DataSource = self.component(spec)
-            splits = self._splits(source, spec)
-            self._feed = (spec, Feed(splits, source.facts(self.data_folder), self.device))
-        return self._feed[1]
+            current = fingerprint_of(source, self.data_folder)
+            if fingerprint not in (None, current):
+                raise DataError(
+                    f"data '{spec.use}': its files changed while the study ran (fingerprint {current[:8]}, not "
+                    f"{fingerprint[:8]}); run the same command again"
+                )
+            facts = facts_of(source, self.data_folder)
+            splits = self._splits(source, spec, current)
+            check(source.use, facts, splits)
+            feed = Feed(splits, facts, self.device)
+            self._feed = (spec, current, feed, wrong_label(source.use, facts.classes, splits))
+        _, _, feed, wrong = self._feed
+        if wrong and objective is not None and self.component(objective).labels_are_classes:
+            raise DataError(f"{wrong}, as the objective '{objective.use}' reads them")
+        return feed
 
-    def _splits(self, source: DataSource, spec: Spec) -> Splits:
+    def _splits(self, source: DataSource, spec: Spec, fingerprint: str) -> Splits:
         """The examples; with a store from its decoded copy, which all processes of a machine map into one memory."""
         if self.store is None:
-            return load(source, self.data_folder)
-        key = digest(["decoded", spec.canonical(), source.fingerprint(self.data_folder)])
+            return self._unchanged(source, fingerprint)
+        key = digest(["decoded", spec.canonical(), fingerprint])
         if self.store.path(key) is None:
-            splits = load(source, self.data_folder)
+            splits = self._unchanged(source, fingerprint)
             if splits.mapped:
                 return splits
             with self.store.write(key, kind="data") as folder:
                 save_splits(folder, splits)
         self.decoded.add(key)
         place = self.store.path(key)
-        return load_splits(place) if place else load(source, self.data_folder)
+        return load_splits(place) if place else self._unchanged(source, fingerprint)
+
+    def _unchanged(self, source: DataSource, fingerprint: str) -> Splits:
+        """The examples as the source gives them. Raises DataError for files that changed while they were read."""
+        splits = load(source, self.data_folder)
+        if source.fingerprint(self.data_folder) != fingerprint:
+            raise DataError(f"data '{source.use}': its files changed while they were read; run the same command again")
+        return splits
 
     def network(self, spec: Spec, data: Feed | Facts, objective: Spec | None = None) -> torch.nn.Module:
         """The network of a job on the device, by default one that classifies. What the job's values do not hold of it,
@@ -135,24 +166,95 @@ def load_splits(folder: Path) -> Splits:
 
 
 def load(source: DataSource, folder: Path) -> Splits:
-    """The data set's examples, checked against what the engine relies on. Raises DataError, ContractError."""
-    import torch
+    """The data set's examples as the source gives them, checked against its facts and what the engine relies on.
 
+    Labels are not checked here, since not every objective reads them as classes. Raises DataError, PluginError.
+    """
     try:
         splits = source.load(folder)
     except LotteryError:
         raise
     except Exception as error:
         raise PluginError(f"data '{source.use}' broke in load(): {type(error).__name__}: {error}") from error
+    check(source.use, facts_of(source, folder), splits)
     for part in _PARTS:
-        split = getattr(splits, part)
+        _refuse_not_finite(source.use, part, getattr(splits, part).inputs)
+    return splits
+
+
+def facts_of(source: DataSource, folder: Path) -> Facts:
+    """The facts of a data set. Raises DataError, and PluginError for a source that breaks."""
+    try:
+        facts = source.facts(folder)
+    except LotteryError:
+        raise
+    except Exception as error:
+        raise PluginError(f"data '{source.use}' broke in facts(): {type(error).__name__}: {error}") from error
+    if not isinstance(facts, Facts):
+        raise ContractError(f"data '{source.use}': facts() returned {type(facts).__name__}, not Facts")
+    return facts
+
+
+def check(use: str, facts: Facts, splits: Splits) -> None:
+    """Raises ContractError for examples of types that the engine does not read, or that `facts` did not promise."""
+    import torch
+
+    if not isinstance(splits, Splits):
+        raise ContractError(f"data '{use}': load() returned {type(splits).__name__}, not Splits")
+    for part in _PARTS:
+        split, promised = getattr(splits, part), getattr(facts, part)
         if split.inputs.dtype not in (torch.uint8, torch.float32) or split.labels.dtype != torch.int64:
             raise ContractError(
-                f"data '{source.use}': {part} has inputs {split.inputs.dtype} and labels {split.labels.dtype}; "
+                f"data '{use}': {part} has inputs {split.inputs.dtype} and labels {split.labels.dtype}; "
                 "uint8 or float32 and int64 are needed"
             )
+        if split.labels.dim() != 1:
+            raise ContractError(f"data '{use}': {part} has labels of shape {list(split.labels.shape)}, not one each")
         if len(split.inputs) != len(split.labels) or not len(split.labels):
+            raise ContractError(f"data '{use}': {part} has {len(split.inputs)} inputs and {len(split.labels)} labels")
+        if len(split.labels) != promised:
+            raise ContractError(f"data '{use}': {part} has {len(split.labels)} examples; its facts promise {promised}")
+        if tuple(split.inputs.shape[1:]) != tuple(facts.shape):
             raise ContractError(
-                f"data '{source.use}': {part} has {len(split.inputs)} inputs and {len(split.labels)} labels"
+                f"data '{use}': {part} has inputs of shape {list(split.inputs.shape[1:])}; its facts promise "
+                f"{list(facts.shape)}"
             )
-    return splits
+    for name in ("mean", "std"):
+        values = getattr(splits, name)
+        if len(values) not in (1, facts.shape[0]) or not all(map(isfinite, values)):
+            raise ContractError(
+                f"data '{use}': {name} is {values}; one finite number is needed, or one for each of {facts.shape[0]} "
+                "channels"
+            )
+    if min(splits.std) <= 0:
+        raise ContractError(f"data '{use}': std is {splits.std}; inputs are divided by it, so it must be positive")
+
+
+def wrong_label(use: str, classes: int, splits: Splits) -> str:
+    """The first label outside 0 … classes - 1, in words; "" where there is none."""
+    for part in _PARTS:
+        labels = getattr(splits, part).labels
+        outside = (labels < 0) | (labels >= classes)
+        if outside.any():
+            index = int(outside.nonzero()[0])
+            return (
+                f"data '{use}': {part} has label {int(labels[index])} at example {index} ({int(outside.sum())} such "
+                f"labels in all); its facts promise {classes} classes, so labels must lie in 0 … {classes - 1}"
+            )
+    return ""
+
+
+def _refuse_not_finite(use: str, part: str, inputs: torch.Tensor) -> None:
+    import torch
+
+    if inputs.dtype == torch.uint8:
+        return
+    for start in range(0, len(inputs), EVALUATION_CHUNK):  # all at once would take as much memory again
+        finite = torch.isfinite(inputs[start : start + EVALUATION_CHUNK]).flatten(1).all(1)
+        if not finite.all():
+            index = start + int((~finite).nonzero()[0])
+            values = inputs[index][~torch.isfinite(inputs[index])]
+            raise DataError(
+                f"data '{use}': {part} has the input {float(values[0])} at example {index}, where finite numbers are "
+                f"needed ({len(values)} of its {inputs[index].numel()} values are not finite)"
+            )

@@ -178,8 +178,9 @@ class Study:
     @contextmanager
     def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
         desk = self._desk
-        for spec in {digest(spec.canonical()): spec for spec in map(self._data_spec, desk.recipe.cells)}.values():
-            self._shop.feed(spec)  # absent or unusable data is refused here, before any training
+        pairs = {digest([spec.canonical() for spec in pair]): pair for pair in map(self._data_specs, desk.recipe.cells)}
+        for data, objective in pairs.values():
+            self._shop.feed(data, objective)  # absent or unusable data is refused here, before any training
         executor: Executor
         if jobs == 1:
             executor = InProcess(desk.store, self._shop, self._listener.progress, checkpoint_seconds)
@@ -192,8 +193,8 @@ class Study:
         finally:
             executor.close()
 
-    def _data_spec(self, cell: Cell) -> Spec:
-        return self._desk.describe(cell.data, cell.clock)
+    def _data_specs(self, cell: Cell) -> tuple[Spec, Spec]:
+        return self._desk.describe(cell.data, cell.clock), self._desk.describe(cell.objective, cell.clock)
 
     def _open_lab(self, cell: Cell) -> Lab:
         desk = self._desk

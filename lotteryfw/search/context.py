@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.cell import Cell
 from lotteryfw.component import Component
 from lotteryfw.errors import ContractError
+from lotteryfw.fingerprints import fingerprint_of
 from lotteryfw.jobs import Spec, numerics
 from lotteryfw.rng import stream
 from lotteryfw.search.guard import blame, describe
@@ -49,7 +50,7 @@ class SearchContext:
             slot: describe_component(part, cell.clock) for slot in _SLOTS if (part := getattr(cell, slot)) is not None
         }
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
-        self.fingerprint = cell.data.fingerprint(data_folder)
+        self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
         self.point = cell.rewind.point(cell.clock)
         if self.point.weights == LATEST and self.point.optimizer == "saved":

@@ -15,6 +15,7 @@ from lotteryfw import DataError, Split, Splits
 from lotteryfw.std.splits import division, normalised
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
     from torch import Tensor
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -56,6 +57,13 @@ def scan(use: str, root: Path, test: str) -> Found:
     for part, images in (("train", found.train), (test, found.test)):
         if not images:
             raise DataError(f"{use}: no images in {root / part} (of {', '.join(sorted(SUFFIXES))}); {layout}")
+        labels = {image.label for image in images}
+        empty = [name for label, name in enumerate(classes) if label not in labels and (root / part / name).is_dir()]
+        if empty:
+            raise DataError(
+                f"{use}: {root / part} has class folders without an image: {', '.join(empty)}; remove them, or put "
+                f"their images there (of {', '.join(sorted(SUFFIXES))})"
+            )
     return found
 
 
@@ -139,7 +147,7 @@ class Decoder:
         for image in images:
             try:
                 with Pillow.open(image.path) as file:
-                    picture = file.convert("L" if channels == 1 else "RGB")
+                    picture = self._eight_bits(file, image.path).convert("L" if channels == 1 else "RGB")
             except OSError as error:
                 raise unreadable(self.use, image.path, error) from error
             if self.size:
@@ -148,6 +156,23 @@ class Decoder:
                 found = f"{picture.width}×{picture.height} pixels, the first image {width}×{height}"
                 raise DataError(f"{self.use}: {image.path} has {found}; give a size to bring all to one")
             yield torch.from_numpy(np.array(picture)).reshape(height, width, channels).permute(2, 0, 1)
+
+    def _eight_bits(self, picture: Picture, path: Path) -> Picture:
+        """The image with a byte a channel. Pillow's own conversion of 16 bits a pixel makes everything above 255 white.
+
+        Raises DataError for values whose range the file does not say.
+        """
+        import numpy as np
+        from PIL import Image as Pillow
+
+        # 32-bit integers are also what some versions of Pillow read 16-bit PNG and PGM into
+        is_16_bit = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+        if is_16_bit:
+            return Pillow.fromarray((np.asarray(picture).astype(np.float64) / 257).round().astype(np.uint8))
+        if picture.mode in ("I", "F"):
+            kind = "floating-point numbers" if picture.mode == "F" else "32-bit integers"
+            raise DataError(f"{self.use}: {path} holds {kind}, of an unknown range; convert it to 8 bits a channel")
+        return picture
 
 
 def size_of(use: str, path: Path) -> tuple[int, int]:

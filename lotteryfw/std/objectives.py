@@ -45,6 +45,7 @@ class Reconstruction(Objective):
     use = "reconstruction"
     formula = "mean over pixels of (output - input)²; accuracy 1 - |output - input|² / |input - mean|²"
     source = "Hinton & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks"
+    labels_are_classes = False
 
     def outputs(self, shape: tuple[int, ...], classes: int) -> int:
         return prod(shape)

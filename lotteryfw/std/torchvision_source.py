@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 class Known:
     """What is known of a set: its sizes, torchvision's class for it, and the files that the class reads.
 
-    `place` is the folder of these files below the data folder, `halves` what the class is given to read the training
-    and the test half, `extra` lotteryfw's extra with what torchvision needs beside itself.
+    `place` is the folder of these files below the data folder, `files` their names with the MD5 of the published ones,
+    `halves` what the class is given to read the training and the test half, `extra` lotteryfw's extra with what
+    torchvision needs beside itself. Where all files of `instead` are there, torchvision reads these.
     """
 
     shape: tuple[int, int, int]
@@ -28,9 +30,10 @@ class Known:
     test: int
     torchvision: str
     place: str
-    files: tuple[str, ...]
+    files: Mapping[str, str]
     halves: tuple[Mapping[str, Any], Mapping[str, Any]] = ({"train": True}, {"train": False})
     extra: str = ""
+    instead: tuple[str, ...] = ()
 
 
 class TorchvisionSource(DataSource):
@@ -48,7 +51,14 @@ class TorchvisionSource(DataSource):
     def load(self, folder: Path) -> Splits:
         return split(*self._read(folder), self.validation, self.split_seed, self.normalise)
 
+    def files(self, folder: Path) -> list[Path]:
+        known = self.known
+        instead = [folder / known.place / name for name in known.instead]
+        files = [folder / known.place / name for name in known.files]
+        return files + (instead if instead and all(path.is_file() for path in instead) else [])
+
     def fetch(self, folder: Path) -> None:
+        self._refuse_other_files(folder)  # torchvision would keep some of them, and write over others
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for options in self.known.halves:
@@ -56,11 +66,24 @@ class TorchvisionSource(DataSource):
         except ImportError as error:
             raise self._lacks_package(error) from error
         except (OSError, EOFError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join([*str(error).split(), *_wrong_archives(self.known, folder)])
             raise DataError(
                 f"{self.use} could not be downloaded to {folder}: {reason}. Without a network, put these files into "
                 f"{folder / self.known.place}: {', '.join(self.known.files)}"
             ) from error
+        self._refuse_other_files(folder)
+
+    def unpublished(self, folder: Path) -> list[str]:
+        """A line for each file that is there and is not the published one, with both MD5s."""
+        place = folder / self.known.place
+        return _differing({place / name: md5 for name, md5 in self.known.files.items()})
+
+    def _refuse_other_files(self, folder: Path) -> None:
+        if lines := self.unpublished(folder):
+            raise DataError(
+                f"{self.use}: not the published files: {'; '.join(lines)}. Remove or rename them, and fetch again; a "
+                "run takes them as they are, and keeps its results apart from those of the published files"
+            )
 
     def _read(self, folder: Path) -> tuple[Split, Split]:
         """The training and the test half. Raises DataError for files that are absent or damaged."""
@@ -78,7 +101,8 @@ class TorchvisionSource(DataSource):
         # torchvision meets a damaged file with whatever its parser stumbles over
         except Exception as error:
             raise DataError(
-                f"{self.use}: the files in {place} could not be read; remove them and fetch them again: {error}"
+                f"{self.use}: the files in {place} could not be read; remove them and fetch them again: "
+                + "; ".join([str(error), *self.unpublished(folder)])
             ) from error
         for half, examples in ((train, known.examples), (test, known.test)):
             if half.inputs.shape != (examples, *known.shape) or half.labels.shape != (examples,):
@@ -89,6 +113,32 @@ class TorchvisionSource(DataSource):
     def _lacks_package(self, error: ImportError) -> DataError:
         remedy = f'; pip install "lotteryfw[{self.known.extra}]"' if self.known.extra else ""
         return DataError(f"{self.use}: torchvision needs a package for it that is not installed: {error}{remedy}")
+
+
+def _differing(published: Mapping[Path, str]) -> list[str]:
+    lines = []
+    for path, md5 in published.items():
+        if not path.is_file():
+            continue
+        try:
+            with path.open("rb") as file:
+                actual = file_digest(file, "md5").hexdigest()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        if actual != md5:
+            lines.append(f"{path} has MD5 {actual}, the published file {md5}")
+    return lines
+
+
+def _wrong_archives(known: Known, folder: Path) -> list[str]:
+    """A line for each archive that torchvision downloaded and that is not the published one, with both MD5s."""
+    from torchvision import datasets
+
+    cls = getattr(datasets, known.torchvision)
+    archives = {folder / known.place / name: md5 for name, md5 in getattr(cls, "resources", ())}
+    if hasattr(cls, "tgz_md5"):
+        archives[folder / cls.filename] = cls.tgz_md5
+    return _differing(archives)
 
 
 def _half(known: Known, folder: Path, options: Mapping[str, Any], download: bool) -> Split:

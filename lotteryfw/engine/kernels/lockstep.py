@@ -76,7 +76,7 @@ class Group:
 
         self._job = job = jobs[0]
         self._count = len(jobs)
-        self._feed = feed = shop.feed(job.data)
+        self._feed = feed = shop.feed_of(job)
         chain = chain_of(shop.network(job.model, feed, job.objective))
         assert not isinstance(chain, str), chain
         names = [name for path in chain for name in (f"{path}.weight", f"{path}.bias") if name in job.values]

@@ -30,7 +30,7 @@ class Reference:
 
     def __init__(self, job: Train, shop: Workshop):
         self.job = job
-        self.feed = shop.feed(job.data)
+        self.feed = shop.feed_of(job)
         self.module = shop.network(job.model, self.feed, job.objective)
         self.objective: Objective = shop.component(job.objective)
         values = placed(self.module, job.values, shop.device)

@@ -36,7 +36,7 @@ class Sparse:
         from lotteryfw.engine.kernels.sparse_chain import SparseChain
 
         self._job = job
-        self._feed = shop.feed(job.data)
+        self._feed = shop.feed_of(job)
         chain = chain_of(shop.network(job.model, self._feed))
         assert not isinstance(chain, str), chain
         self._names = [(f"{path}.weight", f"{path}.bias" if f"{path}.bias" in job.values else None) for path in chain]
@@ -120,7 +120,7 @@ def why_not(job: Train, shop: Workshop) -> str | None:
     """Why a chain's job is not for this kernel, or None."""
     if job.augment:
         return "it takes images as they are stored, without augmentation"
-    if shop.feed(job.data).is_normalised:
+    if shop.feed_of(job).is_normalised:
         return "it takes images as they are stored, without normalisation"
     optimizer = optimizer_of(job, shop)
     if update_of(optimizer) is None:
