@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from lotteryfw.engine.perform import perform_all, pick_up
+from lotteryfw.engine.perform import DamagedJob, perform_all, pick_up
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, settle_process
 from lotteryfw.errors import LotteryError
@@ -98,7 +98,13 @@ def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversatio
         line.say(done=key, warning=warning)
 
     try:
-        jobs = [pick_up(post, store) for post in posts.values()]
+        jobs = []
+        for key, post in posts.items():
+            try:
+                jobs.append(pick_up(post, store))
+            except DamagedJob as error:  # the others of its group are sound
+                left.remove(key)
+                line.say(failed=key, error=str(error), kind="DamagedJob", trace="")
         perform_all(jobs, store, shop, tick, done, checkpoint_seconds)
     except Stopped:
         for key in left:

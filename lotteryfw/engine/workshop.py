@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.feed import Feed
-from lotteryfw.errors import ContractError, LotteryError, PluginError, UsageError
+from lotteryfw.errors import ContractError, LotteryError, PluginError, StoreError, UsageError
 from lotteryfw.jobs import Spec, digest
 from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
 from lotteryfw.rng import seed_of
-from lotteryfw.store import Store, tensors
+from lotteryfw.store import Store, is_denied, tensors
 from lotteryfw.views import Facts, Split, Splits
 
 if TYPE_CHECKING:
@@ -95,15 +95,21 @@ class Workshop:
         """The examples; with a store from its decoded copy, which all processes of a machine map into one memory."""
         if self.store is None:
             return load(source, self.data_folder)
-        key = digest(["decoded", spec.canonical(), source.fingerprint(self.data_folder)])
-        if self.store.path(key) is None:
+        derivation = ["decoded", spec.canonical(), source.fingerprint(self.data_folder)]
+        key = digest(derivation)
+        if self.store.path(key, "data") is None:
             splits = load(source, self.data_folder)
             if splits.mapped:
                 return splits
-            with self.store.write(key, kind="data") as folder:
-                save_splits(folder, splits)
+            try:
+                with self.store.write(key, "data", derivation) as folder:
+                    save_splits(folder, splits)
+            except StoreError as error:
+                if not is_denied(error):
+                    raise
+                return splits  # a store that may only be read serves finished runs
         self.decoded.add(key)
-        place = self.store.path(key)
+        place = self.store.path(key, "data")
         return load_splits(place) if place else load(source, self.data_folder)
 
     def network(self, spec: Spec, data: Feed | Facts, objective: Spec | None = None) -> torch.nn.Module:
