@@ -1,4 +1,4 @@
-"""The store never gives a wrong result silently: bound keys, locks that come and go, read-only stores, `verify`, `gc`."""
+"""The store gives no wrong result silently: bound keys, locks, read-only stores, `verify`, `gc`."""
 
 import errno
 import hashlib
@@ -228,7 +228,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def test_verify_counts_what_it_checks_and_a_sound_store_has_no_problems(store, tmp_path):
-    ticket, key = finished_run(store, tmp_path / "run")
+    _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
     store.set_alias("digest", key)
     post(dense_job(cell(5)), store)
@@ -241,7 +241,7 @@ def test_verify_counts_what_it_checks_and_a_sound_store_has_no_problems(store, t
 
 
 def test_verify_finds_a_flipped_bit_everywhere(store, tmp_path):
-    ticket, key = finished_run(store, tmp_path / "run")
+    _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
     store.set_alias("digest", key)
     name = post(dense_job(cell(5)), store)
@@ -378,7 +378,7 @@ def test_only_what_must_be_computed_is_refused_by_a_store_that_may_only_be_read(
         lambda: post(job, reader),
         lambda: reader.write(ONE).__enter__(),
     ):
-        with pytest.raises(StoreError, match="may only be read .*--store or LOTTERYFW_STORE"):
+        with pytest.raises(StoreError, match=r"may only be read .*--store or LOTTERYFW_STORE"):
             attempt()
 
 

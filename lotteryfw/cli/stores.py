@@ -22,7 +22,9 @@ def info(store: StoreRoot = None) -> None:
     """Count what is in the store."""
     place = _open(store)
     counts = place.info()
-    typer.echo(f"{place.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it")
+    typer.echo(
+        f"{place.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it"
+    )
     if counts.damaged:
         typer.echo(f"{counts.damaged} damaged objects were set aside")
 
@@ -58,7 +60,9 @@ def gc(
     """Remove what no run folder refers to any more, and unfinished work that nothing has touched for 14 days."""
     swept = _open(store).gc(dry_run=dry_run, force=force)
     removed = f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
-    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
+    rest = (
+        f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
+    )
     typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")
     if not swept.unseen:
         return

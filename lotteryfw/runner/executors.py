@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from lotteryfw.engine import Stopped, Workshop, perform_all, post
+from lotteryfw.engine import DamagedJob, Stopped, Workshop, perform_all, post
 from lotteryfw.errors import DataError, LotteryError, StoreError
 from lotteryfw.jobs import Job
 from lotteryfw.store import Store
@@ -162,6 +162,7 @@ class Workers:
     progress: Progress
     log: Path
     _queue: deque[list[str]] = field(default_factory=deque)
+    _jobs: dict[str, Job] = field(default_factory=dict)
     _posts: dict[str, str] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
@@ -170,6 +171,7 @@ class Workers:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def submit(self, jobs: Sequence[Job]) -> None:
+        self._jobs |= {job.key: job for job in jobs}
         self._posts |= {job.key: post(job, self.store) for job in jobs}
         self._queue.append([job.key for job in jobs])
 
@@ -182,6 +184,7 @@ class Workers:
                 self._listen(ready.data)
         finished = self._finished.popleft()
         self.store.drop_scratch(self._posts.pop(finished.key))
+        del self._jobs[finished.key]
         return finished
 
     def stop(self) -> None:
@@ -249,8 +252,21 @@ class Workers:
                 for key in message["keys"]:
                     self.progress(key, *message["progress"])
             elif not message.get("ready"):
-                self._finished.append(_finished(message))
-                worker.keys.remove(self._finished[-1].key)
+                finished = _finished(message)
+                worker.keys.remove(finished.key)
+                if message.get("kind") != DamagedJob.__name__ or not self._post_again(finished.key):
+                    self._finished.append(finished)
+
+    def _post_again(self, key: str) -> bool:
+        """Posts a job anew whose post was damaged, and says whether it did: it is given up after `_LIVES` times."""
+        self._deaths[key] = self._deaths.get(key, 0) + 1
+        if self._stopping or self._deaths[key] >= _LIVES:
+            return False
+        self.store.notices.append(f"a job left for a worker was damaged on the disk, and was made again: {key}")
+        self.store.drop_scratch(self._posts[key])
+        self._posts[key] = post(self._jobs[key], self.store)
+        self._queue.appendleft([key])
+        return True
 
     def _bury(self, worker: _Worker) -> None:
         self._selector.unregister(worker.outbox)
