@@ -108,6 +108,11 @@ class Train:
     """The key of a job whose tensors were left out (see `without_tensors`)."""
 
     @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the key is the digest of (see `key_source`)."""
+        return key_source(self)
+
+    @cached_property
     def key(self) -> str:
         """The content key (see `job_key`)."""
         return self.known_key or job_key(self)
@@ -132,6 +137,11 @@ class Gradient:
     origin: str = ""
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the key is the digest of (see `key_source`)."""
+        return key_source(self)
 
     @cached_property
     def key(self) -> str:
@@ -159,10 +169,16 @@ def _torch_version() -> str:
     return version("torch")
 
 
+def key_source(job: Job) -> dict[str, Any]:
+    """Return what the key of a job is the digest of: plain data, tensors by their own digests."""
+    names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
+    fields = {name: _canonical(getattr(job, name)) for name in names}
+    return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
+
+
 def job_key(job: Job) -> str:
     """The content key of a job."""
-    said = {name: _canonical(getattr(job, name)) for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY}
-    return digest({"job": type(job).__name__, **said, "numerics": numerics(job.device)})
+    return digest(job.source)
 
 
 def without_tensors(job: Job) -> Job:
@@ -184,7 +200,12 @@ def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: st
 
 def state_key(key: str, step: int) -> str:
     """The key of the state after `step` steps of the training `key`."""
-    return digest({"state_of": key, "step": step})
+    return digest(state_source(key, step))
+
+
+def state_source(key: str, step: int) -> dict[str, Any]:
+    """Return what `state_key` is the digest of."""
+    return {"state_of": key, "step": step}
 
 
 def _plain(job: Job) -> dict[str, Any]:

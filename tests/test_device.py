@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from lotteryfw.lab import Lab
 
 from lotteryfw import Run, load_ticket, run, runner
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.ahead import SPAN, Ahead
 from lotteryfw.engine.kernels import lockstep
 from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.lab import Lab
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
 from lotteryfw.std import optimizers

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +19,17 @@ from small import DATA, cell, dense_job, lab, make, shop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine import Stopped, StoredOutcome, Workshop, perform
+from lotteryfw.engine import DamagedJob, Stopped, StoredOutcome, Workshop, perform, pick_up, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.train import Training
 from lotteryfw.errors import ContractError, LotteryError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Train, state_key
+from lotteryfw.jobs import Gradient, Train, digest, state_key
 from lotteryfw.kinds import ModelFamily
 from lotteryfw.rng import stream
 from lotteryfw.steps import Clock
-from lotteryfw.store import Store
+from lotteryfw.store import Store, seal
 from lotteryfw.views import Splits
 
 torch.set_num_threads(1)
@@ -302,9 +304,101 @@ def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None
     (saved / "tensors.safetensors").write_bytes(b"not what it was")
     warning = perform(job, store, shop(), lambda done, of: False)
     assert warning is not None
-    assert "cannot be read" in warning
+    assert "cannot be used (tensors.safetensors has" in warning
     assert "starts again" in warning
     assert store.path(job.key) is not None
+
+
+def flip(file: Path, place: int = -1) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def leave_checkpoints(job: Train, store: Store, *steps: int) -> list[Path]:
+    """Train a job up to each of some steps and stop there; the checkpoints that are left, the oldest first."""
+    for step in steps:
+        with pytest.raises(Stopped):
+            perform(job, store, shop(), lambda done, of, step=step: done == step)
+    return sorted(store.scratch(job.key).iterdir(), key=lambda path: int(path.name.split("-")[1]))
+
+
+def rewrite_state(folder: Path, change: Callable[[dict[str, Any]], object], key: str) -> None:
+    """Change what a checkpoint's state.json says, and seal it as its writer would have."""
+    state = json.loads((folder / "state.json").read_text())
+    change(state)
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "object.json").unlink()
+    seal(folder, key, "checkpoint")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> None:
+    job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
+    whole = Store(tmp_path / "whole")
+    perform(job, whole, shop(), lambda done, of: False)
+    expected = StoredOutcome(whole, job.key)
+    for number, (file, place) in enumerate(
+        [("tensors.safetensors", -1), ("tensors.safetensors", -200), ("state.json", 12), ("object.json", 30)]
+    ):
+        store = Store(tmp_path / str(number))
+        _, newest = leave_checkpoints(job, store, 12, 23)
+        flip(newest / file, place)
+        warning = perform(job, store, shop(), lambda done, of: False)
+        assert warning is not None
+        assert "checkpoint-23 cannot be used" in warning
+        assert warning.endswith("the training goes on from step 12")
+        outcome = StoredOutcome(store, job.key)
+        assert bits(outcome.tensors()) == bits(expected.tensors())
+        assert outcome.metrics == expected.metrics
+        assert outcome.record["timing"]["steps"] == 40 - 12
+        assert not store.scratch(job.key).exists()
+
+
+def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(tmp_path: Path) -> None:
+    job, store = dense_job(cell(40)), Store(tmp_path)
+    for folder in leave_checkpoints(job, store, 12, 23):
+        flip(folder / "tensors.safetensors")
+    warning = perform(job, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert warning.count("cannot be used") == 2
+    assert warning.endswith("starts again from its beginning")
+    assert StoredOutcome(store, job.key).record["timing"]["steps"] == 40
+
+
+@pytest.mark.parametrize("kernel", ["reference/1", "lockstep/1"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda state: state.pop("curve"), lambda state: state.update(curve=3), lambda state: state.update(counted={})],
+    ids=["key missing", "list wrong", "number wrong"],
+)
+def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
+    tmp_path: Path, change: Any, kernel: str
+) -> None:
+    job = replace(dense_job(cell(40, evaluate_every=10)), kernel=kernel)
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
+    perform(job, whole, shop(), lambda done, of: False)
+    _, newest = leave_checkpoints(job, store, 12, 23)
+    rewrite_state(newest, change, job.key)
+    warning = perform(job, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert "Error" in warning
+    assert "goes on from step 12" in warning
+    assert bits(StoredOutcome(store, job.key).tensors()) == bits(StoredOutcome(whole, job.key).tensors())
+    assert StoredOutcome(store, job.key).metrics == StoredOutcome(whole, job.key).metrics
+
+
+def test_the_checkpoint_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
+    one, two = dense_job(cell(40)), dense_job(cell(40, optimizer={"use": "sgd", "lr": 0.2, "momentum": 0.9}))
+    store = Store(tmp_path)
+    (own,) = leave_checkpoints(one, store, 12)
+    (foreign,) = leave_checkpoints(two, store, 12)
+    shutil.rmtree(own)
+    foreign.rename(own)
+    warning = perform(one, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert f"was written as {two.key}" in warning
+    assert "starts again" in warning
 
 
 def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_its_object_alone(
@@ -332,15 +426,22 @@ def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_checkpoints_replace_one_another(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path, seconds=0)
-    assert kept.due
-    for step in (1, 2, 3):
-        kept.save({"a": torch.tensor([float(step)])}, {"step": step})
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
-    found = kept.load()
-    assert found is not None
-    assert found[0]["a"].item() == found[1]["step"] == 3
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "ab12", seconds=0)
+    assert checkpoints.due
+    for step in (1, 2, 3, 3, 10):
+        (tmp_path / "checkpoint-7.part").mkdir()  # what a killed process leaves
+        checkpoints.save({"a": torch.tensor([float(step)])}, {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-3"]
+    newest = checkpoints.load()
+    assert newest is not None
+    assert newest[0]["a"].item() == newest[1]["step"] == 10
+    (tmp_path / "checkpoint-foreign").mkdir()
+    flip(tmp_path / "checkpoint-10" / "tensors.safetensors")
+    older = checkpoints.load()
+    assert older is not None
+    assert older[0]["a"].item() == older[1]["step"] == 3
+    assert len(checkpoints.warnings) == 1
 
 
 def test_a_diverging_training_is_an_outcome_with_the_step(tmp_path: Path) -> None:
@@ -401,13 +502,58 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
 
 
 def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
-    from lotteryfw.engine.perform import pick_up, post
-
     store = Store(tmp_path)
     job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
     back = pick_up(post(job, store), store)
     assert isinstance(back, Train)
     assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
+
+
+@pytest.mark.parametrize("file", ["start.safetensors", "optimizer.safetensors", "job.json", "object.json"])
+def test_a_damaged_posted_job_is_refused(tmp_path: Path, file: str) -> None:
+    store = Store(tmp_path)
+    job = dense_job(cell(20, rewind={"use": "to_step", "step": "5it"}))
+    job = replace(job, optimizer_state={"0.momentum_buffer": torch.ones(3)})
+    name = post(job, store)
+    flip(store.scratch(name) / file, 100)
+    with pytest.raises(DamagedJob, match=f"{name}.*damaged.*was not trained from.*run the same command again"):
+        pick_up(name, store)
+
+
+def test_swapped_posted_jobs_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = [post(dense_job(cell(steps)), store) for steps in (20, 30)]
+    one, two = (store.scratch(name) for name in names)
+    one.rename(tmp_path / "aside")
+    two.rename(one)
+    (tmp_path / "aside").rename(two)
+    for name in names:
+        with pytest.raises(DamagedJob, match="it was written as post-"):
+            pick_up(name, store)
+
+
+def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
+    perform(job, store, shop(), lambda done, of: False)
+    for key, kind in ((job.key, "training"), (state_key(job.key, 5), "state")):
+        folder = store.path(key, kind)
+        assert folder is not None
+        description = json.loads((folder / "object.json").read_text())
+        assert (description["key"], description["kind"]) == (key, kind)
+        assert digest(description["source"]) == key
+    assert store.path(job.key, "gradient") is None  # and it was set aside, for it is not what was asked for
+    assert store.damaged == [job.key]
+
+
+def test_a_training_leaves_no_lock_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = dense_job(cell(20))
+    with pytest.raises(Stopped):
+        perform(job, store, shop(), lambda done, of: done == 8)
+    assert len(list(tmp_path.glob("locks/*"))) == 1  # its work is not done
+    perform(job, store, shop(), lambda done, of: False)
+    assert not list(tmp_path.glob("locks/*"))
 
 
 def test_a_component_of_another_version_is_not_used_in_its_place() -> None:

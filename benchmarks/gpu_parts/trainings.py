@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lotteryfw.lab import Lab
 
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
 
 from .report import Report

@@ -147,9 +147,13 @@ class Training:
         return tensors, plain
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Goes back to a state that `state()` gave."""
+        """Goes back to a state that `state()` gave. Raises ValueError, KeyError or TypeError for another."""
         import torch
 
+        curve = {name: list(plain["curve"][name]) for name in self.curve}
+        whole = all(isinstance(plain[name], int) for name in ("step", "counted", "best_step"))
+        if not whole or len(set(map(len, curve.values()))) != 1 or set(plain["curve"]) != set(curve):
+            raise ValueError("its numbers are not those of a training")
         parts: dict[str, dict[str, Tensor]] = {"value": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             head, _, rest = name.partition(".")
@@ -163,5 +167,5 @@ class Training:
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu())
         self.step, self._counted, self.best_step = plain["step"], plain["counted"], plain["best_step"]
-        self._plain_losses = plain["losses"]
-        self.curve = {name: list(values) for name, values in plain["curve"].items()}
+        self._plain_losses = float(plain["losses"])
+        self.curve = curve

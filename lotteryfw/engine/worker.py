@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lotteryfw.engine.exits import exit_error
-from lotteryfw.engine.perform import perform_all, pick_up
+from lotteryfw.engine.perform import DamagedJob, perform_all, pick_up
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, settle_process
 from lotteryfw.errors import LotteryError, UsageError
@@ -142,7 +142,13 @@ def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversatio
         line.say(done=key, warning=warning, stored=key in stored)
 
     try:
-        jobs = [pick_up(post, store) for post in posts.values()]
+        jobs = []
+        for key, post in posts.items():
+            try:
+                jobs.append(pick_up(post, store))
+            except DamagedJob as damaged:  # the others of its group are sound
+                left.remove(key)
+                line.say(failed=key, error=str(damaged), kind="DamagedJob", trace="")
         perform_all(jobs, store, shop, tick, done, checkpoint_seconds, stored.add)
     except Stopped:
         for key in left:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.feed import EVALUATION_CHUNK, Feed
-from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, UsageError
+from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, UsageError
 from lotteryfw.fingerprints import fingerprint_of
 from lotteryfw.jobs import Job, Spec, digest
 from lotteryfw.kinds import DataSource, ModelFamily
 from lotteryfw.registry import Registry
 from lotteryfw.rng import seed_of
-from lotteryfw.store import Store, tensors
+from lotteryfw.store import Store, is_denied, tensors
 from lotteryfw.views import Facts, Split, Splits
 
 if TYPE_CHECKING:
@@ -119,15 +119,21 @@ class Workshop:
         """The examples; with a store from its decoded copy, which all processes of a machine map into one memory."""
         if self.store is None:
             return self._unchanged(source, fingerprint)
-        key = digest(["decoded", spec.canonical(), fingerprint])
-        if self.store.path(key) is None:
+        derivation = ["decoded", spec.canonical(), fingerprint]
+        key = digest(derivation)
+        if self.store.path(key, "data") is None:
             splits = self._unchanged(source, fingerprint)
             if splits.mapped:
                 return splits
-            with self.store.write(key, kind="data") as folder:
-                save_splits(folder, splits)
+            try:
+                with self.store.write(key, "data", derivation) as folder:
+                    save_splits(folder, splits)
+            except StoreError as error:
+                if not is_denied(error):
+                    raise
+                return splits  # a store that may only be read serves finished runs
         self.decoded.add(key)
-        place = self.store.path(key)
+        place = self.store.path(key, "data")
         return load_splits(place) if place else self._unchanged(source, fingerprint)
 
     def _unchanged(self, source: DataSource, fingerprint: str) -> Splits:

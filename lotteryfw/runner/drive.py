@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
 from lotteryfw.cell import Cell
 from lotteryfw.component import Component
-from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
+from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_stored, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
 from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.jobs import Job, Train, likeness, state_key, without_tensors
@@ -163,10 +163,24 @@ class Driver:
 
     def _hand_out(self) -> None:
         while self._backlog and len(self._groups) < self._executor.capacity and not self._stopping:
-            keys = self._next_group()
-            self._at_work |= {key: self._taken(key) for key in keys}
-            self._groups.append(set(keys))
-            self._executor.submit([self._at_work[key] for key in keys])
+            jobs, damaged = {}, {}
+            for key in self._next_group():
+                try:
+                    jobs[key] = self._taken(key)
+                except DamagedJob as error:
+                    damaged[key] = error
+            if jobs:
+                self._at_work |= jobs
+                self._groups.append(set(jobs))
+                self._executor.submit(list(jobs.values()))
+            self._give_up(damaged)
+
+    def _give_up(self, errors: Mapping[str, DamagedJob]) -> None:
+        """Ends the cells that wait for jobs which cannot be begun."""
+        cells = [(now, error) for key, error in errors.items() for now in self._waiting.pop(key)]
+        for now, error in cells:
+            now.fail(error)
+            self._advance(now)
 
     def _next_group(self) -> list[str]:
         """The most urgent job and those that go together with it, shared evenly among the processes that are free."""
@@ -190,8 +204,10 @@ class Driver:
         job = self._backlog.pop(key)
         del self._kinds[key]
         if key in self._parked:
-            job = pick_up(self._parked[key], self._store)
-            self._unpark(key)
+            try:
+                job = pick_up(self._parked[key], self._store)
+            finally:
+                self._unpark(key)
         return job
 
     def _unpark(self, key: str) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from lotteryfw.engine import Stopped, Workshop, exit_error, perform_all, post
+from lotteryfw.engine import DamagedJob, Stopped, Workshop, exit_error, perform_all, post
 from lotteryfw.engine.worker import patience
 from lotteryfw.errors import DataError, LotteryError, StoreError
 from lotteryfw.jobs import Job, Spec
@@ -180,6 +180,7 @@ class Workers:
     trouble: Callable[[str], None] = lambda message: None
     patience: float = field(default_factory=patience)
     _queue: deque[list[str]] = field(default_factory=deque)
+    _jobs: dict[str, Job] = field(default_factory=dict)
     _posts: dict[str, str] = field(default_factory=dict)
     _parts: dict[str, tuple[Spec, ...]] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
@@ -189,6 +190,7 @@ class Workers:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def submit(self, jobs: Sequence[Job]) -> None:
+        self._jobs |= {job.key: job for job in jobs}
         self._posts |= {job.key: post(job, self.store) for job in jobs}
         self._parts |= {job.key: _plugin_parts(job) for job in jobs}
         self._queue.append([job.key for job in jobs])
@@ -202,6 +204,7 @@ class Workers:
         finished = self._finished.popleft()
         self.store.drop_scratch(self._posts.pop(finished.key))
         self._parts.pop(finished.key)
+        del self._jobs[finished.key]
         return finished
 
     def _look(self) -> None:
@@ -294,8 +297,21 @@ class Workers:
             elif "stopped" in message and not self._stopping:
                 continue  # somebody else stopped the worker: it ends now, and its jobs go back to the queue
             else:
-                self._finished.append(_finished(message))
-                worker.keys.remove(self._finished[-1].key)
+                finished = _finished(message)
+                worker.keys.remove(finished.key)
+                if message.get("kind") != DamagedJob.__name__ or not self._post_again(finished.key):
+                    self._finished.append(finished)
+
+    def _post_again(self, key: str) -> bool:
+        """Posts a job anew whose post was damaged, and says whether it did: it is given up after `_LIVES` times."""
+        self._deaths[key] = self._deaths.get(key, 0) + 1
+        if self._stopping or self._deaths[key] >= _LIVES:
+            return False
+        self.store.notices.append(f"a job left for a worker was damaged on the disk, and was made again: {key}")
+        self.store.drop_scratch(self._posts[key])
+        self._posts[key] = post(self._jobs[key], self.store)
+        self._queue.appendleft([key])
+        return True
 
     def _bury(self, worker: _Worker) -> None:
         self._selector.unregister(worker.outbox)

@@ -173,6 +173,8 @@ class Study:
             self._emit(RunFinished(str(self._folder.path), len(recipe.cells), *counts))
         for key in desk.store.damaged:
             self._listener.trouble(f"a damaged object of the store was set aside and computed again: {key}")
+        for notice in desk.store.notices:
+            self._listener.trouble(notice)
         return Run(self._folder.path)
 
     @contextmanager

@@ -84,19 +84,36 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
             raise
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether an error, or the OSError that a StoreError came from, says that this user may not write there."""
+    return denial(error) != ""
+
+
+def denial(error: BaseException) -> str:
+    """Return in words why this user may not write there; "" where an error says something else."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if not isinstance(cause, OSError):
+        return ""
+    words = {errno.EROFS: "read-only file system", errno.EACCES: "no permission", errno.EPERM: "no permission"}
+    return words.get(cause.errno or 0, "")
+
+
 def own_name() -> str:
     """A name that no other call, process or machine makes; `is_abandoned` tells whether its maker still lives."""
     return f"{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc."""
-    pid, _, host = name.split("-", 2)
+    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc.
+    A name of another form is nobody's to delete."""
+    pid, _, host = [*name.split("-", 2), "", ""][:3]
+    if not pid.isdecimal() or not host:
+        return False
     if host != socket.gethostname():
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # alive, and somebody else's
         pass
