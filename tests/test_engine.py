@@ -28,6 +28,7 @@ from lotteryfw.errors import ContractError, LotteryError, TrainingDiverged
 from lotteryfw.jobs import Gradient, Train, digest, state_key
 from lotteryfw.kinds import ModelFamily
 from lotteryfw.rng import stream
+from lotteryfw.search.requests import JobFactory
 from lotteryfw.steps import Clock
 from lotteryfw.store import Store, seal
 from lotteryfw.views import Splits
@@ -489,7 +490,8 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
     desk = lab(cell(10))
     ticket = desk.dense()
     outcome = SimpleNamespace(tensors=lambda: ticket.values)
-    job: Gradient = desk._gradient_job(ticket, outcome)  # type: ignore[arg-type]
+    job = JobFactory(desk.context).gradient(ticket, outcome).job  # type: ignore[arg-type]
+    assert isinstance(job, Gradient)
     ours = gradient(job, shop())
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
     model.load_state_dict(dict(ticket.values))

@@ -18,9 +18,10 @@ from torch import nn
 from lotteryfw import load_seed_ticket, load_ticket, run
 from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.runner import Desk
+from lotteryfw.search.derivations import Loaded
 from lotteryfw.store import LoadedTicket, file_name, save_seed_ticket, save_ticket, tensors
 from lotteryfw.store.seeds import PARTS
-from lotteryfw.views import RewindPoint, Ticket
+from lotteryfw.views import CutReport, RewindPoint, Ticket, TicketState
 
 FLIPS = 600
 
@@ -39,7 +40,9 @@ def ticket_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = {"fc1.weight": torch.rand(6, 16) < 0.5}
     values = {"fc1.weight": torch.randn(6, 16) * mask["fc1.weight"], "fc1.bias": torch.randn(6)}
     path = tmp_path_factory.mktemp("ticket") / "t.safetensors"
-    save_ticket(path, Ticket("origin", 3, mask, values, RewindPoint(0, 0)), {"cell": "c1"})
+    stats = CutReport(48, {"fc1.weight": int(mask["fc1.weight"].sum())}, {"fc1.weight": 96})
+    made = Loaded("origin", lambda: TicketState(mask, values, stats))
+    save_ticket(path, Ticket.derived(made, 3, RewindPoint(0, 0)), {"cell": "c1"})
     return path
 
 
