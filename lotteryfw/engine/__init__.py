@@ -4,7 +4,15 @@ from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
 from lotteryfw.engine.kernels.choose import Chooser
 from lotteryfw.engine.kernels.lockstep import Alike, together
-from lotteryfw.engine.perform import DamagedJob, StoredOutcome, is_stored, perform, perform_all, pick_up, post
+from lotteryfw.engine.perform import (
+    DamagedJob,
+    StoredOutcome,
+    is_stored,
+    perform,
+    perform_all,
+    pick_up,
+    post,
+)
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Chooser, Workshop
-from lotteryfw.jobs import Spec
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import Lab
-from lotteryfw.steps import Clock
 from lotteryfw.store import Store, default_root, file_name
 
 

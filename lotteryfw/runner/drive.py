@@ -7,17 +7,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import LotteryError, PluginError
+from lotteryfw.api.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
+from lotteryfw.api.results import LevelResult
+from lotteryfw.api.tickets import Ticket
 from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_stored, pick_up, post, together
-from lotteryfw.errors import LotteryError, PluginError
-from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
-from lotteryfw.jobs import Job, Train, likeness, state_key, without_tensors
 from lotteryfw.runner.cells import CellRun, Found, Level, Status
 from lotteryfw.runner.executors import Executor, Finished
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
 from lotteryfw.search.lab import Lab
 from lotteryfw.store import Store
-from lotteryfw.views import Recorded, Ticket
 
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
@@ -45,7 +46,7 @@ class Driver:
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
         on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
-        on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
+        on_analysed: Callable[[Cell, Sequence[LevelResult], Found], None],
         on_trouble: Callable[[str, str], None],
         provider: Callable[[Component], str],
     ):
@@ -78,7 +79,11 @@ class Driver:
 
     def _run(self, todo: deque[Cell]) -> None:
         while todo or self._waiting:
-            while todo and self._groups_waiting() < _AHEAD * self._executor.capacity and not self._stopping:
+            while (
+                todo
+                and self._groups_waiting() < _AHEAD * self._executor.capacity
+                and not self._stopping
+            ):
                 self._advance(CellRun(todo.popleft(), self._open_lab, self))
             self._hand_out()
             if self._at_work:
@@ -131,11 +136,15 @@ class Driver:
 
     def level(self, level: Level) -> None:
         """Reports a level."""
-        for leaf in level.cut.collapsed if level.arm == "ticket" else ():
-            self._emit(LayerCollapsed(level.cell.id, level.level, leaf))
+        for layer in level.cut.collapsed if level.variant == "ticket" else ():
+            self._emit(LayerCollapsed(level.cell.id, level.level, layer))
         self._on_level(level)
         if level.metrics is not None:
-            self._emit(LevelFinished(level.cell.id, level.arm, level.level, level.cut.density, level.metrics))
+            self._emit(
+                LevelFinished(
+                    level.cell.id, level.variant, level.level, level.cut.density, level.metrics
+                )
+            )
 
     def broke(self, error: Exception) -> None:
         """Keeps the traceback of what broke in a cell; that of a job was kept when it ended."""
@@ -188,7 +197,9 @@ class Driver:
         kind = self._kinds[first]
         if kind is None:
             return [first]
-        alike = sorted((key for key in self._backlog if self._kinds[key] == kind), key=self._urgency)
+        alike = sorted(
+            (key for key in self._backlog if self._kinds[key] == kind), key=self._urgency
+        )
         free = self._executor.capacity - len(self._groups)
         return alike[: min(ceil(len(alike) / free), kind.most)]
 
@@ -196,7 +207,9 @@ class Driver:
         """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
-        holds_up_a_search = any(asked.job.key == key for now in self._waiting[key] for asked in now.asked)
+        holds_up_a_search = any(
+            asked.job.key == key for now in self._waiting[key] for asked in now.asked
+        )
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
     def _taken(self, key: str) -> Job:

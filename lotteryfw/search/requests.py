@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.jobs import Gradient, Job, Train
-from lotteryfw.rng import seed_of
+from lotteryfw.api.layers import LATEST, SCORES
+from lotteryfw.api.rng import seed_of
+from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
-from lotteryfw.views import LATEST, SCORES, Outcome, Ticket
+from lotteryfw.search.jobs import Gradient, Job, Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,9 @@ class JobFactory:
     def training(self, ticket: Ticket) -> JobRequest:
         """The training of a ticket."""
         origin = self._context.job_digest("train", ticket)
-        return JobRequest(self, ticket, origin, self._steps(ticket), self._snapshots(ticket, origin))
+        return JobRequest(
+            self, ticket, origin, self._steps(ticket), self._snapshots(ticket, origin)
+        )
 
     def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
         """The gradient at the end of a ticket's training."""
@@ -120,11 +123,14 @@ class JobFactory:
             scores: Mapping[str, Tensor] = ticket.scores or {}
             job = replace(
                 job,
-                values={**ticket.values, **{SCORES + name: score for name, score in scores.items()}},
+                values={
+                    **ticket.values,
+                    **{SCORES + name: score for name, score in scores.items()},
+                },
                 optimizer=specs.get("mask_optimizer", specs["optimizer"]),
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
-                budgets=tuple((group.leaves, group.keep) for group in ticket.budgets),
+                budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
                 order_seed=seed,
                 mask_seed=seed,
             )
@@ -157,7 +163,11 @@ class JobFactory:
 
         A network that is measured as it is passes no step, so it keeps none.
         """
-        if ticket.root is not None or ticket.point.steps == 0 or not (ticket.is_dense or ticket.learns_mask):
+        if (
+            ticket.root is not None
+            or ticket.point.steps == 0
+            or not (ticket.is_dense or ticket.learns_mask)
+        ):
             return _NONE
         step = self._context.point_at(ticket.length).weights
         shared = self._shared_snapshots.get(origin, _NONE)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.jobs import digest
+from lotteryfw.search.jobs import digest
 from lotteryfw.store.files import atomic_write
 
 FORMAT = 1
@@ -38,7 +38,12 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
 
-    description = {"format": FORMAT, "key": key, "kind": kind, "created_by": f"lotteryfw {_version()}"}
+    description = {
+        "format": FORMAT,
+        "key": key,
+        "kind": kind,
+        "created_by": f"lotteryfw {_version()}",
+    }
     description |= {**about, "files": files}
     description["sha256"] = digest(description)
     atomic_write(folder / INDEX, json.dumps(description, indent=1).encode(), flush=flush)
