@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from lotteryfw.lab import Lab
 
 from lotteryfw import Run, load_ticket, run, runner
 from lotteryfw.engine import Chooser, Workshop
@@ -18,6 +17,7 @@ from lotteryfw.engine.kernels import lockstep
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
+from lotteryfw.search.lab import Lab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(

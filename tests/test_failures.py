@@ -22,7 +22,7 @@ from lotteryfw.store import Store
 PLUGIN = """
 import os, sys
 from dataclasses import replace
-from lotteryfw import Analysis, Finding, MaskCriterion, Schedule, SearchAlgorithm, hookimpl
+from lotteryfw import Analysis, AnalysisResult, MaskCriterion, Schedule, SearchAlgorithm, hookimpl
 
 class Exits(MaskCriterion):
     "Calls sys.exit at the second cut."
@@ -42,7 +42,7 @@ class Raises(MaskCriterion):
 
 class Layers(SearchAlgorithm):
     "Calls sys.exit after its first level."
-    use = "layers"
+    use = "leaves"
     def search(self, lab):
         ticket = lab.dense()
         trained = yield from lab.train(ticket)
@@ -54,7 +54,7 @@ class Counts(Analysis):
     use = "counts"
     def levels(self, lab, levels):
         yield from ()
-        return [Finding(level, "kept_weights", float(sum(level.cut.kept.values()))) for level in levels]
+        return [AnalysisResult(level, "kept_weights", float(sum(level.cut.kept.values()))) for level in levels]
 
 class Breaks(Analysis):
     "Raises."
@@ -76,7 +76,7 @@ class Tensors(Analysis):
     def levels(self, lab, levels):
         import torch
         yield from ()
-        return [Finding(levels[0], "norm", torch.ones(2))]
+        return [AnalysisResult(levels[0], "norm", torch.ones(2))]
 
 class Across(Analysis):
     "Raises across levels."
@@ -89,7 +89,7 @@ class Endless(Analysis):
     use = "endless"
     def levels(self, lab, levels):
         yield from ()
-        return [Finding(levels[0], "ratio", float("inf"))]
+        return [AnalysisResult(levels[0], "ratio", float("inf"))]
 
 class Waits(Analysis):
     "Waits for a training that breaks."
@@ -153,7 +153,7 @@ def test_sys_exit_fails_its_cell_and_names_the_component(
 ) -> None:
     table = recipe(study=[
         {"name": "one", "criterion": "exits"},
-        {"name": "two", "search": "layers"},
+        {"name": "two", "search": "leaves"},
         {"name": "three", "train": {**recipe()["train"], "schedule": "exits_on_the_way"}},
         {"name": "four"},
     ])  # fmt: skip

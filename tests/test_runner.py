@@ -334,7 +334,7 @@ class Doomed(MaskCriterion):
 class Blow(Mask1Action):
     "Restarts the second and later levels from infinity."
     use = "rewind_to_doom"
-    def alive(self, layer):
+    def kept_values(self, layer):
         few = layer.mask.float().mean() < 0.3
         return layer.rewound * (float("inf") if few else 1.0)
 

@@ -15,7 +15,7 @@ from small import cell, dense_job, lab, shop
 from typer.testing import CliRunner
 
 from lotteryfw.api.errors import StoreError
-from lotteryfw.cli.main import app
+from lotteryfw.cli.app import app
 from lotteryfw.engine import StoredOutcome, perform, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.search.jobs import digest

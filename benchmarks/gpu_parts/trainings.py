@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lotteryfw.lab import Lab
 
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
+from lotteryfw.search.lab import Lab
 
 from .report import Report
 

@@ -301,7 +301,7 @@ def checked_findings(findings: object) -> list[AnalysisResult]:
     checked = []
     for finding in findings:
         if not isinstance(finding, AnalysisResult):
-            raise ContractError(f"gave a {type(finding).__name__}, not a Finding")
+            raise ContractError(f"gave a {type(finding).__name__}, not an AnalysisResult")
         values = finding.value if isinstance(finding.value, list | tuple) else (finding.value,)
         strange = [type(value).__name__ for value in values if not isinstance(value, Real)]
         if strange:

@@ -98,7 +98,8 @@ def try_analysis(subject: Subject) -> None:
         for finding in found[0]:
             made = isinstance(finding, AnalysisResult) and finding.level in levels
             subject.demand(
-                made, f"{method}() gave {finding!r}, not a Finding of a level that it was shown"
+                made,
+                f"{method}() gave {finding!r}, not an AnalysisResult of a level that it was shown",
             )
             values = finding.value if isinstance(finding.value, tuple) else (finding.value,)
             plain = all(isinstance(value, int | float) and isfinite(value) for value in values)
