@@ -1,0 +1,1 @@
+"""Checks of any size: a few cases in the test suite, many thousands by hand."""
