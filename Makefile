@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs campaign clean
 
 demo: $(VENV)/.demo            ## set up, and run the quickstart on the embedded digits
 	$(BIN)/lotteryfw recipe recipes/quickstart.toml
@@ -17,6 +17,9 @@ lint: $(VENV)/.dev             ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+campaign: $(VENV)/.dev         ## kill, damage, fill up and interrupt: thousands of faults, hours
+	$(BIN)/python -m tests.campaign
 
 docs: $(VENV)/.dev             ## build the documentation into site/
 	$(BIN)/mkdocs build --strict

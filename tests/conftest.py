@@ -10,7 +10,7 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no faul
 settings.load_profile("untimed")
 
 ALLOWED_SKIPS = {
-    "a data set": r"no \S+ in the data folder",
+    "a data set": r"no \S+ in the data folder|is not there: |there is no folder",
     "a browser": r"no Chromium here",
     "Slurm": r"\b(Slurm|sbatch)\b",
     "a GPU": r"\b(GPU|CUDA)\b",
