@@ -25,6 +25,7 @@ import lotteryfw
 from lotteryfw.api import hookspecs
 from lotteryfw.cli.app import app
 from lotteryfw.recipe import load_recipe
+from lotteryfw.recipe.claims import Claim
 from lotteryfw.registry import Registry
 from lotteryfw.store import LevelRow
 from lotteryfw.testkit import check_plugin, trial
@@ -34,7 +35,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
 )
-REFERENCE = runpy.run_path(str(ROOT / "scripts" / "make_reference.py"))["pages"]()
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "make_reference.py"))
+REFERENCE, INTERNAL = SCRIPT["pages"](), SCRIPT["INTERNAL"]
 OWN = [offer for offer in Registry.load().offers() if offer.distribution == "lotteryfw"]
 LAMP = ROOT / "plugins" / "lotteryfw-lamp"
 
@@ -162,10 +164,45 @@ def test_every_hook_is_documented() -> None:
     assert re.findall(r"^## (\w+)$", REFERENCE["hooks.md"], re.MULTILINE) == known
 
 
-def test_every_name_of_the_face_is_documented() -> None:
-    sections = dict(re.findall(r"^## (\w+)\n\n(.+?)$", REFERENCE["face.md"], re.MULTILINE))
+def test_every_public_name_is_documented() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n\n(.+?)$", REFERENCE["api.md"], re.MULTILINE))
     assert set(lotteryfw.__all__) <= sections.keys()
     assert all(sections[name].strip() for name in lotteryfw.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_internal_members_are_left_out_of_the_public_api(name: str) -> None:
+    """They have to exist, or the list is out of date; and what is not on it has to be shown."""
+    cls = getattr(lotteryfw, name)
+    section = REFERENCE["api.md"].split(f"\n## {name}\n")[1].split("\n## ")[0]
+    shown = set(re.findall(r"^- `(\w+)", section, re.MULTILINE))
+    members = {member for member in vars(cls) if not member.startswith("_")}
+    members |= set(getattr(cls, "__dataclass_fields__", ()))
+    assert INTERNAL[name].keys() <= members
+    assert shown == members - INTERNAL[name].keys()
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_no_component_uses_a_member_that_the_public_api_leaves_out(name: str) -> None:
+    """Each name is looked for on variables that are called like the class, as authors call them."""
+    folders = [ROOT / "lotteryfw" / "std", ROOT / "plugins", DOCS / "how-to", DOCS / "tutorials"]
+    paths = [path for folder in folders for path in folder.rglob("*.[pm][yd]")]
+    pattern = rf"\b(?:{name.lower()}|learned|dense)\.({'|'.join(INTERNAL[name])})\b"
+    used = {path.name: re.findall(pattern, path.read_text("utf-8")) for path in paths}
+    assert len(paths) > 20
+    assert {path: names for path, names in used.items() if names} == {}
+
+
+def test_every_form_of_a_claim_is_documented() -> None:
+    section = REFERENCE["recipes.md"].split("## [[claim]]")[1]
+    rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+    shown = {frozenset(re.findall(r"`(\w+)`", row)) for row in rows}
+    with pytest.raises(ValueError, match="say either") as refused:
+        Claim.model_validate({"text": "a claim", "source": "a paper"})
+    message = str(refused.value).partition("say either ")[2].partition(" [type")[0]
+    forms = {frozenset(re.findall(r"`(\w+)`", form)) for form in message.split(", or ")}
+    assert len(forms) == 5
+    assert shown == forms
 
 
 def test_every_command_is_documented() -> None:
@@ -193,12 +230,12 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 def test_every_named_stream_is_documented() -> None:
-    rooms = [
+    files = [
         path
         for path in (ROOT / "lotteryfw").rglob("*.py")
         if path.parent.name in ("lotteryfw", "search", "engine", "std")
     ]
-    code = "".join(path.read_text("utf-8") for path in rooms)
+    code = "".join(path.read_text("utf-8") for path in files)
     labels = set(
         re.findall(r'(?:\bstream|_seeded|seed_of)\([^")]*"([^"]+)"', re.sub(r">>>.*", "", code))
     )
@@ -217,19 +254,19 @@ def test_every_source_of_a_component_is_listed() -> None:
     assert {source for source in cited if f"| {source}, " not in page} == set()
 
 
-def test_the_ladder_is_the_one_that_is_checked() -> None:
+def test_the_packages_are_the_ones_whose_imports_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
     ladder = next(each for each in contracts if each["type"] == "layers")["layers"]
-    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The ladder")[1].split("## ")[0]
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The packages")[1].split("## ")[0]
     cells = [
         cell
         for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
         for cell in re.findall(r"`(\w+)`", row)
     ]
-    rooms = {layer.removeprefix("lotteryfw.") for layer in ladder}
-    assert rooms == set(cells)
+    packages = {layer.removeprefix("lotteryfw.") for layer in ladder}
+    assert packages == set(cells)
 
 
 # Recipes
@@ -308,7 +345,7 @@ def test_examples_run(page: Path, place: Path, request: pytest.FixtureRequest) -
     if "runs/quickstart" in page.read_text("utf-8"):
         request.getfixturevalue("quickstart")
     names: dict[str, Any] = {}
-    if page.stem == "face":
+    if page.stem == "api":
         names |= {name: getattr(lotteryfw, name) for name in lotteryfw.__all__}
     told: list[str] = []
     runner = doctest.DocTestRunner()
@@ -386,6 +423,15 @@ def test_the_tutorials_package_is_the_one_in_plugins(monkeypatch: pytest.MonkeyP
     assert len(tests) == 3
     for test in tests:
         test()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_call_things_by_their_names(page: Path) -> None:
+    """Words that stood for the public API, a package and an interface before they had these names."""
+    text = page.read_text("utf-8")
+    assert (
+        re.findall(r"\bthe face\b|\brooms?\b|\b(?:same|back) doors?\b|\bseams?\b", text, re.I) == []
+    )
 
 
 # The site
