@@ -180,7 +180,7 @@ def _spelling(option: Any) -> str:
 _CLAIM_FORMS = """
 | keys | reproduced where |
 | --- | --- |
-| `higher`, `lower` | the mean of `higher` is above the mean of `lower`: the 95 % interval of their mean difference, paired by seed, lies above 0 |
+| `higher`, `lower` | the mean of `higher` minus that of `lower`, paired by seed, has a 95 % interval above 0 |
 | `of`, `expect`, `tolerance` | the mean of `of` differs from `expect` by at most `tolerance` |
 | `of`, `like`, `tolerance` | the mean of `of` differs from the mean of `like`, paired by seed, by at most `tolerance` |
 | `of`, `at_least` | the mean of `of` is `at_least` or more |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.util
 import os
@@ -434,15 +435,64 @@ def test_pages_call_things_by_their_names(page: Path) -> None:
     )
 
 
+# The life of a job
+
+
+def defined_names(path: Path) -> set[str]:
+    """Functions, classes and the methods of these ("Lab.train") in a file, or in all files of a folder."""
+    names: set[str] = set()
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            names.add(node.name)
+            members = node.body if isinstance(node, ast.ClassDef) else []
+            names |= {
+                f"{node.name}.{member.name}"
+                for member in members
+                if isinstance(member, ast.FunctionDef)
+            }
+    return names
+
+
+LIFE = (DOCS / "explanation" / "life-of-a-job.md").read_text("utf-8")
+STOPS = re.split(r"^## (?=\d\. )", LIFE, flags=re.MULTILINE)[1:]
+CODE_LINE = re.compile(r"^- \[(lotteryfw/\S+)\]\(\.\./\.\./(\S+)\): (.+)$", re.MULTILINE)
+
+
+def test_the_life_of_a_job_has_nine_stops() -> None:
+    assert [stop.partition(".")[0] for stop in STOPS] == list("123456789")
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.partition("\n")[0])
+def test_the_life_of_a_job_is_true_to_the_code(stop: str) -> None:
+    """Each file exists and defines what the page names, and the text names nothing else."""
+    stop = stop.partition("\n## ")[0]
+    text = stop.partition("\n- ")[0]
+    lines = CODE_LINE.findall(stop)
+    assert len(lines) == stop.count("\n- ") > 0
+    listed: set[str] = set()
+    for shown, target, names in lines:
+        assert shown == target
+        wanted = set(re.findall(r"`([\w.]+)`", names))
+        assert wanted
+        assert wanted - defined_names(ROOT / target) == set(), target
+        listed |= wanted
+    code_names = r"`([a-z]+_\w+|[A-Z]\w+(?:\.\w+)?)`"
+    named = set(re.findall(code_names, text))
+    assert named - listed == set(), "named in the text, but not with its file"
+    in_text = set(re.findall(r"`([\w.]+)`", text))
+    assert listed - in_text == set(), "listed with its file, but not in the text"
+
+
 # The site
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.parent == ROOT], ids=lambda page: page.stem
-)
-def test_links_from_the_root_resolve(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_resolve(page: Path) -> None:
+    """mkdocs checks the links between pages of docs/, but not those that lead out of it, as to the code."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", FENCE.sub("", page.read_text("utf-8")))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
@@ -453,4 +503,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site" / "index.html").is_file()
+    pages = [path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html")]
+    assert len(pages) > 20
+    assert not any(re.search(r'href="[^"]*\.py"', text) for text in pages), "the site has no code"
