@@ -246,13 +246,57 @@ def test_every_named_stream_is_documented() -> None:
     assert {label for label in labels if f"`{label}`" not in page} == set()
 
 
-def test_every_source_of_a_component_is_listed() -> None:
+def citations(source: str) -> list[str]:
+    """What a component's `source` cites, as the rows of docs/sources.md begin: "Zhou et al. 2019", "PyTorch"."""
+    cited = []
+    for part in source.split("; "):
+        paper = re.match(r".+? (?:19|20)\d\d\b", part)
+        word = "torchvision" if "torchvision" in part else re.split(r"[ ,]", part)[0]
+        cited.append(paper[0] if paper else word)
+    return cited
+
+
+def rows_of_sources() -> dict[str, str]:
+    """What was taken, by source as cited."""
     page = (DOCS / "sources.md").read_text("utf-8")
-    cited = {
-        match[0] for offer in OWN if (match := re.match(r".+? (19|20)\d\d(?=,)", offer.cls.source))
-    }
-    assert len(cited) > 15
-    assert {source for source in cited if f"| {source}, " not in page} == set()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    return {citations(source)[0]: taken for source, taken in rows}
+
+
+@pytest.mark.parametrize("offer", OWN, ids=lambda offer: f"{offer.kind}-{offer.name}")
+def test_every_component_stands_in_the_rows_of_its_sources(offer: Any) -> None:
+    rows = rows_of_sources()
+    cited = citations(offer.cls.source)
+    assert cited
+    assert [source for source in cited if f"`{offer.name}`" not in rows.get(source, "")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins").glob("*/src/*/__init__.py")), ids=str)
+def test_every_component_of_the_plugins_here_stands_in_the_rows_of_its_sources(path: Path) -> None:
+    """Read from the source text, since the plugins need not be installed."""
+    rows = rows_of_sources()
+    components = []
+    for node in ast.parse(path.read_text("utf-8")).body:
+        values = {
+            ast.unparse(line.targets[0]): ast.literal_eval(line.value)
+            for line in getattr(node, "body", [])
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) in ("use", "source")
+        }
+        if len(values) == 2:
+            components.append(values)
+    assert components
+    for values in components:
+        for source in citations(values["source"]):
+            assert f"`{values['use']}`" in rows.get(source, ""), source
+
+
+def test_every_paper_that_the_code_cites_is_listed() -> None:
+    paper = re.compile(r"[A-Z]\w+ (?:et al\.|& [A-Z]\w+) (?:19|20)\d\d")
+    files = [*(ROOT / "lotteryfw").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    files += (ROOT / "recipes").glob("*.toml")
+    cited = {name for path in files for name in paper.findall(path.read_text("utf-8"))}
+    assert len(cited) > 20
+    assert cited - rows_of_sources().keys() == set()
 
 
 def test_the_packages_are_the_ones_whose_imports_are_checked() -> None:
