@@ -529,6 +529,30 @@ def test_the_life_of_a_job_is_true_to_the_code(stop: str) -> None:
     assert listed - in_text == set(), "listed with its file, but not in the text"
 
 
+# Reliability
+
+
+def test_every_test_that_the_page_on_reliability_names_is_in_the_file_it_names() -> None:
+    page = (DOCS / "reliability.md").read_text("utf-8")
+    rows = re.findall(r"^\| .+ \| (.+) \|$", page, re.MULTILINE)
+    named = [(row, re.findall(r"\[(\w+\.py)\]\(\.\./(tests/\S+)\)", row)) for row in rows]
+    checked = 0
+    for row, files in named:
+        defined = {name for _, path in files for name in defined_names(ROOT / path)}
+        tests = set(re.findall(r"`(test_\w+)`", row))
+        assert tests <= defined, row
+        checked += len(tests)
+    assert checked == len(re.findall(r"`test_\w+`", page)) > 20
+
+
+def test_the_page_on_reliability_describes_every_kind_of_fault_of_the_campaign() -> None:
+    from campaign.__main__ import KINDS
+
+    page = (DOCS / "reliability.md").read_text("utf-8").split("## The fault campaign")[1]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(KINDS)
+    assert page.count("<!-- campaign -->") == page.count("<!-- /campaign -->") == 1
+
+
 # The site
 
 
