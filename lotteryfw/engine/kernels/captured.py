@@ -225,7 +225,7 @@ class RecordedUpdates:
     """The updates of one training: the first few as they are, then from a recording."""
 
     def __init__(self, recorder: Recorder, batches: Batches, rates: LearningRates, losses: Tensor):
-        """`losses`: where each update layers its losses."""
+        """`losses`: where each update leaves its losses."""
         self.rates = rates
         self._recorder, self._batches, self._losses = recorder, batches, losses
         self._replay: Body | None = None
