@@ -176,8 +176,9 @@ def study(name: str, out: Path, store: Path, jobs: int = 1, every: float = 60.0)
 
     `every`: seconds from one checkpoint to the next.
     """
-    from lotteryfw import run
     from lotteryfw.errors import LotteryError
+
+    from lotteryfw import run
 
     try:
         run(
