@@ -84,7 +84,7 @@ def test_the_advice_has_the_default_the_finding_and_what_to_write(
 
 
 def test_doctor_calibrates_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lotteryfw.cli.main import app
+    from lotteryfw.cli.app import app
 
     pretend(monkeypatch, lambda density: 4 * density)
     doctor = ["doctor", "--store", str(tmp_path), "--data", str(tmp_path)]

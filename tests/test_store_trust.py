@@ -14,7 +14,7 @@ import torch
 from small import cell, dense_job, lab, shop
 from typer.testing import CliRunner
 
-from lotteryfw.cli.main import app
+from lotteryfw.cli.app import app
 from lotteryfw.engine import StoredOutcome, perform, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.errors import StoreError

@@ -9,13 +9,14 @@ from math import ceil
 
 from lotteryfw.cell import Cell
 from lotteryfw.component import Component
-from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_stored, pick_up, post, together
+from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_complete, pick_up, post, together
 from lotteryfw.errors import LotteryError, PluginError
 from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.jobs import Job, Train, likeness, state_key, without_tensors
-from lotteryfw.runner.cells import CellRun, Found, Level, Status
+from lotteryfw.runner.cells import CellRun, Found, Level, SavedTicket, Status
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.search.lab import Lab
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 from lotteryfw.views import Recorded, Ticket
 
@@ -44,7 +45,7 @@ class Driver:
         open_lab: Callable[[Cell], Lab],
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
-        on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
+        on_ticket: Callable[[Cell, str, int, Ticket, str], SavedTicket],
         on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
         on_trouble: Callable[[str, str], None],
         provider: Callable[[Component], str],
@@ -105,11 +106,20 @@ class Driver:
 
     # What cells ask for (see cells.Surroundings)
 
-    def ask(self, job: Job, waiter: CellRun) -> bool:
-        """Whether the store has the job's result; if not, the waiter is told once there is news."""
+    def ask(self, request: JobRequest, waiter: CellRun) -> bool:
+        """Whether the store has the job's result; if not, the waiter is told once there is news.
+
+        A result that is found by the request's origin needs no job: no network is built and no tensor hashed for it.
+        """
+        if request.decides and (known := self._store.alias(request.origin)) and self._is_there(request, known):
+            request.know(known)
+            self._note(request)
+            return True
+        job = request.job
         key = job.key
-        if key not in self._at_work and is_stored(job, self._store):
-            self._note(job)
+        if self._is_there(request, key):
+            self._note(request)
+            self._store.set_alias(request.origin, key)
             return True
         waiting = self._waiting.setdefault(key, [])
         if waiter not in waiting:
@@ -123,11 +133,12 @@ class Driver:
         """The result of a job that `ask` said is there."""
         return StoredOutcome(self._store, key)
 
-    def park(self, job: Job) -> None:
+    def park(self, request: JobRequest) -> None:
         """Takes a waiting job's tensors off the memory until its turn comes."""
-        if job.key in self._backlog and job.key not in self._parked:
-            self._parked[job.key] = post(self._backlog[job.key], self._store)
-            self._backlog[job.key] = without_tensors(job)
+        key = request.key
+        if key in self._backlog and key not in self._parked:
+            self._parked[key] = post(self._backlog[key], self._store)
+            self._backlog[key] = without_tensors(request.job)
 
     def level(self, level: Level) -> None:
         """Reports a level."""
@@ -147,14 +158,17 @@ class Driver:
 
     # Jobs
 
-    def _note(self, job: Job) -> None:
-        if job.key not in self._announced:
-            self._announced.add(job.key)
-            steps = job.steps if isinstance(job, Train) else 0
-            self._emit(JobFinished(job.key, steps, stored=True, seconds=0.0))
-        self._store.set_alias(job.origin, job.key)
-        states = job.snapshots if isinstance(job, Train) else ()
-        self.keys |= {job.key, *(state_key(job.key, step) for step in states)}
+    def _is_there(self, request: JobRequest, key: str) -> bool:
+        """Whether everything that is asked for is stored under a key, and nobody is still at work on it."""
+        return key not in self._at_work and is_complete(self._store, key, request.kind, request.snapshots)
+
+    def _note(self, request: JobRequest) -> None:
+        key = request.key
+        if key not in self._announced:
+            self._announced.add(key)
+            self._emit(JobFinished(key, request.steps, stored=True, seconds=0.0))
+        self.keys.add(key)
+        self.keys.update(state_key(key, step) for step in request.snapshots)
 
     def _groups_waiting(self) -> int:
         """How many groups the backlog makes."""
@@ -196,7 +210,7 @@ class Driver:
         """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
-        holds_up_a_search = any(asked.job.key == key for now in self._waiting[key] for asked in now.asked)
+        holds_up_a_search = any(asked.key == key for now in self._waiting[key] for asked in now.asked)
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
     def _taken(self, key: str) -> Job:

@@ -130,8 +130,10 @@ class Plan:
         return {name: value for name, value in vars(self).items() if name != "snapshots"}
 
 
-def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str) -> Plan:
-    """The plan of some cells against a store; `device` is the kind the study would run on."""
+def plan(
+    cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str, engine: str = ""
+) -> Plan:
+    """The plan of some cells against a store; `device` is the kind the study would run on, `engine` as in `Lab`."""
     asked, count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
@@ -140,7 +142,7 @@ def plan(cells: Iterable[Cell], describe: Describe, store: Store, data_folder: P
     for cell in cells:
         count += 1
         try:
-            lab = Lab(cell, describe, data_folder, device)
+            lab = Lab(cell, describe, data_folder, device, engine=engine)
         except LotteryError as error:
             broken.append((cell.id, str(error)))
             continue

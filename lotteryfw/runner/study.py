@@ -200,7 +200,8 @@ class Study:
 
     def _open_lab(self, cell: Cell) -> Lab:
         desk = self._desk
-        return Lab(cell, desk.describe, desk.data_folder, self._device, self._choose_kernel, self._plan.snapshots)
+        folder, snapshots = desk.data_folder, self._plan.snapshots
+        return Lab(cell, desk.describe, folder, self._device, self._choose_kernel, snapshots, desk.engine)
 
     # What happens on the way
 

@@ -64,8 +64,8 @@ class Pruned(Derivation):
     def __init__(self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
         self._times = times
-        job = context.job_digest("train", parent)
-        self.digest = sha256_of(f"next\x1f{job}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}")
+        made_from = context.parents_digest(parent, trained, root)
+        self.digest = sha256_of(f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}")
 
     def materialise(self) -> TicketState:
         context, cell, parent = self._context, self._context.cell, self._parent
@@ -118,8 +118,8 @@ class RandomMask(Derivation):
     def __init__(self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
         self._times = times
-        job = context.job_digest("train", parent)
-        self.digest = digest_of("random", job, context.random_digest, times, context.seed)
+        made_from = context.parents_digest(parent, trained, root)
+        self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self._parent
@@ -185,9 +185,10 @@ class NextCycle(Derivation):
     ):  # fmt: skip
         self._context, self._parent, self._learned, self._root = context, parent, learned, root
         self._density, self._hard = density, hard
-        job = context.job_digest("train", parent)
+        made_from = context.parents_digest(parent, learned, root)
         self._point = next_cycle_point(context, root, length)
-        self.digest = digest_of("rescored", job, context.masking_digest, density, hard, length, context.rewind_digest)
+        rules = (context.masking_digest, context.rewind_digest)
+        self.digest = digest_of("rescored", made_from, *rules, density, hard, length, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent, rewind = self._context, self._parent, self._point.weights
@@ -214,7 +215,8 @@ class Extracted(Derivation):
 
     def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
         self._context, self._parent, self._learned = context, parent, learned
-        self.digest = digest_of("found", context.job_digest("train", parent))
+        made_from = context.parents_digest(parent, learned, learned)
+        self.digest = digest_of("found", made_from, context.masking_digest)
 
     def materialise(self) -> TicketState:
         context = self._context
@@ -242,7 +244,9 @@ class Controlled(Derivation):
 
     def __init__(self, context: SearchContext, control: Control, ticket: Ticket, trained: Trained):
         self._context, self._control, self._ticket, self._trained = context, control, ticket, trained
-        self.digest = digest_of("control", control.use, ticket.origin, context.initialiser_digest)
+        made_from = context.parents_digest(ticket, trained, ticket.root or trained)
+        rules = (context.initialiser_digest, context.rewind_digest)
+        self.digest = digest_of("control", control.use, made_from, *rules, context.seed)
 
     def materialise(self) -> TicketState:
         import torch

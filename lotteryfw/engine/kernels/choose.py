@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lotteryfw.engine.kernels import compact, lockstep
@@ -83,6 +86,16 @@ class Chooser:
             network = self._shop.network(job.model, facts, job.objective)
             self._built[place] = chain_of(network), layers_of(network, facts.shape)
         return self._built[place]
+
+
+def engine_version(code: str) -> str:
+    """What decides, beside a job and a recipe, which kernel trains the job and with which bits, as text.
+
+    `code` tells states of lotteryfw's code apart. Does not import torch, whose version is in every key.
+    """
+    kernels = [*sorted(_REVISIONS.items()), *backends().items(), *SPARSE_BELOW.items()]
+    packages = [(name, version(name)) for name in ("numpy", "torchvision") if find_spec(name)]
+    return json.dumps([code, kernels, packages])
 
 
 def kernel_of(job: Train, shop: Workshop) -> Kernel:
