@@ -43,16 +43,24 @@ def parts_of(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     unknown = sorted(set(names) - set(PARTS))
     if unknown:
-        raise argparse.ArgumentTypeError(f"there is no part '{unknown[0]}'; parts: {', '.join(PARTS)}")
+        raise argparse.ArgumentTypeError(
+            f"there is no part '{unknown[0]}'; parts: {', '.join(PARTS)}"
+        )
     return [name for name in PARTS if name in names]
 
 
 def main() -> int:
     """Run the parts; 1 where a row says FAILED."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file, too")
-    parser.add_argument("--only", type=parts_of, default=list(PARTS), metavar="NAME[,NAME]", help=", ".join(PARTS))
-    parser.add_argument("--tiny", action="store_true", help="the same code at a tiny size on the CPU")
+    parser.add_argument(
+        "--only", type=parts_of, default=list(PARTS), metavar="NAME[,NAME]", help=", ".join(PARTS)
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="the same code at a tiny size on the CPU"
+    )
     parser.add_argument("--as-part", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
 
@@ -98,10 +106,20 @@ def run_in_processes(report: Report, parts: list[str]) -> None:
         left = end - time.monotonic()
         problem = "no time was left for it" if left < START else ""
         if not problem:
-            command = [sys.executable, __file__, "--as-part", "--only", part, "--json", str(report.path)]
+            command = [
+                sys.executable,
+                __file__,
+                "--as-part",
+                "--only",
+                part,
+                "--json",
+                str(report.path),
+            ]
             try:
                 done = subprocess.run(command, timeout=min(left, PARTS[part] + START))
-                problem = f"its process ended with code {done.returncode}" if done.returncode else ""
+                problem = (
+                    f"its process ended with code {done.returncode}" if done.returncode else ""
+                )
             except subprocess.TimeoutExpired:
                 problem = "its process had to be killed"
             report.read()

@@ -86,7 +86,9 @@ def cost_of(phase: str, folder: Path, cells: int, jobs: int) -> dict[str, float]
     command = [sys.executable, __file__, "--phase", phase, "--folder", str(folder)]
     command += ["--cells", str(cells), "--jobs", str(jobs)]
     with (folder / f"{phase}.txt").open("w") as output:
-        subprocess.run(command, check=True, stdout=output, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        subprocess.run(
+            command, check=True, stdout=output, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
     cost: dict[str, float] = json.loads((folder / "cost.json").read_text())
     return cost
 
@@ -98,10 +100,16 @@ def row(name: str, cost: dict[str, float], per_training: str = "") -> str:
 
 def main() -> None:
     """Measure the phases and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cells", type=int, default=5000, help="how many cells the study has")
-    parser.add_argument("--jobs", type=int, default=2, help="worker processes of the first run, at least 2")
-    parser.add_argument("--keep", type=Path, help="a folder to leave the study in, instead of a temporary one")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="worker processes of the first run, at least 2"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="a folder to leave the study in, instead of a temporary one"
+    )
     parser.add_argument("--phase", choices=list(PHASES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -116,8 +124,12 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         trainings = TRAININGS * options.cells
         print(f"{platform.machine()}, Python {platform.python_version()}, torch {version('torch')}")
-        print(f"{options.cells:,} cells, {trainings:,} trainings of one step, {options.jobs} worker processes")
-        print(f"{'phase':<10} {'wall, s':>8} {'CPU, s':>8} {'peak, MB':>8} {'driver CPU ms / training':>26}")
+        print(
+            f"{options.cells:,} cells, {trainings:,} trainings of one step, {options.jobs} worker processes"
+        )
+        print(
+            f"{'phase':<10} {'wall, s':>8} {'CPU, s':>8} {'peak, MB':>8} {'driver CPU ms / training':>26}"
+        )
 
         first = cost_of("run", folder, options.cells, options.jobs)
         print(row("first run", first, f"{1000 * first['driving'] / trainings:.2f}"), flush=True)

@@ -24,12 +24,12 @@ import pluggy
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from lotteryfw import hookspecs
-from lotteryfw.code_files import Code, code_of, code_of_file
-from lotteryfw.component import Component
-from lotteryfw.errors import PluginError, UsageError, nearest
-from lotteryfw.kinds import kinds
-from lotteryfw.limits import PLUGIN_BYTES
+from lotteryfw.api import hookspecs
+from lotteryfw.api.code_files import Code, code_of, code_of_file
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import PluginError, UsageError, nearest
+from lotteryfw.api.kinds import kinds
+from lotteryfw.api.limits import PLUGIN_BYTES
 
 WITHOUT = "LOTTERYFW_WITHOUT"
 """Environment variable: names of entry points or distributions, with commas, that are left out."""
@@ -121,12 +121,16 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        without = {canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")}
+        without = {
+            canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")
+        }
         found = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
         for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
             if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
                 registry.left_out.append(plugin.name)
-            elif failure := registry._admit(plugin, point.load, point if _is_unreleased(point) else None):
+            elif failure := registry._admit(
+                plugin, point.load, point if _is_unreleased(point) else None
+            ):
                 registry.failures.append(failure)
         for path in trust:
             registry._trust(path)
@@ -146,7 +150,9 @@ class Registry:
             try:
                 implementation.function(*([argument] if implementation.argnames else []))
             except (Exception, SystemExit) as error:
-                plugin = next(plugin for plugin, module in self._modules if module is implementation.plugin)
+                plugin = next(
+                    plugin for plugin, module in self._modules if module is implementation.plugin
+                )
                 failure = _failure(plugin, hook, error)
                 if not any(f.stage == hook and f.plugin == plugin.name and f.distribution == plugin.distribution
                            for f in self.failures):  # fmt: skip
@@ -156,7 +162,9 @@ class Registry:
         """What is on offer, kind by kind, then by name."""
         order = list(kinds())
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution))
+        return sorted(
+            chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+        )
 
     def find(self, kind: str, name: str) -> Offer:
         """The component of this kind called `name`, or "distribution/name".
@@ -168,9 +176,13 @@ class Registry:
             return found[0]
         if found:
             choices = " or ".join(f"'{offer.full_name}'" for offer in found)
-            raise UsageError(f"the {kind} '{name}' is offered by several distributions; write {choices}")
+            raise UsageError(
+                f"the {kind} '{name}' is offered by several distributions; write {choices}"
+            )
         if elsewhere := self._named(name):
-            raise UsageError(f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}")
+            raise UsageError(
+                f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}"
+            )
         raise UsageError(f"there is no {kind} '{name}'; {self._nearest(name, kind)}")
 
     def find_any(self, name: str) -> list[Offer]:
@@ -211,7 +223,9 @@ class Registry:
 
     def short_name(self, offer: Offer) -> str:
         """The bare name where that is enough, the full name where another distribution offers it too."""
-        alike = [each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)]
+        alike = [
+            each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)
+        ]
         return offer.name if len(alike) == 1 else offer.full_name
 
     def _named(self, name: str) -> list[Offer]:
@@ -220,23 +234,33 @@ class Registry:
         return [
             offer
             for offer in self.offers()
-            if offer.name == bare and (not distribution or canonicalize_name(offer.distribution) == wanted)
+            if offer.name == bare
+            and (not distribution or canonicalize_name(offer.distribution) == wanted)
         ]
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
         bare, known = name.rpartition("/")[2], {offer.name for offer in self.offers(kind)}
         if kind is None and known:  # too many to list them all
-            hint = nearest(bare, difflib.get_close_matches(bare, known)) or "`lotteryfw list` shows all"
+            hint = (
+                nearest(bare, difflib.get_close_matches(bare, known))
+                or "`lotteryfw list` shows all"
+            )
         else:
             hint = nearest(bare, known) or "none is installed"
-        failed = "; some plugins could not be loaded: `lotteryfw plugins` says why" if self.failures else ""
+        failed = (
+            "; some plugins could not be loaded: `lotteryfw plugins` says why"
+            if self.failures
+            else ""
+        )
         return hint + failed
 
     def _trust(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(f"there is no plugin file {path}")
         if PLUGIN_BYTES.exceeded_by(size := path.stat().st_size):
-            raise UsageError(f"{path}: has {PLUGIN_BYTES.excess(size, 'bytes')} ({PLUGIN_BYTES.remedy})")
+            raise UsageError(
+                f"{path}: has {PLUGIN_BYTES.excess(size, 'bytes')} ({PLUGIN_BYTES.remedy})"
+            )
         if path.resolve() in self.trusted:
             return
         # the file's name, not its path: what provides a component is part of a job's key, a folder is not
@@ -294,30 +318,51 @@ class Registry:
                 yield result
 
 
-def _offer(cls: object, plugin: Plugin, code: Callable[[type], Code | None], taken: Iterable[Offer]) -> Offer:
+def _offer(
+    cls: object, plugin: Plugin, code: Callable[[type], Code | None], taken: Iterable[Offer]
+) -> Offer:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise _Refused(f"{cls!r} is not a component class")
     known = kinds()
     kind = [name for name, base in known.items() if issubclass(cls, base) and cls is not base]
     if len(kind) != 1:
-        raise _Refused(f"{cls.__name__} must subclass one kind: {', '.join(base.__name__ for base in known.values())}")
+        raise _Refused(
+            f"{cls.__name__} must subclass one kind: {', '.join(base.__name__ for base in known.values())}"
+        )
     if not isinstance(cls.use, str) or not cls.use:
         raise _Refused(f'{cls.__name__} has no name: it needs a line like `use = "my_{kind[0]}"`')
     if not _NAME.fullmatch(cls.use):
-        raise _Refused(f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _")
+        raise _Refused(
+            f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _"
+        )
     if inspect.isabstract(cls):
-        raise _Refused(f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}")
+        raise _Refused(
+            f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}"
+        )
     own = code(cls) or Code("", ())
-    offer = Offer(cls, kind[0], cls.use, plugin.distribution, plugin.version, plugin.name, own.digest, own.files)
+    offer = Offer(
+        cls,
+        kind[0],
+        cls.use,
+        plugin.distribution,
+        plugin.version,
+        plugin.name,
+        own.digest,
+        own.files,
+    )
     for other in taken:
         if (other.kind, other.full_name) == (offer.kind, offer.full_name):
-            raise _Refused(f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already")
+            raise _Refused(
+                f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already"
+            )
     return offer
 
 
 def _failure(plugin: Plugin, stage: str, error: BaseException) -> Failure:
     text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
-    return Failure(plugin.name, plugin.distribution, plugin.version, stage, textwrap.shorten(text, 300))
+    return Failure(
+        plugin.name, plugin.distribution, plugin.version, stage, textwrap.shorten(text, 300)
+    )
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -372,7 +417,11 @@ def _installed_files(point: EntryPoint) -> Iterable[tuple[str, Path]]:
     for file in (point.dist.files if point.dist else None) or ():
         path = Path(str(file.locate()))
         about = file.parts[0]
-        if about == ".." or about.endswith((".dist-info", ".egg-info")) or file.suffix in (".pth", ".pyc"):
+        if (
+            about == ".."
+            or about.endswith((".dist-info", ".egg-info"))
+            or file.suffix in (".pth", ".pyc")
+        ):
             continue
         if not about.startswith("__editable__") and path.is_file():
             yield file.as_posix(), path

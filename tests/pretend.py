@@ -38,7 +38,12 @@ _module = torch.get_device_module(NAME)
 _module.get_rng_state = lambda *_: torch.get_rng_state()
 _module.set_rng_state = lambda *_: None
 _aten = torch.ops.aten
-_INDEXING = {_aten.index.Tensor, _aten.index_put_.default, _aten.index_put.default, _aten._index_put_impl_.default}
+_INDEXING = {
+    _aten.index.Tensor,
+    _aten.index_put_.default,
+    _aten.index_put.default,
+    _aten._index_put_impl_.default,
+}
 _WAITS = {
     _aten._local_scalar_dense.default, _aten.item.default, _aten.nonzero.default, _aten.masked_select.default,
     _aten.is_nonzero.default, _aten.equal.default,
@@ -82,7 +87,10 @@ class Pretend(TorchDispatchMode):
 
 def _line() -> str:
     for frame in reversed(traceback.extract_stack()[:-3]):
-        if any(part in frame.filename for part in WATCHED) and "site-packages" not in frame.filename:
+        if (
+            any(part in frame.filename for part in WATCHED)
+            and "site-packages" not in frame.filename
+        ):
             return f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.line}"
     return "elsewhere"
 
@@ -116,13 +124,17 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
     if ours:
         if func in _WAITS:
             _count(str(func))
-        if func is _aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1]):
+        if func is _aten.index.Tensor and any(
+            i is not None and i.dtype == torch.bool for i in args[1]
+        ):
             _count("boolean index")
         for tensor in tensors:
             if isinstance(tensor, Elsewhere) or tensor.dim() == 0:
                 continue
             if func not in _INDEXING or tensor is args[0]:
-                raise RuntimeError(f"{func}: expected all tensors on one device, found cpu and {NAME} at {_line()}")
+                raise RuntimeError(
+                    f"{func}: expected all tensors on one device, found cpu and {NAME} at {_line()}"
+                )
             _count("index on the host")
     made = func(*tree_map(_raw, args), **tree_map(_raw, kwargs))
     known = {id(tensor.raw): tensor for tensor in ours}

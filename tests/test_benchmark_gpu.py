@@ -25,7 +25,10 @@ def packages_without_lotteryfw(folder: Path) -> Path:
 def test_every_part_runs_from_a_plain_checkout(tmp_path: Path) -> None:
     rows_file = tmp_path / "rows.json"
     packages = packages_without_lotteryfw(tmp_path / "packages")
-    environment = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-S", "benchmarks/gpu.py", "--tiny", "--json", str(rows_file)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,9 +21,9 @@ class Mine(MaskCriterion):
     \"\"\"Scores as a helper says.\"\"\"
     use = "mine"
 
-    def score(self, leaf):
+    def score(self, layer):
         {inside}
-        return leaf.final
+        return layer.final
 
 @hookimpl
 def register_components():
@@ -72,7 +72,11 @@ IMPORTS = {
 @pytest.mark.parametrize("case", IMPORTS)
 def test_a_trusted_files_local_modules_count(folder: Path, case: str) -> None:
     imports, inside, changed = IMPORTS[case]
-    files = {"mine.py": plugin(imports, inside), "my_other.py": "def f():\n    import my_helper", changed: "a = 1\n"}
+    files = {
+        "mine.py": plugin(imports, inside),
+        "my_other.py": "def f():\n    import my_helper",
+        changed: "a = 1\n",
+    }
     if changed.startswith("my_helper/"):
         files["my_helper/__init__.py"] = ""
     write(folder, files)
@@ -86,7 +90,15 @@ def test_a_trusted_files_local_modules_count(folder: Path, case: str) -> None:
 
 
 def test_what_is_not_imported_does_not_count(folder: Path) -> None:
-    write(folder, {"mine.py": plugin("import json, numpy, packaging"), "notes.py": "", "json.py": "", "data.csv": "1"})
+    write(
+        folder,
+        {
+            "mine.py": plugin("import json, numpy, packaging"),
+            "notes.py": "",
+            "json.py": "",
+            "data.csv": "1",
+        },
+    )
     offer = trusted(folder)
     assert offer.files == ("mine.py",)
     write(folder, {"notes.py": "changed", "data.csv": "2"})
@@ -114,7 +126,9 @@ def test_a_module_that_cannot_be_read_as_python_counts_and_breaks_nothing(folder
     assert trusted(folder).files == ("mine.py", "my_helper.py")
 
 
-def install(folder: Path, version: str = "1.0", origin: str | None = None, record: str | None = None) -> None:
+def install(
+    folder: Path, version: str = "1.0", origin: str | None = None, record: str | None = None
+) -> None:
     info = folder / f"own_dist-{version}.dist-info"
     files = {
         "METADATA": f"Metadata-Version: 2.1\nName: own-dist\nVersion: {version}\n",
@@ -125,7 +139,12 @@ def install(folder: Path, version: str = "1.0", origin: str | None = None, recor
     if record is not None:
         files["RECORD"] = record
     write(info, files)
-    code = {"__init__.py": "", "entry.py": plugin("from own_package.deep import score"), "late.py": "", "w.json": "1"}
+    code = {
+        "__init__.py": "",
+        "entry.py": plugin("from own_package.deep import score"),
+        "late.py": "",
+        "w.json": "1",
+    }
     write(folder / "own_package", {**code, "deep/__init__.py": "", "deep/score.py": "a = 1\n"})
     write(folder / "own_package" / "__pycache__", {"entry.cpython-311.pyc": "x"})
 
@@ -141,7 +160,9 @@ def installed() -> Offer:
 UNRELEASED: dict[str, dict[str, str]] = {
     "editable": {"origin": '{"url": "file:///x", "dir_info": {"editable": true}}'},
     "from a folder": {"origin": '{"url": "file:///x", "dir_info": {}}'},
-    "from a repository": {"origin": '{"url": "https://x", "vcs_info": {"vcs": "git", "commit_id": "1"}}'},
+    "from a repository": {
+        "origin": '{"url": "https://x", "vcs_info": {"vcs": "git", "commit_id": "1"}}'
+    },
     "from an archive": {"origin": '{"url": "file:///x.whl", "archive_info": {}}'},
     "with local changes": {"version": "1.0+dirty"},
     "in development": {"version": "1.1.dev3"},
@@ -150,7 +171,9 @@ UNRELEASED: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("how", UNRELEASED)
 @pytest.mark.parametrize("changed", ["entry.py", "deep/score.py", "late.py", "w.json"])
-def test_all_files_of_an_unreleased_distribution_count(folder: Path, how: str, changed: str) -> None:
+def test_all_files_of_an_unreleased_distribution_count(
+    folder: Path, how: str, changed: str
+) -> None:
     install(folder, **UNRELEASED[how])
     before = installed()
     names = ("__init__.py", "deep/__init__.py", "deep/score.py", "entry.py", "late.py", "w.json")
@@ -181,19 +204,34 @@ def test_a_released_distribution_is_known_by_its_version(folder: Path) -> None:
 
 def test_lotteryfws_own_components_are_known_by_their_file() -> None:
     offer = Registry.load().find("data", "mnist")
-    assert offer.files in ((), ("torchvision_sets.py",))  # installed from a package index, or from a folder
+    assert offer.files in (
+        (),
+        ("torchvision_sets.py",),
+    )  # installed from a package index, or from a folder
 
 
-def test_show_says_which_code_results_are_keyed_by(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_says_which_code_results_are_keyed_by(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(folder, {"mine.py": plugin("", "import my_helper"), "my_helper.py": ""})
     monkeypatch.chdir(folder)
     shown = CliRunner().invoke(app, ["show", "mine", "--trust", "mine.py"]).output
     digest = trusted(folder).digest
     assert f"code      results are keyed by {digest}, the hash of mine.py, my_helper.py\n" in shown
     install(folder)
-    assert "results are keyed by the release own-dist 1.0" in CliRunner().invoke(app, ["show", "own-dist/mine"]).output
-    write(folder, {f"many/m{number:02}.py": "" for number in range(20)} | {"mine.py": plugin("", "import many.m00")})
-    assert "many/m11.py and 9 more files" in CliRunner().invoke(app, ["show", "mine", "--trust", "mine.py"]).output
+    assert (
+        "results are keyed by the release own-dist 1.0"
+        in CliRunner().invoke(app, ["show", "own-dist/mine"]).output
+    )
+    write(
+        folder,
+        {f"many/m{number:02}.py": "" for number in range(20)}
+        | {"mine.py": plugin("", "import many.m00")},
+    )
+    assert (
+        "many/m11.py and 9 more files"
+        in CliRunner().invoke(app, ["show", "mine", "--trust", "mine.py"]).output
+    )
 
 
 def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
@@ -219,7 +257,9 @@ def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
 
     def losses(store: Path, out: str) -> list[float]:
         sys.modules.pop("my_scale", None)
-        levels = run(recipe, trust=trust, store=store, data=tmp_path, out=tmp_path / out, jobs=1).levels
+        levels = run(
+            recipe, trust=trust, store=store, data=tmp_path, out=tmp_path / out, jobs=1
+        ).levels
         return [row.test_loss for row in levels]
 
     first = losses(store, "first")

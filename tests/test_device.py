@@ -20,12 +20,17 @@ from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
 from lotteryfw.std import optimizers
 
-pretend = pytest.importorskip("pretend", reason="this torch cannot make a device in Python", exc_type=ImportError)
+pretend = pytest.importorskip(
+    "pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+)
 torch.set_num_threads(1)
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
 IMAGES = {"use": "synthetic", "examples": 60, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
 TRAIN = {"length": "6it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}}
-LEARNED = {"initialiser": "signed_constant", "model": {"use": "mlp", "hidden": [8, 6], "bias": False}}
+LEARNED = {
+    "initialiser": "signed_constant",
+    "model": {"use": "mlp", "hidden": [8, 6], "bias": False},
+}
 TOP_K = {"parametrization": "top_k", **LEARNED}
 PLUGIN = Path(__file__).parent.parent / "benchmarks" / "gpu_parts" / "plugin.py"
 """A criterion that needs gradients, and a network with dropout."""
@@ -46,7 +51,9 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def names(kind: str) -> list[str]:
-    return [offer.name for offer in Registry.load().offers(kind) if offer.distribution == "lotteryfw"]
+    return [
+        offer.name for offer in Registry.load().offers(kind) if offer.distribution == "lotteryfw"
+    ]
 
 
 def recipe(**changes: Any) -> dict[str, Any]:
@@ -58,7 +65,12 @@ def recipe(**changes: Any) -> dict[str, Any]:
 
 
 def images(model: dict[str, Any] | str, *augment: str, **changes: Any) -> dict[str, Any]:
-    return recipe(data=IMAGES, model=model, train={**TRAIN, "length": "2it", "augment": list(augment)}, **changes)
+    return recipe(
+        data=IMAGES,
+        model=model,
+        train={**TRAIN, "length": "2it", "augment": list(augment)},
+        **changes,
+    )
 
 
 def learned(search: Any, **changes: Any) -> dict[str, Any]:
@@ -139,7 +151,13 @@ class Watch:
         self.troubles.append(message)
 
 
-def go(folder: Path, table: dict[str, Any], device: str, watch: Watch | None = None, seconds: float = 60.0) -> Run:
+def go(
+    folder: Path,
+    table: dict[str, Any],
+    device: str,
+    watch: Watch | None = None,
+    seconds: float = 60.0,
+) -> Run:
     watch = watch or Watch()
     done = run(
         table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN],
@@ -154,7 +172,17 @@ def results(done: Run) -> list[Any]:
     """Every figure of a run, in order; keys are left out, for the device is part of them."""
     rows = []
     for row in done.levels:
-        rows.append((row.cell, row.arm, row.level, row.validation_loss, row.test_loss, row.test_accuracy, row.density))
+        rows.append(
+            (
+                row.cell,
+                row.variant,
+                row.level,
+                row.validation_loss,
+                row.test_loss,
+                row.test_accuracy,
+                row.density,
+            )
+        )
     return rows
 
 
@@ -176,7 +204,13 @@ def test_the_device_gives_the_numbers_of_the_cpu(what: str, device: str, tmp_pat
     assert_equal(on_device, go(tmp_path / "cpu", EVERYTHING[what], "cpu"))
 
 
-RESUMED = ("dropout", "supermask", "iterative_edge_popup", "lockstep, Adam", "ResNet-20 and augmentations")
+RESUMED = (
+    "dropout",
+    "supermask",
+    "iterative_edge_popup",
+    "lockstep, Adam",
+    "ResNet-20 and augmentations",
+)
 
 
 @pytest.mark.parametrize("what", RESUMED)
@@ -184,7 +218,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(what: str, device: str, tmp_path
     with contextlib.suppress(Interrupted):
         go(tmp_path / "device", EVERYTHING[what], device, Watch(stop_after=2), seconds=0.0)
         pytest.fail("the run was not stopped")
-    assert_equal(go(tmp_path / "device", EVERYTHING[what], device), go(tmp_path / "cpu", EVERYTHING[what], "cpu"))
+    assert_equal(
+        go(tmp_path / "device", EVERYTHING[what], device),
+        go(tmp_path / "cpu", EVERYTHING[what], "cpu"),
+    )
 
 
 LONG = {**TRAIN, "length": "60it"}
@@ -196,7 +233,10 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
     "lockstep": (recipe(train=LONG, engine={"kernel": "lockstep"}), 0),
     "lockstep, Adam": (recipe(train=WITH_ADAM, engine={"kernel": "lockstep"}), 0),
     "crop and flip": (recipe(train={**LONG, "augment": ["crop", "flip"]}, **SMALL_CONV), 2),
-    "random_resized_crop": (recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV), 2),
+    "random_resized_crop": (
+        recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV),
+        2,
+    ),
     "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
     "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
 }
@@ -209,7 +249,9 @@ def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
     shop = Workshop(desk.registry, folder, device)
     lab = Lab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
     learns = lab.cell.parametrization is not None
-    job = lab.job(lab.scored(getattr(lab.cell.search, "density", None)) if learns else lab.dense())
+    job = lab.job(
+        lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()
+    )
     return kernel_of(job, shop)
 
 
@@ -239,7 +281,9 @@ def test_an_evaluation_waits_twice_at_most(what: str, device: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kernel_name", ["reference", "lockstep"])
-def test_steps_do_not_wait_after_a_checkpoint_either(kernel_name: str, device: str, tmp_path: Path) -> None:
+def test_steps_do_not_wait_after_a_checkpoint_either(
+    kernel_name: str, device: str, tmp_path: Path
+) -> None:
     table = recipe(train=WITH_ADAM, engine={"kernel": kernel_name})
     kernel = kernel_for(table, device, tmp_path)
     kernel.update(0, 1.0)
@@ -261,5 +305,7 @@ def test_an_unfinished_span_goes_on_where_a_step_asks(device: str) -> None:
 
     ahead = Ahead(draw, device)
     asked = [5, 6, 5 + SPAN - 1, 5 + SPAN, 2]
-    assert [ahead(step)["numbers"].tolist() for step in asked] == [[float(step)] * 3 for step in asked]
+    assert [ahead(step)["numbers"].tolist() for step in asked] == [
+        [float(step)] * 3 for step in asked
+    ]
     assert drawn == [*range(5, 5 + 2 * SPAN), *range(2, 2 + SPAN)]

@@ -19,19 +19,19 @@ from small import DATA, cell, dense_job, lab, make, shop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from lotteryfw.api.data import Dataset
+from lotteryfw.api.errors import ContractError, LotteryError, TrainingDiverged
+from lotteryfw.api.kinds import ModelFamily
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import DamagedJob, Stopped, StoredOutcome, Workshop, perform, pick_up, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import ContractError, LotteryError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Train, digest, state_key
-from lotteryfw.kinds import ModelFamily
-from lotteryfw.rng import stream
+from lotteryfw.search.jobs import Gradient, Train, digest, state_key
 from lotteryfw.search.requests import JobFactory
-from lotteryfw.steps import Clock
 from lotteryfw.store import Store, seal
-from lotteryfw.views import Splits
 
 torch.set_num_threads(1)
 
@@ -44,8 +44,14 @@ def trained(job: Train) -> Training:
 
 def sparse(job: Train, frozen: float = 0.0, density: float = 0.3) -> Train:
     """The job with random masks; dead weights frozen at 0, or at `frozen` times what they were."""
-    mask = {name: torch.rand(m.shape, generator=stream("mask", name)) < density for name, m in job.mask.items()}
-    values = {n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v for n, v in job.values.items()}
+    mask = {
+        name: torch.rand(m.shape, generator=stream("mask", name)) < density
+        for name, m in job.mask.items()
+    }
+    values = {
+        n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
+        for n, v in job.values.items()
+    }
     return replace(job, mask=mask, values=values)
 
 
@@ -53,8 +59,8 @@ def bits(tensors: Any) -> dict[str, bytes]:
     return {name: value.detach().numpy().tobytes() for name, value in tensors.items()}
 
 
-def load_synthetic() -> Splits:
-    splits: Splits = make("data", DATA).load(Path())
+def load_synthetic() -> Dataset:
+    splits: Dataset = make("data", DATA).load(Path())
     return splits
 
 
@@ -77,7 +83,9 @@ def test_a_dense_training_is_bit_equal_to_a_plain_loop(optimizer: Any) -> None:
     rate = loop.param_groups[0]["lr"]
     for step in range(45):
         epoch, place = divmod(step, 20)  # 330 // 16 whole batches
-        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[
+            place * 16 : (place + 1) * 16
+        ]
         loop.param_groups[0]["lr"] = rate * make("schedule", "cosine").factor(step, clock)
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
@@ -95,7 +103,9 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
     loop = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(30):
         epoch, place = divmod(step, 20)
-        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[
+            place * 16 : (place + 1) * 16
+        ]
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
         for name, parameter in model.named_parameters():
@@ -117,7 +127,9 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
     ],
     ids=lambda table: table["use"],
 )
-def test_frozen_weights_stay_bit_constant_under_every_optimizer(optimizer: Any, frozen: float) -> None:
+def test_frozen_weights_stay_bit_constant_under_every_optimizer(
+    optimizer: Any, frozen: float
+) -> None:
     job = sparse(dense_job(cell(30, optimizer=optimizer)), frozen)
     after = trained(job).kernel.values()
     moved = False
@@ -140,7 +152,11 @@ def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None:
-    noisy = {**DATA, "noise": 3.0, "examples": 60}  # so that it over-fits and the best step is not the last
+    noisy = {
+        **DATA,
+        "noise": 3.0,
+        "examples": 60,
+    }  # so that it over-fits and the best step is not the last
     ours = trained(dense_job(cell(200, data=noisy, optimizer={"use": "adam", "lr": 0.01})))
     figures = ours.metrics()
     curve = figures.curve
@@ -154,7 +170,9 @@ def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None
 
 
 def test_a_stopped_training_goes_on_bit_identically(tmp_path: Path) -> None:
-    whole = cell(60, optimizer={"use": "adam", "lr": 0.01}, rewind={"use": "to_step", "step": "10it"})
+    whole = cell(
+        60, optimizer={"use": "adam", "lr": 0.01}, rewind={"use": "to_step", "step": "10it"}
+    )
     job = sparse(dense_job(whole))
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
     perform(job, store, shop(), lambda done, of: False)
@@ -175,7 +193,9 @@ class Dropping(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)  # type: ignore[no-any-return]
@@ -196,8 +216,12 @@ class Workbench:
 def dropping_job() -> Train:
     values = Dropping().state_dict()
     names = [name for name, value in values.items() if name.endswith("weight") and value.dim() == 2]
-    job = replace(dense_job(cell(40)), values=values, mask={name: values[name] > 0 for name in names})
-    return replace(job, values={n: v * job.mask[n] if n in job.mask else v for n, v in values.items()})
+    job = replace(
+        dense_job(cell(40)), values=values, mask={name: values[name] > 0 for name in names}
+    )
+    return replace(
+        job, values={n: v * job.mask[n] if n in job.mask else v for n, v in values.items()}
+    )
 
 
 def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
@@ -222,7 +246,9 @@ def half_frozen() -> nn.Module:
 
 
 def tied() -> nn.Module:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3))
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3)
+    )
     network[3].weight = network[1].weight
     return network
 
@@ -232,7 +258,9 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
     network = build()
     values = {name: value.clone() for name, value in network.state_dict().items()}
     if build is tied:
-        values["3.weight"] = torch.randn(16, 16)  # a draw of its own, for a name that is no parameter's
+        values["3.weight"] = torch.randn(
+            16, 16
+        )  # a draw of its own, for a name that is no parameter's
     optimizer = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
     mask = {"1.weight": torch.ones_like(values["1.weight"], dtype=torch.bool)}
     job = replace(dense_job(cell(20, optimizer=optimizer)), values=values, mask=mask)
@@ -258,8 +286,12 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
 
 def test_a_network_without_anything_to_train_is_refused() -> None:
     job = dense_job(cell(5))
-    network = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3).requires_grad_(False)
-    with pytest.raises(ContractError, match="every parameter of the network has requires_grad=False"):
+    network = (
+        make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3).requires_grad_(False)
+    )
+    with pytest.raises(
+        ContractError, match="every parameter of the network has requires_grad=False"
+    ):
         Training(job, Workbench(lambda: network))  # type: ignore[arg-type]
 
 
@@ -278,7 +310,9 @@ class Family(ModelFamily):
         return network
 
 
-def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench, job = shop(), dense_job(cell(5))
     feed = bench.feed(job.data)
     monkeypatch.setattr(Workshop, "component", lambda self, spec: Family())
@@ -340,7 +374,12 @@ def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> No
     perform(job, whole, shop(), lambda done, of: False)
     expected = StoredOutcome(whole, job.key)
     for number, (file, place) in enumerate(
-        [("tensors.safetensors", -1), ("tensors.safetensors", -200), ("state.json", 12), ("object.json", 30)]
+        [
+            ("tensors.safetensors", -1),
+            ("tensors.safetensors", -200),
+            ("state.json", 12),
+            ("object.json", 30),
+        ]
     ):
         store = Store(tmp_path / str(number))
         _, newest = leave_checkpoints(job, store, 12, 23)
@@ -356,7 +395,9 @@ def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> No
         assert not store.scratch(job.key).exists()
 
 
-def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(tmp_path: Path) -> None:
+def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(
+    tmp_path: Path,
+) -> None:
     job, store = dense_job(cell(40)), Store(tmp_path)
     for folder in leave_checkpoints(job, store, 12, 23):
         flip(folder / "tensors.safetensors")
@@ -370,7 +411,11 @@ def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(tmp
 @pytest.mark.parametrize("kernel", ["reference/1", "lockstep/1"])
 @pytest.mark.parametrize(
     "change",
-    [lambda state: state.pop("curve"), lambda state: state.update(curve=3), lambda state: state.update(counted={})],
+    [
+        lambda state: state.pop("curve"),
+        lambda state: state.update(curve=3),
+        lambda state: state.update(counted={}),
+    ],
     ids=["key missing", "list wrong", "number wrong"],
 )
 def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
@@ -385,12 +430,17 @@ def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
     assert warning is not None
     assert "Error" in warning
     assert "goes on from step 12" in warning
-    assert bits(StoredOutcome(store, job.key).tensors()) == bits(StoredOutcome(whole, job.key).tensors())
+    assert bits(StoredOutcome(store, job.key).tensors()) == bits(
+        StoredOutcome(whole, job.key).tensors()
+    )
     assert StoredOutcome(store, job.key).metrics == StoredOutcome(whole, job.key).metrics
 
 
 def test_the_checkpoint_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
-    one, two = dense_job(cell(40)), dense_job(cell(40, optimizer={"use": "sgd", "lr": 0.2, "momentum": 0.9}))
+    one, two = (
+        dense_job(cell(40)),
+        dense_job(cell(40, optimizer={"use": "sgd", "lr": 0.2, "momentum": 0.9})),
+    )
     store = Store(tmp_path)
     (own,) = leave_checkpoints(one, store, 12)
     (foreign,) = leave_checkpoints(two, store, 12)
@@ -473,7 +523,9 @@ def test_a_saved_optimizer_state_continues_the_dense_run() -> None:
     job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
     first = trained(replace(job, steps=15))
     values = {name: value.clone() for name, value in first.kernel.values().items()}
-    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state())
+    rest = replace(
+        job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state()
+    )
     assert bits(trained(rest).kernel.values()) == bits(trained(job).kernel.values())
     fresh = replace(rest, optimizer_state=None)
     assert bits(trained(fresh).kernel.values()) != bits(trained(job).kernel.values())
@@ -511,14 +563,18 @@ def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
     assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
 
 
-@pytest.mark.parametrize("file", ["start.safetensors", "optimizer.safetensors", "job.json", "object.json"])
+@pytest.mark.parametrize(
+    "file", ["start.safetensors", "optimizer.safetensors", "job.json", "object.json"]
+)
 def test_a_damaged_posted_job_is_refused(tmp_path: Path, file: str) -> None:
     store = Store(tmp_path)
     job = dense_job(cell(20, rewind={"use": "to_step", "step": "5it"}))
     job = replace(job, optimizer_state={"0.momentum_buffer": torch.ones(3)})
     name = post(job, store)
     flip(store.scratch(name) / file, 100)
-    with pytest.raises(DamagedJob, match=f"{name}.*damaged.*was not trained from.*run the same command again"):
+    with pytest.raises(
+        DamagedJob, match=f"{name}.*damaged.*was not trained from.*run the same command again"
+    ):
         pick_up(name, store)
 
 
@@ -544,7 +600,9 @@ def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:
         description = json.loads((folder / "object.json").read_text())
         assert (description["key"], description["kind"]) == (key, kind)
         assert digest(description["source"]) == key
-    assert store.path(job.key, "gradient") is None  # and it was set aside, for it is not what was asked for
+    assert (
+        store.path(job.key, "gradient") is None
+    )  # and it was set aside, for it is not what was asked for
     assert store.damaged == [job.key]
 
 

@@ -14,9 +14,9 @@ from test_runner import Watch, files, go, recipe
 from lotteryfw import UsageError
 from lotteryfw.engine import perform_all
 from lotteryfw.engine.worker import patience
-from lotteryfw.jobs import Job
 from lotteryfw.runner import run as run_recipe
 from lotteryfw.runner.executors import InProcess
+from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
 
 PLUGIN = """
@@ -27,22 +27,22 @@ from lotteryfw import Analysis, Finding, MaskCriterion, Schedule, SearchAlgorith
 class Exits(MaskCriterion):
     "Calls sys.exit at the second cut."
     use = "exits"
-    def score(self, leaf):
-        if float(leaf.mask.float().mean()) < 0.9:
+    def score(self, layer):
+        if float(layer.mask.float().mean()) < 0.9:
             sys.exit(3)
-        return leaf.final.abs()
+        return layer.final.abs()
 
 class Raises(MaskCriterion):
     "Raises at the second cut."
     use = "raises"
-    def score(self, leaf):
-        if float(leaf.mask.float().mean()) < 0.9:
+    def score(self, layer):
+        if float(layer.mask.float().mean()) < 0.9:
             raise ZeroDivisionError("no luck")
-        return leaf.final.abs()
+        return layer.final.abs()
 
-class Leaves(SearchAlgorithm):
+class Layers(SearchAlgorithm):
     "Calls sys.exit after its first level."
-    use = "leaves"
+    use = "layers"
     def search(self, lab):
         ticket = lab.dense()
         trained = yield from lab.train(ticket)
@@ -118,7 +118,7 @@ class ExitsOnTheWay(Schedule):
 
 @hookimpl
 def register_components():
-    return [Exits, Raises, Leaves, Counts, Breaks, Departs, Tensors, Across, Endless, Waits, Ends, ExitsOnTheWay]
+    return [Exits, Raises, Layers, Counts, Breaks, Departs, Tensors, Across, Endless, Waits, Ends, ExitsOnTheWay]
 """
 
 
@@ -148,10 +148,12 @@ def test_a_failing_criterion_is_named_with_its_distribution_and_level_and_leaves
     assert "in score\n" in traces(done.path)
 
 
-def test_sys_exit_fails_its_cell_and_names_the_component(tmp_path: Path, plugin: list[Path]) -> None:
+def test_sys_exit_fails_its_cell_and_names_the_component(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
     table = recipe(study=[
         {"name": "one", "criterion": "exits"},
-        {"name": "two", "search": "leaves"},
+        {"name": "two", "search": "layers"},
         {"name": "three", "train": {**recipe()["train"], "schedule": "exits_on_the_way"}},
         {"name": "four"},
     ])  # fmt: skip
@@ -171,29 +173,45 @@ def test_the_end_of_a_worker_process_fails_its_cell_alone(
     tmp_path: Path, plugin: list[Path], schedule: str, words: str
 ) -> None:
     train = recipe()["train"]
-    studies = [{"name": "bad", "train": train | {"schedule": schedule}}, {"name": "good", "train": train}]
+    studies = [
+        {"name": "bad", "train": train | {"schedule": schedule}},
+        {"name": "good", "train": train},
+    ]
     done, watch = go(tmp_path, recipe(study=studies), trust=plugin, jobs=2)
     assert sorted(done.statuses.items()) == [("bad/seed=0", "failed"), ("good/seed=0", "done")]
     line = line_of(watch, "bad/", words)
     assert f"schedule 'mine.py/{schedule}' of mine.py==local" in line or "factor()" in line
 
 
-def test_an_analysis_that_breaks_loses_nobody_elses_findings(tmp_path: Path, plugin: list[Path]) -> None:
+def test_an_analysis_that_breaks_loses_nobody_elses_findings(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
     analyses = ["breaks_down", "departs", "finds_tensors", "waits", "breaks_across", "counts"]
     done, watch = go(tmp_path, recipe(analyses=analyses), trust=plugin)
     assert [line["value"] for line in done.findings if line["analysis"] == "counts"]
     assert len(done.levels) == 3
     assert list(done.statuses.values()) == ["failed"]
-    line_of(watch, "analysis 'breaks_down' of mine.py==local", "ZeroDivisionError: no findings", "level 2")
+    line_of(
+        watch,
+        "analysis 'breaks_down' of mine.py==local",
+        "ZeroDivisionError: no findings",
+        "level 2",
+    )
     line_of(watch, "analysis 'departs' in levels() called sys.exit('bye')")
-    line_of(watch, "analysis 'finds_tensors' of mine.py==local", "'norm' must be a number or several, not a Tensor")
+    line_of(
+        watch,
+        "analysis 'finds_tensors' of mine.py==local",
+        "'norm' must be a number or several, not a Tensor",
+    )
     line_of(watch, "analysis 'waits' of mine.py==local", "nobody/nothing")
     line_of(watch, "analysis 'breaks_across' of mine.py==local", "study small", "nothing across")
     assert "no findings" in traces(done.path)
     assert "nothing across" in traces(done.path)
 
 
-def test_a_finding_that_is_not_finite_is_null_with_a_note(tmp_path: Path, plugin: list[Path]) -> None:
+def test_a_finding_that_is_not_finite_is_null_with_a_note(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
     done, _ = go(tmp_path, recipe(analyses=["endless"]), trust=plugin)
     assert list(done.statuses.values()) == ["done"]
     text = (done.path / "analyses.jsonl").read_text()
@@ -217,7 +235,9 @@ def test_what_another_process_computed_meanwhile_is_said_to_be_stored(
         """Somebody else finishes every job while this process waits for its lock."""
 
         def submit(self, jobs: Sequence[Job]) -> None:
-            perform_all(jobs, self._store, self._shop, lambda done, of: False, lambda key, warning: None)
+            perform_all(
+                jobs, self._store, self._shop, lambda done, of: False, lambda key, warning: None
+            )
             super().submit(jobs)
 
     monkeypatch.setattr("lotteryfw.runner.study.InProcess", Late)
@@ -264,5 +284,7 @@ def test_a_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert patience() == 60.0
     for text in ("soon", "0", "-1", "nan"):
         monkeypatch.setenv("LOTTERYFW_HEARTBEAT", text)
-        with pytest.raises(UsageError, match="LOTTERYFW_HEARTBEAT: must be a number of seconds above 0"):
+        with pytest.raises(
+            UsageError, match="LOTTERYFW_HEARTBEAT: must be a number of seconds above 0"
+        ):
             patience()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lotteryfw import fingerprints
-from lotteryfw.errors import ContractError, DataError, PluginError
-from lotteryfw.fingerprints import cache_folder, files_fingerprint, fingerprint_of
-from lotteryfw.kinds import DataSource
-from lotteryfw.views import Facts, Splits
+from lotteryfw.api import fingerprints
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import ContractError, DataError, PluginError
+from lotteryfw.api.fingerprints import cache_folder, files_fingerprint, fingerprint_of
+from lotteryfw.api.kinds import DataSource
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_contents_and_names_count_and_order_and_folder_do_not(files: list[Path], tmp_path: Path) -> None:
+def test_contents_and_names_count_and_order_and_folder_do_not(
+    files: list[Path], tmp_path: Path
+) -> None:
     before = files_fingerprint(files)
     assert len(before) == 64
     assert files_fingerprint(reversed(files)) == before
@@ -80,14 +82,18 @@ def test_a_file_that_is_not_there_counts_as_absent(files: list[Path]) -> None:
     assert len({whole, part, absent}) == 3
 
 
-def test_a_file_is_read_once_and_again_when_anything_about_it_changed(files: list[Path], reads: list[str]) -> None:
+def test_a_file_is_read_once_and_again_when_anything_about_it_changed(
+    files: list[Path], reads: list[str]
+) -> None:
     before = files_fingerprint(files)
     assert sorted(reads) == ["a", "b", "c"]
     assert files_fingerprint(files) == before
     assert len(reads) == 3
     about = files[1].stat()
     files[1].write_bytes(b"!" * 100)
-    os.utime(files[1], ns=(about.st_atime_ns, about.st_mtime_ns))  # as unpacking an archive sets the time back
+    os.utime(
+        files[1], ns=(about.st_atime_ns, about.st_mtime_ns)
+    )  # as unpacking an archive sets the time back
     assert files_fingerprint(files) != before
     assert reads[3:] == ["b"]
 
@@ -123,12 +129,16 @@ DAMAGE: dict[str, Callable[[str], str]] = {
     "another shape": lambda text: '{"files": [1, 2]}',
     "a list": lambda text: "[]",
     "strange entries": lambda text: text.replace("[", '{"size": [').replace("]", "]}"),
-    "no hashes": lambda text: json.dumps({"files": {p: [*k[:-1], 3] for p, k in json.loads(text)["files"].items()}}),
+    "no hashes": lambda text: json.dumps(
+        {"files": {p: [*k[:-1], 3] for p, k in json.loads(text)["files"].items()}}
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_hashes_are_computed_anew(files: list[Path], cache: Path, reads: list[str], damage: str) -> None:
+def test_damaged_hashes_are_computed_anew(
+    files: list[Path], cache: Path, reads: list[str], damage: str
+) -> None:
     before = files_fingerprint(files)
     (kept,) = cache.iterdir()
     kept.write_text(DAMAGE[damage](kept.read_text()))
@@ -138,13 +148,17 @@ def test_damaged_hashes_are_computed_anew(files: list[Path], cache: Path, reads:
     assert len(reads) == 6
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(files: list[Path], cache: Path, reads: list[str]) -> None:
+def test_a_cache_that_cannot_be_written_costs_only_time(
+    files: list[Path], cache: Path, reads: list[str]
+) -> None:
     cache.write_text("a file stands where the folder should be")
     assert files_fingerprint(files) == files_fingerprint(files)
     assert len(reads) == 6
 
 
-def test_two_sets_in_one_folder_keep_each_others_hashes(files: list[Path], cache: Path, reads: list[str]) -> None:
+def test_two_sets_in_one_folder_keep_each_others_hashes(
+    files: list[Path], cache: Path, reads: list[str]
+) -> None:
     root = files[0].parent
     for _ in range(2):
         files_fingerprint(files[:1], root)
@@ -162,7 +176,9 @@ def test_a_file_that_changed_just_now_is_read_again(
     assert len(reads) == 6
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hash_file = fingerprints._hash
 
     def growing(path: str) -> str:
@@ -176,7 +192,9 @@ def test_a_file_that_changes_while_it_is_read_is_refused(files: list[Path], monk
         files_fingerprint(files)
 
 
-def test_a_file_that_cannot_be_read_is_named(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_be_read_is_named(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -213,10 +231,10 @@ class Mine(DataSource):
     def files(self, folder: Path) -> list[Path]:
         return [folder / name for name in self.names]
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         raise NotImplementedError
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         raise NotImplementedError
 
 
@@ -226,7 +244,9 @@ def test_a_source_that_names_its_files_is_fingerprinted_by_them(files: list[Path
     assert Mine(names=("a", "b")).fingerprint(folder) == files_fingerprint(files[:2])
 
 
-def test_a_fingerprint_is_asked_once_for_each_source_object(files: list[Path], reads: list[str]) -> None:
+def test_a_fingerprint_is_asked_once_for_each_source_object(
+    files: list[Path], reads: list[str]
+) -> None:
     folder, source = files[0].parent, Mine(names=("a",))
     before = fingerprint_of(source, folder)
     files[0].write_text("changed")
@@ -235,7 +255,9 @@ def test_a_fingerprint_is_asked_once_for_each_source_object(files: list[Path], r
     assert len(reads) == 2
 
 
-@pytest.mark.parametrize(("value", "error"), [(ValueError("no"), PluginError), (None, ContractError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(ValueError("no"), PluginError), (None, ContractError)]
+)
 def test_a_fingerprint_that_breaks_names_the_source(value: object, error: type[Exception]) -> None:
     class Broken(Mine):
         def fingerprint(self, folder: Path) -> str:

@@ -13,7 +13,7 @@ import pytest
 from test_runner import Watch, files, go, recipe
 
 from lotteryfw import UsageError
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.report import report
 from lotteryfw.runner import Run
 from lotteryfw.runner import run as run_recipe
@@ -74,7 +74,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
     "levels missing": ("levels.csv", delete("levels.csv")),
     "levels not UTF-8": ("levels.csv", edit("levels.csv", lambda text: b"\xff\xfe" + text)),
     "curves truncated": ("curves.jsonl", edit("curves.jsonl", lambda text: text[:-30])),
-    "findings of another shape": ("analyses.jsonl", edit("analyses.jsonl", lambda text: b"[1]\n" + text)),
+    "findings of another shape": (
+        "analyses.jsonl",
+        edit("analyses.jsonl", lambda text: b"[1]\n" + text),
+    ),
     "manifest not JSON": ("manifest.json", edit("manifest.json", lambda text: b"\xff{")),
     "resolved altered": ("resolved.toml", edit("resolved.toml", lambda text: text + b"# mine\n")),
     "resolved missing": ("resolved.toml", delete("resolved.toml")),
@@ -87,20 +90,29 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
 @pytest.mark.parametrize("case", DAMAGE)
 def test_damage_is_said_in_one_line_and_rebuilt(folder: Path, case: str) -> None:
     name, damage = DAMAGE[case]
-    before = files(folder / "run") | {"resolved.toml": (folder / "run" / "resolved.toml").read_bytes()}
+    before = files(folder / "run") | {
+        "resolved.toml": (folder / "run" / "resolved.toml").read_bytes()
+    }
     damage(folder / "run")
     _, watch = go(folder, TABLE)
     assert not watch.trained
     assert [line for line in watch.troubles if name in line and "rebuilt" in line], watch.troubles
     assert len(watch.troubles) == 1
     assert "\n" not in watch.troubles[0]
-    assert files(folder / "run") | {"resolved.toml": (folder / "run" / "resolved.toml").read_bytes()} == before
+    assert (
+        files(folder / "run") | {"resolved.toml": (folder / "run" / "resolved.toml").read_bytes()}
+        == before
+    )
     _, again = go(folder, TABLE)
     assert not again.troubles
 
 
-@pytest.mark.parametrize("case", ["row altered", "levels missing", "manifest not JSON", "ticket missing"])
-def test_a_report_of_a_damaged_folder_says_what_is_damaged_and_what_to_do(folder: Path, case: str) -> None:
+@pytest.mark.parametrize(
+    "case", ["row altered", "levels missing", "manifest not JSON", "ticket missing"]
+)
+def test_a_report_of_a_damaged_folder_says_what_is_damaged_and_what_to_do(
+    folder: Path, case: str
+) -> None:
     name, damage = DAMAGE[case]
     damage(folder / "run")
     with pytest.raises(StoreError, match=rf"damaged: {name}.*run the recipe again: it rebuilds"):
@@ -111,8 +123,18 @@ def test_the_checksums_are_those_of_the_files(folder: Path) -> None:
     import hashlib
 
     recorded = json.loads((folder / "run" / "checksums.json").read_text())["files"]
-    tables = {"levels.csv", "curves.jsonl", "analyses.jsonl", "manifest.json", "recipe.toml", "resolved.toml"}
-    tickets = {path.relative_to(folder / "run").as_posix() for path in (folder / "run" / "tickets").rglob("*.*")}
+    tables = {
+        "levels.csv",
+        "curves.jsonl",
+        "analyses.jsonl",
+        "manifest.json",
+        "recipe.toml",
+        "resolved.toml",
+    }
+    tickets = {
+        path.relative_to(folder / "run").as_posix()
+        for path in (folder / "run" / "tickets").rglob("*.*")
+    }
     assert recorded.keys() == tables | tickets
     for name, digest in recorded.items():
         assert hashlib.sha256((folder / "run" / name).read_bytes()).hexdigest() == digest
@@ -147,7 +169,9 @@ def test_a_stale_ticket_and_stale_rows_go_when_the_study_has_ended(folder: Path)
     edit("levels.csv", wrong_level)(path)
     recorded = json.loads((path / "checksums.json").read_text())
     for file in (stale, path / "levels.csv"):
-        recorded["files"][file.relative_to(path).as_posix()] = hashlib.sha256(file.read_bytes()).hexdigest()
+        recorded["files"][file.relative_to(path).as_posix()] = hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()
     (path / "checksums.json").write_text(json.dumps(recorded))
     done, watch = go(folder, TABLE)
     assert not watch.troubles

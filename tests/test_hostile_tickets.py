@@ -16,12 +16,12 @@ from small import DATA, cell, describe, lab
 from torch import nn
 
 from lotteryfw import load_seed_ticket, load_ticket, run
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.runner import Desk
 from lotteryfw.search.derivations import Loaded
 from lotteryfw.store import LoadedTicket, file_name, save_seed_ticket, save_ticket, tensors
 from lotteryfw.store.seeds import PARTS
-from lotteryfw.views import CutReport, RewindPoint, Ticket, TicketState
 
 FLIPS = 600
 
@@ -40,7 +40,7 @@ def ticket_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask = {"fc1.weight": torch.rand(6, 16) < 0.5}
     values = {"fc1.weight": torch.randn(6, 16) * mask["fc1.weight"], "fc1.bias": torch.randn(6)}
     path = tmp_path_factory.mktemp("ticket") / "t.safetensors"
-    stats = CutReport(48, {"fc1.weight": int(mask["fc1.weight"].sum())}, {"fc1.weight": 96})
+    stats = MaskStats(48, {"fc1.weight": int(mask["fc1.weight"].sum())}, {"fc1.weight": 96})
     made = Loaded("origin", lambda: TicketState(mask, values, stats))
     save_ticket(path, Ticket.derived(made, 3, RewindPoint(0, 0)), {"cell": "c1"})
     return path
@@ -52,7 +52,9 @@ def seed_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dense = lab(of).dense()
     path = tmp_path_factory.mktemp("seed") / "s.safetensors"
     specs = {slot: describe(getattr(of, slot), of.clock) for slot in PARTS}
-    save_seed_ticket(path, LoadedTicket(dense.mask, dense.values, {"cell": "c1"}), of, specs, of.data.facts(path))
+    save_seed_ticket(
+        path, LoadedTicket(dense.mask, dense.values, {"cell": "c1"}), of, specs, of.data.facts(path)
+    )
     return path
 
 
@@ -80,7 +82,9 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(
     assert refused > FLIPS * 0.9
 
 
-def test_an_older_ticket_without_a_checksum_brings_a_warning(ticket_file: Path, tmp_path: Path) -> None:
+def test_an_older_ticket_without_a_checksum_brings_a_warning(
+    ticket_file: Path, tmp_path: Path
+) -> None:
     values, masks = tensors.load(ticket_file)
     tensors.save(tmp_path / "old", values, masks, tensors.load_meta(ticket_file))
     with pytest.warns(UserWarning, match="has no checksum") as caught:
@@ -118,7 +122,9 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "other digest": lambda drawn: drawn.update(sha256="0" * 64),
     "no digest": lambda drawn: drawn.update(sha256=5),
     "no parts": lambda drawn: drawn.update(parts={}),
-    "part of another kind": lambda drawn: drawn["parts"]["model"].update(kind="data", use="lotteryfw/digits"),
+    "part of another kind": lambda drawn: drawn["parts"]["model"].update(
+        kind="data", use="lotteryfw/digits"
+    ),
     "option of a wrong type": model(hidden="x"),
     "unknown option": model(depth=3),
     "large network": model(hidden=[100_000, 100_000]),
@@ -128,13 +134,17 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_seed_ticket_that_says_what_cannot_be_is_refused(name: str, seed_file: Path, tmp_path: Path) -> None:
+def test_a_seed_ticket_that_says_what_cannot_be_is_refused(
+    name: str, seed_file: Path, tmp_path: Path
+) -> None:
     with pytest.raises(StoreError, match=r"hostile\.safetensors: "):
         load_seed_ticket(altered(seed_file, tmp_path / "hostile.safetensors", HOSTILE[name]))
 
 
 def test_a_component_that_nobody_offers_is_named(seed_file: Path, tmp_path: Path) -> None:
-    path = altered(seed_file, tmp_path / "t", lambda drawn: drawn["parts"]["model"].update(use="nobody/mpl"))
+    path = altered(
+        seed_file, tmp_path / "t", lambda drawn: drawn["parts"]["model"].update(use="nobody/mpl")
+    )
     with pytest.raises(UsageError, match=r"needs the model 'nobody/mpl'"):
         load_seed_ticket(path)
 
@@ -143,7 +153,9 @@ def test_shapes_are_compared_before_memory_is_taken(seed_file: Path, tmp_path: P
     load_seed_ticket(seed_file)  # whatever loading takes at the first time
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     path = altered(seed_file, tmp_path / "t", model(hidden=[20_000, 20_000]))  # 1.6 GB
-    with pytest.raises(StoreError, match=r"'fc1.weight' is \[8, 16\] in the file and \[20000, 16\] in the network"):
+    with pytest.raises(
+        StoreError, match=r"'fc1.weight' is \[8, 16\] in the file and \[20000, 16\] in the network"
+    ):
         load_seed_ticket(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes
 
@@ -159,20 +171,26 @@ def test_the_prune_form_names_a_mask_without_a_value() -> None:
 # Memory
 
 
-def test_a_network_beyond_memory_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_network_beyond_memory_is_refused_before_it_is_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     recipe = {
         "name": "small", "data": DATA, "model": {"use": "mlp", "hidden": [2_000_000, 2_000_000]},
         "train": {"length": "30it", "batch": 16, "optimizer": "adam"},
     }  # fmt: skip
     desk = Desk(recipe, store=tmp_path)
-    with pytest.raises(UsageError, match=r"model 'lotteryfw/mlp' .* needs 16,000,\S+ bytes .*; \S+ are present"):
+    with pytest.raises(
+        UsageError, match=r"model 'lotteryfw/mlp' .* needs 16,000,\S+ bytes .*; \S+ are present"
+    ):
         desk.refuse_impossible("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [2**39, 2**39]}
     with pytest.raises(UsageError, match="a layer of more weights than can be counted"):
         Desk(recipe, store=tmp_path).refuse_impossible("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [8]}
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "100")
-    with pytest.raises(UsageError, match=r"needs 652 bytes .*; 100 are present \(set LOTTERYFW_MAX_MODEL_BYTES"):
+    with pytest.raises(
+        UsageError, match=r"needs 652 bytes .*; 100 are present \(set LOTTERYFW_MAX_MODEL_BYTES"
+    ):
         Desk(recipe, store=tmp_path).refuse_impossible("cpu")
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "652")
     Desk(recipe, store=tmp_path).refuse_impossible("cpu")
@@ -183,14 +201,40 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(monkeypatch: pyte
 
 def test_names_of_files_are_told_apart_on_every_file_system() -> None:
     long = "s/criterion=" + "x" * 300
-    odd = [".", "..", "", "/", "a\x00b", "a\udcff", "é", "A", "a", "a ", "a.", " a", "a~b", long + "1", long + "2"]
-    texts = [*odd, *(f"a{first}{second}b" for first in ("", "/", "_", "__", "-") for second in ("", "/", "_", "__"))]
+    odd = [
+        ".",
+        "..",
+        "",
+        "/",
+        "a\x00b",
+        "a\udcff",
+        "é",
+        "A",
+        "a",
+        "a ",
+        "a.",
+        " a",
+        "a~b",
+        long + "1",
+        long + "2",
+    ]
+    texts = [
+        *odd,
+        *(
+            f"a{first}{second}b"
+            for first in ("", "/", "_", "__", "-")
+            for second in ("", "/", "_", "__")
+        ),
+    ]
     texts = list(dict.fromkeys(texts))
     names = [file_name(text) for text in texts]
     assert len({name.lower() for name in names}) == len(texts)
     assert all(0 < len(name.encode()) <= 200 and not {"/", "\x00"} & set(name) for name in names)
     assert not {".", ".."} & set(names)
-    assert file_name("quickstart/criterion=large_final/seed=0") == "quickstart__criterion=large_final__seed=0"
+    assert (
+        file_name("quickstart/criterion=large_final/seed=0")
+        == "quickstart__criterion=large_final__seed=0"
+    )
 
 
 def test_what_ends_in_a_hash_cannot_be_the_name_of_another_cell() -> None:

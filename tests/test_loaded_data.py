@@ -13,16 +13,16 @@ import torch
 from small import DATA, REGISTRY, cell, dense_job
 from test_std_data import write_idx
 
-from lotteryfw import fingerprints
+from lotteryfw.api import fingerprints
+from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.api.errors import ContractError, DataError, PluginError
+from lotteryfw.api.kinds import DataSource
 from lotteryfw.engine import Workshop, load
-from lotteryfw.errors import ContractError, DataError, PluginError
-from lotteryfw.kinds import DataSource
 from lotteryfw.runner import Desk, run
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Mnist
-from lotteryfw.views import Facts, Split, Splits
 
-FACTS = Facts((2, 3, 3), 4, train=2500, validation=8, test=4)
+FACTS = DatasetInfo((2, 3, 3), 4, train=2500, validation=8, test=4)
 
 
 class Promising(DataSource):
@@ -32,22 +32,25 @@ class Promising(DataSource):
     _splits: Any = None
     _facts: Any = FACTS
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         if isinstance(self._facts, Exception):
             raise self._facts
         return self._facts
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         return self._splits
 
 
-def parts(dtype: torch.dtype = torch.float32, **changes: Any) -> Splits:
+def parts(dtype: torch.dtype = torch.float32, **changes: Any) -> Dataset:
     sizes = (FACTS.train, FACTS.validation, FACTS.test)
-    rows = [Split(torch.ones((size, *FACTS.shape), dtype=dtype), torch.arange(size) % 4) for size in sizes]
-    return replace(Splits(*rows), **changes)
+    rows = [
+        Subset(torch.ones((size, *FACTS.shape), dtype=dtype), torch.arange(size) % 4)
+        for size in sizes
+    ]
+    return replace(Dataset(*rows), **changes)
 
 
-def loaded(splits: Any, facts: Any = FACTS) -> Splits:
+def loaded(splits: Any, facts: Any = FACTS) -> Dataset:
     source = Promising()
     source._splits, source._facts = splits, facts
     return load(source, Path("unused"))
@@ -61,21 +64,30 @@ def test_data_that_keeps_its_promise_is_loaded_as_it_is(dtype: torch.dtype) -> N
 
 def test_a_part_of_another_size_or_shape_is_refused() -> None:
     whole = parts()
-    less = Split(whole.test.inputs[1:], whole.test.labels[1:])
-    with pytest.raises(ContractError, match="data 'promising': test has 3 examples; its facts promise 4"):
+    less = Subset(whole.test.inputs[1:], whole.test.labels[1:])
+    with pytest.raises(
+        ContractError, match="data 'promising': test has 3 examples; its facts promise 4"
+    ):
         loaded(replace(whole, test=less))
-    flat = Split(whole.validation.inputs.flatten(2), whole.validation.labels)
-    with pytest.raises(ContractError, match=r"validation has inputs of shape \[2, 9\]; its facts promise \[2, 3, 3\]"):
+    flat = Subset(whole.validation.inputs.flatten(2), whole.validation.labels)
+    with pytest.raises(
+        ContractError,
+        match=r"validation has inputs of shape \[2, 9\]; its facts promise \[2, 3, 3\]",
+    ):
         loaded(replace(whole, validation=flat))
     with pytest.raises(ContractError, match=r"test has labels of shape \[4, 1\], not one each"):
-        loaded(replace(whole, test=Split(whole.test.inputs, whole.test.labels[:, None])))
-    with pytest.raises(ContractError, match=r"mean is \(0.0, 0.0, 0.0\); .* one for each of 2 channels"):
+        loaded(replace(whole, test=Subset(whole.test.inputs, whole.test.labels[:, None])))
+    with pytest.raises(
+        ContractError, match=r"mean is \(0.0, 0.0, 0.0\); .* one for each of 2 channels"
+    ):
         loaded(replace(whole, mean=(0.0, 0.0, 0.0)))
     with pytest.raises(ContractError, match=r"std is \(0.0,\); .* must be positive"):
         loaded(replace(whole, std=(0.0,)))
-    with pytest.raises(ContractError, match=r"load\(\) returned list, not Splits"):
+    with pytest.raises(ContractError, match=r"load\(\) returned list, not Dataset"):
         loaded([whole])
-    with pytest.raises(PluginError, match=r"data 'promising' broke in facts\(\): KeyError: 'train_x'"):
+    with pytest.raises(
+        PluginError, match=r"data 'promising' broke in facts\(\): KeyError: 'train_x'"
+    ):
         loaded(whole, KeyError("train_x"))
 
 
@@ -83,7 +95,10 @@ def test_a_part_of_another_size_or_shape_is_refused() -> None:
 def test_inputs_that_are_not_finite_are_refused_with_their_place(value: float) -> None:
     splits = parts()
     splits.train.inputs[2345, 1, 2, 0] = value
-    with pytest.raises(DataError, match=rf"'promising': train has the input {value} at example 2345, .*\(1 of its 18"):
+    with pytest.raises(
+        DataError,
+        match=rf"'promising': train has the input {value} at example 2345, .*\(1 of its 18",
+    ):
         loaded(splits)
 
 
@@ -93,14 +108,17 @@ def test_labels_outside_the_classes_are_refused_where_they_are_read(
 ) -> None:
     load_right = Synthetic.load
 
-    def load_wrong(self: Synthetic, folder: Path) -> Splits:
+    def load_wrong(self: Synthetic, folder: Path) -> Dataset:
         splits = load_right(self, folder)
         splits.validation.labels[5] = value
         return splits
 
     monkeypatch.setattr(Synthetic, "load", load_wrong)
     bench = Workshop(REGISTRY, tmp_path, "cpu")
-    with pytest.raises(DataError, match=rf"synthetic': validation has label {value} at example 5 .*must lie in 0 … 2"):
+    with pytest.raises(
+        DataError,
+        match=rf"synthetic': validation has label {value} at example 5 .*must lie in 0 … 2",
+    ):
         bench.feed_of(dense_job(cell(5)))
     reconstruction = dense_job(cell(5, objective="reconstruction"))
     assert bench.feed_of(reconstruction).raw("validation")[1][5] == value
@@ -129,7 +147,9 @@ def two_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pat
         for folder in folders:
             raw = folder / "MNIST/raw"
             write_idx(raw / f"{part}-images-idx3-ubyte", images)
-            write_idx(raw / f"{part}-labels-idx1-ubyte", rng.integers(10, size=count, dtype=np.uint8))
+            write_idx(
+                raw / f"{part}-labels-idx1-ubyte", rng.integers(10, size=count, dtype=np.uint8)
+            )
     return folders
 
 
@@ -148,11 +168,16 @@ def figures(data: Path, store: Path, out: Path) -> str:
     return str([[cell for place, cell in enumerate(row) if place != seconds] for row in rows])
 
 
-def test_other_files_under_the_same_names_give_their_own_results(two_sets: tuple[Path, Path], tmp_path: Path) -> None:
+def test_other_files_under_the_same_names_give_their_own_results(
+    two_sets: tuple[Path, Path], tmp_path: Path
+) -> None:
     data, store = tmp_path / "data", tmp_path / "store"
     shutil.copytree(two_sets[0], data)
     first = figures(data, store, tmp_path / "run1")
-    assert Desk(RECIPE, store=store, data=data).plan().stored == Desk(RECIPE, store=store, data=data).plan().unique
+    assert (
+        Desk(RECIPE, store=store, data=data).plan().stored
+        == Desk(RECIPE, store=store, data=data).plan().unique
+    )
     shutil.rmtree(data)
     shutil.copytree(two_sets[1], data)
     assert Desk(RECIPE, store=store, data=data).plan().stored == 0
@@ -165,7 +190,9 @@ def test_other_files_under_the_same_names_give_their_own_results(two_sets: tuple
 def test_files_that_changed_after_a_job_was_made_are_refused(two_sets: tuple[Path, Path]) -> None:
     data = {"use": "mnist", "validation": 50}
     job = replace(dense_job(cell(5, data=data)), fingerprint="0" * 64)
-    with pytest.raises(DataError, match="data 'lotteryfw/mnist': its files changed while the study ran"):
+    with pytest.raises(
+        DataError, match="data 'lotteryfw/mnist': its files changed while the study ran"
+    ):
         Workshop(REGISTRY, two_sets[0], "cpu").feed_of(job)
 
 
@@ -174,7 +201,7 @@ def test_files_that_change_while_they_are_read_are_refused(
 ) -> None:
     read = Mnist.load
 
-    def load_slowly(self: Mnist, folder: Path) -> Splits:
+    def load_slowly(self: Mnist, folder: Path) -> Dataset:
         splits = read(self, folder)
         shutil.copytree(two_sets[1], folder, dirs_exist_ok=True)
         return splits

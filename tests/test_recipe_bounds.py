@@ -13,8 +13,8 @@ import pytest
 from campaign import mutate
 from recipes_for_tests import BASE, changed, faults, load, registry
 
-from lotteryfw.errors import RecipeError, UsageError
-from lotteryfw.limits import LIMITS, MODEL_BYTES
+from lotteryfw.api.errors import RecipeError, UsageError
+from lotteryfw.api.limits import LIMITS, MODEL_BYTES
 from lotteryfw.registry import Registry
 
 DOCS = Path(__file__).parents[1] / "docs" / "reference" / "environment.md"
@@ -62,17 +62,24 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str, key: str) -> Non
     assert f"is a {kind}, not a regular file" in fault or "there is no plugin file" in fault
 
 
-def test_a_file_is_no_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_no_larger_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path, TEXT + "#" + "x" * 2_000_000)
     size = f"{path.stat().st_size:,}"
-    assert f"has {size} bytes, more than the limit of 2,000,000 (set LOTTERYFW_MAX_RECIPE_BYTES" in only_fault(path)
+    assert (
+        f"has {size} bytes, more than the limit of 2,000,000 (set LOTTERYFW_MAX_RECIPE_BYTES"
+        in only_fault(path)
+    )
     monkeypatch.setenv("LOTTERYFW_MAX_RECIPE_BYTES", "3000000")
     assert load(path).name == "small"
 
 
 def test_a_trusted_plugin_is_no_larger_than_the_limit(tmp_path: Path) -> None:
     plugin = written(tmp_path, "#" * 2_000_001, "mine.py")
-    with pytest.raises(UsageError, match=r"has 2,000,001 bytes, .* \(set LOTTERYFW_MAX_PLUGIN_BYTES"):
+    with pytest.raises(
+        UsageError, match=r"has 2,000,001 bytes, .* \(set LOTTERYFW_MAX_PLUGIN_BYTES"
+    ):
         Registry.load([plugin])
 
 
@@ -87,7 +94,9 @@ def test_long_and_circular_chains_of_extends(tmp_path: Path) -> None:
         written(tmp_path, f'extends = "{number + 1}.toml"', f"{number}.toml")
     assert "32" in only_fault(tmp_path / "0.toml")
     written(tmp_path, 'extends = "0.toml"', "2.toml")
-    assert "recipes extend each other in a circle: 0.toml → 1.toml → 2.toml → 0.toml" in only_fault(tmp_path / "0.toml")
+    assert "recipes extend each other in a circle: 0.toml → 1.toml → 2.toml → 0.toml" in only_fault(
+        tmp_path / "0.toml"
+    )
     loop = tmp_path / "loop.toml"
     loop.symlink_to(loop)
     assert "loop.toml: cannot be read" in only_fault(loop)
@@ -97,7 +106,9 @@ def test_long_and_circular_chains_of_extends(tmp_path: Path) -> None:
 def test_paths_that_no_file_can_have(tmp_path: Path, key: str) -> None:
     value = {"extends": '"{}"', "plugins": '["{}"]'}[key]
     with_nul, long = value.format("a\\u0000b"), value.format("a" * 5000)
-    assert "control character '\\x00'" in only_fault(written(tmp_path, f"{key} = {with_nul}\n{TEXT}"))
+    assert "control character '\\x00'" in only_fault(
+        written(tmp_path, f"{key} = {with_nul}\n{TEXT}")
+    )
     long = only_fault(written(tmp_path, f"{key} = {long}\n{TEXT}"))
     assert "File name too long" in long or "there is no plugin file" in long
     assert len(long) < 1000
@@ -127,7 +138,9 @@ def test_paths_that_no_file_can_have(tmp_path: Path, key: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_is_asked_for_is_held_against_a_limit(changes: dict[str, Any], number: str, variable: str) -> None:
+def test_what_is_asked_for_is_held_against_a_limit(
+    changes: dict[str, Any], number: str, variable: str
+) -> None:
     fault = only_fault(changed(**changes))
     assert number in fault
     assert "limit of" in fault
@@ -158,7 +171,11 @@ def test_a_limit_is_a_positive_integer(monkeypatch: pytest.MonkeyPatch, value: s
 
 def test_every_limit_is_documented() -> None:
     page = DOCS.read_text("utf-8")
-    missing = [name for name in [*(limit.variable for limit in LIMITS), MODEL_BYTES] if f"`{name}`" not in page]
+    missing = [
+        name
+        for name in [*(limit.variable for limit in LIMITS), MODEL_BYTES]
+        if f"`{name}`" not in page
+    ]
     assert not missing
 
 
@@ -183,7 +200,13 @@ def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_brackets_in_strings_and_comments_nest_nothing(tmp_path: Path) -> None:
     brackets = "[" * 50 + "." * 50
-    texts = [f'"{brackets}"', f"'{brackets}'", f'"""\n{brackets}"""', f"'''\n{brackets}'''", f'"\\"{brackets}"']
+    texts = [
+        f'"{brackets}"',
+        f"'{brackets}'",
+        f'"""\n{brackets}"""',
+        f"'''\n{brackets}'''",
+        f'"\\"{brackets}"',
+    ]
     for text in texts:
         assert load(written(tmp_path, f"about = {text} # {brackets}\n{TEXT}")).about
 

@@ -28,7 +28,13 @@ def accuracy_of(place: int) -> float:
 def large_study():
     """Pruned networks of many combinations."""
     return [
-        row({"criterion": f"c{place:03}"}, accuracy_of(place), seed=seed, level=level, density=density)
+        row(
+            {"criterion": f"c{place:03}"},
+            accuracy_of(place),
+            seed=seed,
+            level=level,
+            density=density,
+        )
         for place in range(SERIES)
         for seed in range(2)
         for level, density in ((1, 0.8), (2, 0.64))
@@ -56,12 +62,15 @@ def test_a_study_with_room_for_all_stays_the_same():
 def test_a_combination_is_shown_with_all_its_arms_and_judged_by_its_ticket():
     axes = [{"criterion": name} for name in "abcd"]
     tickets = [row(each, 0.5 + place / 10, level=1, density=0.5) for place, each in enumerate(axes)]
-    controls = [row(each, 0.9 - place / 10, arm="reinit", level=1, density=0.5) for place, each in enumerate(axes)]
+    controls = [
+        row(each, 0.9 - place / 10, variant="reinit", level=1, density=0.5)
+        for place, each in enumerate(axes)
+    ]
     [study] = studies_of([*tickets, *controls])
 
     part = shown(study, most=5)
 
-    assert [(series.axes["criterion"], series.arm) for series in part.series] == [
+    assert [(series.axes["criterion"], series.variant) for series in part.series] == [
         ("c", "ticket"),
         ("d", "ticket"),
         ("c", "reinit"),
@@ -72,7 +81,9 @@ def test_a_combination_is_shown_with_all_its_arms_and_judged_by_its_ticket():
 
 def test_a_sweep_over_densities_counts_with_all_its_searches():
     rows = [
-        row({"search": f"ep(density={density})", "model": model}, accuracy, level=1, density=density)
+        row(
+            {"search": f"ep(density={density})", "model": model}, accuracy, level=1, density=density
+        )
         for model, accuracy in (("x", 0.7), ("y", 0.8), ("z", 0.6))
         for density in (0.5, 0.3, 0.1)
     ]
@@ -80,7 +91,10 @@ def test_a_sweep_over_densities_counts_with_all_its_searches():
 
     part = shown(study, most=7)
 
-    assert [series.axes for series in part.series] == [{"search": "ep", "model": "x"}, {"search": "ep", "model": "y"}]
+    assert [series.axes for series in part.series] == [
+        {"search": "ep", "model": "x"},
+        {"search": "ep", "model": "y"},
+    ]
     assert len(part.searches) == 6
     assert part.left_out == 3
 
@@ -121,7 +135,12 @@ def test_a_report_says_what_it_leaves_out_and_claims_count_it(tmp_path, capsys):
 def test_only_what_is_shown_is_kept_of_curves_and_findings(tmp_path):
     rows = large_study()
     folder = fake_run(tmp_path / "run", rows)
-    folder.write_curves([{"cell": each.cell, "arm": each.arm, "level": each.level, "step": [0]} for each in rows])
+    folder.write_curves(
+        [
+            {"cell": each.cell, "variant": each.variant, "level": each.level, "step": [0]}
+            for each in rows
+        ]
+    )
     folder.write_findings([finding(each, "an.figure", 0.5) for each in rows])
 
     data = RunData(folder)
@@ -133,17 +152,23 @@ def test_only_what_is_shown_is_kept_of_curves_and_findings(tmp_path):
     assert not data.findings_of(["test_accuracy"]).lines
 
 
-@pytest.mark.parametrize("values", [[0.1, -0.2, 0.3], [1.0, 2.0, 4.0, 8.0, 16.0], list(np.linspace(0, 1, 20) ** 2)])
+@pytest.mark.parametrize(
+    "values", [[0.1, -0.2, 0.3], [1.0, 2.0, 4.0, 8.0, 16.0], list(np.linspace(0, 1, 20) ** 2)]
+)
 def test_the_kept_resamples_are_those_of_a_fresh_stream(values):
     drawn = np.random.default_rng(0).choice(np.asarray(values), size=(10_000, len(values)))
-    assert bootstrap(values) == tuple(np.quantile(drawn.mean(axis=1), ((1 - 0.95) / 2, 1 - (1 - 0.95) / 2)))
+    assert bootstrap(values) == tuple(
+        np.quantile(drawn.mean(axis=1), ((1 - 0.95) / 2, 1 - (1 - 0.95) / 2))
+    )
 
 
 def test_the_load_benchmark_prints_its_table():
     script = Path(__file__).parents[1] / "benchmarks" / "load.py"
     pytest.importorskip("matplotlib")
 
-    done = subprocess.run([sys.executable, script, "--cells", "8"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, script, "--cells", "8"], capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr
     *_, heading, first, rerun, last = done.stdout.splitlines()

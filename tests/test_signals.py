@@ -57,10 +57,15 @@ def test_while_the_report_is_written(here: Path, name: str) -> None:
     assert "Traceback" not in done.stderr
     (folder,) = (here / "runs").iterdir()
     last = done.stderr.splitlines()[-1]
-    assert last == f"stopped; the run is complete; its report is not: lotteryfw report runs/{folder.name}"
+    assert (
+        last
+        == f"stopped; the run is complete; its report is not: lotteryfw report runs/{folder.name}"
+    )
 
 
-@pytest.mark.parametrize(("name", "jobs"), [("SIGTERM", "2"), ("SIGHUP", "1"), ("SIGUSR1", "2"), ("SIGUSR1", "1")])
+@pytest.mark.parametrize(
+    ("name", "jobs"), [("SIGTERM", "2"), ("SIGHUP", "1"), ("SIGUSR1", "2"), ("SIGUSR1", "1")]
+)
 def test_while_training_a_checkpoint_is_written(here: Path, name: str, jobs: str) -> None:
     (here / "tiny.toml").write_text(QUICK.format(length="100000it", more=""))
     with subprocess.Popen(
@@ -105,6 +110,14 @@ def wait_for_training(here: Path, terminal: int | None = None) -> None:
 
 def test_nohup_is_respected(here: Path) -> None:
     script = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + AT_IMPORT
-    words = [sys.executable, "-c", script.format(name="SIGHUP", module="typer"), "recipe", "tiny.toml", "--jobs", "1"]
+    words = [
+        sys.executable,
+        "-c",
+        script.format(name="SIGHUP", module="typer"),
+        "recipe",
+        "tiny.toml",
+        "--jobs",
+        "1",
+    ]
     done = subprocess.run(words, cwd=here, env=environment(here), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

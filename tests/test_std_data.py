@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lotteryfw.errors import DataError
-from lotteryfw.kinds import DataSource
-from lotteryfw.rng import stream
+from lotteryfw.api.data import Dataset, Subset
+from lotteryfw.api.errors import DataError
+from lotteryfw.api.kinds import DataSource
+from lotteryfw.api.rng import stream
 from lotteryfw.runner import default_data_folder
 from lotteryfw.std import digits, image_files, imagenet
 from lotteryfw.std.digits import Digits
@@ -26,16 +27,19 @@ from lotteryfw.std.splits import split
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Cifar10, Cifar100, FashionMnist, Mnist, Svhn
 from lotteryfw.std.torchvision_source import TorchvisionSource
-from lotteryfw.views import Split, Splits
 
 NOWHERE = Path("nowhere")
 TORCHVISION = [Mnist(), FashionMnist(), Cifar10(), Cifar100(), Svhn()]
 
 
-def check(splits: Splits, source: DataSource, folder: Path = NOWHERE) -> None:
+def check(splits: Dataset, source: DataSource, folder: Path = NOWHERE) -> None:
     """What every source promises: shapes, dtypes, sizes as its facts say, labels in range."""
     facts = source.facts(folder)
-    for name, count in (("train", facts.train), ("validation", facts.validation), ("test", facts.test)):
+    for name, count in (
+        ("train", facts.train),
+        ("validation", facts.validation),
+        ("test", facts.test),
+    ):
         part = getattr(splits, name)
         assert part.inputs.shape == (count, *facts.shape)
         assert part.inputs.dtype in (torch.uint8, torch.float32)
@@ -46,17 +50,20 @@ def check(splits: Splits, source: DataSource, folder: Path = NOWHERE) -> None:
         assert part.labels.max() < facts.classes
 
 
-def same(first: Splits, second: Splits) -> bool:
+def same(first: Dataset, second: Dataset) -> bool:
     return all(
-        getattr(first, part).inputs.equal(getattr(second, part).inputs) for part in ("train", "validation", "test")
+        getattr(first, part).inputs.equal(getattr(second, part).inputs)
+        for part in ("train", "validation", "test")
     )
 
 
 # the split
 
 
-def numbered(examples: int) -> Split:
-    return Split(torch.arange(examples).to(torch.uint8).reshape(-1, 1, 1, 1), torch.arange(examples))
+def numbered(examples: int) -> Subset:
+    return Subset(
+        torch.arange(examples).to(torch.uint8).reshape(-1, 1, 1, 1), torch.arange(examples)
+    )
 
 
 def test_split_is_disjoint_complete_and_keeps_labels() -> None:
@@ -64,7 +71,9 @@ def test_split_is_disjoint_complete_and_keeps_labels() -> None:
     splits = split(numbered(200), test, 50, 0, "unit")
     assert splits.test is test
     assert len(splits.validation.labels) == 50
-    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == list(range(200))
+    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == list(
+        range(200)
+    )
     for part in (splits.train, splits.validation):
         assert part.inputs.flatten().tolist() == part.labels.tolist()
 
@@ -81,7 +90,7 @@ def test_split_depends_on_its_seed_alone() -> None:
 def test_standard_is_measured_per_channel_on_the_training_part() -> None:
     images = torch.randint(256, (90, 3, 4, 5), generator=stream(0, "images")).to(torch.uint8)
     images[:, 2] = 51
-    examples = Split(images, torch.arange(90))
+    examples = Subset(images, torch.arange(90))
     splits = split(examples, examples, 30, 0, "standard")
     pixels = splits.train.inputs.numpy() / 255
     np.testing.assert_allclose(splits.mean, pixels.mean(axis=(0, 2, 3)))
@@ -116,7 +125,11 @@ def test_digits_file_is_what_the_script_makes() -> None:
 
 
 def test_validation_must_leave_something_to_train_on() -> None:
-    for attempt in (Digits(validation=1437).load, Digits(validation=1437).facts, Mnist(validation=60_000).facts):
+    for attempt in (
+        Digits(validation=1437).load,
+        Digits(validation=1437).facts,
+        Mnist(validation=60_000).facts,
+    ):
         with pytest.raises(DataError, match="leaves nothing to train on"):
             attempt(NOWHERE)
 
@@ -147,7 +160,10 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, count in (("train", 40), ("t10k", 10)):
-        write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(256, size=(count, 28, 28), dtype=np.uint8))
+        write_idx(
+            raw / f"{part}-images-idx3-ubyte",
+            rng.integers(256, size=(count, 28, 28), dtype=np.uint8),
+        )
         write_idx(raw / f"{part}-labels-idx1-ubyte", rng.integers(10, size=count, dtype=np.uint8))
     return tmp_path
 
@@ -159,7 +175,9 @@ def test_mnist_reads_torchvisions_files(small_mnist: Path) -> None:
     np.testing.assert_array_equal(splits.test.inputs.numpy().ravel(), raw)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:1000], lambda data: b"", lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:1000], lambda data: b"", lambda data: b"\xff" * len(data)]
+)
 def test_damaged_files_are_told(small_mnist: Path, damage: Callable[[bytes], bytes]) -> None:
     path = small_mnist / "MNIST/raw/train-images-idx3-ubyte"
     path.write_bytes(damage(path.read_bytes()))
@@ -167,7 +185,9 @@ def test_damaged_files_are_told(small_mnist: Path, damage: Callable[[bytes], byt
         Mnist(validation=8).load(small_mnist)
 
 
-def test_other_files_have_another_fingerprint_and_planning_needs_none(small_mnist: Path, tmp_path: Path) -> None:
+def test_other_files_have_another_fingerprint_and_planning_needs_none(
+    small_mnist: Path, tmp_path: Path
+) -> None:
     source = Mnist(validation=8)
     before = source.fingerprint(small_mnist)
     assert len(before) == 64
@@ -196,7 +216,9 @@ def test_the_published_checksums_are_torchvisions() -> None:
         meta = [(cls.meta["filename"], cls.meta["md5"])]
         assert dict([*cls.train_list, *cls.test_list, *meta]) == source.known.files
     split_list = datasets.SVHN.split_list
-    assert {split_list[part][1]: split_list[part][2] for part in ("train", "test")} == Svhn.known.files
+    assert {
+        split_list[part][1]: split_list[part][2] for part in ("train", "test")
+    } == Svhn.known.files
 
 
 def test_fetch_refuses_files_that_are_not_the_published_ones(small_mnist: Path) -> None:
@@ -231,11 +253,15 @@ def test_fetch_refuses_a_download_that_is_not_the_published_one(
     name = "train-images-idx3-ubyte"
     sent[name] = b"something else"
     actual = hashlib.md5(sent[name]).hexdigest()
-    with pytest.raises(DataError, match=f"{name} has MD5 {actual}, the published file {published[name]}"):
+    with pytest.raises(
+        DataError, match=f"{name} has MD5 {actual}, the published file {published[name]}"
+    ):
         Mnist().fetch(small_mnist / "other")
 
 
-def test_fetch_names_both_checksums_of_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_names_both_checksums_of_a_damaged_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from torchvision import datasets
 
     class Damaged:
@@ -247,7 +273,10 @@ def test_fetch_names_both_checksums_of_a_damaged_archive(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(datasets, "CIFAR10", Damaged)
     actual = hashlib.md5(b"half").hexdigest()
-    with pytest.raises(DataError, match=f"corrupted. .*cifar.tar.gz has MD5 {actual}, the published file {'0' * 32}"):
+    with pytest.raises(
+        DataError,
+        match=f"corrupted. .*cifar.tar.gz has MD5 {actual}, the published file {'0' * 32}",
+    ):
         Cifar10().fetch(tmp_path)
 
 
@@ -277,7 +306,8 @@ def test_colour_sets_are_brought_into_one_form(
     def read(root: Path, download: bool, **options: object) -> SimpleNamespace:
         part = slice(0, 30) if options == train else slice(30, 40)
         return SimpleNamespace(
-            data=images[part].transpose(order), **{labels: list(range(10)) * (1 + 2 * (options == train))}
+            data=images[part].transpose(order),
+            **{labels: list(range(10)) * (1 + 2 * (options == train))},
         )
 
     which = replace(source.known, examples=30, test=10)
@@ -312,8 +342,12 @@ def test_fetch_tells_what_stood_in_its_way(
 
 
 def test_the_extras_that_messages_name_are_there() -> None:
-    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    assert {source.known.extra for source in TORCHVISION} - {""} <= project["optional-dependencies"].keys()
+    project = tomllib.loads(
+        (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8")
+    )["project"]
+    assert {source.known.extra for source in TORCHVISION} - {""} <= project[
+        "optional-dependencies"
+    ].keys()
 
 
 @pytest.mark.real_data("MNIST")
@@ -336,7 +370,9 @@ def pictures(tmp_path: Path) -> Path:
             folder = tmp_path / "own" / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                Image.new("RGB", (6, 5), (label * 50, number * 10, 7)).save(folder / f"{number}.png")
+                Image.new("RGB", (6, 5), (label * 50, number * 10, 7)).save(
+                    folder / f"{number}.png"
+                )
             (folder / "notes.txt").write_text("not an image")
     return tmp_path
 
@@ -364,7 +400,10 @@ def test_image_folder_keeps_rows_columns_and_channels_apart(pictures: Path) -> N
 
 
 def test_image_folder_takes_an_absolute_path(pictures: Path) -> None:
-    here, there = ImageFolder(path="own", validation=2), ImageFolder(path=str(pictures / "own"), validation=2)
+    here, there = (
+        ImageFolder(path="own", validation=2),
+        ImageFolder(path=str(pictures / "own"), validation=2),
+    )
     assert same(here.load(pictures), there.load(NOWHERE))
 
 
@@ -449,7 +488,9 @@ def test_image_folder_too_large_for_memory_is_mapped(
     assert not ImageFolder(path="own", validation=2).load(pictures).train.inputs.any()
 
 
-def test_images_that_change_are_decoded_anew(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_change_are_decoded_anew(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_files, "IN_MEMORY", 0)
     source = ImageFolder(path="own", validation=2)
     before = source.load(pictures)
@@ -458,10 +499,14 @@ def test_images_that_change_are_decoded_anew(pictures: Path, monkeypatch: pytest
     assert not same(before, ImageFolder(path="own", validation=2, split_seed=1).load(pictures))
 
 
-def test_a_folder_that_cannot_hold_the_decoded_images_is_told(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_hold_the_decoded_images_is_told(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_files, "IN_MEMORY", 0)
     (pictures / "decoded").touch()
-    with pytest.raises(DataError, match=r"image_folder: the decoded images .* could not be kept in"):
+    with pytest.raises(
+        DataError, match=r"image_folder: the decoded images .* could not be kept in"
+    ):
         ImageFolder(path="own", validation=2).load(pictures)
 
 
@@ -517,7 +562,9 @@ def empty_test_class(root: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_image_folder_tells_what_is_wrong(pictures: Path, damage: Callable[[Path], None], said: str) -> None:
+def test_image_folder_tells_what_is_wrong(
+    pictures: Path, damage: Callable[[Path], None], said: str
+) -> None:
     damage(pictures / "own")
     with pytest.raises(DataError, match=said):
         ImageFolder(path="own", validation=2).load(pictures)
@@ -527,7 +574,12 @@ def test_image_folder_tells_what_is_wrong(pictures: Path, damage: Callable[[Path
 def test_real_cifar10_as_a_folder() -> None:
     source = ImageFolder(path="cifar10-jpeg")
     facts = source.facts(default_data_folder())
-    assert (facts.shape, facts.classes, facts.train, facts.test) == ((3, 32, 32), 10, 45_000, 10_000)
+    assert (facts.shape, facts.classes, facts.train, facts.test) == (
+        (3, 32, 32),
+        10,
+        45_000,
+        10_000,
+    )
 
 
 # ImageNet
@@ -542,11 +594,17 @@ def test_imagenet_facts_need_no_files() -> None:
 
 def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageNet(path="own", size=4, validation=2)
-    with pytest.raises(DataError, match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and"):
+    with pytest.raises(
+        DataError,
+        match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and",
+    ):
         source.load(pictures)
     absent = source.fingerprint(pictures)  # planning needs no files
     (pictures / "own/test").rename(pictures / "own/val")
-    with pytest.raises(DataError, match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and"):
+    with pytest.raises(
+        DataError,
+        match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and",
+    ):
         source.load(pictures)
     for name, count in (("CLASSES", 3), ("TRAIN", 12), ("TEST", 6)):
         monkeypatch.setattr(imagenet, name, count)

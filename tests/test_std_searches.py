@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lotteryfw.kinds import SearchAlgorithm
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.steps import Clock
 from lotteryfw.std.searches import Imp, IterativeEdgePopup, OneShot, RandomPruning
-from lotteryfw.steps import Clock
 
 Batch = Generator[tuple[str, ...], list[str], list[str]]
 
@@ -63,16 +63,25 @@ def test_imp_trains_cuts_and_trains_again() -> None:
     first = "next(dense, dense!, 1)"
     second = f"next({first}, {first}!, 1)"
     assert asked == [("dense",), (first,), (second,)]
-    assert lab.records == [(0, "dense", "dense!"), (1, first, f"{first}!"), (2, second, f"{second}!")]
+    assert lab.records == [
+        (0, "dense", "dense!"),
+        (1, first, f"{first}!"),
+        (2, second, f"{second}!"),
+    ]
     assert lab.cuts == 2  # none after the last level
 
 
 @pytest.mark.parametrize(("search", "cut"), [(OneShot, "next"), (RandomPruning, "random")])
-def test_one_cut_for_each_level_and_all_trained_together(search: type[SearchAlgorithm], cut: str) -> None:
+def test_one_cut_for_each_level_and_all_trained_together(
+    search: type[SearchAlgorithm], cut: str
+) -> None:
     lab, asked = drive(search(levels=3))
     tickets = tuple(f"{cut}(dense, dense!, {times})" for times in (1, 2, 3))
     assert asked == [("dense",), tickets]
-    assert lab.records == [(0, "dense", "dense!"), *((i, t, f"{t}!") for i, t in enumerate(tickets, 1))]
+    assert lab.records == [
+        (0, "dense", "dense!"),
+        *((i, t, f"{t}!") for i, t in enumerate(tickets, 1)),
+    ]
 
 
 @pytest.mark.parametrize("search", [Imp, OneShot, RandomPruning])

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from test_runner import files, go, recipe
 
-from lotteryfw.errors import StoreError
-from lotteryfw.jobs import digest
+from lotteryfw.api.errors import StoreError
 from lotteryfw.runner import drive, executors
+from lotteryfw.search.jobs import digest
 from lotteryfw.store import Store, check_seal
 from lotteryfw.store import files as store_files
 
@@ -33,8 +33,17 @@ CONTROLS = ["untrained", "reinit", "random_mask", "random_mask_reinit"]
 @pytest.mark.parametrize(
     ("changes", "tickets"),
     [
-        ({"controls": CONTROLS, "rewind": {"use": "to_step", "step": "5it"}}, 1 + 2 * (1 + len(CONTROLS))),
-        ({"search": {"use": "edge_popup", "density": 0.5, "train_weights": True}, "parametrization": "top_k"}, 2),
+        (
+            {"controls": CONTROLS, "rewind": {"use": "to_step", "step": "5it"}},
+            1 + 2 * (1 + len(CONTROLS)),
+        ),
+        (
+            {
+                "search": {"use": "edge_popup", "density": 0.5, "train_weights": True},
+                "parametrization": "top_k",
+            },
+            2,
+        ),
     ],
     ids=["pruned", "learned"],
 )
@@ -54,7 +63,9 @@ def test_the_store_of_a_whole_study_is_sound_and_every_key_is_computed_again(
 
 
 def test_two_swapped_objects_do_not_exchange_the_figures_of_two_criteria(tmp_path: Path) -> None:
-    table = recipe(grid={"criterion": ["large_final", "small_final"]}, search={"use": "imp", "levels": 1})
+    table = recipe(
+        grid={"criterion": ["large_final", "small_final"]}, search={"use": "imp", "levels": 1}
+    )
     before, _ = go(tmp_path, table)
     expected = files(before.path)
     one, two = [row.key for row in before.levels if row.level == 1]
@@ -105,7 +116,10 @@ def test_a_job_that_is_damaged_while_it_waits_fails_its_cell_and_the_same_comman
         patch.setattr(drive, "post", post)
         ours, watch = go(tmp_path, table)
     assert set(ours.statuses.values()) == {"failed"}
-    assert any("is damaged" in trouble and "run the same command again" in trouble for trouble in watch.troubles)
+    assert any(
+        "is damaged" in trouble and "run the same command again" in trouble
+        for trouble in watch.troubles
+    )
     ours, watch = go(tmp_path, table)
     assert set(ours.statuses.values()) == {"done"}
     assert watch.troubles == []
@@ -128,7 +142,9 @@ go(Path({str(tmp_path)!r}), table, jobs=2)
     end = time.monotonic() + 120
     while len(posts) < 2 and time.monotonic() < end and runner.poll() is None:
         time.sleep(0.05)
-        posts = [path for path in (tmp_path / "store").glob("scratch/post-*") if path.suffix != ".part"]
+        posts = [
+            path for path in (tmp_path / "store").glob("scratch/post-*") if path.suffix != ".part"
+        ]
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     assert len(posts) == 2
@@ -166,7 +182,9 @@ def test_a_finished_run_is_served_by_a_store_that_may_only_be_read(
 
     monkeypatch.setattr(os, "mkdir", mkdir)
     monkeypatch.setattr(os, "open", open_file)
-    monkeypatch.setattr(store_files.os, "replace", lambda one, two: (refuse(two), os.rename(one, two)))
+    monkeypatch.setattr(
+        store_files.os, "replace", lambda one, two: (refuse(two), os.rename(one, two))
+    )
     after, watch = go(tmp_path, name="again")
     assert files(after.path) == expected
     assert watch.trained == []

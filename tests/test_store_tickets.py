@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.search.derivations import Loaded
 from lotteryfw.store import load_ticket, save_ticket
-from lotteryfw.views import CutReport, RewindPoint, Ticket, TicketState
 
 
 def net(width: int = 5) -> nn.Module:
@@ -17,15 +17,19 @@ def net(width: int = 5) -> nn.Module:
 
 def made(level: int, mask: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> Ticket:
     kept = {name: int(part.sum()) for name, part in mask.items()}
-    stats = CutReport(sum(kept.values()), kept, {name: part.numel() for name, part in mask.items()})
-    return Ticket.derived(Loaded("origin", lambda: TicketState(mask, values, stats)), level, RewindPoint(0, 0))
+    stats = MaskStats(sum(kept.values()), kept, {name: part.numel() for name, part in mask.items()})
+    return Ticket.derived(
+        Loaded("origin", lambda: TicketState(mask, values, stats)), level, RewindPoint(0, 0)
+    )
 
 
 @pytest.fixture
 def ticket() -> Ticket:
     torch.manual_seed(0)
     source = net()
-    mask = {name: torch.rand_like(source.get_parameter(name)) < 0.4 for name in ("0.weight", "2.weight")}
+    mask = {
+        name: torch.rand_like(source.get_parameter(name)) < 0.4 for name in ("0.weight", "2.weight")
+    }
     values = {name: value.clone() for name, value in source.state_dict().items()}
     for name in mask:
         values[name] *= mask[name]

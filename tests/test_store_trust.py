@@ -14,11 +14,11 @@ import torch
 from small import cell, dense_job, lab, shop
 from typer.testing import CliRunner
 
+from lotteryfw.api.errors import StoreError
 from lotteryfw.cli.app import app
 from lotteryfw.engine import StoredOutcome, perform, post
 from lotteryfw.engine.checkpoint import Checkpoints
-from lotteryfw.errors import StoreError
-from lotteryfw.jobs import digest
+from lotteryfw.search.jobs import digest
 from lotteryfw.store import Busy, Store, locks, save_ticket
 from lotteryfw.store.locks import delete_lock, hold, is_held
 
@@ -62,7 +62,10 @@ def test_swapped_objects_are_noticed_on_read_and_by_verify(store):
     fresh = Store(store.root)
     assert fresh.path(ONE) is None
     assert fresh.damaged == [ONE]
-    assert f"it was written as {TWO}" in (store.root / "damaged" / f"{ONE}-1" / "damage.txt").read_text()
+    assert (
+        f"it was written as {TWO}"
+        in (store.root / "damaged" / f"{ONE}-1" / "damage.txt").read_text()
+    )
     assert Store(store.root).verify().damaged == (TWO,)
 
 
@@ -74,7 +77,10 @@ def test_an_object_under_a_key_that_is_not_that_of_its_work_is_noticed(store):
     description["sha256"] = digest(description)
     (path / "object.json").write_text(json.dumps(description))
     assert store.verify().damaged == (ONE,)
-    with pytest.raises(ValueError, match="is not the digest of"), store.write(ONE, "training", SOURCES[1]):
+    with (
+        pytest.raises(ValueError, match="is not the digest of"),
+        store.write(ONE, "training", SOURCES[1]),
+    ):
         pass
 
 
@@ -223,7 +229,10 @@ def finished_run(store: Store, folder: Path) -> tuple[Path, str]:
 
 def write_checksums(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    sums = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    sums = {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
     (folder / "checksums.json").write_text(json.dumps({"files": sums}))
 
 
@@ -326,7 +335,11 @@ def forbidden(request, monkeypatch):
             def call(path, *arguments, **options):
                 flags = arguments[0] if real is os.open and arguments else 0
                 writes = real is not os.open or flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT)
-                if writes and isinstance(path, str | os.PathLike) and Path(path).is_relative_to(root):
+                if (
+                    writes
+                    and isinstance(path, str | os.PathLike)
+                    and Path(path).is_relative_to(root)
+                ):
                     raise OSError(request.param, os.strerror(request.param), str(path))
                 return real(path, *arguments, **options)
 

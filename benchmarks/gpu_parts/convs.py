@@ -48,7 +48,11 @@ def _engine(report: Report, model: dict[str, Any]) -> None:
     ):  # fmt: skip
         job, shop = prepare(report, _table(report, model, augment), density=density)
         step = training_step(job, shop)
-        report.add(f"{name}: reference kernel, {label}", report.seconds_per_call(step, 1.5) * 1e3, "ms/step")
+        report.add(
+            f"{name}: reference kernel, {label}",
+            report.seconds_per_call(step, 1.5) * 1e3,
+            "ms/step",
+        )
         if label == "dense":
             with settings(tf32=False, fastest=False):
                 seconds = report.seconds_per_call(step, 1.5)
@@ -115,7 +119,12 @@ def _bare(report: Report, model: dict[str, Any]) -> None:
     operations = Loop(report, model, channels_last=False, bf16=False).operations()
     for label, rate in (("float32", "fp32"), ("bf16", "bf16")):
         least = operations / report.rate(f"product {rate}")
-        report.add(f"{name}: least, {label} products", least * 1e3, "ms/step", f"{operations / 1e9:.3g} GFLOP")
+        report.add(
+            f"{name}: least, {label} products",
+            least * 1e3,
+            "ms/step",
+            f"{operations / 1e9:.3g} GFLOP",
+        )
 
     for label, channels_last, bf16, tf32, fastest, graph in VARIANTS:
         if graph and report.device != "cuda":
@@ -141,7 +150,9 @@ def _ensemble(report: Report, model: dict[str, Any]) -> None:
             if graph:
                 step = captured(step)
             seconds = report.seconds_per_call(step, 1.5)
-            report.add(what, seconds * 1e3, "ms/step", f"{seconds * 1e3 / ENSEMBLE:.3g} ms a member")
+            report.add(
+                what, seconds * 1e3, "ms/step", f"{seconds * 1e3 / ENSEMBLE:.3g} ms a member"
+            )
 
 
 def _ensemble_step(report: Report, model: dict[str, Any], bf16: bool) -> Callable[[], Any]:
@@ -151,7 +162,9 @@ def _ensemble_step(report: Report, model: dict[str, Any], bf16: bool) -> Callabl
     for _ in range(ENSEMBLE):
         modules.append(shop.network(job.model, feed, job.objective).train())
     parameters, buffers = stack_module_state(modules)
-    optimizer = torch.optim.SGD(list(parameters.values()), 0.01, 0.9, weight_decay=1e-4, foreach=True)
+    optimizer = torch.optim.SGD(
+        list(parameters.values()), 0.01, 0.9, weight_decay=1e-4, foreach=True
+    )
     everything, labels = feed.raw("train")
     rows = torch.randperm(len(labels), device=report.device)[: job.batch]
 
@@ -162,7 +175,11 @@ def _ensemble_step(report: Report, model: dict[str, Any], bf16: bool) -> Callabl
     together = vmap(outputs, in_dims=(0, 0, None), randomness="different")
 
     def step() -> torch.Tensor:
-        cast = torch.autocast(report.device, torch.bfloat16, cache_enabled=False) if bf16 else nullcontext()
+        cast = (
+            torch.autocast(report.device, torch.bfloat16, cache_enabled=False)
+            if bf16
+            else nullcontext()
+        )
         with cast:
             logits = together(parameters, buffers, everything[rows])
             targets = labels[rows].repeat(ENSEMBLE)
@@ -180,7 +197,12 @@ def settings(tf32: bool, fastest: bool) -> Iterator[None]:
     """Allow TF32 products, and let cuDNN try which of its algorithms is fastest, repeatable or not."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = tf32, tf32, fastest, not fastest
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (
+        tf32,
+        tf32,
+        fastest,
+        not fastest,
+    )
     try:
         yield
     finally:

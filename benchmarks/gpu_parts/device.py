@@ -17,15 +17,26 @@ def run(report: Report) -> None:
     if report.device == "cuda":
         about = torch.cuda.get_device_properties(0)
         name = about.name
-        report.add("memory", about.total_memory / 2**30, "GiB", f"{about.multi_processor_count} multiprocessors")
+        report.add(
+            "memory",
+            about.total_memory / 2**30,
+            "GiB",
+            f"{about.multi_processor_count} multiprocessors",
+        )
     report.add("name", name, note=f"{os.cpu_count()} CPU cores")
     cudnn = torch.backends.cudnn.version() if report.device == "cuda" else None
     report.add("torch", version("torch"), note=f"CUDA {torch.version.cuda}, cuDNN {cudnn}")
     allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    report.add("TF32 in float32 products, convolutions", str(allowed), note="as the engine leaves it")
+    report.add(
+        "TF32 in float32 products, convolutions", str(allowed), note="as the engine layers it"
+    )
 
     size = 64 if report.tiny else 8192
-    kinds = (("fp32", torch.float32, False), ("tf32", torch.float32, True), ("bf16", torch.bfloat16, False))
+    kinds = (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("bf16", torch.bfloat16, False),
+    )
     for label, dtype, tf32 in kinds:
         with report.attempt(f"product {label}"):
             rate = _product_rate(report, size, dtype, tf32)
@@ -39,7 +50,9 @@ def run(report: Report) -> None:
 
     with report.attempt("launch"):
         small = torch.zeros(64, device=report.device)
-        report.add("one small operation", report.seconds_per_call(lambda: small.add_(1.0)) * 1e6, "µs")
+        report.add(
+            "one small operation", report.seconds_per_call(lambda: small.add_(1.0)) * 1e6, "µs"
+        )
         report.add("one wait for a number", report.seconds_per_call(small.sum().item) * 1e6, "µs")
         rows = torch.zeros(128, dtype=torch.int64)
         seconds = report.seconds_per_call(lambda: rows.to(report.device))

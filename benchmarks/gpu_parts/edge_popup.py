@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from lotteryfw.select import best, top
+from lotteryfw.search.top_k import best, top
 
 from .report import Report
 from .trainings import SGD, digit_data, image_data, prepare, training_step
@@ -24,10 +24,18 @@ def run(report: Report) -> None:
     ]  # fmt: skip
     for model, data in networks[: 1 if report.tiny else 3]:
         train = {"length": "400it", "batch": 16 if report.tiny else 128, "optimizer": SGD}
-        table = {"data": data, "model": model | {"bias": False}, "train": train, "initialiser": "signed_constant"}
+        table = {
+            "data": data,
+            "model": model | {"bias": False},
+            "train": train,
+            "initialiser": "signed_constant",
+        }
         learned: dict[str, dict[str, Any]] = {
             "weights": {},
-            "edge-popup": {"search": {"use": "edge_popup", "density": 0.5}, "parametrization": "top_k"},
+            "edge-popup": {
+                "search": {"use": "edge_popup", "density": 0.5},
+                "parametrization": "top_k",
+            },
             "supermask": {"search": {"use": "supermask"}, "parametrization": "bernoulli"},
         }
         for label, changes in learned.items():
@@ -45,8 +53,8 @@ def _selection(report: Report, size: int) -> None:
     scores = torch.randn(size, device=report.device).abs()
     keep = size // 2
     ways = {
-        "lotteryfw.select.top": lambda: top(scores, keep),
-        "lotteryfw.select.best": lambda: best(scores, keep, torch.Generator),
+        "lotteryfw.search.top_k.top": lambda: top(scores, keep),
+        "lotteryfw.search.top_k.best": lambda: best(scores, keep, torch.Generator),
         "torch.kthvalue": lambda: torch.kthvalue(scores, size - keep + 1),
         "torch.topk": lambda: torch.topk(scores, keep, sorted=False),
         "torch.sort": lambda: torch.sort(scores),

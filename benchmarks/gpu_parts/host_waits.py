@@ -45,7 +45,9 @@ def _count(report: Report, name: str, step: Callable[[], Any], steps: int = STEP
     note = "; ".join(f"{count / steps:.3g} {line}" for line, count in lines.most_common(6))
     report.add(f"{name}: waits", sum(lines.values()) / steps, "a step", note)
 
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if report.device == "cuda" else [])
+    activities = [ProfilerActivity.CPU] + (
+        [ProfilerActivity.CUDA] if report.device == "cuda" else []
+    )
     with profile(activities=activities) as recorded:
         for _ in range(steps):
             step()
@@ -147,5 +149,7 @@ def _evaluations(report: Report) -> dict[str, Callable[[], Callable[[], Any]]]:
         kernel.update(0, 1.0)
         return lambda: kernel.measure("validation")
 
-    chosen = ("LeNet, reference", "ResNet-20", "LeNet, edge-popup", "LeNet, supermask")[: 1 if report.tiny else 4]
+    chosen = ("LeNet, reference", "ResNet-20", "LeNet, edge-popup", "LeNet, supermask")[
+        : 1 if report.tiny else 4
+    ]
     return {f"{name}: evaluation": lambda name=name: measured(name) for name in chosen}

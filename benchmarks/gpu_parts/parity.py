@@ -17,7 +17,11 @@ from .trainings import digit_data, image_data, prepare
 
 def run(report: Report) -> None:
     """Chains of iterative magnitude pruning, then single trainings step by step."""
-    train = {"length": "6it" if report.tiny else "1000it", "batch": 60, "optimizer": {"use": "adam", "lr": 1.2e-3}}
+    train = {
+        "length": "6it" if report.tiny else "1000it",
+        "batch": 60,
+        "optimizer": {"use": "adam", "lr": 1.2e-3},
+    }
     model = {"use": "mlp", "hidden": [12, 8]} if report.tiny else "lenet_300_100"
     table = base(report, model=model, search={"use": "imp", "levels": 3}, train=train, seeds=[0, 1])
     with report.attempt("LeNet, three levels"):
@@ -34,7 +38,11 @@ def run(report: Report) -> None:
     ]
     for name, model, data, augment in networks:
         with report.attempt(f"{name} step by step"):
-            table = {"data": data, "model": model, "train": {**train, "batch": 32, "augment": augment}}
+            table = {
+                "data": data,
+                "model": model,
+                "train": {**train, "batch": 32, "augment": augment},
+            }
             _steps(report, name, table)
             if name == "ResNet-20" and not report.tiny:
                 with settings(tf32=False, fastest=False):
@@ -54,11 +62,11 @@ def _compare(report: Report, label: str, one: Any, other: Any) -> None:
     if ours.keys() != theirs.keys():
         raise RuntimeError(f"different tickets: {sorted(ours)} and {sorted(theirs)}")
     for name, ticket in ours.items():
-        for leaf, mask in ticket.mask.items():
-            equal += int((mask == theirs[name].mask[leaf]).sum())
+        for layer, mask in ticket.mask.items():
+            equal += int((mask == theirs[name].mask[layer]).sum())
             total += mask.numel()
-        for leaf, value in ticket.values.items():
-            largest = max(largest, float((value - theirs[name].values[leaf]).abs().max()))
+        for layer, value in ticket.values.items():
+            largest = max(largest, float((value - theirs[name].values[layer]).abs().max()))
     report.add(f"{label}: equal mask bits", equal / total, "", f"{total - equal} of {total} differ")
     report.add(f"{label}: largest difference of ticket values", largest)
 
@@ -73,6 +81,8 @@ def _steps(report: Report, name: str, table: dict[str, Any]) -> None:
         losses = [float(kernel.update(step, 1.0)) for kernel in kernels]
         if step in (0, 2, 9, last - 1):
             values = [kernel.values() for kernel in kernels]
-            apart = [(values[0][each] - values[1][each].cpu()).abs().max().item() for each in values[0]]
+            apart = [
+                (values[0][each] - values[1][each].cpu()).abs().max().item() for each in values[0]
+            ]
             note = f"losses {losses[0]:.6g} and {losses[1]:.6g}"
             report.add(f"{name}: largest difference after step {step + 1}", max(apart), "", note)

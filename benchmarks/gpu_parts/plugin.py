@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from lotteryfw import Component, Leaf, MaskCriterion, ModelFamily, Need, hookimpl
+from lotteryfw import Component, Layer, MaskCriterion, ModelFamily, Need, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,8 +19,8 @@ class ConnectionSensitivity(MaskCriterion):
     source = "Lee et al. 2019, SNIP, section 4"
     needs = frozenset({Need.GRADIENT})
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return (leaf.final * leaf.gradient).abs()
+    def score(self, layer: Layer) -> Tensor:
+        return (layer.final * layer.gradient).abs()
 
 
 class Dropped(ModelFamily):
@@ -34,7 +34,11 @@ class Dropped(ModelFamily):
         from torch import nn
 
         return nn.Sequential(
-            nn.Flatten(), nn.Linear(prod(shape), 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, classes)
+            nn.Flatten(),
+            nn.Linear(prod(shape), 16),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(16, classes),
         )
 
 

@@ -65,7 +65,7 @@ class Report:
         self.flush()
 
     def flush(self) -> None:
-        """Write what there is, so that a run that is killed leaves it."""
+        """Write what there is, so that a run that is killed layers it."""
         if self.path is not None:
             self.path.write_text(json.dumps([asdict(row) for row in self.rows], indent=1))
 
@@ -79,7 +79,9 @@ class Report:
         except Exception as error:
             traceback.print_exc()
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            self.add(what, "FAILED", note=f"{text[:300]} (after {time.perf_counter() - started:.1f} s)")
+            self.add(
+                what, "FAILED", note=f"{text[:300]} (after {time.perf_counter() - started:.1f} s)"
+            )
         finally:
             free_memory(self.device)
 
@@ -90,7 +92,9 @@ class Report:
 
             torch.cuda.synchronize()
 
-    def seconds_per_call(self, call: Callable[[], Any], seconds: float = 1.0, rounds: int = 3) -> float:
+    def seconds_per_call(
+        self, call: Callable[[], Any], seconds: float = 1.0, rounds: int = 3
+    ) -> float:
         """Return the median over the rounds of the mean time of a call, host and device, in seconds.
 
         As many calls make a round as fit into its share of `seconds`; each round begins and ends with the device idle.

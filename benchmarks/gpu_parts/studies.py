@@ -65,7 +65,9 @@ def go(
     bad = {cell: status for cell, status in done.statuses.items() if status != "done"}
     if bad:
         cells = ", ".join(f"{cell}: {status}" for cell, status in bad.items())
-        raise RuntimeError(f"{len(bad)} of {len(done.statuses)} cells: {' | '.join(listener.messages)[:200]} [{cells}]")
+        raise RuntimeError(
+            f"{len(bad)} of {len(done.statuses)} cells: {' | '.join(listener.messages)[:200]} [{cells}]"
+        )
     return done
 
 

@@ -36,8 +36,15 @@ def run(report: Report) -> None:
         'studies.supermask_learned.train.length="300it"', "studies.supermask_learned.train.batch=60",
     ]  # fmt: skip
     if report.tiny:
-        sets = [each.replace("500it", "4it").replace("250it", "2it").replace("300it", "4it") for each in sets]
-        sets += ['model={use="mlp",hidden=[8]}', "search.levels=1", "studies.supermask_untrained.search.levels=1"]
+        sets = [
+            each.replace("500it", "4it").replace("250it", "2it").replace("300it", "4it")
+            for each in sets
+        ]
+        sets += [
+            'model={use="mlp",hidden=[8]}',
+            "search.levels=1",
+            "studies.supermask_untrained.search.levels=1",
+        ]
     with report.attempt("deconstruct", SECONDS + 40):
         listener = Clocked()
         started = time.perf_counter()

@@ -41,7 +41,9 @@ def _passing(report: Report, name: str) -> Iterator[None]:
 
 def names(kind: str) -> list[str]:
     """Every component of a kind that comes with lotteryfw."""
-    return [offer.name for offer in Registry.load().offers(kind) if offer.distribution == "lotteryfw"]
+    return [
+        offer.name for offer in Registry.load().offers(kind) if offer.distribution == "lotteryfw"
+    ]
 
 
 def recipes(report: Report) -> dict[str, dict[str, Any]]:
@@ -50,7 +52,10 @@ def recipes(report: Report) -> dict[str, dict[str, Any]]:
     side = 8 if report.tiny else 16
     images = {"use": "synthetic", "examples": 60 if report.tiny else 600, "shape": [3, side, side]}
     narrow = {"width": 0.1 if report.tiny else 0.25}
-    learned = {"initialiser": "signed_constant", "model": {"use": "mlp", "hidden": [12, 8], "bias": False}}
+    learned = {
+        "initialiser": "signed_constant",
+        "model": {"use": "mlp", "hidden": [12, 8], "bias": False},
+    }
     one = {"use": "imp", "levels": 1}
 
     def conv(model: str, **changes: Any) -> dict[str, Any]:
@@ -132,7 +137,14 @@ def _resumed(report: Report) -> dict[str, dict[str, Any]]:
     known = recipes(report)
     if report.tiny:
         return {"dropout": known["dropout"]}
-    chosen = ("dropout", "edge_popup", "supermask", "kernel reference", "kernel lockstep", "resnet20, crop and flip")
+    chosen = (
+        "dropout",
+        "edge_popup",
+        "supermask",
+        "kernel reference",
+        "kernel lockstep",
+        "resnet20, crop and flip",
+    )
     return {name: known[name] for name in chosen}
 
 
@@ -151,9 +163,13 @@ def _resume(report: Report, name: str, table: dict[str, Any]) -> None:
 
     theirs = tickets(whole)
     for ticket_name, ticket in tickets(resumed).items():
-        for leaf, value in ticket.values.items():
-            if not bool((value == theirs[ticket_name].values[leaf]).all()):
-                raise RuntimeError(f"{ticket_name}: {leaf} differs from that of a run that was not stopped")
+        for layer, value in ticket.values.items():
+            if not bool((value == theirs[ticket_name].values[layer]).all()):
+                raise RuntimeError(
+                    f"{ticket_name}: {layer} differs from that of a run that was not stopped"
+                )
     for ours, other in zip(resumed.levels, whole.levels, strict=True):
         if ours.test_loss != other.test_loss:
-            raise RuntimeError(f"level {ours.level}: test loss {ours.test_loss}, {other.test_loss} without a stop")
+            raise RuntimeError(
+                f"level {ours.level}: test loss {ours.test_loss}, {other.test_loss} without a stop"
+            )

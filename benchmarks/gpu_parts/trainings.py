@@ -12,8 +12,8 @@ from lotteryfw.lab import Lab
 
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.jobs import Train
 from lotteryfw.runner import Desk
+from lotteryfw.search.jobs import Train
 
 from .report import Report
 
@@ -33,7 +33,9 @@ def digit_data(report: Report) -> dict[str, Any]:
     return {"use": "synthetic", "examples": 64 if report.tiny else 6000, "shape": [1, side, side]}
 
 
-def prepare(report: Report, table: dict[str, Any], kernel: str = "reference", density: float = 1.0) -> Any:
+def prepare(
+    report: Report, table: dict[str, Any], kernel: str = "reference", density: float = 1.0
+) -> Any:
     """The first training of a recipe, as a job for a kernel, under a random mask; and a workshop to run it in."""
     plain = {"name": "gpu-benchmark", "search": {"use": "imp", "levels": 1}}
     desk = Desk(plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store")
@@ -42,7 +44,9 @@ def prepare(report: Report, table: dict[str, Any], kernel: str = "reference", de
     job = lab.job(first_ticket(lab))
     if density < 1:
         rng = torch.Generator().manual_seed(0)
-        mask = {name: torch.rand(part.shape, generator=rng) < density for name, part in job.mask.items()}
+        mask = {
+            name: torch.rand(part.shape, generator=rng) < density for name, part in job.mask.items()
+        }
         values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}
         job = replace(job, mask=mask, values=values)
     return job, shop
@@ -52,7 +56,7 @@ def first_ticket(lab: Lab) -> Any:
     """The dense network; of a search that learns masks, the network with scores."""
     if lab.cell.parametrization is None:
         return lab.dense()
-    return lab.scored(getattr(lab.cell.search, "density", None))
+    return lab.learn_mask(getattr(lab.cell.search, "density", None))
 
 
 def training_step(job: Train, shop: Workshop) -> Callable[[], Any]:

@@ -31,9 +31,9 @@ def main() -> None:
 
 def _main() -> None:
     # Imported here, so that a signal that comes meanwhile ends with a line and no traceback.
+    from lotteryfw.api.errors import LotteryError
     from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
     from lotteryfw.cli.app import app
-    from lotteryfw.errors import LotteryError
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -49,14 +49,17 @@ def _main() -> None:
             sys.exit(error.exit_code)
         faults = getattr(error, "faults", ())
         many = f" ({len(faults)} faults)" if len(faults) > 1 else ""
-        _end(f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}", error.exit_code)
+        _end(
+            f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}",
+            error.exit_code,
+        )
     except OSError as error:
         _end(_describe(error), 1)
 
 
 def _describe(error: OSError) -> str:
     """A line about what the system refused; empty where whoever read the output has had enough."""
-    from lotteryfw.errors import printable
+    from lotteryfw.api.errors import printable
 
     reason = error.strerror or str(error)
     if error.filename is not None:

@@ -82,7 +82,9 @@ def _handle(number: int, frame: Any) -> None:
     if _state.stop is None:
         raise StopNow
     if is_first:
-        with contextlib.suppress(OSError, ValueError, RuntimeError):  # such as a print within a print
+        with contextlib.suppress(
+            OSError, ValueError, RuntimeError
+        ):  # such as a print within a print
             _state.tell()
         _state.stop()
     elif number == signal.SIGINT:

@@ -13,7 +13,9 @@ from lotteryfw.cli.options import StoreRoot
 if TYPE_CHECKING:
     from lotteryfw.store import Store
 
-store_app = typer.Typer(no_args_is_help=True, help="The store of everything computed: look at it, check it, clean it.")
+store_app = typer.Typer(
+    no_args_is_help=True, help="The store of everything computed: look at it, check it, clean it."
+)
 app.add_typer(store_app, name="store")
 
 
@@ -52,17 +54,22 @@ def verify(store: StoreRoot = None) -> None:
 @store_app.command()
 def gc(
     store: StoreRoot = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what would be removed.")
+    ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Give up runs whose folder cannot be seen, as on a disk not mounted.")
+        bool,
+        typer.Option(
+            "--force", help="Give up runs whose folder cannot be seen, as on a disk not mounted."
+        ),
     ] = False,
 ) -> None:
     """Remove what no run folder refers to any more, and unfinished work that nothing has touched for 14 days."""
     swept = _open(store).gc(dry_run=dry_run, force=force)
-    removed = f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
-    rest = (
-        f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
+    removed = (
+        f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
     )
+    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
     typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")
     if not swept.unseen:
         return

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lotteryfw.kinds import Augmentation
-from lotteryfw.rng import stream
+from lotteryfw.api.kinds import Augmentation
+from lotteryfw.api.rng import stream
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,9 @@ class Ahead:
         self._first, self._steps = step, max(1, min(SPAN, MOST_NUMBERS // max(1, size)))
         for later in range(step + 1, step + self._steps):
             rows.append(self._draw(later))
-        self._drawn = {name: torch.stack([row[name] for row in rows]).to(self._device) for name in rows[0]}
+        self._drawn = {
+            name: torch.stack([row[name] for row in rows]).to(self._device) for name in rows[0]
+        }
 
 
 class Augmenter:

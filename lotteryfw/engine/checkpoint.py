@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.errors import ContractError, LotteryError
+from lotteryfw.api.errors import ContractError, LotteryError
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +28,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
             if isinstance(value, torch.Tensor):
                 tensors[f"{index}.{name}"] = value.detach().clone()
             elif type(value).__name__ in _NUMBERS:
-                tensors[f"{index}.{name}:{type(value).__name__}"] = torch.tensor(value, dtype=torch.float64)
+                tensors[f"{index}.{name}:{type(value).__name__}"] = torch.tensor(
+                    value, dtype=torch.float64
+                )
             elif value is not None:
                 kind = type(optimizer).__name__
-                raise ContractError(f"optimizer {kind} keeps '{name}' as {type(value).__name__}; it cannot be saved")
+                raise ContractError(
+                    f"optimizer {kind} keeps '{name}' as {type(value).__name__}; it cannot be saved"
+                )
     return tensors
 
 
@@ -41,8 +45,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
     for label, tensor in tensors.items():
         index, _, name = label.partition(".")
         name, _, kind = name.partition(":")
-        state.setdefault(int(index), {})[name] = _NUMBERS[kind](tensor.item()) if kind else tensor.clone()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        state.setdefault(int(index), {})[name] = (
+            _NUMBERS[kind](tensor.item()) if kind else tensor.clone()
+        )
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
 
 
 class Checkpoints:
@@ -76,7 +84,9 @@ class Checkpoints:
         with explained(aside, "written"):
             (aside / "state.json").write_text(json.dumps(plain))
             seal(aside, self._key, "checkpoint")
-            shutil.rmtree(self._path(step), ignore_errors=True)  # one of this step was written from a later start
+            shutil.rmtree(
+                self._path(step), ignore_errors=True
+            )  # one of this step was written from a later start
             aside.rename(self._path(step))
 
         others = [other for other in self._steps() if other != step]
@@ -114,5 +124,7 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """The steps that there are checkpoints of, the newest first."""
-        names = (path.name.removeprefix("checkpoint-") for path in self._folder.glob("checkpoint-*"))
+        names = (
+            path.name.removeprefix("checkpoint-") for path in self._folder.glob("checkpoint-*")
+        )
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import traceback
 from types import FrameType
 
-from lotteryfw.component import Component
-from lotteryfw.errors import PluginError
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import PluginError
 
 
 def exit_error(error: SystemExit) -> PluginError:
@@ -20,7 +20,9 @@ def exit_error(error: SystemExit) -> PluginError:
         if name := _component(frame):
             where = f"{name} in {frame.f_code.co_name}()"
             break
-    found = PluginError(f"{where} called sys.exit({error.code!r}); it must raise an exception instead")
+    found = PluginError(
+        f"{where} called sys.exit({error.code!r}); it must raise an exception instead"
+    )
     found.__cause__ = error
     return found
 

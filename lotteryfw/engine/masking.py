@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.kinds import Parametrization
+from lotteryfw.api.layers import SCORES, Group, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.rng import stream
 from lotteryfw.engine.ahead import Ahead
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.measure import measure, totals
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Train
-from lotteryfw.kinds import Parametrization
-from lotteryfw.rng import stream
-from lotteryfw.views import SCORES, Edges, Group, Layer, Scored
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 class Masking:
     """The masks of a job over `values` (every parameter and buffer, and scores), which it reads as they change."""
 
-    def __init__(self, job: Train, shop: Workshop, module: torch.nn.Module, values: Mapping[str, Tensor]):
+    def __init__(
+        self, job: Train, shop: Workshop, module: torch.nn.Module, values: Mapping[str, Tensor]
+    ):
         assert job.parametrization is not None
         assert job.initialiser is not None
         self._job = job
@@ -31,10 +33,12 @@ class Masking:
         names: list[str] = shop.component(job.model).prunable(module)
         edges = {}
         for name in names:
-            layer = Layer(name, tuple(values[name].shape), is_output=name == names[-1])
-            edges[name] = Edges(layer, values[name], values[SCORES + name], job.mask[name].to(shop.device))
-        budgets = tuple(Group(leaves, keep, keep) for leaves, keep in job.budgets)
-        self.net = Scored(edges, budgets, shop.component(job.initialiser).weight)
+            layer = LayerInfo(name, tuple(values[name].shape), is_output=name == names[-1])
+            edges[name] = MaskedLayer(
+                layer, values[name], values[SCORES + name], job.mask[name].to(shop.device)
+            )
+        budgets = tuple(Group(layers, keep, keep) for layers, keep in job.budgets)
+        self.net = MaskedNetwork(edges, budgets, shop.component(job.initialiser).weight)
         self._ahead: dict[str, Ahead] | None = None
         if shop.device != "cpu" and type(self.how).noise is not Parametrization.noise:
             self._ahead = {
@@ -49,14 +53,16 @@ class Masking:
         with torch.no_grad():
             if self._ahead is not None:
                 *kind, number = when
-                return self.how.masks_from(self.net, self._ahead["/".join(map(str, kind))](int(number)))
+                return self.how.masks_from(
+                    self.net, self._ahead["/".join(map(str, kind))](int(number))
+                )
             return self.how.sampled(self.net, self._stream(*when))
 
     def _stream(self, *when: str | int) -> torch.Generator:
         return stream(self._job.mask_seed or 0, "masks", *when)
 
     def _noise(self, *when: str | int) -> dict[str, Tensor]:
-        layers = [edges.layer for edges in self.net.edges.values()]
+        layers = [edges.info for edges in self.net.edges.values()]
         return self.how.noise(layers, self._stream(*when))
 
     def selected(self) -> dict[str, Tensor]:
@@ -70,12 +76,18 @@ class Masking:
         """Whether every score is a number still."""
         import torch
 
-        return bool(torch.stack([torch.isfinite(edges.scores).all() for edges in self.net.edges.values()]).all())
+        return bool(
+            torch.stack(
+                [torch.isfinite(edges.scores).all() for edges in self.net.edges.values()]
+            ).all()
+        )
 
     def weights(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every parameter and buffer as the network computes with them under these masks."""
         plain = {name: value for name, value in self._values.items() if "/" not in name}
-        return plain | {name: self.how.weight(edges, masks[name]) for name, edges in self.net.edges.items()}
+        return plain | {
+            name: self.how.weight(edges, masks[name]) for name, edges in self.net.edges.items()
+        }
 
     def evaluated(self) -> Iterator[dict[str, Tensor]]:
         """The weights that an evaluation averages over."""

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
+from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.engine.kernels.lockstep import together
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.work import (
@@ -22,11 +24,9 @@ from lotteryfw.engine.work import (
     write_json,
 )
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Job, Train, from_plain, state_key
+from lotteryfw.search.jobs import Gradient, Job, Train, from_plain, state_key
 from lotteryfw.store import Busy, Damaged, Store, check_seal, seal, tensors
 from lotteryfw.store.files import explained, own_name
-from lotteryfw.views import Curve, Metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,18 +64,18 @@ class StoredOutcome:
         return Metrics(**said)
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Every parameter and buffer at the end; of a gradient every leaf's."""
+        """Every parameter and buffer at the end; of a gradient every layer's."""
         return tensors.load(_file(self._store, self.key, "tensors.safetensors"))[0]
 
     def mask(self) -> Mapping[str, Tensor]:
-        """By leaf, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
+        """By layer, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
         return tensors.load(_file(self._store, self.key, "tensors.safetensors"))[1]
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Parameters and buffers, and the optimizer's state, after `step` steps of the schedule."""
         key = state_key(self.key, step)
-        names = ("values.safetensors", "optimizer.safetensors")
-        values, state = (tensors.load(_file(self._store, key, name, "state"))[0] for name in names)
+        values = tensors.load(_file(self._store, key, "values.safetensors", "state"))[0]
+        state = tensors.load(_file(self._store, key, "optimizer.safetensors", "state"))[0]
         return values, state
 
 
@@ -95,7 +95,9 @@ def _file(store: Store, key: str, name: str, kind: str | None = None) -> Path:
 
 
 def _lost(store: Store, key: str) -> ObjectLost:
-    return ObjectLost(f"the object {key} of the store {store.root} is damaged or gone; run the same command again")
+    return ObjectLost(
+        f"the object {key} of the store {store.root} is damaged or gone; run the same command again"
+    )
 
 
 def is_stored(job: Job, store: Store) -> bool:
@@ -119,7 +121,9 @@ def _kind(job: Job) -> str:
     return "training" if isinstance(job, Train) else "gradient"
 
 
-def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_seconds: float = 60.0) -> str | None:
+def perform(
+    job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_seconds: float = 60.0
+) -> str | None:
     """`perform_all` for one job; returns its warning or None."""
     said: dict[str, str | None] = {}
     perform_all([job], store, shop, tick, said.__setitem__, checkpoint_seconds)
@@ -142,7 +146,9 @@ def perform_all(
     component raises. A training that diverges is an outcome, too, and leaves the others as they are.
     """
     with ExitStack() as held:
-        for job in sorted(jobs, key=lambda job: job.key):  # in one order everywhere, or two groups wait for each other
+        for job in sorted(
+            jobs, key=lambda job: job.key
+        ):  # in one order everywhere, or two groups wait for each other
             held.enter_context(_locked(job, store, tick))
         works: list[Work] = []
         for job in jobs:
@@ -157,11 +163,15 @@ def perform_all(
             else:
                 works.append(Work(job, store, checkpoint_seconds, done))
         while works:
-            step = min(work.reached for work in works)  # a process that died may have left them at several
+            step = min(
+                work.reached for work in works
+            )  # a process that died may have left them at several
             group = [work for work in works if work.reached == step]
             alone = together(group[0].job) is None
             group = group[:1] if alone else group
-            with suppress(CheckpointRefused):  # then a work of the group has another step, and another group
+            with suppress(
+                CheckpointRefused
+            ):  # then a work of the group has another step, and another group
                 if alone:
                     train(group[0], shop, tick)
                 else:
@@ -188,7 +198,7 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
 
 
 def post(job: Job, store: Store) -> str:
-    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
+    """Layers a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
 
     The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
     """
@@ -212,7 +222,11 @@ def pick_up(name: str, store: Store) -> Job:
         description = check_seal(folder, name, "post")
         plain = json.loads((folder / "job.json").read_text())
         values, mask = tensors.load(folder / "start.safetensors")
-        state = tensors.load(folder / "optimizer.safetensors")[0] if plain.pop("has_optimizer") else None
+        state = (
+            tensors.load(folder / "optimizer.safetensors")[0]
+            if plain.pop("has_optimizer")
+            else None
+        )
         job = from_plain(plain, values=values, mask=mask, optimizer_state=state)
         if job.key != description["job"]:
             raise Damaged("its tensors and settings are not those of the job that was posted")

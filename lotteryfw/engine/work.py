@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lotteryfw.api.errors import LotteryError, TrainingDiverged
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.train import Training
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import LotteryError, TrainingDiverged
-from lotteryfw.jobs import Train, state_key, state_source
+from lotteryfw.search.jobs import Train, state_key, state_source
 from lotteryfw.store import Store, tensors
 
 Tick = Callable[[int, int], bool]
@@ -70,7 +70,11 @@ class Work:
         """What the user should be told of checkpoints that were dropped, or None."""
         if not self.checkpoints.warnings:
             return None
-        again = f"goes on from step {self.reached}" if self._checkpoint else "starts again from its beginning"
+        again = (
+            f"goes on from step {self.reached}"
+            if self._checkpoint
+            else "starts again from its beginning"
+        )
         return "; ".join([*self.checkpoints.warnings, f"the training {again}"])
 
     def keep(self) -> None:
@@ -82,7 +86,9 @@ class Work:
         if self._store.path(key, "state") is None:
             with self._store.write(key, "state", state_source(self.job.key, now.step)) as folder:
                 tensors.save(folder / "values.safetensors", now.kernel.values(), flush=False)
-                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state(), flush=False)
+                tensors.save(
+                    folder / "optimizer.safetensors", now.kernel.optimizer_state(), flush=False
+                )
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -98,7 +104,10 @@ class Work:
         """Stores the outcome of a training that has come to its end."""
         job = self.job
         outcome: dict[str, Any] = {"job": job.plain()}
-        outcome["timing"] = {"seconds": round(seconds, 3), "steps": self.training.step - self.reached}
+        outcome["timing"] = {
+            "seconds": round(seconds, 3),
+            "steps": self.training.step - self.reached,
+        }
         if diverged:
             outcome["diverged_at"] = diverged.step
         elif not self._stored:
@@ -107,7 +116,12 @@ class Work:
             with self._store.write(job.key, "training", job.source) as folder:
                 write_json(folder / "outcome.json", outcome)
                 if not diverged:
-                    tensors.save(folder / "tensors.safetensors", self.training.kernel.values(), job.mask, flush=False)
+                    tensors.save(
+                        folder / "tensors.safetensors",
+                        self.training.kernel.values(),
+                        job.mask,
+                        flush=False,
+                    )
         self._store.drop_scratch(job.key)
         self._done(job.key, self.warning)
 

@@ -21,11 +21,11 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.perform import DamagedJob, perform_all, pick_up
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, settle_process
-from lotteryfw.errors import LotteryError, UsageError
 from lotteryfw.registry import Registry
 from lotteryfw.store import Store
 
@@ -62,7 +62,10 @@ class Conversation:
 
     def say(self, **message: Any) -> None:
         """Sends one message."""
-        with self._saying, contextlib.suppress(BrokenPipeError):  # the runner is gone: `listen` notices
+        with (
+            self._saying,
+            contextlib.suppress(BrokenPipeError),
+        ):  # the runner is gone: `listen` notices
             self._outbox.write(json.dumps(message) + "\n")
             self._outbox.flush()
 
@@ -106,7 +109,11 @@ def main() -> None:
     def stop(number: int, frame: Any) -> None:
         line.stopping = True
 
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):  # a scheduler may send them to every process of a job
+    for name in (
+        "SIGTERM",
+        "SIGHUP",
+        "SIGUSR1",
+    ):  # a scheduler may send them to every process of a job
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
     line.beat(min(_ALIVE_SECONDS, patience() / 6))
@@ -123,7 +130,13 @@ def main() -> None:
         _work(message["posts"], store, shop, line, setup["checkpoint_seconds"])
 
 
-def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
+def _work(
+    posts: dict[str, str],
+    store: Store,
+    shop: Workshop,
+    line: Conversation,
+    checkpoint_seconds: float,
+) -> None:
     said, left = 0.0, list(posts)
 
     def tick(done: int, of: int) -> bool:
@@ -157,9 +170,13 @@ def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversatio
         error = exit_error(raised) if isinstance(raised, SystemExit) else raised
         text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
         for key in left:
-            line.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
+            line.say(
+                failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc()
+            )
 
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # without taking torch apart module by module: a second in which the runner would wait
+    os._exit(
+        0
+    )  # without taking torch apart module by module: a second in which the runner would wait

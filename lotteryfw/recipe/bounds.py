@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
-from lotteryfw.errors import Fault
-from lotteryfw.kinds import SearchAlgorithm
-from lotteryfw.limits import CELLS, DEPTH, ENTRIES, LEVELS, NUMBER, SEED, readable
+from lotteryfw.api.errors import Fault
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.limits import CELLS, DEPTH, ENTRIES, LEVELS, NUMBER, SEED, readable
 from lotteryfw.recipe.tree import Keys, dotted
 from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
 
@@ -19,7 +19,8 @@ _LEVELS = ("levels", "cycles", "densities")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Control characters other than tab and the ends of lines."""
 _TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}.,=\n]', re.DOTALL
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}.,=\n]',
+    re.DOTALL,
 )
 """Whatever of a TOML text bears on its nesting; strings and comments as wholes."""
 
@@ -74,7 +75,10 @@ def too_many_cells(studies: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[st
     """
     total = sum(_cells(table) for _, table in studies)
     if CELLS.exceeded_by(total):
-        return f"asks for {CELLS.excess(total, 'cells')} (axes times seeds, over all studies)", CELLS.remedy
+        return (
+            f"asks for {CELLS.excess(total, 'cells')} (axes times seeds, over all studies)",
+            CELLS.remedy,
+        )
     return None
 
 
@@ -85,7 +89,9 @@ def too_many_levels(search: SearchAlgorithm) -> list[Problem]:
         value = getattr(search, name, None)
         count = len(value) if isinstance(value, list | tuple) else value
         if isinstance(count, int) and LEVELS.exceeded_by(count):
-            problems.append(Problem((name,), f"asks for {LEVELS.excess(count, name)}", LEVELS.remedy))
+            problems.append(
+                Problem((name,), f"asks for {LEVELS.excess(count, name)}", LEVELS.remedy)
+            )
     return problems
 
 
@@ -104,7 +110,12 @@ def _problem(keys: Keys, value: Any) -> tuple[str, str] | None:
         limit = SEED if _is_seed(keys) else NUMBER
         if abs(value) > limit.value:
             return f"{readable(value)} is beyond the limit of {readable(limit.value)}", limit.remedy
-    if isinstance(value, list) and not _is_seed(keys) and "grid" not in keys and ENTRIES.exceeded_by(len(value)):
+    if (
+        isinstance(value, list)
+        and not _is_seed(keys)
+        and "grid" not in keys
+        and ENTRIES.exceeded_by(len(value))
+    ):
         return f"has {ENTRIES.excess(len(value), 'entries')}", ENTRIES.remedy
     return None
 

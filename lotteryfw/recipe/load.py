@@ -10,11 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import jobs
-from lotteryfw.cell import Cell
-from lotteryfw.errors import Fault, RecipeError, printable
-from lotteryfw.kinds import kinds
-from lotteryfw.limits import check_variables
+from lotteryfw.api.errors import Fault, RecipeError, printable
+from lotteryfw.api.kinds import kinds
+from lotteryfw.api.limits import check_variables
 from lotteryfw.recipe.bounds import too_many_cells
 from lotteryfw.recipe.claims import Claim, settled
 from lotteryfw.recipe.expand import Study
@@ -24,6 +22,8 @@ from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys, Tree
 from lotteryfw.recipe.write import to_toml
 from lotteryfw.registry import Registry
+from lotteryfw.search import jobs
+from lotteryfw.search.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def load_recipe(
     """
     check_variables()
     faults: list[Fault] = []
-    path, source = (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
+    path, source = (
+        (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
+    )
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
     tree = read(source, defaults, profile, sets, faults)
     unread = {(each.where, each.key): each for each in faults}
@@ -79,11 +81,21 @@ def load_recipe(
     claims = _claims(tree, studies, slots, faults)
     if faults or file is None:
         # a value that reading refused (NaN, a date) is no option either; saying so again would be two faults for one
-        raise RecipeError([each for each in dict.fromkeys(faults) if unread.get((each.where, each.key), each) == each])
+        raise RecipeError(
+            [
+                each
+                for each in dict.fromkeys(faults)
+                if unread.get((each.where, each.key), each) == each
+            ]
+        )
     said = {"name": file.name, "title": file.title, "about": file.about}
-    resolved = {key: value for key, value in said.items() if value} | {"study": [each.resolved() for each in studies]}
+    resolved = {key: value for key, value in said.items() if value} | {
+        "study": [each.resolved() for each in studies]
+    }
     if claims:
-        resolved["claim"] = [labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims]
+        resolved["claim"] = [
+            labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
+        ]
     return Recipe(
         **said,
         path=path,
@@ -106,7 +118,11 @@ def _untrusted(tree: Tree, registry: Registry) -> list[Fault]:
                 faults.append(tree.fault(keys, f"there is no plugin file {printable(each, 300)}"))
             else:
                 text = f"{each} is code, and a recipe runs no code unless you say so"
-                faults.append(tree.fault(keys, text, f"read it, then run again with --trust {shlex.quote(each)}"))
+                faults.append(
+                    tree.fault(
+                        keys, text, f"read it, then run again with --trust {shlex.quote(each)}"
+                    )
+                )
     return faults
 
 
@@ -127,7 +143,9 @@ def _studies(tree: Tree, slots: Slots) -> list[Study]:
 
 def _study_trees(tree: Tree) -> list[tuple[str, Tree]]:
     base = Tree(
-        tree.defaults, {key: each for key, each in tree.table.items() if key in Body.model_fields}, tree.origins
+        tree.defaults,
+        {key: each for key, each in tree.table.items() if key in Body.model_fields},
+        tree.origins,
     )
     studies = tree.table.get("studies")
     items = studies.items() if isinstance(studies, Mapping) else ()
@@ -146,7 +164,9 @@ def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> 
     return base.over({key: each for key, each in table.items() if key != "name"}, origin)
 
 
-def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]) -> list[tuple[Claim, Claim]]:
+def _claims(
+    tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]
+) -> list[tuple[Claim, Claim]]:
     """Each claim as written, and with labels for selectors as cells have them."""
     claims = []
     given = tree.table.get("claim", [])
@@ -155,5 +175,7 @@ def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fau
         if claim is not None:
             claim, labelled, found = settled(claim, {study.name: study for study in studies}, slots)
             claims.append((claim, labelled))
-        faults += [tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found]
+        faults += [
+            tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found
+        ]
     return claims

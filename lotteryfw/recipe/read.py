@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from lotteryfw.errors import Fault, RecipeError, UsageError, nearest
-from lotteryfw.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
+from lotteryfw.api.errors import Fault, RecipeError, UsageError, nearest
+from lotteryfw.api.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
+from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.tree import Keys, Origin, Tree, dotted
-from lotteryfw.steps import Step
 
 SET = "--set"
 IN_PYTHON = "recipe"
@@ -51,7 +51,9 @@ def _file(path: Path, tree: Tree, chain: tuple[Path, ...], faults: list[Fault]) 
     here = path.resolve()
     if here in chain:
         names = " → ".join(each.name for each in (*chain[chain.index(here) :], path))
-        raise RecipeError([Fault(where, "extends", f"recipes extend each other in a circle: {names}")])
+        raise RecipeError(
+            [Fault(where, "extends", f"recipes extend each other in a circle: {names}")]
+        )
     if EXTENDS.exceeded_by(len(chain)):
         problem = f"is at the end of {EXTENDS.excess(len(chain), 'recipes that extend each other')}"
         raise RecipeError([Fault(where, "extends", problem, EXTENDS.remedy)])
@@ -105,7 +107,9 @@ def _require_bounds(table: Mapping[str, Any], where: str) -> None:
 
 def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
     if isinstance(plugins := table.get("plugins"), list):
-        table["plugins"] = [str(folder / each) if isinstance(each, str) else each for each in plugins]
+        table["plugins"] = [
+            str(folder / each) if isinstance(each, str) else each for each in plugins
+        ]
     for each in _tables(table.get("profiles")).values():
         _flatten_grids(each)
     _flatten_grids(table)
@@ -122,7 +126,11 @@ def _over(tree: Tree, table: Mapping[str, Any], origin: Origin, faults: list[Fau
     known = _tables(tree.table.get("studies"))
     for name in _tables(table.get("studies")).keys() - known.keys():
         where, keys = origin(("studies", name))
-        faults.append(Fault(where, dotted(keys), "there is no such study", nearest(name, known) or "it has none"))
+        faults.append(
+            Fault(
+                where, dotted(keys), "there is no such study", nearest(name, known) or "it has none"
+            )
+        )
     return tree.over(table, origin)
 
 
@@ -130,7 +138,11 @@ def _profiled(tree: Tree, name: str, faults: list[Fault]) -> Tree:
     profiles = _tables(tree.table.get("profiles"))
     if name not in profiles:
         hint = nearest(name, profiles) or "this recipe has no profiles"
-        faults.append(Fault(tree.locate(("profiles",))[0], f"profiles.{name}", "there is no such profile", hint))
+        faults.append(
+            Fault(
+                tree.locate(("profiles",))[0], f"profiles.{name}", "there is no such profile", hint
+            )
+        )
         return tree
     table = profiles[name]
     for key in ("extends", "plugins", "profiles", "study") & table.keys():
@@ -172,9 +184,13 @@ def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
     for place, study in enumerate(studies if isinstance(studies, list) else [studies]):
         name = study.get("name") if isinstance(study, Mapping) else None
         if not isinstance(name, str):
-            faults.append(Fault(where, f"study[{place}].name", "is required: studies are told apart by name"))
+            faults.append(
+                Fault(where, f"study[{place}].name", "is required: studies are told apart by name")
+            )
         elif name in found:
-            faults.append(Fault(where, f"study[{place}].name", f"there is a study '{name}' already"))
+            faults.append(
+                Fault(where, f"study[{place}].name", f"there is a study '{name}' already")
+            )
         else:
             found[name] = study
     return found
@@ -187,20 +203,31 @@ def _flatten_grids(table: Any) -> None:
     if isinstance(grid := table.get("grid"), Mapping):
         table["grid"] = dict(_flat(grid, ""))
     studies = table.get("study", [])
-    for study in [*(studies if isinstance(studies, list) else []), *_tables(table.get("studies")).values()]:
+    for study in [
+        *(studies if isinstance(studies, list) else []),
+        *_tables(table.get("studies")).values(),
+    ]:
         _flatten_grids(study)
 
 
 def _flat(grid: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     flat: list[tuple[str, Any]] = []
     for key, value in grid.items():
-        flat += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+        flat += (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else [(prefix + key, value)]
+        )
     return flat
 
 
 def _tables(value: Any) -> dict[str, dict[str, Any]]:
     """The tables in a table of tables, whatever else a recipe has put there."""
-    return {key: each for key, each in value.items() if isinstance(each, dict)} if isinstance(value, Mapping) else {}
+    return (
+        {key: each for key, each in value.items() if isinstance(each, dict)}
+        if isinstance(value, Mapping)
+        else {}
+    )
 
 
 def plain(value: Any, depth: int = 0) -> Any:
@@ -212,7 +239,9 @@ def plain(value: Any, depth: int = 0) -> Any:
         problem = f"is nested deeper than the limit of {DEPTH.value}"
         raise RecipeError([Fault(IN_PYTHON, "", problem, DEPTH.remedy)])
     if isinstance(value, Mapping):
-        return {str(key): plain(entry, depth + 1) for key, entry in value.items() if entry is not None}
+        return {
+            str(key): plain(entry, depth + 1) for key, entry in value.items() if entry is not None
+        }
     if isinstance(value, list | tuple):
         return [plain(entry, depth + 1) for entry in value]
     return str(value) if isinstance(value, Step | PurePath) else value
@@ -221,9 +250,15 @@ def plain(value: Any, depth: int = 0) -> Any:
 def _unusable(value: Any, keys: Keys, where: str) -> list[Fault]:
     """Values that no part of a recipe can use: keys and records are JSON, which has neither dates nor infinity."""
     if isinstance(value, Mapping):
-        return [found for key, each in value.items() for found in _unusable(each, (*keys, key), where)]
+        return [
+            found for key, each in value.items() for found in _unusable(each, (*keys, key), where)
+        ]
     if isinstance(value, list):
-        return [found for place, each in enumerate(value) for found in _unusable(each, (*keys, place), where)]
+        return [
+            found
+            for place, each in enumerate(value)
+            for found in _unusable(each, (*keys, place), where)
+        ]
     if isinstance(value, float) and not math.isfinite(value):
         return [Fault(where, dotted(keys), f"must be a finite number, got {value}")]
     if not isinstance(value, str | int | float):

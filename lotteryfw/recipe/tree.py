@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lotteryfw.errors import Fault
+from lotteryfw.api.errors import Fault
 
 Keys = tuple[str | int, ...]
 """A path into a recipe: keys of tables, and indices of lists."""
@@ -22,7 +22,9 @@ def dotted(keys: Keys) -> str:
     >>> dotted(("train", "augment", 1, "padding"))
     'train.augment[1].padding'
     """
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(
+        "."
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class Tree:
         places: dict[Keys, tuple[str, Keys]] = {}
         merged = self._laid(self.table, table, (), origin, places)
         # whatever stood below a value that was replaced is gone
-        kept = {keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)}
+        kept = {
+            keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)
+        }
         return Tree(self.defaults, merged, kept | places)
 
     def replaced(self, key: str, value: Any, origin: Origin) -> Tree:
@@ -73,15 +77,26 @@ class Tree:
     ) -> dict[str, Any]:
         """`base` with `over` laid over it; where each value that was set stands goes to `places`."""
         # `points` and `every` say one thing in two ways, so the later of them wins
-        rivals = {_RIVALS[key] for key in over if key in _RIVALS} - set(over) if path[-1:] == ("evaluate",) else set()
+        rivals = (
+            {_RIVALS[key] for key in over if key in _RIVALS} - set(over)
+            if path[-1:] == ("evaluate",)
+            else set()
+        )
         result = {key: value for key, value in base.items() if key not in rivals}
         for key, new in over.items():
             here = (*path, key)
             old = result.get(key)
-            old_use, new_use = self._use(key, old), new.get("use") if isinstance(new, Mapping) else new
+            old_use, new_use = (
+                self._use(key, old),
+                new.get("use") if isinstance(new, Mapping) else new,
+            )
             if isinstance(old, Mapping) and isinstance(new, str) and new == old_use:
                 continue
-            if isinstance(old, Mapping | str) and isinstance(new, Mapping) and new_use in (None, old_use):
+            if (
+                isinstance(old, Mapping | str)
+                and isinstance(new, Mapping)
+                and new_use in (None, old_use)
+            ):
                 below = old if isinstance(old, Mapping) else {"use": old}
                 result[key] = self._laid(below, new, here, origin, places)
                 continue

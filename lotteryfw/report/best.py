@@ -34,9 +34,16 @@ def masks_alone(studies: Iterable[Study], curves: Curves) -> Sheet | None:
     dense: dict[str, tuple[str, ...]] = {}
     for study in studies:
         notes += notes_on_part(study)
-        learned = {row.cell for series in study.searches for row in series.rows if curves.has_mask_learned(row)}
+        learned = {
+            row.cell
+            for series in study.searches
+            for row in series.rows
+            if curves.has_mask_learned(row)
+        }
         for series in study.searches:
-            masks = [row for row in series.rows if row.weights_kept < row.weights_total or untrained(row)]
+            masks = [
+                row for row in series.rows if row.weights_kept < row.weights_total or untrained(row)
+            ]
             shown = list(series.points[-1].rows) if series.cells & learned else best_rows(masks)
             if shown and masks and all(map(untrained, masks)):
                 rows.append((f"{study.name}: {series.label}", *_cells(shown)))
@@ -75,7 +82,9 @@ def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
     for row in (row for row in rows if row.weights_kept < row.weights_total):
         best = found.get(row.seed)
         if row.validation_accuracy is not None and (
-            best is None or best.validation_accuracy is None or row.validation_accuracy >= best.validation_accuracy
+            best is None
+            or best.validation_accuracy is None
+            or row.validation_accuracy >= best.validation_accuracy
         ):
             found[row.seed] = row
     return list(found.values())

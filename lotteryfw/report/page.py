@@ -49,7 +49,9 @@ def write_page(run: RunFolder | RunData, claims: Sequence[Verdict] | None = None
     data = RunData.of(run)
     if claims is None:
         claims = check_claims(data)
-    sections = [_section(study, data.curves, data.findings.within(study.name)) for study in data.shown]
+    sections = [
+        _section(study, data.curves, data.findings.within(study.name)) for study in data.shown
+    ]
     text = _render(data, claims, masks_alone(data.shown, data.curves), sections, get_plotlyjs())
     path = data.folder.path / NAME
     atomic_write(path, text.encode())
@@ -63,7 +65,11 @@ def _section(study: Study, curves: Curves, findings: Findings) -> Section:
     learned, best = learning_chart(study, curves), best_levels(study)
     return Section(
         study.name,
-        charts=(*density_charts(study), *([learned] if learned else []), *found_charts(study, findings)),
+        charts=(
+            *density_charts(study),
+            *([learned] if learned else []),
+            *found_charts(study, findings),
+        ),
         tickets=tuple(winning_tickets(study)),
         sheets=(*sheets(study), *([best] if best else [])),
         note=study.partly_shown,
@@ -71,7 +77,11 @@ def _section(study: Study, curves: Curves, findings: Findings) -> Section:
 
 
 def _render(
-    data: RunData, claims: Sequence[Verdict], masks: Sheet | None, sections: Sequence[Section], plotly: str
+    data: RunData,
+    claims: Sequence[Verdict],
+    masks: Sheet | None,
+    sections: Sequence[Section],
+    plotly: str,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -101,7 +111,9 @@ def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
 
     def packed(trace: Trace) -> dict[str, Any]:
         return {
-            name: {"list": places.setdefault(tuple(value), len(places))} if isinstance(value, list) else value
+            name: {"list": places.setdefault(tuple(value), len(places))}
+            if isinstance(value, list)
+            else value
             for name, value in trace.items()
         }
 
@@ -123,5 +135,7 @@ def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
 def _facts(manifest: dict[str, Any]) -> Sheet:
     """What the run was made with; paths of its machine are left out, as a page is passed on."""
     parts = ("versions", "plugins", "numerics", "machine")
-    rows = [(part, name, str(value)) for part in parts for name, value in manifest.get(part, {}).items()]
+    rows = [
+        (part, name, str(value)) for part in parts for name, value in manifest.get(part, {}).items()
+    ]
     return Sheet("", ("", "name", "value"), tuple(rows), ())

@@ -8,7 +8,7 @@ from math import inf
 from lotteryfw.report.groups import TICKET, Point, Series, Study
 
 MOST_SERIES = 100
-"""A study of more series, each a combination of its grid and an arm, is shown in part."""
+"""A study of more series, each a combination of its grid and a variant, is shown in part."""
 
 _METRIC = "validation_accuracy"  # the test set takes no part in any choice
 
@@ -16,7 +16,7 @@ _METRIC = "validation_accuracy"  # the test set takes no part in any choice
 def shown(study: Study, most: int = MOST_SERIES) -> Study:
     """Return the study with at most so many series, in the order of its recipe.
 
-    The combinations whose tickets have the highest validation accuracy are kept, each with all its arms; of equal ones
+    The combinations whose tickets have the highest validation accuracy are kept, each with all its variants; of equal ones
     the first. A sweep over densities counts with all its searches; a single one is kept whole, however many it has.
     """
     if len(study.searches) <= most:
@@ -28,7 +28,9 @@ def shown(study: Study, most: int = MOST_SERIES) -> Study:
 
     kept: list[Series] = []
     count = 0
-    for combination in sorted(combinations.values(), key=_best_accuracy, reverse=True):  # stable, also in reverse
+    for combination in sorted(
+        combinations.values(), key=_best_accuracy, reverse=True
+    ):  # stable, also in reverse
         count += sum(len(series.parts or (series,)) for series in combination)
         if kept and count > most:
             break
@@ -46,12 +48,14 @@ def shown(study: Study, most: int = MOST_SERIES) -> Study:
 
 
 def _place(series: Series) -> tuple[tuple[tuple[str, str], ...], str]:
-    return tuple(series.axes.items()), series.arm
+    return tuple(series.axes.items()), series.variant
 
 
 def _best_accuracy(combination: list[Series]) -> float:
     """The highest validation accuracy of the tickets' levels, the dense network apart; -inf where there is none."""
-    points = [point for series in combination if series.arm == TICKET for point in series.points]
+    points = [
+        point for series in combination if series.variant == TICKET for point in series.points
+    ]
     pruned = [point for point in points if not _is_dense(point)]
     means = [spread.mean for point in pruned or points if (spread := point.spread(_METRIC))]
     return max(means, default=-inf)

@@ -27,11 +27,13 @@ def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
 
 def summary_markdown(run: RunFolder | RunData) -> str:
     """The same tables as Markdown. Raises StoreError."""
-    return "\n\n".join(markdown_table(sheet) for study in RunData.of(run).shown for sheet in sheets(study))
+    return "\n\n".join(
+        markdown_table(sheet) for study in RunData.of(run).shown for sheet in sheets(study)
+    )
 
 
 def sheets(study: Study) -> list[Sheet]:
-    """A study's tables: with all its levels or, where there is one for each combination, with all its arms.
+    """A study's tables: with all its levels or, where there is one for each combination, with all its variants.
 
     Where every training diverged, which they were.
     """
@@ -55,11 +57,16 @@ def _sheet(study: Study, metric: str) -> Sheet:
     unit, seeds, columns = unit_of(metric), len(study.seeds), study.densities
     over = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
     rows = [
-        (series.label, *(cell(_spread(series, density, metric), unit, seeds) for density in columns))
+        (
+            series.label,
+            *(cell(_spread(series, density, metric), unit, seeds) for density in columns),
+        )
         for series in study.series
     ]
     head = ("weights remaining, %", *map(percent, columns))
-    return Sheet(f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True)
+    return Sheet(
+        f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True
+    )
 
 
 def _spread(series: Series, density: float, metric: str) -> Spread | None:

@@ -89,7 +89,10 @@ class LevelVerdict:
         gain = f"{self.accuracy} of test accuracy"
         told, rest = f"{gain} and {self.stop} to early stopping", ""
         if self.to_the_end:
-            told, rest = gain, "; nothing here stopped before its last step, so who learns faster is open"
+            told, rest = (
+                gain,
+                "; nothing here stopped before its last step, so who learns faster is open",
+            )
         return (
             f"At {percent(self.density)} % of the weights {_SAID[self.outcome]}: {told} against the dense network, "
             f"n = {self.accuracy.spread.n}{rest}."
@@ -105,7 +108,11 @@ class SeriesVerdict:
 
     def densities(self, outcome: Outcome) -> str:
         """At which densities it comes out so, in per cent; levels in a row as "51.3–21.1", a dash where none does."""
-        runs = [list(run) for same, run in groupby(self.levels, lambda each: each.outcome == outcome) if same]
+        runs = [
+            list(run)
+            for same, run in groupby(self.levels, lambda each: each.outcome == outcome)
+            if same
+        ]
         ends = [dict.fromkeys((percent(run[0].density), percent(run[-1].density))) for run in runs]
         return ", ".join("–".join(each) for each in ends) or "–"
 
@@ -113,7 +120,9 @@ class SeriesVerdict:
     def telling(self) -> LevelVerdict:
         """The smallest winning ticket; where there is none, the most accurate level."""
         winning = [level for level in self.levels if level.outcome == "winning ticket"]
-        return winning[-1] if winning else max(self.levels, key=lambda each: each.accuracy.spread.mean)
+        return (
+            winning[-1] if winning else max(self.levels, key=lambda each: each.accuracy.spread.mean)
+        )
 
     @property
     def sheet(self) -> Sheet:
@@ -139,7 +148,11 @@ class SeriesVerdict:
 
 def winning_tickets(study: Study) -> list[SeriesVerdict]:
     """A verdict for each series of tickets that has a trained dense network to be held against."""
-    found = [SeriesVerdict(each.label, tuple(_levels(each))) for each in study.searches if each.arm == TICKET]
+    found = [
+        SeriesVerdict(each.label, tuple(_levels(each)))
+        for each in study.searches
+        if each.variant == TICKET
+    ]
     return [verdict for verdict in found if verdict.levels]
 
 
@@ -156,7 +169,9 @@ def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
         table.add_column("wins at, %", ratio=1)
         table.add_column("undecided at, %", ratio=1)
         for each in verdicts:
-            table.add_row(Text(each.label), each.densities("winning ticket"), each.densities("undecided"))
+            table.add_row(
+                Text(each.label), each.densities("winning ticket"), each.densities("undecided")
+            )
         tables.append(table)
     return tables
 
@@ -197,7 +212,9 @@ def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[floa
     found = []
     for row in point.rows:
         whole = dense.get(row.cell)
-        if whole is None or row.weights_kept == row.weights_total or not row.steps:  # what is not trained cannot learn
+        if (
+            whole is None or row.weights_kept == row.weights_total or not row.steps
+        ):  # what is not trained cannot learn
             continue
         if row.early_test_accuracy is not None and whole.early_test_accuracy is not None:
             gain = row.early_test_accuracy - whole.early_test_accuracy

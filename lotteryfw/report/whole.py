@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lotteryfw.errors import UsageError
+from lotteryfw.api.errors import UsageError
 from lotteryfw.report.best import masks_alone
 from lotteryfw.report.claims import check_claims, claims_markdown, claims_table
 from lotteryfw.report.data import RunData

@@ -7,29 +7,38 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import (
+    ContractError,
+    DataError,
+    LotteryError,
+    PluginError,
+    StoreError,
+    TrainingDiverged,
+)
+from lotteryfw.api.kinds import Analysis, Search
+from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.results import AnalysisResult, LevelResult
+from lotteryfw.api.tickets import MaskStats, Ticket
 from lotteryfw.engine import StoredOutcome, exit_error
-from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
-from lotteryfw.kinds import Analysis, Search
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.lab import Lab, Record
 from lotteryfw.search.requests import JobRequest
-from lotteryfw.views import CutReport, Finding, Metrics, Recorded, Ticket
 
 Status = Literal["done", "diverged", "failed"]
-Found = Sequence[tuple[Analysis, list[Finding]]]
+Found = Sequence[tuple[Analysis, list[AnalysisResult]]]
 """What each of a cell's analyses found."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a cell that has its figures (None: the training diverged). `arm` is "ticket", a control's name or one
+    """A level of a cell that has its figures (None: the training diverged). `variant` is "ticket", a control's name or one
     that the search gave."""
 
     cell: Cell
-    arm: str
+    variant: str
     level: int
-    cut: CutReport
+    cut: MaskStats
     key: str
     metrics: Metrics | None
 
@@ -37,7 +46,7 @@ class Level:
 class SavedTicket(NamedTuple):
     """A ticket in the run's folder: how much of the network it keeps, and what reads it again."""
 
-    cut: CutReport
+    cut: MaskStats
     read: Callable[[], Ticket]
 
 
@@ -56,7 +65,7 @@ class Surroundings(Protocol):
         """Takes a job's tensors off the memory until its turn comes."""
         ...
 
-    def ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> SavedTicket:
+    def ticket(self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str) -> SavedTicket:
         """Keeps a ticket, before or after it was trained."""
         ...
 
@@ -64,7 +73,7 @@ class Surroundings(Protocol):
         """Reports a level."""
         ...
 
-    def analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
+    def analysed(self, cell: Cell, levels: Sequence[LevelResult], found: Found) -> None:
         """Reports what each of a cell's analyses found in the levels of its search."""
         ...
 
@@ -83,7 +92,7 @@ class _Control:
 
     name: str
     level: int
-    cut: CutReport
+    cut: MaskStats
     request: JobRequest
 
 
@@ -96,7 +105,7 @@ class CellRun:
         self.asked: tuple[JobRequest, ...] = ()
         self._around = around
         self._controls: list[_Control] = []
-        self._recorded: list[Recorded] = []
+        self._recorded: list[LevelResult] = []
         self._diverged: Exception | None = None
         self._last_level: int | None = None
         self._analysis: Analysis | None = None
@@ -143,7 +152,9 @@ class CellRun:
             while self._searching and self._all_there():
                 self._resume()
                 self._take_records()
-            self._controls = [control for control in self._controls if not self._report_control(control)]
+            self._controls = [
+                control for control in self._controls if not self._report_control(control)
+            ]
         except (StoreError, DataError):
             raise
         except (Exception, SystemExit) as error:
@@ -174,9 +185,15 @@ class CellRun:
             self._searching, self.asked = False, ()
 
     def _checked(self, asked: object) -> tuple[JobRequest, ...]:
-        if isinstance(asked, Sequence) and asked and all(isinstance(request, JobRequest) for request in asked):
+        if (
+            isinstance(asked, Sequence)
+            and asked
+            and all(isinstance(request, JobRequest) for request in asked)
+        ):
             return tuple(asked)
-        what = f"a {type(asked).__name__}" + (" that is empty" if isinstance(asked, tuple) and not asked else "")
+        what = f"a {type(asked).__name__}" + (
+            " that is empty" if isinstance(asked, tuple) and not asked else ""
+        )
         raise ContractError(
             f"search '{self.cell.search.use}' asked for {what}, not for jobs; "
             "ask the lab with `yield from lab.train(ticket)`"
@@ -187,22 +204,34 @@ class CellRun:
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
-            saved = self._around.ticket(self.cell, record.arm, record.level, ticket, key)
-            self._report(record.arm, record.level, saved.cut, key)
+            saved = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
+            self._report(record.variant, record.level, saved.cut, key)
             self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
-                self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at, learns_mask)
+                self._diverged = self._diverged or TrainingDiverged(
+                    record.trained.diverged_at, learns_mask
+                )
                 continue
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, saved))
-            if record.arm == "ticket" and not ticket.is_dense and not self._is_failing:
+            if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
                 self._controls += [self._control(name, record) for name in self.cell.controls]
 
-    def _kept(self, record: Record, saved: SavedTicket) -> Recorded:
-        cell, level = self.cell, record.level
+    def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
+        cell = self.cell
         outcome = self._around.outcome(record.trained.outcome.key)
-        return Recorded(cell.study, cell.id, cell.axes, cell.seed, level, record.arm, saved.cut, outcome, saved.read)
+        return LevelResult(
+            cell.study,
+            cell.id,
+            cell.axes,
+            cell.seed,
+            record.level,
+            record.variant,
+            saved.cut,
+            outcome,
+            saved.read,
+        )
 
     def _control(self, name: str, record: Record) -> _Control:
         ticket = self._lab.control(name, record)
@@ -220,17 +249,21 @@ class CellRun:
         self._report(control.name, control.level, control.cut, control.request.key)
         return True
 
-    def _report(self, arm: str, level: int, cut: CutReport, key: str) -> None:
+    def _report(self, variant: str, level: int, cut: MaskStats, key: str) -> None:
         outcome = self._around.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
-        self._around.level(Level(self.cell, arm, level, cut, key, metrics))
+        self._around.level(Level(self.cell, variant, level, cut, key, metrics))
 
     def fail(self, error: BaseException, key: str = "") -> None:
         """The end of the cell: something in it broke, or the job of this key, for which it waits, cannot be done.
 
         Where an analysis waits for the job, that is the end of this analysis alone.
         """
-        if isinstance(error, Exception) and self._analysis and any(request.key == key for request in self.asked):
+        if (
+            isinstance(error, Exception)
+            and self._analysis
+            and any(request.key == key for request in self.asked)
+        ):
             self._thrown, self.asked = error, ()
             return
         self._is_failing = True
@@ -266,17 +299,19 @@ class CellRun:
         return named
 
 
-def checked_findings(findings: object) -> list[Finding]:
+def checked_findings(findings: object) -> list[AnalysisResult]:
     """Return what an analysis found. Raises ContractError where that is anything but findings with numbers."""
     if not isinstance(findings, Iterable):
         raise ContractError(f"gave a {type(findings).__name__}, not a list of findings")
     checked = []
     for finding in findings:
-        if not isinstance(finding, Finding):
+        if not isinstance(finding, AnalysisResult):
             raise ContractError(f"gave a {type(finding).__name__}, not a Finding")
         values = finding.value if isinstance(finding.value, list | tuple) else (finding.value,)
         strange = [type(value).__name__ for value in values if not isinstance(value, Real)]
         if strange:
-            raise ContractError(f"the value of '{finding.figure}' must be a number or several, not a {strange[0]}")
+            raise ContractError(
+                f"the value of '{finding.figure}' must be a number or several, not a {strange[0]}"
+            )
         checked.append(finding)
     return checked

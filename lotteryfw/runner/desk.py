@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Chooser, Workshop, engine_version
-from lotteryfw.jobs import Spec
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import Lab
-from lotteryfw.steps import Clock
 from lotteryfw.store import Store, default_root, file_name
 
 
@@ -51,7 +51,9 @@ class Desk:
             source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
         )
         # any built-in component names the state of lotteryfw's code
-        self.engine = engine_version(self.registry.find("objective", "lotteryfw/classification").provider)
+        self.engine = engine_version(
+            self.registry.find("objective", "lotteryfw/classification").provider
+        )
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
     def describe(self, component: Component, clock: Clock) -> Spec:
@@ -65,7 +67,9 @@ class Desk:
 
     def plan(self, device: str = "cpu") -> Plan:
         """What the recipe asks for. Does not import torch."""
-        return plan(self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine)
+        return plan(
+            self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
+        )
 
     def refuse_impossible(self, device: str) -> None:
         """Raises UsageError for what only networks tell: budgets that leave no weights, patterns that name no layer,

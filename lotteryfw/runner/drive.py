@@ -7,18 +7,27 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
-from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_complete, pick_up, post, together
-from lotteryfw.errors import LotteryError, PluginError
-from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
-from lotteryfw.jobs import Job, Train, likeness, state_key, without_tensors
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import LotteryError, PluginError
+from lotteryfw.api.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
+from lotteryfw.api.results import LevelResult
+from lotteryfw.api.tickets import Ticket
+from lotteryfw.engine import (
+    Alike,
+    DamagedJob,
+    StoredOutcome,
+    is_complete,
+    pick_up,
+    post,
+    together,
+)
 from lotteryfw.runner.cells import CellRun, Found, Level, SavedTicket, Status
 from lotteryfw.runner.executors import Executor, Finished
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
 from lotteryfw.search.lab import Lab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
-from lotteryfw.views import Recorded, Ticket
 
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
@@ -46,7 +55,7 @@ class Driver:
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
         on_ticket: Callable[[Cell, str, int, Ticket, str], SavedTicket],
-        on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
+        on_analysed: Callable[[Cell, Sequence[LevelResult], Found], None],
         on_trouble: Callable[[str, str], None],
         provider: Callable[[Component], str],
     ):
@@ -79,7 +88,11 @@ class Driver:
 
     def _run(self, todo: deque[Cell]) -> None:
         while todo or self._waiting:
-            while todo and self._groups_waiting() < _AHEAD * self._executor.capacity and not self._stopping:
+            while (
+                todo
+                and self._groups_waiting() < _AHEAD * self._executor.capacity
+                and not self._stopping
+            ):
                 self._advance(CellRun(todo.popleft(), self._open_lab, self))
             self._hand_out()
             if self._at_work:
@@ -111,7 +124,11 @@ class Driver:
 
         A result that is found by the request's origin needs no job: no network is built and no tensor hashed for it.
         """
-        if request.decides and (known := self._store.alias(request.origin)) and self._is_there(request, known):
+        if (
+            request.decides
+            and (known := self._store.alias(request.origin))
+            and self._is_there(request, known)
+        ):
             request.know(known)
             self._note(request)
             return True
@@ -142,11 +159,15 @@ class Driver:
 
     def level(self, level: Level) -> None:
         """Reports a level."""
-        for leaf in level.cut.collapsed if level.arm == "ticket" else ():
-            self._emit(LayerCollapsed(level.cell.id, level.level, leaf))
+        for layer in level.cut.collapsed if level.variant == "ticket" else ():
+            self._emit(LayerCollapsed(level.cell.id, level.level, layer))
         self._on_level(level)
         if level.metrics is not None:
-            self._emit(LevelFinished(level.cell.id, level.arm, level.level, level.cut.density, level.metrics))
+            self._emit(
+                LevelFinished(
+                    level.cell.id, level.variant, level.level, level.cut.density, level.metrics
+                )
+            )
 
     def broke(self, error: Exception) -> None:
         """Keeps the traceback of what broke in a cell; that of a job was kept when it ended."""
@@ -160,7 +181,9 @@ class Driver:
 
     def _is_there(self, request: JobRequest, key: str) -> bool:
         """Whether everything that is asked for is stored under a key, and nobody is still at work on it."""
-        return key not in self._at_work and is_complete(self._store, key, request.kind, request.snapshots)
+        return key not in self._at_work and is_complete(
+            self._store, key, request.kind, request.snapshots
+        )
 
     def _note(self, request: JobRequest) -> None:
         key = request.key
@@ -202,7 +225,9 @@ class Driver:
         kind = self._kinds[first]
         if kind is None:
             return [first]
-        alike = sorted((key for key in self._backlog if self._kinds[key] == kind), key=self._urgency)
+        alike = sorted(
+            (key for key in self._backlog if self._kinds[key] == kind), key=self._urgency
+        )
         free = self._executor.capacity - len(self._groups)
         return alike[: min(ceil(len(alike) / free), kind.most)]
 
@@ -210,7 +235,9 @@ class Driver:
         """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
-        holds_up_a_search = any(asked.key == key for now in self._waiting[key] for asked in now.asked)
+        holds_up_a_search = any(
+            asked.key == key for now in self._waiting[key] for asked in now.asked
+        )
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
     def _taken(self, key: str) -> Job:

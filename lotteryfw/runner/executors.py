@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from lotteryfw.api.errors import DataError, LotteryError, StoreError
 from lotteryfw.engine import DamagedJob, Stopped, Workshop, exit_error, perform_all, post
 from lotteryfw.engine.worker import patience
-from lotteryfw.errors import DataError, LotteryError, StoreError
-from lotteryfw.jobs import Job, Spec
+from lotteryfw.search.jobs import Job, Spec
 from lotteryfw.store import Store
 
 _LIVES = 3
@@ -109,14 +109,18 @@ class InProcess:
             self._finished.append(Finished(key, warning=warning, stored=key in stored))
 
         try:
-            perform_all(jobs, self._store, self._shop, tick, done, self._checkpoint_seconds, stored.add)
+            perform_all(
+                jobs, self._store, self._shop, tick, done, self._checkpoint_seconds, stored.add
+            )
         except Stopped:
             self._finished += [Finished(key, stopped=True) for key in left]
         except (Exception, SystemExit) as raised:
             error = exit_error(raised) if isinstance(raised, SystemExit) else raised
             kind, trace = type(error).__name__, traceback.format_exc()
             text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
-            self._finished += [Finished(key, text, trace=trace, ends_run=_ENDS_RUN.get(kind)) for key in left]
+            self._finished += [
+                Finished(key, text, trace=trace, ends_run=_ENDS_RUN.get(kind)) for key in left
+            ]
 
     def stop(self) -> None:
         self._stopping = True
@@ -307,7 +311,9 @@ class Workers:
         self._deaths[key] = self._deaths.get(key, 0) + 1
         if self._stopping or self._deaths[key] >= _LIVES:
             return False
-        self.store.notices.append(f"a job left for a worker was damaged on the disk, and was made again: {key}")
+        self.store.notices.append(
+            f"a job left for a worker was damaged on the disk, and was made again: {key}"
+        )
         self.store.drop_scratch(self._posts[key])
         self._posts[key] = post(self._jobs[key], self.store)
         self._queue.appendleft([key])
@@ -334,7 +340,9 @@ class Workers:
                 self._finished.append(Finished(key, self._given_up(key, how)))
         if again:
             self._queue.appendleft(again)
-            self.trouble(f"a worker process ended ({how}); what it worked on goes on from its last checkpoint")
+            self.trouble(
+                f"a worker process ended ({how}); what it worked on goes on from its last checkpoint"
+            )
 
     def _given_up(self, key: str, how: str) -> str:
         parts = self._parts.get(key, ())
@@ -351,7 +359,9 @@ def _plugin_parts(job: Job) -> tuple[Spec, ...]:
     parts: list[Spec] = []
     for part in vars(job).values():
         parts += [part] if isinstance(part, Spec) else []
-        parts += [item for item in part if isinstance(item, Spec)] if isinstance(part, tuple) else []
+        parts += (
+            [item for item in part if isinstance(item, Spec)] if isinstance(part, tuple) else []
+        )
     return tuple(part for part in parts if not part.use.startswith("lotteryfw/"))
 
 
@@ -361,5 +371,8 @@ def _finished(message: dict[str, Any]) -> Finished:
     if "stopped" in message:
         return Finished(message["stopped"], stopped=True)
     return Finished(
-        message["failed"], message["error"], trace=message["trace"], ends_run=_ENDS_RUN.get(message["kind"])
+        message["failed"],
+        message["error"],
+        trace=message["trace"],
+        ends_run=_ENDS_RUN.get(message["kind"]),
     )

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lotteryfw.cell import Cell
+from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
 from lotteryfw.engine.perform import StoredOutcome
-from lotteryfw.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
-from lotteryfw.jobs import digest, like
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec
 from lotteryfw.search.initial_state import refuse_oversized
+from lotteryfw.search.jobs import digest, like
 from lotteryfw.search.lab import Lab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
@@ -67,7 +67,9 @@ def plan_cell(lab: Lab) -> CellPlan:
         while True:
             for request in asked:
                 if not isinstance(request, JobRequest):
-                    raise ContractError(f"search '{lab.cell.search.use}' asks for other things than jobs")
+                    raise ContractError(
+                        f"search '{lab.cell.search.use}' asks for other things than jobs"
+                    )
                 planned.requests.append(request)
             if len(planned.requests) > _MOST_REQUESTS:
                 raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
@@ -82,8 +84,10 @@ def plan_cell(lab: Lab) -> CellPlan:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     for record in lab.records:
-        if record.arm == "ticket" and not record.ticket.is_dense:
-            planned.requests += [lab.request(lab.control(name, record)) for name in lab.cell.controls]
+        if record.variant == "ticket" and not record.ticket.is_dense:
+            planned.requests += [
+                lab.request(lab.control(name, record)) for name in lab.cell.controls
+            ]
     return planned
 
 
@@ -91,17 +95,25 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
     """Raises UsageError for a cell whose budgets would leave a network without weights, and what a scope raises."""
     different: dict[str, Cell] = {}
     for cell in cells:
-        parts = [describe(part, cell.clock).canonical() for part in (cell.model, cell.data, cell.scope, cell.search)]
+        parts = [
+            describe(part, cell.clock).canonical()
+            for part in (cell.model, cell.data, cell.scope, cell.search)
+        ]
         different.setdefault(digest(parts), cell)
     for cell in different.values():
         try:
             lab = Lab(cell, describe, data_folder, device)
-            refuse_oversized(cell, lab.context.specs, cell.data.facts(data_folder))  # before it takes any memory
+            refuse_oversized(
+                cell, lab.context.specs, cell.data.facts(data_folder)
+            )  # before it takes any memory
             for request in plan_cell(lab).requests:
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise
-        except (LotteryError, SystemExit):  # a component that breaks ends its own cells, when they run
+        except (
+            LotteryError,
+            SystemExit,
+        ):  # a component that breaks ends its own cells, when they run
             continue
 
 
@@ -131,13 +143,23 @@ class Plan:
 
 
 def plan(
-    cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str, engine: str = ""
+    cells: Iterable[Cell],
+    describe: Describe,
+    store: Store,
+    data_folder: Path,
+    device: str,
+    engine: str = "",
 ) -> Plan:
-    """The plan of some cells against a store; `device` is the kind the study would run on, `engine` as in `Lab`."""
+    """The plan of some cells against a store; `device` is the kind the study would run on.
+
+    `engine` is as in `Lab`.
+    """
     asked, count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
-    unique: dict[str, tuple[int, str]] = {}  # origin → steps and cost class; plain tuples, which the collector skips
+    unique: dict[
+        str, tuple[int, str]
+    ] = {}  # origin → steps and cost class; plain tuples, which the collector skips
     snapshots: dict[str, frozenset[int]] = {}
     for cell in cells:
         count += 1
@@ -157,8 +179,14 @@ def plan(
         for request in planned.requests:
             unique[request.origin] = (request.steps, cost_class)
             if request.snapshots:
-                snapshots[request.origin] = snapshots.get(request.origin, frozenset()) | request.snapshots
-    stored = {origin for origin in store.aliases() & unique.keys() if (key := store.alias(origin)) and store.has(key)}
+                snapshots[request.origin] = (
+                    snapshots.get(request.origin, frozenset()) | request.snapshots
+                )
+    stored = {
+        origin
+        for origin in store.aliases() & unique.keys()
+        if (key := store.alias(origin)) and store.has(key)
+    }
     todo = [item for origin, item in unique.items() if origin not in stored]
     classes = {cost_class for _, cost_class in todo}
     known = {name: cost for name in classes if (cost := _cost(store, name))}

@@ -52,7 +52,9 @@ class Seals:
         if was_killed:
             damage = [item for item in damage if self._is_no_kill(item)]
         if damage:
-            report(f"{folder.path}: damaged, and rebuilt from the recipe and the store: {describe(damage)}")
+            report(
+                f"{folder.path}: damaged, and rebuilt from the recipe and the store: {describe(damage)}"
+            )
         self._own = {"resolved.toml", "recipe.toml"}
         self._changed = set(self._own)
 
@@ -101,7 +103,9 @@ class Seals:
     def drop_stale_tickets(self, keep: Set[str]) -> None:
         """Delete tickets of an earlier run that this one did not write again, but for those of the cells in `keep`."""
         own = self._own | self._changed
-        for name in [name for name in self._digests if name.startswith("tickets/") and name not in own]:
+        for name in [
+            name for name in self._digests if name.startswith("tickets/") and name not in own
+        ]:
             path = Path(name)
             if len(path.parts) == 3 and ".." not in path.parts and path.parts[1] not in keep:
                 with explained(path, "deleted"):

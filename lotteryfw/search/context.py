@@ -8,18 +8,19 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
-from lotteryfw.errors import ContractError
-from lotteryfw.fingerprints import fingerprint_of
-from lotteryfw.jobs import Spec, numerics
-from lotteryfw.rng import stream
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.fingerprints import fingerprint_of
+from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.initial_state import InitialState, draw_weight, initial_state
+from lotteryfw.search.jobs import Spec, numerics
 from lotteryfw.search.pruning import Pruner
-from lotteryfw.select import check_tensor
-from lotteryfw.steps import Clock
-from lotteryfw.views import LATEST, Group, Layer, RewindPoint, Scored, Ticket, Trained
+from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,14 @@ class SearchContext:
     looked at. So a plan and a run use the same context.
     """
 
-    def __init__(self, cell: Cell, describe_component: Describe, data_folder: Path, device: str, engine: str = ""):
+    def __init__(
+        self,
+        cell: Cell,
+        describe_component: Describe,
+        data_folder: Path,
+        device: str,
+        engine: str = "",
+    ):
         """`engine` is what, beside a job, decides which kernel trains it and how: see `engine_version`."""
         self.cell = cell
         self.seed = cell.seed
@@ -54,14 +62,18 @@ class SearchContext:
         # A GPU may give other bits the second time, and what is pruned after such a training has another key.
         self.origins_decide = device == "cpu" and engine != ""
         self.specs = {
-            slot: describe_component(part, cell.clock) for slot in _SLOTS if (part := getattr(cell, slot)) is not None
+            slot: describe_component(part, cell.clock)
+            for slot in _SLOTS
+            if (part := getattr(cell, slot)) is not None
         }
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
         self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
         self.point = cell.rewind.point(cell.clock)
         if self.point.weights == LATEST and self.point.optimizer == "saved":
-            raise ContractError(f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at")
+            raise ContractError(
+                f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"
+            )
         self._digest_components()
 
     # The network at step 0
@@ -73,16 +85,18 @@ class SearchContext:
         return initial_state(self.cell, self.specs, facts, self.seed)
 
     @property
-    def layers(self) -> tuple[Layer, ...]:
+    def layers(self) -> tuple[LayerInfo, ...]:
         """The prunable layers in order, the output layer last."""
         return self.initial.layers
 
     @cached_property
     def pruner(self) -> Pruner:
         """Makes masks within the budgets of the cell's scope."""
-        return Pruner(self.cell.scope, self.specs["scope"], self.specs["criterion"], self.layers, self.seed)
+        return Pruner(
+            self.cell.scope, self.specs["scope"], self.specs["criterion"], self.layers, self.seed
+        )
 
-    def fresh_weights(self, layer: Layer, level: int) -> Tensor:
+    def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
         """float32 [s]: a fresh draw of a layer from the initialiser, the same at each call at a level."""
         rng = stream(self.seed, "reinitialise", level, layer.name)
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
@@ -97,7 +111,7 @@ class SearchContext:
 
     # Learned masks
 
-    def initial_scores(self, layer: Layer) -> Tensor:
+    def initial_scores(self, layer: LayerInfo) -> Tensor:
         """float32 [s]: the scores that a layer begins with."""
         rng = stream(self.seed, "scores", layer.name)
         if self.cell.scores is not None:
@@ -106,9 +120,11 @@ class SearchContext:
         spec = self.specs["parametrization"]
         with blame(spec, "initial", layer):
             value = self.cell.parametrization.initial(layer, rng)
-        return check_tensor(value, layer.shape, f"{describe(spec)}: initial() on leaf {layer.name}").float()
+        return check_tensor(
+            value, layer.shape, f"{describe(spec)}: initial() on layer {layer.name}"
+        ).float()
 
-    def masks_of(self, net: Scored) -> dict[str, Tensor]:
+    def masks_of(self, net: MaskedNetwork) -> dict[str, Tensor]:
         """By layer, bool [s]: the masks that scores stand for. Raises ContractError for what are none."""
         import torch
 
@@ -118,15 +134,17 @@ class SearchContext:
             masks = self.cell.parametrization.masks(net)
         for name, edges in net.edges.items():
             mask = masks.get(name)
-            fits = mask is not None and mask.dtype == torch.bool and mask.shape == edges.scores.shape
+            fits = (
+                mask is not None and mask.dtype == torch.bool and mask.shape == edges.scores.shape
+            )
             if mask is None or not fits or bool((mask & ~edges.allowed).any()):
                 raise ContractError(
                     f"{describe(spec)}: masks() must give a bool mask of shape {list(edges.scores.shape)} "
-                    f"for leaf {name}, alive only where edges.allowed"
+                    f"for layer {name}, alive only where edges.allowed"
                 )
         return masks
 
-    def draw(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def draw(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         """float32 [s]: weights that the recipe's initialiser draws for a layer."""
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
@@ -139,7 +157,9 @@ class SearchContext:
         def combined(*slots: str) -> str:
             return _combined(*(specs[slot].digest for slot in slots))
 
-        learned = [slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs]
+        learned = [
+            slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs
+        ]
         network = combined("model", "initialiser", "data", "objective")
         self.dense_digest = digest_of("dense", network, self.fingerprint, cell.seed)
         self.initialiser_digest = combined("initialiser")

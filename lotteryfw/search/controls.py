@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from lotteryfw.views import Layer
+from lotteryfw.api.layers import LayerInfo
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class ControlLayer:
     """One layer of a recorded ticket, as a control sees it. Every tensor has shape `layer.shape`."""
 
-    layer: Layer
+    info: LayerInfo
     original: Tensor
     """float32: the dense network at step 0."""
     start: Tensor
@@ -98,4 +98,6 @@ class RandomMaskReinit(Control):
         return None
 
 
-BY_NAME: dict[str, Control] = {control.use: control for control in (Reinit(), RandomMask(), RandomMaskReinit())}
+BY_NAME: dict[str, Control] = {
+    control.use: control for control in (Reinit(), RandomMask(), RandomMaskReinit())
+}

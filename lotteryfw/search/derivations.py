@@ -11,27 +11,22 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from lotteryfw.errors import PluginError, StoreError, UsageError
-from lotteryfw.rng import stream
-from lotteryfw.search.context import SearchContext, digest_of, sha256_of, single_layer_groups
-from lotteryfw.search.controls import Control, ControlLayer
-from lotteryfw.search.guard import blame, describe
-from lotteryfw.search.initial_state import supermask_values
-from lotteryfw.select import check_tensor
-from lotteryfw.views import (
-    LATEST,
-    SCORES,
+from lotteryfw.api.errors import PluginError, StoreError, UsageError
+from lotteryfw.api.layers import LATEST, SCORES, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.rng import stream
+from lotteryfw.api.tickets import (
     Derivation,
-    Edges,
-    Layer,
-    Leaf,
     RewindPoint,
-    Scored,
     Ticket,
     TicketSource,
     TicketState,
     Trained,
 )
+from lotteryfw.search.context import SearchContext, digest_of, sha256_of, single_layer_groups
+from lotteryfw.search.controls import Control, ControlLayer
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.initial_state import supermask_values
+from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,11 +56,15 @@ class Pruned(Derivation):
     `times` rounds of pruning are made as one, down to the weights that as many rounds would leave.
     """
 
-    def __init__(self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int):
+    def __init__(
+        self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
+    ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
         self._times = times
         made_from = context.parents_digest(parent, trained, root)
-        self.digest = sha256_of(f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}")
+        self.digest = sha256_of(
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+        )
 
     def materialise(self) -> TicketState:
         context, cell, parent = self._context, self._context.cell, self._parent
@@ -74,37 +73,37 @@ class Pruned(Derivation):
         rewound = rewound_weights(context, self._trained, self._root)
         gradient = self._trained.gradient
 
-        def leaf(layer: Layer, mask: Tensor, purpose: str) -> Leaf:
-            name = layer.name
-            return Leaf(
-                layer, original[name], start[name], final[name], rewound[name], mask, parent.mask[name],
-                stream(context.seed, purpose, level, name), lambda: context.fresh_weights(layer, level),
+        def layer(info: LayerInfo, mask: Tensor, purpose: str) -> Layer:
+            name = info.name
+            return Layer(
+                info, original[name], start[name], final[name], rewound[name], mask, parent.mask[name],
+                stream(context.seed, purpose, level, name), lambda: context.fresh_weights(info, level),
                 None if gradient is None else gradient[name],
             )  # fmt: skip
 
         scores = {}
-        for layer in context.layers:
-            shown = leaf(layer, parent.mask[layer.name], "criterion")
+        for info in context.layers:
+            shown = layer(info, parent.mask[info.name], "criterion")
             with blame(context.specs["criterion"], "score", shown):
                 score = cell.criterion.score(shown)
-            scores[layer.name] = _checked(context, "criterion", "score", layer, score)
+            scores[info.name] = _checked(context, "criterion", "score", info, score)
         groups = context.pruner.budgets_after(parent.cut.kept, self._times)
         mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
 
         values = carried_values(context, self._trained, rewound)
-        for layer in context.layers:
-            name = layer.name
-            shown = leaf(layer, mask[name], "mask1")
-            with blame(context.specs["mask1"], "alive", shown):
-                alive = cell.mask1.alive(shown)
-            alive = _checked(context, "mask1", "alive", layer, alive)
-            shown = leaf(layer, mask[name], "mask0")
-            with blame(context.specs["mask0"], "dead", shown):
-                dead = cell.mask0.dead(shown)
-            dead = _checked(context, "mask0", "dead", layer, dead)
+        for info in context.layers:
+            name = info.name
+            shown = layer(info, mask[name], "mask1")
+            with blame(context.specs["mask1"], "kept_values", shown):
+                alive = cell.mask1.kept_values(shown)
+            alive = _checked(context, "mask1", "kept_values", info, alive)
+            shown = layer(info, mask[name], "mask0")
+            with blame(context.specs["mask0"], "masked_values", shown):
+                dead = cell.mask0.masked_values(shown)
+            dead = _checked(context, "mask0", "masked_values", info, dead)
             with blame(context.specs["mask0"], "kept", shown):
                 alive = cell.mask0.kept(shown, alive)
-            alive = _checked(context, "mask0", "kept", layer, alive)
+            alive = _checked(context, "mask0", "kept", info, alive)
             values[name] = merge(mask[name], alive, dead)
         return TicketState(mask, values, stats)
 
@@ -115,7 +114,9 @@ class Pruned(Derivation):
 class RandomMask(Derivation):
     """A uniformly random mask within the scope's budgets, over the rewound weights."""
 
-    def __init__(self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int):
+    def __init__(
+        self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
+    ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
         self._times = times
         made_from = context.parents_digest(parent, trained, root)
@@ -140,7 +141,9 @@ class MaskScores(Derivation):
 
     def __init__(self, context: SearchContext, density: float | None, length: int | None):
         self._context, self._density = context, density
-        self.digest = digest_of("scored", context.dense_digest, context.masking_digest, density, length, context.seed)
+        self.digest = digest_of(
+            "scored", context.dense_digest, context.masking_digest, density, length, context.seed
+        )
 
     def materialise(self) -> TicketState:
         import torch
@@ -149,7 +152,9 @@ class MaskScores(Derivation):
         budgets = context.pruner.budgets_at(self._density)
         values = supermask_values(context.cell, context.specs, context.initial, context.seed)
         return TicketState(
-            mask={layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in context.layers},
+            mask={
+                layer.name: torch.ones(layer.shape, dtype=torch.bool) for layer in context.layers
+            },
             values=values,
             stats=context.pruner.budget_stats(budgets),
             scores={layer.name: context.initial_scores(layer) for layer in context.layers},
@@ -163,12 +168,17 @@ class MaskScores(Derivation):
         context = self._context
         budgets = context.pruner.budgets_at(self._density)
         edges = {
-            layer.name: Edges(layer, context.initial.values[layer.name], torch.zeros(layer.shape), torch.ones(()) > 0)
+            layer.name: MaskedLayer(
+                layer,
+                context.initial.values[layer.name],
+                torch.zeros(layer.shape),
+                torch.ones(()) > 0,
+            )
             for layer in context.layers
         }
         assert context.cell.parametrization is not None
         with blame(context.specs["parametrization"], "masks"):
-            context.cell.parametrization.masks(Scored(edges, budgets, context.draw))
+            context.cell.parametrization.masks(MaskedNetwork(edges, budgets, context.draw))
         return dict(context.pruner.sizes)
 
 
@@ -193,7 +203,11 @@ class NextCycle(Derivation):
     def materialise(self) -> TicketState:
         context, parent, rewind = self._context, self._parent, self._point.weights
         budgets = context.pruner.budgets_at(self._density)
-        mask = context.masks_of(_learned_network(context, parent, self._learned)) if self._hard else parent.mask
+        mask = (
+            context.masks_of(_learned_network(context, parent, self._learned))
+            if self._hard
+            else parent.mask
+        )
         weights, scores = self._learned.weights(), self._learned.scores()
         if rewind == 0:
             first = self._root.ticket
@@ -243,7 +257,8 @@ class Controlled(Derivation):
     """A control of a recorded ticket."""
 
     def __init__(self, context: SearchContext, control: Control, ticket: Ticket, trained: Trained):
-        self._context, self._control, self._ticket, self._trained = context, control, ticket, trained
+        self._context, self._control = context, control
+        self._ticket, self._trained = ticket, trained
         made_from = context.parents_digest(ticket, trained, ticket.root or trained)
         rules = (context.initialiser_digest, context.rewind_digest)
         self.digest = digest_of("control", control.use, made_from, *rules, context.seed)
@@ -273,7 +288,9 @@ class Controlled(Derivation):
                 lambda layer=layer: context.fresh_weights(layer, ticket.level),  # type: ignore[misc]
             )  # fmt: skip
             mask[name] = control.mask(shown)
-            values[name] = merge(mask[name], control.kept_values(shown), control.masked_values(shown))
+            values[name] = merge(
+                mask[name], control.kept_values(shown), control.masked_values(shown)
+            )
         return TicketState(mask, values, stats)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
@@ -317,7 +334,9 @@ def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
     return ticket.source.kept_by_budgets()
 
 
-def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> Mapping[str, Tensor]:
+def rewound_weights(
+    context: SearchContext, trained: Trained, root: Trained
+) -> Mapping[str, Tensor]:
     """Every parameter and buffer where the rewind policy points: after `trained`, or on the training `root`."""
     step = context.point.weights
     if step == LATEST:
@@ -333,12 +352,17 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     return root.outcome.state(step)[0]
 
 
-def carried_values(context: SearchContext, trained: Trained, rewound: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def carried_values(
+    context: SearchContext, trained: Trained, rewound: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The values of the next round before its layers are filled in: parameters rewound, buffers as the policy says."""
     if context.point.buffers == "rewound":
         return dict(rewound)
     latest = trained.weights()
-    return {name: latest[name] if name in context.initial.buffers else value for name, value in rewound.items()}
+    return {
+        name: latest[name] if name in context.initial.buffers else value
+        for name, value in rewound.items()
+    }
 
 
 def next_cycle_point(context: SearchContext, root: Trained, length: int | None) -> RewindPoint:
@@ -354,26 +378,30 @@ def merge(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
     return torch.where(mask, alive.float(), torch.zeros(()) if dead is None else dead.float())
 
 
-def _checked(context: SearchContext, slot: str, method: str, layer: Layer, value: object) -> Tensor:
-    what = f"{describe(context.specs[slot])}: {method}() on leaf {layer.name}"
+def _checked(
+    context: SearchContext, slot: str, method: str, layer: LayerInfo, value: object
+) -> Tensor:
+    what = f"{describe(context.specs[slot])}: {method}() on layer {layer.name}"
     return check_tensor(value, layer.shape, what)
 
 
-def _learned_network(context: SearchContext, ticket: Ticket, learned: Trained) -> Scored:
+def _learned_network(context: SearchContext, ticket: Ticket, learned: Trained) -> MaskedNetwork:
     """The network of a ticket whose mask was learned, at its final scores."""
     weights, scores = learned.weights(), learned.scores()
     edges = {
-        layer.name: Edges(layer, weights[layer.name], scores[layer.name], ticket.mask[layer.name])
+        layer.name: MaskedLayer(
+            layer, weights[layer.name], scores[layer.name], ticket.mask[layer.name]
+        )
         for layer in context.layers
     }
-    return Scored(edges, ticket.budgets, context.draw)
+    return MaskedNetwork(edges, ticket.budgets, context.draw)
 
 
 def _kept_after_pruning(context: SearchContext, parent: Ticket, times: int) -> dict[str, int]:
     kept = dict(kept_by_budgets(parent))
     for group in context.pruner.budgets_after(kept, times):
         remaining = group.keep
-        for name in group.leaves:
+        for name in group.layers:
             kept[name] = min(kept[name], remaining)
             remaining -= kept[name]
     if not any(kept.values()):

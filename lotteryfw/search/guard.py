@@ -6,15 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lotteryfw.errors import ContractError, LotteryError, PluginError
-from lotteryfw.jobs import Spec
-from lotteryfw.views import Edges, Layer, Leaf
+from lotteryfw.api.errors import ContractError, LotteryError, PluginError
+from lotteryfw.api.layers import Layer, LayerInfo, MaskedLayer
+from lotteryfw.search.jobs import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SHOWN_TENSORS = ("original", "init", "final", "rewound", "mask", "mask_before", "weights", "scores", "allowed")
-"""The tensors of a Leaf or of Edges that a component reads and must not change."""
+_SHOWN_TENSORS = (
+    "original",
+    "init",
+    "final",
+    "rewound",
+    "mask",
+    "mask_before",
+    "weights",
+    "scores",
+    "allowed",
+)
+"""The tensors of a Layer or a MaskedLayer that a component reads and must not change."""
 
 
 def describe(spec: Spec) -> str:
@@ -30,7 +40,9 @@ def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
     component, the method and the layer; a tensor that the component changed in place becomes a ContractError, since
     everything after it would compute with other values than the ones on record.
     """
-    versions = [(name, tensor, tensor._version) for item in shown for name, tensor in _tensors_of(item)]
+    versions = [
+        (name, tensor, tensor._version) for item in shown for name, tensor in _tensors_of(item)
+    ]
     try:
         yield
     except LotteryError:
@@ -47,7 +59,7 @@ def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
 
 
 def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(shown, Leaf | Edges):
+    if isinstance(shown, Layer | MaskedLayer):
         for name in _SHOWN_TENSORS:
             tensor = getattr(shown, name, None)
             if tensor is not None:
@@ -56,8 +68,8 @@ def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
 
 def _on_layer(shown: tuple[object, ...]) -> str:
     for item in shown:
-        if isinstance(item, Layer):
-            return f" on leaf {item.name}"
-        if isinstance(item, Leaf | Edges):
-            return f" on leaf {item.layer.name}"
+        if isinstance(item, LayerInfo):
+            return f" on layer {item.name}"
+        if isinstance(item, Layer | MaskedLayer):
+            return f" on layer {item.info.name}"
     return ""

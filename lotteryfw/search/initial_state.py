@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from lotteryfw.errors import ContractError, LotteryError, UsageError
-from lotteryfw.jobs import Spec
-from lotteryfw.kinds import Initialiser, Mask1Action, ModelFamily, Objective
-from lotteryfw.limits import model_bytes
-from lotteryfw.rng import Label, seed_of, stream
+from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.errors import ContractError, LotteryError, UsageError
+from lotteryfw.api.kinds import Initialiser, Mask1Action, ModelFamily, Objective
+from lotteryfw.api.layers import Layer, LayerInfo
+from lotteryfw.api.limits import model_bytes
+from lotteryfw.api.rng import Label, seed_of, stream
 from lotteryfw.search.guard import blame, describe
-from lotteryfw.select import check_tensor
-from lotteryfw.views import Facts, Layer, Leaf
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -42,16 +43,16 @@ Specs = Mapping[str, Spec]
 class InitialState:
     """The prunable layers in order, the names of buffers, and every parameter and buffer at step 0."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerInfo, ...]
     buffers: frozenset[str]
     values: Mapping[str, Tensor] = field(repr=False)
 
 
-def initial_state(parts: NetworkParts, specs: Specs, facts: Facts, seed: int) -> InitialState:
+def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:
     """Build the network for such data and draw its values. Raises ContractError for what is no network."""
     with _seeded(seed, "initialisation", "as built"):
-        with blame(specs["objective"], "outputs"):
-            outputs = parts.objective.outputs(facts.shape, facts.classes)
+        with blame(specs["objective"], "output_size"):
+            outputs = parts.objective.output_size(facts.shape, facts.classes)
         with blame(specs["model"], "build"):
             module = parts.model.build(facts.shape, outputs)
     _check_module(specs["model"], module, facts, outputs)
@@ -60,14 +61,23 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: Facts, seed: int) ->
     parameters = dict(module.named_parameters())
     unknown = [name for name in names if name not in parameters]
     if unknown or not names:
-        what = f"named no parameter of the network: {', '.join(unknown)}" if unknown else "named no parameter"
+        what = (
+            f"named no parameter of the network: {', '.join(unknown)}"
+            if unknown
+            else "named no parameter"
+        )
         raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
-    layers = tuple(Layer(name, tuple(parameters[name].shape), is_output=name == names[-1]) for name in names)
+    layers = tuple(
+        LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1])
+        for name in names
+    )
     buffers = frozenset(name for name, _ in module.named_buffers())
     return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
 
 
-def without_memory(model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int) -> nn.Module | None:
+def without_memory(
+    model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int
+) -> nn.Module | None:
     """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
 
     None where it cannot be built there: a family may read values while it builds. Raises UsageError where a layer has
@@ -80,7 +90,9 @@ def without_memory(model: ModelFamily, spec: Spec, shape: tuple[int, ...], outpu
             module: object = model.build(shape, outputs)
     except LotteryError as error:
         if "overflow" in str(error).lower():
-            raise UsageError(f"{describe(spec)} has a layer of more weights than can be counted: {error}") from None
+            raise UsageError(
+                f"{describe(spec)} has a layer of more weights than can be counted: {error}"
+            ) from None
         return None
     return module if isinstance(module, torch.nn.Module) else None
 
@@ -97,56 +109,68 @@ def require_memory(spec: Spec, module: nn.Module) -> None:
         )
 
 
-def refuse_oversized(parts: NetworkParts, specs: Specs, facts: Facts) -> None:
+def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> None:
     """Raise UsageError for a network that does not fit into memory, without building it there."""
-    with blame(specs["objective"], "outputs"):
-        outputs = parts.objective.outputs(facts.shape, facts.classes)
+    with blame(specs["objective"], "output_size"):
+        outputs = parts.objective.output_size(facts.shape, facts.classes)
     module = without_memory(parts.model, specs["model"], facts.shape, outputs)
     if module is not None:
         require_memory(specs["model"], module)
 
 
-def supermask_values(parts: NetworkParts, specs: Specs, initial: InitialState, seed: int) -> dict[str, Tensor]:
+def supermask_values(
+    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int
+) -> dict[str, Tensor]:
     """Return the values that masks are learned over: those of step 0 as the mask-1 action makes them of a network
     that nothing was removed from."""
     import torch
 
     values = dict(initial.values)
-    for layer in initial.layers:
-        drawn, whole = initial.values[layer.name], torch.ones(layer.shape, dtype=torch.bool)
+    for info in initial.layers:
+        drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
-        def resample(layer: Layer = layer) -> Tensor:
-            rng = stream(seed, "reinitialise", 0, layer.name)
-            return draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
+        def resample(info: LayerInfo = info) -> Tensor:
+            rng = stream(seed, "reinitialise", 0, info.name)
+            return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
 
-        rng = stream(seed, "mask1", 0, layer.name)
-        leaf = Leaf(layer, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
-        with blame(specs["mask1"], "alive", leaf):
-            kept = parts.mask1.alive(leaf)
-        what = f"{describe(specs['mask1'])}: alive() on leaf {layer.name}"
-        values[layer.name] = check_tensor(kept, layer.shape, what).float()
+        rng = stream(seed, "mask1", 0, info.name)
+        layer = Layer(info, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
+        with blame(specs["mask1"], "kept_values", layer):
+            kept = parts.mask1.kept_values(layer)
+        what = f"{describe(specs['mask1'])}: kept_values() on layer {info.name}"
+        values[info.name] = check_tensor(kept, info.shape, what).float()
     return values
 
 
-def draw_weight(initialiser: Initialiser, spec: Spec, layer: Layer, rng: torch.Generator) -> Tensor:
+def draw_weight(
+    initialiser: Initialiser, spec: Spec, layer: LayerInfo, rng: torch.Generator
+) -> Tensor:
     """float32 [s]: weights that an initialiser draws for a layer. Raises ContractError for another shape or dtype."""
     with blame(spec, "weight", layer):
         value = initialiser.weight(layer, rng)
-    return check_tensor(value, layer.shape, f"{describe(spec)}: weight() on leaf {layer.name}").float()
+    return check_tensor(
+        value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}"
+    ).float()
 
 
-def _draw_bias(initialiser: Initialiser, spec: Spec, layer: Layer, rng: torch.Generator) -> Tensor:
+def _draw_bias(
+    initialiser: Initialiser, spec: Spec, layer: LayerInfo, rng: torch.Generator
+) -> Tensor:
     with blame(spec, "bias", layer):
         value = initialiser.bias(layer, rng)
-    return check_tensor(value, layer.shape[:1], f"{describe(spec)}: bias() on leaf {layer.name}").float()
+    return check_tensor(
+        value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}"
+    ).float()
 
 
-def _check_module(spec: Spec, module: object, facts: Facts, outputs: int) -> None:
+def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) -> None:
     """Check that a module reads the data's inputs and gives as many outputs as the objective needs."""
     import torch
 
     if not isinstance(module, torch.nn.Module):
-        raise ContractError(f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module")
+        raise ContractError(
+            f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
+        )
     training = module.training
     with _seeded("initialisation", "tried out"), torch.no_grad():
         try:
@@ -158,10 +182,14 @@ def _check_module(spec: Spec, module: object, facts: Facts, outputs: int) -> Non
             module.train(training)
     shape, needed = list(getattr(logits, "shape", [])), [2, outputs]
     if shape != needed:
-        raise ContractError(f"{describe(spec)} gives {shape} for 2 inputs, not {needed} as the objective asks")
+        raise ContractError(
+            f"{describe(spec)} gives {shape} for 2 inputs, not {needed} as the objective asks"
+        )
 
 
-def _initial_values(parts: NetworkParts, specs: Specs, module: nn.Module, seed: int) -> dict[str, Tensor]:
+def _initial_values(
+    parts: NetworkParts, specs: Specs, module: nn.Module, seed: int
+) -> dict[str, Tensor]:
     """Draw Linear and Conv layers from the initialiser; leave all else (batch norm, …) as its own `reset_parameters`
     makes it under a seed of its own."""
     from torch import nn
@@ -172,18 +200,22 @@ def _initial_values(parts: NetworkParts, specs: Specs, module: nn.Module, seed: 
                 part.reset_parameters()
     # of a tied weight only the first name
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    values = {name: value.detach().clone() for name, value in module.state_dict().items() if name in names}
+    values = {
+        name: value.detach().clone() for name, value in module.state_dict().items() if name in names
+    }
     for path, part in module.named_modules():
         if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
         prefix = f"{path}." if path else ""
-        layer = Layer(f"{prefix}weight", tuple(part.weight.shape))
+        layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
         if layer.name not in names:
             continue
         rng = stream(seed, "initialisation", layer.name)
         values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
         if part.bias is not None:
-            values[f"{prefix}bias"] = _draw_bias(parts.initialiser, specs["initialiser"], layer, rng)
+            values[f"{prefix}bias"] = _draw_bias(
+                parts.initialiser, specs["initialiser"], layer, rng
+            )
     return values
 
 

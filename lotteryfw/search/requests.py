@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.jobs import Gradient, Job, Train, without_tensors
-from lotteryfw.rng import seed_of
+from lotteryfw.api.layers import LATEST, SCORES
+from lotteryfw.api.rng import seed_of
+from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.derivations import without_state
-from lotteryfw.views import LATEST, SCORES, Outcome, Ticket
+from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,17 @@ class JobRequest:
     when it is first looked at.
     """
 
-    __slots__ = ("_factory", "_job", "_known_key", "_outcome", "decides", "origin", "snapshots", "steps", "ticket")
+    __slots__ = (
+        "_factory",
+        "_job",
+        "_known_key",
+        "_outcome",
+        "decides",
+        "origin",
+        "snapshots",
+        "steps",
+        "ticket",
+    )
 
     def __init__(
         self,
@@ -148,11 +159,14 @@ class JobFactory:
             scores: Mapping[str, Tensor] = ticket.scores or {}
             job = replace(
                 job,
-                values={**ticket.values, **{SCORES + name: score for name, score in scores.items()}},
+                values={
+                    **ticket.values,
+                    **{SCORES + name: score for name, score in scores.items()},
+                },
                 optimizer=specs.get("mask_optimizer", specs["optimizer"]),
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
-                budgets=tuple((group.leaves, group.keep) for group in ticket.budgets),
+                budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
                 order_seed=seed,
                 mask_seed=seed,
             )
@@ -185,7 +199,11 @@ class JobFactory:
 
         A network that is measured as it is passes no step, so it keeps none.
         """
-        if ticket.root is not None or ticket.point.steps == 0 or not (ticket.is_dense or ticket.learns_mask):
+        if (
+            ticket.root is not None
+            or ticket.point.steps == 0
+            or not (ticket.is_dense or ticket.learns_mask)
+        ):
             return _NONE
         step = self._context.point_at(ticket.length).weights
         shared = self._shared_snapshots.get(origin, _NONE)

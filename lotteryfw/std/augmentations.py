@@ -91,7 +91,9 @@ class RandomResizedCrop(Augmentation):
     """
 
     use = "random_resized_crop"
-    formula = "image[y : y + h, x : x + w] enlarged to H×W; h w = area H W, w / h = aspect, place uniform"
+    formula = (
+        "image[y : y + h, x : x + w] enlarged to H×W; h w = area H W, w / h = aspect, place uniform"
+    )
     source = "Szegedy et al. 2015, Going Deeper with Convolutions, section 6; torchvision's RandomResizedCrop"
 
     area: Shares = [0.08, 1.0]
@@ -130,7 +132,11 @@ class RandomResizedCrop(Augmentation):
         (least, most), (narrow, wide) = self.area, map(log, self.aspect)
         areas = whole.prod() * (least + (most - least) * areas)
         ratios = (narrow + (wide - narrow) * ratios).exp()
-        tried = torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1).round().clamp(min=1)
+        tried = (
+            torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1)
+            .round()
+            .clamp(min=1)
+        )
         first = (tried <= whole).all(dim=-1).byte().argmax(dim=1)  # 0 where none fits
         return tried[torch.arange(count), first].minimum(whole)
 

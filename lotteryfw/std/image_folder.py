@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from lotteryfw import DataSource, Facts, Splits, files_fingerprint
+from lotteryfw import Dataset, DatasetInfo, DataSource, files_fingerprint
 from lotteryfw.std.image_files import Decoder, Found, scan, size_of
 from lotteryfw.std.splits import Normalise, SplitSeed, Validation, facts
 
@@ -33,11 +33,17 @@ class ImageFolder(DataSource):
     split_seed: SplitSeed = 0
     normalise: Normalise = "unit"
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         found = self._scan(folder)
-        return facts(self._shape(found), len(found.classes), len(found.train), len(found.test), self.validation)
+        return facts(
+            self._shape(found),
+            len(found.classes),
+            len(found.train),
+            len(found.test),
+            self.validation,
+        )
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         found = self._scan(folder)
         decoder = Decoder(self.use, self._shape(found), self.size)
         options = f"{decoder.shape} {self.size} {self.validation} {self.split_seed}"
@@ -60,5 +66,7 @@ class ImageFolder(DataSource):
         return scan(self.use, self._root(folder), test="test")
 
     def _shape(self, found: Found) -> tuple[int, int, int]:
-        height, width = (self.size, self.size) if self.size else size_of(self.use, found.train[0].path)
+        height, width = (
+            (self.size, self.size) if self.size else size_of(self.use, found.train[0].path)
+        )
         return (1 if self.grey else 3, height, width)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lotteryfw import DataError, DataSource, Facts, Splits, files_fingerprint
+from lotteryfw import DataError, Dataset, DatasetInfo, DataSource, files_fingerprint
 from lotteryfw.std.image_files import Decoder, scan
 from lotteryfw.std.splits import SplitSeed, Validation, facts
 
@@ -39,10 +39,10 @@ class ImageNet(DataSource):
     validation: Validation = 10_000
     split_seed: SplitSeed = 0
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         return facts((3, self.size, self.size), CLASSES, TRAIN, TEST, self.validation)
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         root = self._root(folder)
         found = scan(self.use, root, test="val")
         counts = len(found.classes), len(found.train), len(found.test)
@@ -54,7 +54,11 @@ class ImageNet(DataSource):
         name = sha256(f"{self.fingerprint(folder)} {self.options()}".encode()).hexdigest()
         decoder = Decoder(self.use, (3, self.size, self.size), self.size)
         kept = folder / "decoded" / f"{name}.uint8"
-        return replace(decoder.splits(found, self.validation, self.split_seed, "unit", kept), mean=MEAN, std=STD)
+        return replace(
+            decoder.splits(found, self.validation, self.split_seed, "unit", kept),
+            mean=MEAN,
+            std=STD,
+        )
 
     def files(self, folder: Path) -> list[Path]:
         root = self._root(folder)

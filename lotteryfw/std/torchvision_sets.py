@@ -54,7 +54,16 @@ class FashionMnist(TorchvisionSource):
     use = "fashion_mnist"
     formula = "60,000 training (and validation) + 10,000 test images, 1×28×28, 10 classes"
     source = "Xiao et al. 2017, Fashion-MNIST"
-    known = Known((1, 28, 28), 10, 60_000, 10_000, "FashionMNIST", "FashionMNIST/raw", _FASHION, instead=_PROCESSED)
+    known = Known(
+        (1, 28, 28),
+        10,
+        60_000,
+        10_000,
+        "FashionMNIST",
+        "FashionMNIST/raw",
+        _FASHION,
+        instead=_PROCESSED,
+    )
 
 
 class Cifar10(TorchvisionSource):
@@ -83,7 +92,17 @@ class Svhn(TorchvisionSource):
 
     use = "svhn"
     formula = "73,257 training (and validation) + 26,032 test images, 3×32×32, 10 classes"
-    source = "Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning"
+    source = (
+        "Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning"
+    )
     known = Known(
-        (3, 32, 32), 10, 73_257, 26_032, "SVHN", ".", _SVHN, ({"split": "train"}, {"split": "test"}), extra="svhn"
+        (3, 32, 32),
+        10,
+        73_257,
+        26_032,
+        "SVHN",
+        ".",
+        _SVHN,
+        ({"split": "train"}, {"split": "test"}),
+        extra="svhn",
     )

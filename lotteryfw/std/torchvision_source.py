@@ -8,7 +8,7 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lotteryfw import DataError, DataSource, Facts, Split, Splits
+from lotteryfw import DataError, Dataset, DatasetInfo, DataSource, Subset
 from lotteryfw.std.splits import Normalise, SplitSeed, Validation, facts, split
 
 if TYPE_CHECKING:
@@ -45,10 +45,16 @@ class TorchvisionSource(DataSource):
     split_seed: SplitSeed = 0
     normalise: Normalise = "unit"
 
-    def facts(self, folder: Path) -> Facts:
-        return facts(self.known.shape, self.known.classes, self.known.examples, self.known.test, self.validation)
+    def facts(self, folder: Path) -> DatasetInfo:
+        return facts(
+            self.known.shape,
+            self.known.classes,
+            self.known.examples,
+            self.known.test,
+            self.validation,
+        )
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         return split(*self._read(folder), self.validation, self.split_seed, self.normalise)
 
     def files(self, folder: Path) -> list[Path]:
@@ -58,7 +64,9 @@ class TorchvisionSource(DataSource):
         return files + (instead if instead and all(path.is_file() for path in instead) else [])
 
     def fetch(self, folder: Path) -> None:
-        self._refuse_other_files(folder)  # torchvision would keep some of them, and write over others
+        self._refuse_other_files(
+            folder
+        )  # torchvision would keep some of them, and write over others
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for options in self.known.halves:
@@ -85,7 +93,7 @@ class TorchvisionSource(DataSource):
                 "run takes them as they are, and keeps its results apart from those of the published files"
             )
 
-    def _read(self, folder: Path) -> tuple[Split, Split]:
+    def _read(self, folder: Path) -> tuple[Subset, Subset]:
         """The training and the test half. Raises DataError for files that are absent or damaged."""
         known, place = self.known, folder / self.known.place
         missing = [name for name in known.files if not (place / name).is_file()]
@@ -95,7 +103,9 @@ class TorchvisionSource(DataSource):
                 f"downloads it; without a network, put these files there (unpacked, named like this)"
             )
         try:
-            train, test = (_half(known, folder, options, download=False) for options in known.halves)
+            train, test = (
+                _half(known, folder, options, download=False) for options in known.halves
+            )
         except ImportError as error:
             raise self._lacks_package(error) from error
         # torchvision meets a damaged file with whatever its parser stumbles over
@@ -107,12 +117,16 @@ class TorchvisionSource(DataSource):
         for half, examples in ((train, known.examples), (test, known.test)):
             if half.inputs.shape != (examples, *known.shape) or half.labels.shape != (examples,):
                 found = f"{list(half.inputs.shape)} images, {len(half.labels)} labels"
-                raise DataError(f"{self.use}: {place} holds {found}, not {examples} of {list(known.shape)}")
+                raise DataError(
+                    f"{self.use}: {place} holds {found}, not {examples} of {list(known.shape)}"
+                )
         return train, test
 
     def _lacks_package(self, error: ImportError) -> DataError:
         remedy = f'; pip install "lotteryfw[{self.known.extra}]"' if self.known.extra else ""
-        return DataError(f"{self.use}: torchvision needs a package for it that is not installed: {error}{remedy}")
+        return DataError(
+            f"{self.use}: torchvision needs a package for it that is not installed: {error}{remedy}"
+        )
 
 
 def _differing(published: Mapping[Path, str]) -> list[str]:
@@ -141,7 +155,7 @@ def _wrong_archives(known: Known, folder: Path) -> list[str]:
     return _differing(archives)
 
 
-def _half(known: Known, folder: Path, options: Mapping[str, Any], download: bool) -> Split:
+def _half(known: Known, folder: Path, options: Mapping[str, Any], download: bool) -> Subset:
     """One half as torchvision holds it, brought into one form: [n, c, h, w] uint8 and [n] int64."""
     import torch
     from torchvision import datasets
@@ -153,4 +167,4 @@ def _half(known: Known, folder: Path, options: Mapping[str, Any], download: bool
     if images.shape[1:] != known.shape:
         images = images.permute(0, 3, 1, 2)
     labels = held.labels if hasattr(held, "labels") else held.targets
-    return Split(images.contiguous(), torch.as_tensor(labels).long())
+    return Subset(images.contiguous(), torch.as_tensor(labels).long())

@@ -13,7 +13,7 @@ from lotteryfw.store.files import atomic_write, explained
 
 NAME = "checksums.json"
 UNDER_WAY = ".writing"
-"""Stands in the folder while a run writes there. A run that is killed leaves it: then files may
+"""Stands in the folder while a run writes there. A run that is killed layers it: then files may
 be newer than their checksums, and that is no damage."""
 
 _SHOWN = 3
@@ -69,7 +69,9 @@ def file_digest(path: Path) -> str | None:
             return None
 
 
-def damaged_files(folder: Path, digests: Mapping[str, str], *, hash_tickets: bool = True) -> list[Damage]:
+def damaged_files(
+    folder: Path, digests: Mapping[str, str], *, hash_tickets: bool = True
+) -> list[Damage]:
     """Return the files that are missing or not as recorded; tickets may be looked for only."""
     damage = []
     for name, recorded in digests.items():

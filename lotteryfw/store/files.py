@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 
 _AGAIN = "free space and run the same command again; nothing finished is lost"
 _REASONS = {
@@ -58,7 +58,9 @@ def explained(path: Path, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        culprit = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        culprit = (
+            f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        )
         raise StoreError(f"{path}: cannot be {action}: {reason}{culprit}") from error
 
 
@@ -94,7 +96,11 @@ def denial(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, StoreError) else error
     if not isinstance(cause, OSError):
         return ""
-    words = {errno.EROFS: "read-only file system", errno.EACCES: "no permission", errno.EPERM: "no permission"}
+    words = {
+        errno.EROFS: "read-only file system",
+        errno.EACCES: "no permission",
+        errno.EPERM: "no permission",
+    }
     return words.get(cause.errno or 0, "")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import checksums
 from lotteryfw.store.files import atomic_write, explained
 
@@ -30,16 +30,16 @@ REBUILD = "run the recipe again: it rebuilds the folder from the store"
 
 @dataclass(frozen=True)
 class LevelRow:
-    """A row of levels.csv: one training of one arm at one level. Losses in nats per example, accuracies in [0, 1].
+    """A row of levels.csv: one training of one variant at one level. Losses in nats per example, accuracies in [0, 1].
 
-    `arm` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures may be None).
+    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures may be None).
     `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the store. `axes` are the cell's
     coordinates in the recipe's grid, a column each after the others; a row without a value there has no such axis.
     """
 
     study: str
     cell: str
-    arm: str
+    variant: str
     seed: int
     level: int
     status: str
@@ -117,7 +117,9 @@ class RunFolder:
         try:
             with explained(self.path, "made"):
                 self.path.mkdir(parents=True, exist_ok=True)
-                names = {entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")}
+                names = {
+                    entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")
+                }
                 if _MARK in names and (self.path / _MARK).read_bytes() == wanted:
                     return
             recorded = (checksums.read_checksums(self.path) or {}).get(_MARK)
@@ -126,9 +128,13 @@ class RunFolder:
         if recorded == checksums.digest_of(wanted):
             return  # this run's folder, whose resolved.toml was damaged or deleted
         if recorded or _MARK in names:
-            raise UsageError(f"{self.path}: holds the run of another study: name a new or an empty folder")
+            raise UsageError(
+                f"{self.path}: holds the run of another study: name a new or an empty folder"
+            )
         if names - _LEFTOVERS:
-            raise UsageError(f"{self.path}: holds files that are not a run's: name a new or an empty folder")
+            raise UsageError(
+                f"{self.path}: holds files that are not a run's: name a new or an empty folder"
+            )
 
     def exists(self) -> bool:
         """Whether this is the folder of a run."""
@@ -218,7 +224,9 @@ class RunFolder:
                 try:
                     return list(_rows(table))
                 except (ValueError, csv.Error) as error:
-                    raise StoreError(f"{path}: line {table.line_num}: {error}; {REBUILD}") from error
+                    raise StoreError(
+                        f"{path}: line {table.line_num}: {error}; {REBUILD}"
+                    ) from error
 
     def write_curves(self, curves: Sequence[Mapping[str, Any]]) -> None:
         """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training.
@@ -256,7 +264,9 @@ class RunFolder:
         """Adds a line to events.jsonl: plain JSON data."""
         path = self.path / "events.jsonl"
         with explained(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have deleted the folder during the run
+            path.parent.mkdir(
+                parents=True, exist_ok=True
+            )  # somebody may have deleted the folder during the run
             with path.open("a+b") as file:
                 file.write(b"" if _ends_whole(file) else b"\n")
                 file.write(strict_json(event).encode() + b"\n")
@@ -374,7 +384,9 @@ def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
         fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
-        coordinates = {axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text}
+        coordinates = {
+            axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text
+        }
         yield LevelRow(**fixed, axes=coordinates)
 
 

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from lotteryfw.errors import StoreError, UsageError
-from lotteryfw.jobs import digest
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.search.jobs import digest
 from lotteryfw.store import upkeep
 from lotteryfw.store.files import atomic_write, denial, explained, is_denied, own_name
 from lotteryfw.store.locks import Busy, hold
@@ -271,7 +271,11 @@ class Store:
     def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
         """Keeps these objects from `gc` for as long as the run's folder is there. Replaces the run's earlier pin."""
         folder = Path(folder).resolve()
-        root = {"folder": str(folder), "mount": str(upkeep.mount_of(folder)), "keys": sorted(set(keys))}
+        root = {
+            "folder": str(folder),
+            "mount": str(upkeep.mount_of(folder)),
+            "keys": sorted(set(keys)),
+        }
         path = self.root / "roots" / f"{_checked(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
             self._create()
@@ -287,7 +291,9 @@ class Store:
         with ExitStack() as stack:
             with self._optional(), self._held(self.root / "gc.lock"):
                 try:
-                    stack.enter_context(self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0))
+                    stack.enter_context(
+                        self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0)
+                    )
                 except Busy:
                     raise StoreError(
                         f"the run '{run_id}' is under way in another process: "
@@ -315,7 +321,9 @@ class Store:
             with explained(self.root, "cleaned"), self._quiet():
                 return upkeep.sweep(self, dry_run, force)
         except Busy as busy:
-            raise StoreError(f"{self.root}: in use, so nothing was deleted; clean it later ({busy})") from None
+            raise StoreError(
+                f"{self.root}: in use, so nothing was deleted; clean it later ({busy})"
+            ) from None
 
     def verify(self) -> upkeep.Verified:
         """Checks every file of every object, checkpoint and posted job, every alias, and the run folders that use the
@@ -357,7 +365,9 @@ class Store:
             except (ValueError, KeyError, TypeError):
                 found = None
         if not isinstance(found, int):
-            raise StoreError(f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE")
+            raise StoreError(
+                f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE"
+            )
         if found > FORMAT:
             raise StoreError(
                 f"{self.root}: a store of format {found}, written by a newer lotteryfw (this one reads {FORMAT}): "
@@ -394,7 +404,9 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
         if left:
             jobs = "1 job" if len(left) == 1 else f"{len(left)} jobs"
-            self._note(f"deleted {jobs} that a killed process of this run had left in {self.root / 'scratch'}")
+            self._note(
+                f"deleted {jobs} that a killed process of this run had left in {self.root / 'scratch'}"
+            )
 
     def _set_aside(self, key: str, damage: str) -> None:
         self._forget(key)
@@ -423,7 +435,9 @@ class Store:
         """While this is held nobody is at work, and no run can begin. Raises StoreError where somebody is at work."""
         with self._held(self.root / "gc.lock", timeout=0):
             for path in (*self.root.glob("active/*.lock"), *self.root.glob("locks/*.lock")):
-                with self._held(path, timeout=0):  # held one by one: there may be more than a process may open
+                with self._held(
+                    path, timeout=0
+                ):  # held one by one: there may be more than a process may open
                     pass
             yield
 
@@ -441,7 +455,9 @@ def is_name(name: str) -> bool:
 
 def _checked(name: str) -> str:
     if not is_name(name):
-        raise ValueError(f"{name!r} cannot name anything in a store: letters, digits, '_', '.' and '-' can")
+        raise ValueError(
+            f"{name!r} cannot name anything in a store: letters, digits, '_', '.' and '-' can"
+        )
     return name
 
 
@@ -456,7 +472,12 @@ def _read_alias(name: str, text: bytes) -> str | None:
         written, key, checksum = alias["alias"], alias["key"], alias["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    intact = written == name and isinstance(key, str) and is_name(key) and checksum == digest([name, key])
+    intact = (
+        written == name
+        and isinstance(key, str)
+        and is_name(key)
+        and checksum == digest([name, key])
+    )
     return key if intact else None
 
 

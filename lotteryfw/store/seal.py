@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lotteryfw.jobs import digest
+from lotteryfw.search.jobs import digest
 from lotteryfw.store.files import atomic_write
 
 FORMAT = 1
@@ -41,7 +41,12 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
             sha256 = sha256_of_file(file)
         files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
 
-    description = {"format": FORMAT, "key": key, "kind": kind, "created_by": f"lotteryfw {_version()}"}
+    description = {
+        "format": FORMAT,
+        "key": key,
+        "kind": kind,
+        "created_by": f"lotteryfw {_version()}",
+    }
     description |= {**about, "files": files}
     description["sha256"] = digest(description)
     atomic_write(folder / INDEX, json.dumps(description, indent=1).encode(), flush=flush)

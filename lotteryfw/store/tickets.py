@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lotteryfw.errors import StoreError, UsageError, nearest
+from lotteryfw.api.errors import StoreError, UsageError, nearest
 from lotteryfw.store import tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lotteryfw.views import Ticket
+    from lotteryfw.api.tickets import Ticket
 
 DRAWN = "drawn"
 """What `meta` has of a ticket whose values are not in its file but are to be drawn again."""
@@ -37,7 +37,9 @@ class LoadedTicket:
         kept = sum(int(mask.sum()) for mask in self.mask.values())
         return kept / sum(mask.numel() for mask in self.mask.values()) if self.mask else 1.0
 
-    def apply(self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values") -> nn.Module:
+    def apply(
+        self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values"
+    ) -> nn.Module:
         """Copies the values into `module`, keeping its dtypes and devices, and returns it.
 
         "prune" also registers the masks in the form of `torch.nn.utils.prune`, so that training leaves the dead at 0.
@@ -47,20 +49,26 @@ class LoadedTicket:
         import torch
         from torch.nn.utils import prune
 
-        targets = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        targets = dict(module.named_parameters(remove_duplicate=False)) | dict(
+            module.named_buffers()
+        )
         parameters = dict(module.named_parameters(remove_duplicate=False))
         faults = self._mismatches(targets, {name for name, _ in module.named_parameters()})
         if masks_as == "prune":
             faults += self._not_prunable(set(parameters))
         if faults:
-            raise UsageError(f"this ticket does not fit {type(module).__name__}:\n  " + "\n  ".join(faults))
+            raise UsageError(
+                f"this ticket does not fit {type(module).__name__}:\n  " + "\n  ".join(faults)
+            )
         with torch.no_grad():
             for name, value in self.values.items():
                 targets[name].copy_(value)
         if masks_as == "prune":
             for name, mask in self.mask.items():
                 owner, _, parameter = name.rpartition(".")
-                prune.custom_from_mask(module.get_submodule(owner), parameter, mask.to(targets[name].device))  # type: ignore[no-untyped-call]
+                prune.custom_from_mask(
+                    module.get_submodule(owner), parameter, mask.to(targets[name].device)
+                )  # type: ignore[no-untyped-call]
         return module
 
     def _not_prunable(self, parameters: set[str]) -> list[str]:
@@ -69,11 +77,15 @@ class LoadedTicket:
         for name, mask in self.mask.items():
             value = self.values.get(name)
             if value is None:
-                faults.append(f"'{name}' has a mask in the ticket, and no value; {nearest(name, self.values)}")
+                faults.append(
+                    f"'{name}' has a mask in the ticket, and no value; {nearest(name, self.values)}"
+                )
             elif value.shape != mask.shape:
                 faults.append(f"'{name}' is {list(value.shape)}, and its mask {list(mask.shape)}")
             elif name not in parameters:
-                faults.append(f"'{name}' has a mask in the ticket, and is no parameter of the module")
+                faults.append(
+                    f"'{name}' has a mask in the ticket, and is no parameter of the module"
+                )
             elif value[~mask].any():
                 faults.append(
                     f"'{name}': its dead weights are frozen at other values than 0, which torch.nn.utils.prune cannot "
@@ -85,12 +97,17 @@ class LoadedTicket:
         faults = []
         for name, value in self.values.items():
             if name not in targets:
-                faults.append(f"'{name}' {list(value.shape)} is not in the module; {nearest(name, targets)}")
+                faults.append(
+                    f"'{name}' {list(value.shape)} is not in the module; {nearest(name, targets)}"
+                )
             elif targets[name].shape != value.shape:
-                faults.append(f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module")
+                faults.append(
+                    f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module"
+                )
         missing = sorted(parameters - set(self.values))
         return faults + [
-            f"the module's '{name}' is not in the ticket; {nearest(name, self.values)}" for name in missing
+            f"the module's '{name}' is not in the ticket; {nearest(name, self.values)}"
+            for name in missing
         ]
 
 
@@ -110,5 +127,7 @@ def load_ticket(path: Path | str) -> LoadedTicket:
     path = Path(path)
     values, masks, meta = tensors.load_checked(path)
     if DRAWN in meta:
-        raise StoreError(f"{path}: has a seed in the place of its values; load_seed_ticket draws them again")
+        raise StoreError(
+            f"{path}: has a seed in the place of its values; load_seed_ticket draws them again"
+        )
     return LoadedTicket(mask=masks, values=values, meta=meta)

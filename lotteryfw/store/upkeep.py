@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.store.files import is_abandoned, is_denied
 from lotteryfw.store.locks import delete_lock, is_held
 from lotteryfw.store.seal import Damaged, check_seal, read_description
@@ -101,7 +101,9 @@ def info(store: Store) -> Info:
 def verify(store: Store) -> Verified:
     """Checks objects, aliases, unfinished work, and the run folders that use the store."""
     problems: list[str] = []
-    remarks = [f"{path}: is none of the store's; lotteryfw leaves it alone" for path in _foreign(store)]
+    remarks = [
+        f"{path}: is none of the store's; lotteryfw layers it alone" for path in _foreign(store)
+    ]
 
     keys = list(store.all_keys())
     damaged = [key for key in keys if not store.check(key) and key in store.damaged]
@@ -168,7 +170,9 @@ def _check_aliases(store: Store, problems: list[str]) -> int:
     names = [path.name for path in sorted(store.root.glob("aliases/*/*")) if _is_alias(path)]
     for name in names:
         if store.alias(name) is None:
-            problems.append(f"alias {name}: was damaged, or written for another name; it was dropped")
+            problems.append(
+                f"alias {name}: was damaged, or written for another name; it was dropped"
+            )
     return len(names)
 
 
@@ -178,11 +182,15 @@ def _is_alias(path: Path) -> bool:
 
 def _check_scratch(root: Path, problems: list[str]) -> tuple[int, int]:
     """Checks checkpoints, which are deleted where they are damaged, and posted jobs. How many there are of both."""
-    checkpoints = [path for path in sorted(root.glob("scratch/*/checkpoint-*")) if path.suffix != ".part"]
+    checkpoints = [
+        path for path in sorted(root.glob("scratch/*/checkpoint-*")) if path.suffix != ".part"
+    ]
     for path in checkpoints:
         if damage := _damage(path, path.parent.name, "checkpoint"):
             shutil.rmtree(path, ignore_errors=True)
-            problems.append(f"{path}: {damage}; the checkpoint was dropped, and the one before it is used")
+            problems.append(
+                f"{path}: {damage}; the checkpoint was dropped, and the one before it is used"
+            )
 
     posts = [path for path in sorted(root.glob("scratch/post-*")) if path.suffix != ".part"]
     for path in posts:
@@ -216,12 +224,18 @@ class _Run:
             return
         presence = _presence(folder, mount)
         if presence != "there":
-            what = "cannot be seen (a disk that is not mounted?)" if presence == "unseen" else "is gone"
+            what = (
+                "cannot be seen (a disk that is not mounted?)"
+                if presence == "unseen"
+                else "is gone"
+            )
             self._remarks.append(f"run folder {folder}: {what}, so it was not checked")
             return
         try:
             if is_held(self._store.root / "active" / f"{self._root.stem}.lock"):
-                self._remarks.append(f"run folder {folder}: its run is under way, so it was not checked")
+                self._remarks.append(
+                    f"run folder {folder}: its run is under way, so it was not checked"
+                )
                 return
         except StoreError as error:
             if not is_denied(error):
@@ -239,19 +253,25 @@ class _Run:
         try:
             checksums: Mapping[str, str] = dict(json.loads(path.read_bytes())["files"])
         except FileNotFoundError:
-            self._remarks.append(f"run folder {folder}: has no checksums.json, so only its tickets were checked")
+            self._remarks.append(
+                f"run folder {folder}: has no checksums.json, so only its tickets were checked"
+            )
             return ()
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self._problems.append(f"{path}: cannot be read, so only the run's tickets were checked")
             return ()
-        unfinished = (folder / ".writing").exists()  # the run was killed: its newest files have no checksum yet
+        unfinished = (
+            folder / ".writing"
+        ).exists()  # the run was killed: its newest files have no checksum yet
         for name, checksum in checksums.items():
             self.files += 1
             damage = _file_damage(folder / name, checksum)
             if damage and unfinished:
                 self._remarks.append(f"{folder / name}: {damage}; the run was ended while it wrote")
             elif damage:
-                self._problems.append(f"{folder / name}: {damage}; run its recipe again, which writes it anew")
+                self._problems.append(
+                    f"{folder / name}: {damage}; run its recipe again, which writes it anew"
+                )
         return checksums.keys()
 
     def _check_ticket(self, path: Path) -> None:
@@ -259,7 +279,7 @@ class _Run:
 
         A ticket whose mask was learned came out of its training: of that one only the form is checked.
         """
-        from lotteryfw.jobs import tensors_digest
+        from lotteryfw.search.jobs import tensors_digest
         from lotteryfw.store import tensors
 
         try:
@@ -268,7 +288,10 @@ class _Run:
             source = self._source(key)
             if source is None or source.get("parametrization") is not None:
                 return
-            if tensors_digest(values) == source["values"] and tensors_digest(mask) == source["mask"]:
+            if (
+                tensors_digest(values) == source["values"]
+                and tensors_digest(mask) == source["mask"]
+            ):
                 return
             damage = "is not the ticket that its training started from"
         except StoreError as error:
@@ -289,7 +312,11 @@ class _Run:
 def _file_damage(path: Path, checksum: str) -> str:
     try:
         with path.open("rb") as file:
-            return "" if hashlib.file_digest(file, "sha256").hexdigest() == checksum else "is not what was written"
+            return (
+                ""
+                if hashlib.file_digest(file, "sha256").hexdigest() == checksum
+                else "is not what was written"
+            )
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
@@ -334,7 +361,9 @@ def sweep(store: Store, dry_run: bool, force: bool = False) -> Swept:
 
 def mount_of(folder: Path) -> Path:
     """The place where the file system that holds `folder` is mounted."""
-    return next((path for path in (folder, *folder.parents) if os.path.ismount(path)), Path(folder.anchor))
+    return next(
+        (path for path in (folder, *folder.parents) if os.path.ismount(path)), Path(folder.anchor)
+    )
 
 
 def _roots(root: Path, force: bool) -> tuple[list[Path], list[str], set[str]]:
@@ -392,12 +421,16 @@ def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
     old = time.time() - _FORGOTTEN
     scratch = [path for path in root.glob("scratch/*") if _is_left(path, present, old)]
     halves = [path for path in root.glob("tmp/*") if is_abandoned(path.name)]
-    hidden = (path for place in ("", "roots/", "aliases/*/") for path in root.glob(f"{place}.*.tmp"))
+    hidden = (
+        path for place in ("", "roots/", "aliases/*/") for path in root.glob(f"{place}.*.tmp")
+    )
     return scratch + halves + [path for path in hidden if is_abandoned(path.stem.removeprefix("."))]
 
 
 def _is_left(path: Path, present: Collection[str], old: float) -> bool:
-    return path.is_dir() and (path.name in present or path.name.startswith("post-") or _changed(path) < old)
+    return path.is_dir() and (
+        path.name in present or path.name.startswith("post-") or _changed(path) < old
+    )
 
 
 def _changed(folder: Path) -> float:

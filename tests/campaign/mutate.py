@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lotteryfw.errors import LotteryError
+from lotteryfw.api.errors import LotteryError
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
 
@@ -100,7 +100,9 @@ def check(case: Case, registry: Registry, folder: Path) -> str:
     path.write_bytes(case.recipe)
     started = time.process_time()
     try:
-        load_recipe(path, registry, data_folder=folder / "data", profile=case.profile, sets=case.sets)
+        load_recipe(
+            path, registry, data_folder=folder / "data", profile=case.profile, sets=case.sets
+        )
     except LotteryError as error:
         try:
             str(error).encode()
@@ -114,7 +116,9 @@ def check(case: Case, registry: Registry, folder: Path) -> str:
 
 def _set_text(draw: random.Random) -> str:
     key, value = draw.choice(KEYS), draw.choice(VALUES)
-    text = draw.choice([f"{key}={value}", f"{key}={value}", f"{key} = {value.strip('[{')}", key, f"={value}"])
+    text = draw.choice(
+        [f"{key}={value}", f"{key}={value}", f"{key} = {value.strip('[{')}", key, f"={value}"]
+    )
     for _ in range(draw.choice([0, 0, 1, 2])):
         text = _insert_piece(text, draw)
     return text
@@ -193,7 +197,10 @@ def main(count: int, seed: int = 0) -> int:
             for case in form(count, seed):
                 if problem := check(case, registry, Path(name)):
                     wrong += 1
-                    print(f"{form.__name__} {case.number} {case.profile!r} {case.sets!r:.300}\n{problem}", flush=True)
+                    print(
+                        f"{form.__name__} {case.number} {case.profile!r} {case.sets!r:.300}\n{problem}",
+                        flush=True,
+                    )
     print(f"{2 * count} cases, {wrong} wrong")
     return wrong
 

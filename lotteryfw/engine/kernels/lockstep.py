@@ -21,7 +21,7 @@ from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.kernels.fused import plain_rate
 from lotteryfw.engine.kernels.sparse import optimizer_of, update_of
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Job, Train, digest
+from lotteryfw.search.jobs import Job, Train, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,11 @@ def together(job: Job) -> Alike | None:
         return None
     shared = {name: value for name, value in job.plain().items() if name not in _MEMBERS_OWN}
     state = job.optimizer_state
-    counts = None if state is None else {name: float(value) for name, value in state.items() if not value.dim()}
+    counts = (
+        None
+        if state is None
+        else {name: float(value) for name, value in state.items() if not value.dim()}
+    )
     return Alike(digest([shared, counts]), _MOST[job.device])
 
 
@@ -79,7 +83,12 @@ class Group:
         self._feed = feed = shop.feed_of(job)
         chain = chain_of(shop.network(job.model, feed, job.objective))
         assert not isinstance(chain, str), chain
-        names = [name for path in chain for name in (f"{path}.weight", f"{path}.bias") if name in job.values]
+        names = [
+            name
+            for path in chain
+            for name in (f"{path}.weight", f"{path}.bias")
+            if name in job.values
+        ]
         self._shapes = {name: job.values[name].shape for name in names}
         size = sum(_room(shape) for shape in self._shapes.values()) * self._count
         self._flat = torch.zeros(size, device=shop.device)
@@ -104,10 +113,14 @@ class Group:
         draws = [(member.order_seed, member.augment_seed) for member in jobs]
         self._draws = draws[:1] if len(set(draws)) == 1 else draws
         augmentations = [shop.component(spec) for spec in job.augment]
-        self._augment = [Augmenter(augmentations, seed, shop.device) for _, seed in self._draws if augmentations]
+        self._augment = [
+            Augmenter(augmentations, seed, shop.device) for _, seed in self._draws if augmentations
+        ]
         self._epoch, self._orders = -1, torch.empty(0)
         batch, widths = min(job.batch, feed.examples), [weight.shape[1] for weight in self._weights]
-        self._outputs = [torch.empty(self._count, batch, width, device=shop.device) for width in widths]
+        self._outputs = [
+            torch.empty(self._count, batch, width, device=shop.device) for width in widths
+        ]
         self._slopes = [torch.empty_like(out) for out in self._outputs]
         self._alive = [torch.empty_like(out, dtype=torch.bool) for out in self._outputs[:-1]]
         self._minus = torch.full((self._count, batch, 1), -1.0, device=shop.device)
@@ -171,7 +184,9 @@ class Group:
             torch.gt(self._outputs[lower], 0.0, out=self._alive[lower])
             self._slopes[lower].mul_(self._alive[lower])
         names = iter(self._shapes)
-        for x, slope, weight, bias in zip(below, self._slopes, self._weights, self._biases, strict=True):
+        for x, slope, weight, bias in zip(
+            below, self._slopes, self._weights, self._biases, strict=True
+        ):
             if self._rate is not None:
                 weight.baddbmm_(slope.mT, x, alpha=-self._rate * factor)
                 if bias is not None:
@@ -214,7 +229,11 @@ class Group:
         for name, value in self._optimizer.state[self._flat].items():
             if not isinstance(value, torch.Tensor):
                 continue
-            own = [stack[slot] for stack in self._split(value).values()] if value.dim() else [value] * len(self._shapes)
+            own = (
+                [stack[slot] for stack in self._split(value).values()]
+                if value.dim()
+                else [value] * len(self._shapes)
+            )
             tensors |= {f"{index}.{name}": tensor.clone() for index, tensor in enumerate(own)}
         return tensors
 
@@ -244,7 +263,9 @@ class Group:
         views, start = {}, 0
         for name, shape in self._shapes.items():
             stop = start + _room(shape) * self._count
-            views[name] = flat[start:stop].view(self._count, -1)[:, : prod(shape)].view(self._count, *shape)
+            views[name] = (
+                flat[start:stop].view(self._count, -1)[:, : prod(shape)].view(self._count, *shape)
+            )
             start = stop
         return views
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import Objective
+from lotteryfw.api.layers import SCORES
 from lotteryfw.engine.ahead import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.measure import measure, placed
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import ContractError
-from lotteryfw.jobs import Train
-from lotteryfw.kinds import Objective
-from lotteryfw.views import SCORES
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     import torch
@@ -35,16 +35,26 @@ class Reference:
         self.objective: Objective = shop.component(job.objective)
         values = placed(self.module, job.values, shop.device)
         # their order numbers the optimizer's state
-        names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        names = [
+            name for name, parameter in self.module.named_parameters() if parameter.requires_grad
+        ]
         if job.parametrization is not None:
             names = [SCORES + name for name in shop.component(job.model).prunable(self.module)]
         if not names:
-            raise ContractError(f"model '{job.model.use}': every parameter of the network has requires_grad=False")
+            raise ContractError(
+                f"model '{job.model.use}': every parameter of the network has requires_grad=False"
+            )
         self.parameters = {name: values[name].requires_grad_() for name in names}
-        self._constants = {name: value for name, value in values.items() if name not in self.parameters}
+        self._constants = {
+            name: value for name, value in values.items() if name not in self.parameters
+        }
         self.frozen = Frozen(job.mask, values)
-        self._augment = Augmenter([shop.component(spec) for spec in job.augment], job.augment_seed, shop.device)
-        self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self.parameters.values()))
+        self._augment = Augmenter(
+            [shop.component(spec) for spec in job.augment], job.augment_seed, shop.device
+        )
+        self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(
+            list(self.parameters.values())
+        )
         if job.optimizer_state is not None:
             load_optimizer(self.optimizer, job.optimizer_state)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lotteryfw.views import SELECTED
+from lotteryfw.api.layers import SELECTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,11 @@ class Selected:
         """Goes back to values that `values()` gave."""
         for name, ever in self._ever.items():
             ever.copy_(values[SELECTED + name])
-        self._last = {name.removeprefix(_LAST): mask.clone() for name, mask in values.items() if name.startswith(_LAST)}
+        self._last = {
+            name.removeprefix(_LAST): mask.clone()
+            for name, mask in values.items()
+            if name.startswith(_LAST)
+        }
 
 
 def _counts(*groups: Mapping[str, Tensor]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lotteryfw.kinds import (
+from lotteryfw.api.kinds import (
     Analysis,
     Augmentation,
     DataSource,
@@ -22,7 +22,7 @@ from lotteryfw.kinds import (
     Scope,
     SearchAlgorithm,
 )
-from lotteryfw.steps import Clock
+from lotteryfw.api.steps import Clock
 
 KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
 """What a recipe can ask of the engine: to choose, or one kernel for every training."""

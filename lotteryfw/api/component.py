@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from lotteryfw.steps import Clock, Step
+from lotteryfw.api.steps import Clock, Step
 
 
 class Component(BaseModel, ABC):
@@ -21,7 +21,9 @@ class Component(BaseModel, ABC):
     that it follows). The first line of its docstring is its summary.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     kind: ClassVar[str] = ""
     """The kind's name, set by the kind: the recipe table that this component can stand in."""

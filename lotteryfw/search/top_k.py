@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.errors import ContractError
-from lotteryfw.views import Group
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.layers import Group
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def cut(
 ) -> dict[str, Tensor]:
     """The masks after a cut: in every group exactly `keep` weights stay, those of largest score among the living.
 
-    `scores` [s] floating point and `masks` [s] bool by leaf; the result has the leaves of `masks`, and is never alive
+    `scores` [s] floating point and `masks` [s] bool by layer; the result has the layers of `masks`, and is never alive
     where `masks` is dead. Of weights that tie at the threshold, a draw from `ties()` decides which stay. Raises
     ContractError for scores that are not finite or a scope that asks for more than is alive.
     """
@@ -47,16 +47,20 @@ def cut(
 
     result = {name: mask.clone() for name, mask in masks.items()}
     for group in groups:
-        for name in group.leaves:
+        for name in group.layers:
             bad = int((~torch.isfinite(scores[name]) & masks[name]).sum())
             if bad:
-                raise ContractError(f"{bad} of {int(masks[name].sum())} scores of leaf {name} are NaN or infinite")
-        alive = torch.cat([masks[name].reshape(-1) for name in group.leaves])
-        score = torch.cat([scores[name].reshape(-1) for name in group.leaves])
+                raise ContractError(
+                    f"{bad} of {int(masks[name].sum())} scores of layer {name} are NaN or infinite"
+                )
+        alive = torch.cat([masks[name].reshape(-1) for name in group.layers])
+        score = torch.cat([scores[name].reshape(-1) for name in group.layers])
         places = alive.nonzero().squeeze(1)
         kept = torch.zeros_like(alive)
         kept[places[best(score[places], group.keep, ties)]] = True
-        for name, part in zip(group.leaves, torch.split(kept, [masks[n].numel() for n in group.leaves]), strict=True):
+        for name, part in zip(
+            group.layers, torch.split(kept, [masks[n].numel() for n in group.layers]), strict=True
+        ):
             result[name] = part.reshape(masks[name].shape)
     return result
 
@@ -99,7 +103,9 @@ def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise ContractError(f"{what} returned {type(value).__name__}, not a tensor")
     if tuple(value.shape) != shape:
-        raise ContractError(f"{what} returned shape {list(value.shape)}; the leaf's shape is {list(shape)}")
+        raise ContractError(
+            f"{what} returned shape {list(value.shape)}; the layer's shape is {list(shape)}"
+        )
     if not value.dtype.is_floating_point:
         raise ContractError(f"{what} returned dtype {value.dtype}; floating point is needed")
     return value.detach()
@@ -122,7 +128,9 @@ def _straight_through() -> Any:
     class StraightThrough(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, mask: Tensor, surrogate: Tensor) -> Tensor:
-            return mask.view(torch.uint8).to(surrogate.dtype)  # from bool itself it takes four times as long
+            return mask.view(torch.uint8).to(
+                surrogate.dtype
+            )  # from bool itself it takes four times as long
 
         @staticmethod
         def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor]:
@@ -142,7 +150,7 @@ def top(scores: Tensor, keep: int) -> Tensor:
     return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
 
 
-class WarmTop:
+class IncrementalTopK:
     """The mask of the `keep` largest of scores that are ranked again and again and change little in between.
 
     Exact, and equal to a stable sort: of ties at the threshold those of lowest index are kept. The threshold of the

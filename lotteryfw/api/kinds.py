@@ -1,6 +1,6 @@
 """The contract: one abstract class for each kind of component.
 
-Write for one network, one leaf, dense, float32; the engine makes many of it, caches it and spreads it. `s` is a leaf's
+Write for one network, one layer, dense, float32; the engine makes many of it, caches it and spreads it. `s` is a layer's
 own shape. A component must depend on nothing but its options and what it is shown, and must draw from the stream it
 is given: that is what makes runs repeat bit for bit.
 """
@@ -12,25 +12,14 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from lotteryfw.component import Component
-from lotteryfw.errors import UsageError
-from lotteryfw.fingerprints import files_fingerprint
-from lotteryfw.steps import Clock
-from lotteryfw.views import (
-    Edges,
-    Facts,
-    Finding,
-    Group,
-    Layer,
-    Leaf,
-    Need,
-    Outcome,
-    Recorded,
-    Request,
-    RewindPoint,
-    Scored,
-    Splits,
-)
+from lotteryfw.api.component import Component
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import UsageError
+from lotteryfw.api.fingerprints import files_fingerprint
+from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork, Need
+from lotteryfw.api.results import AnalysisResult, LevelResult
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import Outcome, Request, RewindPoint
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +39,8 @@ class MaskCriterion(Component):
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     @abstractmethod
-    def score(self, leaf: Leaf) -> Tensor:
-        """[s] floating point, finite where `leaf.mask`; only the order matters, and only among weights still alive."""
+    def score(self, layer: Layer) -> Tensor:
+        """[s] floating point, finite where `layer.mask`; only the order matters, and only among weights still alive."""
 
 
 class Mask1Action(Component):
@@ -60,8 +49,8 @@ class Mask1Action(Component):
     kind = "mask1"
 
     @abstractmethod
-    def alive(self, leaf: Leaf) -> Tensor:
-        """[s] float32, read where `leaf.mask`: training restarts from here; made from `leaf.rewound`."""
+    def kept_values(self, layer: Layer) -> Tensor:
+        """[s] float32, read where `layer.mask`: training restarts from here; made from `layer.rewound`."""
 
 
 class Mask0Action(Component):
@@ -70,12 +59,12 @@ class Mask0Action(Component):
     kind = "mask0"
 
     @abstractmethod
-    def dead(self, leaf: Leaf) -> Tensor:
-        """[s] float32, read where `~leaf.mask`: held constant until the next cut. Where `~leaf.mask & ~leaf.cut`,
-        `leaf.init` is the value that a weight cut earlier is frozen at already."""
+    def masked_values(self, layer: Layer) -> Tensor:
+        """[s] float32, read where `~layer.mask`: held constant until the next cut. Where `~layer.mask & ~layer.cut`,
+        `layer.init` is the value that a weight cut earlier is frozen at already."""
 
-    def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
-        """[s] float32, read where `leaf.mask`: what kept weights restart from, given `alive`, the mask-1 action's
+    def kept(self, layer: Layer, alive: Tensor) -> Tensor:
+        """[s] float32, read where `layer.mask`: what kept weights restart from, given `alive`, the mask-1 action's
         values. Default: `alive` itself."""
         return alive
 
@@ -95,12 +84,12 @@ class SearchAlgorithm(Component):
 
     kind = "search"
     learns_masks: ClassVar[bool] = False
-    """True for a search that has masks learned (`lab.scored`): its recipe names a parametrization."""
+    """True for a search that has masks learned (`lab.learn_mask`): its recipe names a parametrization."""
     gives_density: ClassVar[bool | None] = None
     """Whether the masks learned are to have a density that the search names; None: it is not said, and not checked."""
     default_rewind: ClassVar[str] = ""
     """The rewind policy of recipes that name none; left out: the one that is the default of its kind."""
-    arms: ClassVar[tuple[str, ...]] = ()
+    variants: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
 
     @abstractmethod
@@ -114,19 +103,23 @@ class SearchAlgorithm(Component):
 
 
 class Scope(Component):
-    """Says which leaves share one budget, and how much each group keeps."""
+    """Says which layers share one budget, and how much each group keeps."""
 
     kind = "scope"
 
     @abstractmethod
-    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+    def groups(
+        self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
+    ) -> list[Group]:
         """The budgets after `times` cuts in a row, given how many weights of each layer are alive now. A layer in no
         group is left as it is. Use `lotteryfw.budget` for the counts: it is the rule of the papers."""
 
-    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+    def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         """The budgets at which the whole network has this density in (0, 1], whatever the rates of a cut are.
         For searches that learn a mask; a layer in no group keeps everything. Default: refused."""
-        raise UsageError(f"scope '{self.use}' cannot share out a density: it only knows rates of cuts")
+        raise UsageError(
+            f"scope '{self.use}' cannot share out a density: it only knows rates of cuts"
+        )
 
 
 class Parametrization(Component):
@@ -142,33 +135,33 @@ class Parametrization(Component):
     a density is, since nothing would heed it."""
 
     @abstractmethod
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         """[s] float32: the scores at the start, where the recipe names no initialiser of its own for them."""
 
     @abstractmethod
-    def masks(self, net: Scored) -> dict[str, Tensor]:
-        """By leaf, [s] bool: the mask that the scores stand for, which a search ends with. Alive only where allowed."""
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
+        """By layer, [s] bool: the mask that the scores stand for, which a search ends with. Alive only where allowed."""
 
-    def sampled(self, net: Scored, rng: torch.Generator) -> dict[str, Tensor]:
-        """By leaf, [s] bool: the mask of one step, or of one draw of an evaluation. Default: `masks(net)`."""
+    def sampled(self, net: MaskedNetwork, rng: torch.Generator) -> dict[str, Tensor]:
+        """By layer, [s] bool: the mask of one step, or of one draw of an evaluation. Default: `masks(net)`."""
         return self.masks(net)
 
-    def noise(self, layers: Sequence[Layer], rng: torch.Generator) -> dict[str, Tensor]:
-        """By leaf, all random numbers that `sampled` draws for a network of these layers, on the CPU. With this method
+    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor]:
+        """By layer, all random numbers that `sampled` draws for a network of these layers, on the CPU. With this method
         and `masks_from`, a training on a GPU draws for many steps at once and does not wait for copies; without them
         (the default) it calls `sampled`."""
         raise NotImplementedError
 
-    def masks_from(self, net: Scored, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def masks_from(self, net: MaskedNetwork, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `sampled` gives, given the numbers that `noise` drew, on the device of the scores."""
         raise NotImplementedError
 
     @abstractmethod
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         """[s] float32: what the network computes with, differentiable in `edges.scores`; 0 where `~mask`."""
 
-    def expected(self, edges: Edges, mask: Tensor) -> float:
-        """How many edges of a leaf take part on average, `mask` being what `masks` gave. Default: those of `mask`."""
+    def expected(self, edges: MaskedLayer, mask: Tensor) -> float:
+        """How many edges of a layer take part on average, `mask` being what `masks` gave. Default: those of `mask`."""
         return float(mask.sum())
 
     def draws(self) -> int:
@@ -179,7 +172,9 @@ class Parametrization(Component):
         """Steps from one mask of the training to the next. Default: 1."""
         return 1
 
-    def after_step(self, step: int, net: Scored, masks: Mapping[str, Tensor], rng: torch.Generator) -> None:
+    def after_step(
+        self, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
+    ) -> None:
         """What else happens after the optimizer's update from `step` to `step + 1`: it may change weights in place,
         as methods do that redraw them or flip their signs. Default: nothing."""
 
@@ -201,7 +196,9 @@ class ModelFamily(Component):
 
         prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
         own = dict(module.named_parameters())
-        shared = {name for name, _ in module.named_parameters(remove_duplicate=False) if name not in own}
+        shared = {
+            name for name, _ in module.named_parameters(remove_duplicate=False) if name not in own
+        }
         layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
         names = [f"{path}.weight" if path else "weight" for path in layers]
         return [name for name in names if name not in shared]
@@ -213,10 +210,10 @@ class Initialiser(Component):
     kind = "initialiser"
 
     @abstractmethod
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         """[s] float32: a fresh draw of the layer's weights from `rng` alone."""
 
-    def bias(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def bias(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         """[shape[0]] float32: the layer's biases. Default: zeros."""
         import torch
 
@@ -229,11 +226,11 @@ class DataSource(Component):
     kind = "data"
 
     @abstractmethod
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         """Shapes and sizes, without reading the examples. Raises DataError where they cannot be known."""
 
     @abstractmethod
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         """The examples, from below `folder`. Raises DataError with where they were looked for."""
 
     def files(self, folder: Path) -> Sequence[Path]:
@@ -279,17 +276,19 @@ class Objective(Component):
     """Whether it reads labels as numbers of classes: then data with labels outside 0 … classes - 1 is refused. Set it
     to False for one that does not read them, or reads them as something else."""
 
-    def outputs(self, shape: tuple[int, ...], classes: int) -> int:
+    def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         """How many numbers the network puts out for an input of `shape`. Default: one for each class."""
         return classes
 
     @abstractmethod
-    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    def loss(
+        self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
+    ) -> Tensor:
         """0-d float32, differentiable: the mean, or the sum, over the examples of a batch. `outputs` [n, k], `inputs`
         [n, *shape] float32, `labels` [n] int64."""
 
     @abstractmethod
-    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """[n] bool, or float in [0, 1]: how right each example is. Its mean is reported as the accuracy."""
 
     def is_cross_entropy(self) -> bool:
@@ -323,13 +322,13 @@ class Analysis(Component):
 
     kind = "analysis"
 
-    def levels(self, lab: Lab, levels: Sequence[Recorded]) -> Search[list[Finding]]:
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """A generator over one finished search: what it found in the levels, in the order in which they were recorded.
         Default: nothing."""
         yield from ()
         return []
 
-    def across(self, levels: Sequence[Recorded]) -> Iterable[Finding]:
+    def across(self, levels: Sequence[LevelResult]) -> Iterable[AnalysisResult]:
         """What it found in all levels of a study's cells together, in the order of the recipe. Default: nothing."""
         return ()
 

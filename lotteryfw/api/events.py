@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lotteryfw.views import Metrics
+from lotteryfw.api.metrics import Metrics
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class JobFinished:
 
 @dataclass(frozen=True)
 class LevelFinished:
-    """One level of one cell has its figures. `arm` is "ticket" or the name of a control."""
+    """One level of one cell has its figures. `variant` is "ticket" or the name of a control."""
 
     cell: str
-    arm: str
+    variant: str
     level: int
     density: float
     metrics: Metrics
@@ -45,11 +45,11 @@ class LevelFinished:
 
 @dataclass(frozen=True)
 class LayerCollapsed:
-    """A cut left nothing of a leaf: no signal passes it any more."""
+    """A cut left nothing of a layer: no signal passes it any more."""
 
     cell: str
     level: int
-    leaf: str
+    layer: str
 
 
 @dataclass(frozen=True)

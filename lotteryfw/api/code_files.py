@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from lotteryfw.fingerprints import named_fingerprint
+from lotteryfw.api.fingerprints import named_fingerprint
 
 _KNOWN_OTHERWISE = sys.stdlib_module_names | {"lotteryfw", "numpy", "torch", "torchvision"}
 """Top-level modules that are never a plugin's own, even where they run from a developer's folder."""
@@ -47,7 +47,11 @@ def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ())
         files.add_module(module)
     files.follow_imports()
     names = tuple(sorted(files.paths))
-    base = os.path.commonpath([os.path.dirname(path) for path in files.paths.values()]) if names else ""
+    base = (
+        os.path.commonpath([os.path.dirname(path) for path in files.paths.values()])
+        if names
+        else ""
+    )
     return Code(named_fingerprint(files.paths, base)[:8], names)
 
 
@@ -107,16 +111,24 @@ class _Files:
                 continue
             if spec.has_location and spec.origin and not _is_installed(Path(spec.origin)):
                 self.add_module(Path(spec.origin))
-            elif spec.origin is None:  # a folder without __init__.py, which may hold anything beside modules
+            elif (
+                spec.origin is None
+            ):  # a folder without __init__.py, which may hold anything beside modules
                 for place in map(Path, spec.submodule_search_locations or ()):
                     if not _is_installed(place):
-                        self._add_all(place.parent, [path for path in _below(place) if path.suffix == ".py"])
+                        self._add_all(
+                            place.parent, [path for path in _below(place) if path.suffix == ".py"]
+                        )
 
 
 def _imported_from(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):  # a module that was put into sys.modules by hand has no spec
+    except (
+        ImportError,
+        ValueError,
+        AttributeError,
+    ):  # a module that was put into sys.modules by hand has no spec
         return None
 
 
@@ -139,7 +151,9 @@ def _imported(path: str) -> set[str]:
 
 def _imported_by_call(node: ast.Call) -> Iterator[str]:
     """The module of `import_module("name")` and of `__import__("name")`."""
-    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    called = (
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    )
     if called in ("import_module", "__import__") and node.args:
         first = node.args[0]
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
@@ -149,7 +163,9 @@ def _imported_by_call(node: ast.Call) -> Iterator[str]:
 def _below(folder: Path) -> Iterator[Path]:
     """Every file below a folder, but for hidden ones and what Python compiled."""
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != "__pycache__" and not name.startswith(".")]
+        folders[:] = [
+            name for name in folders if name != "__pycache__" and not name.startswith(".")
+        ]
         for name in names:
             if not name.endswith(_COMPILED) and not name.startswith("."):
                 yield Path(place) / name
@@ -158,4 +174,6 @@ def _below(folder: Path) -> Iterator[Path]:
 def _is_installed(path: Path) -> bool:
     """Whether a file is Python's own, or was installed from a package."""
     resolved = path.resolve()
-    return any(part in _INSTALLED for part in resolved.parts) or any(map(resolved.is_relative_to, _STANDARD))
+    return any(part in _INSTALLED for part in resolved.parts) or any(
+        map(resolved.is_relative_to, _STANDARD)
+    )

@@ -11,7 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from lotteryfw.errors import UsageError
+from lotteryfw.api.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ def read_regular(path: Path, limit: Limit) -> bytes:
     """
     _require_regular(os.stat(path).st_mode)
     # a pipe that has taken the file's place since would wait for its writer
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         _require_regular(status.st_mode)
@@ -134,7 +136,9 @@ def read_regular(path: Path, limit: Limit) -> bytes:
             raise UsageError(f"has {limit.excess(status.st_size, 'bytes')} ({limit.remedy})")
         content = file.read(limit.value + 1)
     if limit.exceeded_by(len(content)):  # files of /proc tell no size
-        raise UsageError(f"has more bytes than the limit of {readable(limit.value)} ({limit.remedy})")
+        raise UsageError(
+            f"has more bytes than the limit of {readable(limit.value)} ({limit.remedy})"
+        )
     return content
 
 

@@ -95,7 +95,9 @@ def printable(text: str, longest: int) -> str:
         text = f"{text[:half]} … {text[-half:]}"
     if text.isprintable():
         return text
-    characters = [char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text]
+    characters = [
+        char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
+    ]
     return "".join(characters)
 
 

@@ -1,6 +1,6 @@
 """Named streams of random numbers: a draw depends on its labels and on nothing else.
 
-A label says what is decided (`"initialisation"`, `"order"`, `"ties"`, …) and for whom (seed, level, leaf name). So no
+A label says what is decided (`"initialisation"`, `"order"`, `"ties"`, …) and for whom (seed, level, layer name). So no
 draw shifts because another one was added, skipped, cached or made in another process.
 """
 

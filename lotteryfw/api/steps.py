@@ -47,7 +47,11 @@ class Step:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        amount = str(self.amount.numerator) if self.amount.denominator == 1 else f"{float(self.amount):.12g}"
+        amount = (
+            str(self.amount.numerator)
+            if self.amount.denominator == 1
+            else f"{float(self.amount):.12g}"
+        )
         return f"{amount}{self.unit}"
 
     @classmethod
@@ -57,7 +61,9 @@ class Step:
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         text = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(it|ep|%)$", "description": _HELP}
         return {"anyOf": [text, {"type": "integer", "minimum": 0}]}
 
@@ -73,7 +79,9 @@ class Clock:
     def of(cls, length: Step, steps_per_epoch: int) -> Clock:
         """The clock of a training of this length. Raises ValueError where the length is itself a percentage."""
         if length.unit == "%":
-            raise ValueError(f"'{length}': a percentage of the training cannot be its length; write steps or epochs")
+            raise ValueError(
+                f"'{length}': a percentage of the training cannot be its length; write steps or epochs"
+            )
         return cls(cls(0, steps_per_epoch).steps(length), steps_per_epoch)
 
     def steps(self, step: Step) -> int:
@@ -82,5 +90,9 @@ class Clock:
         >>> Clock(total=1000, steps_per_epoch=50).steps(Step.parse("2ep"))
         100
         """
-        units = {"it": Fraction(1), "ep": Fraction(self.steps_per_epoch), "%": Fraction(self.total, 100)}
+        units = {
+            "it": Fraction(1),
+            "ep": Fraction(self.steps_per_epoch),
+            "%": Fraction(self.total, 100),
+        }
         return round(step.amount * units[step.unit])

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from lotteryfw.component import Component
-from lotteryfw.events import CellFinished, JobFinished, LayerCollapsed, LevelFinished, RunFinished, RunStarted
+from lotteryfw.api.component import Component
+from lotteryfw.api.events import (
+    CellFinished,
+    JobFinished,
+    LayerCollapsed,
+    LevelFinished,
+    RunFinished,
+    RunStarted,
+)
 
 if TYPE_CHECKING:
     import typer
@@ -49,7 +56,7 @@ def level_finished(event: LevelFinished) -> None:
 
 @hookspec
 def layer_collapsed(event: LayerCollapsed) -> None:
-    """A cut left nothing of a leaf."""
+    """A cut left nothing of a layer."""
 
 
 @hookspec

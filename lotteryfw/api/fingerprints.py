@@ -18,7 +18,7 @@ from stat import S_ISREG
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
 
-from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError
+from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
 
 MANY_FILES = 100_000
 """Of more files than this, such as ImageNet's 1.3 million, only a sample is read."""
@@ -161,7 +161,12 @@ class _KeptHashes:
         try:
             content = json.loads(self._path.read_text("utf-8"))
             files = content["files"]
-        except (OSError, ValueError, KeyError, TypeError):  # not there, or damaged: the files are read
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # not there, or damaged: the files are read
             return {}
         return files if isinstance(files, dict) else {}
 
@@ -210,7 +215,9 @@ def fingerprint_of(source: _Source, folder: Path) -> str:
     except LotteryError:
         raise
     except Exception as error:
-        raise PluginError(f"data '{source.use}' broke in fingerprint(): {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"data '{source.use}' broke in fingerprint(): {type(error).__name__}: {error}"
+        ) from error
     if type(text) is not str:
         raise ContractError(f"data '{source.use}': fingerprint() returned {text!r}, not text")
     _asked[place] = (weakref.ref(source, lambda _: _asked.pop(place, None)), text)

@@ -32,7 +32,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         hashed.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
-        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        hashed.update(
+            tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        )
     return hashed.hexdigest()
 
 
@@ -52,7 +54,12 @@ class Spec:
 
     def canonical(self) -> dict[str, Any]:
         """As plain data that is equal for equal specs."""
-        return {"kind": self.kind, "use": self.use, "provider": self.provider, "options": dict(self.options)}
+        return {
+            "kind": self.kind,
+            "use": self.use,
+            "provider": self.provider,
+            "options": dict(self.options),
+        }
 
 
 def _canonical(value: Any) -> Any:
@@ -69,11 +76,11 @@ def _canonical(value: Any) -> Any:
 class Train:
     """Train a masked network for `steps` steps from `start` on; zero steps only measure it.
 
-    `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per leaf;
+    `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per layer;
     `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock. `kernel`
     names the arithmetic and its revision ("fused/1"), since a faster kernel need not round as the reference does.
-    With a `parametrization` it is scores that are trained, found among `values` under `SCORES` + the leaf's name, and
-    `mask` says which edges may be kept: `budgets` are (leaves, how many to keep), `initialiser` and `mask_seed` what
+    With a `parametrization` it is scores that are trained, found among `values` under `SCORES` + the layer's name, and
+    `mask` says which edges may be kept: `budgets` are (layers, how many to keep), `initialiser` and `mask_seed` what
     masks and weights are drawn with on the way. `snapshots` asks that the state after those steps be kept too; it is no
     part of the key, since it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -124,7 +131,7 @@ class Train:
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The gradient of the mean loss over the whole training set, at given weights, for every leaf."""
+    """The gradient of the mean loss over the whole training set, at given weights, for every layer."""
 
     model: Spec
     data: Spec
@@ -190,12 +197,20 @@ def without_tensors(job: Job) -> Job:
 
 def likeness(job: Job) -> str:
     """A digest that jobs share which cost about the same a step: for estimates of time and disk."""
-    return like(job.model, job.data, job.optimizer if isinstance(job, Train) else None, job.batch, job.device)
+    return like(
+        job.model,
+        job.data,
+        job.optimizer if isinstance(job, Train) else None,
+        job.batch,
+        job.device,
+    )
 
 
 def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
     """The likeness of jobs made of these."""
-    return digest(["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device])
+    return digest(
+        ["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device]
+    )
 
 
 def state_key(key: str, step: int) -> str:
@@ -224,12 +239,22 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
     """The job that `plain()` and its tensors came from."""
     said: dict[str, Any] = dict(plain)
     cls = _JOBS[said.pop("job")]
-    for name in ("model", "data", "objective", "optimizer", "schedule", "parametrization", "initialiser"):
+    for name in (
+        "model",
+        "data",
+        "objective",
+        "optimizer",
+        "schedule",
+        "parametrization",
+        "initialiser",
+    ):
         if said.get(name):
             said[name] = Spec(**said[name])
     if cls is Train:
         said["augment"] = tuple(Spec(**spec) for spec in said["augment"])
         said["snapshots"] = frozenset(said["snapshots"])
-        said["budgets"] = tuple((tuple(leaves), keep) for leaves, keep in said["budgets"])
-    said.update({name: value for name, value in tensors.items() if name in cls.__dataclass_fields__})
+        said["budgets"] = tuple((tuple(layers), keep) for layers, keep in said["budgets"])
+    said.update(
+        {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
+    )
     return cls(**said)
