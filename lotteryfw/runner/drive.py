@@ -15,6 +15,7 @@ from lotteryfw.api.tickets import Ticket
 from lotteryfw.engine import (
     Alike,
     DamagedJob,
+    ObjectLost,
     StoredOutcome,
     is_complete,
     pick_up,
@@ -32,6 +33,12 @@ from lotteryfw.store import Store
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
 memory."""
+
+
+_KEPT_OUTCOMES = 64
+_RESTARTS = 3
+"""How often a cell begins again because an object that it had been promised was damaged: what is in a
+file is checked when it is read."""
 
 
 class Interrupted(LotteryError):
@@ -69,6 +76,9 @@ class Driver:
         self._at_work: dict[str, Job] = {}
         self._groups: list[set[str]] = []
         self._announced: set[str] = set()
+        self._restarts: Counter[str] = Counter()
+        self._outcomes: dict[str, StoredOutcome] = {}
+        self._likenesses: set[str] = set()
         self._stopping = False
         self.keys: set[str] = set()
         self.statuses: dict[str, Status] = {}
@@ -101,7 +111,15 @@ class Driver:
                 raise Interrupted("stopped")
 
     def _advance(self, now: CellRun) -> None:
-        now.advance()
+        try:
+            now.advance()
+        except ObjectLost:
+            if self._restarts[now.cell.id] >= _RESTARTS:
+                raise
+            self._restarts[now.cell.id] += 1
+            self._forget(now)
+            self._advance(CellRun(now.cell, self._open_lab, self))
+            return
         if now.ended and now.cell.id not in self.statuses:
             status, error = now.ended
             self.statuses[now.cell.id] = status
@@ -147,8 +165,13 @@ class Driver:
         return False
 
     def outcome(self, key: str) -> StoredOutcome:
-        """The result of a job that `ask` said is there."""
-        return StoredOutcome(self._store, key)
+        """The result of a job that `ask` said is there. The newest are kept: each is asked for several times."""
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._outcomes[key] = StoredOutcome(self._store, key)
+            if len(self._outcomes) > _KEPT_OUTCOMES:
+                del self._outcomes[next(iter(self._outcomes))]
+        return outcome
 
     def park(self, request: JobRequest) -> None:
         """Takes a waiting job's tensors off the memory until its turn comes."""
@@ -273,7 +296,11 @@ class Driver:
                 now.fail(PluginError(finished.error), job.key)
         else:
             self._announced.add(job.key)
-            self._store.set_alias(likeness(job), job.key)
+            if (
+                like := likeness(job)
+            ) not in self._likenesses:  # one such training is enough for estimates
+                self._likenesses.add(like)
+                self._store.set_alias(like, job.key)
             if finished.stored:  # another process computed it while this run waited for it
                 steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
             else:

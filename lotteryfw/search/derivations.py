@@ -60,6 +60,7 @@ class Pruned(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
         made_from = context.parents_digest(parent, trained, root)
         self.digest = sha256_of(
@@ -118,6 +119,7 @@ class RandomMask(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
         made_from = context.parents_digest(parent, trained, root)
         self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
@@ -194,6 +196,7 @@ class NextCycle(Derivation):
         density: float | None, hard: bool, length: int | None,
     ):  # fmt: skip
         self._context, self._parent, self._learned, self._root = context, parent, learned, root
+        self.parent = parent
         self._density, self._hard = density, hard
         made_from = context.parents_digest(parent, learned, root)
         self._point = next_cycle_point(context, root, length)
@@ -229,6 +232,7 @@ class Extracted(Derivation):
 
     def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
         self._context, self._parent, self._learned = context, parent, learned
+        self.parent = parent
         made_from = context.parents_digest(parent, learned, learned)
         self.digest = digest_of("found", made_from, context.masking_digest)
 
@@ -259,6 +263,7 @@ class Controlled(Derivation):
     def __init__(self, context: SearchContext, control: Control, ticket: Ticket, trained: Trained):
         self._context, self._control = context, control
         self._ticket, self._trained = ticket, trained
+        self.parent = ticket
         made_from = context.parents_digest(ticket, trained, ticket.root or trained)
         rules = (context.initialiser_digest, context.rewind_digest)
         self.digest = digest_of("control", control.use, made_from, *rules, context.seed)

@@ -12,8 +12,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lotteryfw.search.jobs import digest
 from lotteryfw.store.files import atomic_write
@@ -125,7 +126,7 @@ def check_source(description: Mapping[str, Any]) -> None:
         raise Damaged("its key is not that of the work that it describes")
 
 
-def sha256_of_file(file: BinaryIO) -> str:
+def sha256_of_file(file: BufferedReader | BufferedRandom) -> str:
     """Return the SHA-256 (hex) of an open file from where it stands."""
     if os.fstat(file.fileno()).st_size > _READ_WHOLE:
         return hashlib.file_digest(file, "sha256").hexdigest()

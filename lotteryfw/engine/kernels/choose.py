@@ -93,7 +93,7 @@ class Chooser:
 
     def _structure(self, job: Train) -> tuple[list[str] | str, list[Layer] | str]:
         """The network's layers as `chain_of` and as `layers_of` tell them."""
-        place = f"{job.model.canonical()} {job.data.canonical()} {job.objective.canonical()}"
+        place = f"{job.model.digest} {job.data.digest} {job.objective.digest}"
         if place not in self._built:
             facts = self._shop.component(job.data).facts(self._shop.data_folder)
             network = self._shop.network(job.model, facts, job.objective)
