@@ -48,7 +48,7 @@ class Unusual(SearchAlgorithm):
 
     def search(self, lab: Lab) -> Any:
         dense = lab.dense()
-        probe = yield from lab.train(lab.untrained(dense))
+        probe = yield from lab.train(lab.as_is(dense))
         whole = yield from lab.train(dense)
         for before, other in ((probe, whole), (whole, probe)):
             ticket = lab.prune(dense, before)
@@ -64,14 +64,14 @@ class Learner(SearchAlgorithm):
     learns_masks = True
 
     def search(self, lab: Lab) -> Any:
-        ticket = lab.scored(0.3)
+        ticket = lab.learn_mask(0.3)
         learned = yield from lab.train(ticket)
-        found = lab.found(ticket, learned)
+        found = lab.extract_ticket(ticket, learned)
         trained = yield from lab.train(found)
         lab.record(1, found, trained)
         lab.record(2, found, learned)
-        again = lab.rescored(ticket, learned, 0.2)
-        lab.record(3, lab.found(again, (yield from lab.train(again))), learned)
+        again = lab.continue_mask(ticket, learned, 0.2)
+        lab.record(3, lab.extract_ticket(again, (yield from lab.train(again))), learned)
 
 
 OWN = (Steepest, Unusual, Learner)
