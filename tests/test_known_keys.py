@@ -70,7 +70,7 @@ class Learner(SearchAlgorithm):
         trained = yield from lab.train(found)
         lab.record(1, found, trained)
         lab.record(2, found, learned)
-        again = lab.continue_mask(ticket, learned, 0.2)
+        again = lab.continue_mask(ticket, learned, 0.2, hard=True)
         lab.record(3, lab.extract_ticket(again, (yield from lab.train(again))), learned)
 
 
@@ -133,17 +133,15 @@ def variants(which: str) -> list[dict[str, Any]]:
     if which == "pruning":
         unusual = PRUNING | {"search": [Unusual()], "rewind": ["to_init", "learning_rate"]}
         return [*grid(PRUNING), *OTHERS, *grid(PRUNING, criterion=Steepest()), *grid(unusual)]
-    learned = [{**LEARNING, "search": LEARNING["search"][1:2], "rewind": ["to_init"]}]
+    own = LEARNING | {"search": [Learner()], "rewind": ["to_init", "learning_rate"]}
+    plain = {"search": LEARNING["search"][1], "rewind": "to_init"}
     parts = [
         {"scores": "kaiming_uniform"},
         {"mask_optimizer": "adam"},
-        {"parametrization": "top_k"},
+        {"parametrization": "bernoulli"},
     ]
     changed = [change for change in OTHERS if not change.keys() & {"criterion", "kernel"}]
-    return [
-        *grid(LEARNING),
-        *(next(grid(axes, **part)) for axes in learned for part in [*parts, *changed]),
-    ]
+    return [*grid(LEARNING), *grid(own), *(plain | change for change in [*parts, *changed])]
 
 
 def made(which: str, changes: dict[str, Any]) -> Any:

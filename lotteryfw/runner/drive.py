@@ -51,7 +51,8 @@ class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
     `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
-    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component.
+    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component,
+    `planned_keys` the keys of stored results by their origins.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class Driver:
         on_analysed: Callable[[Cell, Sequence[LevelResult], Found], None],
         on_trouble: Callable[[str, str], None],
         provider: Callable[[Component], str],
+        planned_keys: Mapping[str, str],
     ):
+        self._planned_keys = planned_keys
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
         self.ticket, self.analysed, self.provider = on_ticket, on_analysed, provider
@@ -142,11 +145,8 @@ class Driver:
 
         A result that is found by the request's origin needs no job: no network is built and no tensor hashed for it.
         """
-        if (
-            request.decides
-            and (known := self._store.alias(request.origin))
-            and self._is_there(request, known)
-        ):
+        known = self._known_key(request)
+        if known is not None and self._is_there(request, known):
             request.know(known)
             self._note(request)
             return True
@@ -201,6 +201,12 @@ class Driver:
             self._on_trouble("", "".join(traceback.format_exception(error)))
 
     # Jobs
+
+    def _known_key(self, request: JobRequest) -> str | None:
+        """The key that a request's origin stands for, from the plan or the store; None where that is not known."""
+        if not request.decides:
+            return None
+        return self._planned_keys.get(request.origin) or self._store.alias(request.origin)
 
     def _is_there(self, request: JobRequest, key: str) -> bool:
         """Whether everything that is asked for is stored under a key, and nobody is still at work on it."""

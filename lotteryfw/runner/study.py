@@ -195,6 +195,7 @@ class Study:
                 self._analysed,
                 self._trouble,
                 self._provider,
+                self._plan.keys,
             )
             self._recall()
             if on_start:
@@ -367,6 +368,7 @@ class Study:
         """
         self._folder.clear_errors()
         self._keys_before = self._seals.keys_before()
+        self._next_write = time.monotonic() + _REWRITE_SECONDS if self._keys_before else 0.0
         self._events_before = {_identity(event) for event in self._folder.each_event()}
         rows = self._folder.read_levels() if self._seals.intact("levels.csv") else []
         curves = self._folder.each_curve() if self._seals.intact("curves.jsonl") else ()

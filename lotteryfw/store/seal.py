@@ -56,7 +56,8 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the description of a sealed folder. Raises Damaged, and OSError where the disk fails."""
     try:
-        description = json.loads((folder / INDEX).read_bytes())
+        with open(os.path.join(folder, INDEX), "rb") as file:
+            description = json.loads(file.read())
         checksum = description.pop("sha256")
         if digest(description) != checksum:
             raise Damaged(f"{INDEX} is not what was written")
@@ -114,7 +115,8 @@ def read_file(folder: Path, description: Mapping[str, Any], name: str) -> bytes:
     """Return what is in one file of a sealed folder, checked. Raises Damaged, and OSError where the disk fails."""
     with _recorded(name):
         written = description["files"][name]
-        content = (folder / name).read_bytes()
+        with open(os.path.join(folder, name), "rb") as file:
+            content = file.read()
         if hashlib.sha256(content).hexdigest() != written["sha256"]:
             raise Damaged(f"{name} is not what was written")
         return content
