@@ -22,6 +22,7 @@ from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
 from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.search.cell import Cell
+from lotteryfw.search.derivations import without_state
 from lotteryfw.search.lab import Lab, Record
 from lotteryfw.search.requests import JobRequest
 
@@ -240,7 +241,7 @@ class CellRun:
         saved = self._around.ticket(self.cell, name, record.level, ticket, request.key)
         if not is_there:
             self._around.park(request)
-        request.drop_tensors()
+        request.drop_tensors(without_state(ticket))
         return _Control(name, record.level, saved.cut, request)
 
     def _report_control(self, control: _Control) -> bool:

@@ -10,7 +10,6 @@ from lotteryfw.api.layers import LATEST, SCORES
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.derivations import without_state
 from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
 
 if TYPE_CHECKING:
@@ -90,12 +89,12 @@ class JobRequest:
         """Take the key that the origin stands for."""
         self._known_key = key
 
-    def drop_tensors(self) -> None:
-        """Let go of the tensors of the job and of its ticket."""
+    def drop_tensors(self, ticket: Ticket) -> None:
+        """Let go of the tensors of the job. `ticket` is the request's own without its tensors."""
         if self._job is not None:
             self._known_key = self._job.key
             self._job = without_tensors(self._job)
-        self.ticket = without_state(self.ticket)
+        self.ticket = ticket
 
 
 class JobFactory:
