@@ -60,10 +60,11 @@ class Pruned(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
-        job = context.job_digest("train", parent)
+        made_from = context.parents_digest(parent, trained, root)
         self.digest = sha256_of(
-            f"next\x1f{job}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
         )
 
     def materialise(self) -> TicketState:
@@ -118,9 +119,10 @@ class RandomMask(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
-        job = context.job_digest("train", parent)
-        self.digest = digest_of("random", job, context.random_digest, times, context.seed)
+        made_from = context.parents_digest(parent, trained, root)
+        self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self._parent
@@ -194,12 +196,12 @@ class NextCycle(Derivation):
         density: float | None, hard: bool, length: int | None,
     ):  # fmt: skip
         self._context, self._parent, self._learned, self._root = context, parent, learned, root
+        self.parent = parent
         self._density, self._hard = density, hard
-        job = context.job_digest("train", parent)
+        made_from = context.parents_digest(parent, learned, root)
         self._point = next_cycle_point(context, root, length)
-        self.digest = digest_of(
-            "rescored", job, context.masking_digest, density, hard, length, context.rewind_digest
-        )
+        rules = (context.masking_digest, context.rewind_digest)
+        self.digest = digest_of("rescored", made_from, *rules, density, hard, length, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent, rewind = self._context, self._parent, self._point.weights
@@ -230,7 +232,9 @@ class Extracted(Derivation):
 
     def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
         self._context, self._parent, self._learned = context, parent, learned
-        self.digest = digest_of("found", context.job_digest("train", parent))
+        self.parent = parent
+        made_from = context.parents_digest(parent, learned, learned)
+        self.digest = digest_of("found", made_from, context.masking_digest)
 
     def materialise(self) -> TicketState:
         context = self._context
@@ -257,13 +261,12 @@ class Controlled(Derivation):
     """A control of a recorded ticket."""
 
     def __init__(self, context: SearchContext, control: Control, ticket: Ticket, trained: Trained):
-        self._context, self._control, self._ticket, self._trained = (
-            context,
-            control,
-            ticket,
-            trained,
-        )
-        self.digest = digest_of("control", control.use, ticket.origin, context.initialiser_digest)
+        self._context, self._control = context, control
+        self._ticket, self._trained = ticket, trained
+        self.parent = ticket
+        made_from = context.parents_digest(ticket, trained, ticket.root or trained)
+        rules = (context.initialiser_digest, context.rewind_digest)
+        self.digest = digest_of("control", control.use, made_from, *rules, context.seed)
 
     def materialise(self) -> TicketState:
         import torch

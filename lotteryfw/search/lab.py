@@ -44,7 +44,7 @@ class Lab:
     """One cell's lab. A search asks it for tickets and trainings, and records levels with it.
 
     `clock` reads lengths, `seed` is the cell's. `snapshots` names, by the origin of a training, further steps whose
-    state other cells will want.
+    state other cells will want. `engine` is the state of the code that chooses kernels (see `SearchContext`).
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class Lab:
         device: str,
         choose_kernel: ChooseKernel = reference_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
+        engine: str = "",
     ):
         self.cell, self.clock, self.seed = cell, cell.clock, cell.seed
-        self.context = SearchContext(cell, describe_component, data_folder, device)
+        self.context = SearchContext(cell, describe_component, data_folder, device, engine)
         self.records: list[Record] = []
         self._jobs = JobFactory(self.context, choose_kernel, snapshots)
         self._needs_gradient = Need.GRADIENT in cell.criterion.needs

@@ -1,17 +1,18 @@
 """What is kept on disk: the store of computed objects, run folders, tickets. Importing it does not import torch."""
 
 from lotteryfw.store.files import atomic_write, file_name, is_denied
-from lotteryfw.store.folder import LevelRow, RunFolder, find_runs, strict_json
+from lotteryfw.store.folder import EventLog, LevelRow, RunFolder, find_runs, strict_json
 from lotteryfw.store.locks import Busy
 from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
 from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
-from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
+from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket, saved_stats
 from lotteryfw.store.upkeep import Info, Swept, Verified
 
 __all__ = [
     "Busy",
     "Damaged",
+    "EventLog",
     "Info",
     "LevelRow",
     "LoadedTicket",
@@ -29,6 +30,7 @@ __all__ = [
     "load_ticket",
     "save_seed_ticket",
     "save_ticket",
+    "saved_stats",
     "seal",
     "strict_json",
 ]

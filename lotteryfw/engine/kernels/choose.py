@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import LotteryError, UsageError
@@ -90,12 +93,22 @@ class Chooser:
 
     def _structure(self, job: Train) -> tuple[list[str] | str, list[Layer] | str]:
         """The network's layers as `chain_of` and as `layers_of` tell them."""
-        place = f"{job.model.canonical()} {job.data.canonical()} {job.objective.canonical()}"
+        place = f"{job.model.digest} {job.data.digest} {job.objective.digest}"
         if place not in self._built:
             facts = self._shop.component(job.data).facts(self._shop.data_folder)
             network = self._shop.network(job.model, facts, job.objective)
             self._built[place] = chain_of(network), layers_of(network, facts.shape)
         return self._built[place]
+
+
+def engine_version(code: str) -> str:
+    """What decides, beside a job and a recipe, which kernel trains the job and with which bits, as text.
+
+    `code` tells states of lotteryfw's code apart. Does not import torch, whose version is in every key.
+    """
+    kernels = [*sorted(_REVISIONS.items()), *backends().items(), *SPARSE_BELOW.items()]
+    packages = [(name, version(name)) for name in ("numpy", "torchvision") if find_spec(name)]
+    return json.dumps([code, kernels, packages])
 
 
 def kernel_of(job: Train, shop: Workshop) -> Kernel:
