@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -306,3 +307,25 @@ def test_a_recorded_kernel_is_let_go_with_its_last_user(recorder: Again) -> None
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_all_warm_ups_of_a_process_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS keeps memory for each stream that it was ever called on."""
+    streams = []
+
+    class Stream:
+        def __init__(self) -> None:
+            streams.append(self)
+
+        def wait_stream(self, other: object) -> None: ...
+
+    current = Stream()
+    streams.clear()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    recorder, runs = captured.CudaGraphs(), []
+    for _ in range(3):
+        recorder.warm_up(lambda: runs.append(1))
+    assert len(runs) == 3
+    assert len(streams) == 1
