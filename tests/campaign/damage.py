@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 from .harness import Campaign, Command, Done, differences, lotteryfw, results, study
@@ -33,6 +34,8 @@ PATTERNS = {
     "ticket": ["run/tickets/*/*"],
 }
 """By the kind of file, where files of this kind are in an attempt's folder."""
+
+CHECKPOINTS = "store/scratch/*/checkpoint-*[0-9]"
 
 SWAPPED = {
     "swapped objects": "store/objects/*/*",
@@ -227,11 +230,14 @@ def interrupted(campaign: Campaign) -> Path:
     template = campaign.folder / "templates" / "interrupted"
     while not list(template.glob("store/scratch/*/checkpoint-*/*")):
         shutil.rmtree(template, ignore_errors=True)
-        arguments = ("slower", template / "run", template / "store", 1, 0.1)
+        attempt = campaign.fresh()
+        arguments = ("slower", attempt / "run", attempt / "store", 1, 0.1)
         command = Command(campaign.folder / "command", study, *arguments)
-        while command.is_running() and not list(template.glob("store/scratch/*/checkpoint-*[0-9]")):
+        while command.is_running() and not list(attempt.glob(CHECKPOINTS)):
             time.sleep(0.005)
         command.kill()
+        template.parent.mkdir(exist_ok=True)
+        attempt.rename(template)
     return template
 
 
@@ -278,8 +284,8 @@ def swap(campaign: Campaign, count: int, kinds: Sequence[str] = tuple(SWAPPED)) 
         draws = campaign.draws(kind, round_number)
         attempt = campaign.fresh(campaign.template("study"))
         paths = sorted(attempt.glob(SWAPPED[kind]))
-        first = draws.choice(paths)
-        second = draws.choice([path for path in paths if _can_swap(first, path)])
+        pairs = [pair for pair in permutations(paths, 2) if _can_swap(*pair)]
+        first, second = draws.choice(pairs)
         _exchange(first, second)
         checked = check(campaign, attempt, kind, "study", [first, second], draws)
         names = [str(path.relative_to(attempt)) for path in (first, second)]
@@ -288,8 +294,6 @@ def swap(campaign: Campaign, count: int, kinds: Sequence[str] = tuple(SWAPPED)) 
 
 def _can_swap(first: Path, second: Path) -> bool:
     """Return whether swapping makes a difference, and none that missing files would show."""
-    if first == second:
-        return False
     if first.is_dir():
         return _names(first) == _names(second)
     return first.read_bytes() != second.read_bytes()
