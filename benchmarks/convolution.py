@@ -40,7 +40,11 @@ Tensors = dict[str, Tensor]
 
 def weights_of(module: nn.Module) -> Tensors:
     """Copies of the weights, without the biases."""
-    return {name: value.detach().clone() for name, value in module.named_parameters() if name.endswith("weight")}
+    return {
+        name: value.detach().clone()
+        for name, value in module.named_parameters()
+        if name.endswith("weight")
+    }
 
 
 def shrunk(module: nn.Module, mask: Tensors, shape: tuple[int, ...]) -> Shrunk:
@@ -54,7 +58,9 @@ def shrunk(module: nn.Module, mask: Tensors, shape: tuple[int, ...]) -> Shrunk:
     return Shrunk(layers, parameters, mask)
 
 
-def trainer(module: nn.Module, used: Callable[[], Tensors], mask: Tensors) -> Callable[[Tensor, Tensor], None]:
+def trainer(
+    module: nn.Module, used: Callable[[], Tensors], mask: Tensors
+) -> Callable[[Tensor, Tensor], None]:
     """A step of the module with the parameters that `used` gives."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
     frozen = Frozen(mask, dict(module.named_parameters()))
@@ -70,7 +76,10 @@ def trainer(module: nn.Module, used: Callable[[], Tensors], mask: Tensors) -> Ca
 
 def structured(module: nn.Module, share: float) -> Tensors:
     """Masks under which that share of each convolution's channels is dead."""
-    mask = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights_of(module).items()}
+    mask = {
+        name: torch.ones_like(weight, dtype=torch.bool)
+        for name, weight in weights_of(module).items()
+    }
     layers = list(mask.values())
     for here, above in pairwise(layers[:5]):
         dead = torch.randperm(len(here))[: round(share * len(here))]
@@ -119,13 +128,18 @@ def levels(start: Tensors, cut: Callable[[Tensors, float], Tensors], train: Call
     for level in range(LEVELS + 1):
         yield level, mask
         after = train(mask)
-        scores = {name: weight.abs().masked_fill(~mask[name], -1.0) for name, weight in after.items()}
+        scores = {
+            name: weight.abs().masked_fill(~mask[name], -1.0) for name, weight in after.items()
+        }
         mask = cut(scores, (1 - RATE) ** (level + 1))
 
 
 def layerwise(scores: Tensors, density: float) -> Tensors:
     """The largest of each layer."""
-    return {name: largest({name: score}, round(density * score.numel()))[name] for name, score in scores.items()}
+    return {
+        name: largest({name: score}, round(density * score.numel()))[name]
+        for name, score in scores.items()
+    }
 
 
 def overall(scores: Tensors, density: float) -> Tensors:
@@ -144,7 +158,9 @@ class Digits8:
             if isinstance(part, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(part.weight)
                 nn.init.zeros_(part.bias)
-        self._start = {name: value.detach().clone() for name, value in self.module.named_parameters()}
+        self._start = {
+            name: value.detach().clone() for name, value in self.module.named_parameters()
+        }
         self.start = weights_of(self.module)
 
     def living(self, mask: Tensors) -> tuple[list[int], float]:
@@ -165,7 +181,9 @@ class Digits8:
             chosen = torch.randint(0, len(data.labels), (32,), generator=rng)
             optimizer.zero_grad()
             x = data.inputs[chosen].float() / 255
-            cross_entropy(functional_call(self.module, part.parameters(), (x,)), data.labels[chosen]).backward()
+            cross_entropy(
+                functional_call(self.module, part.parameters(), (x,)), data.labels[chosen]
+            ).backward()
             optimizer.step()
             frozen.hold()
         return weights_of(self.module)
@@ -186,8 +204,12 @@ def deaths(steps: int) -> None:
     """Prints the second table."""
     net = Digits8(steps)
     sizes = " ".join(f"{len(weight):>4}" for weight in net.start.values())
-    print(f"\nConv-4 on 8×8 digits, {steps} steps a level: living units of each layer (whole: {sizes})")
-    print(f"{'masks':>10} {'density':>8} {'living channels':>20} {'units':>10} {'work left':>10} {'accuracy':>9}")
+    print(
+        f"\nConv-4 on 8×8 digits, {steps} steps a level: living units of each layer (whole: {sizes})"
+    )
+    print(
+        f"{'masks':>10} {'density':>8} {'living channels':>20} {'units':>10} {'work left':>10} {'accuracy':>9}"
+    )
     random = {name: torch.rand(weight.shape) for name, weight in net.start.items()}
     ways = {
         "layerwise": levels(net.start, layerwise, net.train),
@@ -200,14 +222,18 @@ def deaths(steps: int) -> None:
                 continue
             units, work = net.living(mask)
             net.train(mask)
-            channels, others = (" ".join(f"{count:>4}" for count in part) for part in (units[:4], units[4:6]))
+            channels, others = (
+                " ".join(f"{count:>4}" for count in part) for part in (units[:4], units[4:6])
+            )
             alive = torch.cat([each.flatten() for each in mask.values()])
             row = f"{way:>10} {float(alive.float().mean()):8.2%} {channels:>20} {others:>10} {work:10.1%}"
             print(f"{row} {net.accuracy():9.1%}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=60)

@@ -24,14 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lotteryfw.api.layers import SCORES
 from lotteryfw.engine import Chooser, Workshop, settle_process
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.selected import Selected
-from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
-from lotteryfw.select import WarmTop
-from lotteryfw.views import SCORES
+from lotteryfw.search.jobs import Train
+from lotteryfw.search.lab import Lab
+from lotteryfw.search.top_k import IncrementalTopK
 
 DENSITY, BATCH = 0.5, 128
 NETWORKS = {"lenet_300_100": ([1, 28, 28], 10), "conv4": ([3, 32, 32], 1)}
@@ -48,7 +48,11 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
         "name": "edge-popup-benchmark",
         "data": {"use": "synthetic", "examples": 1280, "classes": 10, "shape": NETWORKS[model][0]},
         "model": model,
-        "train": {"length": "100ep", "batch": BATCH, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
+        "train": {
+            "length": "100ep",
+            "batch": BATCH,
+            "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9},
+        },
         "engine": {"kernel": "reference"},
         **learned,
     }
@@ -56,13 +60,17 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
     shop = Workshop(desk.registry, folder, "cpu")
     lab = Lab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
     density = DENSITY if learned.get("parametrization") == "top_k" else None
-    return lab.job(lab.scored(density) if learned else lab.dense()), shop
+    return lab.job(lab.learn_mask(density) if learned else lab.dense()), shop
 
 
 def by_sort(scores: Tensor) -> Tensor:
     """The mask of the best half, as anyone would write it."""
     mask = torch.zeros(scores.numel(), dtype=torch.bool)
-    mask[scores.flatten().sort(descending=True, stable=True).indices[: round(DENSITY * scores.numel())]] = True
+    mask[
+        scores.flatten()
+        .sort(descending=True, stable=True)
+        .indices[: round(DENSITY * scores.numel())]
+    ] = True
     return mask.reshape(scores.shape)
 
 
@@ -79,8 +87,10 @@ def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
     trainings |= {name: kernel_of(*job(folder, model, **how)) for name, how in LEARNED.items()}
     popup = trainings["edge-popup"].values().items()
     scores = {name.removeprefix(SCORES): value for name, value in popup if name.startswith(SCORES)}
-    warm = [WarmTop(round(DENSITY * score.numel())) for score in scores.values()]
-    selected = Selected({name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()})
+    warm = [IncrementalTopK(round(DENSITY * score.numel())) for score in scores.values()]
+    selected = Selected(
+        {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
+    )
     steps = NETWORKS[model][1]
     for number in range(count + 1):
         taken = dict.fromkeys([*trainings, "selection", "stable sort", "dying edges"], 0.0)
@@ -89,7 +99,9 @@ def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
                 started = time.perf_counter()
                 kernel.update(step, 1.0)
                 taken[name] += (time.perf_counter() - started) / steps
-            seconds, masks = timed(lambda: [top(score.abs()) for top, score in zip(warm, scores.values(), strict=True)])
+            seconds, masks = timed(
+                lambda: [top(score.abs()) for top, score in zip(warm, scores.values(), strict=True)]
+            )
             taken["selection"] += seconds / steps
             seconds, sorted_ = timed(lambda: [by_sort(score.abs()) for score in scores.values()])
             taken["stable sort"] += seconds / steps
@@ -107,13 +119,17 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=15)
     count = asked.parse_args().rounds
     settle_process()
-    print(f"{platform.machine()}, torch {version('torch')}, batch {BATCH}, one thread, {count} rounds")
+    print(
+        f"{platform.machine()}, torch {version('torch')}, batch {BATCH}, one thread, {count} rounds"
+    )
     for model in NETWORKS:
         with tempfile.TemporaryDirectory() as folder:
             found = list(rounds(Path(folder), model, count))
         print(f"{model}\n  {'':<12} {'ms':>9} {'of dense step':>14} {'of edge-popup step':>19}")
         for name in found[0]:
-            shares = [[each[name] / each[whole] for each in found] for whole in ("dense", "edge-popup")]
+            shares = [
+                [each[name] / each[whole] for each in found] for whole in ("dense", "edge-popup")
+            ]
             middle = 1e3 * statistics.median(each[name] for each in found)
             dense, popup = map(statistics.median, shares)
             print(f"  {name:<12} {middle:9.2f} {dense:13.3f}× {popup:18.2%}")

@@ -45,7 +45,13 @@ def whole_path(steps: int) -> float:
     """Seconds of `lotteryfw.run` into an empty store, reading the data set included."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        run(recipe(steps), out=Path(folder) / "run", store=Path(folder) / "store", jobs=1, device="cpu")
+        run(
+            recipe(steps),
+            out=Path(folder) / "run",
+            store=Path(folder) / "store",
+            jobs=1,
+            device="cpu",
+        )
         return time.perf_counter() - started
 
 
@@ -89,12 +95,18 @@ def main() -> None:
     settle_process()
     whole_path(200)  # imports and first touches
     pairs = [(whole_path(given.steps), bare_loop(given.steps)) for _ in range(given.repeats)]
-    print(f"{platform.machine()}, torch {version('torch')}, {given.steps} steps of batch {BATCH}, one thread")
+    print(
+        f"{platform.machine()}, torch {version('torch')}, {given.steps} steps of batch {BATCH}, one thread"
+    )
     for name, column in (("lotteryfw.run", 0), ("bare loop", 1)):
         rates = [given.steps / pair[column] for pair in pairs]
-        print(f"  {name:<14} {statistics.median(rates):6.0f} steps/s   (min {min(rates):.0f}, max {max(rates):.0f})")
+        print(
+            f"  {name:<14} {statistics.median(rates):6.0f} steps/s   (min {min(rates):.0f}, max {max(rates):.0f})"
+        )
     ratios = [bare / whole for whole, bare in pairs]
-    print(f"  ratio          {statistics.median(ratios):6.3f}           (min {min(ratios):.3f}, max {max(ratios):.3f})")
+    print(
+        f"  ratio          {statistics.median(ratios):6.3f}           (min {min(ratios):.3f}, max {max(ratios):.3f})"
+    )
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ import torch
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
-from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab
 from lotteryfw.runner import Desk
+from lotteryfw.search.jobs import Train
+from lotteryfw.search.lab import Lab
 
 SHAPES = {(64, 32, 16, 10): 8, (64, 300, 100, 10): 8, (784, 300, 100, 10): 28}
 OPTIMIZERS = ({"use": "sgd", "lr": 0.1}, {"use": "adam", "lr": 1e-3})
@@ -36,7 +36,9 @@ Run = Callable[[int], None]
 """Takes so many steps of every member."""
 
 
-def job_of(side: int, hidden: list[int], batch: int, optimizer: dict[str, Any], density: float, store: Path) -> Any:
+def job_of(
+    side: int, hidden: list[int], batch: int, optimizer: dict[str, Any], density: float, store: Path
+) -> Any:
     """A training under a random mask, and the workshop to run it in."""
     recipe = {
         "name": "bench", "data": {"use": "synthetic", "examples": 6000, "classes": 10, "shape": [1, side, side]},
@@ -88,7 +90,9 @@ def rounds(runs: dict[str, Run], count: int, members: int, each: int) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--density", type=float, default=1.0)
     parser.add_argument("--members", type=int, nargs="+", default=[1, 2, 4, 8, 16])
@@ -100,15 +104,25 @@ def main() -> None:
         "µs per step and member (times faster than fused)"
     )
     ways = ["shared", "own"] + (["sparse"] if given.density < 1 else [])
-    print(f"{'network':>15} {'':>5} {'batch':>5} {'members':>7} {'fused':>8}" + "".join(f"{way:>17}" for way in ways))
+    print(
+        f"{'network':>15} {'':>5} {'batch':>5} {'members':>7} {'fused':>8}"
+        + "".join(f"{way:>17}" for way in ways)
+    )
     with TemporaryDirectory() as folder:
         for (shape, side), optimizer, batch in (
-            (shape, optimizer, batch) for shape in SHAPES.items() for optimizer in OPTIMIZERS for batch in (60, 128)
+            (shape, optimizer, batch)
+            for shape in SHAPES.items()
+            for optimizer in OPTIMIZERS
+            for batch in (60, 128)
         ):
-            job, shop = job_of(side, list(shape[1:-1]), batch, optimizer, given.density, Path(folder))
+            job, shop = job_of(
+                side, list(shape[1:-1]), batch, optimizer, given.density, Path(folder)
+            )
             for members in given.members:
                 same = [job] * members
-                own = [replace(job, order_seed=job.order_seed + number) for number in range(members)]
+                own = [
+                    replace(job, order_seed=job.order_seed + number) for number in range(members)
+                ]
                 runs = {
                     "fused": one_by_one(same, "fused", shop),
                     "shared": at_once(same, shop),
@@ -117,10 +131,14 @@ def main() -> None:
                 if given.density < 1:
                     runs["sparse"] = one_by_one(same, "sparse", shop)
                 times = rounds(runs, given.rounds, members, 60 if side == 8 else 20)
-                told = f"{'-'.join(map(str, shape)):>15} {optimizer['use']:>5} {batch:5} {members:7}"
+                told = (
+                    f"{'-'.join(map(str, shape)):>15} {optimizer['use']:>5} {batch:5} {members:7}"
+                )
                 told += f"{statistics.median(times['fused']):9.0f}"
                 for way in ways:
-                    ratio = statistics.median(a / b for a, b in zip(times["fused"], times[way], strict=True))
+                    ratio = statistics.median(
+                        a / b for a, b in zip(times["fused"], times[way], strict=True)
+                    )
                     told += f"{statistics.median(times[way]):9.0f} ({ratio:4.2f}×)"
                 print(told, flush=True)
 

@@ -92,18 +92,45 @@ def recipe(model: str, data: Any, **changes: Any) -> dict[str, Any]:
 
 def study(steps: int, jobs: int) -> None:
     """Prints the processes of a study of a chain for each job."""
-    table = recipe("lenet_300_100", "mnist", seeds=list(range(jobs)), search={"use": "imp", "levels": 8})
+    table = recipe(
+        "lenet_300_100", "mnist", seeds=list(range(jobs)), search={"use": "imp", "levels": 8}
+    )
     table["train"] |= {"length": f"{steps}it"}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        run(table | {"search": {"use": "imp", "levels": 0}, "seeds": [99]}, out=place / "first", store=place, jobs=1)
+        run(
+            table | {"search": {"use": "imp", "levels": 0}, "seeds": [99]},
+            out=place / "first",
+            store=place,
+            jobs=1,
+        )
         size = sum(file.stat().st_size for file in place.rglob(DATA_SET))
-        command = [sys.executable, __file__, "--study", json.dumps(table), "--jobs", str(jobs), "--folder", folder]
-        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    print(f"LeNet-300-100 on MNIST, {jobs} worker processes; the decoded data set has {size / 1e6:.0f} MB; MB")
-    print(f"  {'':<12}{'peak resident':>14}{'PSS':>8}{'of it the data set: mapped':>28}{'copied':>8}")
+        command = [
+            sys.executable,
+            __file__,
+            "--study",
+            json.dumps(table),
+            "--jobs",
+            str(jobs),
+            "--folder",
+            folder,
+        ]
+        told = json.loads(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[
+                -1
+            ]
+        )
+    print(
+        f"LeNet-300-100 on MNIST, {jobs} worker processes; the decoded data set has {size / 1e6:.0f} MB; MB"
+    )
+    print(
+        f"  {'':<12}{'peak resident':>14}{'PSS':>8}{'of it the data set: mapped':>28}{'copied':>8}"
+    )
     for name, each in told.items():
-        print(f"  {name:<12}" + "".join(f"{each[key] / 1e6:>{width}.0f}" for key, width in COLUMNS.items()))
+        print(
+            f"  {name:<12}"
+            + "".join(f"{each[key] / 1e6:>{width}.0f}" for key, width in COLUMNS.items())
+        )
 
 
 COLUMNS = {"peak": 14, "pss": 8, "mapped": 28, "copied": 8}
@@ -116,7 +143,10 @@ def watched(table: dict[str, Any], folder: Path, jobs: int) -> dict[str, dict[st
     run(table, out=folder / "run", store=folder, jobs=jobs, device="cpu")
     workers = watch.stop()
     here = workers.pop(os.getpid())
-    return {"main": here, **{f"worker {place}": each for place, each in enumerate(workers.values(), 1)}}
+    return {
+        "main": here,
+        **{f"worker {place}": each for place, each in enumerate(workers.values(), 1)},
+    }
 
 
 def network(model: str) -> tuple[int, int]:
@@ -127,7 +157,13 @@ def network(model: str) -> tuple[int, int]:
     before = figures(os.getpid())["peak"]
     data = {"use": "synthetic", "examples": 5000, "shape": MODELS[model]}
     with tempfile.TemporaryDirectory() as folder:
-        run(recipe(model, data), out=Path(folder) / "run", store=Path(folder) / "store", jobs=1, device="cpu")
+        run(
+            recipe(model, data),
+            out=Path(folder) / "run",
+            store=Path(folder) / "store",
+            jobs=1,
+            device="cpu",
+        )
     return before, figures(os.getpid())["peak"]
 
 
@@ -151,10 +187,15 @@ def main() -> None:
     print(f"  {'':<16}{'with torch':>12}{'at most':>10}{'for the network':>18}")
     for model in MODELS:
         told = subprocess.run(
-            [sys.executable, __file__, "--network", model], check=True, capture_output=True, text=True
+            [sys.executable, __file__, "--network", model],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         before, most = json.loads(told.stdout.splitlines()[-1])
-        print(f"  {model:<16}{before / 1e6:>12.0f}{most / 1e6:>10.0f}{(most - before) / 1e6:>18.0f}")
+        print(
+            f"  {model:<16}{before / 1e6:>12.0f}{most / 1e6:>10.0f}{(most - before) / 1e6:>18.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,11 @@ from pathlib import Path
 from typing import Any
 
 BATCH = 128
-PEERS = {"open_lth": "loader", "open_lth, one thread": "one-thread", "open_lth, no loader": "memory"}
+PEERS = {
+    "open_lth": "loader",
+    "open_lth, one thread": "one-thread",
+    "open_lth, no loader": "memory",
+}
 
 
 def peer(checkout: Path, data: Path, steps: int, how: str) -> float:
@@ -52,7 +56,9 @@ def peer(checkout: Path, data: Path, steps: int, how: str) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mnist").symlink_to(data)
-        here = type("Here", (Platform,), {"root": folder, "dataset_root": folder, "imagenet_root": folder})
+        here = type(
+            "Here", (Platform,), {"root": folder, "dataset_root": folder, "imagenet_root": folder}
+        )
         platforms.platform._PLATFORM = here()
         settings = Model.default_hparams()
         settings.dataset_hparams.batch_size = BATCH
@@ -77,16 +83,32 @@ class InMemory:
         """The order stays."""
 
     def __iter__(self) -> Any:
-        return (self._batches[step % len(self._batches)] for step in range(self.iterations_per_epoch))
+        return (
+            self._batches[step % len(self._batches)] for step in range(self.iterations_per_epoch)
+        )
 
 
 def peer_process(checkout: Path, data: Path, steps: int, how: str) -> float:
     """The same from here: as the loop does for whoever runs that framework, with nothing else in its process."""
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    command = [sys.executable, __file__, str(checkout), "--steps", str(steps), "--peer", how, "--data", str(data)]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")
+    }
+    command = [
+        sys.executable,
+        __file__,
+        str(checkout),
+        "--steps",
+        str(steps),
+        "--peer",
+        how,
+        "--data",
+        str(data),
+    ]
     told = subprocess.run(command, env=environment, capture_output=True, text=True)
     if told.returncode:
-        sys.exit(f"{checkout} does not run; does it have the two changes that this script describes?\n{told.stderr}")
+        sys.exit(
+            f"{checkout} does not run; does it have the two changes that this script describes?\n{told.stderr}"
+        )
     return float(json.loads(told.stdout.splitlines()[-1]))
 
 
@@ -122,7 +144,9 @@ def main() -> None:
     if given.peer:
         print(json.dumps(peer(checkout, given.data, given.steps, given.peer)))
         return
-    from lotteryfw.runner import default_data_folder  # here, for a peer's process has nothing of lotteryfw
+    from lotteryfw.runner import (
+        default_data_folder,  # here, for a peer's process has nothing of lotteryfw
+    )
 
     data = default_data_folder().resolve()
     with tempfile.TemporaryDirectory() as store:

@@ -34,7 +34,11 @@ WATCHED = {
     "curves, progress, best weights": [(train.Training, "run")],
     "kernel made ready": [(train.Training, "__init__")],
     "store": [(executors.InProcess, "wait"), (study.Study, "_ticket")],
-    "events, tables, manifest": [(study.Study, "_emit"), (study.Study, "_level"), (study.Study, "_write")],
+    "events, tables, manifest": [
+        (study.Study, "_emit"),
+        (study.Study, "_level"),
+        (study.Study, "_write"),
+    ],
     "cut, keys of jobs": [(cells.CellRun, "advance")],
 }
 """Parts, and the functions whose time they are, as far as no other part is called from there."""
@@ -112,7 +116,10 @@ def measured(ledger: Ledger, table: dict[str, Any]) -> dict[str, float]:
     """Seconds by part of one run into an empty store, whose data set is decoded already."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        first = table | {"seeds": [0], "train": table["train"] | {"length": "1it"}}  # compiles, decodes the data set
+        first = table | {
+            "seeds": [0],
+            "train": table["train"] | {"length": "1it"},
+        }  # compiles, decodes the data set
         run(first, out=place / "first", store=place / "store", jobs=1, device="cpu")
         ledger.close()
         run(table, out=place / "run", store=place / "store", jobs=1, device="cpu")
@@ -143,7 +150,8 @@ def main() -> None:
     print("seconds (share of the steps' seconds)")
     print(f"{'':<32}" + "".join(f"{name:>26}" for name in variants))
     middle = {
-        name: {part: statistics.median(each[part] for each in found) for part in parts} for name, found in runs.items()
+        name: {part: statistics.median(each[part] for each in found) for part in parts}
+        for name, found in runs.items()
     }
     for part in parts:
         shares = (f"{each[part]:.2f} ({each[part] / each[STEPS]:6.1%})" for each in middle.values())

@@ -36,7 +36,9 @@ jit = njit(fastmath={"reassoc", "contract", "nsz", "arcp"}, error_model="numpy",
 
 
 @jit
-def product(starts: Ints, rows: Ints, shifts: Ints, values: Floats, x: Floats, y: Floats, guard: int) -> None:
+def product(
+    starts: Ints, rows: Ints, shifts: Ints, values: Floats, x: Floats, y: Floats, guard: int
+) -> None:
     """y[i, c] = Σ values[k] · x[rows[k], c + shifts[k]] over the k of row i, but for `guard` columns at each end."""
     for first in range(guard, y.shape[1] - guard, TILE):
         n = min(TILE, y.shape[1] - guard - first)
@@ -48,7 +50,10 @@ def product(starts: Ints, rows: Ints, shifts: Ints, values: Floats, x: Floats, y
             while k + 4 <= stop:
                 v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
                 x0, x1 = x[rows[k], first + shifts[k] :], x[rows[k + 1], first + shifts[k + 1] :]
-                x2, x3 = x[rows[k + 2], first + shifts[k + 2] :], x[rows[k + 3], first + shifts[k + 3] :]
+                x2, x3 = (
+                    x[rows[k + 2], first + shifts[k + 2] :],
+                    x[rows[k + 3], first + shifts[k + 3] :],
+                )
                 for c in range(n):
                     out[c] += v0 * x0[c] + v1 * x1[c] + v2 * x2[c] + v3 * x3[c]
                 k += 4
@@ -60,7 +65,9 @@ def product(starts: Ints, rows: Ints, shifts: Ints, values: Floats, x: Floats, y
 
 
 @jit
-def weight_gradient(starts: Ints, rows: Ints, shifts: Ints, dy: Floats, x: Floats, found: Floats, guard: int) -> None:
+def weight_gradient(
+    starts: Ints, rows: Ints, shifts: Ints, dy: Floats, x: Floats, found: Floats, guard: int
+) -> None:
     """found[k] = Σ dy[k's row, c] · x[rows[k], c + shifts[k]] over the same columns; dy is 0 on the padding."""
     found[:] = np.float32(0)
     for first in range(guard, dy.shape[1] - guard, TILE):
@@ -70,7 +77,10 @@ def weight_gradient(starts: Ints, rows: Ints, shifts: Ints, dy: Floats, x: Float
             k, stop = starts[i], starts[i + 1]
             while k + 4 <= stop:
                 x0, x1 = x[rows[k], first + shifts[k] :], x[rows[k + 1], first + shifts[k + 1] :]
-                x2, x3 = x[rows[k + 2], first + shifts[k + 2] :], x[rows[k + 3], first + shifts[k + 3] :]
+                x2, x3 = (
+                    x[rows[k + 2], first + shifts[k + 2] :],
+                    x[rows[k + 3], first + shifts[k + 3] :],
+                )
                 s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
                 for c in range(n):
                     s0 += slope[c] * x0[c]
@@ -101,7 +111,9 @@ class Shifted:
         shifts = (down - 1) * self._wide + right - 1
         self._across = np.lexsort((outputs, inputs))
         self._along = _csr(outputs, inputs, shifts, len(weight))
-        self._back = _csr(inputs[self._across], outputs[self._across], -shifts[self._across], weight.shape[1])
+        self._back = _csr(
+            inputs[self._across], outputs[self._across], -shifts[self._across], weight.shape[1]
+        )
 
     def __call__(self, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, weight gradient [living], input gradient."""
@@ -124,7 +136,9 @@ class Shifted:
 
     def _inside(self, laid: Tensor) -> Tensor:
         """The images in torch's order, without their padding; a view."""
-        images = laid[:, self._guard : -self._guard].unflatten(1, (self._batch, self._wide, self._wide))
+        images = laid[:, self._guard : -self._guard].unflatten(
+            1, (self._batch, self._wide, self._wide)
+        )
         return images[:, :, 1:-1, 1:-1].transpose(0, 1)
 
 
@@ -141,7 +155,9 @@ class Unfolded:
         living, bias = mask.flatten().nonzero().flatten(), torch.zeros(len(weight))
         values = weight[mask]
         self._found = torch.empty_like(values)
-        self._layer = Products(weight.flatten(1).shape, living, values, self._found, bias, torch.empty_like(bias))
+        self._layer = Products(
+            weight.flatten(1).shape, living, values, self._found, bias, torch.empty_like(bias)
+        )
 
     def __call__(self, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs, weight gradient [living], input gradient where x > 0."""
@@ -165,14 +181,18 @@ def dense(weight: Tensor, x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numba"))
-    print(f"{platform.machine()}, {versions}, batch {given.batch}, one thread; ms (times faster than dense)")
+    print(
+        f"{platform.machine()}, {versions}, batch {given.batch}, one thread; ms (times faster than dense)"
+    )
     print(f"{'channels, side':>14} {'density':>8} {'dense':>8} {'unfolded':>16} {'shifted':>16}")
     for channels, side in LAYERS:
         x = torch.rand(given.batch, channels, side, side) + 0.1
@@ -196,7 +216,9 @@ def main() -> None:
             for way in sparse:
                 pairs = zip(times[dense][1:], times[way][1:], strict=True)
                 ratio = statistics.median(slow / fast for slow, fast in pairs)
-                cells.append(f"{1000 * statistics.median(times[way][1:]):.2f} ({ratio:4.1f}×)".rjust(16))
+                cells.append(
+                    f"{1000 * statistics.median(times[way][1:]):.2f} ({ratio:4.1f}×)".rjust(16)
+                )
             print(f"{f'{channels}, {side}':>14} {density:8.1%} {' '.join(cells)}", flush=True)
 
 

@@ -56,7 +56,9 @@ def chain(
     """One step of the sparse kernel."""
     weights = [layer.weight.detach() for layer in linears(module)]
     biases = [layer.bias.detach() for layer in linears(module)]
-    trained = SparseChain(weights, masks, biases, Update("sgd"), batch, dense_from, loops_of(backend))
+    trained = SparseChain(
+        weights, masks, biases, Update("sgd"), batch, dense_from, loops_of(backend)
+    )
     return lambda chosen: trained.step(images, labels, chosen, RATE)
 
 
@@ -69,7 +71,11 @@ def masked_lenet(density: float) -> tuple[nn.Module, list[Tensor]]:
     """A fresh network and the masks that have been applied to it."""
     first, second, third, classes = WIDTHS
     module = nn.Sequential(
-        nn.Linear(first, second), nn.ReLU(), nn.Linear(second, third), nn.ReLU(), nn.Linear(third, classes)
+        nn.Linear(first, second),
+        nn.ReLU(),
+        nn.Linear(second, third),
+        nn.ReLU(),
+        nn.Linear(third, classes),
     )
     masks = [torch.rand(layer.weight.shape) < density for layer in linears(module)]
     for layer, mask in zip(linears(module), masks, strict=True):
@@ -91,7 +97,9 @@ def rounds(steps: dict[str, Step], count: int, batch: int) -> dict[str, list[flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=128)
     given = parser.parse_args()
@@ -102,18 +110,29 @@ def main() -> None:
     images = torch.randint(0, 256, (EXAMPLES, WIDTHS[0]), dtype=torch.uint8)
     labels = torch.randint(0, WIDTHS[-1], (EXAMPLES,))
     versions = ", ".join(f"{name} {version(name)}" for name in backends())
-    print(f"{platform.machine()}, {versions}, batch {given.batch}, one thread; ms per step (times faster than eager)")
-    ways = {f"{backend} {way}": (backend, start) for backend in backends() for way, start in WAYS.items()}
+    print(
+        f"{platform.machine()}, {versions}, batch {given.batch}, one thread; ms per step (times faster than eager)"
+    )
+    ways = {
+        f"{backend} {way}": (backend, start)
+        for backend in backends()
+        for way, start in WAYS.items()
+    }
     print(f"{'density':>8} {'eager':>8} " + " ".join(f"{name:>16}" for name in ways))
     for density in DENSITIES:
         module, masks = masked_lenet(density)
         steps = {
-            name: chain(module, masks, images, labels, given.batch, start, of) for name, (of, start) in ways.items()
+            name: chain(module, masks, images, labels, given.batch, start, of)
+            for name, (of, start) in ways.items()
         }
-        times = rounds(steps | {"eager": eager(module, masks, images, labels)}, given.rounds, given.batch)
+        times = rounds(
+            steps | {"eager": eager(module, masks, images, labels)}, given.rounds, given.batch
+        )
         cells = []
         for name in ways:
-            ratio = statistics.median(slow / fast for slow, fast in zip(times["eager"], times[name], strict=True))
+            ratio = statistics.median(
+                slow / fast for slow, fast in zip(times["eager"], times[name], strict=True)
+            )
             cells.append(f"{statistics.median(times[name]):.3f} ({ratio:4.1f}×)")
         row = " ".join(f"{cell:>16}" for cell in cells)
         print(f"{density:8.1%} {statistics.median(times['eager']):8.3f} {row}", flush=True)

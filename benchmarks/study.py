@@ -78,8 +78,13 @@ def processes(steps: int) -> None:
     one, two = fresh(recipe(steps, seeds=2), 1)[0], fresh(recipe(steps, seeds=2), 2)[0]
     print(f"two 25-level chains, {steps} steps a level")
     print(f"  one process  {one:7.1f} s")
-    print(f"  two          {two:7.1f} s {one / two:6.2f}×   {50 * steps / two:.0f} steps/s together")
-    peaks = [resource.getrusage(who).ru_maxrss / 1e6 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(
+        f"  two          {two:7.1f} s {one / two:6.2f}×   {50 * steps / two:.0f} steps/s together"
+    )
+    peaks = [
+        resource.getrusage(who).ru_maxrss / 1e6
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
     print(f"  peak memory  {peaks[0]:.2f} GB here, {peaks[1]:.2f} GB in the largest worker")
 
 
@@ -107,7 +112,12 @@ def planning(_: int) -> None:
     )
 
 
-PARTS: dict[str, Callable[[int], None]] = {"chain": chain, "processes": processes, "replay": replay, "plan": planning}
+PARTS: dict[str, Callable[[int], None]] = {
+    "chain": chain,
+    "processes": processes,
+    "replay": replay,
+    "plan": planning,
+}
 
 
 def main() -> None:

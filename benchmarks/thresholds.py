@@ -17,7 +17,7 @@ from importlib.metadata import version
 
 import torch
 
-from lotteryfw.select import WarmTop, best
+from lotteryfw.search.top_k import IncrementalTopK, best
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size, keep = 1_000_000, 300_000
     rng = torch.Generator().manual_seed(0)
-    warm = WarmTop(keep)
+    warm = IncrementalTopK(keep)
 
     def by_sort(scores: torch.Tensor) -> torch.Tensor:
         mask = torch.zeros(size, dtype=torch.bool)
@@ -41,7 +41,7 @@ def main() -> None:
         return mask
 
     ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "torch.sort": by_sort, "select.best": by_selection, "select.WarmTop": warm
+        "torch.sort": by_sort, "select.best": by_selection, "select.IncrementalTopK": warm
     }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in ways}
     scores = torch.randn(size, generator=rng)
@@ -55,7 +55,9 @@ def main() -> None:
         assert torch.equal(masks[0], masks[2])
         assert torch.equal(scores[masks[0]].sort().values, scores[masks[1]].sort().values)
         scores = scores + 1e-3 * torch.randn(size, generator=rng)
-    print(f"{platform.machine()}, torch {version('torch')}, {size:,} scores, {keep:,} kept, {repeats} repeats")
+    print(
+        f"{platform.machine()}, torch {version('torch')}, {size:,} scores, {keep:,} kept, {repeats} repeats"
+    )
     whole = statistics.median(times["torch.sort"])
     for name, taken in times.items():
         middle = statistics.median(taken)

@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
-import json
 import os
 import re
 import sys
@@ -23,11 +22,14 @@ from typing import Any
 
 import pluggy
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
-from lotteryfw import hookspecs
-from lotteryfw.component import Component
-from lotteryfw.errors import PluginError, UsageError, nearest
-from lotteryfw.kinds import kinds
+from lotteryfw.api import hookspecs
+from lotteryfw.api.code_files import Code, code_of, code_of_file
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import PluginError, UsageError, nearest
+from lotteryfw.api.kinds import kinds
+from lotteryfw.api.limits import PLUGIN_BYTES
 
 WITHOUT = "LOTTERYFW_WITHOUT"
 """Environment variable: names of entry points or distributions, with commas, that are left out."""
@@ -48,7 +50,7 @@ class Plugin:
 class Offer:
     """A component that recipes can name, and who provides it.
 
-    `digest` tells two states of unreleased code apart: 16 hex digits of the SHA-256 of the source file, empty for a
+    `digest` tells two states of unreleased code apart: 8 hex digits of the SHA-256 of `files`, both empty for a
     released distribution.
     """
 
@@ -59,6 +61,7 @@ class Offer:
     version: str
     plugin: str
     digest: str = ""
+    files: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -118,12 +121,16 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        without = {canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")}
+        without = {
+            canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")
+        }
         found = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
         for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
             if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
                 registry.left_out.append(plugin.name)
-            elif failure := registry._admit(plugin, point.load, unreleased=_is_unreleased(point)):
+            elif failure := registry._admit(
+                plugin, point.load, point if _is_unreleased(point) else None
+            ):
                 registry.failures.append(failure)
         for path in trust:
             registry._trust(path)
@@ -143,7 +150,9 @@ class Registry:
             try:
                 implementation.function(*([argument] if implementation.argnames else []))
             except (Exception, SystemExit) as error:
-                plugin = next(plugin for plugin, module in self._modules if module is implementation.plugin)
+                plugin = next(
+                    plugin for plugin, module in self._modules if module is implementation.plugin
+                )
                 failure = _failure(plugin, hook, error)
                 if not any(f.stage == hook and f.plugin == plugin.name and f.distribution == plugin.distribution
                            for f in self.failures):  # fmt: skip
@@ -153,7 +162,9 @@ class Registry:
         """What is on offer, kind by kind, then by name."""
         order = list(kinds())
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution))
+        return sorted(
+            chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+        )
 
     def find(self, kind: str, name: str) -> Offer:
         """The component of this kind called `name`, or "distribution/name".
@@ -165,9 +176,13 @@ class Registry:
             return found[0]
         if found:
             choices = " or ".join(f"'{offer.full_name}'" for offer in found)
-            raise UsageError(f"the {kind} '{name}' is offered by several distributions; write {choices}")
+            raise UsageError(
+                f"the {kind} '{name}' is offered by several distributions; write {choices}"
+            )
         if elsewhere := self._named(name):
-            raise UsageError(f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}")
+            raise UsageError(
+                f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}"
+            )
         raise UsageError(f"there is no {kind} '{name}'; {self._nearest(name, kind)}")
 
     def find_any(self, name: str) -> list[Offer]:
@@ -208,7 +223,9 @@ class Registry:
 
     def short_name(self, offer: Offer) -> str:
         """The bare name where that is enough, the full name where another distribution offers it too."""
-        alike = [each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)]
+        alike = [
+            each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)
+        ]
         return offer.name if len(alike) == 1 else offer.full_name
 
     def _named(self, name: str) -> list[Offer]:
@@ -217,31 +234,45 @@ class Registry:
         return [
             offer
             for offer in self.offers()
-            if offer.name == bare and (not distribution or canonicalize_name(offer.distribution) == wanted)
+            if offer.name == bare
+            and (not distribution or canonicalize_name(offer.distribution) == wanted)
         ]
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
         bare, known = name.rpartition("/")[2], {offer.name for offer in self.offers(kind)}
         if kind is None and known:  # too many to list them all
-            hint = nearest(bare, difflib.get_close_matches(bare, known)) or "`lotteryfw list` shows all"
+            hint = (
+                nearest(bare, difflib.get_close_matches(bare, known))
+                or "`lotteryfw list` shows all"
+            )
         else:
             hint = nearest(bare, known) or "none is installed"
-        failed = "; some plugins could not be loaded: `lotteryfw plugins` says why" if self.failures else ""
+        failed = (
+            "; some plugins could not be loaded: `lotteryfw plugins` says why"
+            if self.failures
+            else ""
+        )
         return hint + failed
 
     def _trust(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(f"there is no plugin file {path}")
+        if PLUGIN_BYTES.exceeded_by(size := path.stat().st_size):
+            raise UsageError(
+                f"{path}: has {PLUGIN_BYTES.excess(size, 'bytes')} ({PLUGIN_BYTES.remedy})"
+            )
         if path.resolve() in self.trusted:
             return
         # the file's name, not its path: what provides a component is part of a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
-        if failure := self._admit(plugin, lambda: _import_file(path), unreleased=True):
+        if failure := self._admit(plugin, lambda: _import_file(path), path):
             raise BrokenFile(f"{path}: {failure}")
         self.trusted.add(path.resolve())
 
-    def _admit(self, plugin: Plugin, load: Callable[[], object], unreleased: bool) -> Failure | None:
-        """Takes a plugin in whole, or not at all."""
+    def _admit(
+        self, plugin: Plugin, load: Callable[[], object], unreleased: EntryPoint | Path | None
+    ) -> Failure | None:
+        """Takes a plugin in whole, or not at all. `unreleased`: where its code is, if its version does not tell it."""
         module: object = None
         stage = "import"
         try:
@@ -253,8 +284,9 @@ class Registry:
             classes = [cls for result in self._results(module) for cls in result]
             stage = "component"
             offers: list[Offer] = []
+            code = _code_of(unreleased, plugin, classes)
             for cls in classes:
-                offers.append(_offer(cls, plugin, unreleased, taken=[*self._offers, *offers]))
+                offers.append(_offer(cls, plugin, code, taken=[*self._offers, *offers]))
         except (Exception, SystemExit) as error:
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
@@ -286,31 +318,51 @@ class Registry:
                 yield result
 
 
-def _offer(cls: object, plugin: Plugin, unreleased: bool, taken: Iterable[Offer]) -> Offer:
+def _offer(
+    cls: object, plugin: Plugin, code: Callable[[type], Code | None], taken: Iterable[Offer]
+) -> Offer:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise _Refused(f"{cls!r} is not a component class")
     known = kinds()
     kind = [name for name, base in known.items() if issubclass(cls, base) and cls is not base]
     if len(kind) != 1:
-        raise _Refused(f"{cls.__name__} must subclass one kind: {', '.join(base.__name__ for base in known.values())}")
+        raise _Refused(
+            f"{cls.__name__} must subclass one kind: {', '.join(base.__name__ for base in known.values())}"
+        )
     if not isinstance(cls.use, str) or not cls.use:
         raise _Refused(f'{cls.__name__} has no name: it needs a line like `use = "my_{kind[0]}"`')
     if not _NAME.fullmatch(cls.use):
-        raise _Refused(f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _")
+        raise _Refused(
+            f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _"
+        )
     if inspect.isabstract(cls):
-        raise _Refused(f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}")
+        raise _Refused(
+            f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}"
+        )
+    own = code(cls) or Code("", ())
     offer = Offer(
-        cls, kind[0], cls.use, plugin.distribution, plugin.version, plugin.name, _digest(cls) if unreleased else ""
+        cls,
+        kind[0],
+        cls.use,
+        plugin.distribution,
+        plugin.version,
+        plugin.name,
+        own.digest,
+        own.files,
     )
     for other in taken:
         if (other.kind, other.full_name) == (offer.kind, offer.full_name):
-            raise _Refused(f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already")
+            raise _Refused(
+                f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already"
+            )
     return offer
 
 
 def _failure(plugin: Plugin, stage: str, error: BaseException) -> Failure:
     text = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
-    return Failure(plugin.name, plugin.distribution, plugin.version, stage, textwrap.shorten(text, 300))
+    return Failure(
+        plugin.name, plugin.distribution, plugin.version, stage, textwrap.shorten(text, 300)
+    )
 
 
 def _described(point: EntryPoint) -> Plugin:
@@ -321,14 +373,58 @@ def _described(point: EntryPoint) -> Plugin:
 
 
 def _is_unreleased(point: EntryPoint) -> bool:
-    """Whether the code can change under one version: installed from a folder or a repository (PEP 610)."""
-    origin = point.dist.read_text("direct_url.json") if point.dist else None
-    return origin is not None and not json.loads(origin).keys().isdisjoint({"dir_info", "vcs_info"})
+    """Whether the code can change under one version: installed from anything but a package index (PEP 610), or of a
+    version that is in development or has local changes (PEP 440)."""
+    if point.dist is None or point.dist.read_text("direct_url.json") is not None:
+        return True
+    try:
+        version = Version(point.dist.version)
+    except InvalidVersion:
+        return True
+    return version.is_devrelease or version.local is not None
 
 
-def _digest(cls: type) -> str:
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
+def _code_of(
+    unreleased: EntryPoint | Path | None, plugin: Plugin, classes: Sequence[object]
+) -> Callable[[type], Code | None]:
+    """What says which code each class of a plugin is made of; None for a released one, whose version says it."""
+    if unreleased is None:
+        return lambda cls: None
+    if canonicalize_name(plugin.distribution) == "lotteryfw":
+        # All files would make every result new at every edit. A kernel's revision is in keys by itself.
+        return _own_file
+    if isinstance(unreleased, Path):
+        code = code_of([unreleased])
+        return lambda cls: code
+    homes = {unreleased.module, *(cls.__module__ for cls in classes if isinstance(cls, type))}
+    files = {name: _file_of(name) for name in homes if name.partition(".")[0] != "lotteryfw"}
+    code = code_of([file for file in files.values() if file], _installed_files(unreleased))
+    return lambda cls: code
+
+
+def _own_file(cls: type) -> Code | None:
+    file = _file_of(cls.__module__)
+    return code_of_file(file) if file else None
+
+
+def _file_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file else None
+
+
+def _installed_files(point: EntryPoint) -> Iterable[tuple[str, Path]]:
+    """The files that pip lists of a distribution, by name, but for its metadata, scripts and what Python compiled."""
+    for file in (point.dist.files if point.dist else None) or ():
+        path = Path(str(file.locate()))
+        about = file.parts[0]
+        if (
+            about == ".."
+            or about.endswith((".dist-info", ".egg-info"))
+            or file.suffix in (".pth", ".pyc")
+        ):
+            continue
+        if not about.startswith("__editable__") and path.is_file():
+            yield file.as_posix(), path
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -40,7 +40,7 @@ Identified = tuple[str, dict[str, Any]]
 COLUMNS = {
     "study": ["study"],
     "cell": ["cell"],
-    "variant": ["variant", "arm"],
+    "variant": ["variant", "variant"],
     "seed": ["seed"],
     "level": ["level"],
     "status": ["status"],
@@ -62,7 +62,7 @@ COLUMNS = {
 }
 """By the name in a record, the names that the column of levels.csv has, or had."""
 
-LINE_KEYS = {"variant": ["variant", "arm"], "layer": ["layer", "leaf"]}
+LINE_KEYS = {"variant": ["variant", "variant"], "layer": ["layer", "layer"]}
 """The same for the keys of curves.jsonl, analyses.jsonl and a ticket's meta data."""
 
 FLOATS = [name for name in COLUMNS if name.endswith(("density", "_loss", "_accuracy"))]

@@ -20,24 +20,31 @@ import typer
 from pydantic import BaseModel
 
 import lotteryfw
-from lotteryfw import hookspecs
-from lotteryfw.cell import CONTROLS
+from lotteryfw.api import hookspecs
+from lotteryfw.api.kinds import kinds
 from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
-from lotteryfw.kinds import kinds
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import MASK_SLOTS, SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
+from lotteryfw.search.cell import CONTROLS
 
 for _commands in ("components", "stores", "studies"):
-    importlib.import_module(f"lotteryfw.cli.{_commands}")  # importing them adds their commands to the app
+    importlib.import_module(
+        f"lotteryfw.cli.{_commands}"
+    )  # importing them adds their commands to the app
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HEADER = "<!-- Generated: do not edit. Regenerate with `python scripts/make_reference.py`. -->\n\n"
 OWN = "lotteryfw"
 TEXTS = {"hookimpl": "Marks a function of a plugin as the implementation of a hook."}
 """What is said of names of the face whose value carries no docstring of ours."""
-MET = {"Metrics": "views", "Curve": "views", "CutReport": "views", "LoadedTicket": "store.tickets"}
+MET = {
+    "Metrics": "api.metrics",
+    "Curve": "api.metrics",
+    "MaskStats": "api.tickets",
+    "LoadedTicket": "store.tickets",
+}
 """What functions of the face hand out, by the module it is in; not imported by name."""
 
 
@@ -67,7 +74,9 @@ def components() -> str:
     ]
     for kind, base in kinds().items():
         parts += [f"## {kind}", f"{base.summary()}."]
-        parts += [component(offer) for offer in _registry().offers(kind) if offer.distribution == OWN]
+        parts += [
+            component(offer) for offer in _registry().offers(kind) if offer.distribution == OWN
+        ]
     return "\n\n".join(parts)
 
 
@@ -79,7 +88,9 @@ def component(offer: Offer) -> str:
     facts += [_option(*row) for row in option_rows(cls)] or ["- options: none"]
     default = " The default of its kind." if cls.default else ""
     return "\n\n".join(
-        part for part in (f"### {offer.name}", f"{cls.summary()}.{default}", about, "\n".join(facts)) if part
+        part
+        for part in (f"### {offer.name}", f"{cls.summary()}.{default}", about, "\n".join(facts))
+        if part
     )
 
 
@@ -96,7 +107,10 @@ def command_line() -> str:
         "# Command line",
         "Every command ends with exit code 0 where all went well, 2 for a mistake in what it was given, 130 when it "
         "was interrupted, and 1 for everything else. Messages about what went wrong are on stderr.",
-        *(_command(("lotteryfw", name), command) for name, command in sorted(root.commands.items())),
+        *(
+            _command(("lotteryfw", name), command)
+            for name, command in sorted(root.commands.items())
+        ),
     ]
     return "\n\n".join(parts)
 
@@ -105,14 +119,24 @@ def _command(path: tuple[str, ...], command: Any) -> str:
     below = getattr(command, "commands", None)
     heading = f"{'##' if len(path) == 2 else '###'} {' '.join(path)}"
     if below:
-        return "\n\n".join([heading, command.help, *(_command((*path, name), each) for name, each in below.items())])
+        return "\n\n".join(
+            [
+                heading,
+                command.help,
+                *(_command((*path, name), each) for name, each in below.items()),
+            ]
+        )
     arguments = [each for each in command.params if each.param_type_name == "argument"]
     options = [each for each in command.params if each.param_type_name == "option"]
-    usage = " ".join([*path, *(_argument(each) for each in arguments), *(["[OPTIONS]"] if options else [])])
+    usage = " ".join(
+        [*path, *(_argument(each) for each in arguments), *(["[OPTIONS]"] if options else [])]
+    )
     rows = [f"- `{_word(each)}`: {each.help}" for each in arguments]
     rows += [f"- `{_spelling(each)}`: {each.help}" for each in options]
     text = " ".join(command.help.split())
-    return "\n\n".join(part for part in (heading, text, f"```text\n{usage}\n```", "\n".join(rows)) if part)
+    return "\n\n".join(
+        part for part in (heading, text, f"```text\n{usage}\n```", "\n".join(rows)) if part
+    )
 
 
 def _word(parameter: Any) -> str:
@@ -161,12 +185,12 @@ def recipes() -> str:
             _keys(Engine),
             "## Controls",
             "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
-            "name in the column `arm`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
+            "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,
             "## [[claim]]",
             _paragraphs(Claim.__doc__)[0],
-            'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `arm` selects '
+            'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `variant` selects '
             "`ticket` (where it is left out) or a control. It stands for every cell, seed and level that it does not "
             "exclude. Write either `higher` and `lower`, or `of`, `expect` and `tolerance`.",
             _keys(Claim),
@@ -186,7 +210,9 @@ def _slot(path: str, kind: str) -> str:
     if name in MASK_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
         about = (Train if "." in path else Body).model_fields[name].description
-        return f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
+        return (
+            f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
+        )
     default = _registry().default(kind)
     told = f"default `{default.name}`" if default and default.distribution == OWN else "required"
     return f"- `{name}` (component, {told}): {kinds()[kind].summary()}."
@@ -196,7 +222,7 @@ def _slot(path: str, kind: str) -> str:
 
 
 def hooks() -> str:
-    tree = _parsed("lotteryfw.hookspecs")
+    tree = _parsed("lotteryfw.api.hookspecs")
     parts = [
         "# Hooks",
         "A plugin is a module with functions marked `@lotteryfw.hookimpl`, named like a hook below, and an entry point "
@@ -206,8 +232,14 @@ def hooks() -> str:
         "A hook that raises does not end a run: it is reported once, with the plugin's name, and the run goes on.",
     ]
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and hasattr(getattr(hookspecs, node.name), "lotteryfw_spec"):
-            parts += [f"## {node.name}", f"```text\n{_signature(node)}\n```", _text(ast.get_docstring(node))]
+        if isinstance(node, ast.FunctionDef) and hasattr(
+            getattr(hookspecs, node.name), "lotteryfw_spec"
+        ):
+            parts += [
+                f"## {node.name}",
+                f"```text\n{_signature(node)}\n```",
+                _text(ast.get_docstring(node)),
+            ]
             parts += [f"See [`{name}`](face.md#{name.lower()})." for name in _events(node)]
     return "\n\n".join(parts)
 
@@ -225,23 +257,39 @@ def face() -> str:
         "# The face",
         "Everything a plugin may import and a script needs: `from lotteryfw import …`. What is not here may change "
         "without notice. `import lotteryfw` imports neither torch nor anything that is not used.",
-        "`s` is the shape of a leaf: one prunable tensor of one network.",
+        "`s` is the shape of a layer: one prunable tensor of one network.",
     ]
+    homes = _public_homes()
     for name in lotteryfw.__all__:
         home = getattr(getattr(lotteryfw, name), "__module__", "") or ""
-        home = home if home.startswith(OWN) else f"{OWN}.{lotteryfw._HOME_OF[name]}"
+        home = home if home.startswith(OWN) else homes[name]
         parts += [f"## {name}", *_described(name, home)]
-    parts += ["## What these hand out", "Not imported by name; met as the values of what stands above."]
+    parts += [
+        "## What these hand out",
+        "Not imported by name; met as the values of what stands above.",
+    ]
     for name, home in MET.items():
         parts += [f"### {name}", *_described(name, f"{OWN}.{home}")]
     return "\n\n".join(parts)
+
+
+def _public_homes() -> dict[str, str]:
+    """The module that each public name is defined in, as the stub lists them."""
+    stub = ast.parse(Path(lotteryfw.__file__).with_suffix(".pyi").read_text("utf-8"))
+    lists = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: f"{OWN}.{node.module}" for node in lists for alias in node.names}
 
 
 def _described(name: str, home: str) -> Iterator[str]:
     """What the module `home` says of a name that it defines."""
     tree = _parsed(home)
     node = next(
-        (each for each in tree.body if isinstance(each, ast.ClassDef | ast.FunctionDef) and each.name == name), None
+        (
+            each
+            for each in tree.body
+            if isinstance(each, ast.ClassDef | ast.FunctionDef) and each.name == name
+        ),
+        None,
     )
     if node is None:
         yield TEXTS.get(name) or _attributes(tree)[name]
@@ -251,9 +299,17 @@ def _described(name: str, home: str) -> Iterator[str]:
         yield _text(ast.get_docstring(node))
         return
     yield _text(ast.get_docstring(node))
-    rows = [f"- `{field}`" + (f": {text}" if text else "") for field, text in _attributes(node).items()]
-    methods = [each for each in node.body if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")]
-    rows += [f"- `{_member(each)}`: {_text(ast.get_docstring(each), joined=True)}" for each in methods]
+    rows = [
+        f"- `{field}`" + (f": {text}" if text else "") for field, text in _attributes(node).items()
+    ]
+    methods = [
+        each
+        for each in node.body
+        if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")
+    ]
+    rows += [
+        f"- `{_member(each)}`: {_text(ast.get_docstring(each), joined=True)}" for each in methods
+    ]
     if rows:
         yield "\n".join(rows)
 
@@ -270,7 +326,11 @@ def _attributes(node: ast.Module | ast.ClassDef) -> dict[str, str]:
     found: dict[str, str] = {}
     for each, after in zip(node.body, [*node.body[1:], None], strict=True):
         target = (
-            each.target if isinstance(each, ast.AnnAssign) else each.targets[0] if isinstance(each, ast.Assign) else 0
+            each.target
+            if isinstance(each, ast.AnnAssign)
+            else each.targets[0]
+            if isinstance(each, ast.Assign)
+            else 0
         )
         text = _literal(after)
         if (
@@ -287,7 +347,11 @@ def _attributes(node: ast.Module | ast.ClassDef) -> dict[str, str]:
 
 
 def _literal(node: ast.stmt | None) -> str:
-    said = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    said = (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
     return " ".join(node.value.value.split()) if said else ""
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.errors import RecipeError
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Workshop
-from lotteryfw.jobs import Spec, Train
-from lotteryfw.lab import Lab
 from lotteryfw.registry import Registry
-from lotteryfw.steps import Clock
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Spec, Train
+from lotteryfw.search.lab import Lab
 
 REGISTRY = Registry.load()
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
@@ -40,7 +40,10 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
     }  # fmt: skip
     tables |= {slot: changes.pop(slot) for slot in list(changes) if slot in tables}
     batch = changes.pop("batch", 16)
-    slots = {slot: make(slot, table) if not isinstance(table, Component) else table for slot, table in tables.items()}
+    slots = {
+        slot: make(slot, table) if not isinstance(table, Component) else table
+        for slot, table in tables.items()
+    }
     plain = Cell(
         study="s", id="s/seed=0", axes={}, seed=0, augment=(), batch=batch, evaluate_every=5, **slots,
         clock=Clock(steps, slots["data"].facts(Path("unused")).train // batch),

@@ -13,14 +13,17 @@ from test_report_page import CLAIM, EVIL, A, B, measured
 
 from lotteryfw.report import write_page
 
-api = pytest.importorskip("playwright.sync_api", reason='playwright is missing: pip install "lotteryfw[dev]"')
+api = pytest.importorskip(
+    "playwright.sync_api", reason='playwright is missing: pip install "lotteryfw[dev]"'
+)
 CHROMIUM = os.environ.get("LOTTERYFW_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium here: `apt-get install chromium`, or name one in $LOTTERYFW_CHROMIUM"
+        CHROMIUM is None,
+        reason="no Chromium here: `apt-get install chromium`, or name one in $LOTTERYFW_CHROMIUM",
     ),
 ]
 
@@ -32,7 +35,9 @@ PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
 def browser():
     with api.sync_playwright() as play:
         # Chromium's own sandbox refuses to work for root, as which containers often run
-        started = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        started = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
         yield started
         started.close()
 
@@ -40,10 +45,22 @@ def browser():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     rows = curves("criteria", [A, B], seeds=range(5), levels=12)
-    rows += curves("controls", [LONG, {**LONG, "criterion": "movement"}], arms=("ticket", "reinit"), levels=24)
-    rows += curves("hostile", [{"criterion": EVIL}, {"criterion": "<img src=x onerror=document.title='broken in'>"}])
-    folder = fake_run(tmp_path_factory.mktemp("page") / "run", rows, [CLAIM, {**CLAIM, "text": EVIL}])
-    folder.write_manifest(folder.read_manifest() | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9"}})
+    rows += curves(
+        "controls",
+        [LONG, {**LONG, "criterion": "movement"}],
+        variants=("ticket", "reinit"),
+        levels=24,
+    )
+    rows += curves(
+        "hostile",
+        [{"criterion": EVIL}, {"criterion": "<img src=x onerror=document.title='broken in'>"}],
+    )
+    folder = fake_run(
+        tmp_path_factory.mktemp("page") / "run", rows, [CLAIM, {**CLAIM, "text": EVIL}]
+    )
+    folder.write_manifest(
+        folder.read_manifest() | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9"}}
+    )
     folder.write_curves(measured(rows))
     folder.write_findings(found(rows))
     return write_page(folder).as_uri()
@@ -52,11 +69,17 @@ def address(tmp_path_factory):
 def found(rows):
     """An analysis of one study: numbers, pairs of cells and samples of weights."""
     own = [each for each in rows if each.study == "criteria"]
-    lines = [finding(each, f"edges.{name}", each.density) for name in ("dying", "turnover") for each in own]
-    first, other = (next(each for each in own if each.axes == axes and each.level == 1) for axes in (A, B))
+    lines = [
+        finding(each, f"edges.{name}", each.density)
+        for name in ("dying", "turnover")
+        for each in own
+    ]
+    first, other = (
+        next(each for each in own if each.axes == axes and each.level == 1) for axes in (A, B)
+    )
     lines += [finding(first, "overlap.overlap", 0.5, against=other.cell)]
-    lines += [finding(first, f"scatter.{name}", [0.1, 0.9], leaf="fc1") for name in ("w_i", "w_f")]
-    return [*lines, finding(first, "scatter.kept", [0.0, 1.0], leaf="fc1")]
+    lines += [finding(first, f"scatter.{name}", [0.1, 0.9], layer="fc1") for name in ("w_i", "w_f")]
+    return [*lines, finding(first, "scatter.kept", [0.0, 1.0], layer="fc1")]
 
 
 @pytest.fixture
@@ -69,8 +92,14 @@ def opened(browser, address):
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: troubles.append(request.url) if request.url != address else None)
+        page.on(
+            "console",
+            lambda message: troubles.append(message.text) if message.type == "error" else None,
+        )
+        page.on(
+            "request",
+            lambda request: troubles.append(request.url) if request.url != address else None,
+        )
         page.goto(address)
         page.wait_for_selector(".chart:last-of-type .legend")
         return page
@@ -109,8 +138,15 @@ def test_every_chart_is_drawn(opened):
     assert page.locator(".badge.reproduced").first.is_visible()
     assert chart(page, "criteria/overlap/pairs").locator(".heatmaplayer image").count() == 1
     assert chart(page, "criteria/weights").locator(".scatterlayer .points path").count() == 2
-    assert chart(page, "criteria/edges/accuracy").locator(".scatterlayer .points path").count() == 2 * 5 * 13
-    curves = [each for each in page.locator(".chart").all() if each.locator(".scatterlayer .js-line").count()]
+    assert (
+        chart(page, "criteria/edges/accuracy").locator(".scatterlayer .points path").count()
+        == 2 * 5 * 13
+    )
+    curves = [
+        each
+        for each in page.locator(".chart").all()
+        if each.locator(".scatterlayer .js-line").count()
+    ]
     assert len(curves) == 11
     for figure in curves:
         assert figure.locator(".g-xtitle").text_content()

@@ -16,28 +16,36 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from recipes_for_tests import changed, faults, load
-from small import REGISTRY, cell, dense_job, lab
+from small import REGISTRY, cell, dense_job, describe
 from typer.testing import CliRunner
 
 from lotteryfw.engine import Chooser, Workshop, sparse_advice
 from lotteryfw.engine.kernels import calibrate as module
 from lotteryfw.engine.kernels.calibrate import DENSITIES, break_even, calibrate
 from lotteryfw.engine.kernels.sparse import SPARSE_BELOW, backends
+from lotteryfw.search.jobs import Train
+from lotteryfw.search.lab import Lab
 from lotteryfw.store import Store
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[float], float]) -> None:
     """Steps that take so long at a density; dense ones take a second."""
     monkeypatch.setattr(
-        module, "_steps", lambda of, widths, density, start: lambda: seconds(density) if start > 1 else 1.0
+        module,
+        "_steps",
+        lambda of, widths, density, start: lambda: seconds(density) if start > 1 else 1.0,
     )
 
 
 @given(start=st.floats(0.0, 0.2), slope=st.floats(1.7, 10.0))
-def test_the_break_even_of_a_straight_line_is_where_it_crosses_one(start: float, slope: float) -> None:
+def test_the_break_even_of_a_straight_line_is_where_it_crosses_one(
+    start: float, slope: float
+) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         pretend(monkeypatch, lambda density: start + slope * density)
-        assert break_even("torch", [2, 2], rounds=1) == pytest.approx((1 - start) / slope, abs=0.006)
+        assert break_even("torch", [2, 2], rounds=1) == pytest.approx(
+            (1 - start) / slope, abs=0.006
+        )
 
 
 def test_products_that_never_or_always_pay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +58,9 @@ def test_products_that_never_or_always_pay(monkeypatch: pytest.MonkeyPatch) -> N
 def test_it_measures_every_back_end_and_keeps_what_it_found(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     (tmp_path / "calibration.json").write_text(
-        json.dumps({"elsewhere": {"date": "d", "versions": {"torch": "1"}, "below": {"torch": 0.1}}})
+        json.dumps(
+            {"elsewhere": {"date": "d", "versions": {"torch": "1"}, "below": {"torch": 0.1}}}
+        )
     )
     found = calibrate(tmp_path, widths=(16, 8, 4), rounds=1)
     assert found.below.keys() == backends().keys() == found.versions.keys()
@@ -82,7 +92,7 @@ def test_the_advice_has_the_default_the_finding_and_what_to_write(
 
 
 def test_doctor_calibrates_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lotteryfw.cli.main import app
+    from lotteryfw.cli.app import app
 
     pretend(monkeypatch, lambda density: 4 * density)
     doctor = ["doctor", "--store", str(tmp_path), "--data", str(tmp_path)]
@@ -107,11 +117,16 @@ def test_a_recipe_sets_the_density_and_keeps_it() -> None:
     recipe = load(changed(engine={"sparse_below": 0.25}))
     assert {each.sparse_below for each in recipe.cells} == {0.25}
     resolved = recipe.resolved()
-    assert tomllib.loads(tomli_w.dumps(resolved))["study"][0]["engine"] == {"kernel": "auto", "sparse_below": 0.25}
+    assert tomllib.loads(tomli_w.dumps(resolved))["study"][0]["engine"] == {
+        "kernel": "auto",
+        "sparse_below": 0.25,
+    }
     assert {each.sparse_below for each in load(resolved).cells} == {0.25}
     plain = load(changed())
     assert {each.sparse_below for each in plain.cells} == {None}
-    assert {each.sparse_below for each in load(tomllib.loads(tomli_w.dumps(plain.resolved()))).cells} == {None}
+    assert {
+        each.sparse_below for each in load(tomllib.loads(tomli_w.dumps(plain.resolved()))).cells
+    } == {None}
     varied = load(changed(grid={"engine.sparse_below": [0.0, 1]}))
     assert [each.sparse_below for each in varied.cells] == [0.0, 0.0, 1.0, 1.0]
     for wrong in (-0.1, 1.1, "0.2"):
@@ -120,10 +135,13 @@ def test_a_recipe_sets_the_density_and_keeps_it() -> None:
 
 
 def test_a_cell_of_another_density_has_other_origins_and_asks_for_it() -> None:
-    desks = [lab(cell(sparse_below=below)) for below in (None, 0.25)]
-    assert len({desk.job(desk.dense()).origin for desk in desks}) == 2
     asked: list[float | None] = []
-    for desk in desks:
-        desk._choose_kernel = lambda job, kernel, below: asked.append(below) or "reference/1"  # type: ignore[func-returns-value]
-        desk.job(desk.dense())
+
+    def choose(job: Train, kernel: str, below: float | None) -> str:
+        asked.append(below)
+        return "reference/1"
+
+    cells = [cell(sparse_below=below) for below in (None, 0.25)]
+    desks = [Lab(one, describe, Path("unused"), "cpu", choose) for one in cells]
+    assert len({desk.job(desk.dense()).origin for desk in desks}) == 2
     assert asked == [None, 0.25]

@@ -22,7 +22,7 @@ import pytest
 import typer
 
 import lotteryfw
-from lotteryfw import hookspecs
+from lotteryfw.api import hookspecs
 from lotteryfw.cli.app import app
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
@@ -31,12 +31,17 @@ from lotteryfw.testkit import check_plugin, trial
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
+)
 REFERENCE = runpy.run_path(str(ROOT / "scripts" / "make_reference.py"))["pages"]()
 OWN = [offer for offer in Registry.load().offers() if offer.distribution == "lotteryfw"]
 LAMP = ROOT / "plugins" / "lotteryfw-lamp"
 
-FENCE = re.compile(r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$',
+    re.MULTILINE | re.DOTALL,
+)
 COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(lotteryfw .*?)(?: > .*)?$", re.MULTILINE)
 BASE = """
 name = "base"
@@ -65,7 +70,13 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     """The page's blocks in these languages, in order."""
     text = page.read_text("utf-8")
     found = (
-        Block(page, text[: match.start()].count("\n") + 1, match["language"], match["title"], match["text"])
+        Block(
+            page,
+            text[: match.start()].count("\n") + 1,
+            match["language"],
+            match["title"],
+            match["text"],
+        )
         for match in FENCE.finditer(text)
     )
     return [block for block in found if block.language in languages]
@@ -87,7 +98,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "recipes", place / "recipes")
     for number in range(64):
-        image = place / "data" / "flowers" / ("test" if number < 4 else "train") / f"{number % 2}" / f"{number}.png"
+        image = (
+            place
+            / "data"
+            / "flowers"
+            / ("test" if number < 4 else "train")
+            / f"{number % 2}"
+            / f"{number}.png"
+        )
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (number, 0, 0)).save(image)
     (place / "base.toml").write_text(BASE)
@@ -103,7 +121,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def quickstart(place: Path) -> Path:
     """The quickstart's run, from trainings so short that only what does not depend on them may be asserted."""
     run = lotteryfw.run(
-        "recipes/quickstart.toml", sets=["train.length=4it", "seeds=[0]"], out="runs/quickstart", jobs=1
+        "recipes/quickstart.toml",
+        sets=["train.length=4it", "seeds=[0]"],
+        out="runs/quickstart",
+        jobs=1,
     )
     return run.path
 
@@ -166,14 +187,22 @@ def test_every_column_of_levels_is_documented() -> None:
 def test_every_environment_variable_is_documented() -> None:
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "lotteryfw").rglob("*.py"))
     page = (DOCS / "reference" / "environment.md").read_text("utf-8")
-    assert set(re.findall(r"LOTTERYFW_[A-Z]+", sources)) == set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+    assert set(re.findall(r"LOTTERYFW_[A-Z_]+", sources)) == set(
+        re.findall(r"^\| `(\w+)`", page, re.MULTILINE)
+    )
 
 
 def test_every_named_stream_is_documented() -> None:
-    rooms = [path for path in (ROOT / "lotteryfw").rglob("*.py") if path.parent.name in ("lotteryfw", "engine", "std")]
+    rooms = [
+        path
+        for path in (ROOT / "lotteryfw").rglob("*.py")
+        if path.parent.name in ("lotteryfw", "search", "engine", "std")
+    ]
     code = "".join(path.read_text("utf-8") for path in rooms)
-    labels = set(re.findall(r'(?:\bstream|_seeded|seed_of)\([^")]*"([^"]+)"', re.sub(r">>>.*", "", code)))
-    labels |= set(re.findall(r'\bleaf\(layer, .+?, "(\w+)"\)', code))
+    labels = set(
+        re.findall(r'(?:\bstream|_seeded|seed_of)\([^")]*"([^"]+)"', re.sub(r">>>.*", "", code))
+    )
+    labels |= set(re.findall(r'\blayer\(info, .+?, "(\w+)"\)', code))
     page = (DOCS / "explanation" / "randomness.md").read_text("utf-8")
     assert {"initialisation", "order", "ties", "criterion", "mask0"} <= labels
     assert {label for label in labels if f"`{label}`" not in page} == set()
@@ -181,16 +210,24 @@ def test_every_named_stream_is_documented() -> None:
 
 def test_every_source_of_a_component_is_listed() -> None:
     page = (DOCS / "sources.md").read_text("utf-8")
-    cited = {match[0] for offer in OWN if (match := re.match(r".+? (19|20)\d\d(?=,)", offer.cls.source))}
+    cited = {
+        match[0] for offer in OWN if (match := re.match(r".+? (19|20)\d\d(?=,)", offer.cls.source))
+    }
     assert len(cited) > 15
     assert {source for source in cited if f"| {source}, " not in page} == set()
 
 
 def test_the_ladder_is_the_one_that_is_checked() -> None:
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     ladder = next(each for each in contracts if each["type"] == "layers")["layers"]
     page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The ladder")[1].split("## ")[0]
-    cells = [cell for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE) for cell in re.findall(r"`(\w+)`", row)]
+    cells = [
+        cell
+        for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+        for cell in re.findall(r"`(\w+)`", row)
+    ]
     rooms = {layer.removeprefix("lotteryfw.") for layer in ladder}
     assert rooms == set(cells)
 
@@ -218,8 +255,12 @@ def test_recipes_in_pages_are_accepted(page: Path, place: Path) -> None:
         if block.title == "pyproject.toml":
             continue
         name = block.title or f"{page.stem}-{number}.toml"
-        (place / name).write_text(block.text if block.title else f'extends = "{before}"\n{block.text}')
-        assert load_recipe(place / name, registry, data_folder=place / "data").cells, f"{page}:{block.line}"
+        (place / name).write_text(
+            block.text if block.title else f'extends = "{before}"\n{block.text}'
+        )
+        assert load_recipe(place / name, registry, data_folder=place / "data").cells, (
+            f"{page}:{block.line}"
+        )
         before = name
 
 
@@ -229,7 +270,11 @@ def test_recipes_in_pages_are_accepted(page: Path, place: Path) -> None:
 def commands() -> Iterator[Any]:
     for page in PAGES:
         text = page.read_text("utf-8")
-        shown = [line for block in blocks(page, "console", "bash", "sh") for line in COMMAND.findall(block.text)]
+        shown = [
+            line
+            for block in blocks(page, "console", "bash", "sh")
+            for line in COMMAND.findall(block.text)
+        ]
         told = re.findall(r"(?<!`)`(?:[A-Z_]+=\S+ )*(lotteryfw [^`]+)`(?!`)", FENCE.sub("", text))
         for line in dict.fromkeys([*shown, *told]):
             yield pytest.param(line, id=f"{page.stem}: {line}")
@@ -249,7 +294,9 @@ def test_every_command_in_pages_is_understood(line: str) -> None:
 
 def test_every_make_target_in_pages_exists() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"[`$] ?make (\w+)", page.read_text("utf-8"))}
+    named = {
+        name for page in PAGES for name in re.findall(r"[`$] ?make (\w+)", page.read_text("utf-8"))
+    }
     assert {"demo", "test"} <= named <= targets
 
 
@@ -266,7 +313,9 @@ def test_examples_run(page: Path, place: Path, request: pytest.FixtureRequest) -
     told: list[str] = []
     runner = doctest.DocTestRunner()
     for block in blocks(page, "pycon"):
-        test = doctest.DocTestParser().get_doctest(block.text, names, page.name, str(page), block.line)
+        test = doctest.DocTestParser().get_doctest(
+            block.text, names, page.name, str(page), block.line
+        )
         runner.run(test, out=told.append, clear_globs=False)
         names |= test.globs
     assert not told, "".join(told)
@@ -294,15 +343,23 @@ def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> No
         return
     import numpy as np
 
-    parts = {f"{part}_x": np.zeros((9, 2, 3), np.float32) for part in ("train", "validation", "test")}
-    np.savez(place / "data" / "mine.npz", **parts, **{name.replace("_x", "_y"): np.arange(9) % 3 for name in parts})
+    parts = {
+        f"{part}_x": np.zeros((9, 2, 3), np.float32) for part in ("train", "validation", "test")
+    }
+    np.savez(
+        place / "data" / "mine.npz",
+        **parts,
+        **{name.replace("_x", "_y"): np.arange(9) % 3 for name in parts},
+    )
     assert block.title == "arrays.py"
     trial(verdict.offer.cls, {"path": "mine.npz"})
 
 
 def test_a_plugin_file_works_in_the_tutorials_recipe(place: Path) -> None:
     page = DOCS / "tutorials" / "first-plugin.md"
-    (place / "lamp.toml").write_text(next(block.text for block in blocks(page, "toml") if block.title == "lamp.toml"))
+    (place / "lamp.toml").write_text(
+        next(block.text for block in blocks(page, "toml") if block.title == "lamp.toml")
+    )
     run = lotteryfw.run(
         "lamp.toml",
         sets=["train.length=10it", "search.levels=2", "seeds=[0]"],
@@ -334,7 +391,9 @@ def test_the_tutorials_package_is_the_one_in_plugins(monkeypatch: pytest.MonkeyP
 # The site
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.parent == ROOT], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent == ROOT], ids=lambda page: page.stem
+)
 def test_links_from_the_root_resolve(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +19,19 @@ from small import DATA, cell, dense_job, lab, make, shop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine import Stopped, StoredOutcome, Workshop, perform
+from lotteryfw.api.data import Dataset
+from lotteryfw.api.errors import ContractError, LotteryError, TrainingDiverged
+from lotteryfw.api.kinds import ModelFamily
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.engine import DamagedJob, Stopped, StoredOutcome, Workshop, perform, pick_up, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.feed import Feed
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import ContractError, LotteryError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Train, state_key
-from lotteryfw.kinds import ModelFamily
-from lotteryfw.rng import stream
-from lotteryfw.steps import Clock
-from lotteryfw.store import Store
-from lotteryfw.views import Splits
+from lotteryfw.search.jobs import Gradient, Train, digest, state_key
+from lotteryfw.search.requests import JobFactory
+from lotteryfw.store import Store, seal
 
 torch.set_num_threads(1)
 
@@ -41,8 +44,14 @@ def trained(job: Train) -> Training:
 
 def sparse(job: Train, frozen: float = 0.0, density: float = 0.3) -> Train:
     """The job with random masks; dead weights frozen at 0, or at `frozen` times what they were."""
-    mask = {name: torch.rand(m.shape, generator=stream("mask", name)) < density for name, m in job.mask.items()}
-    values = {n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v for n, v in job.values.items()}
+    mask = {
+        name: torch.rand(m.shape, generator=stream("mask", name)) < density
+        for name, m in job.mask.items()
+    }
+    values = {
+        n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
+        for n, v in job.values.items()
+    }
     return replace(job, mask=mask, values=values)
 
 
@@ -50,8 +59,8 @@ def bits(tensors: Any) -> dict[str, bytes]:
     return {name: value.detach().numpy().tobytes() for name, value in tensors.items()}
 
 
-def load_synthetic() -> Splits:
-    splits: Splits = make("data", DATA).load(Path())
+def load_synthetic() -> Dataset:
+    splits: Dataset = make("data", DATA).load(Path())
     return splits
 
 
@@ -74,7 +83,9 @@ def test_a_dense_training_is_bit_equal_to_a_plain_loop(optimizer: Any) -> None:
     rate = loop.param_groups[0]["lr"]
     for step in range(45):
         epoch, place = divmod(step, 20)  # 330 // 16 whole batches
-        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[
+            place * 16 : (place + 1) * 16
+        ]
         loop.param_groups[0]["lr"] = rate * make("schedule", "cosine").factor(step, clock)
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
@@ -92,7 +103,9 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
     loop = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(30):
         epoch, place = divmod(step, 20)
-        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[
+            place * 16 : (place + 1) * 16
+        ]
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
         for name, parameter in model.named_parameters():
@@ -114,7 +127,9 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
     ],
     ids=lambda table: table["use"],
 )
-def test_frozen_weights_stay_bit_constant_under_every_optimizer(optimizer: Any, frozen: float) -> None:
+def test_frozen_weights_stay_bit_constant_under_every_optimizer(
+    optimizer: Any, frozen: float
+) -> None:
     job = sparse(dense_job(cell(30, optimizer=optimizer)), frozen)
     after = trained(job).kernel.values()
     moved = False
@@ -137,7 +152,11 @@ def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None:
-    noisy = {**DATA, "noise": 3.0, "examples": 60}  # so that it over-fits and the best step is not the last
+    noisy = {
+        **DATA,
+        "noise": 3.0,
+        "examples": 60,
+    }  # so that it over-fits and the best step is not the last
     ours = trained(dense_job(cell(200, data=noisy, optimizer={"use": "adam", "lr": 0.01})))
     figures = ours.metrics()
     curve = figures.curve
@@ -151,7 +170,9 @@ def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None
 
 
 def test_a_stopped_training_goes_on_bit_identically(tmp_path: Path) -> None:
-    whole = cell(60, optimizer={"use": "adam", "lr": 0.01}, rewind={"use": "to_step", "step": "10it"})
+    whole = cell(
+        60, optimizer={"use": "adam", "lr": 0.01}, rewind={"use": "to_step", "step": "10it"}
+    )
     job = sparse(dense_job(whole))
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
     perform(job, store, shop(), lambda done, of: False)
@@ -172,7 +193,9 @@ class Dropping(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x)  # type: ignore[no-any-return]
@@ -184,7 +207,7 @@ class Workbench:
     def __init__(self, build: Callable[[], nn.Module]) -> None:
         self._real, self._build = shop(), build
         self.device = "cpu"
-        self.feed, self.component = self._real.feed, self._real.component
+        self.feed_of, self.component = self._real.feed_of, self._real.component
 
     def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()
@@ -193,8 +216,12 @@ class Workbench:
 def dropping_job() -> Train:
     values = Dropping().state_dict()
     names = [name for name, value in values.items() if name.endswith("weight") and value.dim() == 2]
-    job = replace(dense_job(cell(40)), values=values, mask={name: values[name] > 0 for name in names})
-    return replace(job, values={n: v * job.mask[n] if n in job.mask else v for n, v in values.items()})
+    job = replace(
+        dense_job(cell(40)), values=values, mask={name: values[name] > 0 for name in names}
+    )
+    return replace(
+        job, values={n: v * job.mask[n] if n in job.mask else v for n, v in values.items()}
+    )
 
 
 def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
@@ -219,7 +246,9 @@ def half_frozen() -> nn.Module:
 
 
 def tied() -> nn.Module:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3))
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 3)
+    )
     network[3].weight = network[1].weight
     return network
 
@@ -229,7 +258,9 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
     network = build()
     values = {name: value.clone() for name, value in network.state_dict().items()}
     if build is tied:
-        values["3.weight"] = torch.randn(16, 16)  # a draw of its own, for a name that is no parameter's
+        values["3.weight"] = torch.randn(
+            16, 16
+        )  # a draw of its own, for a name that is no parameter's
     optimizer = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
     mask = {"1.weight": torch.ones_like(values["1.weight"], dtype=torch.bool)}
     job = replace(dense_job(cell(20, optimizer=optimizer)), values=values, mask=mask)
@@ -255,8 +286,12 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
 
 def test_a_network_without_anything_to_train_is_refused() -> None:
     job = dense_job(cell(5))
-    network = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3).requires_grad_(False)
-    with pytest.raises(ContractError, match="every parameter of the network has requires_grad=False"):
+    network = (
+        make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3).requires_grad_(False)
+    )
+    with pytest.raises(
+        ContractError, match="every parameter of the network has requires_grad=False"
+    ):
         Training(job, Workbench(lambda: network))  # type: ignore[arg-type]
 
 
@@ -275,7 +310,9 @@ class Family(ModelFamily):
         return network
 
 
-def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench, job = shop(), dense_job(cell(5))
     feed = bench.feed(job.data)
     monkeypatch.setattr(Workshop, "component", lambda self, spec: Family())
@@ -302,9 +339,117 @@ def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None
     (saved / "tensors.safetensors").write_bytes(b"not what it was")
     warning = perform(job, store, shop(), lambda done, of: False)
     assert warning is not None
-    assert "cannot be read" in warning
+    assert "cannot be used (tensors.safetensors has" in warning
     assert "starts again" in warning
     assert store.path(job.key) is not None
+
+
+def flip(file: Path, place: int = -1) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def leave_checkpoints(job: Train, store: Store, *steps: int) -> list[Path]:
+    """Train a job up to each of some steps and stop there; the checkpoints that are left, the oldest first."""
+    for step in steps:
+        with pytest.raises(Stopped):
+            perform(job, store, shop(), lambda done, of, step=step: done == step)
+    return sorted(store.scratch(job.key).iterdir(), key=lambda path: int(path.name.split("-")[1]))
+
+
+def rewrite_state(folder: Path, change: Callable[[dict[str, Any]], object], key: str) -> None:
+    """Change what a checkpoint's state.json says, and seal it as its writer would have."""
+    state = json.loads((folder / "state.json").read_text())
+    change(state)
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "object.json").unlink()
+    seal(folder, key, "checkpoint")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> None:
+    job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
+    whole = Store(tmp_path / "whole")
+    perform(job, whole, shop(), lambda done, of: False)
+    expected = StoredOutcome(whole, job.key)
+    for number, (file, place) in enumerate(
+        [
+            ("tensors.safetensors", -1),
+            ("tensors.safetensors", -200),
+            ("state.json", 12),
+            ("object.json", 30),
+        ]
+    ):
+        store = Store(tmp_path / str(number))
+        _, newest = leave_checkpoints(job, store, 12, 23)
+        flip(newest / file, place)
+        warning = perform(job, store, shop(), lambda done, of: False)
+        assert warning is not None
+        assert "checkpoint-23 cannot be used" in warning
+        assert warning.endswith("the training goes on from step 12")
+        outcome = StoredOutcome(store, job.key)
+        assert bits(outcome.tensors()) == bits(expected.tensors())
+        assert outcome.metrics == expected.metrics
+        assert outcome.record["timing"]["steps"] == 40 - 12
+        assert not store.scratch(job.key).exists()
+
+
+def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(
+    tmp_path: Path,
+) -> None:
+    job, store = dense_job(cell(40)), Store(tmp_path)
+    for folder in leave_checkpoints(job, store, 12, 23):
+        flip(folder / "tensors.safetensors")
+    warning = perform(job, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert warning.count("cannot be used") == 2
+    assert warning.endswith("starts again from its beginning")
+    assert StoredOutcome(store, job.key).record["timing"]["steps"] == 40
+
+
+@pytest.mark.parametrize("kernel", ["reference/1", "lockstep/1"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("curve"),
+        lambda state: state.update(curve=3),
+        lambda state: state.update(counted={}),
+    ],
+    ids=["key missing", "list wrong", "number wrong"],
+)
+def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
+    tmp_path: Path, change: Any, kernel: str
+) -> None:
+    job = replace(dense_job(cell(40, evaluate_every=10)), kernel=kernel)
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
+    perform(job, whole, shop(), lambda done, of: False)
+    _, newest = leave_checkpoints(job, store, 12, 23)
+    rewrite_state(newest, change, job.key)
+    warning = perform(job, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert "Error" in warning
+    assert "goes on from step 12" in warning
+    assert bits(StoredOutcome(store, job.key).tensors()) == bits(
+        StoredOutcome(whole, job.key).tensors()
+    )
+    assert StoredOutcome(store, job.key).metrics == StoredOutcome(whole, job.key).metrics
+
+
+def test_the_checkpoint_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
+    one, two = (
+        dense_job(cell(40)),
+        dense_job(cell(40, optimizer={"use": "sgd", "lr": 0.2, "momentum": 0.9})),
+    )
+    store = Store(tmp_path)
+    (own,) = leave_checkpoints(one, store, 12)
+    (foreign,) = leave_checkpoints(two, store, 12)
+    shutil.rmtree(own)
+    foreign.rename(own)
+    warning = perform(one, store, shop(), lambda done, of: False)
+    assert warning is not None
+    assert f"was written as {two.key}" in warning
+    assert "starts again" in warning
 
 
 def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_its_object_alone(
@@ -332,15 +477,22 @@ def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_checkpoints_replace_one_another(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path, seconds=0)
-    assert kept.due
-    for step in (1, 2, 3):
-        kept.save({"a": torch.tensor([float(step)])}, {"step": step})
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
-    found = kept.load()
-    assert found is not None
-    assert found[0]["a"].item() == found[1]["step"] == 3
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "ab12", seconds=0)
+    assert checkpoints.due
+    for step in (1, 2, 3, 3, 10):
+        (tmp_path / "checkpoint-7.part").mkdir()  # what a killed process leaves
+        checkpoints.save({"a": torch.tensor([float(step)])}, {"step": step})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-3"]
+    newest = checkpoints.load()
+    assert newest is not None
+    assert newest[0]["a"].item() == newest[1]["step"] == 10
+    (tmp_path / "checkpoint-foreign").mkdir()
+    flip(tmp_path / "checkpoint-10" / "tensors.safetensors")
+    older = checkpoints.load()
+    assert older is not None
+    assert older[0]["a"].item() == older[1]["step"] == 3
+    assert len(checkpoints.warnings) == 1
 
 
 def test_a_diverging_training_is_an_outcome_with_the_step(tmp_path: Path) -> None:
@@ -371,7 +523,9 @@ def test_a_saved_optimizer_state_continues_the_dense_run() -> None:
     job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
     first = trained(replace(job, steps=15))
     values = {name: value.clone() for name, value in first.kernel.values().items()}
-    rest = replace(job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state())
+    rest = replace(
+        job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state()
+    )
     assert bits(trained(rest).kernel.values()) == bits(trained(job).kernel.values())
     fresh = replace(rest, optimizer_state=None)
     assert bits(trained(fresh).kernel.values()) != bits(trained(job).kernel.values())
@@ -388,7 +542,8 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
     desk = lab(cell(10))
     ticket = desk.dense()
     outcome = SimpleNamespace(tensors=lambda: ticket.values)
-    job: Gradient = desk._gradient_job(ticket, outcome)  # type: ignore[arg-type]
+    job = JobFactory(desk.context).gradient(ticket, outcome).job  # type: ignore[arg-type]
+    assert isinstance(job, Gradient)
     ours = gradient(job, shop())
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
     model.load_state_dict(dict(ticket.values))
@@ -401,13 +556,64 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
 
 
 def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
-    from lotteryfw.engine.perform import pick_up, post
-
     store = Store(tmp_path)
     job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
     back = pick_up(post(job, store), store)
     assert isinstance(back, Train)
     assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
+
+
+@pytest.mark.parametrize(
+    "file", ["start.safetensors", "optimizer.safetensors", "job.json", "object.json"]
+)
+def test_a_damaged_posted_job_is_refused(tmp_path: Path, file: str) -> None:
+    store = Store(tmp_path)
+    job = dense_job(cell(20, rewind={"use": "to_step", "step": "5it"}))
+    job = replace(job, optimizer_state={"0.momentum_buffer": torch.ones(3)})
+    name = post(job, store)
+    flip(store.scratch(name) / file, 100)
+    with pytest.raises(
+        DamagedJob, match=f"{name}.*damaged.*was not trained from.*run the same command again"
+    ):
+        pick_up(name, store)
+
+
+def test_swapped_posted_jobs_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = [post(dense_job(cell(steps)), store) for steps in (20, 30)]
+    one, two = (store.scratch(name) for name in names)
+    one.rename(tmp_path / "aside")
+    two.rename(one)
+    (tmp_path / "aside").rename(two)
+    for name in names:
+        with pytest.raises(DamagedJob, match="it was written as post-"):
+            pick_up(name, store)
+
+
+def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
+    perform(job, store, shop(), lambda done, of: False)
+    for key, kind in ((job.key, "training"), (state_key(job.key, 5), "state")):
+        folder = store.path(key, kind)
+        assert folder is not None
+        description = json.loads((folder / "object.json").read_text())
+        assert (description["key"], description["kind"]) == (key, kind)
+        assert digest(description["source"]) == key
+    assert (
+        store.path(job.key, "gradient") is None
+    )  # and it was set aside, for it is not what was asked for
+    assert store.damaged == [job.key]
+
+
+def test_a_training_leaves_no_lock_file(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = dense_job(cell(20))
+    with pytest.raises(Stopped):
+        perform(job, store, shop(), lambda done, of: done == 8)
+    assert len(list(tmp_path.glob("locks/*"))) == 1  # its work is not done
+    perform(job, store, shop(), lambda done, of: False)
+    assert not list(tmp_path.glob("locks/*"))
 
 
 def test_a_component_of_another_version_is_not_used_in_its_place() -> None:

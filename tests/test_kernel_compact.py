@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from lotteryfw.api.errors import UsageError
+from lotteryfw.api.rng import stream
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.kernels.shrunk import Shrunk, layers_of
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import UsageError
-from lotteryfw.jobs import Train
-from lotteryfw.rng import stream
+from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -36,12 +36,17 @@ OPTIMIZERS: dict[str, Any] = {
 IMAGE = (2, 6, 6)
 
 
-def network(channels: list[int], hidden: list[int], pool: bool, relu: bool, bias: bool) -> nn.Sequential:
+def network(
+    channels: list[int], hidden: list[int], pool: bool, relu: bool, bias: bool
+) -> nn.Sequential:
     """Convolutions of 3×3, a pooling, Linear layers; without ReLU the first two layers are followed by none."""
     parts: list[nn.Module] = []
     before, side = IMAGE[0], IMAGE[1]
     for number, channel in enumerate(channels):
-        parts += [nn.Conv2d(before, channel, 3, padding=1, stride=1 + number, bias=bias), nn.Identity()]
+        parts += [
+            nn.Conv2d(before, channel, 3, padding=1, stride=1 + number, bias=bias),
+            nn.Identity(),
+        ]
         parts += [nn.ReLU()] if relu or number else []
         before, side = channel, (side + number) // (1 + number)
     if pool:
@@ -49,7 +54,11 @@ def network(channels: list[int], hidden: list[int], pool: bool, relu: bool, bias
         side //= 2
     parts += [nn.Flatten()]
     for width in hidden:
-        parts += [nn.Sequential(nn.Linear(before * side**2, width, bias=bias), *([nn.ReLU()] if relu else []))]
+        parts += [
+            nn.Sequential(
+                nn.Linear(before * side**2, width, bias=bias), *([nn.ReLU()] if relu else [])
+            )
+        ]
         before, side = width, 1
     return nn.Sequential(*parts, nn.Linear(before * side**2, 3, bias=bias)).double()
 
@@ -61,18 +70,25 @@ class Twin:
         self.module, self.mask = module, mask
         layers = layers_of(module, IMAGE)
         assert not isinstance(layers, str), layers
-        self.held = {name: p.detach().clone() for name, p in module.named_parameters() if name in mask}
+        self.held = {
+            name: p.detach().clone() for name, p in module.named_parameters() if name in mask
+        }
         self.whole, self.other = ({n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
                                   for _ in range(2))  # fmt: skip
         self.shrunk = Shrunk(layers, self.other, mask)
-        self.optimizers = [OPTIMIZERS[optimizer](list(of.values())) for of in (self.whole, self.other)]
+        self.optimizers = [
+            OPTIMIZERS[optimizer](list(of.values())) for of in (self.whole, self.other)
+        ]
         self.rng = torch.Generator().manual_seed(0)
 
     def step(self) -> None:
         x = torch.rand(5, *IMAGE, generator=self.rng, dtype=torch.float64)
         y = torch.randint(0, 3, (5,), generator=self.rng)
         for of, used, optimizer in zip(
-            (self.whole, self.other), (self.whole, self.shrunk.parameters()), self.optimizers, strict=True
+            (self.whole, self.other),
+            (self.whole, self.shrunk.parameters()),
+            self.optimizers,
+            strict=True,
         ):
             optimizer.zero_grad()
             cross_entropy(functional_call(self.module, used, (x,)), y).backward()
@@ -89,7 +105,11 @@ class Twin:
 
     def units(self) -> list[int]:
         """How many units of each layer are left."""
-        return [len(value) for name, value in self.shrunk.parameters().items() if name.endswith("weight")]
+        return [
+            len(value)
+            for name, value in self.shrunk.parameters().items()
+            if name.endswith("weight")
+        ]
 
 
 @st.composite
@@ -103,10 +123,16 @@ def twins(draw: st.DrawFn) -> Twin:
         if name.endswith("bias"):
             value.data *= torch.randint(-1, 2, value.shape, generator=rng)  # of all signs
         elif draw(st.integers(0, 5)):  # one layer in six is not pruned
-            alive = torch.rand(value.shape, generator=rng) < draw(st.sampled_from([0.0, 0.05, 0.3, 1.0]))
+            alive = torch.rand(value.shape, generator=rng) < draw(
+                st.sampled_from([0.0, 0.05, 0.3, 1.0])
+            )
             for across in range(2):  # whole rows and columns of none
-                dead = torch.rand(value.shape[across], generator=rng) < draw(st.sampled_from([0.0, 0.5, 1.0]))
-                alive &= ~dead.reshape([-1 if place == across else 1 for place in range(value.dim())])
+                dead = torch.rand(value.shape[across], generator=rng) < draw(
+                    st.sampled_from([0.0, 0.5, 1.0])
+                )
+                alive &= ~dead.reshape(
+                    [-1 if place == across else 1 for place in range(value.dim())]
+                )
             mask[name] = alive
             value.data[~alive] *= draw(st.sampled_from([0.0, 0.0, 0.0, 1.0]))
         else:
@@ -126,14 +152,20 @@ def chain_with(bias: float, optimizer: str) -> Twin:
     module = nn.Sequential(
         nn.Flatten(), nn.Linear(72, 3), nn.ReLU(), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3)
     ).double()
-    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in module.named_parameters() if "weight" in name}
+    mask = {
+        name: torch.ones_like(p, dtype=torch.bool)
+        for name, p in module.named_parameters()
+        if "weight" in name
+    }
     mask["1.weight"][0] = False
     module[1].weight.data[0] = 0.0  # type: ignore[union-attr, operator, index]
     module[1].bias.data[0] = bias  # type: ignore[union-attr, operator, index]
     return Twin(module, mask, optimizer)
 
 
-@pytest.mark.parametrize(("bias", "left"), [(-0.5, 2), (-0.0, 2), (0.0, 2), (0.5, 3), (float("nan"), 3)])
+@pytest.mark.parametrize(
+    ("bias", "left"), [(-0.5, 2), (-0.0, 2), (0.0, 2), (0.5, 3), (float("nan"), 3)]
+)
 def test_a_unit_that_nothing_feeds_goes_unless_its_bias_lifts_it(bias: float, left: int) -> None:
     assert chain_with(bias, "sgd").units() == [left, 4, 3]
 
@@ -157,7 +189,11 @@ def test_a_dead_unit_comes_back_when_decay_pushes_its_bias_over_0(optimizer: str
 
 def test_a_dead_unit_takes_with_it_what_only_it_read() -> None:
     module = network([4, 5], [6], pool=True, relu=True, bias=True)
-    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in module.named_parameters() if "weight" in name}
+    mask = {
+        name: torch.ones_like(p, dtype=torch.bool)
+        for name, p in module.named_parameters()
+        if "weight" in name
+    }
     _, second, third, last = mask
     mask[last][:, 2] = False  # nobody reads hidden unit 2,
     columns = mask[third].view(6, 5, -1)
@@ -166,7 +202,9 @@ def test_a_dead_unit_takes_with_it_what_only_it_read() -> None:
     mask[second][:, 3] = False  # nor channel 3 of the first but for channel 1
     mask[second][1, 3] = True
     columns[0, 0, 1:] = False  # one column of a channel is enough to keep it
-    module.load_state_dict({n: p * mask.get(n, torch.ones(())) for n, p in module.state_dict().items()})
+    module.load_state_dict(
+        {n: p * mask.get(n, torch.ones(())) for n, p in module.state_dict().items()}
+    )
     twin = Twin(module, mask, "momentum")
     assert twin.units() == [3, 4, 5, 3]
     assert twin.shrunk.work() == pytest.approx((3 * 2 * 9 * 36 + 4 * 3 * 9 * 9 + 5 * 4 * 1 + 3 * 5)
@@ -182,7 +220,9 @@ def test_an_empty_layer_leaves_a_function_of_later_biases(emptied: int) -> None:
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear) and part.bias is not None:
             part.bias.data.abs_() if emptied % 2 else part.bias.data.zero_()
-    twin = Twin(module, {name: torch.zeros_like(module.get_parameter(name), dtype=torch.bool)}, "momentum")
+    twin = Twin(
+        module, {name: torch.zeros_like(module.get_parameter(name), dtype=torch.bool)}, "momentum"
+    )
     if emptied == 0:
         assert twin.units() == [1, 1, 1, 3]
     twin.assert_alike(steps=6)
@@ -223,17 +263,23 @@ def logits(of: Training) -> Tensor:
     feed = of._shop.feed(of.job.data)
     (inputs, _), *_ = feed.sweep("validation")
     with torch.no_grad():
-        return functional_call(of._shop.network(of.job.model, feed), dict(of.kernel.values()), (inputs,))  # type: ignore[no-any-return]
+        return functional_call(
+            of._shop.network(of.job.model, feed), dict(of.kernel.values()), (inputs,)
+        )  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("optimizer", TABLES)
-@pytest.mark.parametrize("model", ["conv2", {"use": "mlp", "hidden": [20, 12]}], ids=["conv2", "mlp"])
+@pytest.mark.parametrize(
+    "model", ["conv2", {"use": "mlp", "hidden": [20, 12]}], ids=["conv2", "mlp"]
+)
 def test_it_agrees_with_the_reference_after_100_steps(model: Any, optimizer: str) -> None:
     job = job_of(0.3, 100, model=model, data=IMAGES, optimizer=TABLES[optimizer], evaluate_every=50)
     reference, compact = trained(job, "reference"), trained(job, "compact")
     truth, found = logits(reference), logits(compact)
     assert float((found - truth).abs().max()) <= 5e-5 * max(1.0, float(truth.abs().max()))
-    assert compact.curve["validation_loss"] == pytest.approx(reference.curve["validation_loss"], rel=1e-3)
+    assert compact.curve["validation_loss"] == pytest.approx(
+        reference.curve["validation_loss"], rel=1e-3
+    )
     for name, value in compact.kernel.values().items():
         torch.testing.assert_close(value, reference.kernel.values()[name], rtol=1e-3, atol=1e-4)
 
@@ -248,7 +294,9 @@ def test_it_computes_with_the_living_part_only() -> None:
 def test_it_repeats_and_resumes_bit_identically(optimizer: str, tmp_path: Path) -> None:
     """Stopped after biases have changed signs, so that the living part is another than at the start."""
     model = {"use": "mlp", "hidden": [20, 12]}
-    job = job_of(0.3, 60, model=model, optimizer=TABLES[optimizer] | {"weight_decay": 0.5, "lr": 0.05})
+    job = job_of(
+        0.3, 60, model=model, optimizer=TABLES[optimizer] | {"weight_decay": 0.5, "lr": 0.05}
+    )
     job = replace(job, kernel=Chooser(shop())(job, "compact"))
     stores = [Store(tmp_path / name) for name in "ab"]
     perform(job, stores[0], shop(), lambda done, of: False)
@@ -292,14 +340,32 @@ CONV = nn.Conv2d(2, 4, 3)
 @pytest.mark.parametrize(
     ("module", "why"),
     [
-        (nn.Sequential(CONV, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)), r"a BatchNorm2d at '1'"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.Dropout(), nn.Linear(4, 3)), r"a Dropout at '2'"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.Tanh(), nn.Linear(4, 3)), r"a Tanh at '2'"),
+        (
+            nn.Sequential(CONV, nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)),
+            r"a BatchNorm2d at '1'",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.Dropout(), nn.Linear(4, 3)),
+            r"a Dropout at '2'",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.Tanh(), nn.Linear(4, 3)),
+            r"a Tanh at '2'",
+        ),
         (nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten()), r"a Conv2d of 2 groups at '0'"),
-        (nn.Sequential(CONV, nn.Flatten(2), nn.Linear(16, 3)), r"a Flatten\(start_dim=2, end_dim=-1\) at '1'"),
+        (
+            nn.Sequential(CONV, nn.Flatten(2), nn.Linear(16, 3)),
+            r"a Flatten\(start_dim=2, end_dim=-1\) at '1'",
+        ),
         (nn.Sequential(CONV, nn.Linear(4, 3)), r"a Linear\(.*\) for inputs of 4 dimensions at '1'"),
-        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "a MaxPool2d that returns indices at '0'"),
-        (nn.Sequential(CONV, nn.Flatten(), nn.Linear(10, 3)), r"Linear at '2' cannot take its inputs: .*shapes"),
+        (
+            nn.Sequential(nn.MaxPool2d(2, return_indices=True)),
+            "a MaxPool2d that returns indices at '0'",
+        ),
+        (
+            nn.Sequential(CONV, nn.Flatten(), nn.Linear(10, 3)),
+            r"Linear at '2' cannot take its inputs: .*shapes",
+        ),
         (nn.Sequential(nn.Flatten(), nn.ReLU()), "no Linear or Conv2d layer"),
         (nn.Sequential(Residual(nn.Flatten())), "a Residual at '0'"),
         (nn.Linear(6, 3), r"the network is a Linear, no nn\.Sequential"),
@@ -321,9 +387,14 @@ def test_auto_takes_it_for_convolutions_that_lost_channels() -> None:
     assert choose(replace(pruned, device="cuda"), "auto") == "compact/1"
     whole = dense_job(cell(2, model="conv2", data=IMAGES))
     first = whole.mask["conv1.weight"].clone()
-    first[:8] = False  # an eighth of the channels, so of the second layer's work, is too little to gain by
+    first[:8] = (
+        False  # an eighth of the channels, so of the second layer's work, is too little to gain by
+    )
     values = {**whole.values, "conv1.weight": whole.values["conv1.weight"] * first}
-    for little in (whole, replace(whole, mask={**whole.mask, "conv1.weight": first}, values=values)):
+    for little in (
+        whole,
+        replace(whole, mask={**whole.mask, "conv1.weight": first}, values=values),
+    ):
         assert choose(little, "auto") == "reference/1"
         assert choose(little, "compact") == "compact/1"
     chain = job_of(0.3, 2)
@@ -334,8 +405,12 @@ def test_auto_takes_it_for_convolutions_that_lost_channels() -> None:
 def test_an_optimizer_that_couples_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from lotteryfw.engine.kernels import compact
 
-    monkeypatch.setattr(compact, "optimizer_of", lambda job, shop: torch.optim.LBFGS([torch.zeros(1)]))
+    monkeypatch.setattr(
+        compact, "optimizer_of", lambda job, shop: torch.optim.LBFGS([torch.zeros(1)])
+    )
     pruned = job_of(0.3, 2, model="conv2", data=IMAGES)
     assert Chooser(shop())(pruned, "auto") == "reference/1"
-    with pytest.raises(UsageError, match="kernel 'compact' cannot train this: LBFGS is not known to"):
+    with pytest.raises(
+        UsageError, match="kernel 'compact' cannot train this: LBFGS is not known to"
+    ):
         Chooser(shop())(pruned, "compact")

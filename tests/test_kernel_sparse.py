@@ -48,7 +48,9 @@ class Problem:
 
     loops = None
 
-    def __init__(self, widths, density, batch, *, biases=True, dense=(), dead=True, dtype=torch.uint8, seed=0):
+    def __init__(
+        self, widths, density, batch, *, biases=True, dense=(), dead=True, dtype=torch.uint8, seed=0
+    ):
         rng = torch.Generator().manual_seed(seed)
         self.batch, self._rng = batch, rng
         self.inputs = torch.randint(0, 256, (200, widths[0]), generator=rng, dtype=torch.uint8)
@@ -62,7 +64,9 @@ class Problem:
             if dead and after > 2 and before > 2:
                 mask[1], mask[:, 1] = False, False
             self.masks.append(None if number in dense else mask)
-            weight = torch.randn(after, before, generator=rng) / math.sqrt(max(1.0, before * density))
+            weight = torch.randn(after, before, generator=rng) / math.sqrt(
+                max(1.0, before * density)
+            )
             self.weights.append(weight if number in dense else weight * mask)
             self.biases.append(0.1 * torch.randn(after, generator=rng) if biases else None)
 
@@ -71,7 +75,9 @@ class Problem:
         return [torch.randperm(200, generator=rng)[: self.batch] for _ in range(steps)]
 
     def chain(self, update, dense_from=1.1):
-        return SparseChain(self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops)
+        return SparseChain(
+            self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops
+        )
 
     def plain(self, rule):
         return Plain(self, rule)
@@ -84,9 +90,14 @@ class Plain:
         _, self.rate, optimizer, options = RULES[rule]
         self._problem = problem
         self.weights = [weight.clone().requires_grad_() for weight in problem.weights]
-        self.biases = [None if bias is None else bias.clone().requires_grad_() for bias in problem.biases]
+        self.biases = [
+            None if bias is None else bias.clone().requires_grad_() for bias in problem.biases
+        ]
         self.parameters = [
-            part for pair in zip(self.weights, self.biases, strict=True) for part in pair if part is not None
+            part
+            for pair in zip(self.weights, self.biases, strict=True)
+            for part in pair
+            if part is not None
         ]
         self.optimizer = optimizer(self.parameters, lr=self.rate, **options)
 
@@ -98,7 +109,9 @@ class Plain:
         return x
 
     def step(self, chosen) -> float:
-        loss = cross_entropy(self.logits(self._problem.inputs[chosen]), self._problem.labels[chosen])
+        loss = cross_entropy(
+            self.logits(self._problem.inputs[chosen]), self._problem.labels[chosen]
+        )
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -109,12 +122,16 @@ class Plain:
         return loss.item()
 
 
-def both(problem: Problem, rule: str, steps: int, dense_from: float = 1.1) -> tuple[SparseChain, Plain]:
+def both(
+    problem: Problem, rule: str, steps: int, dense_from: float = 1.1
+) -> tuple[SparseChain, Plain]:
     """The two after the same steps; every step's loss was the same."""
     chain, plain = problem.chain(RULES[rule][0], dense_from), problem.plain(rule)
     for chosen in problem.batches(steps):
         expected = plain.step(chosen)
-        assert chain.step(problem.inputs, problem.labels, chosen, plain.rate) == pytest.approx(expected, abs=2e-5)
+        assert chain.step(problem.inputs, problem.labels, chosen, plain.rate) == pytest.approx(
+            expected, abs=2e-5
+        )
     return chain, plain
 
 
@@ -131,14 +148,17 @@ def test_hundred_steps_are_the_references(rule, density):
     chain, plain = both(problem, rule, 100)
     assert apart(problem, chain, plain) < 5e-5
     started = problem.chain(RULES[rule][0])
-    assert apart(problem, started, plain) > 1e-2, "the training moved nothing: the test says nothing"
+    assert apart(problem, started, plain) > 1e-2, (
+        "the training moved nothing: the test says nothing"
+    )
     for weight, mask in zip(chain.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
 
 
 @pytest.mark.parametrize("batch", [1, 7, 16, 60, 128])
 @pytest.mark.parametrize(
-    ("widths", "dense"), [((20, 4), ()), ((20, 15, 4), (1,)), ((20, 15, 10, 4), (0, 2)), ((20, 15, 12, 10, 4), ())]
+    ("widths", "dense"),
+    [((20, 4), ()), ((20, 15, 4), (1,)), ((20, 15, 10, 4), (0, 2)), ((20, 15, 12, 10, 4), ())],
 )
 def test_any_batch_and_depth_and_mix_of_dense_layers(batch, widths, dense):
     problem = Problem(widths, 0.3, batch, dense=dense, biases=len(widths) != 3)
@@ -195,18 +215,26 @@ def test_any_shape(widths, density, batch, rule, biases, dense_from, dtype, seed
 def test_state_is_torchs(rule):
     problem = Problem((20, 12, 4), 0.3, batch=20, dense=(1,))
     chain, plain = both(problem, rule, 5)
-    alive = [problem.masks[0], torch.ones(12, dtype=torch.bool), torch.ones(4, 12, dtype=torch.bool)]
+    alive = [
+        problem.masks[0],
+        torch.ones(12, dtype=torch.bool),
+        torch.ones(4, 12, dtype=torch.bool),
+    ]
     alive.append(torch.ones(4, dtype=torch.bool))
     theirs = plain.optimizer.state_dict()["state"]
     for index, (ours, living) in enumerate(zip(chain.state(), alive, strict=True)):
-        expected = {name: value for name, value in theirs.get(index, {}).items() if value is not None}
+        expected = {
+            name: value for name, value in theirs.get(index, {}).items() if value is not None
+        }
         assert set(ours) == set(expected)
         for name, value in ours.items():
             assert value.dtype == expected[name].dtype
             if name == "step":
                 assert value == expected[name]
             else:
-                torch.testing.assert_close(value[living], expected[name][living], atol=1e-6, rtol=1e-4)
+                torch.testing.assert_close(
+                    value[living], expected[name][living], atol=1e-6, rtol=1e-4
+                )
                 assert not value[~living].any()
 
 
@@ -218,21 +246,29 @@ def test_a_state_goes_on_bit_for_bit(rule):
     batches = problem.batches(12)
     for chosen in batches[:6]:
         whole.step(problem.inputs, problem.labels, chosen, rate)
-    second = SparseChain(whole.weights(), problem.masks, whole.biases(), update, problem.batch, 1.1, problem.loops)
+    second = SparseChain(
+        whole.weights(), problem.masks, whole.biases(), update, problem.batch, 1.1, problem.loops
+    )
     second.load_state(whole.state())
     for chosen in batches[6:]:
-        losses = [chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)]
+        losses = [
+            chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)
+        ]
         assert losses[0] == losses[1]
     assert all(map(torch.equal, whole.weights(), second.weights()))
     second.load_state([{} for _ in second.state()])
-    assert second.state() == [{} for _ in second.state()], "an empty state is that of an optimizer that took no step"
+    assert second.state() == [{} for _ in second.state()], (
+        "an empty state is that of an optimizer that took no step"
+    )
 
 
 def test_our_state_goes_on_in_torch():
     problem = Problem((20, 12, 4), 0.3, batch=20)
     chain, plain = both(problem, "adam", 5)
     groups = plain.optimizer.state_dict()["param_groups"]
-    plain.optimizer.load_state_dict({"state": dict(enumerate(chain.state())), "param_groups": groups})
+    plain.optimizer.load_state_dict(
+        {"state": dict(enumerate(chain.state())), "param_groups": groups}
+    )
     for chosen in problem.batches(5):
         loss = chain.step(problem.inputs, problem.labels, chosen, plain.rate)
         assert loss == pytest.approx(plain.step(chosen), abs=1e-5)
@@ -256,7 +292,10 @@ def test_same_bits_every_time():
     runs = []
     for _ in range(2):
         chain = problem.chain(Update("adam"))
-        losses = [chain.step(problem.inputs, problem.labels, chosen, 1e-3) for chosen in problem.batches(20)]
+        losses = [
+            chain.step(problem.inputs, problem.labels, chosen, 1e-3)
+            for chosen in problem.batches(20)
+        ]
         runs.append((losses, chain.forward(problem.inputs), *chain.weights()))
     assert runs[0][0] == runs[1][0]
     assert all(map(torch.equal, runs[0][1:], runs[1][1:]))
@@ -275,7 +314,9 @@ def test_what_was_given_is_left_alone():
 def test_divergence_shows_in_the_loss():
     problem = Problem((20, 12, 4), 0.5, batch=20)
     chain = problem.chain(Update("sgd"))
-    losses = [chain.step(problem.inputs, problem.labels, chosen, 1e25) for chosen in problem.batches(8)]
+    losses = [
+        chain.step(problem.inputs, problem.labels, chosen, 1e25) for chosen in problem.batches(8)
+    ]
     assert not math.isfinite(losses[-1])
     assert not chain.forward(problem.inputs).isfinite().all()
 
@@ -292,7 +333,9 @@ def test_a_divergence_leaves_nothing_behind(rule):
     used.load(problem.weights, problem.biases)
     used.load_state([{} for _ in used.state()])
     for chosen in problem.batches(4):
-        losses = [chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)]
+        losses = [
+            chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)
+        ]
         assert losses[0] == losses[1]
     assert all(map(torch.equal, used.weights(), fresh.weights()))
 
@@ -303,7 +346,9 @@ def test_images_keep_their_shape_and_the_sweep_its_last_examples():
     images = problem.inputs.repeat(4, 1)[:700].reshape(700, 1, 6, 6)
     logits = chain.forward(images)
     assert logits.shape == (700, 4)
-    torch.testing.assert_close(logits, problem.plain("sgd").logits(images.flatten(1)).detach(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        logits, problem.plain("sgd").logits(images.flatten(1)).detach(), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_batch_of_another_length_is_refused():

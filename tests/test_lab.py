@@ -18,7 +18,7 @@ from lotteryfw import (
     ContractError,
     Group,
     Initialiser,
-    Leaf,
+    Layer,
     Mask0Action,
     Mask1Action,
     MaskCriterion,
@@ -26,13 +26,14 @@ from lotteryfw import (
     Need,
     Scope,
 )
-from lotteryfw.cell import CONTROLS
-from lotteryfw.component import Component
-from lotteryfw.errors import PluginError, UsageError
-from lotteryfw.jobs import Gradient, Spec
-from lotteryfw.lab import Lab, Record
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import PluginError, UsageError
+from lotteryfw.api.tickets import Ticket, TicketSource, TicketState, Trained
+from lotteryfw.search.cell import CONTROLS
+from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.jobs import Gradient, Spec
+from lotteryfw.search.lab import Lab, Record
 from lotteryfw.testkit.bench import MadeUp
-from lotteryfw.views import Ticket, Trained
 
 
 def run(generator: Any) -> Any:
@@ -40,7 +41,7 @@ def run(generator: Any) -> Any:
     try:
         asked = next(generator)
         while True:
-            asked = generator.send([MadeUp(job) for job in asked])
+            asked = generator.send([MadeUp(request.job) for request in asked])
     except StopIteration as stop:
         return stop.value
 
@@ -59,7 +60,7 @@ def bits(tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-def leaf_names(desk: Lab) -> list[str]:
+def layer_names(desk: Lab) -> list[str]:
     return [layer.name for layer in desk.layers]
 
 
@@ -69,7 +70,7 @@ def leaf_names(desk: Lab) -> list[str]:
 def test_rewinding_to_zero_starts_from_the_initialisation_with_zeros_where_masked() -> None:
     desk = lab(cell())
     dense = desk.dense()
-    ticket = desk.next(dense, trained(desk, dense))
+    ticket = desk.prune(dense, trained(desk, dense))
     for name, value in ticket.values.items():
         mask = ticket.mask.get(name, torch.ones_like(value, dtype=torch.bool))
         assert torch.equal(value, dense.values[name].where(mask, torch.zeros(())))
@@ -81,7 +82,7 @@ def test_the_mask_is_the_criterions_and_the_scopes() -> None:
     desk = lab(cell(scope={"use": "layerwise", "rate": 0.5, "output_rate": 0.25}))
     dense = desk.dense()
     after = trained(desk, dense)
-    ticket = desk.next(dense, after)
+    ticket = desk.prune(dense, after)
     for layer in desk.layers:
         removed = round((0.25 if layer.is_output else 0.5) * layer.size)
         order = after.weights()[layer.name].abs().flatten().argsort()
@@ -119,17 +120,54 @@ def test_rewinding_to_the_latest_weights_goes_on_from_the_round_before() -> None
     for before, after in pairwise(records):
         weights = before.trained.weights()
         for name, mask in after.ticket.mask.items():
-            assert torch.equal(after.ticket.values[name], weights[name].where(mask, torch.zeros(())))
+            assert torch.equal(
+                after.ticket.values[name], weights[name].where(mask, torch.zeros(()))
+            )
         job = desk.job(after.ticket)
         assert (job.start, job.steps) == (20, 7)
 
 
-def test_cutting_before_the_dense_run_is_the_searchs_mistake() -> None:
+def test_pruning_a_dense_network_that_took_no_step_is_the_searchs_mistake() -> None:
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    measured = desk.as_is(desk.dense())
+    after = trained(desk, measured)
+    with pytest.raises(
+        PluginError, match=r"search 'lotteryfw/imp' of .* no step 5 to rewind to: train lab.dense"
+    ):
+        _ = desk.prune(measured, after).values
+
+
+def test_two_chains_in_one_lab_rewind_to_their_own_dense_runs() -> None:
+    """A second dense training once took over the rewinding of the first."""
+
+    def chain(desk: Lab, scale: float) -> Ticket:
+        dense = desk.dense()
+        moved = {name: value * scale for name, value in dense.values.items()}
+        state = TicketState(dense.mask, moved, dense.cut)
+        return replace(dense, source=TicketSource(Loaded(f"{dense.origin}-{scale}", lambda: state)))
+
+    desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
+    starts = [chain(desk, scale) for scale in (1.0, 2.0)]
+    dense_runs = [trained(desk, start) for start in starts]
+    tickets = [desk.prune(start, run) for start, run in zip(starts, dense_runs, strict=True)]
+    for ticket, run in zip(tickets, dense_runs, strict=True):
+        state, _ = run.outcome.state(5)
+        for name, mask in ticket.mask.items():
+            assert torch.equal(ticket.values[name], state[name].where(mask, torch.zeros(())))
+    assert not torch.equal(tickets[0].values["fc1.bias"], tickets[1].values["fc1.bias"])
+
+
+def test_a_dense_network_that_is_measured_first_keeps_no_state_and_leaves_rewinding_alone() -> None:
+    """Measuring it once asked for a state that no step reaches, and never ended."""
     desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
     dense = desk.dense()
-    made_up = Trained(dense, MadeUp(desk.job(dense)))
-    with pytest.raises(PluginError, match=r"search 'lotteryfw/imp' of .* cut a ticket before it trained the dense"):
-        desk.next(dense, made_up)
+    measured = desk.as_is(dense)
+    assert desk.request(measured).snapshots == frozenset()
+    trained(desk, measured)
+    after = trained(desk, dense)
+    ticket = desk.prune(dense, after)
+    state, _ = after.outcome.state(5)
+    assert torch.equal(ticket.values["fc1.bias"], state["fc1.bias"])
 
 
 class Normed(ModelFamily):
@@ -138,7 +176,9 @@ class Normed(ModelFamily):
     use = "normed"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, classes)
+        )
 
 
 def bare_lab(**parts: Component) -> Lab:
@@ -153,7 +193,9 @@ def bare_lab(**parts: Component) -> Lab:
 
 @pytest.mark.parametrize("buffers", ["rewound", "latest"])
 def test_buffers_are_rewound_or_kept_as_the_policy_says(buffers: str) -> None:
-    desk = bare_lab(rewind=make("rewind", {"use": "to_step", "step": 5, "buffers": buffers}), model=Normed())
+    desk = bare_lab(
+        rewind=make("rewind", {"use": "to_step", "step": 5, "buffers": buffers}), model=Normed()
+    )
     records = played(desk)
     ticket = records[2].ticket
     state, latest = records[0].trained.outcome.state(5)[0], records[1].trained.weights()
@@ -169,31 +211,31 @@ def test_buffers_are_rewound_or_kept_as_the_policy_says(buffers: str) -> None:
 class Sevens(Mask1Action):
     """Kept weights are 7."""
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        return torch.full(leaf.layer.shape, 7.0)
+    def kept_values(self, layer: Layer) -> Tensor:
+        return torch.full(layer.info.shape, 7.0)
 
 
 class Levels(Mask0Action):
     """Masked weights are frozen at minus the number of weights that were alive."""
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return leaf.init.masked_fill(leaf.cut, -float(leaf.mask_before.sum()))
+    def masked_values(self, layer: Layer) -> Tensor:
+        return layer.init.masked_fill(layer.cut, -float(layer.mask_before.sum()))
 
 
 class LevelsAndDoubled(Levels):
     """So they are, and the kept ones are doubled."""
 
-    changes_kept = True
-
-    def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
+    def kept(self, layer: Layer, alive: Tensor) -> Tensor:
         return alive * 2
 
 
 @pytest.mark.parametrize(("mask0", "kept"), [(Levels(), 7.0), (LevelsAndDoubled(), 14.0)])
-def test_values_are_mask1s_where_alive_and_mask0s_where_dead(mask0: Mask0Action, kept: float) -> None:
+def test_values_are_mask1s_where_alive_and_mask0s_where_dead(
+    mask0: Mask0Action, kept: float
+) -> None:
     desk = bare_lab(mask1=Sevens(), mask0=mask0)
     records = played(desk)
-    for name in leaf_names(desk):
+    for name in layer_names(desk):
         first, second = (record.ticket.mask[name] for record in records[1:])
         value = records[2].ticket.values[name]
         assert (value[second] == kept).all()
@@ -220,7 +262,7 @@ def test_one_seed_gives_one_set_of_bits_whatever_else_was_drawn() -> None:
 def test_seeds_and_levels_draw_apart() -> None:
     desk, other = lab(cell(**RANDOM)), lab(cell(seed=1, **RANDOM))
     here, there = played(desk), played(other)
-    for name in leaf_names(desk):
+    for name in layer_names(desk):
         assert not torch.equal(here[0].ticket.values[name], there[0].ticket.values[name])
         one, two = here[1].ticket, here[2].ticket
         assert not torch.equal(one.mask[name], there[1].ticket.mask[name])
@@ -238,20 +280,22 @@ def test_the_lab_leaves_torchs_global_stream_alone() -> None:
 # Controls
 
 
-@pytest.mark.parametrize("scope", [{"use": "layerwise", "rate": 0.4}, {"use": "global", "rate": 0.4}])
+@pytest.mark.parametrize(
+    "scope", [{"use": "layerwise", "rate": 0.4}, {"use": "global", "rate": 0.4}]
+)
 @pytest.mark.parametrize("name", [name for name in CONTROLS if name != "untrained"])
 def test_controls_keep_as_many_weights_of_each_layer(name: str, scope: Mapping[str, Any]) -> None:
     desk = lab(cell(scope=scope))
     for record in played(desk)[1:]:
         control = desk.control(name, record)
         ticket = record.ticket
-        for leaf in leaf_names(desk):
-            mask = control.mask[leaf]
-            assert mask.sum() == ticket.mask[leaf].sum()
-            assert torch.equal(mask, ticket.mask[leaf]) == (name == "reinit")
-            start = desk.dense().values[leaf]
-            assert torch.equal(control.values[leaf][mask], start[mask]) == (name == "random_mask")
-            assert (control.values[leaf][~mask] == 0).all()
+        for layer in layer_names(desk):
+            mask = control.mask[layer]
+            assert mask.sum() == ticket.mask[layer].sum()
+            assert torch.equal(mask, ticket.mask[layer]) == (name == "reinit")
+            start = desk.dense().values[layer]
+            assert torch.equal(control.values[layer][mask], start[mask]) == (name == "random_mask")
+            assert (control.values[layer][~mask] == 0).all()
         assert desk.job(control).steps == desk.job(ticket).steps
         assert control.origin != ticket.origin
 
@@ -270,16 +314,18 @@ def test_a_random_control_may_keep_what_the_ticket_lost() -> None:
     desk = lab(cell(search={"use": "imp", "levels": 6}))
     record = played(desk)[-1]
     control = desk.control("random_mask", record)
-    assert any((control.mask[leaf] & ~record.ticket.mask[leaf]).any() for leaf in leaf_names(desk))
+    assert any(
+        (control.mask[layer] & ~record.ticket.mask[layer]).any() for layer in layer_names(desk)
+    )
 
 
 def test_reinit_keeps_what_masked_weights_are_frozen_at() -> None:
     desk = lab(cell(mask0="init"))
     record = played(desk)[-1]
     control = desk.control("reinit", record)
-    for leaf in leaf_names(desk):
-        dead = ~record.ticket.mask[leaf]
-        assert torch.equal(control.values[leaf][dead], record.ticket.values[leaf][dead])
+    for layer in layer_names(desk):
+        dead = ~record.ticket.mask[layer]
+        assert torch.equal(control.values[layer][dead], record.ticket.values[layer][dead])
 
 
 def test_the_control_of_the_dense_network_is_itself_and_unknown_ones_are_told() -> None:
@@ -294,7 +340,7 @@ def test_random_tickets_have_the_scopes_budgets_and_rewound_weights() -> None:
     desk = lab(cell())
     dense = desk.dense()
     after = trained(desk, dense)
-    ticket, chosen = desk.random(dense, after, 3), desk.next(dense, after, 3)
+    ticket, chosen = desk.prune_randomly(dense, after, 3), desk.prune(dense, after, 3)
     assert ticket.cut == chosen.cut
     assert bits(ticket.mask) != bits(chosen.mask)
     for name, mask in ticket.mask.items():
@@ -307,7 +353,7 @@ def test_random_tickets_have_the_scopes_budgets_and_rewound_weights() -> None:
 def test_cuts_made_as_one_leave_as_many_weights_as_cuts_in_a_row() -> None:
     desk = lab(cell(search={"use": "imp", "levels": 5}))
     iterated = played(desk)[-1].ticket
-    once = desk.next(desk.dense(), desk.records[0].trained, 5)
+    once = desk.prune(desk.dense(), desk.records[0].trained, 5)
     assert iterated.cut is not None
     assert once.cut is not None
     assert once.cut.kept == iterated.cut.kept
@@ -337,7 +383,9 @@ def test_equal_cells_have_equal_origins_and_keys_and_every_ingredient_counts() -
 
 
 def test_the_dense_jobs_of_all_criteria_are_one() -> None:
-    names = [offer.name for offer in REGISTRY.offers("criterion") if offer.distribution == "lotteryfw"]
+    names = [
+        offer.name for offer in REGISTRY.offers("criterion") if offer.distribution == "lotteryfw"
+    ]
     assert len(names) >= 9
     desks = [lab(cell(criterion=name)) for name in names]
     jobs = [desk.job(desk.dense()) for desk in desks]
@@ -374,21 +422,21 @@ class Steepest(MaskCriterion):
     use = "steepest"
     needs = frozenset({Need.GRADIENT})
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.gradient.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return layer.gradient.abs()
 
 
 def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() -> None:
     desk = bare_lab(criterion=Steepest())
     generator = desk.train(desk.dense())
-    outcomes = [MadeUp(job) for job in next(generator)]
-    asked = generator.send(outcomes)
+    outcomes = [MadeUp(request.job) for request in next(generator)]
+    asked = [request.job for request in generator.send(outcomes)]
     assert [type(job) for job in asked] == [Gradient]
     assert bits(asked[0].values) == bits(outcomes[0].tensors())
     with pytest.raises(StopIteration) as stop:
         generator.send([MadeUp(job) for job in asked])
     after = stop.value.value
-    ticket = desk.next(after.ticket, after)
+    ticket = desk.prune(after.ticket, after)
     for layer in desk.layers:
         slope, mask = after.gradient[layer.name].abs(), ticket.mask[layer.name]
         assert slope[mask].min() > slope[~mask].max()
@@ -397,32 +445,35 @@ def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() ->
 # What breaks is told by its name
 
 
-def raising(leaf: Leaf) -> Tensor:
+def raising(layer: Layer) -> Tensor:
     raise ZeroDivisionError("oops")
 
 
-FAULTS: dict[str, tuple[Callable[[Leaf], Any], str]] = {
-    "raises": (raising, r"broke in score\(\) on leaf fc2.weight: ZeroDivisionError: oops"),
-    "no tensor": (lambda leaf: None, r"score\(\) on leaf fc2.weight returned NoneType, not a tensor"),
+FAULTS: dict[str, tuple[Callable[[Layer], Any], str]] = {
+    "raises": (raising, r"broke in score\(\) on layer fc2.weight: ZeroDivisionError: oops"),
+    "no tensor": (
+        lambda layer: None,
+        r"score\(\) on layer fc2.weight returned NoneType, not a tensor",
+    ),
     "shape": (
-        lambda leaf: leaf.final.T,
-        r"score\(\) on leaf fc2.weight returned shape \[8, 6\]; the leaf's shape is \[6, 8\]",
+        lambda layer: layer.final.T,
+        r"score\(\) on layer fc2.weight returned shape \[8, 6\]; the layer's shape is \[6, 8\]",
     ),
     "dtype": (
-        lambda leaf: leaf.final.int(),
-        r"score\(\) on leaf fc2.weight returned dtype torch.int32; floating point is needed",
+        lambda layer: layer.final.int(),
+        r"score\(\) on layer fc2.weight returned dtype torch.int32; floating point is needed",
     ),
 }
 
 
 class Broken(MaskCriterion):
-    """Right for every leaf but fc2.weight."""
+    """Right for every layer but fc2.weight."""
 
     use = "broken"
     fault: str
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return FAULTS[self.fault][0](leaf) if leaf.name == "fc2.weight" else leaf.final.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return FAULTS[self.fault][0](layer) if layer.name == "fc2.weight" else layer.final.abs()
 
 
 class Unsure(MaskCriterion):
@@ -430,43 +481,50 @@ class Unsure(MaskCriterion):
 
     use = "unsure"
 
-    def score(self, leaf: Leaf) -> Tensor:
-        score = leaf.final.abs()
-        score.flatten()[:2] = float("nan") if leaf.name == "fc2.weight" else 1.0
+    def score(self, layer: Layer) -> Tensor:
+        score = layer.final.abs()
+        score.flatten()[:2] = float("nan") if layer.name == "fc2.weight" else 1.0
         return score
 
 
-def first_cut(**parts: Component) -> Ticket:
+def first_cut(**parts: Component) -> None:
+    """Prune a dense network once and compute the ticket."""
     desk = bare_lab(**parts)
     dense = desk.dense()
-    return desk.next(dense, trained(desk, dense))
+    _ = desk.prune(dense, trained(desk, dense)).values
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_criterion_that_breaks_is_told_with_its_distribution_and_the_leaf(fault: str) -> None:
-    with pytest.raises(PluginError, match=rf"^criterion 'broken' of tests==0:? {FAULTS[fault][1]}$"):
+    with pytest.raises(
+        PluginError, match=rf"^criterion 'broken' of tests==0:? {FAULTS[fault][1]}$"
+    ):
         first_cut(criterion=Broken(fault=fault))
 
 
 def test_scores_that_are_nan_are_told_with_criterion_distribution_leaf_and_level() -> None:
     with pytest.raises(ContractError) as told:
         first_cut(criterion=Unsure())
-    for part in ("criterion 'unsure' of tests==0", "2 of 48 scores of leaf fc2.weight are NaN or infinite", "level 1"):
+    for part in (
+        "criterion 'unsure' of tests==0",
+        "2 of 48 scores of layer fc2.weight are NaN or infinite",
+        "level 1",
+    ):
         assert part in str(told.value)
 
 
 class Flat(Mask1Action):
-    """Forgets the leaf's shape."""
+    """Forgets the layer's shape."""
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        return leaf.rewound.flatten()
+    def kept_values(self, layer: Layer) -> Tensor:
+        return layer.rewound.flatten()
 
 
 class Whole(Mask0Action):
     """Counts."""
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return leaf.mask.long()
+    def masked_values(self, layer: Layer) -> Tensor:
+        return layer.mask.long()
 
 
 class Greedy(Scope):
@@ -499,13 +557,15 @@ class Short(Initialiser):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"mask1": Flat()}, r"mask1 'flat' of tests==0: alive\(\) on leaf fc1.weight returned shape \[128\]"),
-        ({"mask0": Whole()}, r"mask0 'whole' of tests==0: dead\(\) on leaf fc1.weight returned dtype torch.int64"),
+        ({"mask1": Flat()}, r"mask1 'flat' of tests==0: kept_values\(\) on layer fc1.weight returned shape \[128\]"),
+        ({"mask0": Whole()}, r"mask0 'whole' of tests==0: masked_values\(\) on layer fc1.weight returned dtype torch.int64"),
         ({"scope": Greedy()}, r"scope 'greedy' of tests==0: groups\(\) keeps 1000000 of 128 living weights"),
         ({"model": Misnamed()}, r"model 'misnamed' of tests==0: prunable\(\) named no parameter .*: 7.weight"),
-        ({"initialiser": Short()}, r"initialiser 'short' of tests==0: bias\(\) on leaf fc1.weight returned shape"),
+        ({"initialiser": Short()}, r"initialiser 'short' of tests==0: bias\(\) on layer fc1.weight returned shape"),
     ],
 )  # fmt: skip
-def test_what_other_components_break_is_told_by_name(parts: dict[str, Component], message: str) -> None:
+def test_what_other_components_break_is_told_by_name(
+    parts: dict[str, Component], message: str
+) -> None:
     with pytest.raises(ContractError, match=message):
         first_cut(**parts)

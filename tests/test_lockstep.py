@@ -22,15 +22,15 @@ from small import DATA, cell, dense_job, describe, make, shop
 from test_kernels import OPTIMIZERS, minus_zero
 
 from lotteryfw import load_ticket, run
+from lotteryfw.api.errors import UsageError
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform, perform_all, together
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import UsageError
-from lotteryfw.jobs import Job, Train, state_key
-from lotteryfw.rng import stream
 from lotteryfw.runner import Interrupted
 from lotteryfw.runner.executors import InProcess
-from lotteryfw.steps import Clock
+from lotteryfw.search.jobs import Job, Train, state_key
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -39,14 +39,26 @@ NO_TICK = lambda done, of: False  # noqa: E731
 
 
 def jobs_of(
-    count: int, steps: int = 40, *, shared: bool = False, density: float = 0.5, frozen: float = 0.5, **changes: Any
+    count: int,
+    steps: int = 40,
+    *,
+    shared: bool = False,
+    density: float = 0.5,
+    frozen: float = 0.5,
+    **changes: Any,
 ) -> list[Train]:
     """Trainings that go together: each of its own seed and mask, all on the same batches where `shared`."""
     jobs = []
     for seed in range(count):
         job = dense_job(cell(steps, seed=seed, **changes))
-        mask = {name: torch.rand(m.shape, generator=stream("m", seed, name)) < density for name, m in job.mask.items()}
-        values = {n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v for n, v in job.values.items()}
+        mask = {
+            name: torch.rand(m.shape, generator=stream("m", seed, name)) < density
+            for name, m in job.mask.items()
+        }
+        values = {
+            n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
+            for n, v in job.values.items()
+        }
         seeds = {"order_seed": 7, "augment_seed": 8} if shared else {}
         jobs.append(replace(job, mask=mask, values=values, kernel="lockstep/1", **seeds))
     return jobs
@@ -62,7 +74,11 @@ def trained(jobs: Sequence[Train], folder: Path) -> list[StoredOutcome]:
 def bits(outcome: StoredOutcome) -> Any:
     """Everything that has to be equal to the bit."""
     tensors = {name: value.numpy().tobytes() for name, value in outcome.tensors().items()}
-    return outcome.diverged_at, None if outcome.diverged_at is not None else outcome.metrics, tensors
+    return (
+        outcome.diverged_at,
+        None if outcome.diverged_at is not None else outcome.metrics,
+        tensors,
+    )
 
 
 def after(jobs: Sequence[Train]) -> list[dict[str, torch.Tensor]]:
@@ -95,7 +111,9 @@ def test_members_agree_with_the_reference_after_100_steps(optimizer: str, shared
     (inputs, _), *_ = shop().feed(jobs[0].data).sweep("validation")
     for job, values in zip(jobs, after(jobs), strict=True):
         truth = logits(alone_by_reference(job), inputs)
-        assert float((truth - logits(values, inputs)).abs().max()) <= 5e-5 * max(1.0, float(truth.abs().max()))
+        assert float((truth - logits(values, inputs)).abs().max()) <= 5e-5 * max(
+            1.0, float(truth.abs().max())
+        )
 
 
 @given(data=st.data())
@@ -103,7 +121,9 @@ def test_members_agree_with_the_reference_after_100_steps(optimizer: str, shared
 def test_they_agree_for_any_shape_density_batch_and_optimizer(data: st.DataObject) -> None:
     optimizer = OPTIMIZERS[data.draw(st.sampled_from(ELEMENTWISE))]
     if "adam" in optimizer["use"]:
-        optimizer = optimizer | {"eps": 1e-2}  # else it blows the rounding of a gradient near zero up to a whole step
+        optimizer = optimizer | {
+            "eps": 1e-2
+        }  # else it blows the rounding of a gradient near zero up to a whole step
     jobs = jobs_of(
         data.draw(st.integers(1, 5)), 4, shared=data.draw(st.booleans()), optimizer=optimizer,
         density=data.draw(st.sampled_from([0.0, 0.05, 0.5, 1.0])), frozen=data.draw(st.sampled_from([0.0, 1.0])),
@@ -118,10 +138,15 @@ def test_they_agree_for_any_shape_density_batch_and_optimizer(data: st.DataObjec
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_frozen_weights_stay_bit_constant(optimizer: str) -> None:
-    jobs = [*jobs_of(2, optimizer=OPTIMIZERS[optimizer]), minus_zero(jobs_of(3, optimizer=OPTIMIZERS[optimizer])[2])]
+    jobs = [
+        *jobs_of(2, optimizer=OPTIMIZERS[optimizer]),
+        minus_zero(jobs_of(3, optimizer=OPTIMIZERS[optimizer])[2]),
+    ]
     for job, values in zip(jobs, after(jobs), strict=True):
         for name, mask in job.mask.items():
-            assert values[name][~mask].numpy().tobytes() == job.values[name][~mask].numpy().tobytes()
+            assert (
+                values[name][~mask].numpy().tobytes() == job.values[name][~mask].numpy().tobytes()
+            )
             assert not torch.equal(values[name][mask], job.values[name][mask])
 
 
@@ -130,8 +155,15 @@ def test_frozen_weights_stay_bit_constant(optimizer: str) -> None:
     [
         {"optimizer": OPTIMIZERS["sgd"]},
         {"optimizer": OPTIMIZERS["momentum"], "model": {"use": "mlp", "hidden": [13, 5]}},
-        {"optimizer": OPTIMIZERS["adam"], "batch": 17, "data": {**DATA, "examples": 5005}},  # 1001 to validate
-        {"optimizer": OPTIMIZERS["adamw"], "augment": (make("augmentation", "flip"), make("augmentation", "crop"))},
+        {
+            "optimizer": OPTIMIZERS["adam"],
+            "batch": 17,
+            "data": {**DATA, "examples": 5005},
+        },  # 1001 to validate
+        {
+            "optimizer": OPTIMIZERS["adamw"],
+            "augment": (make("augmentation", "flip"), make("augmentation", "crop")),
+        },
     ],
     ids=["sgd", "momentum", "adam", "augmented"],
 )
@@ -152,7 +184,9 @@ def test_sharing_batches_changes_no_bit(tmp_path: Path) -> None:
 
 def test_one_member_diverges_alone(tmp_path: Path) -> None:
     jobs = jobs_of(4)
-    jobs[1] = replace(jobs[1], values={name: value * 1e25 for name, value in jobs[1].values.items()})
+    jobs[1] = replace(
+        jobs[1], values={name: value * 1e25 for name, value in jobs[1].values.items()}
+    )
     found = trained(jobs, tmp_path / "with")
     assert [outcome.diverged_at is not None for outcome in found] == [False, True, False, False]
     without = trained([jobs[0], *jobs[2:]], tmp_path / "without")
@@ -160,7 +194,10 @@ def test_one_member_diverges_alone(tmp_path: Path) -> None:
 
 
 def test_stopped_and_gone_on_in_parts_it_ends_with_the_same_bits(tmp_path: Path) -> None:
-    jobs = [replace(job, snapshots=frozenset({10 + 3 * number})) for number, job in enumerate(jobs_of(4, 60))]
+    jobs = [
+        replace(job, snapshots=frozenset({10 + 3 * number}))
+        for number, job in enumerate(jobs_of(4, 60))
+    ]
     whole = list(map(bits, trained(jobs, tmp_path / "whole")))
     store, said = Store(tmp_path / "parts"), []
     with pytest.raises(Stopped, match="step 23"):
@@ -168,32 +205,47 @@ def test_stopped_and_gone_on_in_parts_it_ends_with_the_same_bits(tmp_path: Path)
     with pytest.raises(Stopped):  # two of them get further than the others, and one is done
         perform_all(jobs[:2], store, shop(), lambda done, of: done == 41, lambda key, warning: None)
     perform(jobs[3], store, shop(), NO_TICK)
-    perform_all(jobs, store, shop(), NO_TICK, lambda key, warning: said.append(key), checkpoint_seconds=0.0)
+    perform_all(
+        jobs, store, shop(), NO_TICK, lambda key, warning: said.append(key), checkpoint_seconds=0.0
+    )
     assert sorted(said) == sorted(job.key for job in jobs)
     assert [bits(StoredOutcome(store, job.key)) for job in jobs] == whole
     for number, job in enumerate(jobs):
-        at, other = (Store(tmp_path / name).path(state_key(job.key, 10 + 3 * number)) for name in ("whole", "parts"))
+        at, other = (
+            Store(tmp_path / name).path(state_key(job.key, 10 + 3 * number))
+            for name in ("whole", "parts")
+        )
         assert at is not None
         assert other is not None
         for file in ("values", "optimizer"):
-            assert (at / f"{file}.safetensors").read_bytes() == (other / f"{file}.safetensors").read_bytes()
+            assert (at / f"{file}.safetensors").read_bytes() == (
+                other / f"{file}.safetensors"
+            ).read_bytes()
     assert not any((tmp_path / "parts" / "scratch").iterdir())
 
 
 def test_a_state_kept_on_the_way_is_the_references(tmp_path: Path) -> None:
     """And a group that starts from kept optimizer states goes on as if nothing had been between."""
-    jobs = [replace(job, snapshots=frozenset({15})) for job in jobs_of(3, optimizer=OPTIMIZERS["adam"])]
+    jobs = [
+        replace(job, snapshots=frozenset({15})) for job in jobs_of(3, optimizer=OPTIMIZERS["adam"])
+    ]
     whole = trained(jobs, tmp_path / "whole")
     rest = []
     for job, outcome in zip(jobs, whole, strict=True):
         values, state = outcome.state(15)
-        rest.append(replace(job, start=15, steps=25, values=values, optimizer_state=state, snapshots=frozenset()))
+        rest.append(
+            replace(
+                job, start=15, steps=25, values=values, optimizer_state=state, snapshots=frozenset()
+            )
+        )
     assert together(rest[0]) == together(rest[1]) != together(jobs[0])
     for outcome, other in zip(whole, trained(rest, tmp_path / "rest"), strict=True):
         assert bits(outcome)[2] == bits(other)[2]
 
 
-def test_what_is_stored_is_not_trained_again_and_locks_are_taken_in_one_order(tmp_path: Path) -> None:
+def test_what_is_stored_is_not_trained_again_and_locks_are_taken_in_one_order(
+    tmp_path: Path,
+) -> None:
     jobs, taken = jobs_of(4), []
 
     class Watched(Store):
@@ -231,7 +283,9 @@ def test_who_may_go_together() -> None:
 def test_it_is_chosen_for_small_chains_and_refuses_what_it_cannot_do() -> None:
     choose, (job,) = Chooser(shop()), jobs_of(1)
     assert choose(job, "auto") == "lockstep/1"
-    assert choose(jobs_of(1, 2, model={"use": "mlp", "hidden": [2000, 100]})[0], "auto") == "fused/1"
+    assert (
+        choose(jobs_of(1, 2, model={"use": "mlp", "hidden": [2000, 100]})[0], "auto") == "fused/1"
+    )
     for unfit, why in (
         (replace(job, batch=1), "no batches of one example"),
         (jobs_of(1, model={"use": "mlp", "hidden": [8, 1]})[0], "'fc2' has a side of one unit"),
@@ -280,7 +334,9 @@ def handed_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[Job]]]:
     return groups
 
 
-def test_waiting_jobs_are_spread_over_the_places(tmp_path: Path, handed_out: list[list[Job]]) -> None:
+def test_waiting_jobs_are_spread_over_the_places(
+    tmp_path: Path, handed_out: list[list[Job]]
+) -> None:
     go(tmp_path, "run", recipe())
     assert [len(group) for group in handed_out] == [3] * 6  # three levels
     assert all(len({together(job) for job in group}) == 1 for group in handed_out)
@@ -291,12 +347,19 @@ def test_a_group_has_a_size_at_most(tmp_path: Path, handed_out: list[list[Job]])
     assert sorted(len(group) for group in handed_out)[-3:] == [16, 16, 16]
 
 
-def test_searches_then_long_trainings_then_the_others(tmp_path: Path, handed_out: list[list[Job]]) -> None:
-    studies = [{"name": name, "train": {"length": length}} for name, length in (("short", "20it"), ("long", "60it"))]
+def test_searches_then_long_trainings_then_the_others(
+    tmp_path: Path, handed_out: list[list[Job]]
+) -> None:
+    studies = [
+        {"name": name, "train": {"length": length}}
+        for name, length in (("short", "20it"), ("long", "60it"))
+    ]
     table = recipe(engine={"kernel": "fused"}, seeds=[0, 1], controls=["reinit"], study=studies,
                    search={"use": "imp", "levels": 1})  # fmt: skip
     go(tmp_path, "run", table)
-    assert [job.steps for group in handed_out for job in group] == [60] * 4 + [20] * 4 + [60] * 2 + [20] * 2  # type: ignore[union-attr]
+    assert [job.steps for group in handed_out for job in group] == [60] * 4 + [20] * 4 + [
+        60
+    ] * 2 + [20] * 2  # type: ignore[union-attr]
 
 
 def test_processes_and_company_change_no_bit_of_a_study(tmp_path: Path) -> None:
@@ -327,7 +390,9 @@ def test_a_study_stopped_within_a_group_goes_on_to_the_same_bits(tmp_path: Path)
 
 
 def test_a_worker_killed_within_a_group_loses_nothing(tmp_path: Path) -> None:
-    table = recipe(train={**recipe()["train"], "length": "600it"}, search={"use": "imp", "levels": 1})
+    table = recipe(
+        train={**recipe()["train"], "length": "600it"}, search={"use": "imp", "levels": 1}
+    )
     whole, killed = go(tmp_path, "whole", table), []
 
     class Watch:
@@ -355,14 +420,28 @@ run(json.loads(sys.argv[1]), out=sys.argv[2], store=Path(sys.argv[3]), jobs=1, d
 
 
 def test_kill_9_within_a_group_then_the_same_command_gives_the_same_bits(tmp_path: Path) -> None:
-    table = recipe(train={**recipe()["train"], "length": "1500it"}, search={"use": "imp", "levels": 1})
+    table = recipe(
+        train={**recipe()["train"], "length": "1500it"}, search={"use": "imp", "levels": 1}
+    )
     whole = go(tmp_path, "whole", table)
-    command = [sys.executable, "-c", KILLED, json.dumps(table), str(tmp_path / "killed"), str(tmp_path / "k")]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        json.dumps(table),
+        str(tmp_path / "killed"),
+        str(tmp_path / "k"),
+    ]
     process = subprocess.Popen(command, start_new_session=True)
-    while not list((tmp_path / "k").glob("scratch/*/checkpoint-*/state.json")) and process.poll() is None:
+    while (
+        not list((tmp_path / "k").glob("scratch/*/checkpoint-*/state.json"))
+        and process.poll() is None
+    ):
         pass
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run was over before it could be killed: make it longer"
+    assert process.wait() == -signal.SIGKILL, (
+        "the run was over before it could be killed: make it longer"
+    )
     assert files(go(tmp_path, "killed", table, store="k")) == files(whole)
 
 
@@ -393,7 +472,10 @@ optimizer = { use = "sgd", lr = 0.1, momentum = 0.9 }
         one, other = load_ticket(path), load_ticket(tmp_path / "lockstep" / path.relative_to(truth))
         for name, mask in one.mask.items():
             assert torch.equal(mask, other.mask[name])
-    kernels = [json.loads(file.read_text())["job"]["kernel"] for file in (tmp_path / "store").rglob("outcome.json")]
+    kernels = [
+        json.loads(file.read_text())["job"]["kernel"]
+        for file in (tmp_path / "store").rglob("outcome.json")
+    ]
     assert set(kernels) == {"lockstep/1"}
 
 

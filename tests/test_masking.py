@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lotteryfw import run
+from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.layers import SCORES
+from lotteryfw.api.rng import stream
 from lotteryfw.cli.app import app
 from lotteryfw.engine import Stopped, StoredOutcome, perform
 from lotteryfw.engine.train import Training
-from lotteryfw.errors import TrainingDiverged
-from lotteryfw.jobs import Train
-from lotteryfw.rng import stream
+from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
-from lotteryfw.views import SCORES
 
 torch.set_num_threads(1)
 SGD = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
@@ -34,7 +34,7 @@ def learning(how: Any, density: float | None = None, steps: int = 20, **changes:
     """The job that learns a mask; `changes` as for `small.cell`."""
     changes = {"optimizer": SGD, "model": WIDE, "mask1": "constant", **changes}
     desk = lab(cell(steps, parametrization=make("parametrization", how), **changes))
-    return replace(desk.job(desk.scored(density)), kernel="scores/1")
+    return replace(desk.job(desk.learn_mask(density)), kernel="scores/1")
 
 
 def trained(job: Train) -> Training:
@@ -53,24 +53,29 @@ def kept_by_sorting(scores: Tensor, keep: int) -> Tensor:
     return mask.reshape(scores.shape)
 
 
-def edge_popup(job: Train, density: float, inputs: Tensor, labels: Tensor, momentum: float = 0.9) -> dict[str, Tensor]:
+def edge_popup(
+    job: Train, density: float, inputs: Tensor, labels: Tensor, momentum: float = 0.9
+) -> dict[str, Tensor]:
     """Edge-popup on a fully connected network as anyone would write it down; the scores at the end."""
-    leaves = list(job.mask)
-    weights = {name: job.values[name] for name in leaves}
-    scores = {name: job.values[SCORES + name].clone() for name in leaves}
-    velocity = {name: torch.zeros_like(scores[name]) for name in leaves}
+    layers = list(job.mask)
+    weights = {name: job.values[name] for name in layers}
+    scores = {name: job.values[SCORES + name].clone() for name in layers}
+    velocity = {name: torch.zeros_like(scores[name]) for name in layers}
     for step in range(job.steps):
         epoch, place = divmod(step, job.steps_per_epoch)
         order = torch.randperm(len(labels), generator=stream(job.order_seed, "order", epoch))
         rows = order[place * job.batch : (place + 1) * job.batch]
-        masks = {name: kept_by_sorting(scores[name], round(density * scores[name].numel())) for name in leaves}
-        effective = {name: (weights[name] * masks[name]).requires_grad_() for name in leaves}
+        masks = {
+            name: kept_by_sorting(scores[name], round(density * scores[name].numel()))
+            for name in layers
+        }
+        effective = {name: (weights[name] * masks[name]).requires_grad_() for name in layers}
         x = inputs[rows].flatten(1)
-        for name in leaves:
+        for name in layers:
             x = linear(x, effective[name])
-            x = x if name == leaves[-1] else x.relu()
+            x = x if name == layers[-1] else x.relu()
         slopes = torch.autograd.grad(cross_entropy(x, labels[rows]), list(effective.values()))
-        for name, slope in zip(leaves, slopes, strict=True):
+        for name, slope in zip(layers, slopes, strict=True):
             velocity[name] = momentum * velocity[name] + slope * weights[name] * scores[name].sign()
             scores[name] -= 0.1 * velocity[name]
     return scores
@@ -79,7 +84,13 @@ def edge_popup(job: Train, density: float, inputs: Tensor, labels: Tensor, momen
 def test_edge_popup_on_digits_is_the_plain_loop_of_twenty_lines() -> None:
     sgd = {"use": "sgd", "lr": 0.1, "momentum": 0.9}
     job = learning(
-        "top_k", 0.5, 150, data="digits", batch=32, optimizer=sgd, model={"use": "mlp", "hidden": [40], "bias": False}
+        "top_k",
+        0.5,
+        150,
+        data="digits",
+        batch=32,
+        optimizer=sgd,
+        model={"use": "mlp", "hidden": [40], "bias": False},
     )
     ours = trained(job)
     train = make("data", "digits").load(Path()).train
@@ -98,14 +109,18 @@ def test_edge_popup_on_digits_is_the_plain_loop_of_twenty_lines() -> None:
     assert accuracy > 0.6
 
 
-@pytest.mark.parametrize("optimizer", [SGD, {"use": "adam", "lr": 0.05, "weight_decay": 0.1}], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", [SGD, {"use": "adam", "lr": 0.05, "weight_decay": 0.1}], ids=["sgd", "adam"]
+)
 @pytest.mark.parametrize("how", ["bernoulli", "top_k"])
 def test_scores_learn_and_everything_else_stays_bit_for_bit(how: str, optimizer: Any) -> None:
     job = learning(how, 0.5 if how == "top_k" else None, 60, optimizer=optimizer)
     before = bits(job.values)
     training = trained(job)
     after = bits(training.kernel.values())
-    assert {name for name, each in before.items() if after[name] != each} == {SCORES + name for name in job.mask}
+    assert {name for name, each in before.items() if after[name] != each} == {
+        SCORES + name for name in job.mask
+    }
     curve = training.metrics().curve
     assert curve.validation_loss[-1] < curve.validation_loss[0]
 
@@ -131,7 +146,9 @@ def test_every_mask_of_a_training_has_exactly_its_budget() -> None:
             }
 
 
-def logits_of(job: Train, values: dict[str, Tensor], masks: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def logits_of(
+    job: Train, values: dict[str, Tensor], masks: dict[str, Tensor], inputs: Tensor
+) -> Tensor:
     x = inputs.flatten(1)
     for name in job.mask:
         x = linear(x, values[name] * masks[name], values.get(name.replace("weight", "bias")))
@@ -180,7 +197,9 @@ def _is_at(step: int, done: int, of: int) -> bool:
     [("bernoulli", None), ("top_k", 0.5), ({"use": "top_k", "every": 7}, 0.5)],
     ids=["bernoulli", "top_k", "top_k every 7"],
 )
-def test_a_learning_that_was_stopped_goes_on_bit_identically(how: Any, density: float | None, tmp_path: Path) -> None:
+def test_a_learning_that_was_stopped_goes_on_bit_identically(
+    how: Any, density: float | None, tmp_path: Path
+) -> None:
     job = learning(how, density, 40)
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
     perform(job, store, shop(), lambda done, of: False)
@@ -198,18 +217,28 @@ def test_a_mask_that_is_refreshed_now_and_then_stays_in_between() -> None:
     training = Training(job, shop())
     used: list[dict[str, bytes]] = []
     training.run(training.end, lambda now: used.append(bits(now.kernel._masks or {})))  # type: ignore[attr-defined]
-    assert [used[step] == used[step - 1] for step in range(2, 21)] == [step % 5 != 1 for step in range(2, 21)]
-    assert training.metrics().early_test_accuracy > 0  # the best state, which is not the last, holds masks too
+    assert [used[step] == used[step - 1] for step in range(2, 21)] == [
+        step % 5 != 1 for step in range(2, 21)
+    ]
+    assert (
+        training.metrics().early_test_accuracy > 0
+    )  # the best state, which is not the last, holds masks too
 
 
 def diverging() -> Iterator[Any]:
     rate = {"use": "sgd", "lr": 1e6, "momentum": 0.9, "weight_decay": 1e-1}
     yield pytest.param(learning("top_k", 0.5, 60, optimizer=rate), id="a rate of a million")
     nan = learning("bernoulli", steps=20)
-    broken = {name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v for name, v in nan.values.items()}
+    broken = {
+        name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v
+        for name, v in nan.values.items()
+    }
     yield pytest.param(replace(nan, values=broken), id="NaN, bernoulli")
     top = learning("top_k", 0.5, 20)
-    broken = {name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v for name, v in top.values.items()}
+    broken = {
+        name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v
+        for name, v in top.values.items()
+    }
     yield pytest.param(replace(top, values=broken), id="NaN, top_k")
 
 
@@ -245,25 +274,32 @@ def test_a_diverging_cell_is_told_and_the_study_goes_on(tmp_path: Path) -> None:
 
 
 def test_weights_that_diverge_under_a_mask_leave_the_learned_level_alone(tmp_path: Path) -> None:
-    broken = STUDY | {"train": STUDY["train"] | {"optimizer": {"use": "sgd", "lr": 1e18}}, "seeds": [0]}
+    broken = STUDY | {
+        "train": STUDY["train"] | {"optimizer": {"use": "sgd", "lr": 1e18}},
+        "seeds": [0],
+    }
     done = run(broken, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert set(done.statuses.values()) == {"diverged"}
-    assert {row.arm: row.status for row in done.levels} == {
+    assert {row.variant: row.status for row in done.levels} == {
         "ticket": "done", "thresholded": "done", "trained": "diverged"
     }  # fmt: skip
 
 
-def test_a_supermask_study_from_recipe_to_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_supermask_study_from_recipe_to_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from typer.testing import CliRunner
 
     monkeypatch.setenv("LOTTERYFW_STORE", str(tmp_path / "store"))
     (tmp_path / "masks.toml").write_text(toml(STUDY))
-    said = CliRunner().invoke(app, ["recipe", str(tmp_path / "masks.toml"), "--out", str(tmp_path / "run")])
+    said = CliRunner().invoke(
+        app, ["recipe", str(tmp_path / "masks.toml"), "--out", str(tmp_path / "run")]
+    )
     assert said.exit_code == 0, said.output
-    levels = {row["arm"]: row for row in table(tmp_path / "run" / "levels.csv")}
+    levels = {row["variant"]: row for row in table(tmp_path / "run" / "levels.csv")}
     assert list(levels) == ["ticket", "thresholded", "trained"]
     assert {row["level"] for row in levels.values()} == {"1"}
-    accuracy = {arm: float(row["test_accuracy"]) for arm, row in levels.items()}
+    accuracy = {variant: float(row["test_accuracy"]) for variant, row in levels.items()}
     assert accuracy["ticket"] > 0.7, "a mask alone"
     assert accuracy["trained"] > accuracy["thresholded"] > 0.5
     assert int(levels["thresholded"]["steps"]) == 0
@@ -271,10 +307,18 @@ def test_a_supermask_study_from_recipe_to_levels(tmp_path: Path, monkeypatch: py
     assert len({row["density"] for row in levels.values()}) == 1
 
 
-@pytest.mark.parametrize(("rewind", "expected"), [(None, "7 7 6"), ({"use": "to_step", "step": "40%"}, "7 4 3")])
-def test_cycles_of_unequal_length_run_as_planned(tmp_path: Path, rewind: dict[str, Any] | None, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("rewind", "expected"), [(None, "7 7 6"), ({"use": "to_step", "step": "40%"}, "7 4 3")]
+)
+def test_cycles_of_unequal_length_run_as_planned(
+    tmp_path: Path, rewind: dict[str, Any] | None, expected: str
+) -> None:
     search = {"use": "iterative_edge_popup", "cycles": 3}
-    study = STUDY | {"parametrization": "top_k", "search": search} | ({"rewind": rewind} if rewind else {})
+    study = (
+        STUDY
+        | {"parametrization": "top_k", "search": search}
+        | ({"rewind": rewind} if rewind else {})
+    )
     study |= {"train": STUDY["train"] | {"length": "20it"}}
     done = run(study, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert set(done.statuses.values()) == {"done"}
@@ -307,12 +351,16 @@ def test_faults_of_recipes_that_learn_masks() -> None:
     assert '"top_k"' in fault
     assert "bernoulli" not in fault
     train = changed()["train"] | {"mask_optimizer": {"use": "sgd", "lr": 1.0}}
-    found = faults(changed(search="imp", parametrization="bernoulli", scores="glorot_normal", train=train))
+    found = faults(
+        changed(search="imp", parametrization="bernoulli", scores="glorot_normal", train=train)
+    )
     for key in ("parametrization", "scores", "train.mask_optimizer"):
         assert any(f"{key}: does nothing: the search 'imp' learns no masks" in fault and f"leave {key} out" in fault
                    for fault in found), found  # fmt: skip
     found = faults(changed(search="supermask", parametrization="bernouli"))
-    assert any("parametrization: " in fault and "did you mean 'bernoulli'" in fault for fault in found), found
+    assert any(
+        "parametrization: " in fault and "did you mean 'bernoulli'" in fault for fault in found
+    ), found
 
 
 def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> None:
@@ -333,7 +381,11 @@ def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> N
     ("search", "scope", "level"),
     [
         ({"use": "edge_popup", "density": 0.25}, "global", 1),
-        ({"use": "iterative_edge_popup", "densities": [0.25, 0.1]}, {"use": "global", "exclude": ["fc1*"]}, 1),
+        (
+            {"use": "iterative_edge_popup", "densities": [0.25, 0.1]},
+            {"use": "global", "exclude": ["fc1*"]},
+            1,
+        ),
     ],
 )
 def test_a_diverged_row_has_the_level_and_the_density_that_was_asked_for(

@@ -19,7 +19,7 @@ PLUGIN = Path(__file__).parents[1] / "plugins" / "lotteryfw-lamp"
 ASK = """
 import json, sys
 from pathlib import Path
-from lotteryfw.errors import RecipeError
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.testkit import check_plugin
@@ -42,7 +42,12 @@ for file in map(Path, sys.argv[1:]):
 print(json.dumps(said))
 """
 """What a fresh process is asked about the plugin, and about the recipes in its arguments."""
-OPTIONS = {"right": "power = 2", "negative": "power = -1", "text": 'power = "two"', "misspelt": "powr = 2"}
+OPTIONS = {
+    "right": "power = 2",
+    "negative": "power = -1",
+    "text": 'power = "two"',
+    "misspelt": "powr = 2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +57,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (find_spec("pip") and find_spec("hatchling")):
         _install_by_hand(folder)
         return folder
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
-    command = [sys.executable, "-m", "pip", "install", *offline, "--target", str(folder), str(PLUGIN)]
+    offline = [
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *offline,
+        "--target",
+        str(folder),
+        str(PLUGIN),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
@@ -65,8 +85,12 @@ def _install_by_hand(folder: Path) -> None:
     shutil.copytree(PLUGIN / "src", folder, dirs_exist_ok=True)
     info = folder / f"lotteryfw_lamp-{project['version']}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    points = "".join(f"{name} = {module}\n" for name, module in project["entry-points"]["lotteryfw"].items())
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    points = "".join(
+        f"{name} = {module}\n" for name, module in project["entry-points"]["lotteryfw"].items()
+    )
     (info / "entry_points.txt").write_text(f"[lotteryfw]\n{points}")
 
 
@@ -86,7 +110,9 @@ def said(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     return json.loads(done.stdout)
 
 
-def test_an_installed_plugin_is_offered_and_passes_its_trial(said: dict[str, Any], site: Path) -> None:
+def test_an_installed_plugin_is_offered_and_passes_its_trial(
+    said: dict[str, Any], site: Path
+) -> None:
     assert said["failures"] == []
     assert said["full_name"] == "lotteryfw-lamp/lamp"
     assert said["provider"].startswith("lotteryfw-lamp==0.1.0")

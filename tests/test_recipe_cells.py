@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recipes_for_tests import BASE, NOWHERE, changed, load
 
+from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe import load_recipe, to_toml
 from lotteryfw.registry import Registry
-from lotteryfw.steps import Clock, Step
 
 RICH = changed(
     title="A title", about="Long.\nText.", controls=["reinit"], rewind={"use": "to_step", "step": "1ep"},
@@ -38,7 +38,7 @@ RICH = changed(
             "text": "t", "source": "s", "study": "one", "needs_length": "100ep", "metric": "early_stop_step",
             "density": [0.1, 1],
             "higher": {"criterion": "large_final", "scope": {"use": "layerwise", "rate": 0.1}},
-            "lower": {"criterion": {"use": "random"}, "arm": "reinit", "train.length": "2ep"},
+            "lower": {"criterion": {"use": "random"}, "variant": "reinit", "train.length": "2ep"},
         },
         {"text": "t", "source": "s", "study": "two", "of": {}, "expect": 0.97, "tolerance": 0.01},
     ],
@@ -47,11 +47,24 @@ RICH = changed(
 
 def test_everything_of_a_cell() -> None:
     cell = load(RICH).cells[0]
-    assert cell.id == "one/criterion=large_final/scope=layerwise(rate=0.1)/train.augment=none/train.length=2ep/seed=0"
+    assert (
+        cell.id
+        == "one/criterion=large_final/scope=layerwise(rate=0.1)/train.augment=none/train.length=2ep/seed=0"
+    )
     assert cell.axes == {
         "criterion": "large_final", "scope": "layerwise(rate=0.1)", "train.augment": "none", "train.length": "2ep",
     }  # fmt: skip
-    kinds = ("search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data")
+    kinds = (
+        "search",
+        "criterion",
+        "scope",
+        "mask1",
+        "mask0",
+        "rewind",
+        "model",
+        "initialiser",
+        "data",
+    )
     assert [getattr(cell, kind).kind for kind in kinds] == list(kinds)
     assert (cell.optimizer.use, cell.schedule.use, cell.augment) == ("adam", "cosine", ())
     assert (cell.seed, cell.batch, cell.controls) == (0, 20, ("reinit",))
@@ -76,15 +89,37 @@ def test_the_last_partial_batch_is_no_step_and_evaluation_reads_points_or_steps(
 def test_claims_come_with_the_labels_that_cells_have() -> None:
     first, second = load(RICH).claims
     assert first.higher == {"criterion": "large_final", "scope": "layerwise(rate=0.1)"}
-    assert first.lower == {"criterion": "random", "arm": "reinit", "train.length": "2ep"}
+    assert first.lower == {"criterion": "random", "variant": "reinit", "train.length": "2ep"}
     assert first.needs_length == Step.parse("100ep")
-    assert (second.study, second.metric, second.density, second.of) == ("two", "test_accuracy", [0, 1], {})
-    alone = load(changed(claim=[{"text": "t", "source": "s", "of": {"arm": "ticket"}, "expect": 1, "tolerance": 0}]))
+    assert (second.study, second.metric, second.density, second.of) == (
+        "two",
+        "test_accuracy",
+        [0, 1],
+        {},
+    )
+    alone = load(
+        changed(
+            claim=[
+                {
+                    "text": "t",
+                    "source": "s",
+                    "of": {"variant": "ticket"},
+                    "expect": 1,
+                    "tolerance": 0,
+                }
+            ]
+        )
+    )
     assert alone.claims[0].study == "small"
 
 
 def test_a_profile_may_drop_what_a_claim_is_about() -> None:
-    claim = {"text": "t", "source": "s", "higher": {"criterion": "large_final"}, "lower": {"criterion": "random"}}
+    claim = {
+        "text": "t",
+        "source": "s",
+        "higher": {"criterion": "large_final"},
+        "lower": {"criterion": "random"},
+    }
     recipe = changed(
         claim=[claim],
         grid={"criterion": ["large_final", "random"]},
@@ -95,7 +130,10 @@ def test_a_profile_may_drop_what_a_claim_is_about() -> None:
 
 @pytest.mark.parametrize("profile", [None, "quick"])
 def test_what_is_resolved_loads_to_the_same_cells(profile: str | None) -> None:
-    first = load(RICH | {"profiles": {"quick": {"seeds": [9], "studies": {"one": {"train": {"batch": 7}}}}}}, profile)
+    first = load(
+        RICH | {"profiles": {"quick": {"seeds": [9], "studies": {"one": {"train": {"batch": 7}}}}}},
+        profile,
+    )
     second = load(tomllib.loads(to_toml(first.resolved())))
     assert second.cells == first.cells
     assert second.claims == first.claims
@@ -106,7 +144,10 @@ def test_what_is_resolved_loads_to_the_same_cells(profile: str | None) -> None:
 
 LONG = {"use": "layerwise", "rates": {f"layer_{place}": 0.25 for place in range(20)}}
 VALUES: dict[str, list[Any]] = {
-    "scope": [LONG, {"use": "global", "exclude": ["fc3*"]}],  # a writer of TOML may well make tables of these
+    "scope": [
+        LONG,
+        {"use": "global", "exclude": ["fc3*"]},
+    ],  # a writer of TOML may well make tables of these
     "search.levels": [1, 2],
     "train.schedule": [{"use": "multistep", "milestones": ["1ep", "2ep"]}],
     "criterion": ["random"],
@@ -116,14 +157,18 @@ VALUES: dict[str, list[Any]] = {
 
 @given(st.permutations(sorted(VALUES)))
 @settings(deadline=None, max_examples=20)
-def test_what_is_resolved_keeps_the_order_of_axes_whatever_their_values_are(paths: list[str]) -> None:
+def test_what_is_resolved_keeps_the_order_of_axes_whatever_their_values_are(
+    paths: list[str],
+) -> None:
     recipe = changed(seeds=[0], title='a "q" \\ é\nb', grid={path: VALUES[path] for path in paths})
     first = load(recipe)
     second = load(tomllib.loads(to_toml(first.resolved())))
     assert [cell.id for cell in second.cells] == [cell.id for cell in first.cells]
     assert list(second.cells[0].axes) == paths
     assert (second.cells, second.digest, second.title) == (first.cells, first.digest, first.title)
-    assert tomllib.loads(to_toml(recipe)) == recipe  # what a run folder keeps of a recipe given as a table
+    assert (
+        tomllib.loads(to_toml(recipe)) == recipe
+    )  # what a run folder keeps of a recipe given as a table
 
 
 POPUP = {"seeds": [0], "parametrization": "top_k"}
@@ -142,7 +187,10 @@ def test_a_search_may_have_a_rewind_policy_of_its_own() -> None:
     assert rewinds(search="edge_popup") == ["to_init"]
     assert rewinds(grid=both) == ["to_init", "learning_rate"]
     assert rewinds(grid=both, rewind="fine_tune") == ["fine_tune", "fine_tune"]
-    assert rewinds(search=IEP, grid={"rewind": ["to_init", "fine_tune"]}) == ["to_init", "fine_tune"]
+    assert rewinds(search=IEP, grid={"rewind": ["to_init", "fine_tune"]}) == [
+        "to_init",
+        "fine_tune",
+    ]
     (alone,) = load(changed(**POPUP, search=IEP)).resolved()["study"]
     assert alone["rewind"] == {"use": "learning_rate"}
     (mixed,) = load(changed(**POPUP, grid=both)).resolved()["study"]
@@ -175,13 +223,19 @@ AXES = {"search.levels": range(1, 6), "train.batch": range(10, 15), "evaluate.po
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
 )
 @settings(deadline=None, max_examples=30)
-def test_a_grid_multiplies_and_no_two_cells_are_one(sizes: dict[str, int], seeds: list[int]) -> None:
-    recipe = load(changed(seeds=seeds, grid={path: list(AXES[path][:size]) for path, size in sizes.items()}))
+def test_a_grid_multiplies_and_no_two_cells_are_one(
+    sizes: dict[str, int], seeds: list[int]
+) -> None:
+    recipe = load(
+        changed(seeds=seeds, grid={path: list(AXES[path][:size]) for path, size in sizes.items()})
+    )
     assert len(recipe.cells) == prod(sizes.values()) * len(seeds)
     assert len({cell.id for cell in recipe.cells}) == len(recipe.cells)
     for cell in recipe.cells:
         got = {"search.levels": cell.search.options()["levels"], "train.batch": cell.batch}
-        assert all(cell.axes[path] == str(value) for path, value in got.items() if path in cell.axes)
+        assert all(
+            cell.axes[path] == str(value) for path, value in got.items() if path in cell.axes
+        )
 
 
 def test_an_option_is_set_inside_whatever_component_its_axis_chose() -> None:
@@ -196,7 +250,7 @@ def test_an_ambiguous_name_is_resolved_in_full(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from lotteryfw import MaskCriterion, hookimpl\nclass Mine(MaskCriterion):\n    use = 'random'\n"
-        "    def score(self, leaf): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
+        "    def score(self, layer): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
     )
     registry = Registry.load([file])
     recipe = load_recipe(changed(criterion="mine.py/random"), registry, data_folder=NOWHERE)
@@ -205,6 +259,9 @@ def test_an_ambiguous_name_is_resolved_in_full(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_cells() -> None:
-    recipe = changed(seeds=[0], grid={"search.levels": list(range(1, 2501)), "criterion": ["random", "large_final"]})
+    recipe = changed(
+        seeds=[0],
+        grid={"search.levels": list(range(1, 2501)), "criterion": ["random", "large_final"]},
+    )
     recipe["grid"]["train.batch"] = [10, 20]
     assert len(load(recipe).cells) == 10_000

@@ -10,18 +10,20 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from recipes_for_tests import BASE, NOWHERE, changed, faults
 
-from lotteryfw.errors import RecipeError
+from lotteryfw.api.errors import RecipeError
+from lotteryfw.api.steps import Step
 from lotteryfw.recipe import load_recipe
 from lotteryfw.recipe.words import problems
 from lotteryfw.registry import Registry
-from lotteryfw.steps import Step
 
 TRAIN = BASE["train"]
 CLAIM = {"text": "t", "source": "s", "of": {}, "expect": 0.9, "tolerance": 0.1}
 
 
 def train(**changes: Any) -> dict[str, Any]:
-    return changed(train={key: value for key, value in (TRAIN | changes).items() if value is not None})
+    return changed(
+        train={key: value for key, value in (TRAIN | changes).items() if value is not None}
+    )
 
 
 def learned(**changes: Any) -> dict[str, Any]:
@@ -37,27 +39,54 @@ ONE_FAULT = {
         changed(data="sinthetic"),
         "recipe: data: there is no data 'sinthetic'; did you mean 'synthetic'?",
     ),
-    "component of another kind": (changed(scope="reinit"), "recipe: scope: 'reinit' is no scope, it is a mask1;"),
-    "no component at all": (changed(scope=3), "recipe: scope: needs the name of a scope, or a table with `use`; got 3"),
+    "component of another kind": (
+        changed(scope="reinit"),
+        "recipe: scope: 'reinit' is no scope, it is a mask1;",
+    ),
+    "no component at all": (
+        changed(scope=3),
+        "recipe: scope: needs the name of a scope, or a table with `use`; got 3",
+    ),
     "unknown option": (
         changed(search={"use": "imp", "level": 3}),
         "recipe: search.level: the search 'imp' has no option 'level' (did you mean 'levels'?)",
     ),
-    "out of range": (train(optimizer={"use": "adam", "lr": -1}), "recipe: train.optimizer.lr: must be > 0, got -1"),
+    "out of range": (
+        train(optimizer={"use": "adam", "lr": -1}),
+        "recipe: train.optimizer.lr: must be > 0, got -1",
+    ),
     "wrong type": (
         train(optimizer={"use": "adam", "lr": "x"}),
         "recipe: train.optimizer.lr: must be a number, got 'x'",
     ),
-    "option missing": (train(schedule="multistep"), "recipe: train.schedule.milestones: is required"),
+    "option missing": (
+        train(schedule="multistep"),
+        "recipe: train.schedule.milestones: is required",
+    ),
     "data missing": (changed(data=None), "recipe: data: is required (known: "),
-    "optimizer missing": (train(optimizer=None), "recipe: train.optimizer: is required (known: adam, "),
+    "optimizer missing": (
+        train(optimizer=None),
+        "recipe: train.optimizer: is required (known: adam, ",
+    ),
     "length missing": (train(length=None), "recipe: train.length: is required"),
-    "train missing a key": (train(lenght="3ep"), "recipe: train.lenght: unknown key (did you mean 'length'?)"),
+    "train missing a key": (
+        train(lenght="3ep"),
+        "recipe: train.lenght: unknown key (did you mean 'length'?)",
+    ),
     "train no table": (changed(train=3), "recipe: train: must be a table, got 3"),
     "name missing": (changed(name=None), "recipe: name: is required"),
-    "odd name": (changed(name="A b"), "recipe: name: 'A b' is no name: names are lower-case letters, digits, - and _"),
-    "no length": (train(length="50x"), "recipe: train.length: '50x' is not a length; lengths are written"),
-    "length in percent": (train(length="50%"), "recipe: train.length: '50%': a percentage of the training cannot be"),
+    "odd name": (
+        changed(name="A b"),
+        "recipe: name: 'A b' is no name: names are lower-case letters, digits, - and _",
+    ),
+    "no length": (
+        train(length="50x"),
+        "recipe: train.length: '50x' is not a length; lengths are written",
+    ),
+    "length in percent": (
+        train(length="50%"),
+        "recipe: train.length: '50%': a percentage of the training cannot be",
+    ),
     "length of nothing": (train(length="0ep"), "recipe: train.length: '0ep' is less than one step"),
     "batch of nothing": (train(batch=0), "recipe: train.batch: must be >= 1, got 0"),
     "batch as text": (train(batch="60"), "recipe: train.batch: must be a whole number, got '60'"),
@@ -65,7 +94,10 @@ ONE_FAULT = {
         train(batch=601),
         "recipe: train.batch: a batch of 601 is more than the 600 training examples of",
     ),
-    "augmentation": (train(augment=["flp"]), "recipe: train.augment[0]: there is no augmentation 'flp'; did you mean"),
+    "augmentation": (
+        train(augment=["flp"]),
+        "recipe: train.augment[0]: there is no augmentation 'flp'; did you mean",
+    ),
     "augmentation's option": (
         train(augment=["flip", {"use": "crop", "padding": 0}]),
         "recipe: train.augment[1].padding: must be >= 1, got 0",
@@ -130,8 +162,14 @@ ONE_FAULT = {
         learned(search=IEP, parametrization=None, grid={"parametrization": ["top_k", "bernoulli"]}),
         "recipe: grid.parametrization[1]: 'bernoulli' keeps to no density",
     ),
-    "grid of nothing": (changed(grid={"criterion": []}), "recipe: grid.criterion: must be at least 1 long, got []"),
-    "grid of no list": (changed(grid={"criterion": "random"}), "recipe: grid.criterion: must be a list, got 'random'"),
+    "grid of nothing": (
+        changed(grid={"criterion": []}),
+        "recipe: grid.criterion: must be at least 1 long, got []",
+    ),
+    "grid of no list": (
+        changed(grid={"criterion": "random"}),
+        "recipe: grid.criterion: must be a list, got 'random'",
+    ),
     "grid value": (
         changed(grid={"criterion": ["random", "randm"]}),
         "recipe: grid.criterion[1]: there is no criterion",
@@ -140,7 +178,10 @@ ONE_FAULT = {
         changed(grid={"scope": [{"use": "layerwise", "rate": 2}]}),
         "recipe: grid.scope[0].rate: must be <",
     ),
-    "grid option": (changed(grid={"search.levels": [1, -1]}), "recipe: grid.search.levels[1]: must be >= 0, got -1"),
+    "grid option": (
+        changed(grid={"search.levels": [1, -1]}),
+        "recipe: grid.search.levels[1]: must be >= 0, got -1",
+    ),
     "grid path": (
         changed(grid={"trian.batch": [1]}),
         "recipe: grid.trian.batch: is nothing that a grid can vary (did you",
@@ -149,7 +190,10 @@ ONE_FAULT = {
         changed(grid={"train.batchh": [1]}),
         "recipe: grid.train.batchh[0]: unknown key (did you mean 'batch'?)",
     ),
-    "grid twice": (changed(grid={"search.levels": [1, 1]}), "recipe: grid.search.levels: '1' is listed twice"),
+    "grid twice": (
+        changed(grid={"search.levels": [1, 1]}),
+        "recipe: grid.search.levels: '1' is listed twice",
+    ),
     "study without name": (changed(study=[{"seeds": [1]}]), "recipe: study[0].name: is required"),
     "study twice": (
         changed(study=[{"name": "a"}, {"name": "a"}]),
@@ -200,11 +244,14 @@ ONE_FAULT = {
         "recipe: grid.train.schedule[1].warmup: '201it' is 201 steps",
     ),
     "option of what a grid replaces": (
-        changed(criterion={"use": "large_final", "x": 1}, grid={"criterion": ["random", "large_final"]}),
+        changed(
+            criterion={"use": "large_final", "x": 1}, grid={"criterion": ["random", "large_final"]}
+        ),
         "recipe: criterion.x: the criterion 'large_final' has no option 'x'",
     ),
     "optimizer that a grid replaces": (
-        train(optimizer={"use": "adam", "lr": -1}) | {"grid": {"train.optimizer": [{"use": "adam", "lr": 0.1}]}},
+        train(optimizer={"use": "adam", "lr": -1})
+        | {"grid": {"train.optimizer": [{"use": "adam", "lr": 0.1}]}},
         "recipe: train.optimizer.lr: must be > 0, got -1",
     ),
     "augmentation that a grid replaces": (
@@ -259,9 +306,9 @@ ONE_FAULT = {
         changed(claim=[CLAIM | {"of": {"criterion": "randm"}}]),
         "recipe: claim[0].of.criterion: there is no",
     ),
-    "claim's arm": (
-        changed(claim=[CLAIM | {"of": {"arm": "reint"}}]),
-        "recipe: claim[0].of.arm: no arm 'reint' (did you",
+    "claim's variant": (
+        changed(claim=[CLAIM | {"of": {"variant": "reint"}}]),
+        "recipe: claim[0].of.variant: no variant 'reint' (did you",
     ),
 }
 
@@ -291,7 +338,11 @@ def test_what_goes_with_cycles_and_densities() -> None:
         {"search": IEP | {"cycles": 200}},
         {"search": IEP | {"densities": [0.5, 0.1]}},
         {"search": "supermask", "parametrization": "bernoulli"},
-        {"search": "edge_popup", "claim": [CLAIM | {"metric": "dying_edges.turnover"}], "analyses": ["dying_edges"]},
+        {
+            "search": "edge_popup",
+            "claim": [CLAIM | {"metric": "dying_edges.turnover"}],
+            "analyses": ["dying_edges"],
+        },
     ]
     assert [faults(learned(**each)) for each in right] == [[]] * len(right)
 
@@ -324,10 +375,20 @@ def register_components():
 def test_nothing_is_held_against_components_that_say_nothing_of_densities(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(THIRD_PARTY)
     registry = Registry.load([tmp_path / "own.py"])
-    pairs = [("supermask", "own"), ("edge_popup", "own"), ("finds", "top_k"), ("finds", "bernoulli"), ("finds", "own")]
+    pairs = [
+        ("supermask", "own"),
+        ("edge_popup", "own"),
+        ("finds", "top_k"),
+        ("finds", "bernoulli"),
+        ("finds", "own"),
+    ]
     for search, parametrization in pairs:
-        load_recipe(changed(search=search, parametrization=parametrization), registry, data_folder=NOWHERE)
-    with pytest.raises(RecipeError, match="search: the search 'halves' broke in `lengths`: KeyError: 'y'"):
+        load_recipe(
+            changed(search=search, parametrization=parametrization), registry, data_folder=NOWHERE
+        )
+    with pytest.raises(
+        RecipeError, match="search: the search 'halves' broke in `lengths`: KeyError: 'y'"
+    ):
         load_recipe(changed(search="halves", parametrization="own"), registry, data_folder=NOWHERE)
 
 
@@ -338,7 +399,14 @@ def test_all_faults_come_at_once_and_each_once() -> None:
     )  # fmt: skip
     found = faults(recipe)
     keys = [fault.split(": ")[1] for fault in found]
-    assert sorted(keys) == ["controls[0]", "data", "grid.criterion[1]", "scope.rate", "sedes", "train.batch"]
+    assert sorted(keys) == [
+        "controls[0]",
+        "data",
+        "grid.criterion[1]",
+        "scope.rate",
+        "sedes",
+        "train.batch",
+    ]
 
 
 def test_a_syntax_error_gives_line_and_column(tmp_path: Path) -> None:
@@ -354,10 +422,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert faults(tmp_path / "quikstart.toml") == [
         f"{tmp_path / 'quikstart.toml'}: there is no such recipe (did you mean 'quickstart.toml'?)"
     ]
-    assert faults(tmp_path / "quickstart.toml") == [f"{tmp_path / 'quickstart.toml'}: is not UTF-8 text (byte 8)"]
+    assert faults(tmp_path / "quickstart.toml") == [
+        f"{tmp_path / 'quickstart.toml'}: is not UTF-8 text (byte 8)"
+    ]
     assert faults(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
     (tmp_path / "child.toml").write_text('extends = "parent.toml"')
-    assert faults(tmp_path / "child.toml")[0].startswith(f"{tmp_path / 'parent.toml'}: there is no such recipe")
+    assert faults(tmp_path / "child.toml")[0].startswith(
+        f"{tmp_path / 'parent.toml'}: there is no such recipe"
+    )
     (tmp_path / "child.toml").write_text("extends = 3\n" + tomli_w.dumps(BASE))
     assert faults(tmp_path / "child.toml") == [
         f"{tmp_path / 'child.toml'}: extends: must be the name of a recipe file, got 3"
@@ -367,13 +439,19 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_circle_of_recipes_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b.toml"')
     (tmp_path / "b.toml").write_text('extends = "./a.toml"')
-    assert faults(tmp_path / "a.toml")[0].endswith("recipes extend each other in a circle: a.toml → b.toml → a.toml")
+    assert faults(tmp_path / "a.toml")[0].endswith(
+        "recipes extend each other in a circle: a.toml → b.toml → a.toml"
+    )
 
 
 def test_a_fault_names_the_file_that_its_key_came_from(tmp_path: Path) -> None:
     base, child = tmp_path / "base.toml", tmp_path / "child.toml"
-    base.write_text(tomli_w.dumps(changed(scope={"use": "layerwise", "rate": -1}, search={"levels": -1})))
-    child.write_text('extends = "base.toml"\n[search]\nlevels = -2\n[profiles.quick.train]\nbatch = 0\n')
+    base.write_text(
+        tomli_w.dumps(changed(scope={"use": "layerwise", "rate": -1}, search={"levels": -1}))
+    )
+    child.write_text(
+        'extends = "base.toml"\n[search]\nlevels = -2\n[profiles.quick.train]\nbatch = 0\n'
+    )
     assert faults(child, profile="quick", sets=["seeds=[-1]", "rewind.step=3"]) == [
         "--set: seeds[0]: must be >= 0, got -1",
         f"{child}: search.levels: must be >= 0, got -2",
@@ -403,9 +481,13 @@ def test_faults_of_profiles() -> None:
     assert faults(BASE, profile="quick") == [
         "recipe: profiles.quick: there is no such profile (this recipe has no profiles)"
     ]
-    recipe = changed(profiles={"quick": {"extends": "x", "studies": {"a": {"seeds": [1]}}, "sedes": [1]}})
+    recipe = changed(
+        profiles={"quick": {"extends": "x", "studies": {"a": {"seeds": [1]}}, "sedes": [1]}}
+    )
     assert faults(recipe) == []  # a profile that is not asked for changes nothing
-    assert faults(recipe, profile="quik")[0].endswith("there is no such profile (did you mean 'quick'?)")
+    assert faults(recipe, profile="quik")[0].endswith(
+        "there is no such profile (did you mean 'quick'?)"
+    )
     assert [fault.partition(" (")[0] for fault in faults(recipe, profile="quick")] == [
         "recipe: profiles.quick.extends: a profile cannot change this",
         "recipe: profiles.quick.studies.a: there is no such study",
@@ -419,10 +501,12 @@ def test_a_recipe_runs_no_code_unless_it_is_trusted(tmp_path: Path) -> None:
     assert f"{recipe}: plugins[0]: there is no plugin file {plugin}" in faults(recipe)
     plugin.write_text(
         "from lotteryfw import MaskCriterion, hookimpl\nclass Mine(MaskCriterion):\n    use = 'mine'\n"
-        "    def score(self, leaf): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
+        "    def score(self, layer): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
     )
     remedy = f"read it, then run again with --trust {plugin}"
-    assert any(fault.startswith(f"{recipe}: plugins[0]: ") and remedy in fault for fault in faults(recipe))
+    assert any(
+        fault.startswith(f"{recipe}: plugins[0]: ") and remedy in fault for fault in faults(recipe)
+    )
     trusting = load_recipe(recipe, Registry.load([plugin]), data_folder=NOWHERE)
     assert type(trusting.cells[0].criterion).__name__ == "Mine"
 
@@ -438,7 +522,7 @@ class Breaks(MaskCriterion):
     def check(self):
         raise TypeError("oh")
 
-    def score(self, leaf): ...
+    def score(self, layer): ...
 
 class NoFacts(DataSource):
     use = "no_facts"
@@ -460,7 +544,9 @@ def register_components():
 """
 
 
-def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(tmp_path: Path) -> None:
+def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "breaking.py"
     file.write_text(BREAKING)
     recipe = changed(criterion="breaks", data="no_facts")
@@ -471,7 +557,8 @@ def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(
         "recipe: data: the data 'no_facts' broke in `facts`: KeyError: 'x'",
     ]
     with pytest.raises(
-        RecipeError, match=r"^recipe: rewind: the rewind 'no_point' broke in `point`: RuntimeError: oh$"
+        RecipeError,
+        match=r"^recipe: rewind: the rewind 'no_point' broke in `point`: RuntimeError: oh$",
     ):
         load_recipe(changed(rewind="no_point"), Registry.load([file]), data_folder=NOWHERE)
 

@@ -17,7 +17,11 @@ FROM = {"scope": {"use": "layerwise", "rate": 0.3}, "criterion": "random", "sear
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    tree = Tree({"search": "imp"}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
+    tree = (
+        Tree({"search": "imp"})
+        .over(base, lambda keys: ("a", keys))
+        .over(over, lambda keys: ("b", keys))
+    )
     return dict(tree.table)
 
 
@@ -32,40 +36,57 @@ def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         ("x", {"a": 1}, {"use": "x", "a": 1}),
         ("x", {"use": "x", "a": 1}, {"use": "x", "a": 1}),
         ("x", {"use": "y", "a": 1}, {"use": "y", "a": 1}),
-        ({"a": 1}, {"use": "imp", "b": 2}, {"a": 1, "use": "imp", "b": 2}),  # imp is what a search is by default
+        (
+            {"a": 1},
+            {"use": "imp", "b": 2},
+            {"a": 1, "use": "imp", "b": 2},
+        ),  # imp is what a search is by default
         ({"a": 1}, "imp", {"a": 1}),
         ({"a": 1}, {"use": "y", "b": 2}, {"use": "y", "b": 2}),
         ([1, 2], [3], [3]),
     ],
 )
-def test_a_component_merges_with_its_like_and_gives_way_to_another(base: Any, over: Any, merged: Any) -> None:
+def test_a_component_merges_with_its_like_and_gives_way_to_another(
+    base: Any, over: Any, merged: Any
+) -> None:
     assert laid({"search": base}, {"search": over}) == {"search": merged}
 
 
 def test_of_two_ways_to_say_one_thing_the_later_wins() -> None:
-    assert laid({"evaluate": {"points": 3}}, {"evaluate": {"every": "1ep"}}) == {"evaluate": {"every": "1ep"}}
-    assert load(changed(evaluate={"points": 2}), sets=["evaluate.every=7it"]).cells[0].evaluate_every == 7
+    assert laid({"evaluate": {"points": 3}}, {"evaluate": {"every": "1ep"}}) == {
+        "evaluate": {"every": "1ep"}
+    }
+    assert (
+        load(changed(evaluate={"points": 2}), sets=["evaluate.every=7it"]).cells[0].evaluate_every
+        == 7
+    )
 
 
 KEYS = st.sampled_from("abc")
-TABLES = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+TABLES = st.recursive(
+    st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8
+)
 
 
 @given(st.dictionaries(KEYS, TABLES, max_size=3), st.dictionaries(KEYS, TABLES, max_size=3))
 def test_every_value_knows_who_said_it_last(base: dict[str, Any], over: dict[str, Any]) -> None:
     tree = Tree({}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
 
-    def leaves(table: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    def layers(table: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
         if not isinstance(table, dict):
             return {path: table}
-        return {keys: each for key, inner in table.items() for keys, each in leaves(inner, (*path, key)).items()}
+        return {
+            keys: each
+            for key, inner in table.items()
+            for keys, each in layers(inner, (*path, key)).items()
+        }
 
-    said = {"a": leaves(base), "b": leaves(over)}
-    for keys, value in leaves(tree.table).items():
+    said = {"a": layers(base), "b": layers(over)}
+    for keys, value in layers(tree.table).items():
         where, shown = tree.locate(keys)
         assert shown == keys
         assert said[where][keys] == value
-    assert leaves(over).items() <= leaves(tree.table).items()
+    assert layers(over).items() <= layers(tree.table).items()
 
 
 def test_paths_are_written_as_people_write_them() -> None:
@@ -87,7 +108,9 @@ def test_file_over_extended_file_profile_over_file_set_over_all(tmp_path: Path) 
     assert cell.criterion.use == "large_final"
     assert cell.search.options() == {"levels": 7}
     recipe = load(
-        child, "quick", ["train.length=50it", "search.levels = 1", "criterion=random", "train.optimizer.lr=1e-4"]
+        child,
+        "quick",
+        ["train.length=50it", "search.levels = 1", "criterion=random", "train.optimizer.lr=1e-4"],
     )
     (cell,) = recipe.cells
     assert (cell.seed, cell.batch, cell.clock.total) == (5, 30, 50)
@@ -110,7 +133,12 @@ def test_studies_change_the_base_and_profiles_and_sets_change_studies_by_name() 
                 "grid": {"search.levels": [1, 2, 3]},
             },
         ],
-        profiles={"quick": {"train": {"length": "10it"}, "studies": {"b": {"grid": {"search.levels": [1]}}}}},
+        profiles={
+            "quick": {
+                "train": {"length": "10it"},
+                "studies": {"b": {"grid": {"search.levels": [1]}}},
+            }
+        },
     )
     cells = load(recipe).cells
     assert [cell.id for cell in cells] == [
@@ -130,7 +158,9 @@ def test_studies_change_the_base_and_profiles_and_sets_change_studies_by_name() 
 def test_a_grid_is_one_thing_however_it_is_written(tmp_path: Path) -> None:
     base, child = tmp_path / "base.toml", tmp_path / "child.toml"
     base.write_text(tomli_w.dumps(BASE) + '\n[grid]\n"train.optimizer.lr" = [1e-3, 1e-4]\n')
-    child.write_text('extends = "base.toml"\n[grid]\ntrain.optimizer.lr = [1e-2]\ntrain.batch = [5, 6]\n')
+    child.write_text(
+        'extends = "base.toml"\n[grid]\ntrain.optimizer.lr = [1e-2]\ntrain.batch = [5, 6]\n'
+    )
     labels = [dict(cell.axes) for cell in load(child, sets=["seeds=[0]"]).cells]
     assert labels == [{"train.optimizer.lr": "0.01", "train.batch": batch} for batch in ("5", "6")]
     sets = ["seeds=[0]", 'grid."train.optimizer.lr"=[1, 2, 3]', "grid.train.batch=[7]"]

@@ -11,10 +11,10 @@ import pytest
 from recipes_for_tests import BASE, changed, registry
 from test_recipe_cells import RICH
 
-from lotteryfw.cell import CONTROLS
+from lotteryfw.api.steps import Step
 from lotteryfw.recipe import json_schema
 from lotteryfw.registry import Registry
-from lotteryfw.steps import Step
+from lotteryfw.search.cell import CONTROLS
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,9 @@ def schema() -> dict[str, Any]:
 
 def branch(schema: dict[str, Any], kind: str, use: str) -> dict[str, Any]:
     (found,) = (
-        each for each in schema["$defs"][kind]["oneOf"] if each.get("properties", {}).get("use", {}).get("const") == use
+        each
+        for each in schema["$defs"][kind]["oneOf"]
+        if each.get("properties", {}).get("use", {}).get("const") == use
     )
     return dict(found)
 
@@ -45,7 +47,9 @@ def test_every_component_has_its_branch_with_its_options(schema: dict[str, Any])
         assert ("use" in found["required"]) is (offer != default)
 
 
-def test_options_carry_help_bounds_and_defaults_as_recipes_write_them(schema: dict[str, Any]) -> None:
+def test_options_carry_help_bounds_and_defaults_as_recipes_write_them(
+    schema: dict[str, Any],
+) -> None:
     crop = branch(schema, "augmentation", "crop")["properties"]["padding"]
     assert crop["minimum"] == 1
     for offer in registry().offers():
@@ -61,7 +65,7 @@ def test_a_length_by_default_is_text_and_odd_options_spoil_nothing(tmp_path: Pat
     file.write_text(
         "from lotteryfw import MaskCriterion, Step, hookimpl\nclass Mine(MaskCriterion):\n    use = 'mine'\n"
         "    after: Step = Step.parse('2ep')\n    at: tuple[Step, ...] = (Step.parse('1.5%'),)\n"
-        "    def score(self, leaf):\n        return leaf.final\n"
+        "    def score(self, layer):\n        return layer.final\n"
         "class Odd(Mine):\n    use = 'odd'\n    what: complex = 1j\n"
         "@hookimpl\ndef register_components():\n    return [Mine, Odd]"
     )
@@ -74,7 +78,17 @@ def test_a_length_by_default_is_text_and_odd_options_spoil_nothing(tmp_path: Pat
 def test_the_fixed_parts_are_there(schema: dict[str, Any]) -> None:
     top = schema["properties"]
     assert schema["required"] == ["name"]
-    assert {"extends", "plugins", "study", "studies", "profiles", "claim", "grid", "seeds", "controls"} <= set(top)
+    assert {
+        "extends",
+        "plugins",
+        "study",
+        "studies",
+        "profiles",
+        "claim",
+        "grid",
+        "seeds",
+        "controls",
+    } <= set(top)
     assert top["controls"]["items"]["enum"] == list(CONTROLS)
     assert top["train"]["properties"]["optimizer"] == {"$ref": "#/$defs/optimizer"}
     assert top["study"]["items"]["required"] == ["name"]
@@ -85,6 +99,12 @@ def test_a_validator_agrees(schema: dict[str, Any]) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(schema)
     for right in (BASE, RICH):
-        assert [error.message for error in validator.iter_errors(json.loads(json.dumps(right)))] == []
-    for wrong in (changed(sedes=[1]), changed(data="sinthetic"), changed(search={"use": "imp", "level": 1})):
+        assert [
+            error.message for error in validator.iter_errors(json.loads(json.dumps(right)))
+        ] == []
+    for wrong in (
+        changed(sedes=[1]),
+        changed(data="sinthetic"),
+        changed(search={"use": "imp", "level": 1}),
+    ):
         assert not validator.is_valid(wrong)

@@ -18,16 +18,24 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lotteryfw import load_ticket, run
+from lotteryfw.api.layers import SCORES
+from lotteryfw.api.rng import stream
+from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.train import Training
-from lotteryfw.jobs import Train
-from lotteryfw.lab import Lab, Record
 from lotteryfw.registry import Registry
-from lotteryfw.rng import stream
+from lotteryfw.search.jobs import Train
+from lotteryfw.search.lab import Lab, Record
 from lotteryfw.store import Store
-from lotteryfw.views import SCORES, Trained
 
-PLUGIN = Path(__file__).parents[1] / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"
+PLUGIN = (
+    Path(__file__).parents[1]
+    / "plugins"
+    / "lotteryfw-strong"
+    / "src"
+    / "lotteryfw_strong"
+    / "__init__.py"
+)
 REGISTRY = Registry.load([PLUGIN])
 ITERAND = {"use": "__init__.py/iterand", "period": 4, "rate": 0.5}
 NAMES = ("fc1.weight", "fc2.weight", "fc3.weight")
@@ -63,19 +71,23 @@ def searched(lab: Lab, store: Store) -> tuple[list[Record], list[Train]]:
     search, jobs = lab.cell.search.search(lab), []
     asked = next(search)
     while True:
-        jobs += asked
+        now = [request.job for request in asked]
+        jobs += now
         try:
-            asked = search.send([performed(job, store) for job in asked])
+            asked = search.send([performed(job, store) for job in now])
         except StopIteration:
             return lab.records, jobs
 
 
 def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path: Path) -> None:
     lab = desk()
-    job = lab.job(lab.scored(0.3))
+    job = lab.job(lab.learn_mask(0.3))
     ours = performed(job, Store(tmp_path)).tensors()
 
-    splits, draw = small.make("data", small.DATA).load(Path()), small.make("initialiser", "glorot_normal").weight
+    splits, draw = (
+        small.make("data", small.DATA).load(Path()),
+        small.make("initialiser", "glorot_normal").weight,
+    )
     values = {name: value.clone() for name, value in job.values.items()}
     scores = {name: values[SCORES + name].requires_grad_() for name in NAMES}
     loop = torch.optim.SGD(scores.values(), lr=0.1, momentum=0.9, fused=True)
@@ -83,11 +95,17 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
     def best(name: str) -> Tensor:
         keep = round(0.3 * scores[name].numel())
         order = scores[name].detach().abs().flatten().sort(descending=True, stable=True).indices
-        return torch.zeros(len(order), dtype=torch.bool).index_fill(0, order[:keep], True).view(scores[name].shape)
+        return (
+            torch.zeros(len(order), dtype=torch.bool)
+            .index_fill(0, order[:keep], True)
+            .view(scores[name].shape)
+        )
 
     for step in range(STEPS):
         epoch, place = divmod(step, 20)
-        order = torch.randperm(330, generator=stream(0, "order", epoch))[place * 16 : (place + 1) * 16]
+        order = torch.randperm(330, generator=stream(0, "order", epoch))[
+            place * 16 : (place + 1) * 16
+        ]
         through = splits.train.inputs[order].flatten(1)
         for name in NAMES:
             part = best(name) + scores[name].abs() - scores[name].abs().detach()
@@ -109,9 +127,11 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
 
 
 @pytest.mark.parametrize("stop", [3, 4, 13])
-def test_a_training_stopped_around_a_redraw_goes_on_bit_identically(tmp_path: Path, stop: int) -> None:
+def test_a_training_stopped_around_a_redraw_goes_on_bit_identically(
+    tmp_path: Path, stop: int
+) -> None:
     lab = desk()
-    job = lab.job(lab.scored(0.3))
+    job = lab.job(lab.learn_mask(0.3))
     straight = performed(job, Store(tmp_path / "straight"))
     store = Store(tmp_path / "stopped")
     with pytest.raises(Stopped):
@@ -124,7 +144,7 @@ def test_a_training_stopped_around_a_redraw_goes_on_bit_identically(tmp_path: Pa
 
 def test_the_best_weights_so_far_are_those_of_their_step() -> None:
     lab = desk()
-    training = Training(lab.job(lab.scored(0.3)), small.shop())
+    training = Training(lab.job(lab.learn_mask(0.3)), small.shop())
     at_step: dict[int, dict[str, bytes]] = {}
 
     def look(now: Training) -> None:
@@ -146,10 +166,15 @@ def test_the_ticket_found_has_the_weights_as_they_ended(tmp_path: Path) -> None:
 def test_the_ticket_found_has_the_buffers_as_they_ended() -> None:
     """Or batch norm would compute with other statistics than those of the accuracy on record."""
     lab = desk()
-    ticket = lab.scored(0.3)
-    ended = {**lab.job(ticket).values, "fc1.bias": torch.full((8,), 0.5)}  # stands for a running mean
+    ticket = lab.learn_mask(0.3)
+    ended = {
+        **lab.job(ticket).values,
+        "fc1.bias": torch.full((8,), 0.5),
+    }  # stands for a running mean
     outcome: Any = SimpleNamespace(diverged_at=None, tensors=lambda: ended)
-    assert torch.equal(lab.found(ticket, Trained(ticket, outcome)).values["fc1.bias"], ended["fc1.bias"])
+    assert torch.equal(
+        lab.extract_ticket(ticket, Trained(ticket, outcome)).values["fc1.bias"], ended["fc1.bias"]
+    )
 
 
 def test_a_cycle_goes_on_with_the_weights_of_the_one_before(tmp_path: Path) -> None:
@@ -193,7 +218,9 @@ def test_the_runs_folder_has_the_changed_weights(tmp_path: Path) -> None:
         "search": {"use": "edge_popup", "density": 0.3}, "parametrization": ITERAND,
         "train": {"length": f"{STEPS}it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
     }  # fmt: skip
-    done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", trust=[PLUGIN], jobs=1, device="cpu")
+    done = run(
+        recipe, out=tmp_path / "run", store=tmp_path / "store", trust=[PLUGIN], jobs=1, device="cpu"
+    )
     (path,), (row,) = done.path.glob("tickets/*/level-01.safetensors"), done.levels
     ticket, ended = load_ticket(path), StoredOutcome(Store(tmp_path / "store"), row.key).tensors()
     for name, mask in ticket.mask.items():

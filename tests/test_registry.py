@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from lotteryfw.errors import PluginError, UsageError
-from lotteryfw.events import CellFinished
+from lotteryfw.api.errors import PluginError, UsageError
+from lotteryfw.api.events import CellFinished
 from lotteryfw.registry import WITHOUT, Offer, Registry
 
 CRITERION = """
@@ -23,8 +23,8 @@ class Mine(MaskCriterion):
     use = "{use}"
     power: float = 1.0
 
-    def score(self, leaf):
-        return leaf.final
+    def score(self, layer):
+        return layer.final
 
 @hookimpl
 def register_components():
@@ -39,14 +39,18 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(name: str, source: str, version: str = "1.0", local: bool = False) -> None:
-        module = f"_throwaway_{name.replace('-', '_')}_{tmp_path.name}".replace("[", "_").replace("]", "_")
+        module = f"_throwaway_{name.replace('-', '_')}_{tmp_path.name}".replace("[", "_").replace(
+            "]", "_"
+        )
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         (info / "entry_points.txt").write_text(f"[lotteryfw]\n{name}-plugin = {module}\n")
         if local:
-            (info / "direct_url.json").write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+            (info / "direct_url.json").write_text(
+                '{"url": "file:///x", "dir_info": {"editable": true}}'
+            )
 
     return install
 
@@ -58,7 +62,11 @@ def failure(registry: Registry, distribution: str) -> tuple[str, str]:
 
 BROKEN = {
     "raises at import": ("import math\n1 / 0", "import", "ZeroDivisionError: division by zero"),
-    "misses a module": ("import nowhere_to_be_found", "import", "ModuleNotFoundError: No module named"),
+    "misses a module": (
+        "import nowhere_to_be_found",
+        "import",
+        "ModuleNotFoundError: No module named",
+    ),
     "exits at import": ("raise SystemExit(3)", "import", "SystemExit: 3"),
     "misspells a hook": (
         "from lotteryfw import hookimpl\n@hookimpl\ndef register_component():\n    return []",
@@ -70,7 +78,11 @@ BROKEN = {
         "hooks",
         "PluginValidationError",
     ),
-    "forgets the marker": ("def register_components():\n    return []", "hooks", "mark its functions with @hookimpl"),
+    "forgets the marker": (
+        "def register_components():\n    return []",
+        "hooks",
+        "mark its functions with @hookimpl",
+    ),
     "raises in its hook": (
         "from lotteryfw import hookimpl\n@hookimpl\ndef register_components():\n    raise KeyError('x')",
         "register_components",
@@ -81,7 +93,11 @@ BROKEN = {
         "register_components",
         "must return component classes, returned None",
     ),
-    "returns an instance": (CRITERION.format(use="m").replace("[Mine]", "[Mine()]"), "component", "is not a component"),
+    "returns an instance": (
+        CRITERION.format(use="m").replace("[Mine]", "[Mine()]"),
+        "component",
+        "is not a component",
+    ),
     "subclasses no kind": (
         "from lotteryfw import Component, hookimpl\nclass Mine(Component):\n    use = 'm'\n"
         "@hookimpl\ndef register_components():\n    return [Mine]",
@@ -93,7 +109,11 @@ BROKEN = {
         "component",
         'Mine has no name: it needs a line like `use = "my_criterion"`',
     ),
-    "has an odd name": (CRITERION.format(use="My-Own"), "component", "`use` is 'My-Own', but names are lower-case"),
+    "has an odd name": (
+        CRITERION.format(use="My-Own"),
+        "component",
+        "`use` is 'My-Own', but names are lower-case",
+    ),
     "misses its method": (
         CRITERION.format(use="m").replace("score", "scores"),
         "component",
@@ -119,18 +139,24 @@ def test_a_broken_plugin_costs_one_line_and_the_rest_works(install: Install, cas
     assert "\n" not in str(registry.failures[0])
     assert "plugin 'broken-plugin' of broken 2.3 failed at " + stage in str(registry.failures[0])
     assert registry.find("criterion", "sound").distribution == "sound"
-    assert [plugin.components for plugin in registry.plugins if plugin.distribution == "sound"] == [1]
+    assert [plugin.components for plugin in registry.plugins if plugin.distribution == "sound"] == [
+        1
+    ]
     assert all(offer.distribution != "broken" for offer in registry.offers())
 
 
 def test_an_unknown_name_names_the_nearest_and_says_that_plugins_failed(install: Install) -> None:
     install("sound", CRITERION.format(use="very_sound"))
-    with pytest.raises(UsageError, match=r"there is no criterion 'very_sond'; did you mean 'very_sound'\?$"):
+    with pytest.raises(
+        UsageError, match=r"there is no criterion 'very_sond'; did you mean 'very_sound'\?$"
+    ):
         Registry.load().find("criterion", "very_sond")
     with pytest.raises(UsageError, match="'very_sound' is no data, it is a criterion"):
         Registry.load().find("data", "very_sound")
     install("broken", "1 / 0")
-    with pytest.raises(UsageError, match="some plugins could not be loaded: `lotteryfw plugins` says why"):
+    with pytest.raises(
+        UsageError, match="some plugins could not be loaded: `lotteryfw plugins` says why"
+    ):
         Registry.load().find("criterion", "very_sond")
 
 
@@ -150,7 +176,9 @@ def test_two_distributions_may_offer_one_name_and_neither_is_knocked_out(install
 
 
 @pytest.mark.parametrize("said", ["one", "One", "zero, one-plugin"])
-def test_plugins_are_left_out_by_name(install: Install, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+def test_plugins_are_left_out_by_name(
+    install: Install, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
     install("one", "1 / 0")
     install("two", CRITERION.format(use="two"))
     monkeypatch.setenv(WITHOUT, said)
@@ -172,7 +200,7 @@ def test_only_unreleased_code_carries_a_digest_of_its_source(install: Install) -
     registry = Registry.load()
     assert registry.find("criterion", "released").provider == "released==1.0"
     offer = registry.find("criterion", "local")
-    assert len(offer.digest) == 16
+    assert len(offer.digest) == 8
     assert offer.provider == f"local==1.0+{offer.digest}"
 
 
@@ -195,7 +223,9 @@ def test_a_trusted_file_that_does_not_work_ends_the_command(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="there is no plugin file"):
         Registry.load([file])
     file.write_text("1 / 0")
-    with pytest.raises(PluginError, match=r"mine\.py: plugin 'mine' .* failed at import: ZeroDivisionError"):
+    with pytest.raises(
+        PluginError, match=r"mine\.py: plugin 'mine' .* failed at import: ZeroDivisionError"
+    ):
         Registry.load([file])
 
 
@@ -210,9 +240,13 @@ def test_a_trusted_file_that_does_not_work_is_a_users_mistake(tmp_path: Path, so
 
 
 def test_an_unknown_name_of_any_kind_lists_only_what_is_near() -> None:
-    with pytest.raises(UsageError, match=r"^there is no component 'large_finl'; did you mean 'large_final'[^,]*\?$"):
+    with pytest.raises(
+        UsageError, match=r"^there is no component 'large_finl'; did you mean 'large_final'[^,]*\?$"
+    ):
         Registry.load().find_any("large_finl")
-    with pytest.raises(UsageError, match=r"^there is no component 'zzz'; `lotteryfw list` shows all$"):
+    with pytest.raises(
+        UsageError, match=r"^there is no component 'zzz'; `lotteryfw list` shows all$"
+    ):
         Registry.load().find_any("zzz")
 
 
@@ -242,7 +276,9 @@ def test_the_default_takes_options_without_a_name_and_two_defaults_are_none(
     assert Registry.load().default("criterion") is None
 
 
-def test_an_event_reaches_everybody_and_one_that_raises_is_remembered_once(install: Install, tmp_path: Path) -> None:
+def test_an_event_reaches_everybody_and_one_that_raises_is_remembered_once(
+    install: Install, tmp_path: Path
+) -> None:
     told = "from lotteryfw import hookimpl\n@hookimpl\ndef cell_finished({argument}):\n    {does}"
     note = f"open({str(tmp_path / 'told')!r}, 'a').write('told ')"
     install("a-listens", told.format(argument="event", does=note))

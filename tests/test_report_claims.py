@@ -6,7 +6,7 @@ import pytest
 from fake_runs import curves, fake_run, row
 from rich.console import Console
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.report import check_claims, claims_table
 from lotteryfw.report.claims import select
 from lotteryfw.report.groups import studies_of
@@ -20,10 +20,20 @@ def pair(differences, **more):
     """Rows at 10 % of the weights in which `a` lies above `b` by so much, a seed each."""
     rows = []
     for seed, difference in enumerate(differences):
-        base = 0.5 + 0.1 * (seed % 3)  # seeds differ by more than the arms do, so only pairing finds the difference
+        base = 0.5 + 0.1 * (
+            seed % 3
+        )  # seeds differ by more than the variants do, so only pairing finds the difference
         rows += [row(B, base, seed=seed, level=1, density=0.1, stop=500, **more)]
         rows += [
-            row(A, base + difference, seed=seed, level=1, density=0.1, stop=500 + round(1000 * difference), **more)
+            row(
+                A,
+                base + difference,
+                seed=seed,
+                level=1,
+                density=0.1,
+                stop=500 + round(1000 * difference),
+                **more,
+            )
         ]
     return rows
 
@@ -42,7 +52,9 @@ def test_an_order_is_judged_by_paired_differences_over_seeds(tmp_path):
     assert found.outcome == "not reproduced"
     better = verdict(tmp_path, pair([0.018, 0.02, 0.022]), ORDER)
     assert better.outcome == "reproduced"
-    assert better.numbers == ("62.00 against 60.00 %: +2.00 ± 0.20 points, 3 seeds, 95 % interval +1.50 to +2.50")
+    assert better.numbers == (
+        "62.00 against 60.00 %: +2.00 ± 0.20 points, 3 seeds, 95 % interval +1.50 to +2.50"
+    )
 
 
 def test_the_wrong_order_is_not_reproduced(tmp_path):
@@ -66,11 +78,21 @@ def test_other_metrics_keep_their_unit(tmp_path):
 
 def test_only_levels_in_the_range_count_ends_included(tmp_path):
     rows = pair([0.018, 0.02, 0.022])
-    rows += [row(axes, 0.1, seed=seed, level=2, density=0.05) for axes in (A, B) for seed in range(3)]
-    rows += [row(axes, value, seed=seed, density=0.3) for axes, value in ((A, 0.1), (B, 0.9)) for seed in range(3)]
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}).spread.mean == pytest.approx(0.02)
+    rows += [
+        row(axes, 0.1, seed=seed, level=2, density=0.05) for axes in (A, B) for seed in range(3)
+    ]
+    rows += [
+        row(axes, value, seed=seed, density=0.3)
+        for axes, value in ((A, 0.1), (B, 0.9))
+        for seed in range(3)
+    ]
+    assert verdict(tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}).spread.mean == pytest.approx(
+        0.02
+    )
     # the value for a seed is the mean of its levels
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(0.01)
+    assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(
+        0.01
+    )
     found = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
     assert (found.outcome, found.reason) == (
         "not tested", "no finished cell of criterion=a has a level at 0 to 1 % of the weights"
@@ -80,7 +102,12 @@ def test_only_levels_in_the_range_count_ends_included(tmp_path):
 def test_a_side_of_several_series_is_their_mean(tmp_path):
     rows = [
         row({"criterion": name, "mask0": mask0}, accuracy, seed=seed, level=1, density=0.1)
-        for name, mask0, accuracy in (("a", "zero", 0.9), ("a", "init", 0.7), ("b", "zero", 0.6), ("b", "init", 0.6))
+        for name, mask0, accuracy in (
+            ("a", "zero", 0.9),
+            ("a", "init", 0.7),
+            ("b", "zero", 0.6),
+            ("b", "init", 0.6),
+        )
         for seed in range(2)
     ]
     assert verdict(tmp_path, rows, ORDER).spread.mean == pytest.approx(0.2)
@@ -96,15 +123,15 @@ def test_seeds_that_did_not_run_to_their_end_are_left_out(tmp_path):
 
 def test_controls_are_selected_by_arm(tmp_path):
     rows = [
-        row({}, accuracy, arm=arm, seed=seed, level=1, density=0.1)
-        for arm, accuracy in (("ticket", 0.9), ("reinit", 0.8), ("random_mask", 0.3))
+        row({}, accuracy, variant=variant, seed=seed, level=1, density=0.1)
+        for variant, accuracy in (("ticket", 0.9), ("reinit", 0.8), ("random_mask", 0.3))
         for seed in range(2)
     ]
-    found = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"arm": "reinit"}})
+    found = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "reinit"}})
     assert found.spread.mean == pytest.approx(0.1)
-    assert verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"arm": "nobody"}}).reason == (
-        "this run has no arm=nobody"
-    )
+    assert verdict(
+        tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "nobody"}}
+    ).reason == ("this run has no variant=nobody")
 
 
 def test_a_bare_name_means_the_exact_label_first():
@@ -131,7 +158,12 @@ def test_plain_values_are_selected_as_toml_writes_them():
     [
         ("1000it", 1000, "50000it", "not at this length: needs 50000it, this run has 1000it"),
         ("2ep", 1000, "55ep", "not at this length: needs 55ep, this run has 2ep"),
-        ("1000it", 1000, "2ep", "not at this length, as far as is known: needs 2ep, this run has 1000it"),
+        (
+            "1000it",
+            1000,
+            "2ep",
+            "not at this length, as far as is known: needs 2ep, this run has 1000it",
+        ),
         ("1000it", 1000, "1000it", ""),
         ("55ep", 1000, "55ep", ""),
         ("55ep", 50_000, "50000it", ""),
@@ -158,7 +190,10 @@ def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
                            ({"at_least": 0.62}, "reproduced"), ({"at_least": 0.63}, "not reproduced")],
 )  # fmt: skip
 def test_a_bound_is_held_against_the_mean(tmp_path, bound, outcome):
-    rows = [row(A, value, seed=seed, level=1, density=0.1) for seed, value in enumerate((0.60, 0.62, 0.64))]
+    rows = [
+        row(A, value, seed=seed, level=1, density=0.1)
+        for seed, value in enumerate((0.60, 0.62, 0.64))
+    ]
     found = verdict(tmp_path, rows, {**BASE, "of": A, **bound})
     assert found.outcome == outcome
     assert found.numbers.endswith("or less" if "at_most" in bound else "or more")
@@ -180,14 +215,18 @@ def test_a_study_without_results_is_not_tested(tmp_path):
 
 
 def test_a_damaged_recipe_is_named(tmp_path):
-    folder = fake_run(tmp_path / "run", pair([0.1]), [{"text": "no form", "source": "", "study": "criteria"}])
+    folder = fake_run(
+        tmp_path / "run", pair([0.1]), [{"text": "no form", "source": "", "study": "criteria"}]
+    )
     with pytest.raises(StoreError, match=r"resolved\.toml"):
         check_claims(folder)
 
 
 def test_the_table_fits_the_terminal(tmp_path):
     rows = curves("criteria", [A, B])
-    folder = fake_run(tmp_path / "run", rows, [{**ORDER, "text": "a beats b " * 20, "density": [0.0, 0.1]}])
+    folder = fake_run(
+        tmp_path / "run", rows, [{**ORDER, "text": "a beats b " * 20, "density": [0.0, 0.1]}]
+    )
     console = Console(width=80, file=io.StringIO())
     console.print(claims_table(check_claims(folder), 80))
     lines = console.file.getvalue().splitlines()
@@ -196,10 +235,14 @@ def test_the_table_fits_the_terminal(tmp_path):
 
 
 def test_trainings_that_diverged_are_the_reason_of_a_claim_that_is_not_tested(tmp_path):
-    found = verdict(tmp_path, [row(A, None, level=1, density=0.1)], {**BASE, "of": A, "at_least": 0.5})
+    found = verdict(
+        tmp_path, [row(A, None, level=1, density=0.1)], {**BASE, "of": A, "at_least": 0.5}
+    )
     assert found.outcome == "not tested"
     assert found.reason.endswith("as trainings diverged")
-    absent = verdict(tmp_path, [row(A, 0.9, level=1)], {**BASE, "of": A, "at_least": 0.5, "density": [0.1, 0.2]})
+    absent = verdict(
+        tmp_path, [row(A, 0.9, level=1)], {**BASE, "of": A, "at_least": 0.5, "density": [0.1, 0.2]}
+    )
     assert "diverged" not in absent.reason
 
 

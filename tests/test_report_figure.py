@@ -7,7 +7,7 @@ import sys
 import pytest
 from fake_runs import curves, fake_run, row
 
-from lotteryfw.errors import UsageError
+from lotteryfw.api.errors import UsageError
 from lotteryfw.report import markdown, report, write_figures
 
 CLAIM = {
@@ -22,7 +22,10 @@ CLAIM = {
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     pytest.importorskip("matplotlib")
     rows = curves("many", [{"criterion": name} for name in "abcdefghijklm"])
-    rows += [row({}, 0.5, study="one_level", density=0.3), row({}, 0.5, study="one_level", level=1, density=0.0)]
+    rows += [
+        row({}, 0.5, study="one_level", density=0.3),
+        row({}, 0.5, study="one_level", level=1, density=0.0),
+    ]
     rows += [row({}, None, study="nothing"), row({}, 0.1, study="collapsed", density=0.0)]
     first, second = (fake_run(tmp_path / name, rows) for name in ("first", "second"))
     paths = write_figures(first)
@@ -34,7 +37,9 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
         "collapsed.png",
         "collapsed.svg",
     ]
-    assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in write_figures(second)]
+    assert [path.read_bytes() for path in paths] == [
+        path.read_bytes() for path in write_figures(second)
+    ]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert b"<dc:date>" not in paths[1].read_bytes()
 
@@ -51,7 +56,9 @@ def without_matplotlib(monkeypatch):
 
 
 def test_without_matplotlib_the_remedy_is_told(tmp_path, monkeypatch, capsys):
-    folder = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}]), [CLAIM])
+    folder = fake_run(
+        tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}]), [CLAIM]
+    )
     without_matplotlib(monkeypatch)
     with pytest.raises(UsageError, match=r'pip install "lotteryfw\[plots\]"'):
         write_figures(folder)
@@ -73,7 +80,9 @@ def test_a_report_is_the_page_and_the_figures(tmp_path):
 
 
 def test_markdown_has_tables_and_claims(tmp_path):
-    folder = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}]), [CLAIM])
+    folder = fake_run(
+        tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}]), [CLAIM]
+    )
     text = markdown(folder.path)
     assert text.startswith("**many: test accuracy, %")
     assert "\n\n- **reproduced**: a beats b (a paper). " in text
@@ -85,7 +94,11 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 def test_reporting_does_not_import_torch(tmp_path):
-    folder = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}, {"criterion": "b"}], levels=3), [CLAIM])
+    folder = fake_run(
+        tmp_path / "run",
+        curves("many", [{"criterion": "a"}, {"criterion": "b"}], levels=3),
+        [CLAIM],
+    )
     code = (
         "import sys; from pathlib import Path; from lotteryfw.report import report; "
         "report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"

@@ -12,13 +12,18 @@ from lotteryfw.report.groups import studies_of
 ONE = {"criterion": "large_final"}
 
 
-def labels(*combinations, arms=("ticket",)):
-    rows = [row(axes, 0.5, arm=arm, level=1) for axes in combinations for arm in arms]
+def labels(*combinations, variants=("ticket",)):
+    rows = [
+        row(axes, 0.5, variant=variant, level=1) for axes in combinations for variant in variants
+    ]
     return [series.label for series in studies_of(rows)[0].series]
 
 
 def test_a_point_is_the_mean_and_sample_deviation_over_seeds():
-    rows = [row(ONE, accuracy, seed=seed, level=1, density=0.8) for seed, accuracy in enumerate([0.90, 0.92, 0.97])]
+    rows = [
+        row(ONE, accuracy, seed=seed, level=1, density=0.8)
+        for seed, accuracy in enumerate([0.90, 0.92, 0.97])
+    ]
     [study] = studies_of(rows)
     spread = study.series[0].points[0].spread("test_accuracy")
     assert (spread.mean, spread.n) == (pytest.approx(0.93), 3)
@@ -26,7 +31,11 @@ def test_a_point_is_the_mean_and_sample_deviation_over_seeds():
 
 
 def test_diverged_rows_are_counted_not_averaged():
-    rows = [row(ONE, 0.9, seed=0, level=1), row(ONE, None, seed=1, level=1), row(ONE, None, seed=0, level=2)]
+    rows = [
+        row(ONE, 0.9, seed=0, level=1),
+        row(ONE, None, seed=1, level=1),
+        row(ONE, None, seed=0, level=2),
+    ]
     [study] = studies_of(rows)
     first, second = study.series[0].points
     assert first.spread("early_stop_step").n == 1
@@ -34,24 +43,29 @@ def test_diverged_rows_are_counted_not_averaged():
     assert study.diverged == 2
 
 
-@given(st.permutations(curves("a", [{"criterion": "x"}, {"criterion": "y"}], seeds=(0, 1), levels=2)))
+@given(
+    st.permutations(curves("a", [{"criterion": "x"}, {"criterion": "y"}], seeds=(0, 1), levels=2))
+)
 def test_points_do_not_depend_on_the_order_of_rows(rows):
     [study] = studies_of(rows)
     for series in study.series:
         assert [point.level for point in series.points] == [0, 1, 2]
-        assert all(len({each.seed for each in point.rows}) == 2 == len(point.rows) for point in series.points)
+        assert all(
+            len({each.seed for each in point.rows}) == 2 == len(point.rows)
+            for point in series.points
+        )
 
 
 def test_a_study_of_one_combination_is_called_by_its_arms():
     assert labels({}) == ["ticket"]
-    assert labels({}, arms=("ticket", "reinit")) == ["ticket", "reinit control"]
+    assert labels({}, variants=("ticket", "reinit")) == ["ticket", "reinit control"]
 
 
 def test_only_axes_that_vary_are_told():
     mild, harsh = ({"mask1": "rewind", "scope.rate": rate} for rate in ("0.2", "0.5"))
     assert labels(mild, harsh) == ["rate=0.2", "rate=0.5"]
     other = {"mask1": "constant(keep_sign=false)", "scope.rate": "0.2"}
-    assert labels(mild, other, arms=("ticket", "reinit")) == [
+    assert labels(mild, other, variants=("ticket", "reinit")) == [
         "rewind", "rewind · reinit control", "constant(keep_sign=false)", "constant(keep_sign=false) · reinit control",
     ]  # fmt: skip
 

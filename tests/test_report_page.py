@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from fake_runs import curves, fake_run, row
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
 from lotteryfw.report.best import best_levels
 from lotteryfw.report.charts import density_charts, learning_chart
@@ -25,7 +25,7 @@ EVIL = "<script>document.title='broken in'</script>"
 def measured(rows, steps=(0, 100, 200)):
     """curves.jsonl of these rows: accuracy rises to the row's own."""
     return [
-        {"cell": each.cell, "arm": each.arm, "level": each.level, "step": list(steps),
+        {"cell": each.cell, "variant": each.variant, "level": each.level, "step": list(steps),
          "train_loss": [None, *[0.5] * (len(steps) - 1)], "validation_loss": [2.0 / (1 + step) for step in steps],
          "validation_accuracy": [each.validation_accuracy * (step + 1) / (steps[-1] + 1) for step in steps]}
         for each in rows if each.validation_accuracy is not None
@@ -45,7 +45,9 @@ def without_plotly(text):
 
 
 def charts_of(text):
-    packed = json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)[1])
+    packed = json.loads(
+        re.search(r'<script type="application/json" id="charts">(.*?)</script>', text, re.S)[1]
+    )
     lists = packed["lists"]
     return {
         key: [
@@ -61,12 +63,16 @@ def charts_of(text):
 
 
 def named(view, name):
-    [trace] = [trace for trace in view["traces"] if trace["legendgroup"] == name and "name" in trace]
+    [trace] = [
+        trace for trace in view["traces"] if trace["legendgroup"] == name and "name" in trace
+    ]
     return trace
 
 
 def test_the_page_tells_claims_verdicts_tables_recipe_and_versions(tmp_path):
-    text = without_plotly(page(tmp_path, curves("criteria", [A, B]), [CLAIM], versions={"torch": "9.9.9"}))
+    text = without_plotly(
+        page(tmp_path, curves("criteria", [A, B]), [CLAIM], versions={"torch": "9.9.9"})
+    )
     assert '<span class="badge reproduced">reproduced</span>' in text
     assert "a beats b" in text
     assert "3 seeds, 95 % interval" in text
@@ -95,7 +101,9 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 def test_markup_in_a_recipe_is_text(tmp_path):
     rows = curves(EVIL, [{"criterion": EVIL}, B], levels=2)
     claim = {**CLAIM, "text": EVIL, "source": EVIL, "study": EVIL, "higher": {"criterion": EVIL}}
-    text = without_plotly(page(tmp_path, rows, [claim], title=EVIL, profile=EVIL, versions={EVIL: EVIL}))
+    text = without_plotly(
+        page(tmp_path, rows, [claim], title=EVIL, profile=EVIL, versions={EVIL: EVIL})
+    )
     assert EVIL not in text
     assert EVIL.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in text
     [view, *_] = charts_of(text)[f"{EVIL}/accuracy"]
@@ -118,11 +126,14 @@ def test_damaged_curves_are_named(tmp_path):
 
 def test_plotly_knows_every_property_that_charts_set(tmp_path):
     objects = pytest.importorskip("plotly.graph_objects")
-    text = page(tmp_path, curves("criteria", [A, B], arms=("ticket", "reinit"), levels=4))
+    text = page(tmp_path, curves("criteria", [A, B], variants=("ticket", "reinit"), levels=4))
     charts = charts_of(text)
     assert sorted(charts) == ["criteria/accuracy", "criteria/learning", "criteria/steps"]
     for view in (view for views in charts.values() for view in views):
-        axes = {name: view[name] | {"title": {"text": view[name]["title"]}} for name in ("xaxis", "yaxis")}
+        axes = {
+            name: view[name] | {"title": {"text": view[name]["title"]}}
+            for name in ("xaxis", "yaxis")
+        }
         objects.Figure(data=view["traces"], layout=axes)  # raises at what it does not know
 
 
@@ -138,7 +149,9 @@ def test_points_are_means_with_bands_and_their_figures_on_hover():
         "<b>ticket</b><br>21.1 % of the weights, level 1<br>97.50 ± 0.71 % (mean ± sd, n = 2)<br>"
         "95 % interval 91.15 to 103.85"
     )
-    [band] = [trace for trace in view["traces"] if trace.get("fill") and trace["legendgroup"] == "ticket"]
+    [band] = [
+        trace for trace in view["traces"] if trace.get("fill") and trace["legendgroup"] == "ticket"
+    ]
     assert band["x"] == [100, 21.1, 21.1, 100]
     assert band["y"] == pytest.approx([90, 98.2071, 96.7929, 90], abs=1e-4)
     assert band["showlegend"] is False
@@ -146,11 +159,18 @@ def test_points_are_means_with_bands_and_their_figures_on_hover():
 
 
 def test_a_wide_range_of_accuracies_is_spaced_by_the_error():
-    rows = [row({}, accuracy, level=level, density=0.5**level) for level, accuracy in enumerate([0.99, 1.0, 0.2])]
+    rows = [
+        row({}, accuracy, level=level, density=0.5**level)
+        for level, accuracy in enumerate([0.99, 1.0, 0.2])
+    ]
     [study] = studies_of(rows)
     log, plain, *_ = density_charts(study)[0].views
     assert (log.yaxis["type"], log.yaxis["autorange"]) == ("log", "reversed")
-    assert named({"traces": log.traces}, "ticket")["y"] == [1, 0.5, 80]  # an error of 0 is drawn at half the smallest
+    assert named({"traces": log.traces}, "ticket")["y"] == [
+        1,
+        0.5,
+        80,
+    ]  # an error of 0 is drawn at half the smallest
     assert log.yaxis["ticktext"][log.yaxis["tickvals"].index(5)] == "95"
     assert named({"traces": plain.traces}, "ticket")["y"] == [99, 100, 20]
 
@@ -195,7 +215,10 @@ def test_long_curves_are_thinned_and_values_that_are_no_figures_left_out():
 
 
 def test_the_best_level_is_chosen_on_the_validation_set():
-    figures = {0: {0.8: 0.99, 0.9: 0.86, 0.7: 0.5}, 1: {0.9: 0.88, 0.8: 0.99, 0.7: 0.5}}  # validation: test accuracy
+    figures = {
+        0: {0.8: 0.99, 0.9: 0.86, 0.7: 0.5},
+        1: {0.9: 0.88, 0.8: 0.99, 0.7: 0.5},
+    }  # validation: test accuracy
     rows = [row({}, 0.99, seed=seed) for seed in figures]  # the dense network is no mask
     for seed, levels in figures.items():
         for level, (validation, test) in enumerate(levels.items(), 1):
@@ -212,5 +235,7 @@ def test_the_best_level_is_chosen_on_the_validation_set():
 
 def test_of_levels_that_are_equally_good_the_sparsest_is_best():
     found = [(0.9, 0.5), (0.9, 0.25), (0.8, 0.1)]
-    [study] = studies_of([row({}, each, level=level, density=left) for level, (each, left) in enumerate(found, 1)])
+    [study] = studies_of(
+        [row({}, each, level=level, density=left) for level, (each, left) in enumerate(found, 1)]
+    )
     assert best_levels(study).rows == (("ticket", "25", "90.00", "1"),)

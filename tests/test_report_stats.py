@@ -38,7 +38,15 @@ def test_quantiles_fall_with_the_degrees_of_freedom(freedom, p):
 
 @pytest.mark.parametrize(
     ("density", "text"),
-    [(1, "100"), (0.8, "80"), (0.5127, "51.3"), (0.0701, "7"), (0.036, "3.6"), (0.0041, "0.41"), (0, "0")],
+    [
+        (1, "100"),
+        (0.8, "80"),
+        (0.5127, "51.3"),
+        (0.0701, "7"),
+        (0.036, "3.6"),
+        (0.0041, "0.41"),
+        (0, "0"),
+    ],
 )
 def test_densities_read_as_in_the_papers(density, text):
     assert percent(density) == text

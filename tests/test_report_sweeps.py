@@ -1,4 +1,4 @@
-"""Searches for one density each are one curve; a study without curves is a table of its arms."""
+"""Searches for one density each are one curve; a study without curves is a table of its variants."""
 
 from dataclasses import replace
 
@@ -16,13 +16,23 @@ from lotteryfw.report.learning import Curves
 from lotteryfw.report.sweeps import any_density, without_density
 
 WORD = st.text("abcdefghij_", min_size=1)
-OPTION = st.tuples(WORD.filter(lambda name: name != "density"), st.sampled_from(["0.1", "[1, 2]", "f(a=1, density=2)"]))
+OPTION = st.tuples(
+    WORD.filter(lambda name: name != "density"),
+    st.sampled_from(["0.1", "[1, 2]", "f(a=1, density=2)"]),
+)
 
 
 def searches(labels, *, axis="search", cycles=1, seeds=(0, 1), accuracy=0.9, **more):
     """Rows of a search for each density, which passes sparser and sparser levels on its way there."""
     return [
-        row({axis: label}, accuracy - 0.1 * place, seed=seed, level=level, density=density ** (level / cycles), **more)
+        row(
+            {axis: label},
+            accuracy - 0.1 * place,
+            seed=seed,
+            level=level,
+            density=density ** (level / cycles),
+            **more,
+        )
         for place, (label, density) in enumerate(labels.items())
         for seed in seeds
         for level in range(1, cycles + 1)
@@ -46,14 +56,18 @@ def test_a_density_may_be_an_axis_of_its_own():
 
 def test_searches_that_differ_in_their_density_are_one_series():
     rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02, "iep": 0.5}, cycles=3)
-    rows += searches({"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3)
+    rows += searches(
+        {"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3
+    )
     rows += searches({"imp": 0.3}, cycles=2)
     [study] = studies_of(rows)
     soft, hard, imp = study.series
     assert [each.label for each in study.series] == ["iep", "iep(pruning=hard)", "imp"]
     assert [point.density for point in soft.points] == [0.5, 0.1, 0.02]
     assert [point.level for point in soft.points] == [3, 3, 3]
-    assert [point.spread("test_accuracy").mean for point in soft.points] == pytest.approx([0.7, 0.9, 0.8])
+    assert [point.spread("test_accuracy").mean for point in soft.points] == pytest.approx(
+        [0.7, 0.9, 0.8]
+    )
     assert len(hard.points) == 2
     assert len(imp.points) == 2
     assert not imp.parts
@@ -62,7 +76,9 @@ def test_searches_that_differ_in_their_density_are_one_series():
 
 def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
     rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
-    rows = [each for each in rows if not (each.seed == 1 and each.level == 3 and "0.1" in each.cell)]
+    rows = [
+        each for each in rows if not (each.seed == 1 and each.level == 3 and "0.1" in each.cell)
+    ]
     [series] = studies_of(rows)[0].series
     assert [(point.density, len(point.rows)) for point in series.points] == [(0.5, 2), (0.1, 1)]
 
@@ -70,13 +86,24 @@ def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
 def test_options_of_that_name_that_are_no_density_of_the_mask_join_nothing():
     rows = searches({"imp(density=1)": 0.3, "imp(density=2)": 0.3})
     assert [len(each.points) for each in studies_of(rows)[0].series] == [1, 1]
-    assert [each.label for each in studies_of(rows)[0].series] == ["imp(density=1)", "imp(density=2)"]
+    assert [each.label for each in studies_of(rows)[0].series] == [
+        "imp(density=1)",
+        "imp(density=2)",
+    ]
 
 
 def test_arms_are_joined_each_by_itself_and_only_controls_are_called_so():
     labels = {"ep(density=0.1)": 0.1, "ep": 0.5}
-    rows = [each for arm in ("ticket", "trained", "reinit") for each in searches(labels, arm=arm)]
-    assert [each.label for each in studies_of(rows)[0].series] == ["ticket", "trained", "reinit control"]
+    rows = [
+        each
+        for variant in ("ticket", "trained", "reinit")
+        for each in searches(labels, variant=variant)
+    ]
+    assert [each.label for each in studies_of(rows)[0].series] == [
+        "ticket",
+        "trained",
+        "reinit control",
+    ]
 
 
 def test_the_levels_on_the_way_have_a_chart_of_their_own():
@@ -92,7 +119,12 @@ def test_the_levels_on_the_way_have_a_chart_of_their_own():
 @pytest.mark.parametrize(
     ("selector", "density", "mean", "n"),
     [
-        ({"search": "iep(density=0.1)"}, [0, 1], 0.9, 2),  # the end of one search, not the way there
+        (
+            {"search": "iep(density=0.1)"},
+            [0, 1],
+            0.9,
+            2,
+        ),  # the end of one search, not the way there
         ({"search": "iep(pruning=hard)"}, [0, 1], 0.85, 2),  # a sweep
         ({"search": "iep(pruning=hard)"}, [0, 0.05], 0.8, 2),
         ({"search": "iep"}, [0.4, 0.6], 0.7, 2),  # the search for its default density
@@ -100,8 +132,17 @@ def test_the_levels_on_the_way_have_a_chart_of_their_own():
 )
 def test_claims_select_a_search_or_a_sweep(tmp_path, selector, density, mean, n):
     rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02, "iep": 0.5}, cycles=3)
-    rows += searches({"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3)
-    claim = {"text": "c", "source": "s", "study": "criteria", "of": selector, "density": density, "at_least": 0.5}
+    rows += searches(
+        {"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3
+    )
+    claim = {
+        "text": "c",
+        "source": "s",
+        "study": "criteria",
+        "of": selector,
+        "density": density,
+        "at_least": 0.5,
+    }
     [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim]))
     assert verdict.spread.mean == pytest.approx(mean)
     assert verdict.spread.n == n
@@ -109,7 +150,13 @@ def test_claims_select_a_search_or_a_sweep(tmp_path, selector, density, mean, n)
 
 def test_a_search_of_a_sweep_that_is_not_finished_keeps_its_seed_out(tmp_path):
     rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02})
-    claim = {"text": "c", "source": "s", "study": "criteria", "of": {"search": "iep"}, "at_least": 0.5}
+    claim = {
+        "text": "c",
+        "source": "s",
+        "study": "criteria",
+        "of": {"search": "iep"},
+        "at_least": 0.5,
+    }
     unfinished = ["criteria/search=iep(density=0.02)/seed=1"]
     [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim], unfinished=unfinished))
     assert verdict.spread.n == 1
@@ -120,8 +167,20 @@ def learned(seeds=(0, 1)):
     rows = []
     for mask1, density in (("rewind", 0.5), ("constant", 0.3)):
         for seed in seeds:
-            for arm, accuracy, steps in (("ticket", 0.95, 600), ("thresholded", 0.96, 0), ("trained", 0.98, 600)):
-                made = row({"mask1": mask1}, accuracy, arm=arm, seed=seed, level=1, density=density, steps=steps)
+            for variant, accuracy, steps in (
+                ("ticket", 0.95, 600),
+                ("thresholded", 0.96, 0),
+                ("trained", 0.98, 600),
+            ):
+                made = row(
+                    {"mask1": mask1},
+                    accuracy,
+                    variant=variant,
+                    seed=seed,
+                    level=1,
+                    density=density,
+                    steps=steps,
+                )
                 layers = f"fc1.weight={density - 0.1};fc2.weight={density + 0.1}"
                 rows.append(replace(made, requested_density=density + 0.05, layer_densities=layers))
     return rows
@@ -136,7 +195,13 @@ def test_learned_masks_are_told_by_arm_with_their_densities():
         ("constant", "95.00 ± 0.00", "96.00 ± 0.00", "98.00 ± 0.00", "30"),
     )
     assert density.head == ("series", EXPECTED, WHOLE, "fc1.weight", "fc2.weight")
-    assert density.rows[1] == ("constant", "35.00 ± 0.00", "30.00 ± 0.00", "20.00 ± 0.00", "40.00 ± 0.00")
+    assert density.rows[1] == (
+        "constant",
+        "35.00 ± 0.00",
+        "30.00 ± 0.00",
+        "20.00 ± 0.00",
+        "40.00 ± 0.00",
+    )
 
 
 def test_a_seed_that_is_missing_is_told():
@@ -161,12 +226,18 @@ def test_a_flat_study_has_dots_side_by_side(tmp_path):
     rewind, constant = view.traces
     assert rewind["name"] == "rewind (n = 2)"
     assert rewind["y"] == [95, 96, 98]
-    assert all(a < place < b for a, place, b in zip(rewind["x"], range(3), constant["x"], strict=True))
+    assert all(
+        a < place < b for a, place, b in zip(rewind["x"], range(3), constant["x"], strict=True)
+    )
     assert chart.views[-1].label == "weights remaining (%)"
 
 
 def test_a_flat_study_of_one_arm_is_drawn_by_its_longest_axis():
-    grid = [{"train.lr": lr, "train.batch": batch} for batch in ("30", "60") for lr in ("0.1", "0.3", "1")]
+    grid = [
+        {"train.lr": lr, "train.batch": batch}
+        for batch in ("30", "60")
+        for lr in ("0.1", "0.3", "1")
+    ]
     [study] = studies_of(row(axes, 0.9, level=1, density=0.5) for axes in grid)
     dots = compared(study, "test_accuracy")
     assert (dots.axis, dots.places) == ("lr", ("0.1", "0.3", "1"))
@@ -178,16 +249,29 @@ def test_a_flat_study_of_one_arm_is_drawn_by_its_longest_axis():
 
 def test_masks_alone_are_gathered_over_studies(tmp_path):
     untrained = [
-        row({"mask1": "rewind"}, accuracy, study="cut", seed=seed, level=level, density=0.5**level, steps=steps)
+        row(
+            {"mask1": "rewind"},
+            accuracy,
+            study="cut",
+            seed=seed,
+            level=level,
+            density=0.5**level,
+            steps=steps,
+        )
         for seed in (0, 1)
         for level, accuracy, steps in ((0, 0.98, 1000), (1, 0.7, 0), (2, 0.8, 0), (3, 0.2, 0))
     ]
     trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
     rows = [*untrained, *(replace(each, study="learn") for each in learned()), *trained]
     curves = Curves.of(
-        {"cell": each.cell, "arm": each.arm, "level": each.level, "dying_ratio": [0.5] if by_mask else []}
+        {
+            "cell": each.cell,
+            "variant": each.variant,
+            "level": each.level,
+            "dying_ratio": [0.5] if by_mask else [],
+        }
         for each in rows
-        for by_mask in [(each.study, each.arm) == ("learn", "ticket")]
+        for by_mask in [(each.study, each.variant) == ("learn", "ticket")]
     )
     sheet = masks_alone(studies_of(rows), curves)
     assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
@@ -205,30 +289,46 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
 def mask_curves(rows):
     """curves.jsonl of rows that all learned their mask."""
     return Curves.of(
-        {"cell": each.cell, "arm": each.arm, "level": each.level, "dying_ratio": [0.5]}
+        {"cell": each.cell, "variant": each.variant, "level": each.level, "dying_ratio": [0.5]}
         for each in rows
-        if each.arm == "ticket"
+        if each.variant == "ticket"
     )
 
 
 def test_a_learned_mask_alone_stands_where_its_search_ended():
-    rows = searches({"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3)
-    best = [replace(each, validation_accuracy=0.99, test_accuracy=0.99) if each.level == 1 else each for each in rows]
+    rows = searches(
+        {"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3
+    )
+    best = [
+        replace(each, validation_accuracy=0.99, test_accuracy=0.99) if each.level == 1 else each
+        for each in rows
+    ]
     sheet = masks_alone(studies_of(best), mask_curves(rows))
     assert [cells[:2] for cells in sheet.rows] == [
         ("criteria: iep(density=0.1)", "10"), ("criteria: ep(density=0.1)", "10"), ("criteria: ep(density=0.02)", "2"),
     ]  # fmt: skip
-    lost = [replace(each, status="diverged") if (each.level, each.seed) == (3, 0) else each for each in best]
-    assert {cells[3] for cells in masks_alone(studies_of(lost), mask_curves(rows)).rows} == {"1"}, "no earlier level"
+    lost = [
+        replace(each, status="diverged") if (each.level, each.seed) == (3, 0) else each
+        for each in best
+    ]
+    assert {cells[3] for cells in masks_alone(studies_of(lost), mask_curves(rows)).rows} == {"1"}, (
+        "no earlier level"
+    )
 
 
 def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
-    rows = [row({}, 0.1, level=1, density=1.0), row({}, 0.9, arm="trained", level=1, density=1.0)]
-    rows.append(replace(row({}, 0.2, arm="thresholded", level=1, density=1.0), steps=0))
+    rows = [
+        row({}, 0.1, level=1, density=1.0),
+        row({}, 0.9, variant="trained", level=1, density=1.0),
+    ]
+    rows.append(replace(row({}, 0.2, variant="thresholded", level=1, density=1.0), steps=0))
     [study] = studies_of(rows)
     assert study.dense is None
     assert [cells[0] for cells in masks_alone([study], mask_curves(rows)).rows] == [
         "criteria: ticket", "criteria: thresholded",
     ]  # fmt: skip
     at_start = [replace(each, level=0) for each in rows]  # as a search of somebody's may record it
-    assert not any("dense" in cells[0] for cells in masks_alone(studies_of(at_start), mask_curves(at_start)).rows)
+    assert not any(
+        "dense" in cells[0]
+        for cells in masks_alone(studies_of(at_start), mask_curves(at_start)).rows
+    )

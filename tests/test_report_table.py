@@ -25,7 +25,10 @@ def printed(folder, width: int) -> list[str]:
 
 @pytest.mark.parametrize("width", [80, 100, 140])
 def test_thirteen_series_and_twenty_five_levels_fit(tmp_path, width):
-    folder = fake_run(tmp_path / "run", curves("criteria", [{"criterion": name} for name in CRITERIA], steps=50_000))
+    folder = fake_run(
+        tmp_path / "run",
+        curves("criteria", [{"criterion": name} for name in CRITERIA], steps=50_000),
+    )
     lines = printed(folder, width)
     assert max(map(len, lines)) <= width
     for name in CRITERIA:
@@ -38,11 +41,17 @@ def test_thirteen_series_and_twenty_five_levels_fit(tmp_path, width):
 
 
 def test_cells_are_means_and_deviations(tmp_path):
-    rows = [row({}, 0.97 + 0.01 * seed, seed=seed, level=1, density=0.512, stop=1000 + seed) for seed in (0, 1)]
+    rows = [
+        row({}, 0.97 + 0.01 * seed, seed=seed, level=1, density=0.512, stop=1000 + seed)
+        for seed in (0, 1)
+    ]
     rows += [row({}, 0.5, seed=seed, level=2, density=0.2) for seed in (0, 1)]
     text = summary_markdown(fake_run(tmp_path / "run", rows))
     assert "**criteria: test accuracy, % (mean ± sd over 2 seeds)**" in text
-    assert "| weights remaining, % | 51.2 | 20 |\n| --- | ---: | ---: |\n| ticket | 97.50 ± 0.71 | 50.00" in text
+    assert (
+        "| weights remaining, % | 51.2 | 20 |\n| --- | ---: | ---: |\n| ticket | 97.50 ± 0.71 | 50.00"
+        in text
+    )
     assert "| ticket | 1,000 ± 1 |" in text
 
 
@@ -75,14 +84,30 @@ def test_a_run_without_levels_has_no_tables(tmp_path):
 
 @pytest.mark.parametrize("width", [50, 80, 200])
 def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
-    arms = ("ticket", "thresholded", "trained", "reinit", "random_mask")
-    axes = [{"mask1": name, "parametrization": "bernoulli(rescale=dynamic)"} for name in ("rewind", "constant")]
-    rows = [row(each, 0.9, arm=arm, level=1, density=0.5) for each in axes for arm in arms]
+    variants = ("ticket", "thresholded", "trained", "reinit", "random_mask")
+    axes = [
+        {"mask1": name, "parametrization": "bernoulli(rescale=dynamic)"}
+        for name in ("rewind", "constant")
+    ]
+    rows = [
+        row(each, 0.9, variant=variant, level=1, density=0.5)
+        for each in axes
+        for variant in variants
+    ]
     layers = ";".join(f"layer{place}.weight={place / 10}" for place in range(1, 9))
-    lines = printed(fake_run(tmp_path / "run", [replace(each, layer_densities=layers) for each in rows]), width)
+    lines = printed(
+        fake_run(tmp_path / "run", [replace(each, layer_densities=layers) for each in rows]), width
+    )
     text = "\n".join(lines)
     assert max(map(len, lines)) <= width
-    for head in ("ticket ", "thresholded", "trained", "reinit control", "random_mask control", "expected"):
+    for head in (
+        "ticket ",
+        "thresholded",
+        "trained",
+        "reinit control",
+        "random_mask control",
+        "expected",
+    ):
         assert head in text
     assert "whole network" in text
     for place in range(1, 9):
@@ -92,7 +117,9 @@ def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
 
 
 def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_path):
-    few = printed(fake_run(tmp_path / "run", curves("few", [{"criterion": "x" * 30}], levels=3)), 60)
+    few = printed(
+        fake_run(tmp_path / "run", curves("few", [{"criterion": "x" * 30}], levels=3)), 60
+    )
     heads = " ".join(line for line in few if "weights remaining" in line).split()
     assert heads.count("51.2") == 2  # accuracy, early stopping
     text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
@@ -110,7 +137,11 @@ def test_brackets_in_names_are_printed(tmp_path):
 
 
 def test_a_run_in_which_everything_diverged_says_so(tmp_path):
-    rows = [row({"search": name}, None, seed=seed, level=1, density=0.5) for name in "ab" for seed in (0, 1)]
+    rows = [
+        row({"search": name}, None, seed=seed, level=1, density=0.5)
+        for name in "ab"
+        for seed in (0, 1)
+    ]
     folder = fake_run(tmp_path / "run", rows)
     text = summary_markdown(folder)
     assert "every training diverged" in text

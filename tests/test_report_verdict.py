@@ -21,7 +21,16 @@ def ticket(gains, stops, *, density=0.211, level=1):
     for seed, (gain, stop) in enumerate(zip(gains, stops, strict=True)):
         dense = 0.5 + 0.1 * seed
         rows.append(row({}, dense, seed=seed, stop=500 + 100 * seed))
-        rows.append(row({}, dense + gain, seed=seed, level=level, density=density, stop=500 + 100 * seed + stop))
+        rows.append(
+            row(
+                {},
+                dense + gain,
+                seed=seed,
+                level=level,
+                density=density,
+                stop=500 + 100 * seed + stop,
+            )
+        )
     return rows
 
 
@@ -66,31 +75,50 @@ def test_where_nothing_stops_early_the_sentence_says_nothing_of_speed():
     rows = [replace(row, early_stop_step=row.steps) for row in ticket(GAIN, (0, 0, 0))]
     [level] = levels(rows)
     assert level.outcome == "winning ticket"
-    assert "0.60) of test accuracy against the dense network, n = 3; nothing here stopped" in level.sentence
+    assert (
+        "0.60) of test accuracy against the dense network, n = 3; nothing here stopped"
+        in level.sentence
+    )
     assert not levels([replace(rows[0], early_stop_step=1), *rows[1:]])[0].to_the_end
 
 
 def test_two_seeds_have_numbers_and_no_interval():
     [level] = levels(ticket(GAIN[:2], SOONER[:2]))
     assert level.accuracy.interval is None
-    assert "not judged, as fewer than 3 seeds give no interval: +0.45 ± 0.07 points of test accuracy" in level.sentence
+    assert (
+        "not judged, as fewer than 3 seeds give no interval: +0.45 ± 0.07 points of test accuracy"
+        in level.sentence
+    )
 
 
 def test_a_seed_without_its_dense_network_or_its_ticket_does_not_count():
     rows = ticket(GAIN, SOONER)
-    rows += [row({}, 0.1, seed=7, level=1, density=0.211), row({}, 0.9, seed=8), row({}, None, seed=9)]
-    rows += [row({}, 0.1, seed=9, level=1, density=0.211), row({}, None, seed=8, level=1, density=0.211)]
+    rows += [
+        row({}, 0.1, seed=7, level=1, density=0.211),
+        row({}, 0.9, seed=8),
+        row({}, None, seed=9),
+    ]
+    rows += [
+        row({}, 0.1, seed=9, level=1, density=0.211),
+        row({}, None, seed=8, level=1, density=0.211),
+    ]
     [level] = levels(rows)
     assert level.accuracy.spread.n == 3
     assert level.accuracy.spread.mean == pytest.approx(0.005)
 
 
 def test_controls_and_studies_without_a_trained_dense_network_have_no_verdict():
-    rows = [row({}, 0.9, arm=arm, seed=seed, level=1, density=0.2) for arm in ("ticket", "reinit") for seed in range(3)]
-    rows += [row({}, 0.1, seed=seed, steps=0) for seed in range(3)]  # measured as it was initialised
+    rows = [
+        row({}, 0.9, variant=variant, seed=seed, level=1, density=0.2)
+        for variant in ("ticket", "reinit")
+        for seed in range(3)
+    ]
+    rows += [
+        row({}, 0.1, seed=seed, steps=0) for seed in range(3)
+    ]  # measured as it was initialised
     [study] = studies_of(rows)
     assert winning_tickets(study) == []
-    [study] = studies_of(curves("a", [{"criterion": "x"}], arms=("ticket", "reinit"), levels=3))
+    [study] = studies_of(curves("a", [{"criterion": "x"}], variants=("ticket", "reinit"), levels=3))
     assert [each.label for each in winning_tickets(study)] == ["ticket"]
 
 
@@ -102,7 +130,9 @@ def test_tickets_that_were_not_trained_are_not_judged():
 
 def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
     rows = [*ticket(GAIN, SOONER, density=0.8)]
-    for level, (gains, density) in enumerate([(GAIN, 0.64), (BOTH, 0.51), (GAIN, 0.41), (LOSS, 0.1)], 2):
+    for level, (gains, density) in enumerate(
+        [(GAIN, 0.64), (BOTH, 0.51), (GAIN, 0.41), (LOSS, 0.1)], 2
+    ):
         rows += [each for each in ticket(gains, SOONER, density=density, level=level) if each.level]
     [study] = studies_of(rows)
     [series] = winning_tickets(study)
@@ -112,7 +142,9 @@ def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
     assert series.telling.density == pytest.approx(0.41)
     assert [each[0] for each in series.sheet.rows] == ["80", "64", "51", "41", "10"]
     folder = fake_run(tmp_path / "run", rows)
-    assert "- ticket: At 41 % of the weights the ticket is a winning ticket: " in markdown(folder.path)
+    assert "- ticket: At 41 % of the weights the ticket is a winning ticket: " in markdown(
+        folder.path
+    )
     console = Console(width=80, file=io.StringIO())
     [table] = verdict_tables(folder, 80)
     console.print(table)
@@ -124,7 +156,9 @@ def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
 
 def test_where_none_wins_the_most_accurate_level_is_told():
     rows = ticket((-0.02, -0.02, -0.02), LATER, density=0.8)
-    rows += [each for each in ticket((-0.01, -0.01, -0.01), LATER, density=0.5, level=2) if each.level]
+    rows += [
+        each for each in ticket((-0.01, -0.01, -0.01), LATER, density=0.5, level=2) if each.level
+    ]
     [study] = studies_of(rows)
     assert winning_tickets(study)[0].telling.density == pytest.approx(0.5)
 
@@ -137,7 +171,9 @@ def test_bootstrap_agrees_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     values = [0.3, -0.1, 0.8, 0.2, 0.25, -0.4, 0.6]
     numpy = pytest.importorskip("numpy")
-    theirs = stats.bootstrap((values,), numpy.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    theirs = stats.bootstrap(
+        (values,), numpy.mean, method="percentile", n_resamples=20_000, rng=1
+    ).confidence_interval
     assert bootstrap(values) == pytest.approx((theirs.low, theirs.high), abs=0.02)
     narrow = bootstrap(values, 0.5)
     assert bootstrap(values)[0] < narrow[0] < narrow[1] < bootstrap(values)[1]
@@ -151,7 +187,11 @@ def test_bootstrap_stays_among_the_values_and_repeats(values):
 
 
 def test_a_learned_mask_that_keeps_every_weight_is_not_what_others_are_held_against():
-    rows = [row({}, 0.9, seed=seed, level=level, density=1.5 - level / 2) for seed in (0, 1, 2) for level in (1, 2)]
+    rows = [
+        row({}, 0.9, seed=seed, level=level, density=1.5 - level / 2)
+        for seed in (0, 1, 2)
+        for level in (1, 2)
+    ]
     [study] = studies_of(rows)
     assert winning_tickets(study) == []
 

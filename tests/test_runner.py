@@ -34,7 +34,11 @@ def recipe(**changes: Any) -> dict[str, Any]:
         "data": DATA,
         "model": {"use": "mlp", "hidden": [8, 6]},
         "search": {"use": "imp", "levels": 2},
-        "train": {"length": "40it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
+        "train": {
+            "length": "40it",
+            "batch": 16,
+            "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9},
+        },
         "evaluate": {"points": 4},
     }
     return plain | changes
@@ -82,12 +86,19 @@ def test_nine_criteria_share_one_dense_run(tmp_path: Path) -> None:
     assert len(done.levels) == 18
     dense = {row.key for row in done.levels if row.level == 0}
     assert len(dense) == 1
-    assert len(watch.trained) == len(set(watch.trained)) == len({row.key for row in done.levels}) <= 10
+    assert (
+        len(watch.trained) == len(set(watch.trained)) == len({row.key for row in done.levels}) <= 10
+    )
 
 
 def test_two_criteria_that_give_one_mask_share_its_training(tmp_path: Path) -> None:
-    still = {**recipe()["train"], "optimizer": {"use": "sgd", "lr": 1e-30}}  # nothing moves: w_i = w_f
-    done, watch = go(tmp_path, recipe(grid={"criterion": ["large_init", "large_final"]}, train=still))
+    still = {
+        **recipe()["train"],
+        "optimizer": {"use": "sgd", "lr": 1e-30},
+    }  # nothing moves: w_i = w_f
+    done, watch = go(
+        tmp_path, recipe(grid={"criterion": ["large_init", "large_final"]}, train=still)
+    )
     assert len({row.key for row in done.levels if row.level == 2}) == 1
     assert len(watch.trained) == 3
 
@@ -144,8 +155,12 @@ def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
 
 
 def test_findings_stand_in_the_order_of_the_recipe_whatever_ended_first(tmp_path: Path) -> None:
-    searches = [{"use": "imp", "levels": levels} for levels in (3, 1, 2)]  # the first to begin is the last to end
-    table = recipe(grid={"search": searches}, analyses=["weight_scatter", "mask_overlap", "mask_diagnostics"])
+    searches = [
+        {"use": "imp", "levels": levels} for levels in (3, 1, 2)
+    ]  # the first to begin is the last to end
+    table = recipe(
+        grid={"search": searches}, analyses=["weight_scatter", "mask_overlap", "mask_diagnostics"]
+    )
     one, watch = go(tmp_path, table, "one")
     two, _ = go(tmp_path, table, "two", store=tmp_path / "other", jobs=2)
     again, _ = go(tmp_path, table, "again")
@@ -154,24 +169,36 @@ def test_findings_stand_in_the_order_of_the_recipe_whatever_ended_first(tmp_path
     assert files(one.path) == files(two.path) == files(again.path)
     order = [(cells.index(line["cell"]), line["level"]) for line in one.findings]
     assert order == sorted(order)
-    first = [line["analysis"] for line in one.findings if (line["cell"], line["level"]) == (cells[0], 1)]
+    first = [
+        line["analysis"] for line in one.findings if (line["cell"], line["level"]) == (cells[0], 1)
+    ]
     assert list(dict.fromkeys(first)) == ["weight_scatter", "mask_diagnostics", "mask_overlap"]
 
 
 def test_controls_are_at_every_level_beside_the_ticket(tmp_path: Path) -> None:
-    done, _ = go(tmp_path, recipe(controls=["reinit", "random_mask"], scope={"use": "layerwise", "rate": 0.5}))
-    arms = {(row.arm, row.level): row for row in done.levels}
-    assert set(arms) == {
+    done, _ = go(
+        tmp_path,
+        recipe(controls=["reinit", "random_mask"], scope={"use": "layerwise", "rate": 0.5}),
+    )
+    variants = {(row.variant, row.level): row for row in done.levels}
+    assert set(variants) == {
         ("ticket", 0),
-        *((arm, level) for arm in ("ticket", "reinit", "random_mask") for level in (1, 2)),
+        *((variant, level) for variant in ("ticket", "reinit", "random_mask") for level in (1, 2)),
     }
     for level in (1, 2):
-        densities = {arms[arm, level].layer_densities for arm in ("ticket", "reinit", "random_mask")}
+        densities = {
+            variants[variant, level].layer_densities
+            for variant in ("ticket", "reinit", "random_mask")
+        }
         assert len(densities) == 1
-        assert len({arms[arm, level].key for arm in ("ticket", "reinit", "random_mask")}) == 3
+        assert (
+            len({variants[variant, level].key for variant in ("ticket", "reinit", "random_mask")})
+            == 3
+        )
     folder = done.path / "tickets" / "small__seed=0"
     ticket, reinit, random_ = (
-        load_ticket(folder / f"level-02{suffix}.safetensors") for suffix in ("", "-reinit", "-random_mask")
+        load_ticket(folder / f"level-02{suffix}.safetensors")
+        for suffix in ("", "-reinit", "-random_mask")
     )
     for name, mask in ticket.mask.items():
         assert torch.equal(mask, reinit.mask[name])
@@ -205,7 +232,9 @@ run(table, out=out, store=Path(store), jobs=jobs, device="cpu", data=Path(out), 
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_kill_9_at_random_moments_then_the_same_command_gives_the_same_bits(tmp_path: Path, jobs: int) -> None:
+def test_kill_9_at_random_moments_then_the_same_command_gives_the_same_bits(
+    tmp_path: Path, jobs: int
+) -> None:
     table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "400it"})
     whole, _ = go(tmp_path, table, "whole")
     out, store = tmp_path / "killed", tmp_path / "killed-store"
@@ -241,7 +270,15 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None
             os.kill(killed[0], signal.SIGKILL)
 
     watch.progress = strike  # type: ignore[method-assign]
-    done = run(table, out=tmp_path / "hit", store=tmp_path / "b", jobs=2, device="cpu", data=tmp_path, listener=watch)
+    done = run(
+        table,
+        out=tmp_path / "hit",
+        store=tmp_path / "b",
+        jobs=2,
+        device="cpu",
+        data=tmp_path,
+        listener=watch,
+    )
     assert killed
     assert set(done.statuses.values()) == {"done"}
     assert files(done.path) == files(whole.path)
@@ -270,12 +307,18 @@ def test_what_diverges_is_a_row_and_its_neighbours_stay(tmp_path: Path) -> None:
     assert watch.trained
     assert not again.trained
     assert files(one.path) == files(two.path)
-    tickets = {row.level: row.status for row in one.levels if row.arm == "ticket"}
+    tickets = {row.level: row.status for row in one.levels if row.variant == "ticket"}
     assert tickets == {0: "done", 1: "done", 2: "diverged", 3: "diverged", 4: "diverged"}
-    assert [row.level for row in one.levels if row.arm == "reinit"] == [1]
+    assert [row.level for row in one.levels if row.variant == "reinit"] == [1]
     assert list(one.statuses.values()) == ["diverged"]
-    chain, _ = go(tmp_path, table | {"search": {"use": "imp", "levels": 4}}, "chain", trust=[plugin])
-    assert [row.status for row in chain.levels if row.arm == "ticket"] == ["done", "done", "diverged"]
+    chain, _ = go(
+        tmp_path, table | {"search": {"use": "imp", "levels": 4}}, "chain", trust=[plugin]
+    )
+    assert [row.status for row in chain.levels if row.variant == "ticket"] == [
+        "done",
+        "done",
+        "diverged",
+    ]
 
 
 DOOM = """
@@ -285,15 +328,15 @@ from lotteryfw import MaskCriterion, Mask1Action, hookimpl
 class Doomed(MaskCriterion):
     "Keeps large weights."
     use = "doomed"
-    def score(self, leaf):
-        return leaf.final.abs()
+    def score(self, layer):
+        return layer.final.abs()
 
 class Blow(Mask1Action):
     "Restarts the second and later levels from infinity."
     use = "rewind_to_doom"
-    def alive(self, leaf):
-        few = leaf.mask.float().mean() < 0.3
-        return leaf.rewound * (float("inf") if few else 1.0)
+    def kept_values(self, layer):
+        few = layer.mask.float().mean() < 0.3
+        return layer.rewound * (float("inf") if few else 1.0)
 
 @hookimpl
 def register_components():
@@ -308,7 +351,12 @@ def test_a_search_that_asks_for_nonsense_ends_its_cell_with_a_hint(tmp_path: Pat
     done, watch = go(tmp_path, recipe(grid={"search": searches}), trust=[plugin])
     assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
     told = "\n".join(watch.troubles)
-    for part in ("asked for a generator", "yield from lab.train(ticket)", "asked for a tuple", "str where int belongs"):
+    for part in (
+        "asked for a generator",
+        "yield from lab.train(ticket)",
+        "asked for a tuple",
+        "an int, a Ticket and a Trained belong there",
+    ):
         assert part in told
 
 
@@ -345,7 +393,15 @@ def test_two_runs_share_one_store_at_once(tmp_path: Path) -> None:
     table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "300it"})
     whole, _ = go(tmp_path, table, "whole")
     commands = [
-        [sys.executable, "-c", KILLED, json.dumps(table), str(tmp_path / name), str(tmp_path / "shared"), jobs]
+        [
+            sys.executable,
+            "-c",
+            KILLED,
+            json.dumps(table),
+            str(tmp_path / name),
+            str(tmp_path / "shared"),
+            jobs,
+        ]
         for name, jobs in (("a", "1"), ("b", "2"))
     ]
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
@@ -380,7 +436,7 @@ def test_a_folder_with_another_study_is_not_written_over(tmp_path: Path) -> None
 def test_a_re_initialised_control_starts_from_the_beginning(tmp_path: Path) -> None:
     rewind = {"use": "to_step", "step": "10it", "optimizer": "saved"}
     done, _ = go(tmp_path, recipe(rewind=rewind, controls=["reinit", "random_mask"]))
-    steps = {row.arm: row.steps for row in done.levels if row.level == 1}
+    steps = {row.variant: row.steps for row in done.levels if row.level == 1}
     assert steps == {"ticket": 30, "random_mask": 30, "reinit": 40}
 
 
@@ -403,26 +459,26 @@ from lotteryfw import MaskCriterion, ModelFamily, hookimpl
 class Breaks(MaskCriterion):
     "Raises."
     use = "breaks"
-    def score(self, leaf):
+    def score(self, layer):
         raise ZeroDivisionError("no luck")
 
 class Shape(MaskCriterion):
     "Gives a wrong shape."
     use = "wrong_shape"
-    def score(self, leaf):
-        return leaf.final.abs().flatten()
+    def score(self, layer):
+        return layer.final.abs().flatten()
 
 class Whole(MaskCriterion):
     "Gives a wrong dtype."
     use = "wrong_dtype"
-    def score(self, leaf):
-        return leaf.final.abs() > 0
+    def score(self, layer):
+        return layer.final.abs() > 0
 
 class Nan(MaskCriterion):
     "Gives NaN."
     use = "not_a_number"
-    def score(self, leaf):
-        return leaf.final * float("nan")
+    def score(self, layer):
+        return layer.final * float("nan")
 
 @hookimpl
 def register_components():
@@ -443,8 +499,8 @@ def test_a_component_that_breaks_is_named_and_the_rest_goes_on(tmp_path: Path) -
     assert len([row for row in done.levels if row.axes["criterion"] == "large_final"]) == 3
     told = "\n".join(watch.troubles)
     for part in (
-        "ZeroDivisionError: no luck", "shape [128]; the leaf's shape is [8, 16]", "dtype torch.bool",
-        "scores of leaf fc1.weight are NaN or infinite", "broken.py", "level_finished", "a tracker that breaks",
+        "ZeroDivisionError: no luck", "shape [128]; the layer's shape is [8, 16]", "dtype torch.bool",
+        "scores of layer fc1.weight are NaN or infinite", "broken.py", "level_finished", "a tracker that breaks",
     ):  # fmt: skip
         assert part in told
     assert told.count("a tracker that breaks") == 1
@@ -457,8 +513,8 @@ class Sensitive(MaskCriterion):
     "Keeps the weights whose removal would change the loss most, to first order."
     use = "sensitive"
     needs = frozenset({Need.GRADIENT})
-    def score(self, leaf):
-        return (leaf.gradient * leaf.final).abs()
+    def score(self, layer):
+        return (layer.gradient * layer.final).abs()
 
 @hookimpl
 def register_components():
@@ -472,8 +528,13 @@ def test_a_criterion_gets_the_gradient_it_needs(tmp_path: Path) -> None:
     table = recipe(grid={"criterion": ["sensitive", "large_final"]})
     one, watch = go(tmp_path, table, trust=[plugin])
     assert set(one.statuses.values()) == {"done"}
-    assert len(watch.trained) == 8  # one dense run, two levels each, and a gradient after each of one's three
-    masks = [load_ticket(path).mask["fc1.weight"] for path in sorted(one.path.rglob("level-01.safetensors"))]
+    assert (
+        len(watch.trained) == 8
+    )  # one dense run, two levels each, and a gradient after each of one's three
+    masks = [
+        load_ticket(path).mask["fc1.weight"]
+        for path in sorted(one.path.rglob("level-01.safetensors"))
+    ]
     assert not torch.equal(*masks)
     two, _ = go(tmp_path, table, "two", trust=[plugin], store=tmp_path / "other", jobs=2)
     assert files(one.path) == files(two.path)
@@ -481,7 +542,10 @@ def test_a_criterion_gets_the_gradient_it_needs(tmp_path: Path) -> None:
 
 def test_a_layer_that_collapses_is_an_event(tmp_path: Path) -> None:
     _, watch = go(tmp_path, recipe(scope={"use": "layerwise", "rate": 0.5, "rates": {"fc3": 0.99}}))
-    assert [(event.level, event.leaf) for event in watch.of("LayerCollapsed")] == [(1, "fc3.weight"), (2, "fc3.weight")]
+    assert [(event.level, event.layer) for event in watch.of("LayerCollapsed")] == [
+        (1, "fc3.weight"),
+        (2, "fc3.weight"),
+    ]
 
 
 def test_a_rate_that_leaves_no_weights_is_refused_before_any_training(tmp_path: Path) -> None:
@@ -489,7 +553,9 @@ def test_a_rate_that_leaves_no_weights_is_refused_before_any_training(tmp_path: 
     for scope in ({"use": "layerwise", "rate": 0.9}, {"use": "global", "rate": 0.9}):
         table = recipe(scope=scope, search={"use": "imp", "levels": 24})
         with pytest.raises(UsageError, match=r"leaves no weights at level \d.*lower the rate"):
-            run(table, out=tmp_path / "run", store=tmp_path / "store", data=tmp_path, listener=watch)
+            run(
+                table, out=tmp_path / "run", store=tmp_path / "store", data=tmp_path, listener=watch
+            )
     assert not watch.events
 
 
@@ -503,13 +569,17 @@ def test_plan_says_what_is_asked_unique_and_stored_without_torch(tmp_path: Path)
     assert len(watch.trained) <= before.unique
     after = desk.plan()
     assert (after.unique, after.stored, after.steps_to_do) == (18, 18, 0)
-    longer = Desk(table | {"search": {"use": "imp", "levels": 4}}, store=tmp_path / "store", data=tmp_path).plan()
+    longer = Desk(
+        table | {"search": {"use": "imp", "levels": 4}}, store=tmp_path / "store", data=tmp_path
+    ).plan()
     assert (longer.unique, longer.stored) == (34, 18)
     assert longer.seconds is not None
 
 
 def test_the_resolved_recipe_repeats_the_run(tmp_path: Path) -> None:
-    one, _ = go(tmp_path, recipe(grid={"mask1": ["rewind", {"use": "constant", "keep_sign": False}]}))
+    one, _ = go(
+        tmp_path, recipe(grid={"mask1": ["rewind", {"use": "constant", "keep_sign": False}]})
+    )
     two, watch = go(tmp_path, one.path / "resolved.toml", "two")
     assert not watch.trained
     assert (one.path / "levels.csv").read_bytes() == (two.path / "levels.csv").read_bytes()
@@ -525,7 +595,9 @@ def test_a_thousand_stored_levels_replay_fast(tmp_path: Path) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_threads_of_one_core_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_one_core_are_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     for number in range(4):
         place = tmp_path / f"cpu{number}" / "topology"

@@ -15,12 +15,19 @@ import torch
 from small import DATA
 
 from lotteryfw import export, load_seed_ticket, load_ticket, run
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.cli.app import app
-from lotteryfw.errors import StoreError, UsageError
 from lotteryfw.runner import Run
 from lotteryfw.store import tensors
 
-STRONG = Path(__file__).parents[1] / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"
+STRONG = (
+    Path(__file__).parents[1]
+    / "plugins"
+    / "lotteryfw-strong"
+    / "src"
+    / "lotteryfw_strong"
+    / "__init__.py"
+)
 NORMED = '''
 from torch import nn
 import torch
@@ -61,7 +68,14 @@ def ran(place: Path, trust: tuple[Path, ...] = (), **changes: Any) -> Run:
         "train": {"length": "30it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}},
         "evaluate": {"points": 3},
     }  # fmt: skip
-    return run(recipe | changes, out=place / "run", store=place / "store", trust=trust, jobs=1, device="cpu")
+    return run(
+        recipe | changes,
+        out=place / "run",
+        store=place / "store",
+        trust=trust,
+        jobs=1,
+        device="cpu",
+    )
 
 
 def ticket_of(done: Run, name: str = "level-01") -> Path:
@@ -104,7 +118,9 @@ def test_a_fresh_process_rebuilds_the_network_to_the_bit_with_the_accuracy_on_re
     assert said["accuracy"] == row.test_accuracy > 0.5
 
 
-def test_the_file_takes_a_bit_for_each_weight_and_little_more(popped: Run, small_file: Path) -> None:
+def test_the_file_takes_a_bit_for_each_weight_and_little_more(
+    popped: Run, small_file: Path
+) -> None:
     weights = sum(mask.numel() for mask in load_ticket(ticket_of(popped)).mask.values())
     assert small_file.stat().st_size < weights / 8 + 8 * 1024
 
@@ -121,44 +137,67 @@ def test_what_is_told_of_the_ticket_stays(popped: Run, small_file: Path) -> None
 
 
 @pytest.mark.parametrize(("rescale", "logit"), [("none", 0.0), ("static", 0.0), ("dynamic", 0.3)])
-def test_supermasks_are_rebuilt_with_the_factor_of_each_layer(tmp_path: Path, rescale: str, logit: float) -> None:
+def test_supermasks_are_rebuilt_with_the_factor_of_each_layer(
+    tmp_path: Path, rescale: str, logit: float
+) -> None:
     how = {"use": "bernoulli", "rescale": rescale, "logit": logit}
     done = ran(tmp_path, search="supermask", parametrization=how, initialiser="kaiming_normal")
     export(ticket_of(done), tmp_path / "seed", "seed")
-    assert bits(load_seed_ticket(tmp_path / "seed")[1].values) == bits(load_ticket(ticket_of(done)).values)
+    assert bits(load_seed_ticket(tmp_path / "seed")[1].values) == bits(
+        load_ticket(ticket_of(done)).values
+    )
 
 
 def test_a_ticket_that_rewinds_to_its_initialisation_can_be_told_by_a_seed(tmp_path: Path) -> None:
     done = ran(tmp_path, search={"use": "imp", "levels": 2})
     for level in ("level-00", "level-02"):
         export(ticket_of(done, level), tmp_path / level, "seed")
-        assert bits(load_seed_ticket(tmp_path / level)[1].values) == bits(load_ticket(ticket_of(done, level)).values)
+        assert bits(load_seed_ticket(tmp_path / level)[1].values) == bits(
+            load_ticket(ticket_of(done, level)).values
+        )
 
 
-def test_statistics_of_batch_norm_are_kept_and_other_buffers_are_as_in_training(tmp_path: Path) -> None:
+def test_statistics_of_batch_norm_are_kept_and_other_buffers_are_as_in_training(
+    tmp_path: Path,
+) -> None:
     plugin = tmp_path / "normed.py"
     plugin.write_text(NORMED)
-    done = ran(tmp_path, trust=(plugin,), model="normed", search="edge_popup", parametrization="top_k")
+    done = ran(
+        tmp_path, trust=(plugin,), model="normed", search="edge_popup", parametrization="top_k"
+    )
     path = ticket_of(done)
     values, masks = tensors.load(path)
     values["2.running_mean"] = torch.linspace(-1, 1, 12)
     values["2.num_batches_tracked"] = torch.tensor(30)
-    tensors.save(path, values, masks, tensors.load_meta(path))
+    tensors.save(path, values, masks, tensors.load_meta(path), checksum=True)
     export(path, tmp_path / "seed", "seed", trust=[plugin])
     network, ticket = load_seed_ticket(tmp_path / "seed", trust=[plugin])
     assert bits(ticket.values) == bits(values)
-    assert list(tensors.load(tmp_path / "seed")[0]) == ["2.running_mean", "2.running_var", "2.num_batches_tracked"]
+    assert list(tensors.load(tmp_path / "seed")[0]) == [
+        "2.running_mean",
+        "2.running_var",
+        "2.num_batches_tracked",
+    ]
     assert torch.equal(network.noise, load_seed_ticket(tmp_path / "seed", trust=[plugin])[0].noise)
-    with pytest.raises(UsageError, match=r"needs the model 'normed.py/normed' of normed.py==local.*there is no model"):
+    with pytest.raises(
+        UsageError,
+        match=r"needs the model 'normed.py/normed' of normed.py==local.*there is no model",
+    ):
         load_seed_ticket(tmp_path / "seed")
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"search": {"use": "imp", "levels": 1}, "rewind": "learning_rate"}, r"of 'fc1.weight', 8 of 'fc1.bias'"),
+        (
+            {"search": {"use": "imp", "levels": 1}, "rewind": "learning_rate"},
+            r"of 'fc1.weight', 8 of 'fc1.bias'",
+        ),
         ({"search": {"use": "imp", "levels": 1}, "mask0": "init"}, r"26 of 'fc1.weight'"),
-        ({"search": {"use": "edge_popup"}, "parametrization": {"use": "iterand", "period": 5}}, "of 'fc1.weight'"),
+        (
+            {"search": {"use": "edge_popup"}, "parametrization": {"use": "iterand", "period": 5}},
+            "of 'fc1.weight'",
+        ),
         ({"search": "supermask", "parametrization": "sign_flip"}, "of 'fc1.weight'"),
     ],
     ids=["trained", "frozen at other values", "redrawn", "flipped"],
@@ -167,7 +206,10 @@ def test_weights_that_were_changed_are_refused_with_their_number(
     tmp_path: Path, changes: dict[str, Any], what: str
 ) -> None:
     done = ran(tmp_path, trust=(STRONG,), **changes)
-    with pytest.raises(UsageError, match=rf"level-01.*cannot be told by a seed.*{what}.*They were trained, or changed"):
+    with pytest.raises(
+        UsageError,
+        match=rf"level-01.*cannot be told by a seed.*{what}.*They were trained, or changed",
+    ):
         export(ticket_of(done), tmp_path / "seed", "seed", trust=[STRONG])
     assert not (tmp_path / "seed").exists()
 
@@ -176,7 +218,13 @@ def altered(path: Path, **changes: Any) -> Path:
     """The file with these things said otherwise."""
     values, masks = tensors.load(path)
     meta = tensors.load_meta(path)
-    tensors.save(path, values, masks, meta | {"drawn": json.dumps(json.loads(meta["drawn"]) | changes)})
+    tensors.save(
+        path,
+        values,
+        masks,
+        meta | {"drawn": json.dumps(json.loads(meta["drawn"]) | changes)},
+        checksum=True,
+    )
     return path
 
 
@@ -184,16 +232,22 @@ def test_other_versions_that_draw_the_same_are_told_as_a_warning(small_file: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_seed_ticket(small_file)
-    with pytest.warns(UserWarning, match=r"same weights, but here is another torch \(.+, not 1.0\)"):
+    with pytest.warns(
+        UserWarning, match=r"same weights, but here is another torch \(.+, not 1.0\)"
+    ):
         load_seed_ticket(altered(small_file, torch="1.0"))
 
 
 def test_other_weights_are_an_error_that_names_what_is_of_another_version(small_file: Path) -> None:
-    with pytest.raises(StoreError, match=r"not the ones that were exported; the machines draw differently"):
+    with pytest.raises(
+        StoreError, match=r"not the ones that were exported; the machines draw differently"
+    ):
         load_seed_ticket(altered(small_file, seed=4))
     parts = json.loads(tensors.load_meta(small_file)["drawn"])["parts"]
     parts["model"]["provider"] = "lotteryfw==0.0.1"
-    with pytest.raises(StoreError, match=r"another model 'lotteryfw/mlp' \(lotteryfw==.+, not lotteryfw==0.0.1\)"):
+    with pytest.raises(
+        StoreError, match=r"another model 'lotteryfw/mlp' \(lotteryfw==.+, not lotteryfw==0.0.1\)"
+    ):
         load_seed_ticket(altered(small_file, seed=4, parts=parts))
 
 
@@ -219,6 +273,9 @@ def test_the_command_writes_plain_safetensors_unless_told_otherwise(
     ticket = load_ticket(ticket_of(popped))
     app(["export", str(ticket_of(popped)), "--out", str(tmp_path / "plain")], standalone_mode=False)
     assert bits(load_file(tmp_path / "plain")) == bits(ticket.values)
-    app(["export", str(ticket_of(popped)), "--as", "seed", "--out", str(tmp_path / "seed")], standalone_mode=False)
+    app(
+        ["export", str(ticket_of(popped)), "--as", "seed", "--out", str(tmp_path / "seed")],
+        standalone_mode=False,
+    )
     assert bits(load_seed_ticket(tmp_path / "seed")[1].values) == bits(ticket.values)
     assert capsys.readouterr().out.count(" bytes") == 2

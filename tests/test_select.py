@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from lotteryfw.errors import ContractError
-from lotteryfw.rng import stream
-from lotteryfw.select import WarmTop, best, budget, check_tensor, cut, top
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.layers import Group, Layer, LayerInfo
+from lotteryfw.api.rng import stream
+from lotteryfw.search.top_k import IncrementalTopK, best, budget, check_tensor, cut, top
 from lotteryfw.std.criteria import LargeFinal
 from lotteryfw.std.scopes import Global, Layerwise
-from lotteryfw.testkit import make_leaf
-from lotteryfw.views import Group, Layer, Leaf
+from lotteryfw.testkit import make_layer
 
 CALM = settings(deadline=None)
 """The machine may be busy with other things."""
@@ -38,34 +38,41 @@ def no_ties() -> torch.Generator:
 
 @st.composite
 def networks(draw: st.DrawFn, values: int = 10**6) -> Network:
-    """Scores, whole numbers so that `values` says how many tie, and masks of three leaves."""
+    """Scores, whole numbers so that `values` says how many tie, and masks of three layers."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     alive = draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     scores = {
-        n: torch.from_numpy(rng.integers(-values, values, shape).astype("float32")) for n, shape in SHAPES.items()
+        n: torch.from_numpy(rng.integers(-values, values, shape).astype("float32"))
+        for n, shape in SHAPES.items()
     }
     masks = {name: torch.from_numpy(rng.random(shape) < alive) for name, shape in SHAPES.items()}
     return scores, masks
 
 
 def groups(draw: st.DataObject, masks: dict[str, Tensor], parts: Parts) -> list[Group]:
-    keeps = [draw.draw(st.integers(0, sum(int(masks[name].sum()) for name in part))) for part in parts]
+    keeps = [
+        draw.draw(st.integers(0, sum(int(masks[name].sum()) for name in part))) for part in parts
+    ]
     return [Group(part, keep, keep) for part, keep in zip(parts, keeps, strict=True)]
 
 
-PARTITIONS = st.sampled_from([[("a",), ("b",), ("c",)], [("a", "b", "c")], [("c", "a")], [("b",), ("a", "c")], []])
+PARTITIONS = st.sampled_from(
+    [[("a",), ("b",), ("c",)], [("a", "b", "c")], [("c", "a")], [("b",), ("a", "c")], []]
+)
 
 
 @CALM
 @given(network=networks(values=3), data=st.data(), parts=PARTITIONS)
-def test_budgets_are_exact_and_the_dead_stay_dead(network: Network, data: st.DataObject, parts: Parts) -> None:
+def test_budgets_are_exact_and_the_dead_stay_dead(
+    network: Network, data: st.DataObject, parts: Parts
+) -> None:
     scores, masks = network
     chosen = groups(data, masks, parts)
     before = {name: mask.clone() for name, mask in masks.items()}
     result = cut(scores, masks, chosen, ties)
     for group in chosen:
-        assert sum(int(result[name].sum()) for name in group.leaves) == group.keep
-    grouped = {name for group in chosen for name in group.leaves}
+        assert sum(int(result[name].sum()) for name in group.layers) == group.keep
+    grouped = {name for group in chosen for name in group.layers}
     for name, mask in result.items():
         assert mask.shape == masks[name].shape
         assert mask.dtype == torch.bool
@@ -76,7 +83,10 @@ def test_budgets_are_exact_and_the_dead_stay_dead(network: Network, data: st.Dat
 
 def stated(scores: list[np.ndarray], masks: list[np.ndarray], keep: int) -> list[np.ndarray]:
     """The rule once more, in NumPy: sort the living by score, keep the last ones."""
-    flat, alive = np.concatenate([s.ravel() for s in scores]), np.concatenate([m.ravel() for m in masks])
+    flat, alive = (
+        np.concatenate([s.ravel() for s in scores]),
+        np.concatenate([m.ravel() for m in masks]),
+    )
     order = [place for place in np.argsort(flat, kind="stable") if alive[place]]
     kept = np.zeros(flat.size, dtype=bool)
     kept[order[len(order) - keep :]] = True
@@ -86,27 +96,35 @@ def stated(scores: list[np.ndarray], masks: list[np.ndarray], keep: int) -> list
 
 @CALM
 @given(network=networks(), data=st.data(), parts=PARTITIONS)
-def test_without_ties_the_masks_are_those_of_a_stable_sort(network: Network, data: st.DataObject, parts: Parts) -> None:
+def test_without_ties_the_masks_are_those_of_a_stable_sort(
+    network: Network, data: st.DataObject, parts: Parts
+) -> None:
     noise, masks = network
     ranks = torch.cat([part.flatten() for part in noise.values()]).argsort(stable=True).float() - 20
     parted = zip(masks, ranks.split([mask.numel() for mask in masks.values()]), strict=True)
     scores = {name: part.reshape(SHAPES[name]) for name, part in parted}
     for group in groups(data, masks, parts):
         result = cut(scores, masks, [group], no_ties)
-        own = [scores[n].numpy() for n in group.leaves], [masks[n].numpy() for n in group.leaves]
-        for name, expected in zip(group.leaves, stated(*own, group.keep), strict=True):
+        own = [scores[n].numpy() for n in group.layers], [masks[n].numpy() for n in group.layers]
+        for name, expected in zip(group.layers, stated(*own, group.keep), strict=True):
             assert np.array_equal(result[name].numpy(), expected)
 
 
 @CALM
 @given(network=networks(values=3), data=st.data())
-def test_with_ties_the_kept_scores_are_those_of_a_stable_sort(network: Network, data: st.DataObject) -> None:
+def test_with_ties_the_kept_scores_are_those_of_a_stable_sort(
+    network: Network, data: st.DataObject
+) -> None:
     scores, masks = network
     (group,) = groups(data, masks, [("a", "b", "c")])
     result = cut(scores, masks, [group], ties)
-    expected = stated([s.numpy() for s in scores.values()], [m.numpy() for m in masks.values()], group.keep)
+    expected = stated(
+        [s.numpy() for s in scores.values()], [m.numpy() for m in masks.values()], group.keep
+    )
     kept = [value for name in SHAPES for value in scores[name][result[name]].tolist()]
-    assert sorted(kept) == sorted(v for s, m in zip(scores.values(), expected, strict=True) for v in s.numpy()[m])
+    assert sorted(kept) == sorted(
+        v for s, m in zip(scores.values(), expected, strict=True) for v in s.numpy()[m]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -138,7 +156,11 @@ def test_scores_that_cannot_be_ordered_are_refused_where_they_count(bad: float) 
     with pytest.raises(ContractError, match=r"1 of 3 scores .*are NaN or infinite"):
         cut({"w": scores}, {"w": mask}, [Group(("w",), 1, 1)], ties)
     alive = torch.tensor([True, False, True])
-    assert cut({"w": scores}, {"w": alive}, [Group(("w",), 1, 1)], ties)["w"].tolist() == [False, False, True]
+    assert cut({"w": scores}, {"w": alive}, [Group(("w",), 1, 1)], ties)["w"].tolist() == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("keep", [-1, 3])
@@ -152,8 +174,11 @@ def test_budgets_outside_of_what_is_alive_are_refused(keep: int) -> None:
     ("value", "message"),
     [
         ([1.0], "x returned list, not a tensor"),
-        (torch.ones(3, 2), r"x returned shape \[3, 2\]; the leaf's shape is \[2, 3\]"),
-        (torch.ones(2, 3, dtype=torch.int32), "x returned dtype torch.int32; floating point is needed"),
+        (torch.ones(3, 2), r"x returned shape \[3, 2\]; the layer's shape is \[2, 3\]"),
+        (
+            torch.ones(2, 3, dtype=torch.int32),
+            "x returned dtype torch.int32; floating point is needed",
+        ),
     ],
 )
 def test_values_that_are_no_scores_are_refused(value: object, message: str) -> None:
@@ -172,19 +197,25 @@ def network(seed: int) -> nn.Sequential:
 
 
 def prunable(module: nn.Module) -> dict[str, nn.Module]:
-    return {name: part for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d | nn.Linear)
+    }
 
 
-def ours(weights: dict[str, Tensor], masks: dict[str, Tensor], scope: Layerwise | Global) -> dict[str, Tensor]:
+def ours(
+    weights: dict[str, Tensor], masks: dict[str, Tensor], scope: Layerwise | Global
+) -> dict[str, Tensor]:
     """One cut by large_final, as the lab makes it."""
-    layers = [Layer(name, tuple(weight.shape)) for name, weight in weights.items()]
+    layers = [LayerInfo(name, tuple(weight.shape)) for name, weight in weights.items()]
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
     scores = {name: LargeFinal().score(leaf_of(weight)) for name, weight in weights.items()}
     return cut(scores, masks, scope.groups(layers, kept, 1), no_ties)
 
 
-def leaf_of(weight: Tensor) -> Leaf:
-    return replace(make_leaf(tuple(weight.shape)), final=weight)
+def leaf_of(weight: Tensor) -> Layer:
+    return replace(make_layer(tuple(weight.shape)), final=weight)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.37, 0.5, 0.9])
@@ -238,10 +269,12 @@ def test_warm_top_equals_a_stable_sort_however_scores_move(
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     keep = round(share * size)
-    warm = WarmTop(keep)
+    warm = IncrementalTopK(keep)
     scores = torch.randn(size, generator=rng)
     for _ in range(6):
-        ranked = torch.round(scores * levels) / levels if levels else scores  # few levels: many ties
+        ranked = (
+            torch.round(scores * levels) / levels if levels else scores
+        )  # few levels: many ties
         expected = stable_top(ranked, keep)
         assert torch.equal(warm(ranked), expected)
         assert torch.equal(top(ranked, keep), expected)
@@ -249,6 +282,9 @@ def test_warm_top_equals_a_stable_sort_however_scores_move(
 
 
 def test_warm_top_keeps_shapes_and_refuses_too_large_a_budget() -> None:
-    assert WarmTop(2)(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist() == [[False, True], [True, False]]
+    assert IncrementalTopK(2)(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist() == [
+        [False, True],
+        [True, False],
+    ]
     with pytest.raises(ContractError, match="5 to keep of 4"):
-        WarmTop(5)(torch.zeros(2, 2))
+        IncrementalTopK(5)(torch.zeros(2, 2))

@@ -35,5 +35,7 @@ def test_a_skip_that_is_not_listed_fails_the_run(tmp_path: Path, test: str, stat
         check=False,
     )
     assert done.returncode == status, done.stdout
-    is_reported = "test_one.py:" in done.stdout and "that --check-skips does not allow" in done.stdout
+    is_reported = (
+        "test_one.py:" in done.stdout and "that --check-skips does not allow" in done.stdout
+    )
     assert is_reported == (status != 0)

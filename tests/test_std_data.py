@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lotteryfw.errors import DataError
-from lotteryfw.kinds import DataSource
-from lotteryfw.rng import stream
+from lotteryfw.api.data import Dataset, Subset
+from lotteryfw.api.errors import DataError
+from lotteryfw.api.kinds import DataSource
+from lotteryfw.api.rng import stream
 from lotteryfw.runner import default_data_folder
 from lotteryfw.std import digits, image_files, imagenet
 from lotteryfw.std.digits import Digits
@@ -26,16 +27,19 @@ from lotteryfw.std.splits import split
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Cifar10, Cifar100, FashionMnist, Mnist, Svhn
 from lotteryfw.std.torchvision_source import TorchvisionSource
-from lotteryfw.views import Split, Splits
 
 NOWHERE = Path("nowhere")
 TORCHVISION = [Mnist(), FashionMnist(), Cifar10(), Cifar100(), Svhn()]
 
 
-def check(splits: Splits, source: DataSource, folder: Path = NOWHERE) -> None:
+def check(splits: Dataset, source: DataSource, folder: Path = NOWHERE) -> None:
     """What every source promises: shapes, dtypes, sizes as its facts say, labels in range."""
     facts = source.facts(folder)
-    for name, count in (("train", facts.train), ("validation", facts.validation), ("test", facts.test)):
+    for name, count in (
+        ("train", facts.train),
+        ("validation", facts.validation),
+        ("test", facts.test),
+    ):
         part = getattr(splits, name)
         assert part.inputs.shape == (count, *facts.shape)
         assert part.inputs.dtype in (torch.uint8, torch.float32)
@@ -46,17 +50,20 @@ def check(splits: Splits, source: DataSource, folder: Path = NOWHERE) -> None:
         assert part.labels.max() < facts.classes
 
 
-def same(first: Splits, second: Splits) -> bool:
+def same(first: Dataset, second: Dataset) -> bool:
     return all(
-        getattr(first, part).inputs.equal(getattr(second, part).inputs) for part in ("train", "validation", "test")
+        getattr(first, part).inputs.equal(getattr(second, part).inputs)
+        for part in ("train", "validation", "test")
     )
 
 
 # the split
 
 
-def numbered(examples: int) -> Split:
-    return Split(torch.arange(examples).to(torch.uint8).reshape(-1, 1, 1, 1), torch.arange(examples))
+def numbered(examples: int) -> Subset:
+    return Subset(
+        torch.arange(examples).to(torch.uint8).reshape(-1, 1, 1, 1), torch.arange(examples)
+    )
 
 
 def test_split_is_disjoint_complete_and_keeps_labels() -> None:
@@ -64,7 +71,9 @@ def test_split_is_disjoint_complete_and_keeps_labels() -> None:
     splits = split(numbered(200), test, 50, 0, "unit")
     assert splits.test is test
     assert len(splits.validation.labels) == 50
-    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == list(range(200))
+    assert sorted([*splits.train.labels.tolist(), *splits.validation.labels.tolist()]) == list(
+        range(200)
+    )
     for part in (splits.train, splits.validation):
         assert part.inputs.flatten().tolist() == part.labels.tolist()
 
@@ -81,7 +90,7 @@ def test_split_depends_on_its_seed_alone() -> None:
 def test_standard_is_measured_per_channel_on_the_training_part() -> None:
     images = torch.randint(256, (90, 3, 4, 5), generator=stream(0, "images")).to(torch.uint8)
     images[:, 2] = 51
-    examples = Split(images, torch.arange(90))
+    examples = Subset(images, torch.arange(90))
     splits = split(examples, examples, 30, 0, "standard")
     pixels = splits.train.inputs.numpy() / 255
     np.testing.assert_allclose(splits.mean, pixels.mean(axis=(0, 2, 3)))
@@ -116,7 +125,11 @@ def test_digits_file_is_what_the_script_makes() -> None:
 
 
 def test_validation_must_leave_something_to_train_on() -> None:
-    for attempt in (Digits(validation=1437).load, Digits(validation=1437).facts, Mnist(validation=60_000).facts):
+    for attempt in (
+        Digits(validation=1437).load,
+        Digits(validation=1437).facts,
+        Mnist(validation=60_000).facts,
+    ):
         with pytest.raises(DataError, match="leaves nothing to train on"):
             attempt(NOWHERE)
 
@@ -147,7 +160,10 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, count in (("train", 40), ("t10k", 10)):
-        write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(256, size=(count, 28, 28), dtype=np.uint8))
+        write_idx(
+            raw / f"{part}-images-idx3-ubyte",
+            rng.integers(256, size=(count, 28, 28), dtype=np.uint8),
+        )
         write_idx(raw / f"{part}-labels-idx1-ubyte", rng.integers(10, size=count, dtype=np.uint8))
     return tmp_path
 
@@ -159,12 +175,109 @@ def test_mnist_reads_torchvisions_files(small_mnist: Path) -> None:
     np.testing.assert_array_equal(splits.test.inputs.numpy().ravel(), raw)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:1000], lambda data: b"", lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:1000], lambda data: b"", lambda data: b"\xff" * len(data)]
+)
 def test_damaged_files_are_told(small_mnist: Path, damage: Callable[[bytes], bytes]) -> None:
     path = small_mnist / "MNIST/raw/train-images-idx3-ubyte"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match=r"mnist: the files in .* could not be read"):
         Mnist(validation=8).load(small_mnist)
+
+
+def test_other_files_have_another_fingerprint_and_planning_needs_none(
+    small_mnist: Path, tmp_path: Path
+) -> None:
+    source = Mnist(validation=8)
+    before = source.fingerprint(small_mnist)
+    assert len(before) == 64
+    path = small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"
+    write_idx(path, np.arange(10, dtype=np.uint8))
+    assert source.fingerprint(small_mnist) != before
+    assert source.fingerprint(tmp_path / "nowhere") != before
+
+
+def test_what_torchvision_reads_instead_of_mnists_files_counts(small_mnist: Path) -> None:
+    source = Mnist(validation=8)
+    before = source.fingerprint(small_mnist)
+    processed = small_mnist / "MNIST" / "processed"
+    processed.mkdir()
+    (processed / "training.pt").write_bytes(b"1")
+    assert source.fingerprint(small_mnist) == before  # torchvision reads both, or none
+    (processed / "test.pt").write_bytes(b"2")
+    assert source.fingerprint(small_mnist) != before
+
+
+def test_the_published_checksums_are_torchvisions() -> None:
+    from torchvision import datasets
+
+    for source in (Cifar10, Cifar100):
+        cls = getattr(datasets, source.known.torchvision)
+        meta = [(cls.meta["filename"], cls.meta["md5"])]
+        assert dict([*cls.train_list, *cls.test_list, *meta]) == source.known.files
+    split_list = datasets.SVHN.split_list
+    assert {
+        split_list[part][1]: split_list[part][2] for part in ("train", "test")
+    } == Svhn.known.files
+
+
+def test_fetch_refuses_files_that_are_not_the_published_ones(small_mnist: Path) -> None:
+    path = small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"
+    content = path.read_bytes()
+    actual, published = hashlib.md5(content).hexdigest(), Mnist.known.files[path.name]
+    with pytest.raises(DataError, match=f"{path} has MD5 {actual}, the published file {published}"):
+        Mnist().fetch(small_mnist)
+    assert path.read_bytes() == content
+
+
+def test_fetch_refuses_a_download_that_is_not_the_published_one(
+    small_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    files = {path.name: path.read_bytes() for path in (small_mnist / "MNIST/raw").iterdir()}
+    published = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, files=published))
+    folder = small_mnist / "fresh"
+    sent = dict(files)
+
+    def download(root: Path, **_: object) -> SimpleNamespace:
+        (root / "MNIST/raw").mkdir(parents=True, exist_ok=True)
+        for name, content in sent.items():
+            (root / "MNIST/raw" / name).write_bytes(content)
+        return SimpleNamespace(data=np.zeros((1, 28, 28)), targets=[0])
+
+    monkeypatch.setattr(datasets, "MNIST", download)
+    Mnist().fetch(folder)
+    Mnist().fetch(folder)
+    name = "train-images-idx3-ubyte"
+    sent[name] = b"something else"
+    actual = hashlib.md5(sent[name]).hexdigest()
+    with pytest.raises(
+        DataError, match=f"{name} has MD5 {actual}, the published file {published[name]}"
+    ):
+        Mnist().fetch(small_mnist / "other")
+
+
+def test_fetch_names_both_checksums_of_a_damaged_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    class Damaged:
+        filename, tgz_md5 = "cifar.tar.gz", "0" * 32
+
+        def __init__(self, root: Path, **_: object):
+            (root / self.filename).write_bytes(b"half")
+            raise RuntimeError("File not found or corrupted.")
+
+    monkeypatch.setattr(datasets, "CIFAR10", Damaged)
+    actual = hashlib.md5(b"half").hexdigest()
+    with pytest.raises(
+        DataError,
+        match=f"corrupted. .*cifar.tar.gz has MD5 {actual}, the published file {'0' * 32}",
+    ):
+        Cifar10().fetch(tmp_path)
 
 
 def test_a_set_of_the_wrong_size_is_told(small_mnist: Path) -> None:
@@ -193,7 +306,8 @@ def test_colour_sets_are_brought_into_one_form(
     def read(root: Path, download: bool, **options: object) -> SimpleNamespace:
         part = slice(0, 30) if options == train else slice(30, 40)
         return SimpleNamespace(
-            data=images[part].transpose(order), **{labels: list(range(10)) * (1 + 2 * (options == train))}
+            data=images[part].transpose(order),
+            **{labels: list(range(10)) * (1 + 2 * (options == train))},
         )
 
     which = replace(source.known, examples=30, test=10)
@@ -228,8 +342,12 @@ def test_fetch_tells_what_stood_in_its_way(
 
 
 def test_the_extras_that_messages_name_are_there() -> None:
-    project = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
-    assert {source.known.extra for source in TORCHVISION} - {""} <= project["optional-dependencies"].keys()
+    project = tomllib.loads(
+        (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8")
+    )["project"]
+    assert {source.known.extra for source in TORCHVISION} - {""} <= project[
+        "optional-dependencies"
+    ].keys()
 
 
 @pytest.mark.real_data("MNIST")
@@ -252,7 +370,9 @@ def pictures(tmp_path: Path) -> Path:
             folder = tmp_path / "own" / part / name
             folder.mkdir(parents=True)
             for number in range(count):
-                Image.new("RGB", (6, 5), (label * 50, number * 10, 7)).save(folder / f"{number}.png")
+                Image.new("RGB", (6, 5), (label * 50, number * 10, 7)).save(
+                    folder / f"{number}.png"
+                )
             (folder / "notes.txt").write_text("not an image")
     return tmp_path
 
@@ -280,7 +400,10 @@ def test_image_folder_keeps_rows_columns_and_channels_apart(pictures: Path) -> N
 
 
 def test_image_folder_takes_an_absolute_path(pictures: Path) -> None:
-    here, there = ImageFolder(path="own", validation=2), ImageFolder(path=str(pictures / "own"), validation=2)
+    here, there = (
+        ImageFolder(path="own", validation=2),
+        ImageFolder(path=str(pictures / "own"), validation=2),
+    )
     assert same(here.load(pictures), there.load(NOWHERE))
 
 
@@ -317,17 +440,33 @@ def test_image_folder_fingerprint_sees_an_image_edited_in_place(pictures: Path) 
     assert source.fingerprint(pictures) == before
 
 
-def test_image_folder_fingerprint_reads_each_file_once(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = ImageFolder(path="own", validation=2)
-    before = source.fingerprint(pictures)
-    monkeypatch.setattr(Path, "open", None)
-    assert source.fingerprint(pictures) == before
-
-
 def test_image_folder_fingerprint_does_not_depend_on_where_it_lies(pictures: Path) -> None:
     before = ImageFolder(path="own").fingerprint(pictures)
     (pictures / "own").rename(pictures / "moved")
     assert ImageFolder(path="moved").fingerprint(pictures) == before
+
+
+def ramp(path: Path) -> np.ndarray:
+    """Writes 16 bits a pixel, over the whole range, and returns them."""
+    values = np.linspace(0, 65535, 30).round().astype(np.uint16).reshape(5, 6)
+    Image.fromarray(values).save(path)
+    return values
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "pgm"])
+def test_images_of_16_bits_are_scaled_by_their_range(pictures: Path, suffix: str) -> None:
+    (pictures / "own/test/ant/0.png").unlink()
+    values = ramp(pictures / f"own/test/ant/0.{suffix}")
+    image = ImageFolder(path="own", validation=2, grey=True).load(pictures).test.inputs[0, 0]
+    np.testing.assert_array_equal(image.numpy(), np.round(values / 257))
+    assert image.unique().numel() == 30
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_of_an_unknown_range_are_refused(pictures: Path, dtype: type) -> None:
+    Image.fromarray(np.ones((5, 6), dtype)).save(pictures / "own/test/ant/0.tiff")
+    with pytest.raises(DataError, match=r"0\.tiff holds .* of an unknown range; convert it"):
+        ImageFolder(path="own", validation=2).load(pictures)
 
 
 @pytest.mark.parametrize("normalise", ["unit", "standard"])
@@ -349,7 +488,9 @@ def test_image_folder_too_large_for_memory_is_mapped(
     assert not ImageFolder(path="own", validation=2).load(pictures).train.inputs.any()
 
 
-def test_images_that_change_are_decoded_anew(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_change_are_decoded_anew(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_files, "IN_MEMORY", 0)
     source = ImageFolder(path="own", validation=2)
     before = source.load(pictures)
@@ -358,10 +499,14 @@ def test_images_that_change_are_decoded_anew(pictures: Path, monkeypatch: pytest
     assert not same(before, ImageFolder(path="own", validation=2, split_seed=1).load(pictures))
 
 
-def test_a_folder_that_cannot_hold_the_decoded_images_is_told(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_hold_the_decoded_images_is_told(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(image_files, "IN_MEMORY", 0)
     (pictures / "decoded").touch()
-    with pytest.raises(DataError, match=r"image_folder: the decoded images .* could not be kept in"):
+    with pytest.raises(
+        DataError, match=r"image_folder: the decoded images .* could not be kept in"
+    ):
         ImageFolder(path="own", validation=2).load(pictures)
 
 
@@ -392,6 +537,17 @@ def no_images(root: Path) -> None:
         image.unlink()
 
 
+def empty_class(root: Path) -> None:
+    for image in (root / "train" / "bee").glob("*.png"):
+        image.unlink()
+
+
+def empty_test_class(root: Path) -> None:
+    (root / "train" / "dog").mkdir()
+    Image.new("RGB", (6, 5)).save(root / "train" / "dog" / "0.png")
+    (root / "test" / "dog").mkdir()
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -401,10 +557,14 @@ def no_images(root: Path) -> None:
         (broken, r"1\.png is not an image"),
         (truncated, r"1\.jpg is not an image"),
         (no_images, "no images in .*test"),
+        (empty_class, "train has class folders without an image: bee"),
+        (empty_test_class, "test has class folders without an image: dog"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_image_folder_tells_what_is_wrong(pictures: Path, damage: Callable[[Path], None], said: str) -> None:
+def test_image_folder_tells_what_is_wrong(
+    pictures: Path, damage: Callable[[Path], None], said: str
+) -> None:
     damage(pictures / "own")
     with pytest.raises(DataError, match=said):
         ImageFolder(path="own", validation=2).load(pictures)
@@ -414,7 +574,12 @@ def test_image_folder_tells_what_is_wrong(pictures: Path, damage: Callable[[Path
 def test_real_cifar10_as_a_folder() -> None:
     source = ImageFolder(path="cifar10-jpeg")
     facts = source.facts(default_data_folder())
-    assert (facts.shape, facts.classes, facts.train, facts.test) == ((3, 32, 32), 10, 45_000, 10_000)
+    assert (facts.shape, facts.classes, facts.train, facts.test) == (
+        (3, 32, 32),
+        10,
+        45_000,
+        10_000,
+    )
 
 
 # ImageNet
@@ -429,16 +594,27 @@ def test_imagenet_facts_need_no_files() -> None:
 
 def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = ImageNet(path="own", size=4, validation=2)
-    with pytest.raises(DataError, match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and"):
+    with pytest.raises(
+        DataError,
+        match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and",
+    ):
         source.load(pictures)
+    absent = source.fingerprint(pictures)  # planning needs no files
     (pictures / "own/test").rename(pictures / "own/val")
-    with pytest.raises(DataError, match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and"):
+    with pytest.raises(
+        DataError,
+        match="holds 3 classes, 12 training and 6 validation images, not 1000, 1281167 and",
+    ):
         source.load(pictures)
     for name, count in (("CLASSES", 3), ("TRAIN", 12), ("TEST", 6)):
         monkeypatch.setattr(imagenet, name, count)
     splits = source.load(pictures)
     check(splits, source, pictures)
     assert (splits.test.inputs[:, 0].amax((1, 2)) == splits.test.labels * 50).all()
+    before = source.fingerprint(pictures)
+    assert before not in (absent, "")
+    Image.new("RGB", (6, 5), (255, 255, 255)).save(pictures / "own/val/ant/0.png")
+    assert source.fingerprint(pictures) != before
     assert splits.mean == (0.485, 0.456, 0.406)
 
 

@@ -6,14 +6,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from lotteryfw.errors import LotteryError
-from lotteryfw.kinds import Initialiser, ModelFamily
-from lotteryfw.rng import stream
+from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.kinds import Initialiser, ModelFamily
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.rng import stream
 from lotteryfw.std import initialisers
 from lotteryfw.std.models import Conv2, Conv4, Conv6, Conv8, LeNet300100, Mlp, Vgg16, Vgg19
 from lotteryfw.std.resnets import ResNet18, ResNet20, WideResNet
 from lotteryfw.std.torchvision_models import TorchvisionModel
-from lotteryfw.views import Layer
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
 CLASSES = {MNIST: 10, CIFAR: 10, IMAGENET: 1000}
@@ -49,7 +49,9 @@ CLASSES = {MNIST: 10, CIFAR: 10, IMAGENET: 1000}
     ],
     ids=lambda value: f"{value.use} {value.options()}" if isinstance(value, ModelFamily) else None,
 )
-def test_parameter_counts_are_the_papers(family: ModelFamily, shape: tuple[int, ...], parameters: int) -> None:
+def test_parameter_counts_are_the_papers(
+    family: ModelFamily, shape: tuple[int, ...], parameters: int
+) -> None:
     with torch.device("meta"):  # sizes without memory or time
         module = family.build(shape, CLASSES[shape])
         assert module.eval()(torch.zeros(2, *shape)).shape == (2, CLASSES[shape])
@@ -81,27 +83,35 @@ def test_without_affine_and_bias_only_prunable_weights_are_left(family: ModelFam
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("family", [Conv2(width=0.25), Conv8(width=0.25), Vgg19(width=0.25), ResNet18(width=0.25)])
+@pytest.mark.parametrize(
+    "family", [Conv2(width=0.25), Conv8(width=0.25), Vgg19(width=0.25), ResNet18(width=0.25)]
+)
 def test_width_scales_every_layer_but_the_output(family: ModelFamily) -> None:
     with torch.device("meta"):
         narrow, whole = (each.build(CIFAR, 10) for each in (family, type(family)()))
     pairs = list(zip(family.prunable(narrow), family.prunable(whole), strict=True))
     assert all(narrower == wider for narrower, wider in pairs)
-    sizes = [[len(dict(net.named_parameters())[name]) for name, _ in pairs] for net in (narrow, whole)]
+    sizes = [
+        [len(dict(net.named_parameters())[name]) for name, _ in pairs] for net in (narrow, whole)
+    ]
     assert [4 * size for size in sizes[0][:-1]] == sizes[1][:-1]
     assert sizes[0][-1] == sizes[1][-1] == 10
 
 
 def test_no_layer_is_ever_empty() -> None:
     module = Conv2(width=0.001).build(MNIST, 10)
-    assert [len(weight) for name, weight in module.named_parameters() if name.endswith("weight")] == [1, 1, 1, 1, 10]
+    assert [
+        len(weight) for name, weight in module.named_parameters() if name.endswith("weight")
+    ] == [1, 1, 1, 1, 10]
     for width in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValidationError):
             Conv2(width=width)
 
 
 def norm(x: Tensor) -> Tensor:
-    return (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), keepdim=True, correction=0) + 1e-5).sqrt()
+    return (x - x.mean((0, 2, 3), keepdim=True)) / (
+        x.var((0, 2, 3), keepdim=True, correction=0) + 1e-5
+    ).sqrt()
 
 
 def conv(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
@@ -117,9 +127,13 @@ def test_resnet20_is_its_formula() -> None:
             path, stride = f"stage{stage}.block{block}", 2 if stage > 1 and block == 1 else 1
             inner = norm(conv(x, values[f"{path}.conv1.weight"], stride)).relu()
             inner = norm(conv(inner, values[f"{path}.conv2.weight"]))
-            short = norm(conv(x, values[f"{path}.shortcut.conv.weight"], stride)) if stride == 2 else x
+            short = (
+                norm(conv(x, values[f"{path}.shortcut.conv.weight"], stride)) if stride == 2 else x
+            )
             x = (inner + short).relu()
-    torch.testing.assert_close(module(images), x.mean((2, 3)) @ values["fc.weight"].T + values["fc.bias"])
+    torch.testing.assert_close(
+        module(images), x.mean((2, 3)) @ values["fc.weight"].T + values["fc.bias"]
+    )
 
 
 def test_wide_resnet_is_its_formula() -> None:
@@ -132,7 +146,9 @@ def test_wide_resnet_is_its_formula() -> None:
             active = norm(x).relu()
             inner = norm(conv(active, values[f"{path}.conv1.weight"], stride)).relu()
             inner = conv(inner, values[f"{path}.conv2.weight"])
-            x = inner + (conv(active, values[f"{path}.shortcut.weight"], stride) if block == 1 else x)
+            x = inner + (
+                conv(active, values[f"{path}.shortcut.weight"], stride) if block == 1 else x
+            )
     x = norm(x).relu().mean((2, 3))
     torch.testing.assert_close(module(images), x @ values["fc.weight"].T + values["fc.bias"])
 
@@ -151,7 +167,9 @@ def test_vgg_has_batch_norm_before_each_relu_and_pools_after_each_stage() -> Non
 
 def test_layers_have_readable_names_and_the_output_comes_last() -> None:
     names = Conv4().prunable(Conv4().build(CIFAR, 10))
-    assert names == [f"{layer}.weight" for layer in ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2", "fc3")]
+    assert names == [
+        f"{layer}.weight" for layer in ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2", "fc3")
+    ]
     assert Mlp(hidden=[7]).prunable(Mlp(hidden=[7]).build((5,), 3)) == ["fc1.weight", "fc2.weight"]
 
 
@@ -180,7 +198,9 @@ UNFIT = [
 
 @pytest.mark.parametrize(("family", "shape"), UNFIT)
 def test_unfit_inputs_are_refused_in_words(family: ModelFamily, shape: tuple[int, ...]) -> None:
-    with pytest.raises(LotteryError, match=f"{family.options().get('name', family.use)} reads images"):
+    with pytest.raises(
+        LotteryError, match=f"{family.options().get('name', family.use)} reads images"
+    ):
         family.build(shape, 10)
 
 
@@ -197,24 +217,34 @@ def test_widths_are_positive() -> None:
 
 
 def named(value: object) -> str:
-    return f"{value.use}-{getattr(value, 'mode', '')}" if isinstance(value, Initialiser) else "torch"
+    return (
+        f"{value.use}-{getattr(value, 'mode', '')}" if isinstance(value, Initialiser) else "torch"
+    )
 
 
-CONV, DENSE = Layer("conv", (96, 64, 3, 3)), Layer("fc", (300, 784))
+CONV, DENSE = LayerInfo("conv", (96, 64, 3, 3)), LayerInfo("fc", (300, 784))
 REFERENCE = [
     (initialisers.GlorotNormal(), nn.init.xavier_normal_),
     (initialisers.GlorotUniform(), nn.init.xavier_uniform_),
     (initialisers.KaimingNormal(), lambda t: nn.init.kaiming_normal_(t, nonlinearity="relu")),
-    (initialisers.KaimingNormal(mode="fan_out"), lambda t: nn.init.kaiming_normal_(t, mode="fan_out")),
+    (
+        initialisers.KaimingNormal(mode="fan_out"),
+        lambda t: nn.init.kaiming_normal_(t, mode="fan_out"),
+    ),
     (initialisers.KaimingUniform(), lambda t: nn.init.kaiming_uniform_(t, nonlinearity="relu")),
-    (initialisers.KaimingUniform(mode="fan_out"), lambda t: nn.init.kaiming_uniform_(t, mode="fan_out")),
+    (
+        initialisers.KaimingUniform(mode="fan_out"),
+        lambda t: nn.init.kaiming_uniform_(t, mode="fan_out"),
+    ),
     (initialisers.PytorchDefault(), lambda t: nn.init.kaiming_uniform_(t, a=5**0.5)),
 ]
 
 
 @pytest.mark.parametrize(("initialiser", "reference"), REFERENCE, ids=named)
 @pytest.mark.parametrize("layer", [CONV, DENSE], ids=lambda layer: layer.name)
-def test_distribution_is_torchs(initialiser: Initialiser, reference: Callable[[Tensor], Tensor], layer: Layer) -> None:
+def test_distribution_is_torchs(
+    initialiser: Initialiser, reference: Callable[[Tensor], Tensor], layer: LayerInfo
+) -> None:
     ours = initialiser.weight(layer, stream(0, "test")).flatten().numpy()
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -223,7 +253,10 @@ def test_distribution_is_torchs(initialiser: Initialiser, reference: Callable[[T
     assert abs(ours.mean()) < 5 * theirs.std() / np.sqrt(ours.size)
     quantiles = np.linspace(0.001, 0.999, 41)
     np.testing.assert_allclose(
-        np.quantile(ours, quantiles), np.quantile(theirs, quantiles), rtol=0.03, atol=0.03 * theirs.std()
+        np.quantile(ours, quantiles),
+        np.quantile(theirs, quantiles),
+        rtol=0.03,
+        atol=0.03 * theirs.std(),
     )
     if "uniform" in initialiser.use or initialiser.use == "pytorch_default":
         assert abs(np.abs(ours).max() / np.abs(theirs).max() - 1) < 1e-3
@@ -244,7 +277,9 @@ def test_draws_come_from_the_given_stream_alone(initialiser: Initialiser) -> Non
     draws = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        draws.append((initialiser.weight(CONV, stream(7, "test")), initialiser.bias(CONV, stream(8, "test"))))
+        draws.append(
+            (initialiser.weight(CONV, stream(7, "test")), initialiser.bias(CONV, stream(8, "test")))
+        )
     assert all(first.equal(second) for first, second in zip(*draws, strict=True))
     assert not initialiser.weight(CONV, stream(9, "test")).equal(draws[0][0])
 

@@ -17,7 +17,12 @@ AUTOENCODER: dict[str, Any] = {
     "name": "autoencoder",
     "data": "digits",
     "model": {"use": "mlp", "hidden": [32]},
-    "train": {"length": "150it", "batch": 60, "objective": "reconstruction", "optimizer": {"use": "adam", "lr": 3e-3}},
+    "train": {
+        "length": "150it",
+        "batch": 60,
+        "objective": "reconstruction",
+        "optimizer": {"use": "adam", "lr": 3e-3},
+    },
     "evaluate": {"points": 3},
     "search": {"use": "imp", "levels": 1},
 }
@@ -28,19 +33,23 @@ def test_classification_is_cross_entropy_and_counts_the_largest_logit() -> None:
     for reduction in ("mean", "sum"):
         loss = Classification().loss(logits, torch.zeros(7, 1), labels, reduction)
         assert torch.equal(loss, cross_entropy(logits, labels, reduction=reduction))
-    assert torch.equal(Classification().right(logits, torch.zeros(7, 1), labels), logits.argmax(1) == labels)
+    assert torch.equal(
+        Classification().correct(logits, torch.zeros(7, 1), labels), logits.argmax(1) == labels
+    )
 
 
 def test_reconstruction_is_the_squared_error_and_the_variance_explained() -> None:
     inputs = torch.rand(5, 1, 2, 2)
     labels = torch.zeros(5, dtype=torch.int64)
-    assert Reconstruction().outputs((1, 2, 2), 10) == 4
-    assert torch.equal(Reconstruction().right(inputs.flatten(1), inputs, labels), torch.ones(5))
+    assert Reconstruction().output_size((1, 2, 2), 10) == 4
+    assert torch.equal(Reconstruction().correct(inputs.flatten(1), inputs, labels), torch.ones(5))
     flat = inputs.flatten(1)
     means = flat.mean(1, keepdim=True).expand(-1, 4)
-    assert Reconstruction().right(means, inputs, labels).abs().max() < 1e-6
+    assert Reconstruction().correct(means, inputs, labels).abs().max() < 1e-6
     off = flat + 0.5
-    assert float(Reconstruction().loss(off, inputs, labels, "mean")) == pytest.approx(0.25, rel=1e-5)
+    assert float(Reconstruction().loss(off, inputs, labels, "mean")) == pytest.approx(
+        0.25, rel=1e-5
+    )
     assert float(Reconstruction().loss(off, inputs, labels, "sum")) == pytest.approx(1.25, rel=1e-5)
 
 
@@ -61,7 +70,9 @@ def test_a_mask_is_learned_for_another_loss(tmp_path: Path) -> None:
         "parametrization": "top_k",
         "initialiser": "signed_constant",
     }
-    recipe["train"] = AUTOENCODER["train"] | {"optimizer": {"use": "sgd", "lr": 1.0, "momentum": 0.9}}
+    recipe["train"] = AUTOENCODER["train"] | {
+        "optimizer": {"use": "sgd", "lr": 1.0, "momentum": 0.9}
+    }
     done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     (level,) = done.levels
     curve = done.folder.read_curves()[0]
@@ -71,7 +82,9 @@ def test_a_mask_is_learned_for_another_loss(tmp_path: Path) -> None:
 
 def test_a_kernel_with_cross_entropy_built_in_refuses_another_loss(tmp_path: Path) -> None:
     recipe = AUTOENCODER | {"engine": {"kernel": "fused"}}
-    with pytest.raises(UsageError, match="cross-entropy built in, and the objective is 'lotteryfw/reconstruction'"):
+    with pytest.raises(
+        UsageError, match="cross-entropy built in, and the objective is 'lotteryfw/reconstruction'"
+    ):
         run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
 
 

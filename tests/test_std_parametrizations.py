@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lotteryfw import Edges, Group, Layer, Scored, UsageError
-from lotteryfw.rng import stream
+from lotteryfw import Group, LayerInfo, MaskedLayer, MaskedNetwork, UsageError
+from lotteryfw.api.rng import stream
 from lotteryfw.std.parametrizations import Bernoulli, TopK
 
 torch.set_num_threads(1)
@@ -21,8 +21,10 @@ shapes = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
 shares = st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])
 
 
-def network(seed: int, wanted: list[tuple[int, ...]], allowed: float = 1.0, *, tied: bool = False) -> dict[str, Edges]:
-    """Edges by leaf, with scores on a coarse grid where `tied`."""
+def network(
+    seed: int, wanted: list[tuple[int, ...]], allowed: float = 1.0, *, tied: bool = False
+) -> dict[str, MaskedLayer]:
+    """Edges by layer, with scores on a coarse grid where `tied`."""
     edges = {}
     for place, shape in enumerate(wanted):
         rng = stream("test", seed, place)
@@ -30,27 +32,29 @@ def network(seed: int, wanted: list[tuple[int, ...]], allowed: float = 1.0, *, t
         scores = (2 * scores).round() / 2 if tied else scores
         weights = torch.randn(shape, generator=rng)
         open_ = torch.rand(shape, generator=rng) < allowed
-        layer = Layer(f"fc{place}.weight", shape)
-        edges[layer.name] = Edges(layer, weights, scores, open_)
+        layer = LayerInfo(f"fc{place}.weight", shape)
+        edges[layer.name] = MaskedLayer(layer, weights, scores, open_)
     return edges
 
 
-def scored(edges: Mapping[str, Edges], budgets: list[Group]) -> Scored:
-    return Scored(edges, tuple(budgets), lambda layer, rng: torch.randn(layer.shape, generator=rng))
+def scored(edges: Mapping[str, MaskedLayer], budgets: list[Group]) -> MaskedNetwork:
+    return MaskedNetwork(
+        edges, tuple(budgets), lambda layer, rng: torch.randn(layer.shape, generator=rng)
+    )
 
 
-def by_sorting(edges: Mapping[str, Edges], group: Group, rank: str) -> dict[str, Tensor]:
+def by_sorting(edges: Mapping[str, MaskedLayer], group: Group, rank: str) -> dict[str, Tensor]:
     """The masks of a group: every allowed edge in one list, sorted by falling rank, ties by place."""
     listed = [
-        (-abs(float(score)) if rank == "abs" else -float(score), leaf, place)
-        for leaf, name in enumerate(group.leaves)
+        (-abs(float(score)) if rank == "abs" else -float(score), layer, place)
+        for layer, name in enumerate(group.layers)
         for place, score in enumerate(edges[name].scores.flatten())
         if edges[name].allowed.flatten()[place]
     ]
-    masks = {name: torch.zeros(edges[name].layer.size, dtype=torch.bool) for name in group.leaves}
-    for _, leaf, place in sorted(listed)[: group.keep]:
-        masks[group.leaves[leaf]][place] = True
-    return {name: mask.reshape(edges[name].layer.shape) for name, mask in masks.items()}
+    masks = {name: torch.zeros(edges[name].info.size, dtype=torch.bool) for name in group.layers}
+    for _, layer, place in sorted(listed)[: group.keep]:
+        masks[group.layers[layer]][place] = True
+    return {name: mask.reshape(edges[name].info.shape) for name, mask in masks.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -59,7 +63,13 @@ def by_sorting(edges: Mapping[str, Edges], group: Group, rank: str) -> dict[str,
     rank=st.sampled_from(["abs", "signed"]), together=st.booleans(), tied=st.booleans(),
 )  # fmt: skip
 def test_top_k_keeps_what_a_stable_sort_keeps_at_every_step(
-    wanted: list[tuple[int, ...]], density: float, allowed: float, seed: int, rank: Any, together: bool, tied: bool
+    wanted: list[tuple[int, ...]],
+    density: float,
+    allowed: float,
+    seed: int,
+    rank: Any,
+    together: bool,
+    tied: bool,
 ) -> None:
     edges = network(seed, wanted, allowed, tied=tied)
     alive = {name: int(each.allowed.sum()) for name, each in edges.items()}
@@ -71,10 +81,10 @@ def test_top_k_keeps_what_a_stable_sort_keeps_at_every_step(
         masks = top_k.sampled(net, stream("unused"))
         for group in groups:
             wanted_masks = by_sorting(edges, group, rank)
-            assert all(torch.equal(masks[name], wanted_masks[name]) for name in group.leaves)
-            assert sum(int(masks[name].sum()) for name in group.leaves) == group.keep
+            assert all(torch.equal(masks[name], wanted_masks[name]) for name in group.layers)
+            assert sum(int(masks[name].sum()) for name in group.layers) == group.keep
         for each in edges.values():
-            change = torch.randn(each.layer.shape, generator=stream("drift", seed, step))
+            change = torch.randn(each.info.shape, generator=stream("drift", seed, step))
             each.scores.add_((4 * change).round() / 8 if tied else 0.01 * change)
 
 
@@ -89,7 +99,7 @@ def test_top_k_leaves_alone_what_has_no_budget_and_never_keeps_what_was_removed(
 
 
 def test_top_k_scores_begin_within_one_over_the_square_root_of_fan_in() -> None:
-    layer = Layer("conv.weight", (64, 16, 3, 3))
+    layer = LayerInfo("conv.weight", (64, 16, 3, 3))
     scores = TopK().initial(layer, stream("scores"))
     bound = (16 * 9) ** -0.5
     assert 0.99 * bound < scores.max() <= bound
@@ -97,10 +107,10 @@ def test_top_k_scores_begin_within_one_over_the_square_root_of_fan_in() -> None:
     assert scores.var() == pytest.approx(bound**2 / 3, rel=0.05)
 
 
-def slopes(how: Any, edges: Edges, mask: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(how: Any, edges: MaskedLayer, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The weights that a parametrization computes with, and the gradient of some loss of theirs in the scores."""
     scores = edges.scores.clone().requires_grad_()
-    weight = how.weight(Edges(edges.layer, edges.weights, scores, edges.allowed), mask)
+    weight = how.weight(MaskedLayer(edges.info, edges.weights, scores, edges.allowed), mask)
     return weight.detach(), torch.autograd.grad(loss(weight), scores)[0]
 
 
@@ -122,7 +132,9 @@ def test_top_k_passes_every_score_the_gradient_of_its_rank(
 
     scores = edges.scores.clone().requires_grad_()
     ranks = scores.abs() if rank == "abs" else scores
-    plain = edges.weights * (mask.float() + ranks - ranks.detach())  # the value of the mask, the slope of the rank
+    plain = edges.weights * (
+        mask.float() + ranks - ranks.detach()
+    )  # the value of the mask, the slope of the rank
     if scale_fan:
         plain = plain / max(1 / mask.numel(), mask.double().mean().item()) ** 0.5
     torch.testing.assert_close(weight, plain.detach())
@@ -134,17 +146,28 @@ def test_top_k_passes_every_score_the_gradient_of_its_rank(
 def test_fans_scaled_by_density_keep_the_variance_of_a_layers_output() -> None:
     shape = (200, 400)
     signs = torch.randint(2, shape, generator=stream("signs")) * 2.0 - 1
-    edges = Edges(Layer("fc.weight", shape), signs * (2 / 400) ** 0.5, torch.randn(shape), torch.ones(shape).bool())
-    (mask,) = TopK().masks(scored({"fc.weight": edges}, [Group(("fc.weight",), 8000, 8000)])).values()
+    edges = MaskedLayer(
+        LayerInfo("fc.weight", shape),
+        signs * (2 / 400) ** 0.5,
+        torch.randn(shape),
+        torch.ones(shape).bool(),
+    )
+    (mask,) = (
+        TopK().masks(scored({"fc.weight": edges}, [Group(("fc.weight",), 8000, 8000)])).values()
+    )
     weight = TopK(scale_fan=True).weight(edges, mask)
-    torch.testing.assert_close(weight[mask].abs(), torch.full((8000,), (2 / (400 * 0.1)) ** 0.5))  # fan_in of the kept
+    torch.testing.assert_close(
+        weight[mask].abs(), torch.full((8000,), (2 / (400 * 0.1)) ** 0.5)
+    )  # fan_in of the kept
     assert (weight**2).sum(1).mean() == pytest.approx(2, rel=1e-5)
 
 
 @pytest.mark.parametrize("rescale", ["none", "static", "dynamic"])
 @given(shape=shapes, seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_bernoulli_is_autograd_of_the_plain_formula(rescale: Any, shape: tuple[int, ...], seed: int) -> None:
+def test_bernoulli_is_autograd_of_the_plain_formula(
+    rescale: Any, shape: tuple[int, ...], seed: int
+) -> None:
     (edges,) = network(seed, [shape]).values()
     mask = torch.rand(shape, generator=stream("mask", seed)) < 0.5
     weight, slope = slopes(Bernoulli(rescale=rescale, logit=-1.0), edges, mask)
@@ -168,7 +191,7 @@ def test_bernoulli_is_autograd_of_the_plain_formula(rescale: Any, shape: tuple[i
 def test_bernoulli_draws_each_edge_with_its_own_probability() -> None:
     edges = network(0, [(30, 20), (5, 30)], allowed=0.7)
     net, how = scored(edges, []), Bernoulli()
-    total = {name: torch.zeros(each.layer.shape) for name, each in edges.items()}
+    total = {name: torch.zeros(each.info.shape) for name, each in edges.items()}
     for number in range(2000):
         for name, mask in how.sampled(net, stream("masks", number)).items():
             total[name] += mask
@@ -187,7 +210,9 @@ def test_bernoulli_expects_the_sum_of_its_probabilities_and_keeps_what_is_more_l
     ((name, each),) = edges.items()
     mask = Bernoulli().masks(scored(edges, []))[name]
     assert torch.equal(mask, (torch.sigmoid(each.scores) > 0.5) & each.allowed)
-    wanted = sum(1 / (1 + 2.718281828459045 ** -float(score)) for score in each.scores[each.allowed])
+    wanted = sum(
+        1 / (1 + 2.718281828459045 ** -float(score)) for score in each.scores[each.allowed]
+    )
     assert Bernoulli().expected(each, mask) == pytest.approx(wanted)
     assert TopK().expected(each, mask) == int(mask.sum())
-    assert (Bernoulli(logit=-0.5).initial(each.layer, stream(0)) == -0.5).all()
+    assert (Bernoulli(logit=-0.5).initial(each.info, stream(0)) == -0.5).all()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lotteryfw.kinds import kinds
+from lotteryfw.api.kinds import kinds
 from lotteryfw.std import register_components
 
 COMPONENTS = register_components()

@@ -1,9 +1,10 @@
 import pytest
 from pydantic import ValidationError
 
+from lotteryfw.api.layers import LATEST
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.std.rewind import FineTune, LearningRate, ToInit, ToStep
-from lotteryfw.steps import Clock
-from lotteryfw.views import LATEST, RewindPoint
 
 CLOCK = Clock(total=1000, steps_per_epoch=50)
 
@@ -16,7 +17,9 @@ def test_rewind_points() -> None:
         weights=14, schedule=14, optimizer="saved", buffers="latest"
     )
     assert LearningRate().point(CLOCK) == RewindPoint(weights=LATEST, schedule=0, buffers="latest")
-    assert FineTune().point(CLOCK) == RewindPoint(weights=LATEST, schedule=1000, steps=1000, buffers="latest")
+    assert FineTune().point(CLOCK) == RewindPoint(
+        weights=LATEST, schedule=1000, steps=1000, buffers="latest"
+    )
     assert FineTune(length="3ep").point(CLOCK).steps == 150
 
 

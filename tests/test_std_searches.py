@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lotteryfw.kinds import SearchAlgorithm
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.steps import Clock
 from lotteryfw.std.searches import Imp, IterativeEdgePopup, OneShot, RandomPruning
-from lotteryfw.steps import Clock
 
 Batch = Generator[tuple[str, ...], list[str], list[str]]
 
 
 class PaperLab:
-    """Tickets and trainings are their own descriptions: "next(dense, dense!, 2)" trained is that with a "!"."""
+    """Tickets and trainings are their own descriptions: "prune(dense, dense!, 2)" trained is that with a "!"."""
 
     def __init__(self) -> None:
         self.cuts = 0
@@ -33,13 +33,13 @@ class PaperLab:
     def train_all(self, tickets: list[str]) -> Batch:
         return (yield tuple(tickets))
 
-    def next(self, ticket: str, trained: str, times: int = 1) -> str:
+    def prune(self, ticket: str, trained: str, times: int = 1) -> str:
         self.cuts += 1
-        return f"next({ticket}, {trained}, {times})"
+        return f"prune({ticket}, {trained}, {times})"
 
-    def random(self, ticket: str, trained: str, times: int = 1) -> str:
+    def prune_randomly(self, ticket: str, trained: str, times: int = 1) -> str:
         self.cuts += 1
-        return f"random({ticket}, {trained}, {times})"
+        return f"prune_randomly({ticket}, {trained}, {times})"
 
     def record(self, level: int, ticket: str, trained: str) -> None:
         self.records.append((level, ticket, trained))
@@ -60,19 +60,28 @@ def drive(search: SearchAlgorithm) -> tuple[PaperLab, list[tuple[str, ...]]]:
 
 def test_imp_trains_cuts_and_trains_again() -> None:
     lab, asked = drive(Imp(levels=2))
-    first = "next(dense, dense!, 1)"
-    second = f"next({first}, {first}!, 1)"
+    first = "prune(dense, dense!, 1)"
+    second = f"prune({first}, {first}!, 1)"
     assert asked == [("dense",), (first,), (second,)]
-    assert lab.records == [(0, "dense", "dense!"), (1, first, f"{first}!"), (2, second, f"{second}!")]
+    assert lab.records == [
+        (0, "dense", "dense!"),
+        (1, first, f"{first}!"),
+        (2, second, f"{second}!"),
+    ]
     assert lab.cuts == 2  # none after the last level
 
 
-@pytest.mark.parametrize(("search", "cut"), [(OneShot, "next"), (RandomPruning, "random")])
-def test_one_cut_for_each_level_and_all_trained_together(search: type[SearchAlgorithm], cut: str) -> None:
+@pytest.mark.parametrize(("search", "cut"), [(OneShot, "prune"), (RandomPruning, "prune_randomly")])
+def test_one_cut_for_each_level_and_all_trained_together(
+    search: type[SearchAlgorithm], cut: str
+) -> None:
     lab, asked = drive(search(levels=3))
     tickets = tuple(f"{cut}(dense, dense!, {times})" for times in (1, 2, 3))
     assert asked == [("dense",), tickets]
-    assert lab.records == [(0, "dense", "dense!"), *((i, t, f"{t}!") for i, t in enumerate(tickets, 1))]
+    assert lab.records == [
+        (0, "dense", "dense!"),
+        *((i, t, f"{t}!") for i, t in enumerate(tickets, 1)),
+    ]
 
 
 @pytest.mark.parametrize("search", [Imp, OneShot, RandomPruning])

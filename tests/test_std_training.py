@@ -12,14 +12,14 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop as Theirs
 from torchvision.transforms.functional import resized_crop
 
-from lotteryfw.kinds import Augmentation, Optimizer, Schedule
-from lotteryfw.rng import stream
+from lotteryfw.api.kinds import Augmentation, Optimizer, Schedule
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
 from lotteryfw.std import initialisers
 from lotteryfw.std.augmentations import Crop, Flip, RandomResizedCrop
 from lotteryfw.std.optimizers import Adam, AdamW, RmsProp, Sgd
 from lotteryfw.std.schedules import Constant, Cosine, Multistep
-from lotteryfw.steps import Clock
-from lotteryfw.views import Layer
 
 # optimizers
 
@@ -44,7 +44,9 @@ PLAIN = {"foreach": False, "fused": False}
         (Sgd(lr=0.1), lambda p: torch.optim.SGD(p, lr=0.1, **PLAIN)),
         (
             Sgd(lr=0.1, momentum=0.9, weight_decay=0.01, dampening=0.5),
-            lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, dampening=0.5, **PLAIN),
+            lambda p: torch.optim.SGD(
+                p, lr=0.1, momentum=0.9, weight_decay=0.01, dampening=0.5, **PLAIN
+            ),
         ),
         (
             Sgd(lr=0.1, momentum=0.9, nesterov=True),
@@ -53,18 +55,29 @@ PLAIN = {"foreach": False, "fused": False}
         (Adam(), lambda p: torch.optim.Adam(p, **PLAIN)),
         (
             Adam(lr=0.1, beta1=0.5, beta2=0.6, eps=0.1, weight_decay=0.1),
-            lambda p: torch.optim.Adam(p, lr=0.1, betas=(0.5, 0.6), eps=0.1, weight_decay=0.1, **PLAIN),
+            lambda p: torch.optim.Adam(
+                p, lr=0.1, betas=(0.5, 0.6), eps=0.1, weight_decay=0.1, **PLAIN
+            ),
         ),
         (AdamW(), lambda p: torch.optim.AdamW(p, **PLAIN)),
         (
             AdamW(lr=0.1, beta1=0.5, beta2=0.6, eps=0.1, weight_decay=0.1),
-            lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.5, 0.6), eps=0.1, weight_decay=0.1, **PLAIN),
+            lambda p: torch.optim.AdamW(
+                p, lr=0.1, betas=(0.5, 0.6), eps=0.1, weight_decay=0.1, **PLAIN
+            ),
         ),
         (RmsProp(), lambda p: torch.optim.RMSprop(p, foreach=False)),
         (
             RmsProp(lr=0.1, alpha=0.5, eps=0.1, weight_decay=0.1, momentum=0.5, centered=True),
             lambda p: torch.optim.RMSprop(
-                p, lr=0.1, alpha=0.5, eps=0.1, weight_decay=0.1, momentum=0.5, centered=True, foreach=False
+                p,
+                lr=0.1,
+                alpha=0.5,
+                eps=0.1,
+                weight_decay=0.1,
+                momentum=0.5,
+                centered=True,
+                foreach=False,
             ),
         ),
     ],
@@ -82,7 +95,14 @@ def test_fused_where_torch_has_it(optimizer: Optimizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"lr": 0}, {"lr": 0.1, "momentum": 1}, {"lr": 0.1, "nesterov": True}, {"lr": 0.1, "learning": 1}]
+    "options",
+    [
+        {},
+        {"lr": 0},
+        {"lr": 0.1, "momentum": 1},
+        {"lr": 0.1, "nesterov": True},
+        {"lr": 0.1, "learning": 1},
+    ],
 )
 def test_impossible_sgd_is_refused(options: dict) -> None:
     with pytest.raises(ValidationError):
@@ -93,7 +113,7 @@ def test_impossible_sgd_is_refused(options: dict) -> None:
 
 
 def test_constant_is_its_value_everywhere_and_biases_are_zero() -> None:
-    layer, constant = Layer("conv", (4, 3, 2, 2)), initialisers.Constant(value=-0.5)
+    layer, constant = LayerInfo("conv", (4, 3, 2, 2)), initialisers.Constant(value=-0.5)
     weight = constant.weight(layer, stream(0, "test"))
     assert weight.dtype == torch.float32
     assert weight.equal(torch.full(layer.shape, -0.5))
@@ -117,17 +137,23 @@ def test_multistep_drops_at_its_milestones() -> None:
 
 def test_multistep_does_not_mind_the_order() -> None:
     forth, back = Multistep(milestones=[20, 60]), Multistep(milestones=[60, 20])
-    assert [forth.factor(step, CLOCK) for step in range(100)] == [back.factor(step, CLOCK) for step in range(100)]
+    assert [forth.factor(step, CLOCK) for step in range(100)] == [
+        back.factor(step, CLOCK) for step in range(100)
+    ]
 
 
 def test_cosine_falls_from_1_to_final() -> None:
     factors = [Cosine(final=0.2).factor(step, CLOCK) for step in range(100)]
-    assert factors == pytest.approx([0.2 + 0.8 * (1 + cos(pi * step / 100)) / 2 for step in range(100)])
+    assert factors == pytest.approx(
+        [0.2 + 0.8 * (1 + cos(pi * step / 100)) / 2 for step in range(100)]
+    )
     assert factors[0] == 1
     assert factors == sorted(factors, reverse=True)
 
 
-@pytest.mark.parametrize("schedule", [Constant, Cosine, lambda warmup: Multistep(milestones=[80], warmup=warmup)])
+@pytest.mark.parametrize(
+    "schedule", [Constant, Cosine, lambda warmup: Multistep(milestones=[80], warmup=warmup)]
+)
 def test_warmup_rises_linearly_to_1(schedule: Callable[..., Schedule]) -> None:
     factors = [schedule(warmup="2ep").factor(step, CLOCK) for step in range(20)]
     assert factors == pytest.approx([(step + 1) / 20 for step in range(20)])
@@ -144,7 +170,11 @@ def test_cosine_after_a_warmup_spans_the_rest() -> None:
 @given(total=st.integers(1, 50), warmup=st.integers(0, 60))
 def test_factors_stay_in_0_to_1_however_long_the_warmup(total: int, warmup: int) -> None:
     clock = Clock(total, 10)
-    for schedule in (Constant(warmup=warmup), Cosine(warmup=warmup), Multistep(milestones=["50%"], warmup=warmup)):
+    for schedule in (
+        Constant(warmup=warmup),
+        Cosine(warmup=warmup),
+        Multistep(milestones=["50%"], warmup=warmup),
+    ):
         assert all(0 < schedule.factor(step, clock) <= 1 for step in range(total))
 
 
@@ -155,7 +185,10 @@ IMAGES = torch.arange(40 * 2 * 5 * 6, dtype=torch.float32).reshape(40, 2, 5, 6)
 
 def test_flip_mirrors_each_image_or_leaves_it() -> None:
     flipped = Flip().apply(IMAGES, stream(0, "flip"))
-    mirrored = [bool((after == before.flip(-1)).all()) for before, after in zip(IMAGES, flipped, strict=True)]
+    mirrored = [
+        bool((after == before.flip(-1)).all())
+        for before, after in zip(IMAGES, flipped, strict=True)
+    ]
     left = [bool((after == before).all()) for before, after in zip(IMAGES, flipped, strict=True)]
     assert all(a != b for a, b in zip(mirrored, left, strict=True))
     assert 10 < sum(mirrored) < 30
@@ -209,7 +242,9 @@ def boxes(crop: RandomResizedCrop, count: int, height: int, width: int) -> Tenso
 
 @pytest.mark.parametrize("antialias", [False, True])  # which changes nothing, as the docstring says
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 17, 40), (2, 5, 3), (1, 1, 1)], ids=str)
-def test_resized_crop_is_torchvisions_of_the_same_boxes(shape: tuple[int, int, int], antialias: bool) -> None:
+def test_resized_crop_is_torchvisions_of_the_same_boxes(
+    shape: tuple[int, int, int], antialias: bool
+) -> None:
     crop, images = RandomResizedCrop(), torch.rand(50, *shape, generator=stream(0, "images"))
     ours = crop.apply(images, stream(0, "resized"))
     drawn = boxes(crop, 50, *shape[1:]).tolist()
@@ -224,12 +259,16 @@ def test_resized_crop_is_torchvisions_of_the_same_boxes(shape: tuple[int, int, i
     ("options", "height", "width"),
     [({}, 32, 32), ({}, 24, 50), ({"area": [0.5, 0.9], "aspect": [0.5, 3]}, 40, 40)],
 )
-def test_resized_crop_draws_boxes_as_torchvision_does(options: dict[str, list[float]], height: int, width: int) -> None:
+def test_resized_crop_draws_boxes_as_torchvision_does(
+    options: dict[str, list[float]], height: int, width: int
+) -> None:
     crop, image = RandomResizedCrop(**options), torch.empty(1, height, width)
     ours = boxes(crop, 3000, height, width).float()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = torch.tensor([Theirs.get_params(image, crop.area, crop.aspect) for _ in range(3000)]).float()
+        theirs = torch.tensor(
+            [Theirs.get_params(image, crop.area, crop.aspect) for _ in range(3000)]
+        ).float()
     assert (ours.mean(0) - theirs.mean(0)).abs().max() < 0.02 * min(height, width)
     assert (ours.std(0) - theirs.std(0)).abs().max() < 0.02 * min(height, width)
 
@@ -241,7 +280,9 @@ def test_resized_crop_draws_boxes_as_torchvision_does(options: dict[str, list[fl
     height=st.integers(1, 20),
     width=st.integers(1, 20),
 )
-def test_resized_crops_lie_within_the_image(area: list[float], aspect: list[float], height: int, width: int) -> None:
+def test_resized_crops_lie_within_the_image(
+    area: list[float], aspect: list[float], height: int, width: int
+) -> None:
     y, x, h, w = boxes(RandomResizedCrop(area=area, aspect=aspect), 20, height, width).T
     assert (torch.stack([y, x]) >= 0).all()
     assert (torch.stack([h, w]) >= 1).all()
@@ -281,10 +322,16 @@ def test_resized_crop_refuses_ranges_that_are_none(options: dict[str, list[float
         RandomResizedCrop(**options)
 
 
-@pytest.mark.parametrize("augmentation", [Flip(), Crop(padding=1), RandomResizedCrop()], ids=lambda a: a.use)
-def test_augmentations_repeat_from_the_stream_and_leave_their_input(augmentation: Augmentation) -> None:
+@pytest.mark.parametrize(
+    "augmentation", [Flip(), Crop(padding=1), RandomResizedCrop()], ids=lambda a: a.use
+)
+def test_augmentations_repeat_from_the_stream_and_leave_their_input(
+    augmentation: Augmentation,
+) -> None:
     before = IMAGES.clone()
-    first, again, other = (augmentation.apply(IMAGES, stream(seed, "augment")) for seed in (0, 0, 1))
+    first, again, other = (
+        augmentation.apply(IMAGES, stream(seed, "augment")) for seed in (0, 0, 1)
+    )
     assert first.equal(again)
     assert not first.equal(other)
     assert IMAGES.equal(before)

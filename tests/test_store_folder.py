@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import LevelRow, RunFolder, find_runs
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=12)
@@ -19,13 +19,18 @@ FIGURES = st.none() | st.floats()
 ROWS = st.builds(
     LevelRow,
     **{
-        column.name: {"str": TEXTS, "int": st.integers(0, 2**40), "float": st.floats(0, 1), "float | None": FIGURES}[
-            column.type
-        ]
+        column.name: {
+            "str": TEXTS,
+            "int": st.integers(0, 2**40),
+            "float": st.floats(0, 1),
+            "float | None": FIGURES,
+        }[column.type]
         for column in dataclasses.fields(LevelRow)
         if column.name != "axes"
     },
-    axes=st.dictionaries(st.sampled_from(["prune.criterion", "train.length", "seed", "key"]), TEXTS.filter(bool)),
+    axes=st.dictionaries(
+        st.sampled_from(["prune.criterion", "train.length", "seed", "key"]), TEXTS.filter(bool)
+    ),
 )
 ROW = LevelRow(
     "criteria", "c1", "ticket", 0, 1, "done", 0.8, 0.8, 8, 10, 500, 400, *[0.5] * 8, "fc1.weight=0.8", "ab12",
@@ -56,16 +61,43 @@ def test_levels_read_back_as_they_were(shared, rows):
 
 
 def test_findings_written_before_they_had_a_unit_are_read_as_numbers(run):
-    old, new = {"figure": "norm", "value": 0.5}, {"figure": "overlap", "unit": "share", "value": 0.5}
+    old, new = (
+        {"figure": "norm", "value": 0.5},
+        {"figure": "overlap", "unit": "share", "value": 0.5},
+    )
     run.write_findings([old, new])
     assert run.read_findings() == [old | {"unit": "number"}, new]
 
 
+def test_numbers_that_are_not_finite_are_null_with_a_note_and_read_back_as_no_number(run):
+    run.write_findings(
+        [{"figure": "ratio", "value": math.inf}, {"figure": "w_i", "value": (0.5, math.nan)}]
+    )
+    lines = (run.path / "analyses.jsonl").read_text().splitlines()
+    strict = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert [(line["value"], line["note"]) for line in strict] == [
+        (None, "not finite: inf"), ([0.5, None], "not finite: nan"),
+    ]  # fmt: skip
+    first, second = run.read_findings()
+    assert math.isnan(first["value"])
+    assert second["value"][0] == 0.5
+    assert math.isnan(second["value"][1])
+    run.write_findings([first, second])  # as a run does that goes on
+    assert (run.path / "analyses.jsonl").read_text().splitlines()[0].count("not finite: inf")
+    run.append_event({"event": "level_finished", "metrics": {"test_loss": math.nan}})
+    run.write_curves([{"train_loss": [None, math.inf]}])
+    run.write_manifest({"speed": math.nan})
+    for name in ("events.jsonl", "curves.jsonl", "manifest.json"):
+        json.loads((run.path / name).read_text(), parse_constant=pytest.fail)
+
+
 def test_the_columns_stand_in_their_order(run):
-    run.write_levels([ROW, dataclasses.replace(ROW, axes={"layers": "3"}, test_loss=None, status="diverged")])
+    run.write_levels(
+        [ROW, dataclasses.replace(ROW, axes={"layers": "3"}, test_loss=None, status="diverged")]
+    )
     header, first, second = (run.path / "levels.csv").read_text().splitlines()
     assert header.startswith(
-        "study,cell,arm,seed,level,status,density,requested_density,weights_kept,weights_total,steps,"
+        "study,cell,variant,seed,level,status,density,requested_density,weights_kept,weights_total,steps,"
     )
     assert header.endswith("early_test_accuracy,layer_densities,key,criterion,layers")
     assert first.endswith("fc1.weight=0.8,ab12,large_final,")
@@ -89,7 +121,7 @@ def test_no_levels_yet(run):
     ("damage", "words"),
     [
         (lambda text: text.replace(",500,", ",many,"), "line 2: .*many"),
-        (lambda text: text.replace("arm", "leg"), "line 1: the columns should begin"),
+        (lambda text: text.replace("variant", "leg"), "line 1: the columns should begin"),
         (lambda text: text[:-20] + "\n", "line 2: .*header has 23"),
         (lambda text: "", "the columns should begin"),
     ],
@@ -159,7 +191,11 @@ def test_events_are_lines_even_after_a_kill(run):
     run.append_event({"event": "again"})
     run.append_event({"event": "done"})
     lines = (run.path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["event"] for line in lines if line.endswith("}")] == ["started", "again", "done"]
+    assert [json.loads(line)["event"] for line in lines if line.endswith("}")] == [
+        "started",
+        "again",
+        "done",
+    ]
     assert len(lines) == 4
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import Store, atomic_write, default_root, files
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -137,7 +137,9 @@ def test_verify_finds_damage_even_in_objects_already_read(store):
     ],
 )
 @pytest.mark.parametrize("call", ["fsync", "replace", "mkdir"])
-def test_a_failing_disk_is_told_in_words_and_leaves_nothing_half(store, monkeypatch, code, words, call):
+def test_a_failing_disk_is_told_in_words_and_leaves_nothing_half(
+    store, monkeypatch, code, words, call
+):
     put(store, OTHER)
     with monkeypatch.context() as patch:
         patch.setattr(os, call, fail_with(code))
@@ -188,10 +190,14 @@ def test_every_file_of_an_object_is_flushed_once_and_before_it_is_there(store, m
         flushed.append(os.fstat(number).st_ino)
         flush(number)
 
-    store.set_alias("digest", OTHER)  # makes the store; of the alias itself nothing is lost that a rerun does not find
+    store.set_alias(
+        "digest", OTHER
+    )  # makes the store; of the alias itself nothing is lost that a rerun does not find
     monkeypatch.setattr(os, "fsync", watched)
     path = put(store)
-    assert sorted(flushed) == sorted(file.stat().st_ino for file in path.rglob("*") if file.is_file())
+    assert sorted(flushed) == sorted(
+        file.stat().st_ino for file in path.rglob("*") if file.is_file()
+    )
     store.set_alias("digest", KEY)
     assert len(flushed) == 3
 
@@ -304,7 +310,11 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
     put(store, orphan)
     store.set_alias("derived-orphan", orphan)
 
-    assert (store.gc().objects, store.has(orphan), store.alias("derived-orphan")) == (1, False, None)
+    assert (store.gc().objects, store.has(orphan), store.alias("derived-orphan")) == (
+        1,
+        False,
+        None,
+    )
     assert store.path(KEY)
     assert store.path(OTHER)
     assert not (store.root / "scratch" / KEY).exists()
@@ -316,7 +326,13 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
     assert plan.bytes > len(b"weights")
     assert store.has(KEY)
     done = store.gc()
-    assert (done.objects, done.kept, done.roots, done.aliases, done.bytes) == (1, 1, 1, 1, plan.bytes)
+    assert (done.objects, done.kept, done.roots, done.aliases, done.bytes) == (
+        1,
+        1,
+        1,
+        1,
+        plan.bytes,
+    )
     assert not store.has(KEY)
     assert store.alias("derived-run1") is None
     assert store.path(OTHER)
@@ -327,7 +343,14 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
 
 def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
     day, now = 24 * 3600, time.time()
-    ages = {"just-now": [0], "yesterday": [1], "mixed": [30, 13], "old": [30, 15], "post-0a1b": [15], "empty": []}
+    ages = {
+        "just-now": [0],
+        "yesterday": [1],
+        "mixed": [30, 13],
+        "old": [30, 15],
+        "post-0a1b": [15],
+        "empty": [],
+    }
     for name, days in ages.items():
         (store.scratch(name) / "job").mkdir(parents=True)
         for place, age in enumerate(days):
@@ -337,7 +360,11 @@ def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
     os.utime(store.scratch("empty"), (now - 15 * day,) * 2)
     assert store.gc(dry_run=True).leftovers == 3
     assert store.gc().leftovers == 3
-    assert {path.name for path in store.root.glob("scratch/*")} == {"just-now", "yesterday", "mixed"}
+    assert {path.name for path in store.root.glob("scratch/*")} == {
+        "just-now",
+        "yesterday",
+        "mixed",
+    }
 
 
 def test_gc_refuses_while_anybody_is_at_work(store):
@@ -366,7 +393,11 @@ def test_gc_leaves_what_living_processes_are_writing(store):
 
 
 def test_a_run_waits_for_a_gc_and_is_active_only_once(store):
-    with store.active("run"), pytest.raises(StoreError, match="'run' is under way"), Store(store.root).active("run"):
+    with (
+        store.active("run"),
+        pytest.raises(StoreError, match="'run' is under way"),
+        Store(store.root).active("run"),
+    ):
         pass
     begun = threading.Event()
 
@@ -417,7 +448,8 @@ def test_reading_makes_nothing_and_writing_makes_the_format_file(store):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [('{"format": 2}', "update lotteryfw"), ("{", "not the file"), ("[]", "not the file")]
+    ("text", "words"),
+    [('{"format": 2}', "update lotteryfw"), ("{", "not the file"), ("[]", "not the file")],
 )
 def test_a_store_of_a_newer_format_or_a_foreign_one_is_refused(tmp_path, text, words):
     (tmp_path / "store.json").write_text(text)
@@ -455,7 +487,9 @@ def test_gc_removes_half_written_small_files_of_the_dead_only(store):
     store.pin("run", store.root, [put(store).name])
     store.set_alias("digest", KEY)
     places = [store.root, store.root / "roots", store.root / "aliases" / "di"]
-    halves = [place / f".{name}.tmp" for place in places for name in (dead_name(), files.own_name())]
+    halves = [
+        place / f".{name}.tmp" for place in places for name in (dead_name(), files.own_name())
+    ]
     for half in halves:
         half.write_bytes(b"half")
     assert store.gc().leftovers == 3

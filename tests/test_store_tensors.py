@@ -14,10 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.store import tensors
 
-BITS = {torch.float32: "uint32", torch.float64: "uint64", torch.float16: "uint16", torch.bfloat16: "uint16"} | {
+BITS = {
+    torch.float32: "uint32",
+    torch.float64: "uint64",
+    torch.float16: "uint16",
+    torch.bfloat16: "uint16",
+} | {
     torch.int64: "uint64",
     torch.uint8: "uint8",
 }
@@ -39,13 +44,19 @@ def any_tensor(draw, shape):
     dtype = draw(st.sampled_from(list(BITS)))
     if draw(st.booleans()):
         return torch.zeros(shape, dtype=dtype)
-    array = draw(numpy_strategies.arrays(BITS[dtype], shape))  # every bit pattern: NaN payloads, -0.0, denormals
+    array = draw(
+        numpy_strategies.arrays(BITS[dtype], shape)
+    )  # every bit pattern: NaN payloads, -0.0, denormals
     return torch.from_numpy(array.reshape(-1)).view(dtype).reshape(shape)
 
 
 @st.composite
 def contents(draw):
-    names = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True, max_size=4))
+    names = draw(
+        st.lists(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=8), unique=True, max_size=4
+        )
+    )
     values, masks = {}, {}
     for name in names:
         shape = draw(SHAPES)
@@ -54,10 +65,16 @@ def contents(draw):
             values[name] = draw(any_tensor(shape))
         if role != "value":
             density = draw(st.sampled_from([None, False, True]))
-            array = draw(numpy_strategies.arrays(bool, shape)) if density is None else np.full(shape, density)
+            array = (
+                draw(numpy_strategies.arrays(bool, shape))
+                if density is None
+                else np.full(shape, density)
+            )
             masks[name] = torch.from_numpy(np.asarray(array))
             if name in values and draw(st.booleans()):
-                values[name] = torch.where(masks[name], values[name], torch.zeros_like(values[name]))
+                values[name] = torch.where(
+                    masks[name], values[name], torch.zeros_like(values[name])
+                )
     return values, masks
 
 
@@ -67,7 +84,10 @@ def folder(tmp_path_factory):
 
 
 @settings(max_examples=200, deadline=None)
-@given(contents(), st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.text("aé\n"), max_size=3))
+@given(
+    contents(),
+    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.text("aé\n"), max_size=3),
+)
 def test_a_round_trip_keeps_every_bit(folder, content, meta):
     values, masks = content
     path = folder / "round.safetensors"
@@ -90,10 +110,14 @@ def test_dead_values_that_are_not_plus_zero_survive(tmp_path):
 @settings(deadline=None)
 @given(st.data())
 def test_plus_zero_is_told_to_the_bit(data):
-    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).reshape(2, 3).t()
+    mask = (
+        torch.tensor(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).reshape(2, 3).t()
+    )
     dtype = data.draw(st.sampled_from([*BITS, torch.bool, torch.complex64, torch.complex128]))
     raw = torch.zeros(6 * dtype.itemsize, dtype=torch.uint8)
-    places = st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(1, 1 if dtype == torch.bool else 255)))
+    places = st.lists(
+        st.tuples(st.integers(0, len(raw) - 1), st.integers(1, 1 if dtype == torch.bool else 255))
+    )
     for place, byte in data.draw(places):
         raw[place] = byte
     value = raw.view(dtype).reshape(2, 3).t()
@@ -114,15 +138,28 @@ def test_the_size_falls_with_density(tmp_path):
 
 def test_views_and_tied_tensors_are_saved_as_what_they_show(tmp_path):
     stack = torch.arange(24.0).reshape(2, 3, 4)
-    values = {"a": stack[1], "t": stack[0].t(), "tied": stack[1], "grad": stack[0].clone().requires_grad_()}
+    values = {
+        "a": stack[1],
+        "t": stack[0].t(),
+        "tied": stack[1],
+        "grad": stack[0].clone().requires_grad_(),
+    }
     tensors.save(tmp_path / "t.safetensors", values)
-    assert_same(tensors.load(tmp_path / "t.safetensors")[0], {name: value.detach() for name, value in values.items()})
+    assert_same(
+        tensors.load(tmp_path / "t.safetensors")[0],
+        {name: value.detach() for name, value in values.items()},
+    )
 
 
 def test_equal_content_gives_equal_files(tmp_path):
     meta = {f"key {number}": "x" for number in range(8)}
     for name in ("a", "b"):
-        tensors.save(tmp_path / name, {"w": torch.ones(3), "b": torch.ones(1)}, {"w": torch.tensor([True] * 3)}, meta)
+        tensors.save(
+            tmp_path / name,
+            {"w": torch.ones(3), "b": torch.ones(1)},
+            {"w": torch.tensor([True] * 3)},
+            meta,
+        )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -153,16 +190,24 @@ def test_a_damaged_file_raises_nothing_but_a_store_error(folder, sound, data):
     path = folder / "damaged.safetensors"
     cut = data.draw(st.integers(0, len(sound)))
     damaged = bytearray(sound[:cut] if data.draw(st.booleans()) else sound)
-    for place in data.draw(st.lists(st.integers(0, max(len(damaged) - 1, 0)), max_size=3)) if damaged else ():
+    for place in (
+        data.draw(st.lists(st.integers(0, max(len(damaged) - 1, 0)), max_size=3)) if damaged else ()
+    ):
         damaged[place] ^= data.draw(st.integers(1, 255))
     path.write_bytes(damaged)
-    with pytest.raises(StoreError, match=path.name) if len(damaged) < len(sound) else suppress(StoreError):
+    with (
+        pytest.raises(StoreError, match=path.name)
+        if len(damaged) < len(sound)
+        else suppress(StoreError)
+    ):
         tensors.load(path)
 
 
 def crafted(path: Path, index: object, **stored: torch.Tensor) -> Path:
     save_file(
-        {name.replace("__", ":"): tensor for name, tensor in stored.items()}, path, {"lotteryfw": json.dumps(index)}
+        {name.replace("__", ":"): tensor for name, tensor in stored.items()},
+        path,
+        {"lotteryfw": json.dumps(index)},
     )
     return path
 
@@ -178,7 +223,9 @@ def test_a_file_whose_parts_disagree_is_refused_rather_than_broadcast(tmp_path, 
 
 def test_a_mask_shorter_than_its_shape_is_refused_rather_than_padded(tmp_path):
     packed = torch.tensor([0b11000000], dtype=torch.uint8)
-    path = crafted(tmp_path / "t", {"format": 1, "values": [], "masks": {"w": [9]}, "meta": {}}, mask__w=packed)
+    path = crafted(
+        tmp_path / "t", {"format": 1, "values": [], "masks": {"w": [9]}, "meta": {}}, mask__w=packed
+    )
     with pytest.raises(StoreError, match="damaged"):
         tensors.load(path)
 
@@ -203,7 +250,9 @@ def test_a_newer_format_asks_for_an_update(tmp_path):
 
 @pytest.mark.parametrize("alive", [True, False])
 @pytest.mark.parametrize("pattern", [0x7C01, 0x7E00, 0x7FFF, 0x7D23])
-def test_the_payload_of_a_half_precision_nan_survives(tmp_path: Path, pattern: int, alive: bool) -> None:
+def test_the_payload_of_a_half_precision_nan_survives(
+    tmp_path: Path, pattern: int, alive: bool
+) -> None:
     value = torch.tensor([pattern], dtype=torch.int16).view(torch.float16)
     tensors.save(tmp_path / "t", {"w": value}, {"w": torch.tensor([alive])})
     assert tensors.load(tmp_path / "t")[0]["w"].view(torch.int16).item() == pattern

@@ -5,24 +5,35 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
+from lotteryfw.search.derivations import Loaded
 from lotteryfw.store import load_ticket, save_ticket
-from lotteryfw.views import RewindPoint, Ticket
 
 
 def net(width: int = 5) -> nn.Module:
     return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Linear(width, 3))
 
 
+def made(level: int, mask: dict[str, torch.Tensor], values: dict[str, torch.Tensor]) -> Ticket:
+    kept = {name: int(part.sum()) for name, part in mask.items()}
+    stats = MaskStats(sum(kept.values()), kept, {name: part.numel() for name, part in mask.items()})
+    return Ticket.derived(
+        Loaded("origin", lambda: TicketState(mask, values, stats)), level, RewindPoint(0, 0)
+    )
+
+
 @pytest.fixture
 def ticket() -> Ticket:
     torch.manual_seed(0)
     source = net()
-    mask = {name: torch.rand_like(source.get_parameter(name)) < 0.4 for name in ("0.weight", "2.weight")}
+    mask = {
+        name: torch.rand_like(source.get_parameter(name)) < 0.4 for name in ("0.weight", "2.weight")
+    }
     values = {name: value.clone() for name, value in source.state_dict().items()}
     for name in mask:
         values[name] *= mask[name]
-    return Ticket("origin", 3, mask, values, RewindPoint(0, 0))
+    return made(3, mask, values)
 
 
 @pytest.fixture
@@ -88,7 +99,7 @@ def test_a_module_that_does_not_fit_is_told_all_of_it_and_left_alone(path):
 
 def test_tied_parameters_need_to_be_in_the_ticket_once(tmp_path):
     values = {"0.weight": torch.eye(3)}
-    save_ticket(tmp_path / "t", Ticket("o", 0, {}, values, RewindPoint(0, 0)))
+    save_ticket(tmp_path / "t", made(0, {}, values))
     module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
     module[1].weight = module[0].weight
     loaded = load_ticket(tmp_path / "t")

@@ -13,7 +13,9 @@ class _WithPlugins(TyperGroup):
     """Finds the commands that plugins add, but loads plugins only when one of theirs may be meant."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        others = [point for point in entry_points(group="lotteryfw") if point.value != "lotteryfw.std"]
+        others = [
+            point for point in entry_points(group="lotteryfw") if point.value != "lotteryfw.std"
+        ]
         return [*super().list_commands(ctx), *(_plugin_commands() if others else {})]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -51,7 +53,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     show_version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -11,6 +11,9 @@ import typer
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, StoreRoot, Trust
 
+FILES_SHOWN = 12
+"""How many files of a component's code `show` names."""
+
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them.")
 app.add_typer(data_app, name="data")
 
@@ -22,8 +25,8 @@ def list_components(
     as_json: Json = False,
 ) -> None:
     """List every component there is, with its summary and who provides it."""
-    from lotteryfw.errors import UsageError, nearest
-    from lotteryfw.kinds import kinds
+    from lotteryfw.api.errors import UsageError, nearest
+    from lotteryfw.api.kinds import kinds
     from lotteryfw.registry import Registry
 
     if kind is not None and kind not in kinds():
@@ -49,7 +52,9 @@ def list_components(
         if offer.kind != shown:
             shown = offer.kind
             typer.echo(f"\n{shown}: {kinds()[shown].summary()}")
-        by = "" if offer.distribution == "lotteryfw" else f"  [{offer.distribution} {offer.version}]"
+        by = (
+            "" if offer.distribution == "lotteryfw" else f"  [{offer.distribution} {offer.version}]"
+        )
         typer.echo(f"  {offer.name:<{width}}  {offer.cls.summary()}{by}")
     for failure in registry.failures:
         typer.echo(f"\nnot loaded: {failure}", err=True)
@@ -71,7 +76,13 @@ def describe(offer: Any) -> str:
     """An offer as text: what it does, its formula, options, source, provider and an example."""
     cls = offer.cls
     lines = [f"{offer.name} ({offer.kind}): {cls.summary()}", ""]
-    for label, value in (("formula", cls.formula), ("source", cls.source), ("provider", offer.provider)):
+    about = (
+        ("formula", cls.formula),
+        ("source", cls.source),
+        ("provider", offer.provider),
+        ("code", code(offer)),
+    )
+    for label, value in about:
         if value:
             lines.append(f"{label:<9} {value}")
     fields = option_rows(cls)
@@ -82,13 +93,26 @@ def describe(offer: Any) -> str:
     return "\n".join(lines)
 
 
+def code(offer: Any) -> str:
+    """Which code the results of an offer's component are keyed by."""
+    if not offer.digest:
+        return f"results are keyed by the release {offer.distribution} {offer.version}"
+    shown = ", ".join(offer.files[:FILES_SHOWN])
+    more = len(offer.files) - FILES_SHOWN
+    return f"results are keyed by {offer.digest}, the hash of {shown}" + (
+        f" and {more} more files" if more > 0 else ""
+    )
+
+
 def option_rows(cls: Any) -> list[tuple[str, str, str, str]]:
     """(name, type and bounds, "required" or default, help) of every option of a component class."""
     properties = cls.model_json_schema().get("properties", {})
     rows = []
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {toml_value(_default(field))}"
-        rows.append((name, _type(properties[name]), default, " ".join((field.description or "").split())))
+        rows.append(
+            (name, _type(properties[name]), default, " ".join((field.description or "").split()))
+        )
     return rows
 
 
@@ -116,7 +140,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 def toml_value(value: Any) -> str:
     """A value as it stands in a recipe; "nothing" for what TOML cannot say."""
-    from lotteryfw.steps import Step
+    from lotteryfw.api.steps import Step
 
     if value is None:
         return "nothing"
@@ -156,19 +180,23 @@ def plugins() -> None:
 
     registry = Registry.load()
     for plugin in registry.plugins:
-        typer.echo(f"loaded    {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.components} components")
+        typer.echo(
+            f"loaded    {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.components} components"
+        )
     for name in registry.left_out:
         typer.echo(f"left out  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")
     if registry.failures:
-        typer.echo(f"A plugin that is in the way can be left out: {WITHOUT}={registry.failures[0].plugin}")
+        typer.echo(
+            f"A plugin that is in the way can be left out: {WITHOUT}={registry.failures[0].plugin}"
+        )
 
 
 @data_app.command("list")
 def data_list(data: Data = None) -> None:
     """List the data sources, and which are ready to use."""
-    from lotteryfw.errors import DataError
+    from lotteryfw.api.errors import DataError
     from lotteryfw.registry import Registry
     from lotteryfw.runner import default_data_folder
 
@@ -192,7 +220,9 @@ def data_list(data: Data = None) -> None:
 
 
 @data_app.command("fetch")
-def data_fetch(name: Annotated[str, typer.Argument(help="A data source.")], data: Data = None) -> None:
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="A data source.")], data: Data = None
+) -> None:
     """Download a data set into the data folder."""
     from lotteryfw.registry import Registry
     from lotteryfw.runner import default_data_folder
@@ -204,15 +234,42 @@ def data_fetch(name: Annotated[str, typer.Argument(help="A data source.")], data
     typer.echo(f"{name}: ready in {folder}")
 
 
+def data_found(registry: Any, folder: Path) -> list[str]:
+    """A line for each data set whose files are in the data folder, with its fingerprint; of those without options."""
+    from lotteryfw.api.errors import LotteryError
+    from lotteryfw.api.fingerprints import fingerprint_of
+
+    lines = []
+    for offer in registry.offers("data"):
+        if any(field.is_required() for field in offer.cls.model_fields.values()):
+            continue
+        source = offer.cls()
+        try:
+            files = source.files(folder)
+            if files and all(path.is_file() for path in files):
+                name = registry.short_name(offer)
+                lines.append(
+                    f"{name}: {len(files)} files, fingerprint {fingerprint_of(source, folder)[:16]}"
+                )
+        except LotteryError as error:
+            lines.append(f"{offer.name}: {error}")
+        except Exception as error:
+            lines.append(f"{offer.name} broke in files(): {type(error).__name__}: {error}")
+    return lines
+
+
 @app.command()
 def doctor(
     data: Data = None,
     store: StoreRoot = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure where sparse products pay here (under a minute); keep it.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Measure where sparse products pay here (under a minute); keep it."
+        ),
     ] = False,
 ) -> None:
-    """Tell what lotteryfw finds here: versions, device, folders, plugins, where sparse products pay."""
+    """Tell what lotteryfw finds here: versions, device, folders, data sets, plugins, where sparse products pay."""
     import platform
     import shutil
     from importlib.metadata import version
@@ -225,7 +282,7 @@ def doctor(
     from lotteryfw.store import Store, default_root
 
     registry = Registry.load()
-    root = store or default_root()
+    root, folder = store or default_root(), data or default_data_folder()
     place = next(path for path in [root, *root.parents] if path.exists())
     packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
     device = engine.pick_device("auto")
@@ -238,7 +295,8 @@ def doctor(
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
         ("device", f"{name}, {cores()} cores"),
-        ("data", str(data or default_data_folder())),
+        ("data", str(folder)),
+        *(("", line) for line in data_found(registry, folder)),
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),

@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import sys
+from contextlib import suppress
 
-from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
-from lotteryfw.cli.app import app
-from lotteryfw.errors import LotteryError
+from lotteryfw.cli import signals
+
+_OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EBADF)
+"""What writing to an open file ends with, such as the one that stdout is."""
 
 
 def main() -> None:
     """Runs the command line. A user's mistake ends with a message on stderr and exit code 2, never a traceback."""
     try:
-        app()
+        signals.install()
+        _main()
+    except signals.StopNow:
+        signals.say_stopped()
+        sys.exit(130)
+    except Exception:
+        if not signals.is_asked():
+            raise
+        signals.say_stopped()  # an import that a signal interrupted may end with an error of its own
+        sys.exit(130)
+
+
+def _main() -> None:
+    # Imported here, so that a signal that comes meanwhile ends with a line and no traceback.
+    from lotteryfw.api.errors import LotteryError
+    from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
+    from lotteryfw.cli.app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where its failure can be reported, and not as the process ends
     except LotteryError as error:
+        if error.exit_code == 130:
+            signals.say_stopped()
+            sys.exit(error.exit_code)
         faults = getattr(error, "faults", ())
         many = f" ({len(faults)} faults)" if len(faults) > 1 else ""
-        print(f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end(
+            f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}",
+            error.exit_code,
+        )
+    except OSError as error:
+        _end(_describe(error), 1)
+
+
+def _describe(error: OSError) -> str:
+    """A line about what the system refused; empty where whoever read the output has had enough."""
+    from lotteryfw.api.errors import printable
+
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"error: {printable(str(error.filename), 300)}: {reason}"
+    if error.errno not in _OUTPUT:
+        return f"error: {reason}"
+    # Python flushes once more as it ends, and would complain again
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return "" if error.errno == errno.EPIPE else f"error: the output cannot be written: {reason}"
+
+
+def _end(message: str, code: int) -> None:
+    with suppress(OSError):  # stderr may be full as well
+        if message:
+            print(message, file=sys.stderr)
+    sys.exit(code)

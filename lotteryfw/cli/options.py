@@ -10,13 +10,23 @@ import typer
 Recipe = Annotated[Path, typer.Argument(metavar="FILE", help="A recipe (TOML).")]
 Profile = Annotated[str | None, typer.Option(help="A profile of the recipe, such as quick.")]
 Sets = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. train.length=500it. Repeatable.")
+    list[str],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. train.length=500it. Repeatable."
+    ),
 ]
-Trust = Annotated[list[Path], typer.Option(metavar="FILE", help="A local plugin file to run code from. Repeatable.")]
+Trust = Annotated[
+    list[Path],
+    typer.Option(metavar="FILE", help="A local plugin file to run code from. Repeatable."),
+]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data sets. [$LOTTERYFW_DATA, or the user's cache]")
+    Path | None,
+    typer.Option("--data", help="Folder of the data sets. [$LOTTERYFW_DATA, or the user's cache]"),
 ]
 StoreRoot = Annotated[
-    Path | None, typer.Option("--store", help="The store's folder. [$LOTTERYFW_STORE, or the user's data folder]")
+    Path | None,
+    typer.Option(
+        "--store", help="The store's folder. [$LOTTERYFW_STORE, or the user's data folder]"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

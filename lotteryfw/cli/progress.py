@@ -11,10 +11,17 @@ from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-from lotteryfw.events import (
+from lotteryfw.api.events import (
     CellFinished,
     Event,
     JobFinished,
@@ -32,7 +39,12 @@ class Quiet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         return None
 
     def event(self, event: Event) -> None:
@@ -66,7 +78,9 @@ class Terminal(Quiet):
     """A bar of trainings with cells, speed and time left, and below it what was measured last."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, markup=False, emoji=False)  # what it prints are people's own names
+        self._console = Console(
+            stderr=True, markup=False, emoji=False
+        )  # what it prints are people's own names
         self._bar = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -83,7 +97,12 @@ class Terminal(Quiet):
         self._running: dict[str, int] = {}
         self._started = time.monotonic()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if self._live.is_started:
             self._live.stop()
             if not self._console.is_terminal:
@@ -102,15 +121,17 @@ class Terminal(Quiet):
             self._steps += 0 if event.stored else event.steps
             self._bar.advance(self._task)
         elif isinstance(event, LevelFinished):
-            arm = "" if event.arm == "ticket" else f" {event.arm}"
-            told = f"{event.cell}{arm}: level {event.level}, {event.density:.1%} remaining"
+            variant = "" if event.variant == "ticket" else f" {event.variant}"
+            told = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
             self._last.plain = f"{told}, test accuracy {event.metrics.test_accuracy:.2%}"
         elif isinstance(event, CellFinished):
             self._cells = (self._cells[0] + 1, self._cells[1])
         elif isinstance(event, LayerCollapsed):
-            self.trouble(f"{event.cell}: nothing is left of {event.leaf} at level {event.level}")
+            self.trouble(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
         elif isinstance(event, RunFinished):
-            self._bar.update(self._task, total=self._bar.tasks[0].completed)  # sharing may have left fewer to do
+            self._bar.update(
+                self._task, total=self._bar.tasks[0].completed
+            )  # sharing may have left fewer to do
         self._beside()
 
     def progress(self, key: str, done: int, of: int) -> None:
@@ -125,4 +146,6 @@ class Terminal(Quiet):
     def _beside(self) -> None:
         steps = self._steps + sum(self._running.values())
         speed = steps / max(time.monotonic() - self._started, 1e-9)
-        self._bar.update(self._task, beside=f"{self._cells[0]}/{self._cells[1]} cells  {speed:,.0f} steps/s")
+        self._bar.update(
+            self._task, beside=f"{self._cells[0]}/{self._cells[1]} cells  {speed:,.0f} steps/s"
+        )

@@ -2,51 +2,89 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import StoreRoot
 
-store_app = typer.Typer(no_args_is_help=True, help="The store of everything computed: look at it, check it, clean it.")
+if TYPE_CHECKING:
+    from lotteryfw.store import Store
+
+store_app = typer.Typer(
+    no_args_is_help=True, help="The store of everything computed: look at it, check it, clean it."
+)
 app.add_typer(store_app, name="store")
 
 
 @store_app.command()
 def info(store: StoreRoot = None) -> None:
     """Count what is in the store."""
-    from lotteryfw.store import Store, default_root
-
-    place = Store(store or default_root())
-    found = place.info()
-    typer.echo(f"{place.root}: {found.objects:,} objects, {found.bytes / 1e6:,.1f} MB, {found.roots} runs refer to it")
-    if found.damaged:
-        typer.echo(f"{found.damaged} damaged objects were set aside")
+    place = _open(store)
+    counts = place.info()
+    typer.echo(
+        f"{place.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it"
+    )
+    if counts.damaged:
+        typer.echo(f"{counts.damaged} damaged objects were set aside")
 
 
 @store_app.command()
 def verify(store: StoreRoot = None) -> None:
-    """Check every object against its SHA-256; set damaged ones aside, so that they are computed again."""
-    from lotteryfw.store import Store, default_root
-
-    found = Store(store or default_root()).verify()
-    typer.echo(f"{found.checked:,} objects checked, {len(found.damaged)} damaged")
-    for key in found.damaged:
+    """Check every object, alias, checkpoint and posted job, and the run folders that use the store, against their
+    SHA-256. Damaged objects are set aside, so that they are computed again."""
+    place = _open(store)
+    report = place.verify()
+    typer.echo(f"{report.checked:,} objects checked, {len(report.damaged)} damaged")
+    for key in report.damaged:
         typer.echo(f"  set aside: {key}")
-    if found.damaged:
+    rest = f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, {report.posts:,} posted jobs"
+    runs = f"{report.runs:,} run folders ({report.run_files:,} files with checksums, {report.tickets:,} tickets)"
+    typer.echo(f"{rest} and {runs} checked, {len(report.problems):,} damaged")
+    for problem in report.problems:
+        typer.echo(f"  {problem}")
+    for remark in report.remarks:
+        typer.echo(f"note: {remark}")
+    if report.damaged or report.problems:
         raise typer.Exit(1)
 
 
 @store_app.command()
 def gc(
     store: StoreRoot = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what would be removed.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Give up runs whose folder cannot be seen, as on a disk not mounted."
+        ),
+    ] = False,
 ) -> None:
     """Remove what no run folder refers to any more, and unfinished work that nothing has touched for 14 days."""
+    swept = _open(store).gc(dry_run=dry_run, force=force)
+    removed = (
+        f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
+    )
+    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")
+    if not swept.unseen:
+        return
+    fate = "given up" if force else "kept: mount its disk, or give these runs up with --force"
+    typer.echo(f"what these run folders need, which cannot be seen, is {fate}")
+    for folder in swept.unseen:
+        typer.echo(f"  {folder}")
+
+
+def _open(root: Path | None) -> Store:
+    """The store that a command is about; says where there is none yet."""
     from lotteryfw.store import Store, default_root
 
-    swept = Store(store or default_root()).gc(dry_run=dry_run)
-    removed = f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
-    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers; {swept.kept} objects are kept"
-    typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")
+    store = Store(root or default_root())
+    if not store.root.exists():
+        typer.echo(f"{store.root}: there is no store yet; the first run makes it")
+        raise typer.Exit
+    return store

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from lotteryfw.cli import signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
 
@@ -23,14 +22,19 @@ def recipe(
     sets: Sets = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes of one thread each. [one for each processor]")
+        int | None,
+        typer.Option(min=1, help="Worker processes of one thread each. [one for each processor]"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     store: StoreRoot = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check the recipe and print its plan.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the run's folder and errors.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only check the recipe and print its plan.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only the run's folder and errors.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe. Run the same command again to go on after whatever ended it."""
@@ -42,42 +46,36 @@ def recipe(
     from lotteryfw.runner import run
 
     view = JsonLines() if as_json else Quiet() if quiet else Terminal()
-    with view:
+    with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
-            listener=view, on_start=_stop_on_interrupt(view.stopping),
+            listener=view, on_start=on_start,
         )  # fmt: skip
+    signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
     page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
-        told = {"run": str(done.path), "cells": done.statuses, "report": str(page), "figures": list(map(str, figures))}
+        told = {
+            "run": str(done.path),
+            "cells": done.statuses,
+            "report": str(page),
+            "figures": list(map(str, figures)),
+        }
         typer.echo(json.dumps(told))
     else:
         if not quiet:
             _tell(page, figures)
         typer.echo(f"{done.path}")
+    signals.set_hint("")
     if "failed" in done.statuses.values():
         raise typer.Exit(1)
 
 
 def _tell(page: Path, figures: Sequence[Path]) -> None:
     if figures:
-        typer.echo(f"figures: {', '.join(str(figure) for figure in figures if figure.suffix == '.png')} (and .svg)")
+        typer.echo(
+            f"figures: {', '.join(str(figure) for figure in figures if figure.suffix == '.png')} (and .svg)"
+        )
     typer.echo(f"report: {page}")
-
-
-def _stop_on_interrupt(tell: Callable[[], None]) -> Callable[[Callable[[], None]], None]:
-    """The first Ctrl-C (or SIGTERM) stops at a safe point; a second one ends the process there and then."""
-
-    def on_start(stop: Callable[[], None]) -> None:
-        def handler(number: int, frame: Any) -> None:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            tell()
-            stop()
-
-        signal.signal(signal.SIGINT, handler)
-        signal.signal(signal.SIGTERM, handler)
-
-    return on_start
 
 
 @app.command()
@@ -96,7 +94,7 @@ def plan(
     desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
     found = desk.plan(_likely_device())
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(found.plain()))
         return
     todo = found.unique - found.stored
     rows = [
@@ -114,8 +112,16 @@ def plan(
     for name, value in rows:
         typer.echo(f"  {name:<20} {value:>14}")
     if found.unknown:
-        typer.echo(f"  not known before training: {len(found.unknown)} cells, such as {found.unknown[0]}")
-    typer.echo("Trainings whose masks turn out equal are shared too; that shows only as the study runs.")
+        typer.echo(
+            f"  depend on results, planned up to there: {len(found.unknown)} cells, such as {found.unknown[0]}"
+        )
+    for cell, fault in found.broken[:3]:
+        typer.echo(f"  cannot run: {cell}: {fault}")
+    if len(found.broken) > 3:
+        typer.echo(f"  cannot run: {len(found.broken) - 3} more cells")
+    typer.echo(
+        "Trainings whose masks turn out equal are shared too; that shows only as the study runs."
+    )
 
 
 def _likely_device() -> str:
@@ -127,7 +133,13 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "not known yet"  # nothing like it was trained in this store
     minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if minutes < 2
+        else f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.1f} h"
+    )
 
 
 def _size(count: int | None) -> str:
@@ -136,7 +148,10 @@ def _size(count: int | None) -> str:
 
 @app.command()
 def check(
-    what: Annotated[str, typer.Argument(metavar="FILE|PLUGIN", help="A recipe, a plugin file, or a plugin's name.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FILE|PLUGIN", help="A recipe, a plugin file, or a plugin's name."),
+    ],
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
@@ -169,9 +184,12 @@ def schema() -> None:
 
 
 @app.command()
-def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"), as_json: Json = False) -> None:
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
     """List the runs in a folder."""
-    from lotteryfw.errors import UsageError
+    from lotteryfw.api.errors import UsageError
     from lotteryfw.runner import runs as find
 
     found = find(folder)
@@ -179,18 +197,26 @@ def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
     for run in found:
         ended = list(run.statuses.values())
-        counts = {status: ended.count(status) for status in ("done", "diverged", "failed") if status in ended}
+        counts = {
+            status: ended.count(status)
+            for status in ("done", "diverged", "failed")
+            if status in ended
+        }
         if as_json:
             typer.echo(json.dumps({"run": str(run.path), "rows": len(run.levels), **counts}))
         else:
-            told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "not finished"
+            told = (
+                ", ".join(f"{count} {status}" for status, count in counts.items()) or "not finished"
+            )
             typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {told}")
 
 
 @app.command("report")
 def report_run(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown; write nothing.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables as Markdown; write nothing.")
+    ] = False,
 ) -> None:
     """Write a run's report.html, draw its figures, and print its tables, verdicts and claims again."""
     from lotteryfw.report import markdown as as_markdown
@@ -212,11 +238,16 @@ class Form(StrEnum):
 
 @app.command("export")
 def export_ticket(
-    ticket: Annotated[Path, typer.Argument(metavar="TICKET", help="A file below tickets/ in a run's folder.")],
+    ticket: Annotated[
+        Path, typer.Argument(metavar="TICKET", help="A file below tickets/ in a run's folder.")
+    ],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     form: Annotated[
         Form,
-        typer.Option("--as", help="values: a plain safetensors file; seed: a mask, and what draws the weights again."),
+        typer.Option(
+            "--as",
+            help="values: a plain safetensors file; seed: a mask, and what draws the weights again.",
+        ),
     ] = Form.VALUES,
     trust: Trust = [],  # noqa: B006
     data: Data = None,

@@ -1,19 +1,30 @@
 """How a job is run: data feed, training step, evaluation, checkpoints, workers."""
 
+from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
 from lotteryfw.engine.kernels.choose import Chooser
 from lotteryfw.engine.kernels.lockstep import Alike, together
-from lotteryfw.engine.perform import StoredOutcome, is_stored, perform, perform_all, pick_up, post
+from lotteryfw.engine.perform import (
+    DamagedJob,
+    StoredOutcome,
+    is_stored,
+    perform,
+    perform_all,
+    pick_up,
+    post,
+)
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
 
 __all__ = [
     "Alike",
     "Chooser",
+    "DamagedJob",
     "Stopped",
     "StoredOutcome",
     "Workshop",
     "calibrate",
+    "exit_error",
     "is_stored",
     "load",
     "perform",

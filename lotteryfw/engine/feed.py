@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lotteryfw.rng import stream
-from lotteryfw.views import Facts, Splits
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.rng import stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ EVALUATION_CHUNK = 1000
 class Feed:
     """A data set on its device. Inputs leave it as float32, in [0, 1] for uint8 data, then (x - mean) / std."""
 
-    def __init__(self, splits: Splits, facts: Facts, device: str):
+    def __init__(self, splits: Dataset, facts: DatasetInfo, device: str):
         import torch
 
         home = "cpu" if splits.mapped else device
@@ -32,7 +32,10 @@ class Feed:
         self._device = device
         plain = set(splits.mean) == {0.0} and set(splits.std) == {1.0}
         spread = (-1, *[1] * (inputs.dim() - 2))
-        moments = [torch.tensor(values, device=device).reshape(spread) for values in (splits.mean, splits.std)]
+        moments = [
+            torch.tensor(values, device=device).reshape(spread)
+            for values in (splits.mean, splits.std)
+        ]
         self._moments = None if plain else moments
         self._order: tuple[tuple[int, int], Tensor] | None = None
 
@@ -69,9 +72,13 @@ class Feed:
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """The places [examples] int64 in the training part in the order of an epoch, drawn from (seed, epoch)."""
+        return self.drawn_order(epoch, seed).to(self._device)
+
+    def drawn_order(self, epoch: int, seed: int) -> Tensor:
+        """`order` on the CPU, where it is drawn."""
         import torch
 
-        return torch.randperm(self.examples, generator=stream(seed, "order", epoch)).to(self._device)
+        return torch.randperm(self.examples, generator=stream(seed, "order", epoch))
 
     def raw(self, part: str) -> tuple[Tensor, Tensor]:
         """Inputs and labels of a part as they are stored: not divided by 255, not normalised."""

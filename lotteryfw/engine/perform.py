@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
+from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.engine.kernels.lockstep import together
 from lotteryfw.engine.measure import gradient
-from lotteryfw.engine.work import Done, Stopped, Tick, Work, train, train_together, write_json
+from lotteryfw.engine.work import (
+    CheckpointRefused,
+    Done,
+    Stopped,
+    Tick,
+    Work,
+    train,
+    train_together,
+    write_json,
+)
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import StoreError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Job, Train, from_plain, state_key
-from lotteryfw.store import Busy, Store, tensors
-from lotteryfw.views import Curve, Metrics
+from lotteryfw.search.jobs import Gradient, Job, Train, from_plain, state_key
+from lotteryfw.store import Busy, Damaged, Store, check_seal, seal, tensors
+from lotteryfw.store.files import explained, own_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,33 +61,50 @@ class StoredOutcome:
         return Metrics(**said)
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Every parameter and buffer at the end; of a gradient every leaf's."""
+        """Every parameter and buffer at the end; of a gradient every layer's."""
         return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[0]
 
     def mask(self) -> Mapping[str, Tensor]:
-        """By leaf, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
+        """By layer, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
         return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[1]
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Parameters and buffers, and the optimizer's state, after `step` steps of the schedule."""
-        folder = _open(self._store, state_key(self.key, step))
-        return tensors.load(folder / "values.safetensors")[0], tensors.load(folder / "optimizer.safetensors")[0]
+        folder = _open(self._store, state_key(self.key, step), "state")
+        return tensors.load(folder / "values.safetensors")[0], tensors.load(
+            folder / "optimizer.safetensors"
+        )[0]
 
 
-def _open(store: Store, key: str) -> Any:
-    path = store.path(key)
+class DamagedJob(LotteryError):
+    """A job that was left in the store for a worker, or for later, is not what was written. It is not trained from."""
+
+
+def _open(store: Store, key: str, kind: str | None = None) -> Any:
+    path = store.path(key, kind)
     if path is None:
-        raise StoreError(f"the object {key} of the store {store.root} is damaged or gone; run the same command again")
+        raise StoreError(
+            f"the object {key} of the store {store.root} is damaged or gone; run the same command again"
+        )
     return path
 
 
 def is_stored(job: Job, store: Store) -> bool:
     """True when everything that the job was asked for is there."""
-    wanted = [state_key(job.key, step) for step in job.snapshots] if isinstance(job, Train) else []
-    return all(store.path(key) is not None for key in [job.key, *wanted])
+    if store.path(job.key, _kind(job)) is None:
+        return False
+    states = [state_key(job.key, step) for step in job.snapshots] if isinstance(job, Train) else []
+    return all(store.path(key, "state") is not None for key in states)
 
 
-def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_seconds: float = 60.0) -> str | None:
+def _kind(job: Job) -> str:
+    """The kind of the object that a job's result is."""
+    return "training" if isinstance(job, Train) else "gradient"
+
+
+def perform(
+    job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_seconds: float = 60.0
+) -> str | None:
     """`perform_all` for one job; returns its warning or None."""
     said: dict[str, str | None] = {}
     perform_all([job], store, shop, tick, said.__setitem__, checkpoint_seconds)
@@ -86,35 +112,52 @@ def perform(job: Job, store: Store, shop: Workshop, tick: Tick, checkpoint_secon
 
 
 def perform_all(
-    jobs: Sequence[Job], store: Store, shop: Workshop, tick: Tick, done: Done, checkpoint_seconds: float = 60.0
+    jobs: Sequence[Job],
+    store: Store,
+    shop: Workshop,
+    tick: Tick,
+    done: Done,
+    checkpoint_seconds: float = 60.0,
+    on_stored: Callable[[str], None] = lambda key: None,
 ) -> None:
     """Runs one job, or several that go `together`, but for those that the store has, and writes what came out.
 
     One process at a time works on a key; a second one waits and then finds the result. `done` is told of each job once
-    its result is there. Raises Stopped, and whatever a component raises. A training that diverges is an outcome, too,
-    and leaves the others as they are.
+    its result is there, after `on_stored` where another process had computed it. Raises Stopped, and whatever a
+    component raises. A training that diverges is an outcome, too, and leaves the others as they are.
     """
     with ExitStack() as held:
-        for job in sorted(jobs, key=lambda job: job.key):  # in one order everywhere, or two groups wait for each other
+        for job in sorted(
+            jobs, key=lambda job: job.key
+        ):  # in one order everywhere, or two groups wait for each other
             held.enter_context(_locked(job, store, tick))
         works: list[Work] = []
         for job in jobs:
             if is_stored(job, store):
+                on_stored(job.key)
                 done(job.key, None)
             elif isinstance(job, Gradient):
-                with store.write(job.key) as folder:
+                with store.write(job.key, _kind(job), job.source) as folder:
                     tensors.save(folder / "tensors.safetensors", gradient(job, shop), flush=False)
                     write_json(folder / "outcome.json", {"job": job.plain()})
                 done(job.key, None)
             else:
                 works.append(Work(job, store, checkpoint_seconds, done))
-        for step in sorted({work.reached for work in works}):  # a process that died may have left them at several
-            here = [work for work in works if work.reached == step]
-            if together(here[0].job) is not None:
-                train_together(here, shop, tick)
-            else:
-                for work in here:
-                    train(work, shop, tick)
+        while works:
+            step = min(
+                work.reached for work in works
+            )  # a process that died may have left them at several
+            group = [work for work in works if work.reached == step]
+            alone = together(group[0].job) is None
+            group = group[:1] if alone else group
+            with suppress(
+                CheckpointRefused
+            ):  # then a work of the group has another step, and another group
+                if alone:
+                    train(group[0], shop, tick)
+                else:
+                    train_together(group, shop, tick)
+                works = [work for work in works if work not in group]
 
 
 @contextmanager
@@ -136,24 +179,41 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
 
 
 def post(job: Job, store: Store) -> str:
-    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
+    """Layers a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
 
     The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
     """
-    name = f"post-{uuid4().hex}"
-    folder = store.scratch(name)
-    tensors.save(folder / "start.safetensors", job.values, job.mask, flush=False)
+    name = store.new_post()
+    aside, target = store.scratch(f"{name}.part"), store.scratch(name)
     state = job.optimizer_state if isinstance(job, Train) else None
-    if state is not None:
-        tensors.save(folder / "optimizer.safetensors", state, flush=False)
-    write_json(folder / "job.json", {**job.plain(), "has_optimizer": state is not None})
+    with store.computing(), explained(aside, "written"):
+        tensors.save(aside / "start.safetensors", job.values, job.mask, flush=False)
+        if state is not None:
+            tensors.save(aside / "optimizer.safetensors", state, flush=False)
+        write_json(aside / "job.json", {**job.plain(), "has_optimizer": state is not None})
+        seal(aside, name, "post", flush=False, job=job.key, posted_by=own_name())
+        aside.rename(target)
     return name
 
 
 def pick_up(name: str, store: Store) -> Job:
-    """The job that was posted under a name."""
+    """The job that was posted under a name. Raises DamagedJob where it is not what was posted."""
     folder = store.scratch(name)
-    plain = json.loads((folder / "job.json").read_text())
-    values, mask = tensors.load(folder / "start.safetensors")
-    state = tensors.load(folder / "optimizer.safetensors")[0] if plain.pop("has_optimizer") else None
-    return from_plain(plain, values=values, mask=mask, optimizer_state=state)
+    try:
+        description = check_seal(folder, name, "post")
+        plain = json.loads((folder / "job.json").read_text())
+        values, mask = tensors.load(folder / "start.safetensors")
+        state = (
+            tensors.load(folder / "optimizer.safetensors")[0]
+            if plain.pop("has_optimizer")
+            else None
+        )
+        job = from_plain(plain, values=values, mask=mask, optimizer_state=state)
+        if job.key != description["job"]:
+            raise Damaged("its tensors and settings are not those of the job that was posted")
+    except (Damaged, OSError, StoreError, ValueError, KeyError, TypeError) as error:
+        raise DamagedJob(
+            f"{folder}: a job that waited there for its training is damaged ({error}), and was not trained from: "
+            "run the same command again, which makes the job anew"
+        ) from error
+    return job

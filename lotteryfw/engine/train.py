@@ -6,15 +6,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.rng import seed_of
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.kernel import Kernel, Watched
 from lotteryfw.engine.masking import measure_job
 from lotteryfw.engine.workshop import Workshop, seed_torch
-from lotteryfw.errors import TrainingDiverged
-from lotteryfw.jobs import Train
-from lotteryfw.rng import seed_of
-from lotteryfw.steps import Clock
-from lotteryfw.views import Curve, Metrics
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,9 @@ class Training:
         self._counted = 0
         self.best_step = -1
         self.best: dict[str, Tensor] = {}
-        seed_torch(seed_of(job.order_seed, "in training"), shop.device)  # what dropout and the like draw from
+        seed_torch(
+            seed_of(job.order_seed, "in training"), shop.device
+        )  # what dropout and the like draw from
 
     @property
     def end(self) -> int:
@@ -81,7 +83,9 @@ class Training:
         """
         self.step += updates
         self._counted += updates
-        is_point = self.step in (self.job.start, self.end) or self.step % self.job.evaluate_every == 0
+        is_point = (
+            self.step in (self.job.start, self.end) or self.step % self.job.evaluate_every == 0
+        )
         if is_point and self.curve["step"][-1:] != [self.step]:
             self._evaluate()
 
@@ -100,7 +104,12 @@ class Training:
         if loss < min(self.curve["validation_loss"], default=math.inf):
             self.best_step = self.step
             self.best = {name: value.clone() for name, value in self.kernel.values().items()}
-        told = {"step": self.step, "train_loss": mean, "validation_loss": loss, "validation_accuracy": accuracy}
+        told = {
+            "step": self.step,
+            "train_loss": mean,
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+        }
         if isinstance(self.kernel, Watched):
             told |= self.kernel.figures()
         for name, value in told.items():
@@ -115,7 +124,7 @@ class Training:
         best = curve["step"].index(self.best_step)
         early = test = self.kernel.measure("test")
         if self.best_step != self.step:
-            feed = shop.feed(self.job.data)
+            feed = shop.feed_of(self.job)
             module = shop.network(self.job.model, feed, self.job.objective)
             early = measure_job(self.job, shop, module, self.best, feed, "test")
         return Metrics(
@@ -138,29 +147,51 @@ class Training:
 
         tensors = {f"value.{name}": value for name, value in self.kernel.values().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= {f"optimizer.{name}": value for name, value in self.kernel.optimizer_state().items()}
+        tensors |= {
+            f"optimizer.{name}": value for name, value in self.kernel.optimizer_state().items()
+        }
         tensors |= {"losses": self._losses, "rng": torch.get_rng_state()}
         if self._losses.is_cuda:
             tensors["rng_cuda"] = torch.cuda.get_rng_state()
-        plain = {"step": self.step, "counted": self._counted, "best_step": self.best_step, "curve": self.curve}
+        plain = {
+            "step": self.step,
+            "counted": self._counted,
+            "best_step": self.best_step,
+            "curve": self.curve,
+        }
         plain |= {"losses": self._plain_losses}
         return tensors, plain
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Goes back to a state that `state()` gave."""
+        """Goes back to a state that `state()` gave. Raises ValueError, KeyError or TypeError for another."""
         import torch
 
+        curve = {name: list(plain["curve"][name]) for name in self.curve}
+        whole = all(isinstance(plain[name], int) for name in ("step", "counted", "best_step"))
+        if (
+            not whole
+            or len(set(map(len, curve.values()))) != 1
+            or set(plain["curve"]) != set(curve)
+        ):
+            raise ValueError("its numbers are not those of a training")
         parts: dict[str, dict[str, Tensor]] = {"value": {}, "best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             head, _, rest = name.partition(".")
             if head in parts:
-                parts[head][rest] = tensor.to(self._losses.device)
+                # an optimizer puts its state where it wants it: counts of steps mostly stay on the CPU
+                parts[head][rest] = (
+                    tensor if head == "optimizer" else tensor.to(self._losses.device)
+                )
         self.kernel.restore(parts["value"], parts["optimizer"])
         self.best = parts["best"]
         self._losses.copy_(tensors["losses"])
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu())
-        self.step, self._counted, self.best_step = plain["step"], plain["counted"], plain["best_step"]
-        self._plain_losses = plain["losses"]
-        self.curve = {name: list(values) for name, values in plain["curve"].items()}
+        self.step, self._counted, self.best_step = (
+            plain["step"],
+            plain["counted"],
+            plain["best_step"],
+        )
+        self._plain_losses = float(plain["losses"])
+        self.curve = curve

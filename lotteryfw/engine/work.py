@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lotteryfw.api.errors import LotteryError, TrainingDiverged
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.train import Training
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import LotteryError, TrainingDiverged
-from lotteryfw.jobs import Train, state_key
+from lotteryfw.search.jobs import Train, state_key, state_source
 from lotteryfw.store import Store, tensors
 
 Tick = Callable[[int, int], bool]
@@ -26,6 +26,10 @@ class Stopped(LotteryError):
     """A training was asked to stop; its checkpoint is written and it will go on from there."""
 
 
+class CheckpointRefused(Exception):
+    """A training could not go on from a checkpoint, which was dropped. Its work now starts from an earlier one."""
+
+
 class Work:
     """A training on its way into the store. `until` is the step it has to be taken to, `reached` the one before."""
 
@@ -33,23 +37,45 @@ class Work:
 
     def __init__(self, job: Train, store: Store, checkpoint_seconds: float, done: Done):
         self.job, self._store, self._done = job, store, done
-        self._warning: str | None = None
-        self._found = None
-        self.checkpoints = Checkpoints(store.scratch(job.key), checkpoint_seconds)
-        try:
-            self._found = self.checkpoints.load()
-        except LotteryError as error:
-            self._warning = f"{error}; the training starts again from its beginning"
-        self.reached: int = self._found[1]["step"] if self._found else job.start
+        self.checkpoints = Checkpoints(store.scratch(job.key), job.key, checkpoint_seconds)
+        self._find_checkpoint()
         # A training that is stored, but for states that nobody asked for then, is only repeated up to the last of them.
-        self._stored = store.path(job.key) is not None
+        self._stored = store.path(job.key, "training") is not None
         self.until = max(job.snapshots) if self._stored else job.start + job.steps
 
+    def _find_checkpoint(self) -> None:
+        self._checkpoint = self.checkpoints.load()
+        self.reached: int = self._checkpoint[1]["step"] if self._checkpoint else self.job.start
+
     def begin(self, training: Training) -> None:
-        """Goes on from the checkpoint, if there is one."""
+        """Goes on from the checkpoint, if there is one.
+
+        Raises CheckpointRefused where that fails, whatever the reason: `reached` is another step then, and the training
+        must be made anew, since it may have taken over a part of the checkpoint.
+        """
         self.training = training
-        if self._found:
-            training.restore(*self._found)
+        if self._checkpoint is None:
+            return
+        try:
+            training.restore(*self._checkpoint)
+        except Exception as error:
+            if _is_out_of_memory(error):  # which says nothing about the checkpoint
+                raise
+            self.checkpoints.drop(self.reached, f"{type(error).__name__}: {error}")
+            self._find_checkpoint()
+            raise CheckpointRefused from error
+
+    @property
+    def warning(self) -> str | None:
+        """What the user should be told of checkpoints that were dropped, or None."""
+        if not self.checkpoints.warnings:
+            return None
+        again = (
+            f"goes on from step {self.reached}"
+            if self._checkpoint
+            else "starts again from its beginning"
+        )
+        return "; ".join([*self.checkpoints.warnings, f"the training {again}"])
 
     def keep(self) -> None:
         """Stores the state of this step where it was asked for."""
@@ -57,10 +83,12 @@ class Work:
         if now.step not in self.job.snapshots:
             return
         key = state_key(self.job.key, now.step)
-        if self._store.path(key) is None:
-            with self._store.write(key) as folder:
+        if self._store.path(key, "state") is None:
+            with self._store.write(key, "state", state_source(self.job.key, now.step)) as folder:
                 tensors.save(folder / "values.safetensors", now.kernel.values(), flush=False)
-                tensors.save(folder / "optimizer.safetensors", now.kernel.optimizer_state(), flush=False)
+                tensors.save(
+                    folder / "optimizer.safetensors", now.kernel.optimizer_state(), flush=False
+                )
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -76,22 +104,30 @@ class Work:
         """Stores the outcome of a training that has come to its end."""
         job = self.job
         outcome: dict[str, Any] = {"job": job.plain()}
-        outcome["timing"] = {"seconds": round(seconds, 3), "steps": self.training.step - self.reached}
+        outcome["timing"] = {
+            "seconds": round(seconds, 3),
+            "steps": self.training.step - self.reached,
+        }
         if diverged:
             outcome["diverged_at"] = diverged.step
         elif not self._stored:
             outcome["metrics"] = asdict(self.training.metrics())
         if not self._stored:
-            with self._store.write(job.key) as folder:
+            with self._store.write(job.key, "training", job.source) as folder:
                 write_json(folder / "outcome.json", outcome)
                 if not diverged:
-                    tensors.save(folder / "tensors.safetensors", self.training.kernel.values(), job.mask, flush=False)
+                    tensors.save(
+                        folder / "tensors.safetensors",
+                        self.training.kernel.values(),
+                        job.mask,
+                        flush=False,
+                    )
         self._store.drop_scratch(job.key)
-        self._done(job.key, self._warning)
+        self._done(job.key, self.warning)
 
 
 def train(work: Work, shop: Workshop, tick: Tick) -> None:
-    """One training on its own."""
+    """One training on its own. Raises CheckpointRefused before its first step."""
     started, job = time.monotonic(), work.job
     work.begin(Training(job, shop))
 
@@ -112,7 +148,10 @@ def train(work: Work, shop: Workshop, tick: Tick) -> None:
 
 
 def train_together(works: Sequence[Work], shop: Workshop, tick: Tick) -> None:
-    """The members of a lockstep group, all at one step, up to the next event of any of them at a time."""
+    """The members of a lockstep group, all at one step, up to the next event of any of them at a time.
+
+    Raises CheckpointRefused before their first step.
+    """
     started, job, step = time.monotonic(), works[0].job, works[0].reached
     group = Group([work.job for work in works], shop)
     for work, member in zip(works, group.members, strict=True):
@@ -143,6 +182,12 @@ def train_together(works: Sequence[Work], shop: Workshop, tick: Tick) -> None:
             stop, due = tick(step - job.start, job.steps), going[-1].checkpoints.due
             if stop or due:
                 break
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def write_json(path: Any, value: Mapping[str, Any]) -> None:

@@ -1,8 +1,11 @@
 """A worker process: `python -m lotteryfw.engine.worker`. Takes groups of posted jobs on stdin, answers on stdout.
 
 One JSON object a line. In: {"setup": …} once, {"posts": {key: name, …}}, {"stop": true}. Out: {"ready": true},
-{"progress": [done, of], "keys": […]}, and for each job {"done": key, "warning": …}, {"stopped": key} or {"failed": key,
-"error": …, "kind": …, "trace": …}.
+{"progress": [done, of], "keys": […]}, and for each job {"done": key, "warning": …, "stored": …}, {"stopped": key} or
+{"failed": key, "error": …, "kind": …, "trace": …}. A thread sends {"alive": true} every few seconds, however long a
+step takes: only a process that was stopped, or hangs where no thread can run, is silent.
+
+SIGTERM, SIGHUP and SIGUSR1 stop it at a safe point: what is under way is kept in a checkpoint.
 """
 
 from __future__ import annotations
@@ -11,19 +14,27 @@ import contextlib
 import json
 import os
 import selectors
+import signal
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from lotteryfw.engine.perform import perform_all, pick_up
+from lotteryfw.api.errors import LotteryError, UsageError
+from lotteryfw.engine.exits import exit_error
+from lotteryfw.engine.perform import DamagedJob, perform_all, pick_up
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, settle_process
-from lotteryfw.errors import LotteryError
 from lotteryfw.registry import Registry
 from lotteryfw.store import Store
 
 _PROGRESS_SECONDS = 0.5
+SILENT_SECONDS = 60.0
+"""How long a worker may say nothing before it is replaced; LOTTERYFW_HEARTBEAT sets another time."""
+_ALIVE_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+"""How long at most a signal waits to be noticed by a worker without work."""
 
 
 class Conversation:
@@ -36,16 +47,30 @@ class Conversation:
         self._selector = selectors.DefaultSelector()
         self._selector.register(inbox, selectors.EVENT_READ)
         self._waiting: list[dict[str, Any]] = []
+        self._saying = threading.Lock()
         self.stopping = False
+
+    def beat(self, seconds: float) -> None:
+        """Start the thread that says every `seconds` that the process is alive."""
+
+        def repeat() -> None:
+            while True:
+                time.sleep(seconds)
+                self.say(alive=True)
+
+        threading.Thread(target=repeat, name="heartbeat", daemon=True).start()
 
     def say(self, **message: Any) -> None:
         """Sends one message."""
-        with contextlib.suppress(BrokenPipeError):  # the runner is gone: `listen` notices
+        with (
+            self._saying,
+            contextlib.suppress(BrokenPipeError),
+        ):  # the runner is gone: `listen` notices
             self._outbox.write(json.dumps(message) + "\n")
             self._outbox.flush()
 
-    def listen(self, seconds: float | None) -> None:
-        """Reads what has come, waiting up to `seconds` for it (None: until something comes)."""
+    def listen(self, seconds: float) -> None:
+        """Reads what has come, waiting up to `seconds` for it."""
         if not self._selector.select(seconds):
             return
         text = os.read(self._inbox, 1 << 16)
@@ -59,8 +84,20 @@ class Conversation:
     def next(self) -> dict[str, Any] | None:
         """The next message; None once a stop was asked for."""
         while not self._waiting and not self.stopping:
-            self.listen(None)
+            self.listen(_LOOK_SECONDS)
         return None if self.stopping else self._waiting.pop(0)
+
+
+def patience() -> float:
+    """Return how many seconds a worker may say nothing. Raises UsageError where that is set to no number."""
+    text = os.environ.get("LOTTERYFW_HEARTBEAT") or str(SILENT_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise UsageError(f"LOTTERYFW_HEARTBEAT: must be a number of seconds above 0, not {text!r}")
+    return seconds
 
 
 def main() -> None:
@@ -68,6 +105,18 @@ def main() -> None:
     outbox = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what plugins print must not mix with the conversation
     line = Conversation(0, outbox)
+
+    def stop(number: int, frame: Any) -> None:
+        line.stopping = True
+
+    for name in (
+        "SIGTERM",
+        "SIGHUP",
+        "SIGUSR1",
+    ):  # a scheduler may send them to every process of a job
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+    line.beat(min(_ALIVE_SECONDS, patience() / 6))
     settle_process()
     first = line.next()
     if first is None:
@@ -81,7 +130,13 @@ def main() -> None:
         _work(message["posts"], store, shop, line, setup["checkpoint_seconds"])
 
 
-def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversation, checkpoint_seconds: float) -> None:
+def _work(
+    posts: dict[str, str],
+    store: Store,
+    shop: Workshop,
+    line: Conversation,
+    checkpoint_seconds: float,
+) -> None:
     said, left = 0.0, list(posts)
 
     def tick(done: int, of: int) -> bool:
@@ -93,22 +148,35 @@ def _work(posts: dict[str, str], store: Store, shop: Workshop, line: Conversatio
             line.say(progress=[done, of], keys=left)
         return line.stopping
 
+    stored: set[str] = set()
+
     def done(key: str, warning: str | None) -> None:
         left.remove(key)
-        line.say(done=key, warning=warning)
+        line.say(done=key, warning=warning, stored=key in stored)
 
     try:
-        jobs = [pick_up(post, store) for post in posts.values()]
-        perform_all(jobs, store, shop, tick, done, checkpoint_seconds)
+        jobs = []
+        for key, post in posts.items():
+            try:
+                jobs.append(pick_up(post, store))
+            except DamagedJob as damaged:  # the others of its group are sound
+                left.remove(key)
+                line.say(failed=key, error=str(damaged), kind="DamagedJob", trace="")
+        perform_all(jobs, store, shop, tick, done, checkpoint_seconds, stored.add)
     except Stopped:
         for key in left:
             line.say(stopped=key)
-    except Exception as error:
+    except (Exception, SystemExit) as raised:
+        error = exit_error(raised) if isinstance(raised, SystemExit) else raised
         text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
         for key in left:
-            line.say(failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc())
+            line.say(
+                failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc()
+            )
 
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # without taking torch apart module by module: a second in which the runner would wait
+    os._exit(
+        0
+    )  # without taking torch apart module by module: a second in which the runner would wait

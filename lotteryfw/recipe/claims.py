@@ -8,19 +8,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lotteryfw.cell import CONTROLS
-from lotteryfw.errors import nearest
+from lotteryfw.api.errors import nearest
+from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.steps import Step
 from lotteryfw.recipe.expand import Study, label, off_grid
 from lotteryfw.recipe.schema import SLOTS, Table
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem
-from lotteryfw.steps import Step
-from lotteryfw.views import Metrics
+from lotteryfw.search.cell import CONTROLS
 
 METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
 """The columns that a claim can be about; what an analysis finds is "its name.the figure"."""
-ARM = "arm"
+ARM = "variant"
 """The selector's key for "ticket" or the name of a control."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,7 +36,7 @@ def _metric(name: str) -> str:
 class Claim(Table):
     """One statement of a paper: the mean of one selection lies above another's, or equals it, or has a value.
 
-    A selector maps axes of the study's grid to labels as in `Cell.axes`; `arm` selects "ticket" (where it is left out)
+    A selector maps axes of the study's grid to labels as in `Cell.axes`; `variant` selects "ticket" (where it is left out)
     or a control. It means every cell, seed and level that it does not exclude.
     """
 
@@ -46,9 +46,9 @@ class Claim(Table):
     """Paper and place in it."""
     study: str = ""
     """The study it is about; may be left out where there is one."""
-    metric: Annotated[str, AfterValidator(_metric), Field(json_schema_extra={"examples": list(METRICS)})] = (
-        "test_accuracy"
-    )
+    metric: Annotated[
+        str, AfterValidator(_metric), Field(json_schema_extra={"examples": list(METRICS)})
+    ] = "test_accuracy"
     """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer updates), or what an
     analysis of the study found about the whole network, such as "mask_diagnostics.sign_agreement"."""
     density: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
@@ -83,7 +83,10 @@ class Claim(Table):
         every = {name for form in forms for name in form}
         said = {name for name in every if getattr(self, name) is not None}
         if said not in map(set, forms):
-            raise ValueError("say either " + ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms))
+            raise ValueError(
+                "say either "
+                + ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms)
+            )
         if self.density[0] > self.density[1]:
             raise ValueError("`density` is [lowest, highest]")
         return self
@@ -94,7 +97,9 @@ class Claim(Table):
         return {name: selector for name, selector in said.items() if selector is not None}
 
 
-def settled(claim: Claim, studies: Mapping[str, Study], slots: Slots) -> tuple[Claim, Claim, list[Problem]]:
+def settled(
+    claim: Claim, studies: Mapping[str, Study], slots: Slots
+) -> tuple[Claim, Claim, list[Problem]]:
     """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
 
     A selector need not match anything: a profile may have made the grid smaller, and then the claim is not tested. What
@@ -103,32 +108,48 @@ def settled(claim: Claim, studies: Mapping[str, Study], slots: Slots) -> tuple[C
     if not claim.study and len(studies) == 1:
         claim = claim.model_copy(update={"study": next(iter(studies))})
     if claim.study not in studies:
-        text = f"there is no study '{claim.study}'" if claim.study else "is required where there are several studies"
+        text = (
+            f"there is no study '{claim.study}'"
+            if claim.study
+            else "is required where there are several studies"
+        )
         return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
     study = studies[claim.study]
     found: list[Problem] = []
     analysis = claim.metric.partition(".")[0]
     if claim.metric not in METRICS and analysis not in study.analyses:
         known = slots.offered("analysis")
-        remedy = f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
-        found.append(Problem(("metric",), f"the study '{study.name}' asks for no analysis '{analysis}'", remedy))
+        remedy = (
+            f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
+        )
+        found.append(
+            Problem(
+                ("metric",), f"the study '{study.name}' asks for no analysis '{analysis}'", remedy
+            )
+        )
     labelled: dict[str, dict[str, str]] = {}
     for name, selector in claim.selectors().items():
         labelled[name] = {}
         for path, value in selector.items():
-            labelled[name][path], wrong = _selected(path, value, study.arms, slots)
+            labelled[name][path], wrong = _selected(path, value, study.variants, slots)
             found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
     return claim, claim.model_copy(update=labelled), found
 
 
-def _selected(path: str, value: Any, arms: Sequence[str], slots: Slots) -> tuple[str, list[Problem]]:
+def _selected(
+    path: str, value: Any, variants: Sequence[str], slots: Slots
+) -> tuple[str, list[Problem]]:
     keys: Keys = tuple(path.split("."))
     if path == ARM:
-        known = ["ticket", *arms, *CONTROLS]
-        return str(value), [] if value in known else [Problem((), f"no arm {value!r}", nearest(str(value), known))]
+        known = ["ticket", *variants, *CONTROLS]
+        return str(value), [] if value in known else [
+            Problem((), f"no variant {value!r}", nearest(str(value), known))
+        ]
     if problem := off_grid(keys):
         return "", [Problem((), *problem)]
-    if keys in SLOTS and not (isinstance(value, str) and "(" in value):  # that would be a label already
+    if keys in SLOTS and not (
+        isinstance(value, str) and "(" in value
+    ):  # that would be a label already
         component, wrong = slots.component(SLOTS[keys], value)
         return (slots.label(component) if component else ""), wrong
     return label(keys, value, slots), []

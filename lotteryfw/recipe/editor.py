@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import TABLE_SLOTS, TRAIN_SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
-from lotteryfw.steps import Step
 
 Schema = dict[str, Any]
 
@@ -19,7 +19,9 @@ def json_schema(registry: Registry) -> Schema:
     """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
     definitions: Schema = {}
     others = ("augmentation", "analysis", "parametrization")
-    slots = {kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)}
+    slots = {
+        kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
+    }
     train = _of(Train)["properties"]
     train |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TRAIN_SLOTS}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
@@ -31,7 +33,12 @@ def json_schema(registry: Registry) -> Schema:
     body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
-    body |= {"train": _table(train), "evaluate": _of(Evaluate), "engine": _of(Engine), "grid": {"$ref": "#/$defs/grid"}}
+    body |= {
+        "train": _table(train),
+        "evaluate": _of(Evaluate),
+        "engine": _of(Engine),
+        "grid": {"$ref": "#/$defs/grid"},
+    }
     own = {key: each for key, each in _of(File)["properties"].items() if key not in body}
     changes = {**body, "title": own["title"], "about": own["about"]}
     by_name = {"type": "object", "additionalProperties": _table(body)}
@@ -39,11 +46,16 @@ def json_schema(registry: Registry) -> Schema:
     top = {
         **own,
         **body,
-        "study": {"type": "array", "items": _table({**body, "name": own["name"]}, required=["name"])},
+        "study": {
+            "type": "array",
+            "items": _table({**body, "name": own["name"]}, required=["name"]),
+        },
         "studies": by_name,
         "profiles": {
             "type": "object",
-            "additionalProperties": _table({**changes, "studies": by_name, "claim": {"type": "array", "items": claim}}),
+            "additionalProperties": _table(
+                {**changes, "studies": by_name, "claim": {"type": "array", "items": claim}}
+            ),
         },
         "claim": {"type": "array", "items": claim},
     }
@@ -75,7 +87,10 @@ def _table(properties: Schema, required: list[str] | None = None) -> Schema:
 def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
     default = registry.default(kind)
     offers = registry.offers(kind)
-    names = [*(registry.short_name(offer) for offer in offers), *(offer.full_name for offer in offers)]
+    names = [
+        *(registry.short_name(offer) for offer in offers),
+        *(offer.full_name for offer in offers),
+    ]
     tables = [_component(offer, offer == default, registry, definitions) for offer in offers]
     return {"oneOf": [{"enum": list(dict.fromkeys(names))}, *tables]}
 

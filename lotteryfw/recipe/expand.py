@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from lotteryfw.cell import Cell
-from lotteryfw.errors import Fault, nearest
-from lotteryfw.kinds import SearchAlgorithm
+from lotteryfw.api.errors import Fault, nearest
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.fitting import misfits
 from lotteryfw.recipe.schema import (
     MASK_SLOTS,
@@ -24,8 +25,8 @@ from lotteryfw.recipe.schema import (
 )
 from lotteryfw.recipe.slots import Slots, label_of
 from lotteryfw.recipe.tree import Keys, Tree, dotted
-from lotteryfw.recipe.words import Problem
-from lotteryfw.steps import Clock
+from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
+from lotteryfw.search.cell import Cell
 
 AUGMENT = ("train", "augment")
 
@@ -64,22 +65,29 @@ class Study:
         self._tree = tree
         self._slots = slots
         self._first: Setup | None = None
+        self._body = Body()
         _, found = slots.table(Body, tree.table)
         self._report(found)
         # what is left without the faulty keys is looked at too, so that all faults come at once
         self._table = _without(
-            tree.table, [each.keys[:2] if each.keys[0] == "grid" else each.keys[:1] for each in found]
+            tree.table,
+            [each.keys[:2] if each.keys[:1] == ("grid",) else each.keys[:1] for each in found],
         )
-        self._body = Body.model_validate(self._table)
+        body, more = slots.table(Body, self._table)
+        if more or body is None:  # there are more faults than are told one by one
+            return
+        self._body = body
         self.axes = list(self._checked_axes())
         self._meant_for_others = self._said_for_some()
         self._check_replaced()
         self._expand()
 
     @property
-    def arms(self) -> list[str]:
+    def variants(self) -> list[str]:
         """What its searches record beside their tickets."""
-        return list(dict.fromkeys(arm for cell in self.cells for arm in cell.search.arms))
+        return list(
+            dict.fromkeys(variant for cell in self.cells for variant in cell.search.variants)
+        )
 
     @property
     def analyses(self) -> list[str]:
@@ -94,19 +102,30 @@ class Study:
         full = self._slots.full
         said = self._first.evaluate
         evaluate = {"every": str(said.every)} if said.every else {"points": said.points or POINTS}
-        grid = {axis.path: [self._resolved_value(axis.keys, value) for value in axis.values] for axis in self.axes}
+        grid = {
+            axis.path: [self._resolved_value(axis.keys, value) for value in axis.values]
+            for axis in self.axes
+        }
         return {
             "name": self.name,
             "seeds": self._body.seeds,
             "controls": self._body.controls,
             "analyses": [full(each) for each in parts["analyses"]],
-            **{slot: full(parts[slot]) for slot in TABLE_SLOTS if slot != "rewind" or not self._rewinds_differ()},
+            **{
+                slot: full(parts[slot])
+                for slot in TABLE_SLOTS
+                if slot != "rewind" or not self._rewinds_differ()
+            },
             **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
             "train": {
                 "length": str(train.length),
                 "batch": train.batch,
                 **{slot: full(parts[slot]) for slot in TRAIN_SLOTS},
-                **({"mask_optimizer": full(parts["mask_optimizer"])} if parts["mask_optimizer"] else {}),
+                **(
+                    {"mask_optimizer": full(parts["mask_optimizer"])}
+                    if parts["mask_optimizer"]
+                    else {}
+                ),
                 "augment": [full(each) for each in parts["augment"]],
             },
             "evaluate": evaluate,
@@ -136,7 +155,7 @@ class Study:
                 self._report([Problem(("grid", path), *problem)])
                 continue
             labels = [label(keys, value, self._slots) for value in values]
-            for twice in dict.fromkeys(each for each in labels if labels.count(each) > 1):
+            for twice in (text for text, count in Counter(labels).items() if count > 1):
                 self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
             yield Axis(keys, values, labels)
 
@@ -149,7 +168,8 @@ class Study:
             [
                 each
                 for each in found
-                if any(_below(each.keys, axis) for axis in replaced) and _at(self._table, each.keys) is not None
+                if any(_below(each.keys, axis) for axis in replaced)
+                and _at(self._table, each.keys) is not None
             ]
         )
 
@@ -161,11 +181,21 @@ class Study:
                 table = _put(table, self.axes[place].keys, self.axes[place].values[chosen[place]])
             setup, found = self._setup(table)
             self._report(found, chosen)
+            if (
+                len(self.faults) > MAX_PROBLEMS
+            ):  # nobody reads them all, and each takes a while to find
+                return
             if setup is None:
                 continue
             self._first = self._first or setup
-            parts = setup.parts if setup.parts["search"].learns_masks else {**setup.parts, **dict.fromkeys(MASK_SLOTS)}
-            labels = {axis.path: axis.labels[index] for axis, index in zip(self.axes, chosen, strict=True)}
+            parts = (
+                setup.parts
+                if setup.parts["search"].learns_masks
+                else {**setup.parts, **dict.fromkeys(MASK_SLOTS)}
+            )
+            labels = {
+                axis.path: axis.labels[index] for axis, index in zip(self.axes, chosen, strict=True)
+            }
             stem = "/".join([self.name, *(f"{path}={label}" for path, label in labels.items())])
             for seed in self._body.seeds:
                 self.cells.append(
@@ -187,8 +217,12 @@ class Study:
             return _kept(found, keys, self._slots.component(kind, entry))
 
         given = table.get("train", {})
-        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS if slot != "rewind"}
-        parts["rewind"] = made(("rewind",), "rewind", table.get("rewind", _default_rewind(parts["search"])))
+        parts = {
+            slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS if slot != "rewind"
+        }
+        parts["rewind"] = made(
+            ("rewind",), "rewind", table.get("rewind", _default_rewind(parts["search"]))
+        )
         parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
         parts |= {
             slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
@@ -212,7 +246,9 @@ class Study:
 
         given = table.get("train", {})
         train: Train | None = checked(("train",), slots.table(Train, given))
-        evaluate: Evaluate | None = checked(("evaluate",), slots.table(Evaluate, table.get("evaluate", {})))
+        evaluate: Evaluate | None = checked(
+            ("evaluate",), slots.table(Evaluate, table.get("evaluate", {}))
+        )
         engine: Engine | None = checked(("engine",), slots.table(Engine, table.get("engine", {})))
         clock: Clock | None = None
         if train and parts["data"]:
@@ -225,9 +261,15 @@ class Study:
         if clock and parts["schedule"]:
             checked(("train", "schedule"), slots.schedule(parts["schedule"], clock))
         if clock and evaluate and evaluate.interval(clock) < 1:
-            found.append(Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'"))
+            found.append(
+                Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'")
+            )
         faulty = {each.keys[0] for each in found}
-        found += [each for each in misfits(parts, slots, self._meant_for_others) if each.keys[0] not in faulty]
+        found += [
+            each
+            for each in misfits(parts, slots, self._meant_for_others)
+            if each.keys[0] not in faulty
+        ]
         if found or train is None or evaluate is None or engine is None or clock is None:
             return None, found
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
@@ -236,10 +278,15 @@ class Study:
 
     def _said_for_some(self) -> list[Keys]:
         """What of learned masks is said once for the whole study, and so for those of its searches that learn masks."""
-        entries = next((axis.values for axis in self.axes if axis.keys == ("search",)), [self._table.get("search")])
+        entries = next(
+            (axis.values for axis in self.axes if axis.keys == ("search",)),
+            [self._table.get("search")],
+        )
         searches = [self._slots.component("search", entry)[0] for entry in entries]
         # one that another axis completes is given the benefit of the doubt
-        if not any(not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches):
+        if not any(
+            not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches
+        ):
             return []
         varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
         return [keys for keys, _ in MASK_SLOTS.values() if keys not in varied]
@@ -248,7 +295,11 @@ class Study:
         for problem in found:
             where, keys = self._tree.locate(problem.keys)
             # of the axes that set this, the innermost had the last word
-            axes = [(axis, index) for axis, index in zip(self.axes, chosen, strict=False) if _below(problem.keys, axis)]
+            axes = [
+                (axis, index)
+                for axis, index in zip(self.axes, chosen, strict=False)
+                if _below(problem.keys, axis)
+            ]
             if axes:
                 axis, index = max(axes, key=lambda pair: len(pair[0].keys))
                 where, keys = self._tree.locate(("grid", axis.path))
@@ -258,11 +309,17 @@ class Study:
 
 def off_grid(keys: Keys) -> tuple[str, str] | None:
     """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
-    if keys in SLOTS or (len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")):
+    if keys in SLOTS or (
+        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")
+    ):
         return None
-    inside = [f"train.{name}" for name in Train.model_fields] + [f"evaluate.{name}" for name in Evaluate.model_fields]
+    inside = [f"train.{name}" for name in Train.model_fields] + [
+        f"evaluate.{name}" for name in Evaluate.model_fields
+    ]
     inside += [f"engine.{name}" for name in Engine.model_fields]
-    return "is nothing that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside])
+    return "is nothing that a grid can vary", nearest(
+        dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside]
+    )
 
 
 def label(keys: Keys, value: Any, slots: Slots) -> str:
@@ -307,7 +364,9 @@ def _without(table: Mapping[str, Any], faulty: Sequence[Keys]) -> dict[str, Any]
     """The table without what stands at these paths, one or two keys long."""
     left = {key: each for key, each in table.items() if (key,) not in faulty}
     if isinstance(grid := left.get("grid"), Mapping):
-        left["grid"] = {path: values for path, values in grid.items() if ("grid", path) not in faulty}
+        left["grid"] = {
+            path: values for path, values in grid.items() if ("grid", path) not in faulty
+        }
     return left
 
 

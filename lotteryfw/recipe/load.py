@@ -10,18 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import jobs
-from lotteryfw.cell import Cell
-from lotteryfw.errors import Fault, RecipeError
-from lotteryfw.kinds import kinds
+from lotteryfw.api.errors import Fault, RecipeError, printable
+from lotteryfw.api.kinds import kinds
+from lotteryfw.api.limits import check_variables
+from lotteryfw.recipe.bounds import too_many_cells
 from lotteryfw.recipe.claims import Claim, settled
 from lotteryfw.recipe.expand import Study
-from lotteryfw.recipe.read import plain, read
+from lotteryfw.recipe.read import plain, read, recipe_text
 from lotteryfw.recipe.schema import Body, File
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys, Tree
 from lotteryfw.recipe.write import to_toml
 from lotteryfw.registry import Registry
+from lotteryfw.search import jobs
+from lotteryfw.search.cell import Cell
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,13 @@ def load_recipe(
 ) -> Recipe:
     """Reads a recipe (a file's path, or a table) and checks all of it. `data_folder` is where data sets are looked for.
 
-    Raises RecipeError with every fault found.
+    Raises RecipeError with every fault found, and UsageError for an environment variable that is no limit.
     """
+    check_variables()
     faults: list[Fault] = []
-    path, source = (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
+    path, source = (
+        (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
+    )
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
     tree = read(source, defaults, profile, sets, faults)
     unread = {(each.where, each.key): each for each in faults}
@@ -76,17 +81,27 @@ def load_recipe(
     claims = _claims(tree, studies, slots, faults)
     if faults or file is None:
         # a value that reading refused (NaN, a date) is no option either; saying so again would be two faults for one
-        raise RecipeError([each for each in dict.fromkeys(faults) if unread.get((each.where, each.key), each) == each])
+        raise RecipeError(
+            [
+                each
+                for each in dict.fromkeys(faults)
+                if unread.get((each.where, each.key), each) == each
+            ]
+        )
     said = {"name": file.name, "title": file.title, "about": file.about}
-    resolved = {key: value for key, value in said.items() if value} | {"study": [each.resolved() for each in studies]}
+    resolved = {key: value for key, value in said.items() if value} | {
+        "study": [each.resolved() for each in studies]
+    }
     if claims:
-        resolved["claim"] = [labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims]
+        resolved["claim"] = [
+            labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
+        ]
     return Recipe(
         **said,
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
-        source_text=source.read_text("utf-8") if isinstance(source, Path) else to_toml(source),
+        source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
         claims=tuple(labelled for _, labelled in claims),
         cells=tuple(cell for study in studies for cell in study.cells),
         _resolved=resolved,
@@ -99,22 +114,45 @@ def _untrusted(tree: Tree, registry: Registry) -> list[Fault]:
     for place, each in enumerate(plugins if isinstance(plugins, list) else []):
         if isinstance(each, str) and Path(each).resolve() not in registry.trusted:
             keys = ("plugins", place)
-            if not Path(each).is_file():
-                faults.append(tree.fault(keys, f"there is no plugin file {each}"))
+            if not _is_file(each):
+                faults.append(tree.fault(keys, f"there is no plugin file {printable(each, 300)}"))
             else:
                 text = f"{each} is code, and a recipe runs no code unless you say so"
-                faults.append(tree.fault(keys, text, f"read it, then run again with --trust {shlex.quote(each)}"))
+                faults.append(
+                    tree.fault(
+                        keys, text, f"read it, then run again with --trust {shlex.quote(each)}"
+                    )
+                )
     return faults
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
+
+
 def _studies(tree: Tree, slots: Slots) -> list[Study]:
+    """Every study of the recipe. Raises RecipeError, before any cell is made, where there are too many cells."""
+    trees = _study_trees(tree)
+    if problem := too_many_cells((name, study.table) for name, study in trees):
+        raise RecipeError([tree.fault(("grid",), *problem)])
+    return [Study(name, study, slots) for name, study in trees]
+
+
+def _study_trees(tree: Tree) -> list[tuple[str, Tree]]:
     base = Tree(
-        tree.defaults, {key: each for key, each in tree.table.items() if key in Body.model_fields}, tree.origins
+        tree.defaults,
+        {key: each for key, each in tree.table.items() if key in Body.model_fields},
+        tree.origins,
     )
     studies = tree.table.get("studies")
-    if not isinstance(studies, Mapping) or not studies:
-        return [Study(str(tree.table.get("name")), base, slots)]
-    return [Study(name, _study_tree(tree, base, name, table), slots) for name, table in studies.items()]
+    items = studies.items() if isinstance(studies, Mapping) else ()
+    tables = {name: table for name, table in items if isinstance(table, Mapping)}
+    if not tables:
+        return [(str(tree.table.get("name")), base)]
+    return [(name, _study_tree(tree, base, name, table)) for name, table in tables.items()]
 
 
 def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> Tree:
@@ -126,7 +164,9 @@ def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> 
     return base.over({key: each for key, each in table.items() if key != "name"}, origin)
 
 
-def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]) -> list[tuple[Claim, Claim]]:
+def _claims(
+    tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]
+) -> list[tuple[Claim, Claim]]:
     """Each claim as written, and with labels for selectors as cells have them."""
     claims = []
     given = tree.table.get("claim", [])
@@ -135,5 +175,7 @@ def _claims(tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fau
         if claim is not None:
             claim, labelled, found = settled(claim, {study.name: study for study in studies}, slots)
             claims.append((claim, labelled))
-        faults += [tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found]
+        faults += [
+            tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found
+        ]
     return claims

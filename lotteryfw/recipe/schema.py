@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lotteryfw.cell import CONTROLS, KERNELS
-from lotteryfw.errors import nearest
+from lotteryfw.api.errors import nearest
+from lotteryfw.api.limits import NAME
+from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.tree import Keys
-from lotteryfw.steps import Clock, Step
+from lotteryfw.search.cell import CONTROLS, KERNELS
 
-TABLE_SLOTS = ("data", "model", "initialiser", "search", "criterion", "scope", "mask1", "mask0", "rewind")
+TABLE_SLOTS = (
+    "data",
+    "model",
+    "initialiser",
+    "search",
+    "criterion",
+    "scope",
+    "mask1",
+    "mask0",
+    "rewind",
+)
 """The components that are tables of a study. A slot is called what its kind is called."""
 TRAIN_SLOTS = ("objective", "optimizer", "schedule")
 MASK_SLOTS: dict[str, tuple[Keys, str]] = {
@@ -22,7 +34,9 @@ MASK_SLOTS: dict[str, tuple[Keys, str]] = {
 }
 """What only learned masks need: by the name in a cell, the place and kind of a component that may be left out."""
 SLOTS: dict[Keys, str] = (
-    {(s,): s for s in TABLE_SLOTS} | {("train", s): s for s in TRAIN_SLOTS} | dict(MASK_SLOTS.values())
+    {(s,): s for s in TABLE_SLOTS}
+    | {("train", s): s for s in TRAIN_SLOTS}
+    | dict(MASK_SLOTS.values())
 )
 """Every place of a single component, with its kind. `train.augment` and `analyses` are lists of components."""
 
@@ -34,7 +48,9 @@ POINTS = 100
 class Table(BaseModel):
     """A table of a recipe: no unknown keys, and no text where a number belongs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 def _control(name: str) -> str:
@@ -44,8 +60,8 @@ def _control(name: str) -> str:
 
 
 def _distinct(values: list[Any]) -> list[Any]:
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    for value, count in Counter(values).items():
+        if count > 1:
             raise ValueError(f"{value!r} is listed twice")
     return values
 
@@ -53,13 +69,17 @@ def _distinct(values: list[Any]) -> list[Any]:
 def _name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
         raise ValueError(f"'{name}' is no name: names are lower-case letters, digits, - and _")
+    if NAME.exceeded_by(len(name)):
+        raise ValueError(f"has {NAME.excess(len(name), 'characters')}: file names are made of it")
     return name
 
 
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
 Component = Any
 """A name, or a table of `use` and options."""
-Control = Annotated[str, AfterValidator(_control), Field(json_schema_extra={"enum": list(CONTROLS)})]
+Control = Annotated[
+    str, AfterValidator(_control), Field(json_schema_extra={"enum": list(CONTROLS)})
+]
 
 
 class Train(Table):
@@ -94,7 +114,11 @@ class Evaluate(Table):
 
     def interval(self, clock: Clock) -> int:
         """Steps from one measurement to the next; below one only where `every` is, which no recipe may say."""
-        return clock.steps(self.every) if self.every else max(1, clock.total // (self.points or POINTS))
+        return (
+            clock.steps(self.every)
+            if self.every
+            else max(1, clock.total // (self.points or POINTS))
+        )
 
 
 def _kernel(name: str) -> str:
@@ -106,7 +130,9 @@ def _kernel(name: str) -> str:
 class Engine(Table):
     """How trainings are computed."""
 
-    kernel: Annotated[str, AfterValidator(_kernel), Field(json_schema_extra={"enum": list(KERNELS)})] = "auto"
+    kernel: Annotated[
+        str, AfterValidator(_kernel), Field(json_schema_extra={"enum": list(KERNELS)})
+    ] = "auto"
     """The arithmetic of every training: "auto" lets each job have the fastest that can do it."""
     sparse_below: Annotated[float, Field(ge=0, le=1)] | None = None
     """Density below which the sparse kernel multiplies a layer by its living weights alone; left out: a fixed figure
@@ -132,7 +158,9 @@ class Body(Table):
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     engine: dict[str, Any] = {}
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)] = [0]
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)
+    ] = [0]
     """Each combination of the grid runs once with each of these."""
     analyses: list[Component] = []
     """What is looked at in every finished search."""

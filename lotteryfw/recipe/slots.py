@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lotteryfw.component import Component
-from lotteryfw.errors import DataError, UsageError, nearest
-from lotteryfw.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import DataError, UsageError, nearest
+from lotteryfw.api.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.api.layers import LATEST
+from lotteryfw.api.limits import NUMBER
+from lotteryfw.api.steps import Clock, Step
+from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem, problems
 from lotteryfw.registry import Registry
-from lotteryfw.steps import Clock, Step
-from lotteryfw.views import LATEST
 
 T = TypeVar("T")
 Checked = tuple[T | None, list[Problem]]
@@ -42,7 +44,9 @@ class Slots:
     def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         """The clock of a training on this data, whose last partial batch is left out of an epoch."""
         # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
-        return self._once(("clock", id(data), length, batch), lambda: self._clock(data, length, batch))
+        return self._once(
+            ("clock", id(data), length, batch), lambda: self._clock(data, length, batch)
+        )
 
     def lengths(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
         """The steps of each of a search's rounds."""
@@ -50,15 +54,22 @@ class Slots:
 
     def rewind(self, policy: RewindPolicy, clock: Clock, lengths: tuple[int, ...]) -> Checked[None]:
         """Whether the point that `policy` names lies within every round of these lengths, and leaves steps to take."""
-        return self._once(("rewind", id(policy), clock, lengths), lambda: (None, self._rewind(policy, clock, lengths)))
+        return self._once(
+            ("rewind", id(policy), clock, lengths),
+            lambda: (None, self._rewind(policy, clock, lengths)),
+        )
 
     def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
         """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
-        return self._once(("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock)))
+        return self._once(
+            ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
+        )
 
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """What recipes can name of a kind."""
-        return {self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)}
+        return {
+            self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)
+        }
 
     def name(self, component: Component) -> str:
         """What recipes call it: its bare name where that is enough."""
@@ -73,8 +84,12 @@ class Slots:
         said = []
         for name, about in type(component).model_fields.items():
             value = component.options()[name]
-            default = about.get_default(call_default_factory=True)  # as its author wrote it: perhaps not validated
-            if about.is_required() or (value != default and _canonical(value) != _canonical(default)):
+            default = about.get_default(
+                call_default_factory=True
+            )  # as its author wrote it: perhaps not validated
+            if about.is_required() or (
+                value != default and _canonical(value) != _canonical(default)
+            ):
                 said.append(f"{name}={label_of(value)}")
         options = ", ".join(said)
         return self.name(component) + (f"({options})" if options else "")
@@ -94,11 +109,14 @@ class Slots:
             return None, [Problem((), str(error))]
         owner = f"the {kind} '{offer.name}'"
         try:
-            return offer.cls.model_validate(options), []
+            component = offer.cls.model_validate(options)
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
             return None, [Problem((), _broke(owner, "checking its options", error))]
+        if isinstance(component, SearchAlgorithm) and (excess := too_many_levels(component)):
+            return None, excess
+        return component, []
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, found = self._once(("examples", id(data)), lambda: self._examples(data))
@@ -113,6 +131,9 @@ class Slots:
             return None, [Problem(("train", "length"), str(error))]
         if clock.total < 1:
             return None, [Problem(("train", "length"), f"'{length}' is less than one step")]
+        if NUMBER.exceeded_by(clock.total):
+            text = f"'{length}' is {NUMBER.excess(clock.total, 'steps')}"
+            return None, [Problem(("train", "length"), text, NUMBER.remedy)]
         return clock, []
 
     def _examples(self, data: DataSource) -> Checked[int]:
@@ -130,17 +151,24 @@ class Slots:
             if min(lengths) > 0:
                 return lengths, []
         except Exception as error:
-            return None, [Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))]
+            return None, [
+                Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))
+            ]
         short = [(keys, step) for keys, step in _lengths(search) if clock.steps(step) < 1]
         return None, [Problem(keys, f"'{step}' is less than one step") for keys, step in short] or [
-            Problem((), f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none")
+            Problem(
+                (),
+                f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none",
+            )
         ]
 
     def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
         try:
             point = policy.point(Clock(lengths[0], clock.steps_per_epoch))
         except Exception as error:
-            return [Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))]
+            return [
+                Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))
+            ]
         # a policy with one length among its options says the point there
         options = [keys for keys, _ in _lengths(policy)]
         keys = ("rewind", *options[0]) if len(options) == 1 else ("rewind",)
@@ -151,7 +179,12 @@ class Slots:
             if not 0 <= step <= end:
                 return [Problem(keys, f"points at step {step}, outside {what} of {end} steps")]
         if point.steps is None and point.schedule == end:
-            return [Problem(keys, f"points at step {end}, where {what} of {end} steps ends: nothing is left to train")]
+            return [
+                Problem(
+                    keys,
+                    f"points at step {end}, where {what} of {end} steps ends: nothing is left to train",
+                )
+            ]
         return []
 
 

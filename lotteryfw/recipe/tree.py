@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lotteryfw.errors import Fault
+from lotteryfw.api.errors import Fault
 
 Keys = tuple[str | int, ...]
 """A path into a recipe: keys of tables, and indices of lists."""
@@ -22,7 +22,9 @@ def dotted(keys: Keys) -> str:
     >>> dotted(("train", "augment", 1, "padding"))
     'train.augment[1].padding'
     """
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(
+        "."
+    )
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,13 @@ class Tree:
     def over(self, table: Mapping[str, Any], origin: Origin) -> Tree:
         """This tree with `table` laid over it. Tables merge key by key and lists replace; a component is replaced
         whole by one with another `use`."""
-        origins = dict(self.origins)
-        return Tree(self.defaults, self._laid(self.table, table, (), origin, origins), origins)
+        places: dict[Keys, tuple[str, Keys]] = {}
+        merged = self._laid(self.table, table, (), origin, places)
+        # whatever stood below a value that was replaced is gone
+        kept = {
+            keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)
+        }
+        return Tree(self.defaults, merged, kept | places)
 
     def replaced(self, key: str, value: Any, origin: Origin) -> Tree:
         """This tree with everything below `key` forgotten, and `value` there."""
@@ -66,26 +73,40 @@ class Tree:
         over: Mapping[str, Any],
         path: Keys,
         origin: Origin,
-        origins: dict[Keys, tuple[str, Keys]],
+        places: dict[Keys, tuple[str, Keys]],
     ) -> dict[str, Any]:
+        """`base` with `over` laid over it; where each value that was set stands goes to `places`."""
         # `points` and `every` say one thing in two ways, so the later of them wins
-        rivals = {_RIVALS[key] for key in over if key in _RIVALS} - set(over) if path[-1:] == ("evaluate",) else set()
+        rivals = (
+            {_RIVALS[key] for key in over if key in _RIVALS} - set(over)
+            if path[-1:] == ("evaluate",)
+            else set()
+        )
         result = {key: value for key, value in base.items() if key not in rivals}
         for key, new in over.items():
             here = (*path, key)
             old = result.get(key)
-            old_use, new_use = self._use(key, old), new.get("use") if isinstance(new, Mapping) else new
+            old_use, new_use = (
+                self._use(key, old),
+                new.get("use") if isinstance(new, Mapping) else new,
+            )
             if isinstance(old, Mapping) and isinstance(new, str) and new == old_use:
                 continue
-            if isinstance(old, Mapping | str) and isinstance(new, Mapping) and new_use in (None, old_use):
+            if (
+                isinstance(old, Mapping | str)
+                and isinstance(new, Mapping)
+                and new_use in (None, old_use)
+            ):
                 below = old if isinstance(old, Mapping) else {"use": old}
-                result[key] = self._laid(below, new, here, origin, origins)
+                result[key] = self._laid(below, new, here, origin, places)
                 continue
-            for stale in [keys for keys in origins if keys[: len(here)] == here]:
-                del origins[stale]
-            origins[here] = origin(here)
+            places[here] = origin(here)
             result[key] = new
         return result
 
     def _use(self, key: str, entry: Any) -> Any:
         return entry.get("use", self.defaults.get(key)) if isinstance(entry, Mapping) else entry
+
+
+def _at_or_below(keys: Keys, places: Mapping[Keys, object]) -> bool:
+    return any(keys[:length] in places for length in range(1, len(keys) + 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lotteryfw.errors import nearest
+from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.tree import Keys
 
 
@@ -22,6 +22,8 @@ class Problem:
     remedy: str = ""
 
 
+MAX_PROBLEMS = 100
+"""Problems of one table that are looked at: the closest known name takes a millisecond to find."""
 _MUST = {
     "greater_than": "> {gt}",
     "greater_than_equal": ">= {ge}",
@@ -41,33 +43,51 @@ _MUST = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     **dict.fromkeys(("string_type", "string_sub_type"), "text"),
     **dict.fromkeys(("list_type", "tuple_type", "set_type", "frozen_set_type"), "a list"),
-    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type"), "a table"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "model_type", "model_attributes_type", "dataclass_type"),
+        "a table",
+    ),
 }
 
 
-def problems(error: ValidationError, given: Any, known: Iterable[str], owner: str = "") -> list[Problem]:
+def problems(
+    error: ValidationError, given: Any, known: Iterable[str], owner: str = ""
+) -> list[Problem]:
     """What is wrong with `given`, whose keys are `known`. `owner` says whose keys they are, where that helps."""
     found: list[Problem] = []
     wanted: dict[Keys, list[str]] = {}
-    for each in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for each in errors[:MAX_PROBLEMS]:
         keys, context = _keys(each["loc"], given, each["type"] == "missing"), each.get("ctx", {})
-        bounds = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context.items()}
+        bounds = {
+            name: f"{value:g}" if isinstance(value, float) else value
+            for name, value in context.items()
+        }
         if each["type"] == "missing":
             found.append(Problem(keys, "is required"))
         elif each["type"] == "extra_forbidden":
             text = f"{owner} has no option '{keys[-1]}'" if owner else "unknown key"
-            found.append(Problem(keys, text, nearest(str(keys[-1]), known) if len(keys) == 1 else ""))
+            found.append(
+                Problem(keys, text, nearest(str(keys[-1]), known) if len(keys) == 1 else "")
+            )
         elif each["type"] in ("value_error", "assertion_error"):
             found.append(Problem(keys, str(context["error"])))
         elif must := _MUST.get(each["type"]):
             wanted.setdefault(keys, []).append(must.format(**bounds))
         else:
             found.append(Problem(keys, f"{each['msg']}, got {shown(each['input'])}"))
-    for keys, musts in wanted.items():  # the members of a union each say what they want at one place
+    for (
+        keys,
+        musts,
+    ) in wanted.items():  # the members of a union each say what they want at one place
         value: Any = given
         for key in keys:
             value = value[key]
-        found.append(Problem(keys, f"must be {' or '.join(dict.fromkeys(musts))}, got {shown(value)}"))
+        found.append(
+            Problem(keys, f"must be {' or '.join(dict.fromkeys(musts))}, got {shown(value)}")
+        )
+    if len(errors) > MAX_PROBLEMS:
+        found.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
     return found
 
 
@@ -81,7 +101,9 @@ def _keys(loc: Iterable[str | int], given: Any, is_missing: bool) -> Keys:
     keys: list[str | int] = []
     parts = list(loc)
     for place, part in enumerate(parts):
-        if (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int)):
+        if (isinstance(given, Mapping) and part in given) or (
+            isinstance(given, list) and isinstance(part, int)
+        ):
             given = given[part]  # type: ignore[index]
             keys.append(part)
         elif is_missing and place == len(parts) - 1:

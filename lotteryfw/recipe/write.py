@@ -18,7 +18,11 @@ def to_toml(recipe: Mapping[str, Any]) -> str:
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    below = {} if path[-1:] == ("grid",) else {key: value for key, value in table.items() if _is_tables(value)}
+    below = (
+        {}
+        if path[-1:] == ("grid",)
+        else {key: value for key, value in table.items() if _is_tables(value)}
+    )
     for key, value in table.items():
         if key not in below:
             yield f"{_key(key)} = {_inline(value)}"
@@ -37,10 +41,16 @@ def _is_tables(value: Any) -> bool:
 
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_inline(each)}" for key, each in value.items()) + " }"
+        return (
+            "{ " + ", ".join(f"{_key(key)} = {_inline(each)}" for key, each in value.items()) + " }"
+        )
     if isinstance(value, list):
         rows = [_inline(each) for each in value]
-        return "[\n" + "".join(f"    {row},\n" for row in rows) + "]" if _is_tables(value) else f"[{', '.join(rows)}]"
+        return (
+            "[\n" + "".join(f"    {row},\n" for row in rows) + "]"
+            if _is_tables(value)
+            else f"[{', '.join(rows)}]"
+        )
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").removesuffix("\n")
 
 

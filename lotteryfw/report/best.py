@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lotteryfw.report.groups import Study
 from lotteryfw.report.learning import Curves
-from lotteryfw.report.sheet import Sheet
+from lotteryfw.report.sheet import Sheet, notes_on_part
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import LevelRow
@@ -30,11 +30,20 @@ def masks_alone(studies: Iterable[Study], curves: Curves) -> Sheet | None:
         return row.steps == 0 or curves.has_mask_learned(row)
 
     rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
     dense: dict[str, tuple[str, ...]] = {}
     for study in studies:
-        learned = {row.cell for series in study.searches for row in series.rows if curves.has_mask_learned(row)}
+        notes += notes_on_part(study)
+        learned = {
+            row.cell
+            for series in study.searches
+            for row in series.rows
+            if curves.has_mask_learned(row)
+        }
         for series in study.searches:
-            masks = [row for row in series.rows if row.weights_kept < row.weights_total or untrained(row)]
+            masks = [
+                row for row in series.rows if row.weights_kept < row.weights_total or untrained(row)
+            ]
             shown = list(series.points[-1].rows) if series.cells & learned else best_rows(masks)
             if shown and masks and all(map(untrained, masks)):
                 rows.append((f"{study.name}: {series.label}", *_cells(shown)))
@@ -43,7 +52,7 @@ def masks_alone(studies: Iterable[Study], curves: Curves) -> Sheet | None:
                              (f"{study.name}: dense network, trained", *_cells(list(study.dense.rows))))  # fmt: skip
     if not rows:
         return None
-    return Sheet(_ALONE, ("study and series", *_HEAD), (*rows, *dense.values()), ())
+    return Sheet(_ALONE, ("study and series", *_HEAD), (*rows, *dense.values()), tuple(notes))
 
 
 def best_levels(study: Study) -> Sheet | None:
@@ -61,7 +70,7 @@ def best_levels(study: Study) -> Sheet | None:
     if dense := study.dense:
         rows.append(("dense network", *_cells(list(dense.rows))))
     title = f"{study.name}: the best level, chosen by validation accuracy (mean ± sd over seeds)"
-    return Sheet(title, ("series", *_HEAD), tuple(rows), ())
+    return Sheet(title, ("series", *_HEAD), tuple(rows), notes_on_part(study))
 
 
 def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
@@ -73,7 +82,9 @@ def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
     for row in (row for row in rows if row.weights_kept < row.weights_total):
         best = found.get(row.seed)
         if row.validation_accuracy is not None and (
-            best is None or best.validation_accuracy is None or row.validation_accuracy >= best.validation_accuracy
+            best is None
+            or best.validation_accuracy is None
+            or row.validation_accuracy >= best.validation_accuracy
         ):
             found[row.seed] = row
     return list(found.values())

@@ -52,7 +52,9 @@ class Chart:
     views: tuple[View, ...]
 
 
-def against_density(study: Study, unit: Unit, told: Told, label: str = "", scale: ErrorScale | None = None) -> View:
+def against_density(
+    study: Study, unit: Unit, told: Told, label: str = "", scale: ErrorScale | None = None
+) -> View:
     """A figure of each series against weights remaining, beside the dense network's.
 
     With a scale it is an accuracy: plotted as 100 - accuracy, on a log axis that is labelled with the accuracy.
@@ -61,7 +63,9 @@ def against_density(study: Study, unit: Unit, told: Told, label: str = "", scale
     def height(value: float) -> float:
         return max(100 - value * unit.scale, scale.floor) if scale else value * unit.scale
 
-    densities = {point.density for each in study.series for point in each.points if point.density > 0}
+    densities = {
+        point.density for each in study.series for point in each.points if point.density > 0
+    }
     traces: list[Trace] = []
     if study.dense and (spread := told(study.dense)):
         text = [hover(DENSE_NAME, "100 % of the weights", unit, spread)] * 2
@@ -70,14 +74,25 @@ def against_density(study: Study, unit: Unit, told: Told, label: str = "", scale
         traces += curve(DENSE_NAME, ends, height, line=line, mode="lines", text=text)
     for series, look in zip(study.series, looks_of(study.series), strict=True):
         # a network of which nothing is left has no place on a log axis
-        points = [(point, spread) for point in series.points if point.density > 0 and (spread := told(point))]
+        points = [
+            (point, spread)
+            for point in series.points
+            if point.density > 0 and (spread := told(point))
+        ]
         text = [
-            hover(series.label, f"{percent(point.density)} % of the weights, level {point.level}", unit, spread)
+            hover(
+                series.label,
+                f"{percent(point.density)} % of the weights, level {point.level}",
+                unit,
+                spread,
+            )
             for point, spread in points
         ]
         at = [(100 * point.density, spread) for point, spread in points]
         if at:
-            traces += curve(series.label, at, height, mode="lines+markers", text=text, **drawn(look))
+            traces += curve(
+                series.label, at, height, mode="lines+markers", text=text, **drawn(look)
+            )
     title = f"{unit.axis}, log-spaced error" if scale else unit.axis
     axis = density_axis(sorted(densities))
     return View(label or title, tuple(traces), axis, {"title": title, **_error_axis(scale)})
@@ -99,12 +114,20 @@ def dotted(dots: Dots) -> View:
             "hovertemplate": "%{text}<extra></extra>", "marker": drawn(row.look)["marker"] | {"color": row.look.colour},
         })  # fmt: skip
     last = len(dots.places) - 1
-    axis = {"title": dots.axis, "tickvals": [*range(last + 1)], "ticktext": [escape(place) for place in dots.places]}
-    return View(dots.title, tuple(traces), axis | {"range": [-0.5, last + 0.5]}, {"title": dots.title})
+    axis = {
+        "title": dots.axis,
+        "tickvals": [*range(last + 1)],
+        "ticktext": [escape(place) for place in dots.places],
+    }
+    return View(
+        dots.title, tuple(traces), axis | {"range": [-0.5, last + 0.5]}, {"title": dots.title}
+    )
 
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
-    ticks = spaced(densities, log10(densities[-1] / densities[0]) / _TICKS)  # all of them fit a phone
+    ticks = spaced(
+        densities, log10(densities[-1] / densities[0]) / _TICKS
+    )  # all of them fit a phone
     return {
         "title": "weights remaining (%)",
         "type": "log",
@@ -118,12 +141,18 @@ def density_axis(densities: Sequence[float]) -> dict[str, Any]:
 def _error_axis(scale: ErrorScale | None) -> dict[str, Any]:
     if scale is None:
         return {}
-    ticks = {"tickvals": [100 - tick for tick in scale.ticks], "ticktext": [f"{tick:g}" for tick in scale.ticks]}
+    ticks = {
+        "tickvals": [100 - tick for tick in scale.ticks],
+        "ticktext": [f"{tick:g}" for tick in scale.ticks],
+    }
     return {"type": "log", "autorange": "reversed", **ticks}
 
 
 def curve(
-    name: str, points: Sequence[tuple[float, Spread]], height: Callable[[float], float], **style: Any
+    name: str,
+    points: Sequence[tuple[float, Spread]],
+    height: Callable[[float], float],
+    **style: Any,
 ) -> list[Trace]:
     """A curve of at least one point, and its band of ±1 sd beneath it; a click in the legend hides both."""
     n = counts(spread.n for _, spread in points)
@@ -135,7 +164,9 @@ def curve(
     line = {**own, "x": x, "y": [rounded(height(spread.mean)) for _, spread in points], **style}
     if not any(spread.sd for _, spread in points):
         return [line]
-    high, low = ([rounded(height(s.mean + sign * (s.sd or 0))) for _, s in points] for sign in (1, -1))
+    high, low = (
+        [rounded(height(s.mean + sign * (s.sd or 0))) for _, s in points] for sign in (1, -1)
+    )
     band = {
         "type": "scatter", "legendgroup": name, "showlegend": False, "hoverinfo": "skip", "mode": "lines",
         "x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "line": {"width": 0}, "fill": "toself",

@@ -7,7 +7,17 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
-from lotteryfw.report.chart import DENSE, DENSE_NAME, Chart, Trace, View, against_density, curve, dotted, drawn
+from lotteryfw.report.chart import (
+    DENSE,
+    DENSE_NAME,
+    Chart,
+    Trace,
+    View,
+    against_density,
+    curve,
+    dotted,
+    drawn,
+)
 from lotteryfw.report.flat import compared, densities
 from lotteryfw.report.groups import Point, Study
 from lotteryfw.report.learning import METRICS as MEASURED
@@ -26,7 +36,7 @@ def density_charts(study: Study) -> list[Chart]:
     """Accuracy, and early-stopping step, against weights remaining. None for a study without a level to draw.
 
     Where searches are joined to one series, a chart more shows each with all its levels. Where there are no curves,
-    what is shown is each combination's arms, and the densities of its ticket.
+    what is shown is each combination's variants, and the densities of its ticket.
     """
     if not any(point.density and point.rows for series in study.series for point in series.points):
         return []
@@ -34,15 +44,26 @@ def density_charts(study: Study) -> list[Chart]:
     if study.flat:
         shown = [*(compared(study, metric) for metric in ACCURACIES), densities(study)]
         views = tuple(dotted(each) for each in shown if each)
-        return [Chart(f"{study.name}/accuracy", "Accuracy and density", caption(study, "bars"), views)]
+        return [
+            Chart(f"{study.name}/accuracy", "Accuracy and density", caption(study, "bars"), views)
+        ]
     steps = _metric(study, "early_stop_step")
     charts = [
-        Chart(f"{study.name}/accuracy", "Accuracy against weights remaining", told, tuple(_accuracies(study))),
-        Chart(f"{study.name}/steps", "Early-stopping step against weights remaining", told, (steps,)),
+        Chart(
+            f"{study.name}/accuracy",
+            "Accuracy against weights remaining",
+            told,
+            tuple(_accuracies(study)),
+        ),
+        Chart(
+            f"{study.name}/steps", "Early-stopping step against weights remaining", told, (steps,)
+        ),
     ]
     if study.apart:
         views = tuple(_accuracies(study.apart))
-        charts.insert(1, Chart(f"{study.name}/searches", "Each search, level by level", told, views))
+        charts.insert(
+            1, Chart(f"{study.name}/searches", "Each search, level by level", told, views)
+        )
     return charts
 
 
@@ -58,7 +79,9 @@ def _accuracies(study: Study) -> list[View]:
     views = []
     for metric in ACCURACIES:
         if scale := error_scale(study, metric):
-            views.append(against_density(study, unit_of(metric), methodcaller("spread", metric), scale=scale))
+            views.append(
+                against_density(study, unit_of(metric), methodcaller("spread", metric), scale=scale)
+            )
         views.append(_metric(study, metric))
     return views
 
@@ -73,7 +96,12 @@ def _learning_views(study: Study, curves: Curves, metric: str) -> list[View]:
     whole = [("all series", _all_series(study, curves, metric, None))]
     compared = whole if study.flat else _by_level(study, curves, metric)
     return [
-        View(f"{label} · {name}", tuple(traces), {"title": "training step (updates)"}, {"title": unit.axis})
+        View(
+            f"{label} · {name}",
+            tuple(traces),
+            {"title": "training step (updates)"},
+            {"title": unit.axis},
+        )
         for label, traces in compared
         if traces
     ]
@@ -83,15 +111,22 @@ def _by_level(study: Study, curves: Curves, metric: str) -> Iterator[tuple[str, 
     """All series at one density after another, then each series at all of them."""
     densities = chosen(study.densities, _LEVELS)
     for density in densities:
-        dense = _learning(DENSE_NAME, study.dense, curves, metric, line={"color": DENSE, "dash": "longdash"})
+        dense = _learning(
+            DENSE_NAME, study.dense, curves, metric, line={"color": DENSE, "dash": "longdash"}
+        )
         if density == 1 and dense:
             continue  # every series starts from that very network, and every other view shows it
-        yield f"{percent(density)} % of the weights", dense + _all_series(study, curves, metric, density)
+        yield (
+            f"{percent(density)} % of the weights",
+            dense + _all_series(study, curves, metric, density),
+        )
     for series in study.series:
         traces = []
         for place, density in enumerate(densities):
             name = f"{percent(density)} % of the weights"
-            traces += _learning(name, series.at(density), curves, metric, line={"color": HUES[place % len(HUES)]})
+            traces += _learning(
+                name, series.at(density), curves, metric, line={"color": HUES[place % len(HUES)]}
+            )
         yield series.label, traces
 
 
@@ -104,7 +139,9 @@ def _all_series(study: Study, curves: Curves, metric: str, density: float | None
     return traces
 
 
-def _learning(name: str, point: Point | None, curves: Curves, metric: str, **style: Any) -> list[Trace]:
+def _learning(
+    name: str, point: Point | None, curves: Curves, metric: str, **style: Any
+) -> list[Trace]:
     measured = curves.mean(point, metric) if point else []
     if len(measured) < 2:
         return []

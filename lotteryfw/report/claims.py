@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
+from lotteryfw.api.steps import Step
 from lotteryfw.report.best import best_rows
+from lotteryfw.report.data import RunData
 from lotteryfw.report.findings import Findings
-from lotteryfw.report.groups import TICKET, Series, Study, studies_of
+from lotteryfw.report.groups import TICKET, Series, Study
 from lotteryfw.report.resolved import read_resolved
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.sweeps import any_density
 from lotteryfw.report.units import Unit, percent
-from lotteryfw.steps import Step
 from lotteryfw.store import LevelRow, RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
 Outcome = Literal["reproduced", "not reproduced", "not tested"]
 
 _TOLERANCE = 1e-9
-_STYLES: dict[Outcome, str] = {"reproduced": "green", "not reproduced": "bold red", "not tested": "yellow"}
+_STYLES: dict[Outcome, str] = {
+    "reproduced": "green",
+    "not reproduced": "bold red",
+    "not tested": "yellow",
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Verdict:
         return "; ".join(part for part in (self.reason, self.numbers) if part)
 
 
-def check_claims(folder: RunFolder) -> list[Verdict]:
+def check_claims(run: RunFolder | RunData) -> list[Verdict]:
     """A verdict for each claim of the run's recipe, in order. Raises StoreError where a file cannot be read.
 
     - An order (`higher`, `lower`) is reproduced where the mean difference is above 0 and, over two seeds or more, its
@@ -68,27 +73,35 @@ def check_claims(folder: RunFolder) -> list[Verdict]:
     - A likeness (`of`, `like`) is reproduced where the mean difference lies within `tolerance`.
     - Only cells that ran to their end count, so a half-finished run or one that diverged does not tilt a comparison.
     """
-    resolved, claims = _read(folder)
-    studies = {study.name: study for study in studies_of(folder.read_levels())}
-    finished = {cell for cell, status in folder.read_manifest().get("cells", {}).items() if status == "done"}
+    data = RunData.of(run)
+    resolved, claims = _read(data.folder)
+    studies = {study.name: study for study in data.studies}
+    finished = {cell for cell, status in data.manifest.get("cells", {}).items() if status == "done"}
     lengths = {
         str(study["name"]): Step.parse(study["train"]["length"])
         for study in resolved.get("study", [])
         if "length" in study.get("train", {})
     }
-    found = Findings.of(folder.read_findings())
-    return [_verdict(claim, studies.get(claim.study), finished, lengths.get(claim.study), found) for claim in claims]
+    found = data.findings_of(claim.metric for claim in claims)
+    return [
+        _verdict(claim, studies.get(claim.study), finished, lengths.get(claim.study), found)
+        for claim in claims
+    ]
 
 
 def claims_table(verdicts: Sequence[Verdict], width: int = 100) -> Table:
     """The verdicts for a terminal, in at most `width` columns."""
-    table = Table(title="Claims", title_justify="left", title_style="bold", show_lines=True, width=width)
+    table = Table(
+        title="Claims", title_justify="left", title_style="bold", show_lines=True, width=width
+    )
     table.add_column("verdict", no_wrap=True)
     table.add_column("claim", ratio=3)
     table.add_column("this run", ratio=2)
     for verdict in verdicts:
         said = Text(verdict.claim.text).append(f"\n{verdict.claim.source}", style="dim")
-        table.add_row(Text(verdict.outcome, style=_STYLES[verdict.outcome]), said, Text(verdict.told))
+        table.add_row(
+            Text(verdict.outcome, style=_STYLES[verdict.outcome]), said, Text(verdict.told)
+        )
     return table
 
 
@@ -101,7 +114,7 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
 
 
 def select(study: Study, selector: Mapping[str, Any]) -> list[Series]:
-    """The combinations that a claim's selector means: those whose every named axis has that label; `arm` is the ticket.
+    """The combinations that a claim's selector means: those whose every named axis has that label; `variant` is the ticket.
 
     A component means the combinations of exactly its label. Where there are none, it means the sweep over densities of
     that label, and then, by its bare name, the component whatever its options are. Of a sweep, each search counts with
@@ -110,13 +123,17 @@ def select(study: Study, selector: Mapping[str, Any]) -> list[Series]:
     from lotteryfw.recipe.claims import ARM
     from lotteryfw.recipe.slots import label_of
 
-    chosen = [series for series in study.parts if series.arm == selector.get(ARM, TICKET)]
+    chosen = [series for series in study.parts if series.variant == selector.get(ARM, TICKET)]
     for axis, value in selector.items():
         if axis == ARM:
             continue
         label = label_of(value)
         for reading in (str, any_density, _bare_name):
-            meant = [series for series in chosen if axis in series.axes and reading(series.axes[axis]) == label]
+            meant = [
+                series
+                for series in chosen
+                if axis in series.axes and reading(series.axes[axis]) == label
+            ]
             if meant:
                 break
         chosen = meant
@@ -137,7 +154,9 @@ def _read(folder: RunFolder) -> tuple[dict[str, Any], list[Claim]]:
         raise StoreError(f"{folder.path / 'resolved.toml'}: cannot be read: {error}") from error
 
 
-def _verdict(claim: Claim, study: Study | None, finished: set[str], length: Step | None, found: Findings) -> Verdict:
+def _verdict(
+    claim: Claim, study: Study | None, finished: set[str], length: Step | None, found: Findings
+) -> Verdict:
     if study is None:
         return Verdict(claim, "not tested", reason=f"study '{claim.study}' has no results")
     sides: list[dict[int, float]] = []
@@ -158,7 +177,9 @@ def _verdict(claim: Claim, study: Study | None, finished: set[str], length: Step
     return _value(claim, unit, *sides) if len(sides) == 1 else _order(claim, unit, *sides)
 
 
-def _by_seed(chosen: Sequence[Series], claim: Claim, finished: set[str], found: Findings) -> dict[int, float]:
+def _by_seed(
+    chosen: Sequence[Series], claim: Claim, finished: set[str], found: Findings
+) -> dict[int, float]:
     """A side's value for each seed in which all of its series ran to their end, without a training that diverged."""
     lowest, highest = claim.density[0] - _TOLERANCE, claim.density[1] + _TOLERANCE
     sides: list[dict[int, list[float]]] = []
@@ -167,7 +188,12 @@ def _by_seed(chosen: Sequence[Series], claim: Claim, finished: set[str], found: 
         if not points and series.cells <= finished:
             continue  # it ended elsewhere, as searches of a sweep over densities do
         lost = {row.seed for point in points for row in point.diverged}
-        rows = [row for point in points for row in point.rows if row.cell in finished and row.seed not in lost]
+        rows = [
+            row
+            for point in points
+            for row in point.rows
+            if row.cell in finished and row.seed not in lost
+        ]
         values: dict[int, list[float]] = {}
         for row in best_rows(rows) if claim.at == "best level" else rows:
             figure = _figure(row, claim.metric, found)
@@ -185,22 +211,30 @@ def _figure(row: LevelRow, metric: str, found: Findings) -> float | None:
     return value
 
 
-def _order(claim: Claim, unit: Unit, higher: Mapping[int, float], lower: Mapping[int, float]) -> Verdict:
+def _order(
+    claim: Claim, unit: Unit, higher: Mapping[int, float], lower: Mapping[int, float]
+) -> Verdict:
     """Two selections compared: which is higher or, with a tolerance, whether they are alike."""
     seeds = sorted(higher.keys() & lower.keys())
     if not seeds:
         return Verdict(claim, "not tested", reason="no seed is finished on both sides")
     spread = Spread.of([higher[seed] - lower[seed] for seed in seeds])
     means = [unit.number(fmean(side[seed] for seed in seeds)) for side in (higher, lower)]
-    numbers = f"{means[0]} against {means[1]}{unit.suffix}: {_figures(unit, spread, '+', unit.apart)}"
+    numbers = (
+        f"{means[0]} against {means[1]}{unit.suffix}: {_figures(unit, spread, '+', unit.apart)}"
+    )
     if claim.tolerance is not None:
         close = abs(spread.mean) <= claim.tolerance + _TOLERANCE
         wanted = f"{numbers}; alike within {unit.number(claim.tolerance)}{unit.apart}"
         return Verdict(claim, "reproduced" if close else "not reproduced", wanted, spread=spread)
     interval = spread.interval()
     if interval is None:
-        return Verdict(claim, "not tested", numbers, "one seed gives no confidence interval", spread)
-    return Verdict(claim, "reproduced" if interval[0] > 0 else "not reproduced", numbers, spread=spread)
+        return Verdict(
+            claim, "not tested", numbers, "one seed gives no confidence interval", spread
+        )
+    return Verdict(
+        claim, "reproduced" if interval[0] > 0 else "not reproduced", numbers, spread=spread
+    )
 
 
 def _value(claim: Claim, unit: Unit, side: Mapping[int, float]) -> Verdict:
@@ -215,7 +249,9 @@ def _value(claim: Claim, unit: Unit, side: Mapping[int, float]) -> Verdict:
         assert claim.expect is not None, "the form of a value claim"
         assert claim.tolerance is not None, "the form of a value claim"
         holds = abs(spread.mean - claim.expect) <= claim.tolerance + _TOLERANCE
-        wanted = f"expected {unit.number(claim.expect)} ± {unit.number(claim.tolerance)}{unit.suffix}"
+        wanted = (
+            f"expected {unit.number(claim.expect)} ± {unit.number(claim.tolerance)}{unit.suffix}"
+        )
     numbers = f"{_figures(unit, spread, '', unit.suffix)}; {wanted}"
     return Verdict(claim, "reproduced" if holds else "not reproduced", numbers, spread=spread)
 
@@ -223,7 +259,9 @@ def _value(claim: Claim, unit: Unit, side: Mapping[int, float]) -> Verdict:
 def _figures(unit: Unit, spread: Spread, sign: str, suffix: str) -> str:
     text = f"{unit.spread(spread, sign)}{suffix}, {spread.n} seed{'s' if spread.n > 1 else ''}"
     if interval := spread.interval():
-        text += f", 95 % interval {unit.number(interval[0], sign)} to {unit.number(interval[1], sign)}"
+        text += (
+            f", 95 % interval {unit.number(interval[0], sign)} to {unit.number(interval[1], sign)}"
+        )
     return text
 
 

@@ -14,11 +14,12 @@ from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.errors import UsageError
+from lotteryfw.api.errors import UsageError
 from lotteryfw.report import flat, panel
+from lotteryfw.report.data import RunData
 from lotteryfw.report.findings import Findings
 from lotteryfw.report.found import clouds, samples, whole_metrics
-from lotteryfw.report.groups import Study, studies_of
+from lotteryfw.report.groups import Study
 from lotteryfw.report.look import caption, error_scale
 from lotteryfw.report.table import METRICS
 from lotteryfw.report.units import percent, unit_of
@@ -55,7 +56,7 @@ class Plate:
     """What is written along all panels together."""
 
 
-def write_figures(folder: RunFolder) -> list[Path]:
+def write_figures(run: RunFolder | RunData) -> list[Path]:
     """Draws figures/STUDY.png and .svg, and more for its analyses, for each study that has results; returns the paths.
 
     Raises UsageError without matplotlib, StoreError where the folder cannot be read or written.
@@ -64,19 +65,20 @@ def write_figures(folder: RunFolder) -> list[Path]:
         from matplotlib import rc_context
     except ImportError as error:
         raise UsageError('figures need matplotlib: pip install "lotteryfw[plots]"') from error
-    findings, title = Findings.of(folder.read_findings()), str(folder.read_manifest().get("title") or "")
+    data = RunData.of(run)
+    title = str(data.manifest.get("title") or "")
     paths = []
-    for study in studies_of(folder.read_levels()):
+    for study in data.shown:
         if not study.seeds:
             continue
-        for plate in (_levels(study), *_found(study, findings.within(study.name))):
+        for plate in (_levels(study), *_found(study, data.findings.within(study.name))):
             with rc_context(_STYLE):
-                paths += _saved(_drawn(plate, title), folder.path / "figures" / plate.name)
+                paths += _saved(_drawn(plate, title), data.folder.path / "figures" / plate.name)
     return paths
 
 
 def _levels(study: Study) -> Plate:
-    """Accuracy and early-stopping step against density or, where there are no curves, by arm and by layer."""
+    """Accuracy and early-stopping step against density or, where there are no curves, by variant and by layer."""
     if study.flat:
         shown = [dots for dots in (flat.compared(study, METRICS[0]), flat.densities(study)) if dots]
         panels = [partial(panel.dotted, dots=dots) for dots in shown]
@@ -92,26 +94,40 @@ def _levels(study: Study) -> Plate:
 
 
 def _found(study: Study, findings: Findings) -> Iterator[Plate]:
-    undrawn = replace(study, dense=None)  # its own figures stand at 100 %, and are no goal that the others have
+    undrawn = replace(
+        study, dense=None
+    )  # its own figures stand at 100 %, and are no goal that the others have
     for analysis in findings.analyses:
         metrics = whole_metrics(findings, analysis, distinct=True)
         name = f"{study.name}-{analysis}"
         if metrics and not study.flat:
-            told = [(findings.unit(metric), partial(findings.spread, metric=metric)) for metric in metrics]
-            panels = [partial(panel.curves, study=undrawn, unit=unit, told=spread) for unit, spread in told]
+            told = [
+                (findings.unit(metric), partial(findings.spread, metric=metric))
+                for metric in metrics
+            ]
+            panels = [
+                partial(panel.curves, study=undrawn, unit=unit, told=spread)
+                for unit, spread in told
+            ]
             yield Plate(name, caption(study), panels, min(3, len(panels)), _SMALL)
         if study.flat or any(series.parts for series in study.series):
             found = [clouds(study, findings, metric) for metric in metrics]
-            spots = [partial(panel.cloud, cloud=each, unit=findings.unit(each.metric)) for row in found for each in row]
+            spots = [
+                partial(panel.cloud, cloud=each, unit=findings.unit(each.metric))
+                for row in found
+                for each in row
+            ]
             if spots:
                 told_n = "A mark for each training."
-                yield Plate(f"{name}-accuracy", told_n, spots, max(map(len, found)), _SMALL, legend=False)
+                yield Plate(
+                    f"{name}-accuracy", told_n, spots, max(map(len, found)), _SMALL, legend=False
+                )
     if shown := samples(study, findings):
         note = f"A sample of each layer in seed {shown[0].seed}, at {percent(shown[0].density)} % of the weights."
         grid = [partial(panel.weights, sample=sample) for sample in shown]
-        leaves = len({sample.leaf for sample in shown})
+        layers = len({sample.layer for sample in shown})
         along = ("w_i: weight before training", "w_f: weight after training")
-        yield Plate(f"{study.name}-weights", note, grid, leaves, _TINY, axes=along)
+        yield Plate(f"{study.name}-weights", note, grid, layers, _TINY, axes=along)
 
 
 def _drawn(plate: Plate, title: str) -> Figure:
@@ -132,7 +148,13 @@ def _drawn(plate: Plate, title: str) -> Figure:
     if plate.legend:
         handles, labels = places[0].get_legend_handles_labels()
         figure.legend(
-            handles, labels, loc="outside right upper", frameon=False, fontsize=9, handlelength=3.2, markerscale=1
+            handles,
+            labels,
+            loc="outside right upper",
+            frameon=False,
+            fontsize=9,
+            handlelength=3.2,
+            markerscale=1,
         )
         beside = 0.8 + 0.07 * max(map(len, labels), default=0)  # inches, so panels keep their size
     width, height = plate.size
@@ -142,7 +164,11 @@ def _drawn(plate: Plate, title: str) -> Figure:
     figure.suptitle(heading, x=0.01, ha="left", weight="bold", fontsize=12)
     along, up = plate.axes
     figure.supxlabel(
-        "\n".join(part for part in (along, plate.note) if part), x=0.01, ha="left", fontsize=8, color="#666666"
+        "\n".join(part for part in (along, plate.note) if part),
+        x=0.01,
+        ha="left",
+        fontsize=8,
+        color="#666666",
     )
     figure.supylabel(up, fontsize=8, color="#666666")
     return figure
@@ -152,7 +178,9 @@ def _saved(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         data = io.BytesIO()
-        figure.savefig(data, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
+        figure.savefig(
+            data, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata
+        )
         path = stem.with_name(f"{stem.name}.{kind}")
         atomic_write(path, data.getvalue())
         paths.append(path)

@@ -13,7 +13,7 @@ from lotteryfw.store import LevelRow
 
 Line = Mapping[str, Any]
 Place = tuple[str, str, int]
-"""Cell, arm and level."""
+"""Cell, variant and level."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Findings:
 
     lines: Sequence[Line]
     numbers: Mapping[tuple[str, str], Mapping[Place, float]]
-    """The single numbers that were found of a level by itself: by metric and leaf, which is "" for all of a network."""
+    """The single numbers that were found of a level by itself: by metric and layer, which is "" for all of a network."""
     units: Mapping[str, str]
     """What each metric is said to be: "share" or "number"."""
 
@@ -33,7 +33,9 @@ class Findings:
         numbers: dict[tuple[str, str], dict[Place, float]] = {}
         for line in lines:
             if not line["against"] and not isinstance(line["value"], list):
-                numbers.setdefault((metric_of(line), line["leaf"]), {})[place_of(line)] = line["value"]
+                numbers.setdefault((metric_of(line), line["layer"]), {})[place_of(line)] = line[
+                    "value"
+                ]
         return cls(lines, numbers, {metric_of(line): line["unit"] for line in lines})
 
     def within(self, study: str) -> Findings:
@@ -46,20 +48,22 @@ class Findings:
         return list(dict.fromkeys(line["analysis"] for line in self.lines))
 
     def metrics(self, analysis: str) -> dict[str, list[str]]:
-        """The single numbers that it found of levels, each with its leaves; "" among them is the whole network."""
+        """The single numbers that it found of levels, each with its layers; "" among them is the whole network."""
         found: dict[str, list[str]] = {}
-        for metric, leaf in self.numbers:
+        for metric, layer in self.numbers:
             if metric.partition(".")[0] == analysis:
-                found.setdefault(metric, []).append(leaf)
+                found.setdefault(metric, []).append(layer)
         return found
 
-    def number(self, row: LevelRow, metric: str, leaf: str = "") -> float | None:
+    def number(self, row: LevelRow, metric: str, layer: str = "") -> float | None:
         """What was found of a row of levels.csv."""
-        return self.numbers.get((metric, leaf), {}).get((row.cell, row.arm, row.level))
+        return self.numbers.get((metric, layer), {}).get((row.cell, row.variant, row.level))
 
-    def spread(self, point: Point, metric: str, leaf: str = "") -> Spread | None:
+    def spread(self, point: Point, metric: str, layer: str = "") -> Spread | None:
         """Its spread over seeds; None where nothing was found of them."""
-        values = [value for row in point.rows if (value := self.number(row, metric, leaf)) is not None]
+        values = [
+            value for row in point.rows if (value := self.number(row, metric, layer)) is not None
+        ]
         return Spread.of(values) if values else None
 
     def unit(self, metric: str) -> Unit:
@@ -75,4 +79,4 @@ def metric_of(line: Line) -> str:
 
 def place_of(line: Line) -> Place:
     """The row of levels.csv that a finding is about."""
-    return line["cell"], line["arm"], line["level"]
+    return line["cell"], line["variant"], line["level"]

@@ -1,4 +1,4 @@
-"""Studies with one level for each combination, such as learned masks: their arms and densities, side by side."""
+"""Studies with one level for each combination, such as learned masks: their variants and densities, side by side."""
 
 from __future__ import annotations
 
@@ -21,41 +21,51 @@ _DENSITY = Unit("weights remaining, %", "weights remaining (%)", 100, 2, " %", "
 
 
 def flat_sheets(study: Study) -> list[Sheet]:
-    """Test accuracy by arm, and the densities of the tickets where they are not the same everywhere."""
+    """Test accuracy by variant, and the densities of the tickets where they are not the same everywhere."""
     accuracy, density = accuracies(study, _METRIC), densities(study)
     shown = [_sheet(study, accuracy, last=_DENSITY.title)] if accuracy else []
     return [*shown, *([_sheet(study, density)] if density else [])]
 
 
 def accuracies(study: Study, metric: str) -> Dots | None:
-    """A metric by arm, a row for each combination."""
-    arms = list(dict.fromkeys(series.arm for series in study.series))
+    """A metric by variant, a row for each combination."""
+    variants = list(dict.fromkeys(series.variant for series in study.series))
     rows = []
     for label, look, own in _combinations(study):
-        told = {arm_label(each.arm): spread for each in own if (spread := each.points[0].spread(metric))}
+        told = {
+            arm_label(each.variant): spread
+            for each in own
+            if (spread := each.points[0].spread(metric))
+        }
         rows.append(Row(label, look, told))
-    return _dots(unit_of(metric).axis, unit_of(metric), [arm_label(arm) for arm in arms], rows)
+    return _dots(
+        unit_of(metric).axis, unit_of(metric), [arm_label(variant) for variant in variants], rows
+    )
 
 
 def compared(study: Study, metric: str) -> Dots | None:
-    """A metric as it is compared best: by arm or, where there is one arm, by the values of an axis."""
-    if len({series.arm for series in study.series}) > 1:
+    """A metric as it is compared best: by variant or, where there is one variant, by the values of an axis."""
+    if len({series.variant for series in study.series}) > 1:
         return accuracies(study, metric)
     return by_axis(study, unit_of(metric), methodcaller("spread", metric))
 
 
 def by_axis(study: Study, unit: Unit, told: Callable[[Point], Spread | None]) -> Dots | None:
     """A figure of the tickets by the values of the axis that has most, a row for each combination of the others."""
-    tickets = [series for series in study.series if series.arm == TICKET]
+    tickets = [series for series in study.series if series.variant == TICKET]
     axes = dict.fromkeys(name for each in tickets for name in each.axes)
     axis = max(axes, key=lambda name: len({each.axes.get(name) for each in tickets}), default="")
-    others = [{name: value for name, value in each.axes.items() if name != axis} for each in tickets]
+    others = [
+        {name: value for name, value in each.axes.items() if name != axis} for each in tickets
+    ]
     combinations = [dict(each) for each in dict.fromkeys(tuple(each.items()) for each in others)]
     alike = labelled([Series("", each, TICKET, ()) for each in combinations])
     rows = []
     for row, look in zip(alike, looks_of(alike), strict=True):
         own = [each for each, rest in zip(tickets, others, strict=True) if rest == row.axes]
-        found = {each.axes.get(axis, TICKET): spread for each in own if (spread := told(each.points[0]))}
+        found = {
+            each.axes.get(axis, TICKET): spread for each in own if (spread := told(each.points[0]))
+        }
         rows.append(Row(row.label, look, found))
     places = list(dict.fromkeys(each.axes.get(axis, TICKET) for each in tickets))
     return _dots(unit.axis, unit, places, rows, axis.rpartition(".")[2].replace("_", " "))
@@ -67,11 +77,16 @@ def densities(study: Study) -> Dots | None:
         Row(label, look, _densities(each.points[0]))
         for label, look, own in _combinations(study)
         for each in own
-        if each.arm == TICKET and each.points[0].rows
+        if each.variant == TICKET and each.points[0].rows
     ]
     if all(_even([spread.mean for spread in row.spreads.values()]) for row in rows):
         return None
-    return _dots(_DENSITY.axis, _DENSITY, list(dict.fromkeys(place for row in rows for place in row.spreads)), rows)
+    return _dots(
+        _DENSITY.axis,
+        _DENSITY,
+        list(dict.fromkeys(place for row in rows for place in row.spreads)),
+        rows,
+    )
 
 
 def _combinations(study: Study) -> list[tuple[str, Look, list[Series]]]:
@@ -79,8 +94,14 @@ def _combinations(study: Study) -> list[tuple[str, Look, list[Series]]]:
     found: dict[tuple[tuple[str, str], ...], list[Series]] = {}
     for series in study.series:
         found.setdefault(tuple(series.axes.items()), []).append(series)
-    named = [next((each.label for each in own if each.arm == TICKET), own[0].label) for own in found.values()]
-    looks = [Look(HUES[place % len(HUES)], place // len(HUES) % LINES, place) for place in range(len(named))]
+    named = [
+        next((each.label for each in own if each.variant == TICKET), own[0].label)
+        for own in found.values()
+    ]
+    looks = [
+        Look(HUES[place % len(HUES)], place // len(HUES) % LINES, place)
+        for place in range(len(named))
+    ]
     return list(zip(named, looks, found.values(), strict=True))
 
 
@@ -88,7 +109,11 @@ def _densities(point: Point) -> dict[str, Spread]:
     values: dict[str, list[float]] = {}
     for row in point.rows:
         layers = [each.rpartition("=") for each in row.layer_densities.split(";") if each]
-        told = {EXPECTED: row.requested_density, WHOLE: row.density, **{name: float(kept) for name, _, kept in layers}}
+        told = {
+            EXPECTED: row.requested_density,
+            WHOLE: row.density,
+            **{name: float(kept) for name, _, kept in layers},
+        }
         for name, value in told.items():
             values.setdefault(name, []).append(value)
     return {name: Spread.of(each) for name, each in values.items()}
@@ -98,7 +123,9 @@ def _even(values: Sequence[float]) -> bool:
     return max(values) - min(values) <= _EVEN * max(values)
 
 
-def _dots(title: str, unit: Unit, places: Sequence[str], rows: Sequence[Row], axis: str = "") -> Dots | None:
+def _dots(
+    title: str, unit: Unit, places: Sequence[str], rows: Sequence[Row], axis: str = ""
+) -> Dots | None:
     rows = [row for row in rows if row.spreads]
     return Dots(title, unit, tuple(places), tuple(rows), axis) if rows else None
 

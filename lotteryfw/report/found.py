@@ -59,7 +59,7 @@ class Sample:
     """Weights of a layer before and after training, and whether the mask of this density keeps them; of one seed."""
 
     label: str
-    leaf: str
+    layer: str
     seed: int
     density: float
     before: Sequence[float]
@@ -69,30 +69,41 @@ class Sample:
 
 def whole_metrics(findings: Findings, analysis: str, distinct: bool = False) -> list[str]:
     """What an analysis found of whole networks; `distinct`: without those that say just what an earlier one does."""
-    metrics = [metric for metric, leaves in findings.metrics(analysis).items() if "" in leaves]
+    metrics = [metric for metric, layers in findings.metrics(analysis).items() if "" in layers]
     first = {tuple(findings.numbers[metric, ""].items()): metric for metric in reversed(metrics)}
     return [metric for metric in metrics if not distinct or metric in first.values()]
 
 
-def by_leaf(study: Study, findings: Findings, metric: str, leaves: Sequence[str]) -> Dots:
-    """A figure of the whole network and of its leaves, for a study without curves."""
+def by_layer_of(study: Study, findings: Findings, metric: str, layers: Sequence[str]) -> Dots:
+    """A figure of the whole network and of its layers, for a study without curves."""
     rows = []
     for series, look in zip(study.series, looks_of(study.series), strict=True):
-        told = {leaf or WHOLE: findings.spread(series.points[0], metric, leaf) for leaf in leaves}
-        rows.append(Row(series.label, look, {place: spread for place, spread in told.items() if spread}))
+        told = {
+            layer or WHOLE: findings.spread(series.points[0], metric, layer) for layer in layers
+        }
+        rows.append(
+            Row(series.label, look, {place: spread for place, spread in told.items() if spread})
+        )
     unit = findings.unit(metric)
-    return Dots(unit.axis, unit, tuple(leaf or WHOLE for leaf in leaves), tuple(row for row in rows if row.spreads))
+    return Dots(
+        unit.axis,
+        unit,
+        tuple(layer or WHOLE for layer in layers),
+        tuple(row for row in rows if row.spreads),
+    )
 
 
 def clouds(study: Study, findings: Findings, metric: str) -> list[Cloud]:
     """Accuracy against a figure, coloured by each axis that varies. Of a sweep, where each search ended."""
-    names = {(row.cell, series.arm): series.label for series in study.searches for row in series.rows}
+    names = {
+        (row.cell, series.variant): series.label for series in study.searches for row in series.rows
+    }
     marks: list[tuple[LevelRow, Mark]] = []
     for series in study.parts:
         for row in series.rows:
             figure = findings.number(row, metric)
             if figure is not None and row.test_accuracy is not None:
-                name = f"{names[row.cell, row.arm]}, seed {row.seed}, {percent(row.density)} % of the weights"
+                name = f"{names[row.cell, row.variant]}, seed {row.seed}, {percent(row.density)} % of the weights"
                 marks.append((row, Mark(figure, row.test_accuracy, name)))
     if not marks:
         return []
@@ -111,11 +122,21 @@ def clouds(study: Study, findings: Findings, metric: str) -> list[Cloud]:
 
 def squares(study: Study, findings: Findings, analysis: str) -> list[Square]:
     """What an analysis found of pairs of cells, a square for each level."""
-    labels = {row.cell: series.label for series in study.searches if series.arm == TICKET for row in series.rows}
+    labels = {
+        row.cell: series.label
+        for series in study.searches
+        if series.variant == TICKET
+        for row in series.rows
+    }
     levels: dict[int, list[Line]] = {}
     for line in findings.lines:
         known = line["cell"] in labels and line["against"] in labels
-        if line["analysis"] == analysis and known and not line["leaf"] and not isinstance(line["value"], list):
+        if (
+            line["analysis"] == analysis
+            and known
+            and not line["layer"]
+            and not isinstance(line["value"], list)
+        ):
             levels.setdefault(line["level"], []).append(line)
     found = []
     for _, lines in sorted(levels.items()):
@@ -127,7 +148,12 @@ def squares(study: Study, findings: Findings, analysis: str) -> list[Square]:
         units = {line["figure"]: findings.unit(metric_of(line)) for line in lines}
         density = fmean(line["density"] for line in lines)
         found.append(
-            Square(density, tuple(each for each in dict.fromkeys(labels.values()) if each in named), units, values)
+            Square(
+                density,
+                tuple(each for each in dict.fromkeys(labels.values()) if each in named),
+                units,
+                values,
+            )
         )
     return found
 
@@ -137,19 +163,23 @@ def samples(study: Study, findings: Findings) -> list[Sample]:
     lists: dict[tuple[tuple[str, str, int], str], dict[str, Line]] = {}
     for line in findings.lines:
         if line["figure"] in _WEIGHTS and isinstance(line["value"], list):
-            lists.setdefault((place_of(line), line["leaf"]), {})[line["figure"]] = line
+            lists.setdefault((place_of(line), line["layer"]), {})[line["figure"]] = line
     order = [series.label for series in study.searches]
-    labels = {(row.cell, series.arm): series.label for series in study.searches for row in series.rows}
+    labels = {
+        (row.cell, series.variant): series.label for series in study.searches for row in series.rows
+    }
     found: dict[tuple[str, str], Sample] = {}
-    for ((cell, arm, _), leaf), said in lists.items():
-        label = labels.get((cell, arm))
+    for ((cell, variant, _), layer), said in lists.items():
+        label = labels.get((cell, variant))
         if label is None or said.keys() != set(_WEIGHTS):
             continue
         line = said["kept"]
-        sample = Sample(label, leaf, line["seed"], line["density"], *(said[name]["value"] for name in _WEIGHTS))
-        known = found.get((label, leaf))
+        sample = Sample(
+            label, layer, line["seed"], line["density"], *(said[name]["value"] for name in _WEIGHTS)
+        )
+        known = found.get((label, layer))
         if known is None or sample.seed < known.seed:
-            found[label, leaf] = sample
+            found[label, layer] = sample
     return sorted(found.values(), key=lambda sample: order.index(sample.label))
 
 

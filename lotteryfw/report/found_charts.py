@@ -17,7 +17,7 @@ from lotteryfw.report.found import (
     Sample,
     Square,
     accuracy_unit,
-    by_leaf,
+    by_layer_of,
     clouds,
     samples,
     squares,
@@ -40,13 +40,24 @@ def found_charts(study: Study, findings: Findings) -> list[Chart]:
         title = name.capitalize()
         metrics = findings.metrics(analysis)
         if views := _figures(study, findings, metrics):
-            charts.append(Chart(key, title, caption(study, "bars" if study.flat else "bands"), tuple(views)))
-        found = [cloud for metric in whole_metrics(findings, analysis) for cloud in clouds(study, findings, metric)]
+            charts.append(
+                Chart(key, title, caption(study, "bars" if study.flat else "bands"), tuple(views))
+            )
+        found = [
+            cloud
+            for metric in whole_metrics(findings, analysis)
+            for cloud in clouds(study, findings, metric)
+        ]
         views = [_cloud_view(cloud, findings) for cloud in found]
         if views:
             told = "A mark for each training that was analysed."
             charts.append(
-                Chart(f"{key}/accuracy", f"Accuracy against {analysis.replace('_', ' ')}", told, tuple(views))
+                Chart(
+                    f"{key}/accuracy",
+                    f"Accuracy against {analysis.replace('_', ' ')}",
+                    told,
+                    tuple(views),
+                )
             )
         if pairs := squares(study, findings, analysis):
             charts.append(_pair_chart(f"{key}/pairs", title, pairs))
@@ -56,30 +67,46 @@ def found_charts(study: Study, findings: Findings) -> list[Chart]:
 
 
 def _figures(study: Study, findings: Findings, metrics: dict[str, list[str]]) -> list[View]:
-    """Figures against weights remaining: of the whole network, of each search level by level, of each leaf."""
+    """Figures against weights remaining: of the whole network, of each search level by level, of each layer."""
     if study.flat:
         return _side_by_side(study, findings, metrics)
-    shown: list[tuple[Study, str, str, str]] = [(study, metric, "", "") for metric in metrics if "" in metrics[metric]]
+    shown: list[tuple[Study, str, str, str]] = [
+        (study, metric, "", "") for metric in metrics if "" in metrics[metric]
+    ]
     if study.apart:
-        shown += [(study.apart, metric, "", "each search, level by level") for _, metric, _, _ in shown]
-    shown += [(study, metric, leaf, leaf) for metric, leaves in metrics.items() for leaf in leaves if leaf]
+        shown += [
+            (study.apart, metric, "", "each search, level by level") for _, metric, _, _ in shown
+        ]
+    shown += [
+        (study, metric, layer, layer)
+        for metric, layers in metrics.items()
+        for layer in layers
+        if layer
+    ]
     views = []
-    for drawn, metric, leaf, said in shown:
+    for drawn, metric, layer, said in shown:
         unit = findings.unit(metric)
         label = " · ".join(part for part in (unit.axis, said) if part)
-        told = partial(findings.spread, metric=metric, leaf=leaf)
+        told = partial(findings.spread, metric=metric, layer=layer)
         # the dense network's own figures stand at 100 %, and are no goal that the others have
         views.append(against_density(replace(drawn, dense=None), unit, told, label))
     return [view for view in views if view.traces]
 
 
 def _side_by_side(study: Study, findings: Findings, metrics: dict[str, list[str]]) -> list[View]:
-    """Figures of a study without curves: of the whole network by an axis of the grid, and by leaf."""
-    whole = [metric for metric, leaves in metrics.items() if "" in leaves]
-    shown = [by_axis(study, findings.unit(metric), partial(findings.spread, metric=metric)) for metric in whole]
-    layers = [by_leaf(study, findings, metric, leaves) for metric, leaves in metrics.items() if any(leaves)]
+    """Figures of a study without curves: of the whole network by an axis of the grid, and by layer."""
+    whole = [metric for metric, layers in metrics.items() if "" in layers]
+    shown = [
+        by_axis(study, findings.unit(metric), partial(findings.spread, metric=metric))
+        for metric in whole
+    ]
+    by_layer = [
+        by_layer_of(study, findings, metric, names)
+        for metric, names in metrics.items()
+        if any(names)
+    ]
     views = [dotted(dots) for dots in shown if dots]
-    return views + [replace(dotted(dots), label=f"{dots.title}, by layer") for dots in layers]
+    return views + [replace(dotted(dots), label=f"{dots.title}, by layer") for dots in by_layer]
 
 
 def _cloud_view(cloud: Cloud, findings: Findings) -> View:
@@ -104,7 +131,12 @@ def _pair_chart(key: str, title: str, pairs: Sequence[Square]) -> Chart:
         f"In each box: {', '.join(names)}; means over all pairs of one seed, and where row and column are the same, "
         "over pairs of its seeds."
     )
-    return Chart(key, f"{title}: pairs of cells", told, tuple(_pair_view(each) for each in chosen(pairs, _LEVELS)))
+    return Chart(
+        key,
+        f"{title}: pairs of cells",
+        told,
+        tuple(_pair_view(each) for each in chosen(pairs, _LEVELS)),
+    )
 
 
 def _pair_view(square: Square) -> View:
@@ -122,14 +154,20 @@ def _pair_view(square: Square) -> View:
         return rounded(fmean(values) * square.units[first].scale) if values else None
 
     def text(row: str, column: str) -> str:
-        return "<br>".join(f"{fmean(v) * square.units[name].scale:.3g}" for name, v in at(row, column).items())
+        return "<br>".join(
+            f"{fmean(v) * square.units[name].scale:.3g}" for name, v in at(row, column).items()
+        )
 
     def hover(row: str, column: str) -> str:
         said = [
             f"{escape(name)} {square.units[name].number(fmean(v))}{square.units[name].suffix}, n = {len(v)}"
             for name, v in at(row, column).items()
         ]
-        return "<br>".join([f"<b>{escape(row)}</b> and <b>{escape(column)}</b>", *said]) if said else ""
+        return (
+            "<br>".join([f"<b>{escape(row)}</b> and <b>{escape(column)}</b>", *said])
+            if said
+            else ""
+        )
 
     trace = {
         "type": "heatmap", "x": tuple(names), "y": tuple(names), "z": boxes(shade), "text": boxes(text),
@@ -143,7 +181,10 @@ def _pair_view(square: Square) -> View:
         trace |= {"zmin": 0, "zmax": 100}
     label = f"{percent(square.density)} % of the weights"
     return View(
-        label, (trace,), {"title": "", "type": "category"}, {"title": "", "type": "category", "autorange": "reversed"}
+        label,
+        (trace,),
+        {"title": "", "type": "category"},
+        {"title": "", "type": "category", "autorange": "reversed"},
     )
 
 
@@ -164,7 +205,7 @@ def _weights_view(sample: Sample) -> View:
         "line": {"color": DENSE, "dash": "longdash", "width": 1.5},
     }]  # fmt: skip
     traces += _dyed(sample)
-    label = f"{sample.label} · {sample.leaf} · {percent(sample.density)} % of the weights"
+    label = f"{sample.label} · {sample.layer} · {percent(sample.density)} % of the weights"
     axes = ("w_i: weight before training", "w_f: weight after training")
     return View(label, tuple(traces), *({"title": title} for title in axes))
 

@@ -1,4 +1,4 @@
-"""Rows of levels.csv grouped into the curves that people compare: over seeds, one for each combination and arm."""
+"""Rows of levels.csv grouped into the curves that people compare: over seeds, one for each combination and variant."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
-from lotteryfw.cell import CONTROLS
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.sweeps import without_density
+from lotteryfw.search.cell import CONTROLS
 from lotteryfw.store import LevelRow
 
 TICKET = "ticket"
-"""The arm that is no control."""
+"""The variant that is no control."""
 DONE = "done"
 """The status of a row that has its figures."""
 _ALIKE = 0.05  # levels of different series are compared where their densities differ by less than this share
@@ -37,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One combination of a study's grid and one arm. `points` are in order of level, `label` is unique in its study.
+    """One combination of a study's grid and one variant. `points` are in order of level, `label` is unique in its study.
 
     Searches for one density each that differ in nothing else are one series: its points are where each of them ended,
     from dense to sparse, its `axes` those that they share, and `parts` the searches with that one point each.
@@ -45,7 +45,7 @@ class Series:
 
     label: str
     axes: Mapping[str, str]
-    arm: str
+    variant: str
     points: tuple[Point, ...]
     parts: tuple[Series, ...] = ()
 
@@ -70,12 +70,30 @@ class Study:
     """The series of a study, in the order of its recipe. `dense`: the dense network, where all series share one.
 
     `searches` are the combinations one by one with all their levels: other than `series` where a series joins several.
+    `left_out` says how many searches more the study has, where it is shown in part.
     """
 
     name: str
     series: tuple[Series, ...]
     searches: tuple[Series, ...]
     dense: Point | None
+    left_out: int = 0
+
+    @property
+    def cells(self) -> set[str]:
+        """The cells that have a row."""
+        return set[str]().union(*(series.cells for series in self.searches))
+
+    @property
+    def partly_shown(self) -> str:
+        """What is said where series are left out; empty where none is."""
+        if not self.left_out:
+            return ""
+        count = len(self.searches)
+        return (
+            f"{count:,} of {count + self.left_out:,} series, those of the highest validation accuracy; "
+            "levels.csv has all"
+        )
 
     @property
     def parts(self) -> list[Series]:
@@ -90,7 +108,9 @@ class Study:
     @property
     def apart(self) -> Study | None:
         """The same study search by search, where joining them left levels out."""
-        left_out = sum(len(each.points) for each in self.searches) > sum(len(each.points) for each in self.series)
+        left_out = sum(len(each.points) for each in self.searches) > sum(
+            len(each.points) for each in self.series
+        )
         return replace(self, series=self.searches) if left_out else None
 
     @property
@@ -106,7 +126,11 @@ class Study:
         """
         found: list[float] = []
         for series in sorted(self.series, key=lambda each: -len(each.points)):
-            found += [point.density for point in series.points if not any(_alike(point.density, d) for d in found)]
+            found += [
+                point.density
+                for point in series.points
+                if not any(_alike(point.density, d) for d in found)
+            ]
         return sorted(found, reverse=True)
 
     @property
@@ -126,8 +150,10 @@ def studies_of(rows: Iterable[LevelRow]) -> list[Study]:
 def _study(name: str, rows: Sequence[LevelRow]) -> Study:
     grouped: dict[tuple[tuple[tuple[str, str], ...], str], list[LevelRow]] = {}
     for row in rows:
-        grouped.setdefault((tuple(row.axes.items()), row.arm), []).append(row)
-    searches = [Series("", dict(axes), arm, _points(own)) for (axes, arm), own in grouped.items()]
+        grouped.setdefault((tuple(row.axes.items()), row.variant), []).append(row)
+    searches = [
+        Series("", dict(axes), variant, _points(own)) for (axes, variant), own in grouped.items()
+    ]
     return Study(name, labelled(_joined(searches)), labelled(searches), _dense(rows))
 
 
@@ -135,18 +161,24 @@ def _joined(searches: Sequence[Series]) -> list[Series]:
     """The same, with each sweep over densities as one series in the place of its first search."""
     alike: dict[tuple[tuple[tuple[str, str], ...], str], list[Series]] = {}
     for search in searches:
-        alike.setdefault((tuple(without_density(search.axes).items()), search.arm), []).append(search)
-    return [each for (axes, arm), own in alike.items() for each in _sweep(dict(axes), arm, own) or own]
+        alike.setdefault((tuple(without_density(search.axes).items()), search.variant), []).append(
+            search
+        )
+    return [
+        each
+        for (axes, variant), own in alike.items()
+        for each in _sweep(dict(axes), variant, own) or own
+    ]
 
 
-def _sweep(axes: Mapping[str, str], arm: str, searches: Sequence[Series]) -> list[Series]:
+def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> list[Series]:
     """One series of where these searches ended; none where they did not end at different densities."""
     parts = [replace(each, points=each.points[-1:]) for each in searches]
     parts.sort(key=lambda each: -each.points[0].density)
     ends = [each.points[0].density for each in parts]
     if len(parts) < 2 or any(sparser > dense * (1 - _APART) for dense, sparser in pairwise(ends)):
         return []
-    return [Series("", axes, arm, tuple(each.points[0] for each in parts), tuple(parts))]
+    return [Series("", axes, variant, tuple(each.points[0] for each in parts), tuple(parts))]
 
 
 def _alike(density: float, other: float) -> bool:
@@ -169,7 +201,7 @@ def _dense(rows: Iterable[LevelRow]) -> Point | None:
     """The dense network over seeds, each seed's training once; None where series start from different ones."""
     found: dict[tuple[int, str], LevelRow] = {}
     for row in rows:
-        if row.arm == TICKET and row.status == DONE and is_dense(row):
+        if row.variant == TICKET and row.status == DONE and is_dense(row):
             found.setdefault((row.seed, row.key), row)
     distinct = len({seed for seed, _ in found}) == len(found)
     return Point(0, 1.0, tuple(found.values())) if found and distinct else None
@@ -187,16 +219,21 @@ def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
 
     def label(each: Series, in_full: bool) -> str:
         words = [_word(axis, each.axes[axis], in_full) for axis in varying if axis in each.axes]
-        return " · ".join([*words, *([] if each.arm == TICKET else [arm_label(each.arm)])]) or TICKET
+        return (
+            " · ".join([*words, *([] if each.variant == TICKET else [arm_label(each.variant)])])
+            or TICKET
+        )
 
     short = [label(each, in_full=False) for each in series]
-    labels = short if len(set(short)) == len(short) else [label(each, in_full=True) for each in series]
+    labels = (
+        short if len(set(short)) == len(short) else [label(each, in_full=True) for each in series]
+    )
     return tuple(replace(each, label=label) for each, label in zip(series, labels, strict=True))
 
 
-def arm_label(arm: str) -> str:
-    """What an arm is called among others: a control says that it is one."""
-    return f"{arm} control" if arm in CONTROLS else arm
+def arm_label(variant: str) -> str:
+    """What a variant is called among others: a control says that it is one."""
+    return f"{variant} control" if variant in CONTROLS else variant
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:

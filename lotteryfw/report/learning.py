@@ -20,14 +20,14 @@ _POINTS = 60
 
 @dataclass(frozen=True)
 class Curves:
-    """The curves of a run, each under its training's cell, arm and level."""
+    """The curves of a run, each under its training's cell, variant and level."""
 
     by_row: Mapping[tuple[str, str, int], Mapping[str, Any]]
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> Curves:
         """From the lines of curves.jsonl."""
-        return cls({(line["cell"], line["arm"], line["level"]): line for line in lines})
+        return cls({(line["cell"], line["variant"], line["level"]): line for line in lines})
 
     def mean(self, point: Point, metric: str) -> list[tuple[int, Spread]]:
         """(step, spread over seeds) of one level's training, at most 60 of them; none where nothing was measured."""
@@ -47,7 +47,7 @@ class Curves:
         return [(step, value) for step, value in pairs if value is not None and isfinite(value)]
 
     def _line(self, row: LevelRow) -> Mapping[str, Any]:
-        return self.by_row.get((row.cell, row.arm, row.level), {})
+        return self.by_row.get((row.cell, row.variant, row.level), {})
 
 
 def _thinned(steps: Sequence[int]) -> list[int]:

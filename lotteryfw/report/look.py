@@ -29,15 +29,15 @@ class Look:
 
 
 def looks_of(series: Sequence[Series]) -> list[Look]:
-    """A look for each series. With controls, a colour means a combination and a line an arm."""
+    """A look for each series. With controls, a colour means a combination and a line a variant."""
     combinations = list(dict.fromkeys(tuple(each.axes.items()) for each in series))
-    arms = list(dict.fromkeys(each.arm for each in series))
-    by_arm = len(combinations) > 1 and len(arms) > 1
+    variants = list(dict.fromkeys(each.variant for each in series))
+    by_arm = len(combinations) > 1 and len(variants) > 1
     looks = []
     for place, each in enumerate(series):
         hue, line = divmod(place, len(HUES))[::-1]
         if by_arm:
-            hue, line = combinations.index(tuple(each.axes.items())), arms.index(each.arm)
+            hue, line = combinations.index(tuple(each.axes.items())), variants.index(each.variant)
         looks.append(Look(HUES[hue % len(HUES)], line % LINES, place))
     return looks
 
@@ -59,13 +59,20 @@ def error_scale(study: Study, metric: str) -> ErrorScale | None:
     """The scale for an accuracy that reaches from good to useless; None where a plain axis shows it as well."""
     if not metric.endswith("accuracy"):
         return None
-    spreads = [spread for series in study.series for point in series.points if (spread := point.spread(metric))]
+    spreads = [
+        spread
+        for series in study.series
+        for point in series.points
+        if (spread := point.spread(metric))
+    ]
     errors = [100 * (1 - spread.mean) for spread in spreads]
     best = min((error for error in errors if error > 0), default=100.0)
     if max(errors, default=0.0) < 10 * best:
         return None
     floor, low = best / 2, max(0.0, 100 - 1.15 * max(errors))
-    return ErrorScale(floor, low, 100 - best / 1.4, tuple(t for t in _ACCURACIES if low <= t <= 100 - floor))
+    return ErrorScale(
+        floor, low, 100 - best / 1.4, tuple(t for t in _ACCURACIES if low <= t <= 100 - floor)
+    )
 
 
 def spaced(densities: Sequence[float], gap: float) -> list[float]:
@@ -87,9 +94,19 @@ def chosen(every: Sequence[T], most: int) -> list[T]:
 
 def caption(study: Study, marks: str = "bands") -> str:
     """What is drawn: means over so many seeds, and `marks` around them."""
-    counts = sorted({len(point.rows) for series in study.series for point in series.points if point.rows})
+    counts = sorted(
+        {len(point.rows) for series in study.series for point in series.points if point.rows}
+    )
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    told = [f"Mean over n = {n} seeds; {marks} are ±1 standard deviation." if counts[-1] > 1 else "One seed."]
+    told = [
+        f"Mean over n = {n} seeds; {marks} are ±1 standard deviation."
+        if counts[-1] > 1
+        else "One seed."
+    ]
     if study.diverged:
-        told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out.")
+        told.append(
+            f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out."
+        )
+    if study.left_out:
+        told.append(f"Shown are {study.partly_shown}.")
     return " ".join(told)

@@ -6,7 +6,7 @@ The page is a template; what stands on it is gathered here. The same run folder 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from lotteryfw.report.best import best_levels, masks_alone
 from lotteryfw.report.chart import Chart, Trace
 from lotteryfw.report.charts import density_charts, learning_chart
 from lotteryfw.report.claims import Verdict, check_claims
+from lotteryfw.report.data import RunData
 from lotteryfw.report.findings import Findings
 from lotteryfw.report.found_charts import found_charts
-from lotteryfw.report.groups import Study, studies_of
+from lotteryfw.report.groups import Study
 from lotteryfw.report.learning import Curves
 from lotteryfw.report.sheet import Sheet
 from lotteryfw.report.table import sheets
@@ -34,18 +35,25 @@ class Section:
     charts: tuple[Chart, ...]
     tickets: tuple[SeriesVerdict, ...]
     sheets: tuple[Sheet, ...]
+    note: str = ""
+    """What is said where the study is shown in part."""
 
 
-def write_page(folder: RunFolder) -> Path:
-    """Writes report.html into the run's folder, and returns its path. Raises StoreError."""
+def write_page(run: RunFolder | RunData, claims: Sequence[Verdict] | None = None) -> Path:
+    """Writes report.html into the run's folder, and returns its path. Raises StoreError.
+
+    `claims` are those of `check_claims`, where they are known already.
+    """
     from plotly.offline import get_plotlyjs
 
-    claims = check_claims(folder)
-    curves, findings = Curves.of(folder.read_curves()), Findings.of(folder.read_findings())
-    studies = studies_of(folder.read_levels())
-    sections = [_section(study, curves, findings.within(study.name)) for study in studies]
-    text = _render(folder, claims, masks_alone(studies, curves), sections, get_plotlyjs())
-    path = folder.path / NAME
+    data = RunData.of(run)
+    if claims is None:
+        claims = check_claims(data)
+    sections = [
+        _section(study, data.curves, data.findings.within(study.name)) for study in data.shown
+    ]
+    text = _render(data, claims, masks_alone(data.shown, data.curves), sections, get_plotlyjs())
+    path = data.folder.path / NAME
     atomic_write(path, text.encode())
     return path
 
@@ -53,18 +61,27 @@ def write_page(folder: RunFolder) -> Path:
 def _section(study: Study, curves: Curves, findings: Findings) -> Section:
     """Whatever more there is to show of a study joins its charts or its sheets here."""
     if not study.seeds:
-        return Section(study.name, (), (), tuple(sheets(study)))
+        return Section(study.name, (), (), tuple(sheets(study)), study.partly_shown)
     learned, best = learning_chart(study, curves), best_levels(study)
     return Section(
         study.name,
-        charts=(*density_charts(study), *([learned] if learned else []), *found_charts(study, findings)),
+        charts=(
+            *density_charts(study),
+            *([learned] if learned else []),
+            *found_charts(study, findings),
+        ),
         tickets=tuple(winning_tickets(study)),
         sheets=(*sheets(study), *([best] if best else [])),
+        note=study.partly_shown,
     )
 
 
 def _render(
-    folder: RunFolder, claims: Sequence[Verdict], masks: Sheet | None, sections: Sequence[Section], plotly: str
+    data: RunData,
+    claims: Sequence[Verdict],
+    masks: Sheet | None,
+    sections: Sequence[Section],
+    plotly: str,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -72,7 +89,7 @@ def _render(
         loader=PackageLoader("lotteryfw.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    manifest = folder.read_manifest()
+    folder, manifest = data.folder, data.manifest
     cells = list(manifest.get("cells", {}).values())
     return pages.get_template("page.html").render(
         title=manifest.get("title") or manifest.get("name") or folder.path.name,
@@ -94,12 +111,22 @@ def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
 
     def packed(trace: Trace) -> dict[str, Any]:
         return {
-            name: {"list": places.setdefault(tuple(value), len(places))} if isinstance(value, list) else value
+            name: {"list": places.setdefault(tuple(value), len(places))}
+            if isinstance(value, list)
+            else value
             for name, value in trace.items()
         }
 
     views = {
-        chart.key: [asdict(view) | {"traces": [packed(trace) for trace in view.traces]} for view in chart.views]
+        chart.key: [
+            {
+                "label": view.label,
+                "traces": [packed(trace) for trace in view.traces],
+                "xaxis": view.xaxis,
+                "yaxis": view.yaxis,
+            }
+            for view in chart.views
+        ]
         for chart in charts
     }
     return {"views": views, "lists": list(places)}
@@ -108,5 +135,7 @@ def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
 def _facts(manifest: dict[str, Any]) -> Sheet:
     """What the run was made with; paths of its machine are left out, as a page is passed on."""
     parts = ("versions", "plugins", "numerics", "machine")
-    rows = [(part, name, str(value)) for part in parts for name, value in manifest.get(part, {}).items()]
+    rows = [
+        (part, name, str(value)) for part in parts for name, value in manifest.get(part, {}).items()
+    ]
     return Sheet("", ("", "name", "value"), tuple(rows), ())

@@ -26,17 +26,27 @@ _MARKERS = "os^Dv<>PXphd*"
 _KEPT, _MASKED = HUES[0], HUES[1]
 
 
-def curves(axes: Axes, study: Study, unit: Unit, told: Told, scale: ErrorScale | None = None) -> None:
+def curves(
+    axes: Axes, study: Study, unit: Unit, told: Told, scale: ErrorScale | None = None
+) -> None:
     """A figure of each series against weights remaining, with the dense network's."""
     axes.set_xscale("log")
     if study.dense and (spread := told(study.dense)):
-        axes.axhline(spread.mean * unit.scale, color=INK, linestyle=(0, (6, 3)), linewidth=1, label="dense network")
+        axes.axhline(
+            spread.mean * unit.scale,
+            color=INK,
+            linestyle=(0, (6, 3)),
+            linewidth=1,
+            label="dense network",
+        )
         if spread.sd:
             low, high = ((spread.mean + sign * spread.sd) * unit.scale for sign in (-1, 1))
             axes.axhspan(low, high, color=INK, alpha=0.08, linewidth=0)
     for series, look in zip(study.series, looks_of(study.series), strict=True):
         _curve(axes, series, told, look, unit.scale)
-    if densities := sorted({point.density for series in study.series for point in series.points} - {0.0}):
+    if densities := sorted(
+        {point.density for series in study.series for point in series.points} - {0.0}
+    ):
         _ticks(axes, densities)
     axes.set_xlabel("weights remaining (%)")
     axes.set_ylabel(unit.axis)
@@ -55,7 +65,9 @@ def dotted(axes: Axes, dots: Dots) -> None:
             yerr=[(spread.sd or 0) * scale for spread in spreads.values()], color=row.look.colour, linestyle="none",
             marker=_MARKERS[row.look.marker % len(_MARKERS)], markersize=5, capsize=2, linewidth=1, label=row.label,
         )  # fmt: skip
-    tight = len(dots.places) * max(map(len, dots.places)) > 50  # letters that stand side by side in a panel
+    tight = (
+        len(dots.places) * max(map(len, dots.places)) > 50
+    )  # letters that stand side by side in a panel
     axes.set_xticks(range(len(dots.places)), dots.places, fontsize=9, rotation=20 if tight else 0)
     axes.set_xlim(-0.5, len(dots.places) - 0.5)
     axes.set_xlabel(dots.axis)
@@ -74,7 +86,12 @@ def cloud(axes: Axes, cloud: Cloud, unit: Unit) -> None:
     axes.set_xlabel(unit.axis)
     axes.set_ylabel(accuracy.axis)
     if cloud.axis:
-        axes.legend(title=cloud.axis.rpartition(".")[2].replace("_", " "), fontsize=7, title_fontsize=8, frameon=False)
+        axes.legend(
+            title=cloud.axis.rpartition(".")[2].replace("_", " "),
+            fontsize=7,
+            title_fontsize=8,
+            frameon=False,
+        )
     _plain(axes)
 
 
@@ -85,8 +102,10 @@ def weights(axes: Axes, sample: Sample) -> None:
     for name, kept, colour in (("masked", 0, _MASKED), ("kept", 1, _KEPT)):
         own = [place for place, value in enumerate(sample.kept) if value == kept]
         x, y = ([each[place] for place in own] for each in (sample.before, sample.after))
-        axes.plot(x, y, color=colour, linestyle="none", marker=".", markersize=2.5, alpha=0.6, label=name)
-    axes.set_title(f"{sample.label} · {sample.leaf}", fontsize=8)
+        axes.plot(
+            x, y, color=colour, linestyle="none", marker=".", markersize=2.5, alpha=0.6, label=name
+        )
+    axes.set_title(f"{sample.label} · {sample.layer}", fontsize=8)
     axes.tick_params(labelsize=7)
     _plain(axes)
 
@@ -99,7 +118,11 @@ def _plain(axes: Axes) -> None:
 
 def _curve(axes: Axes, series: Series, told: Told, look: Look, scale: float) -> None:
     # a network of which nothing is left has no place on a log axis
-    points = [(point.density, spread) for point in series.points if point.density > 0 and (spread := told(point))]
+    points = [
+        (point.density, spread)
+        for point in series.points
+        if point.density > 0 and (spread := told(point))
+    ]
     x = [100 * density for density, _ in points]
     y = [spread.mean * scale for _, spread in points]
     axes.plot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.store import RunFolder
 
 

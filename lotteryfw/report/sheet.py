@@ -51,7 +51,10 @@ class Sheet:
         """The same as several sheets of at most so many columns beside the labels, as even as they go."""
         count = len(self.head) - 1
         width = ceil(count / ceil(count / columns))
-        parts = [self._of(range(1 + start, 1 + min(start + width, count))) for start in range(0, count, width)]
+        parts = [
+            self._of(range(1 + start, 1 + min(start + width, count)))
+            for start in range(0, count, width)
+        ]
         first, *others = (replace(part, notes=()) for part in parts)
         titled = [first, *(replace(part, title=f"{self.title}, continued") for part in others)]
         return [*titled[:-1], replace(titled[-1], notes=self.notes)]
@@ -73,10 +76,19 @@ def notes(study: Study, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """What has to be said below a table of these cells."""
     told = []
     if any(each.endswith(FEWER) for row in rows for each in row[1:]):
-        told.append(f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not trained yet")
+        told.append(
+            f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not trained yet"
+        )
     if study.diverged:
-        told.append(f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out")
-    return tuple(told)
+        told.append(
+            f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out"
+        )
+    return (*told, *notes_on_part(study))
+
+
+def notes_on_part(study: Study) -> tuple[str, ...]:
+    """Return what a table says where a study is shown in part."""
+    return (f"{study.name}: {study.partly_shown}",) if study.left_out else ()
 
 
 def rich_tables(sheet: Sheet, width: int) -> list[Table]:

@@ -16,7 +16,11 @@ def without_density(axes: Mapping[str, str]) -> dict[str, str]:
     >>> without_density({"search": "edge_popup(density=0.1)", "search.density": "0.1"})
     {'search': 'edge_popup'}
     """
-    return {axis: any_density(label) for axis, label in axes.items() if axis.rpartition(".")[2] != _OPTION}
+    return {
+        axis: any_density(label)
+        for axis, label in axes.items()
+        if axis.rpartition(".")[2] != _OPTION
+    }
 
 
 def any_density(label: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from lotteryfw.report.data import RunData
 from lotteryfw.report.flat import flat_sheets
-from lotteryfw.report.groups import Series, Study, studies_of
-from lotteryfw.report.sheet import Sheet, cell, markdown_table, notes, rich_tables
+from lotteryfw.report.groups import Series, Study
+from lotteryfw.report.sheet import Sheet, cell, markdown_table, notes, notes_on_part, rich_tables
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import RunFolder
@@ -15,22 +16,24 @@ METRICS = ("test_accuracy", "early_stop_step")
 """What is summarised, a table each."""
 
 
-def summary_tables(folder: RunFolder, width: int = 100) -> list[Table]:
+def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     """Each study's test accuracy and early-stopping step by weights remaining, in tables of at most `width` columns.
 
     Raises StoreError where levels.csv cannot be read.
     """
-    every = (sheet for study in studies_of(folder.read_levels()) for sheet in sheets(study))
+    every = (sheet for study in RunData.of(run).shown for sheet in sheets(study))
     return [table for sheet in every for table in rich_tables(sheet, width)]
 
 
-def summary_markdown(folder: RunFolder) -> str:
+def summary_markdown(run: RunFolder | RunData) -> str:
     """The same tables as Markdown. Raises StoreError."""
-    return "\n\n".join(markdown_table(sheet) for study in studies_of(folder.read_levels()) for sheet in sheets(study))
+    return "\n\n".join(
+        markdown_table(sheet) for study in RunData.of(run).shown for sheet in sheets(study)
+    )
 
 
 def sheets(study: Study) -> list[Sheet]:
-    """A study's tables: with all its levels or, where there is one for each combination, with all its arms.
+    """A study's tables: with all its levels or, where there is one for each combination, with all its variants.
 
     Where every training diverged, which they were.
     """
@@ -46,18 +49,24 @@ def _diverged(study: Study) -> Sheet:
         for point in series.points
     ]
     head = ("series", "level", "weights remaining, %", "seeds")
-    return Sheet(f"{study.name}: every training diverged, so there are no figures", head, tuple(rows), ())
+    title = f"{study.name}: every training diverged, so there are no figures"
+    return Sheet(title, head, tuple(rows), notes_on_part(study))
 
 
 def _sheet(study: Study, metric: str) -> Sheet:
     unit, seeds, columns = unit_of(metric), len(study.seeds), study.densities
     over = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
     rows = [
-        (series.label, *(cell(_spread(series, density, metric), unit, seeds) for density in columns))
+        (
+            series.label,
+            *(cell(_spread(series, density, metric), unit, seeds) for density in columns),
+        )
         for series in study.series
     ]
     head = ("weights remaining, %", *map(percent, columns))
-    return Sheet(f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True)
+    return Sheet(
+        f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True
+    )
 
 
 def _spread(series: Series, density: float, metric: str) -> Spread | None:

@@ -14,8 +14,9 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense, studies_of
-from lotteryfw.report.sheet import Sheet, titled_table
+from lotteryfw.report.data import RunData
+from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense
+from lotteryfw.report.sheet import Sheet, notes_on_part, titled_table
 from lotteryfw.report.stats import Spread, bootstrap
 from lotteryfw.report.units import percent, unit_of
 from lotteryfw.store import LevelRow, RunFolder
@@ -88,7 +89,10 @@ class LevelVerdict:
         gain = f"{self.accuracy} of test accuracy"
         told, rest = f"{gain} and {self.stop} to early stopping", ""
         if self.to_the_end:
-            told, rest = gain, "; nothing here stopped before its last step, so who learns faster is open"
+            told, rest = (
+                gain,
+                "; nothing here stopped before its last step, so who learns faster is open",
+            )
         return (
             f"At {percent(self.density)} % of the weights {_SAID[self.outcome]}: {told} against the dense network, "
             f"n = {self.accuracy.spread.n}{rest}."
@@ -104,7 +108,11 @@ class SeriesVerdict:
 
     def densities(self, outcome: Outcome) -> str:
         """At which densities it comes out so, in per cent; levels in a row as "51.3–21.1", a dash where none does."""
-        runs = [list(run) for same, run in groupby(self.levels, lambda each: each.outcome == outcome) if same]
+        runs = [
+            list(run)
+            for same, run in groupby(self.levels, lambda each: each.outcome == outcome)
+            if same
+        ]
         ends = [dict.fromkeys((percent(run[0].density), percent(run[-1].density))) for run in runs]
         return ", ".join("–".join(each) for each in ends) or "–"
 
@@ -112,7 +120,9 @@ class SeriesVerdict:
     def telling(self) -> LevelVerdict:
         """The smallest winning ticket; where there is none, the most accurate level."""
         winning = [level for level in self.levels if level.outcome == "winning ticket"]
-        return winning[-1] if winning else max(self.levels, key=lambda each: each.accuracy.spread.mean)
+        return (
+            winning[-1] if winning else max(self.levels, key=lambda each: each.accuracy.spread.mean)
+        )
 
     @property
     def sheet(self) -> Sheet:
@@ -138,23 +148,30 @@ class SeriesVerdict:
 
 def winning_tickets(study: Study) -> list[SeriesVerdict]:
     """A verdict for each series of tickets that has a trained dense network to be held against."""
-    found = [SeriesVerdict(each.label, tuple(_levels(each))) for each in study.searches if each.arm == TICKET]
+    found = [
+        SeriesVerdict(each.label, tuple(_levels(each)))
+        for each in study.searches
+        if each.variant == TICKET
+    ]
     return [verdict for verdict in found if verdict.levels]
 
 
-def verdict_tables(folder: RunFolder, width: int = 100) -> list[Table]:
+def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     """The verdicts of each study for a terminal, in at most `width` columns. Raises StoreError."""
     tables = []
-    for study in studies_of(folder.read_levels()):
+    for study in RunData.of(run).shown:
         verdicts = winning_tickets(study)
         if not any(level.outcome != "too few seeds" for each in verdicts for level in each.levels):
             continue
-        table = titled_table(f"{study.name}: winning tickets", _in_words(verdicts), width)
+        told = "; ".join([_in_words(verdicts), *notes_on_part(study)])
+        table = titled_table(f"{study.name}: winning tickets", told, width)
         table.add_column("series", overflow="fold", ratio=2)
         table.add_column("wins at, %", ratio=1)
         table.add_column("undecided at, %", ratio=1)
         for each in verdicts:
-            table.add_row(Text(each.label), each.densities("winning ticket"), each.densities("undecided"))
+            table.add_row(
+                Text(each.label), each.densities("winning ticket"), each.densities("undecided")
+            )
         tables.append(table)
     return tables
 
@@ -168,12 +185,13 @@ def _in_words(verdicts: Sequence[SeriesVerdict]) -> str:
     return f"{smallest.label}: {smallest.telling.sentence}"
 
 
-def verdict_markdown(folder: RunFolder) -> str:
+def verdict_markdown(run: RunFolder | RunData) -> str:
     """The verdicts as Markdown lists, one for each study. Raises StoreError."""
     parts = []
-    for study in studies_of(folder.read_levels()):
+    for study in RunData.of(run).shown:
         lines = [f"- {each.label}: {each.telling.sentence}" for each in winning_tickets(study)]
         if lines:
+            lines += [f"- {note}" for note in notes_on_part(study)]
             parts.append("\n".join([f"**{study.name}: winning tickets**", "", *lines]))
     return "\n\n".join(parts)
 
@@ -194,7 +212,9 @@ def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[floa
     found = []
     for row in point.rows:
         whole = dense.get(row.cell)
-        if whole is None or row.weights_kept == row.weights_total or not row.steps:  # what is not trained cannot learn
+        if (
+            whole is None or row.weights_kept == row.weights_total or not row.steps
+        ):  # what is not trained cannot learn
             continue
         if row.early_test_accuracy is not None and whole.early_test_accuracy is not None:
             gain = row.early_test_accuracy - whole.early_test_accuracy

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lotteryfw.errors import UsageError
+from lotteryfw.api.errors import UsageError
 from lotteryfw.report.best import masks_alone
 from lotteryfw.report.claims import check_claims, claims_markdown, claims_table
+from lotteryfw.report.data import RunData
 from lotteryfw.report.figure import write_figures
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.learning import Curves
 from lotteryfw.report.page import write_page
 from lotteryfw.report.sheet import markdown_table
 from lotteryfw.report.table import summary_markdown, summary_tables
@@ -25,15 +24,16 @@ def report(run: Path, show: bool = False) -> list[Path]:
     `show` prints tables, verdicts and claims. Raises UsageError where `run` is no run's folder, StoreError where it
     cannot be read or written.
     """
-    folder = _opened(run)
+    data = _opened(run)
     console = Console(quiet=not show, markup=False, emoji=False)
-    for table in (*summary_tables(folder, console.width), *verdict_tables(folder, console.width)):
+    for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
         console.print(table)
-    if verdicts := check_claims(folder):
+    verdicts = check_claims(data)
+    if verdicts:
         console.print(claims_table(verdicts, console.width))
-    page = write_page(folder)
+    page = write_page(data, verdicts)
     try:
-        return [page, *write_figures(folder)]
+        return [page, *write_figures(data)]
     except UsageError as error:
         console.print(f"No figures were drawn: {error}")
         return [page]
@@ -41,19 +41,20 @@ def report(run: Path, show: bool = False) -> list[Path]:
 
 def markdown(run: Path) -> str:
     """A run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
-    folder = _opened(run)
-    masks = masks_alone(studies_of(folder.read_levels()), Curves.of(folder.read_curves()))
+    data = _opened(run)
+    masks = masks_alone(data.shown, data.curves)
     parts = (
-        summary_markdown(folder),
+        summary_markdown(data),
         markdown_table(masks) if masks else "",
-        verdict_markdown(folder),
-        claims_markdown(check_claims(folder)),
+        verdict_markdown(data),
+        claims_markdown(check_claims(data)),
     )
     return "\n\n".join(part for part in parts if part)
 
 
-def _opened(run: Path) -> RunFolder:
+def _opened(run: Path) -> RunData:
     folder = RunFolder(Path(run))
     if not folder.exists():
         raise UsageError(f"{run}: not the folder of a run; `lotteryfw runs` lists them")
-    return folder
+    folder.refuse_damaged()
+    return RunData(folder)

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol
 
-from lotteryfw.cell import Cell
-from lotteryfw.engine import StoredOutcome
-from lotteryfw.errors import ContractError, DataError, LotteryError, PluginError, StoreError, TrainingDiverged
-from lotteryfw.jobs import Gradient, Job, Train
-from lotteryfw.kinds import Analysis, Search
-from lotteryfw.lab import Lab, Record
-from lotteryfw.views import CutReport, Finding, Metrics, Recorded, Ticket
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import (
+    ContractError,
+    DataError,
+    LotteryError,
+    PluginError,
+    StoreError,
+    TrainingDiverged,
+)
+from lotteryfw.api.kinds import Analysis, Search
+from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.results import AnalysisResult, LevelResult
+from lotteryfw.api.tickets import MaskStats, Ticket
+from lotteryfw.engine import StoredOutcome, exit_error
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Job, without_tensors
+from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.requests import JobRequest
 
 Status = Literal["done", "diverged", "failed"]
-Found = Sequence[tuple[Analysis, list[Finding]]]
+Found = Sequence[tuple[Analysis, list[AnalysisResult]]]
 """What each of a cell's analyses found."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a cell that has its figures (None: the training diverged). `arm` is "ticket", a control's name or one
+    """A level of a cell that has its figures (None: the training diverged). `variant` is "ticket", a control's name or one
     that the search gave."""
 
     cell: Cell
-    arm: str
+    variant: str
     level: int
-    cut: CutReport
+    cut: MaskStats
     key: str
     metrics: Metrics | None
 
@@ -47,7 +59,9 @@ class Surroundings(Protocol):
         """Takes a job's tensors off the memory until its turn comes."""
         ...
 
-    def ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
+    def ticket(
+        self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
+    ) -> Callable[[], Ticket]:
         """Keeps a ticket, before or after it was trained; what reads it again."""
         ...
 
@@ -55,8 +69,16 @@ class Surroundings(Protocol):
         """Reports a level."""
         ...
 
-    def analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
+    def analysed(self, cell: Cell, levels: Sequence[LevelResult], found: Found) -> None:
         """Reports what each of a cell's analyses found in the levels of its search."""
+        ...
+
+    def broke(self, error: Exception) -> None:
+        """Keeps the traceback of what broke in a cell."""
+        ...
+
+    def provider(self, component: Component) -> str:
+        """Return the distribution that a component comes from, and its version."""
         ...
 
 
@@ -66,7 +88,7 @@ class _Control:
 
     name: str
     level: int
-    cut: CutReport
+    cut: MaskStats
     job: Job
 
 
@@ -76,17 +98,22 @@ class CellRun:
     def __init__(self, cell: Cell, open_lab: Callable[[Cell], Lab], around: Surroundings):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
-        self.asked: tuple[Job, ...] = ()
+        self.asked: tuple[JobRequest, ...] = ()
         self._around = around
         self._controls: list[_Control] = []
-        self._recorded: list[Recorded] = []
+        self._recorded: list[LevelResult] = []
         self._diverged: Exception | None = None
+        self._last_level: int | None = None
+        self._analysis: Analysis | None = None
+        self._broken_analyses: list[Exception] = []
+        self._thrown: Exception | None = None
+        self._is_failing = False
         self._searching = True
         try:
             self._lab = open_lab(cell)
             self._search = self._whole()
-        except LotteryError as error:
-            self.fail(error)
+        except (Exception, SystemExit) as error:
+            self._end(error)
 
     def _whole(self) -> Search[None]:
         """The search, then the analyses of what it recorded."""
@@ -99,12 +126,15 @@ class CellRun:
         self._take_records()
         found = []
         for analysis in self.cell.analyses:
+            self._analysis = analysis
             try:
-                found.append((analysis, (yield from analysis.levels(self._lab, self._recorded))))
-            except LotteryError:
+                findings = yield from analysis.levels(self._lab, self._recorded)
+                found.append((analysis, checked_findings(findings)))
+            except (StoreError, DataError):
                 raise
-            except Exception as error:
-                raise PluginError(f"analysis '{analysis.use}' broke: {type(error).__name__}: {error}") from error
+            except (Exception, SystemExit) as error:
+                self._broken_analyses.append(self._named(error))
+                self._around.broke(self._broken_analyses[-1])
         self._around.analysed(self.cell, self._recorded, found)
 
     def advance(self) -> None:
@@ -118,32 +148,48 @@ class CellRun:
             while self._searching and self._all_there():
                 self._resume()
                 self._take_records()
-            self._controls = [control for control in self._controls if not self._report_control(control)]
+            self._controls = [
+                control for control in self._controls if not self._report_control(control)
+            ]
         except (StoreError, DataError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.fail(error)
             return
         if not self._searching and not self._controls:
+            if self._broken_analyses:
+                self.ended = ("failed", PluginError("; ".join(map(str, self._broken_analyses))))
+                return
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
 
     def _all_there(self) -> bool:
-        there = [self._around.ask(job, self) for job in self.asked]  # every one is asked for: they run side by side
+        # Every one is asked for, so that they run side by side.
+        there = [self._around.ask(request.job, self) for request in self.asked]
         return all(there)
 
     def _resume(self) -> None:
-        outcomes = tuple(self._around.outcome(job.key) for job in self.asked)
+        outcomes = tuple(self._around.outcome(request.job.key) for request in self.asked)
+        thrown, self._thrown = self._thrown, None
         try:
-            # a generator that has not begun can only be sent None
-            asked: Any = self._search.send(outcomes) if self.asked else next(self._search)
+            asked: Any
+            if thrown:
+                asked = self._search.throw(thrown)
+            else:  # a generator that has not begun can only be sent None
+                asked = self._search.send(outcomes) if self.asked else next(self._search)
             self.asked = self._checked(asked)
         except StopIteration:
             self._searching, self.asked = False, ()
 
-    def _checked(self, asked: object) -> tuple[Job, ...]:
-        if isinstance(asked, Sequence) and asked and all(isinstance(job, Train | Gradient) for job in asked):
+    def _checked(self, asked: object) -> tuple[JobRequest, ...]:
+        if (
+            isinstance(asked, Sequence)
+            and asked
+            and all(isinstance(request, JobRequest) for request in asked)
+        ):
             return tuple(asked)
-        what = f"a {type(asked).__name__}" + (" that is empty" if isinstance(asked, tuple) and not asked else "")
+        what = f"a {type(asked).__name__}" + (
+            " that is empty" if isinstance(asked, tuple) and not asked else ""
+        )
         raise ContractError(
             f"search '{self.cell.search.use}' asked for {what}, not for jobs; "
             "ask the lab with `yield from lab.train(ticket)`"
@@ -154,22 +200,35 @@ class CellRun:
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
-            read = self._around.ticket(self.cell, record.arm, record.level, ticket, key)
-            report = self._lab.report(ticket)
-            self._report(record.arm, record.level, report, key)
+            read = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
+            report = ticket.cut
+            self._report(record.variant, record.level, report, key)
+            self._last_level = record.level
             if record.trained.diverged_at is not None:
-                learns_mask = ticket.scores is not None
-                self._diverged = self._diverged or TrainingDiverged(record.trained.diverged_at, learns_mask)
+                learns_mask = ticket.learns_mask
+                self._diverged = self._diverged or TrainingDiverged(
+                    record.trained.diverged_at, learns_mask
+                )
                 continue
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, report, read))
-            if record.arm == "ticket" and not ticket.is_dense:
+            if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
                 self._controls += [self._control(name, record) for name in self.cell.controls]
 
-    def _kept(self, record: Record, report: CutReport, read: Callable[[], Ticket]) -> Recorded:
+    def _kept(self, record: Record, report: MaskStats, read: Callable[[], Ticket]) -> LevelResult:
         cell = self.cell
         outcome = self._around.outcome(record.trained.outcome.key)
-        return Recorded(cell.study, cell.id, cell.axes, cell.seed, record.level, record.arm, report, outcome, read)
+        return LevelResult(
+            cell.study,
+            cell.id,
+            cell.axes,
+            cell.seed,
+            record.level,
+            record.variant,
+            report,
+            outcome,
+            read,
+        )
 
     def _control(self, name: str, record: Record) -> _Control:
         ticket = self._lab.control(name, record)
@@ -177,7 +236,7 @@ class CellRun:
         self._around.ticket(self.cell, name, record.level, ticket, job.key)
         if not self._around.ask(job, self):
             self._around.park(job)
-        return _Control(name, record.level, self._lab.report(ticket), bare(job))
+        return _Control(name, record.level, ticket.cut, without_tensors(job))
 
     def _report_control(self, control: _Control) -> bool:
         if not self._around.ask(control.job, self):
@@ -185,26 +244,69 @@ class CellRun:
         self._report(control.name, control.level, control.cut, control.job.key)
         return True
 
-    def _report(self, arm: str, level: int, cut: CutReport, key: str) -> None:
+    def _report(self, variant: str, level: int, cut: MaskStats, key: str) -> None:
         outcome = self._around.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
-        self._around.level(Level(self.cell, arm, level, cut, key, metrics))
+        self._around.level(Level(self.cell, variant, level, cut, key, metrics))
 
-    def fail(self, error: Exception) -> None:
-        """The end of the cell: something in it broke, or a job it waits for cannot be done."""
-        if not isinstance(error, LotteryError):
-            what = f"search '{self.cell.search.use}' broke: {type(error).__name__}: {error}"
-            error, cause = PluginError(what), error
-            error.__cause__ = cause
-        self.ended = ("failed", error)
+    def fail(self, error: BaseException, key: str = "") -> None:
+        """The end of the cell: something in it broke, or the job of this key, for which it waits, cannot be done.
+
+        Where an analysis waits for the job, that is the end of this analysis alone.
+        """
+        if (
+            isinstance(error, Exception)
+            and self._analysis
+            and any(request.job.key == key for request in self.asked)
+        ):
+            self._thrown, self.asked = error, ()
+            return
+        self._is_failing = True
+        try:
+            self._take_records()  # levels that were recorded before it broke
+        except (StoreError, DataError):
+            raise
+        except Exception as another:
+            self._around.broke(another)
+        self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        named = self._named(error)
+        self._around.broke(named)
+        self.ended = ("failed", named)
         self._controls, self.asked = [], ()
 
+    def _named(self, error: BaseException) -> Exception:
+        """The error with what people need to find its cause: the component with its distribution, and the level."""
+        if isinstance(error, SystemExit):
+            error = exit_error(error)
+        component = self._analysis or self.cell.search
+        who = f"{component.kind} '{component.use}' of {self._around.provider(component)}"
+        after = "" if self._last_level is None else f"after level {self._last_level}"
+        if not isinstance(error, LotteryError):
+            text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
+        elif self._analysis:
+            text = f"{who}: {error}"
+        else:
+            text = f"{error}{after and f' ({after})'}"
+        named = PluginError(text)
+        named.__cause__ = error
+        return named
 
-def bare(job: Job) -> Job:
-    """The job without its tensors, under the same key."""
-    key = job.key
-    light = replace(job, values={}, mask={})
-    if isinstance(light, Train):
-        light = replace(light, optimizer_state=None)
-    light.__dict__["key"] = key  # what cached_property would find
-    return light
+
+def checked_findings(findings: object) -> list[AnalysisResult]:
+    """Return what an analysis found. Raises ContractError where that is anything but findings with numbers."""
+    if not isinstance(findings, Iterable):
+        raise ContractError(f"gave a {type(findings).__name__}, not a list of findings")
+    checked = []
+    for finding in findings:
+        if not isinstance(finding, AnalysisResult):
+            raise ContractError(f"gave a {type(finding).__name__}, not an AnalysisResult")
+        values = finding.value if isinstance(finding.value, list | tuple) else (finding.value,)
+        strange = [type(value).__name__ for value in values if not isinstance(value, Real)]
+        if strange:
+            raise ContractError(
+                f"the value of '{finding.figure}' must be a number or several, not a {strange[0]}"
+            )
+        checked.append(finding)
+    return checked

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.component import Component
+from lotteryfw.api.component import Component
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Chooser, Workshop
-from lotteryfw.jobs import Spec
-from lotteryfw.lab import Lab
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
-from lotteryfw.steps import Clock
-from lotteryfw.store import Store, default_root
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.lab import Lab
+from lotteryfw.store import Store, default_root, file_name
 
 
 def default_data_folder() -> Path:
@@ -78,5 +78,6 @@ class Desk:
 
     def default_out(self) -> Path:
         """runs/NAME-DIGEST: one folder for one resolved recipe, so the same command finds its own run again."""
-        parts = [self.recipe.name, *([self.recipe.profile] if self.recipe.profile else []), self.recipe.digest[:8]]
+        profile = [file_name(self.recipe.profile)] if self.recipe.profile else []
+        parts = [self.recipe.name, *profile, self.recipe.digest[:8]]
         return Path("runs") / "-".join(parts)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import ceil
 
-from lotteryfw.cell import Cell
-from lotteryfw.engine import Alike, StoredOutcome, is_stored, pick_up, post, together
-from lotteryfw.errors import LotteryError, PluginError
-from lotteryfw.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
-from lotteryfw.jobs import Job, Train, likeness, state_key
-from lotteryfw.lab import Lab
-from lotteryfw.runner.cells import CellRun, Found, Level, Status, bare
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import LotteryError, PluginError
+from lotteryfw.api.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
+from lotteryfw.api.results import LevelResult
+from lotteryfw.api.tickets import Ticket
+from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_stored, pick_up, post, together
+from lotteryfw.runner.cells import CellRun, Found, Level, Status
 from lotteryfw.runner.executors import Executor, Finished
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
+from lotteryfw.search.lab import Lab
 from lotteryfw.store import Store
-from lotteryfw.views import Recorded, Ticket
 
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
@@ -33,8 +35,7 @@ class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
     `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
-    what analyses found, `on_trouble` what went wrong; `snapshots` says which states of a dense training (by origin)
-    other cells will want, so that one training gives them all.
+    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component.
     """
 
     def __init__(
@@ -45,14 +46,13 @@ class Driver:
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
         on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
-        on_analysed: Callable[[Cell, Sequence[Recorded], Found], None],
+        on_analysed: Callable[[Cell, Sequence[LevelResult], Found], None],
         on_trouble: Callable[[str, str], None],
-        snapshots: Mapping[str, frozenset[int]],
+        provider: Callable[[Component], str],
     ):
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
-        self.ticket, self.analysed = on_ticket, on_analysed
-        self._snapshots = snapshots
+        self.ticket, self.analysed, self.provider = on_ticket, on_analysed, provider
         self._waiting: dict[str, list[CellRun]] = {}
         self._backlog: dict[str, Job] = {}
         self._parked: dict[str, str] = {}
@@ -79,7 +79,11 @@ class Driver:
 
     def _run(self, todo: deque[Cell]) -> None:
         while todo or self._waiting:
-            while todo and self._groups_waiting() < _AHEAD * self._executor.capacity and not self._stopping:
+            while (
+                todo
+                and self._groups_waiting() < _AHEAD * self._executor.capacity
+                and not self._stopping
+            ):
                 self._advance(CellRun(todo.popleft(), self._open_lab, self))
             self._hand_out()
             if self._at_work:
@@ -109,9 +113,6 @@ class Driver:
     def ask(self, job: Job, waiter: CellRun) -> bool:
         """Whether the store has the job's result; if not, the waiter is told once there is news."""
         key = job.key
-        if isinstance(job, Train) and job.origin in self._snapshots:
-            job = replace(job, snapshots=job.snapshots | self._snapshots[job.origin])
-            job.__dict__["key"] = key
         if key not in self._at_work and is_stored(job, self._store):
             self._note(job)
             return True
@@ -131,15 +132,27 @@ class Driver:
         """Takes a waiting job's tensors off the memory until its turn comes."""
         if job.key in self._backlog and job.key not in self._parked:
             self._parked[job.key] = post(self._backlog[job.key], self._store)
-            self._backlog[job.key] = bare(job)
+            self._backlog[job.key] = without_tensors(job)
 
     def level(self, level: Level) -> None:
         """Reports a level."""
-        for leaf in level.cut.collapsed if level.arm == "ticket" else ():
-            self._emit(LayerCollapsed(level.cell.id, level.level, leaf))
+        for layer in level.cut.collapsed if level.variant == "ticket" else ():
+            self._emit(LayerCollapsed(level.cell.id, level.level, layer))
         self._on_level(level)
         if level.metrics is not None:
-            self._emit(LevelFinished(level.cell.id, level.arm, level.level, level.cut.density, level.metrics))
+            self._emit(
+                LevelFinished(
+                    level.cell.id, level.variant, level.level, level.cut.density, level.metrics
+                )
+            )
+
+    def broke(self, error: Exception) -> None:
+        """Keeps the traceback of what broke in a cell; that of a job was kept when it ended."""
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        if cause.__traceback__:
+            self._on_trouble("", "".join(traceback.format_exception(error)))
 
     # Jobs
 
@@ -159,10 +172,24 @@ class Driver:
 
     def _hand_out(self) -> None:
         while self._backlog and len(self._groups) < self._executor.capacity and not self._stopping:
-            keys = self._next_group()
-            self._at_work |= {key: self._taken(key) for key in keys}
-            self._groups.append(set(keys))
-            self._executor.submit([self._at_work[key] for key in keys])
+            jobs, damaged = {}, {}
+            for key in self._next_group():
+                try:
+                    jobs[key] = self._taken(key)
+                except DamagedJob as error:
+                    damaged[key] = error
+            if jobs:
+                self._at_work |= jobs
+                self._groups.append(set(jobs))
+                self._executor.submit(list(jobs.values()))
+            self._give_up(damaged)
+
+    def _give_up(self, errors: Mapping[str, DamagedJob]) -> None:
+        """Ends the cells that wait for jobs which cannot be begun."""
+        cells = [(now, error) for key, error in errors.items() for now in self._waiting.pop(key)]
+        for now, error in cells:
+            now.fail(error)
+            self._advance(now)
 
     def _next_group(self) -> list[str]:
         """The most urgent job and those that go together with it, shared evenly among the processes that are free."""
@@ -170,7 +197,9 @@ class Driver:
         kind = self._kinds[first]
         if kind is None:
             return [first]
-        alike = sorted((key for key in self._backlog if self._kinds[key] == kind), key=self._urgency)
+        alike = sorted(
+            (key for key in self._backlog if self._kinds[key] == kind), key=self._urgency
+        )
         free = self._executor.capacity - len(self._groups)
         return alike[: min(ceil(len(alike) / free), kind.most)]
 
@@ -178,7 +207,9 @@ class Driver:
         """Searches come before controls, and long trainings before short ones, so that no process is left alone with a
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
-        holds_up_a_search = any(asked.key == key for now in self._waiting[key] for asked in now.asked)
+        holds_up_a_search = any(
+            asked.job.key == key for now in self._waiting[key] for asked in now.asked
+        )
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
     def _taken(self, key: str) -> Job:
@@ -186,8 +217,10 @@ class Driver:
         job = self._backlog.pop(key)
         del self._kinds[key]
         if key in self._parked:
-            job = pick_up(self._parked[key], self._store)
-            self._unpark(key)
+            try:
+                job = pick_up(self._parked[key], self._store)
+            finally:
+                self._unpark(key)
         return job
 
     def _unpark(self, key: str) -> None:
@@ -209,11 +242,15 @@ class Driver:
         if finished.error is not None:
             self._on_trouble("", finished.trace)
             for now in waiting:
-                now.fail(PluginError(finished.error))
+                now.fail(PluginError(finished.error), job.key)
         else:
             self._announced.add(job.key)
             self._store.set_alias(likeness(job), job.key)
-            timing = self.outcome(job.key).record.get("timing", {"seconds": 0.0, "steps": 0})
-            self._emit(JobFinished(job.key, timing["steps"], stored=False, seconds=timing["seconds"]))
+            if finished.stored:  # another process computed it while this run waited for it
+                steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
+            else:
+                timing = self.outcome(job.key).record.get("timing", {"seconds": 0.0, "steps": 0})
+                steps, seconds = timing["steps"], timing["seconds"]
+            self._emit(JobFinished(job.key, steps, finished.stored, seconds))
         for now in waiting:
             self._advance(now)

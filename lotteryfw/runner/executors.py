@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,18 +17,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from lotteryfw.engine import Stopped, Workshop, perform_all, post
-from lotteryfw.errors import DataError, LotteryError, StoreError
-from lotteryfw.jobs import Job
+from lotteryfw.api.errors import DataError, LotteryError, StoreError
+from lotteryfw.engine import DamagedJob, Stopped, Workshop, exit_error, perform_all, post
+from lotteryfw.engine.worker import patience
+from lotteryfw.search.jobs import Job, Spec
 from lotteryfw.store import Store
 
 _LIVES = 3
 """Workers that may die over a job before it is given up."""
+_POLL_SECONDS = 0.5
+_START_SECONDS = 60.0
+"""How long at least a worker may take until it says the first thing."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that ended. `error` is None when its result is in the store; `ends_run` marks faults beyond the job."""
+    """A job that ended. `error` is None when its result is in the store; `ends_run` marks faults beyond the job.
+
+    `stored` is True where another process had computed it while this one waited for it.
+    """
 
     key: str
     error: str | None = None
@@ -34,6 +43,7 @@ class Finished:
     trace: str = ""
     ends_run: type[LotteryError] | None = None
     stopped: bool = False
+    stored: bool = False
 
 
 Progress = Callable[[str, int, int], None]
@@ -92,18 +102,25 @@ class InProcess:
             self._progress(left[done % len(left)], done, of)
             return self._stopping
 
+        stored: set[str] = set()
+
         def done(key: str, warning: str | None) -> None:
             left.remove(key)
-            self._finished.append(Finished(key, warning=warning))
+            self._finished.append(Finished(key, warning=warning, stored=key in stored))
 
         try:
-            perform_all(jobs, self._store, self._shop, tick, done, self._checkpoint_seconds)
+            perform_all(
+                jobs, self._store, self._shop, tick, done, self._checkpoint_seconds, stored.add
+            )
         except Stopped:
             self._finished += [Finished(key, stopped=True) for key in left]
-        except Exception as error:
+        except (Exception, SystemExit) as raised:
+            error = exit_error(raised) if isinstance(raised, SystemExit) else raised
             kind, trace = type(error).__name__, traceback.format_exc()
             text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
-            self._finished += [Finished(key, text, trace=trace, ends_run=_ENDS_RUN.get(kind)) for key in left]
+            self._finished += [
+                Finished(key, text, trace=trace, ends_run=_ENDS_RUN.get(kind)) for key in left
+            ]
 
     def stop(self) -> None:
         self._stopping = True
@@ -119,6 +136,9 @@ class _Worker:
     outbox: IO[bytes]
     rest: bytes = b""
     keys: list[str] = field(default_factory=list)
+    silent: float = 0.0
+    """Seconds in which this process was there to listen and nothing came."""
+    has_spoken: bool = False
 
     def say(self, **message: Any) -> None:
         """Sends a message; nothing where the worker is dead, whose silence tells of it."""
@@ -153,16 +173,20 @@ class WorkerSetup:
 
 @dataclass
 class Workers:
-    """`capacity` worker processes. One that dies is replaced; what it had not finished is tried again from its last
-    checkpoint."""
+    """`capacity` worker processes. One that dies, or is silent for too long, is replaced; what it had not finished is
+    tried again from its last checkpoint."""
 
     capacity: int
     store: Store
     setup: WorkerSetup
     progress: Progress
     log: Path
+    trouble: Callable[[str], None] = lambda message: None
+    patience: float = field(default_factory=patience)
     _queue: deque[list[str]] = field(default_factory=deque)
+    _jobs: dict[str, Job] = field(default_factory=dict)
     _posts: dict[str, str] = field(default_factory=dict)
+    _parts: dict[str, tuple[Spec, ...]] = field(default_factory=dict)
     _workers: list[_Worker] = field(default_factory=list)
     _deaths: dict[str, int] = field(default_factory=dict)
     _finished: deque[Finished] = field(default_factory=deque)
@@ -170,7 +194,9 @@ class Workers:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
 
     def submit(self, jobs: Sequence[Job]) -> None:
+        self._jobs |= {job.key: job for job in jobs}
         self._posts |= {job.key: post(job, self.store) for job in jobs}
+        self._parts |= {job.key: _plugin_parts(job) for job in jobs}
         self._queue.append([job.key for job in jobs])
 
     def wait(self) -> Finished:
@@ -178,11 +204,33 @@ class Workers:
             if self._stopping:
                 self._halt()
             self._hand_out()
-            for ready, _ in self._selector.select(0.5):
-                self._listen(ready.data)
+            self._look()
         finished = self._finished.popleft()
         self.store.drop_scratch(self._posts.pop(finished.key))
+        self._parts.pop(finished.key)
+        del self._jobs[finished.key]
         return finished
+
+    def _look(self) -> None:
+        """Hear what workers say, and replace those that have said nothing for too long."""
+        started = time.monotonic()
+        talking = [ready.data for ready, _ in self._selector.select(_POLL_SECONDS)]
+        # Never more than a moment at a time: this process, or all of them, may have been stopped in between.
+        waited = min(time.monotonic() - started, 2 * _POLL_SECONDS)
+        for worker in self._workers:
+            worker.silent += waited
+        for worker in talking:
+            worker.silent, worker.has_spoken = 0.0, True
+            self._listen(worker)
+        for worker in list(self._workers):
+            if self._is_hung(worker):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.process.pid, signal.SIGKILL)  # it leads a session of its own
+                self._bury(worker)
+
+    def _is_hung(self, worker: _Worker) -> bool:
+        allowed = self.patience if worker.has_spoken else max(self.patience, _START_SECONDS)
+        return worker.silent > allowed
 
     def stop(self) -> None:
         self._stopping = True  # acted on in wait: a signal handler may be what calls this
@@ -248,9 +296,28 @@ class Workers:
             if "progress" in message:
                 for key in message["keys"]:
                     self.progress(key, *message["progress"])
-            elif not message.get("ready"):
-                self._finished.append(_finished(message))
-                worker.keys.remove(self._finished[-1].key)
+            elif message.keys() & {"ready", "alive"}:
+                continue
+            elif "stopped" in message and not self._stopping:
+                continue  # somebody else stopped the worker: it ends now, and its jobs go back to the queue
+            else:
+                finished = _finished(message)
+                worker.keys.remove(finished.key)
+                if message.get("kind") != DamagedJob.__name__ or not self._post_again(finished.key):
+                    self._finished.append(finished)
+
+    def _post_again(self, key: str) -> bool:
+        """Posts a job anew whose post was damaged, and says whether it did: it is given up after `_LIVES` times."""
+        self._deaths[key] = self._deaths.get(key, 0) + 1
+        if self._stopping or self._deaths[key] >= _LIVES:
+            return False
+        self.store.notices.append(
+            f"a job left for a worker was damaged on the disk, and was made again: {key}"
+        )
+        self.store.drop_scratch(self._posts[key])
+        self._posts[key] = post(self._jobs[key], self.store)
+        self._queue.appendleft([key])
+        return True
 
     def _bury(self, worker: _Worker) -> None:
         self._selector.unregister(worker.outbox)
@@ -262,23 +329,50 @@ class Workers:
             self._finished += [Finished(key, stopped=True) for key in worker.keys]
             return
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        told = f"its worker process ended {_LIVES} times without an answer ({how}); see {self.log}"
+        if self._is_hung(worker):
+            how = f"no sign of life for {worker.silent:.0f} s"
         again = []
         for key in worker.keys:
             deaths = self._deaths[key] = self._deaths.get(key, 0) + 1
             if deaths < _LIVES:
                 again.append(key)
             else:
-                self._finished.append(Finished(key, told))
+                self._finished.append(Finished(key, self._given_up(key, how)))
         if again:
             self._queue.appendleft(again)
+            self.trouble(
+                f"a worker process ended ({how}); what it worked on goes on from its last checkpoint"
+            )
+
+    def _given_up(self, key: str, how: str) -> str:
+        parts = self._parts.get(key, ())
+        names = ", ".join(f"{spec.kind} '{spec.use}' of {spec.provider}" for spec in parts)
+        suspects = f"; it used {names}: a component that ends the process (os._exit) or crashes it does this"
+        return (
+            f"its worker process ended {_LIVES} times without an answer ({how}); see {self.log}"
+            f"{suspects if names else ''}"
+        )
+
+
+def _plugin_parts(job: Job) -> tuple[Spec, ...]:
+    """The components of a job that do not come with lotteryfw."""
+    parts: list[Spec] = []
+    for part in vars(job).values():
+        parts += [part] if isinstance(part, Spec) else []
+        parts += (
+            [item for item in part if isinstance(item, Spec)] if isinstance(part, tuple) else []
+        )
+    return tuple(part for part in parts if not part.use.startswith("lotteryfw/"))
 
 
 def _finished(message: dict[str, Any]) -> Finished:
     if "done" in message:
-        return Finished(message["done"], warning=message["warning"])
+        return Finished(message["done"], warning=message["warning"], stored=message["stored"])
     if "stopped" in message:
         return Finished(message["stopped"], stopped=True)
     return Finished(
-        message["failed"], message["error"], trace=message["trace"], ends_run=_ENDS_RUN.get(message["kind"])
+        message["failed"],
+        message["error"],
+        trace=message["trace"],
+        ends_run=_ENDS_RUN.get(message["kind"]),
     )

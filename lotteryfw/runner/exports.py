@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lotteryfw.errors import UsageError, nearest
+from lotteryfw.api.errors import UsageError, nearest
 from lotteryfw.runner.desk import Desk
 from lotteryfw.store import RunFolder, atomic_write, load_ticket, save_seed_ticket
 from lotteryfw.store.seeds import PARTS
@@ -16,7 +16,12 @@ Form = Literal["values", "seed"]
 
 
 def export(
-    ticket: Path | str, out: Path | str, form: Form = "values", *, trust: Sequence[Path] = (), data: Path | None = None
+    ticket: Path | str,
+    out: Path | str,
+    form: Form = "values",
+    *,
+    trust: Sequence[Path] = (),
+    data: Path | None = None,
 ) -> None:
     """Writes a ticket of a run, a file below its `tickets`, to `out` in another form.
 
@@ -39,7 +44,9 @@ def export(
         return
     run = next((folder for folder in path.resolve().parents if RunFolder(folder).exists()), None)
     if run is None:
-        raise UsageError(f"{path}: is in no run's folder; form 'seed' has to know what the run's resolved.toml says")
+        raise UsageError(
+            f"{path}: is in no run's folder; form 'seed' has to know what the run's resolved.toml says"
+        )
     desk = Desk(run / "resolved.toml", trust=trust, data=data)
     cell = next((cell for cell in desk.recipe.cells if cell.id == found.meta.get("cell")), None)
     if cell is None:

@@ -1,4 +1,4 @@
-"""What a study leaves: a level as a row of levels.csv, and run folders read again."""
+"""What a study layers: a level as a row of levels.csv, and run folders read again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Levels(list[LevelRow]):
         import pandas
 
         plain = [asdict(row) for row in self]
-        return pandas.DataFrame([{**{k: v for k, v in row.items() if k != "axes"}, **row["axes"]} for row in plain])
+        return pandas.DataFrame(
+            [{**{k: v for k, v in row.items() if k != "axes"}, **row["axes"]} for row in plain]
+        )
 
 
 class Run:
@@ -71,7 +73,7 @@ def level_row(level: Level) -> LevelRow:
     return LevelRow(
         study=cell.study,
         cell=cell.id,
-        arm=level.arm,
+        variant=level.variant,
         seed=cell.seed,
         level=level.level,
         status="diverged" if metrics is None else "done",
@@ -89,7 +91,9 @@ def level_row(level: Level) -> LevelRow:
         early_validation_accuracy=figure("early_validation_accuracy"),
         early_test_loss=figure("early_test_loss"),
         early_test_accuracy=figure("early_test_accuracy"),
-        layer_densities=";".join(f"{name}={kept / cut.sizes[name]:.6g}" for name, kept in cut.kept.items()),
+        layer_densities=";".join(
+            f"{name}={kept / cut.sizes[name]:.6g}" for name, kept in cut.kept.items()
+        ),
         key=level.key,
         axes=dict(cell.axes),
     )

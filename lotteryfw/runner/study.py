@@ -14,20 +14,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from lotteryfw.cell import CONTROLS, Cell
-from lotteryfw.engine import Chooser, Workshop, pick_device, settle_process
-from lotteryfw.events import CellFinished, Event, LevelFinished, RunFinished, RunStarted, event_name
-from lotteryfw.jobs import Spec, digest, numerics
-from lotteryfw.lab import Lab
+from lotteryfw.api.component import Component
+from lotteryfw.api.events import (
+    CellFinished,
+    Event,
+    LevelFinished,
+    RunFinished,
+    RunStarted,
+    event_name,
+)
+from lotteryfw.api.results import AnalysisResult, LevelResult
+from lotteryfw.api.tickets import Ticket, TicketSource, TicketState
+from lotteryfw.engine import Chooser, Workshop, exit_error, pick_device, settle_process
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cells import Found, Level
+from lotteryfw.runner.cells import Found, Level, checked_findings
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
-from lotteryfw.runner.plan import DryLab
 from lotteryfw.runner.results import Run, level_row
-from lotteryfw.store import LevelRow, RunFolder, load_ticket, save_ticket
-from lotteryfw.views import Finding, Recorded, Ticket
+from lotteryfw.runner.tables import Seals
+from lotteryfw.search.cell import CONTROLS, Cell
+from lotteryfw.search.derivations import Loaded, without_state
+from lotteryfw.search.jobs import Spec, digest, numerics
+from lotteryfw.search.lab import Lab
+from lotteryfw.store import LevelRow, RunFolder, file_name, load_ticket, save_ticket, strict_json
 
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""
@@ -78,13 +88,17 @@ def run(
 
     >>> run("recipes/quickstart.toml").levels.to_pandas()  # doctest: +SKIP
     """
-    desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    kind = pick_device(device)
-    settle_process()
-    desk.refuse_impossible(kind)
-    return Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody()).run(
-        jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start
-    )
+    try:
+        desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
+        kind = pick_device(device)
+        settle_process()
+        desk.refuse_impossible(kind)
+        study = Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody())
+        return study.run(
+            jobs or _default_jobs(kind, len(desk.recipe.cells)), checkpoint_seconds, on_start
+        )
+    except SystemExit as error:
+        raise exit_error(error) from error
 
 
 def _default_jobs(device: str, cells: int) -> int:
@@ -99,7 +113,9 @@ def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
         siblings = topology / f"cpu{number}" / "topology" / "thread_siblings_list"
         return siblings.read_text() if siblings.is_file() else str(number)
 
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    allowed = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
     return len({core(number) for number in allowed})
 
 
@@ -110,22 +126,45 @@ class Study:
         self._desk, self._device, self._listener = desk, device, listener
         self._rows: dict[tuple[int, int, int], LevelRow] = {}
         self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
-        self._levels: dict[str, Sequence[Recorded]] = {}
+        self._rows_before: dict[tuple[int, int, int], LevelRow] = {}
+        self._curves_before: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._levels: dict[str, Sequence[LevelResult]] = {}
         self._findings: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._found_before: list[dict[str, Any]] = []
         self._written = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
-        own = [arm for cell in desk.recipe.cells for arm in cell.search.arms]
+        own = [variant for cell in desk.recipe.cells for variant in cell.search.variants]
         self._arms = tuple(dict.fromkeys(("ticket", *own, *CONTROLS)))
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
         self._choose_kernel = Chooser(self._shop)
-        recipe = desk.recipe
-        self._folder = RunFolder.create(out, recipe.source_text, to_toml(recipe.resolved()))
+        self._plan = desk.plan(device)
+        self._folder = RunFolder(out)
+        self._seals = Seals(self._folder)
+        self._events_before: set[str] = set()
+        self._keys_before: set[str] = set()
 
-    def run(self, jobs: int, checkpoint_seconds: float, on_start: Callable[[Callable[[], None]], None] | None) -> Run:
+    def run(
+        self,
+        jobs: int,
+        checkpoint_seconds: float,
+        on_start: Callable[[Callable[[], None]], None] | None,
+    ) -> Run:
         """Every cell to its end, then the figures of the run. Raises Interrupted, StoreError, DataError."""
+        recipe = self._desk.recipe
+        resolved = to_toml(recipe.resolved())
+        with RunFolder.claimed(self._folder.path, resolved):
+            self._seals.begin(self._listener.trouble)
+            RunFolder.create(self._folder.path, recipe.source_text, resolved)
+            return self._run(jobs, checkpoint_seconds, on_start)
+
+    def _run(
+        self,
+        jobs: int,
+        checkpoint_seconds: float,
+        on_start: Callable[[Callable[[], None]], None] | None,
+    ) -> Run:
         desk, recipe = self._desk, self._desk.recipe
         run_id = f"{recipe.name}-{digest(str(self._folder.path.resolve()))[:12]}"
         with desk.store.active(run_id), self._executor(jobs, checkpoint_seconds) as executor:
@@ -138,58 +177,80 @@ class Study:
                 self._ticket,
                 self._analysed,
                 self._trouble,
-                self._snapshots(),
+                self._provider,
             )
-            self._recall(driver)
+            self._recall()
             if on_start:
                 on_start(driver.stop)
-            trainings = desk.plan(self._device).unique
-            self._emit(RunStarted(recipe.name, str(self._folder.path), len(recipe.cells), trainings))
+            self._emit(
+                RunStarted(
+                    recipe.name, str(self._folder.path), len(recipe.cells), self._plan.unique
+                )
+            )
             self._save = lambda: self._write(driver, run_id)
             try:
                 driver.run(recipe.cells)
                 self._look_across()
-                self._found_before = []  # what still holds was found again
+                self._drop_stale(driver)
             finally:
                 self._save()
-            counts = [list(driver.statuses.values()).count(status) for status in ("failed", "diverged")]
+                self._seals.end()
+            counts = [
+                list(driver.statuses.values()).count(status) for status in ("failed", "diverged")
+            ]
             self._emit(RunFinished(str(self._folder.path), len(recipe.cells), *counts))
         for key in desk.store.damaged:
-            self._listener.trouble(f"a damaged object of the store was set aside and computed again: {key}")
+            self._listener.trouble(
+                f"a damaged object of the store was set aside and computed again: {key}"
+            )
+        for notice in desk.store.notices:
+            self._listener.trouble(notice)
         return Run(self._folder.path)
 
     @contextmanager
     def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
         desk = self._desk
-        for spec in {digest(spec.canonical()): spec for spec in map(self._data_spec, desk.recipe.cells)}.values():
-            self._shop.feed(spec)  # absent or unusable data is refused here, before any training
+        pairs = {
+            digest([spec.canonical() for spec in pair]): pair
+            for pair in map(self._data_specs, desk.recipe.cells)
+        }
+        for data, objective in pairs.values():
+            self._shop.feed(
+                data, objective
+            )  # absent or unusable data is refused here, before any training
         executor: Executor
         if jobs == 1:
-            executor = InProcess(desk.store, self._shop, self._listener.progress, checkpoint_seconds)
+            executor = InProcess(
+                desk.store, self._shop, self._listener.progress, checkpoint_seconds
+            )
         else:
-            setup = WorkerSetup(desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds)
+            setup = WorkerSetup(
+                desk.store.root, desk.data_folder, self._device, desk.trust, checkpoint_seconds
+            )
             log = self._folder.path / "workers.log"
-            executor = Workers(jobs, desk.store, setup, self._listener.progress, log)
+            executor = Workers(
+                jobs, desk.store, setup, self._listener.progress, log, self._listener.trouble
+            )
         try:
             yield executor
         finally:
             executor.close()
 
-    def _data_spec(self, cell: Cell) -> Spec:
-        return self._desk.describe(cell.data, cell.clock)
+    def _data_specs(self, cell: Cell) -> tuple[Spec, Spec]:
+        return self._desk.describe(cell.data, cell.clock), self._desk.describe(
+            cell.objective, cell.clock
+        )
 
     def _open_lab(self, cell: Cell) -> Lab:
-        return Lab(cell, self._desk.describe, self._desk.data_folder, self._device, self._choose_kernel)
-
-    def _snapshots(self) -> dict[str, frozenset[int]]:
-        """Which states each dense training (by origin) will be asked for, over all cells."""
-        wanted: dict[str, frozenset[int]] = {}
-        for cell in self._desk.recipe.cells:
-            lab = DryLab(cell, self._desk.describe, self._desk.data_folder, self._device)
-            dense = lab.job(lab.dense())
-            if dense.snapshots:
-                wanted[dense.origin] = wanted.get(dense.origin, frozenset()) | dense.snapshots
-        return wanted
+        desk = self._desk
+        return Lab(
+            cell,
+            desk.describe,
+            desk.data_folder,
+            self._device,
+            self._choose_kernel,
+            self._plan.snapshots,
+        )
 
     # What happens on the way
 
@@ -198,7 +259,9 @@ class Study:
         told = asdict(event)
         if isinstance(event, LevelFinished):
             del told["metrics"]["curve"]  # the store has it
-        self._folder.append_event({"event": name, "time": round(time.time(), 3), **told})
+        line = {"event": name, "time": round(time.time(), 3), **told}
+        if _identity(line) not in self._events_before:
+            self._folder.append_event(line)
         before = len(self._desk.registry.failures)
         self._desk.registry.notify(name, event)
         for failure in self._desk.registry.failures[before:]:
@@ -214,23 +277,26 @@ class Study:
         if message:
             self._listener.trouble(message)
 
-    def _ticket(self, cell: Cell, arm: str, level: int, ticket: Ticket, key: str) -> Callable[[], Ticket]:
-        name = f"{cell.id.replace('/', '__')}/level-{level:02}" + ("" if arm == "ticket" else f"-{arm}")
-        meta = {"study": cell.study, "cell": cell.id, "arm": arm, "key": key}
+    def _provider(self, component: Component) -> str:
+        return self._desk.registry.offer_of(component).provider
+
+    def _ticket(
+        self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
+    ) -> Callable[[], Ticket]:
+        suffix = "" if variant == "ticket" else f"-{file_name(variant)}"
+        name = f"{file_name(cell.id)}/level-{level:02}{suffix}"
+        meta = {"study": cell.study, "cell": cell.id, "variant": variant, "key": key}
         path = self._folder.ticket_path(name)
         save_ticket(path, ticket, meta)
-        light = replace(ticket, mask={}, values={})
+        self._seals.changed(path)
+        return reader_of(ticket, path)
 
-        def read() -> Ticket:
-            kept = load_ticket(path)
-            return replace(light, mask=kept.mask, values=kept.values)
-
-        return read
-
-    def _analysed(self, cell: Cell, levels: Sequence[Recorded], found: Found) -> None:
+    def _analysed(self, cell: Cell, levels: Sequence[LevelResult], found: Found) -> None:
         self._levels[cell.id] = levels
         for analysis, findings in found:
-            self._findings[(cell.id, analysis.use)] = [_plain_finding(analysis.use, each) for each in findings]
+            self._findings[(cell.id, analysis.use)] = [
+                _plain_finding(analysis.use, each) for each in findings
+            ]
 
     def _look_across(self) -> None:
         """Asks the analyses of each study about all its cells together."""
@@ -240,46 +306,96 @@ class Study:
             levels = [level for cell in own for level in self._levels[cell.id]]
             for analysis in dict.fromkeys(analysis for cell in own for analysis in cell.analyses):
                 try:
-                    found = [_plain_finding(analysis.use, each) for each in analysis.across(levels)]
-                    self._findings[(study, analysis.use)] = found
-                except Exception as error:
-                    self._trouble(f"analysis '{analysis.use}' broke: {error}", traceback.format_exc())
+                    found = checked_findings(analysis.across(levels))
+                    self._findings[(study, analysis.use)] = [
+                        _plain_finding(analysis.use, each) for each in found
+                    ]
+                except (Exception, SystemExit) as error:
+                    text = f"{type(error).__name__}: {error}"
+                    if isinstance(error, SystemExit):
+                        text = str(exit_error(error))
+                    who = f"analysis '{analysis.use}' of {self._provider(analysis)}"
+                    self._trouble(
+                        f"{who} broke across the levels of study {study}: {text}",
+                        traceback.format_exc(),
+                    )
 
     def _level(self, level: Level) -> None:
-        place = self._place(level.cell.id, level.arm, level.level)
+        place = self._place(level.cell.id, level.variant, level.level)
         self._rows[place] = level_row(level)
         if level.metrics:
-            named = {"cell": level.cell.id, "arm": level.arm, "level": level.level}
+            named = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
             self._curves[place] = named | asdict(level.metrics.curve)
         if time.monotonic() - self._written > _REWRITE_SECONDS:
             self._save()
             self._written = time.monotonic()
 
-    def _place(self, cell: str, arm: str, level: int) -> tuple[int, int, int]:
+    def _place(self, cell: str, variant: str, level: int) -> tuple[int, int, int]:
         """Where a row belongs: rows stand in the order of the recipe, whatever finished first."""
-        return self._places[cell], self._arms.index(arm), level
+        return self._places[cell], self._arms.index(variant), level
 
-    def _recall(self, driver: Driver) -> None:
-        """What an earlier run of the same study left in the folder stays until it is found again, and safe from gc."""
-        driver.keys |= set(self._folder.read_manifest().get("keys", []))
-        for row in self._folder.read_levels():
-            self._rows[self._place(row.cell, row.arm, row.level)] = row
-        for curve in self._folder.read_curves():
-            self._curves[self._place(curve["cell"], curve["arm"], curve["level"])] = curve
-        self._found_before = self._folder.read_findings()
+    def _recall(self) -> None:
+        """What an earlier run of the same study left in the folder stays until it is found again, and safe from gc.
+
+        Only files that are as that run wrote them are read: everything else is found again in the store.
+        """
+        self._folder.clear_errors()
+        self._keys_before = self._seals.keys_before()
+        self._events_before = {_identity(event) for event in self._folder.read_events()}
+        rows = self._folder.read_levels() if self._seals.intact("levels.csv") else []
+        curves = self._folder.read_curves() if self._seals.intact("curves.jsonl") else []
+        for row in rows:
+            if self._known(row.cell, row.variant):
+                self._rows_before[self._place(row.cell, row.variant, row.level)] = row
+        for curve in curves:
+            if self._known(curve["cell"], curve["variant"]):
+                self._curves_before[
+                    self._place(curve["cell"], curve["variant"], curve["level"])
+                ] = curve
+        if self._seals.intact("analyses.jsonl"):
+            findings = self._folder.read_findings()
+            self._found_before = [
+                line for line in findings if self._known(line["cell"], line["variant"])
+            ]
+
+    def _known(self, cell: str, variant: str) -> bool:
+        return cell in self._places and variant in self._arms
+
+    def _drop_stale(self, driver: Driver) -> None:
+        """After the last cell, what an earlier run left and this one did not find again goes; a failed cell keeps its
+        own, since it may have come further then."""
+        failed = {cell for cell, status in driver.statuses.items() if status == "failed"}
+        numbers = {self._places[cell] for cell in failed}
+        self._rows_before = {
+            place: row for place, row in self._rows_before.items() if place[0] in numbers
+        }
+        self._curves_before = {
+            place: curve for place, curve in self._curves_before.items() if place[0] in numbers
+        }
+        self._found_before = [line for line in self._found_before if line["cell"] in failed]
+        if not failed:
+            self._keys_before = set()
+        self._seals.drop_stale_tickets({file_name(cell) for cell in failed})
 
     def _write(self, driver: Driver, run_id: str) -> None:
         """Everything the folder says of the run so far; what it stands on is safe from gc from then on."""
-        self._folder.write_levels([self._rows[place] for place in sorted(self._rows)])
-        self._folder.write_curves([self._curves[place] for place in sorted(self._curves)])
+        recipe = self._desk.recipe
+        if not self._folder.exists():  # somebody deleted the folder during the run
+            RunFolder.create(self._folder.path, recipe.source_text, to_toml(recipe.resolved()))
+        rows, curves = self._rows_before | self._rows, self._curves_before | self._curves
+        self._folder.write_levels([rows[place] for place in sorted(rows)])
+        self._folder.write_curves([curves[place] for place in sorted(curves)])
         found = [line for lines in self._findings.values() for line in lines]
         names = set(map(_name, found))
         found += [line for line in self._found_before if _name(line) not in names]
         # those of one row of levels.csv stand in the order of its cell's analyses already, which sorting keeps
-        found.sort(key=lambda line: self._place(line["cell"], line["arm"], line["level"]))
+        found.sort(key=lambda line: self._place(line["cell"], line["variant"], line["level"]))
         self._folder.write_findings(found)
         self._folder.write_manifest(self._manifest(driver))
-        self._desk.store.pin(run_id, self._folder.path, driver.keys | self._shop.decoded)
+        self._seals.write()
+        self._desk.store.pin(
+            run_id, self._folder.path, driver.keys | self._keys_before | self._shop.decoded
+        )
 
     def _manifest(self, driver: Driver) -> dict[str, Any]:
         recipe, registry = self._desk.recipe, self._desk.registry
@@ -291,12 +407,19 @@ class Study:
             "digest": recipe.digest,
             "seeds": sorted({cell.seed for cell in recipe.cells}),
             "versions": _versions(),
-            "plugins": {f"{plugin.distribution}/{plugin.name}": plugin.version for plugin in registry.plugins},
+            "plugins": {
+                f"{plugin.distribution}/{plugin.name}": plugin.version
+                for plugin in registry.plugins
+            },
             "numerics": numerics(self._device),
-            "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.machine(),
+                "cores": os.cpu_count(),
+            },
             "store": str(self._desk.store.root),
             "cells": driver.statuses,
-            "keys": sorted(driver.keys),
+            "keys": sorted(driver.keys | self._keys_before),
         }
 
 
@@ -306,15 +429,63 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def _plain_finding(analysis: str, finding: Finding) -> dict[str, Any]:
+def _plain_finding(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
     """A finding as a line of analyses.jsonl."""
     level = finding.level
-    placed = {"study": level.study, "cell": level.cell, "axes": dict(level.axes), "seed": level.seed}
-    placed |= {"arm": level.arm, "level": level.level, "density": level.cut.density, "analysis": analysis}
-    said = {name: getattr(finding, name) for name in ("figure", "leaf", "against", "unit", "value")}
-    return placed | said
+    placed = {
+        "study": level.study,
+        "cell": level.cell,
+        "axes": dict(level.axes),
+        "seed": level.seed,
+    }
+    placed |= {
+        "variant": level.variant,
+        "level": level.level,
+        "density": level.cut.density,
+        "analysis": analysis,
+    }
+    said = {name: getattr(finding, name) for name in ("figure", "layer", "against", "unit")}
+    value = finding.value
+    numbers = (
+        [_plain_number(number) for number in value]
+        if isinstance(value, list | tuple)
+        else _plain_number(value)
+    )
+    return placed | said | {"value": numbers}
+
+
+def _plain_number(number: Any) -> int | float:
+    """A number that JSON has: some of numpy's are none of Python's."""
+    return number if isinstance(number, int | float) else float(number)
+
+
+def _identity(event: Mapping[str, Any]) -> str:
+    """What makes two lines of events.jsonl the same event; runs begin and end anew each time."""
+    name = event.get("event")
+    if name == "job_finished":
+        return f"job_finished {event.get('key')}"
+    if name in ("run_started", "run_finished"):
+        return f"{name} {event.get('time')}"
+    return strict_json({key: event[key] for key in sorted(event) if key != "time"})
+
+
+def reader_of(ticket: Ticket, path: Path) -> Callable[[], Ticket]:
+    """Return a function that gives the ticket with its tensors read from its file, which holds none of them itself."""
+    stats = ticket.cut
+    light = without_state(ticket)
+
+    def load() -> TicketState:
+        stored = load_ticket(path)
+        return TicketState(stored.mask, stored.values, stats)
+
+    def read() -> Ticket:
+        return replace(light, source=TicketSource(Loaded(light.origin, load)))
+
+    return read
 
 
 def _name(line: Mapping[str, Any]) -> tuple[Any, ...]:
     """What tells a finding from all others, whatever was found."""
-    return tuple(line[key] for key in ("cell", "arm", "level", "analysis", "figure", "leaf", "against"))
+    return tuple(
+        line[key] for key in ("cell", "variant", "level", "analysis", "figure", "layer", "against")
+    )

@@ -40,7 +40,12 @@ MODULES = (
 @hookimpl
 def register_components() -> list[type[Component]]:
     """Every component class that these modules define."""
-    found = (item for module in MODULES for item in vars(module).values() if _is_component(item, module.__name__))
+    found = (
+        item
+        for module in MODULES
+        for item in vars(module).values()
+        if _is_component(item, module.__name__)
+    )
     return list(found)
 
 

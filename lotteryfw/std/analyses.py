@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lotteryfw import Analysis, Finding, Lab, Recorded, Search, stream
+from lotteryfw import Analysis, AnalysisResult, Lab, LevelResult, Search, stream
 from lotteryfw.std.searches import TRAINED
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TICKET = "ticket"
-_share = partial(Finding, unit="share")
+_share = partial(AnalysisResult, unit="share")
 
 
 class MaskDiagnostics(Analysis):
@@ -28,36 +28,40 @@ class MaskDiagnostics(Analysis):
     those that it kept (kept_toward_zero).
 
     Where weights were not trained, as under a learned mask, nothing moved and only densities are said. Of searches that
-    learn masks the weights of the arm "trained" moved.
+    learn masks the weights of the variant "trained" moved.
     """
 
     use = "mask_diagnostics"
     formula = "shares of sign(w_f) = sign(w_i), |w_f| < |w_i|, |w_f| > |w_i|"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, sections 3 and 4"
 
-    def levels(self, lab: Lab, levels: Sequence[Recorded]) -> Search[list[Finding]]:
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
-        tickets = {level.level: level for level in levels if level.arm == TICKET}
-        found: list[Finding] = []
+        tickets = {level.level: level for level in levels if level.variant == TICKET}
+        found: list[AnalysisResult] = []
         for level in tickets.values():
             found += _shares(level)
             ticket = level.ticket
             if ticket.parent in tickets:
                 found += _cut_shares(level, tickets[ticket.parent])
         for level in levels:
-            if level.arm == TRAINED:
+            if level.variant == TRAINED:
                 found += _shares(level)
         return found
 
 
-def _shares(level: Recorded) -> Iterator[Finding]:
+def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
     trained = level.trained
     mask, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
     for name, kept in mask.items():
         yield _share(level, "density", _mean(kept), name)
-    if level.outcome.metrics.steps == 0 or trained.scores():  # then it was measured as it is, or scores were trained
+    if (
+        level.outcome.metrics.steps == 0 or trained.scores()
+    ):  # then it was measured as it is, or scores were trained
         return
-    before, after = ({name: values[name][kept] for name, kept in mask.items()} for values in (init, final))
+    before, after = (
+        {name: values[name][kept] for name, kept in mask.items()} for values in (init, final)
+    )
     shares = {
         "sign_agreement": {name: before[name].sign() == after[name].sign() for name in mask},
         "toward_zero": {name: after[name].abs() < before[name].abs() for name in mask},
@@ -68,7 +72,7 @@ def _shares(level: Recorded) -> Iterator[Finding]:
         yield _share(level, figure, _mean_of_all(parts.values()))
 
 
-def _cut_shares(level: Recorded, parent: Recorded) -> Iterator[Finding]:
+def _cut_shares(level: LevelResult, parent: LevelResult) -> Iterator[AnalysisResult]:
     """Where the weights between which the cut chose had been going in the training before it."""
     trained = parent.trained
     before, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
@@ -90,10 +94,10 @@ class MaskOverlap(Analysis):
     formula = "|A ∩ B| / |A|; by chance Σ_l a_l b_l / n_l / |A|"
     source = "lotteryfw"
 
-    def across(self, levels: Sequence[Recorded]) -> Iterable[Finding]:
-        by_level: dict[int, list[Recorded]] = {}
+    def across(self, levels: Sequence[LevelResult]) -> Iterable[AnalysisResult]:
+        by_level: dict[int, list[LevelResult]] = {}
         for level in levels:
-            if level.arm == TICKET and level.cut.density < 1:
+            if level.variant == TICKET and level.cut.density < 1:
                 by_level.setdefault(level.level, []).append(level)
         for alike in by_level.values():
             masks = [level.ticket.mask for level in alike]
@@ -102,17 +106,21 @@ class MaskOverlap(Analysis):
                     yield from _overlap(first, mask, second, other)
 
 
-def _differences(first: Recorded, second: Recorded) -> int:
+def _differences(first: LevelResult, second: LevelResult) -> int:
     axes = {*first.axes, *second.axes}
-    return sum(first.axes.get(axis) != second.axes.get(axis) for axis in axes) + (first.seed != second.seed)
+    return sum(first.axes.get(axis) != second.axes.get(axis) for axis in axes) + (
+        first.seed != second.seed
+    )
 
 
 def _overlap(
-    first: Recorded, mask: Mapping[str, Tensor], second: Recorded, other: Mapping[str, Tensor]
-) -> Iterator[Finding]:
+    first: LevelResult, mask: Mapping[str, Tensor], second: LevelResult, other: Mapping[str, Tensor]
+) -> Iterator[AnalysisResult]:
     kept = sum(int(part.sum()) for part in mask.values())
     both = sum(int((mask[name] & other[name]).sum()) for name in mask)
-    by_chance = sum(float(mask[name].sum()) * float(other[name].sum()) / mask[name].numel() for name in mask)
+    by_chance = sum(
+        float(mask[name].sum()) * float(other[name].sum()) / mask[name].numel() for name in mask
+    )
     yield _share(first, "overlap", both / max(1, kept), against=second.cell)
     yield _share(first, "chance", by_chance / max(1, kept), against=second.cell)
 
@@ -132,20 +140,24 @@ class WeightScatter(Analysis):
     sample: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Weights drawn from each layer."""
 
-    def levels(self, lab: Lab, levels: Sequence[Recorded]) -> Search[list[Finding]]:
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
-        tickets = {level.level: level for level in levels if level.arm == TICKET}
+        tickets = {level.level: level for level in levels if level.variant == TICKET}
         children = [level for level in tickets.values() if level.ticket.parent in tickets]
         if not children:
             return []
         child = children[0]
         parent = tickets[child.ticket.parent or 0].trained
-        found: list[Finding] = []
+        found: list[AnalysisResult] = []
         for name, kept in child.ticket.mask.items():
             places = self._places(lab.seed, name, kept.numel())
-            shown = {"w_i": parent.ticket.values[name], "w_f": parent.weights()[name], "kept": kept.float()}
+            shown = {
+                "w_i": parent.ticket.values[name],
+                "w_f": parent.weights()[name],
+                "kept": kept.float(),
+            }
             found += [
-                Finding(child, figure, tuple(values.flatten()[places].tolist()), name)
+                AnalysisResult(child, figure, tuple(values.flatten()[places].tolist()), name)
                 for figure, values in shown.items()
             ]
         return found
@@ -170,20 +182,24 @@ class DyingEdges(Analysis):
     formula = "1 - |edges selected at any step| / |edges|"
     source = "Iwasawa, Strong lottery tickets (slides 7, 8, 12)"
 
-    def levels(self, lab: Lab, levels: Sequence[Recorded]) -> Search[list[Finding]]:
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
         ever: dict[str, Tensor] = {}
-        found: list[Finding] = []
+        found: list[AnalysisResult] = []
         for level in levels:
-            if level.arm != TICKET or not (selected := level.trained.selected()):
+            if level.variant != TICKET or not (selected := level.trained.selected()):
                 continue
             ever = {name: mask | ever.get(name, mask) for name, mask in selected.items()}
             allowed = level.outcome.mask()
-            found += [_share(level, "dying_ratio", 1 - _mean(mask), name) for name, mask in ever.items()]
+            found += [
+                _share(level, "dying_ratio", 1 - _mean(mask), name) for name, mask in ever.items()
+            ]
             selected_share = {
                 "dying_ratio": _mean_of_all(ever.values()),
                 "dying_ratio_allowed": _mean_of_all(ever[name][allowed[name]] for name in ever),
-                "dying_ratio_with_removed": _mean_of_all(ever[name] & allowed[name] for name in ever),
+                "dying_ratio_with_removed": _mean_of_all(
+                    ever[name] & allowed[name] for name in ever
+                ),
             }
             found += [_share(level, figure, 1 - share) for figure, share in selected_share.items()]
             turnover = level.outcome.metrics.curve.turnover[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,10 +41,15 @@ class Flip(Augmentation):
     """Probability that an image is mirrored."""
 
     def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        return _applied(self, images, rng)
+
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
         import torch
 
-        mirrored = torch.rand(len(images), generator=rng) < self.p
-        return images.flip(-1).where(mirrored.to(images.device)[:, None, None, None], images)
+        return {"mirrored": torch.rand(shape[0], generator=rng) < self.p}
+
+    def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+        return images.flip(-1).where(noise["mirrored"][:, None, None, None], images)
 
 
 class Crop(Augmentation):
@@ -57,10 +63,18 @@ class Crop(Augmentation):
     """Pixels added on each side: the furthest an image is shifted."""
 
     def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        return _applied(self, images, rng)
+
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
+        import torch
+
+        return {"corners": torch.randint(2 * self.padding + 1, (2, shape[0]), generator=rng)}
+
+    def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         import torch
 
         height, width = images.shape[-2:]
-        y, x = torch.randint(2 * self.padding + 1, (2, len(images)), generator=rng).to(images.device)
+        y, x = noise["corners"]
         padded = torch.nn.functional.pad(images, [self.padding] * 4)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [n, c, y, x, h, w]
         return windows[torch.arange(len(images), device=images.device), :, y, x]
@@ -77,7 +91,9 @@ class RandomResizedCrop(Augmentation):
     """
 
     use = "random_resized_crop"
-    formula = "image[y : y + h, x : x + w] enlarged to H×W; h w = area H W, w / h = aspect, place uniform"
+    formula = (
+        "image[y : y + h, x : x + w] enlarged to H×W; h w = area H W, w / h = aspect, place uniform"
+    )
     source = "Szegedy et al. 2015, Going Deeper with Convolutions, section 6; torchvision's RandomResizedCrop"
 
     area: Shares = [0.08, 1.0]
@@ -86,14 +102,25 @@ class RandomResizedCrop(Augmentation):
     """Smallest and largest width of a box over its height, in pixels."""
 
     def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        return _applied(self, images, rng)
+
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
+        import torch
+
+        height, width = shape[-2:]
+        whole = torch.tensor([height, width])
+        sides = self._sides(shape[0], whole, rng)
+        corners = (torch.rand(sides.shape, generator=rng) * (whole - sides + 1)).floor()
+        return {
+            "y": _looks(corners[:, 0], sides[:, 0], height),
+            "x": _looks(corners[:, 1], sides[:, 1], width),
+        }
+
+    def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         import torch
 
         height, width = images.shape[-2:]
-        whole = torch.tensor([height, width])
-        sides = self._sides(len(images), whole, rng)
-        corners = (torch.rand(sides.shape, generator=rng) * (whole - sides + 1)).floor()
-        y = _looks(corners[:, 0], sides[:, 0], height).to(images.device)[:, :, None]
-        x = _looks(corners[:, 1], sides[:, 1], width).to(images.device)[:, None, :]
+        y, x = noise["y"][:, :, None], noise["x"][:, None, :]
         grid = torch.stack([x.expand(-1, height, -1), y.expand(-1, -1, width)], dim=-1)
         return torch.nn.functional.grid_sample(images, grid, align_corners=False)
 
@@ -105,9 +132,20 @@ class RandomResizedCrop(Augmentation):
         (least, most), (narrow, wide) = self.area, map(log, self.aspect)
         areas = whole.prod() * (least + (most - least) * areas)
         ratios = (narrow + (wide - narrow) * ratios).exp()
-        tried = torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1).round().clamp(min=1)
+        tried = (
+            torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1)
+            .round()
+            .clamp(min=1)
+        )
         first = (tried <= whole).all(dim=-1).byte().argmax(dim=1)  # 0 where none fits
         return tried[torch.arange(count), first].minimum(whole)
+
+
+def _applied(augmentation: Augmentation, images: Tensor, rng: torch.Generator) -> Tensor:
+    """The images of one batch, its numbers drawn and copied for it alone."""
+    noise = augmentation.noise(tuple(images.shape), rng)
+    here = {name: numbers.to(images.device) for name, numbers in noise.items()}
+    return augmentation.transform(images, here)
 
 
 def _looks(start: Tensor, side: Tensor, size: int) -> Tensor:

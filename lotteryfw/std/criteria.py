@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lotteryfw import Leaf, MaskCriterion
+from lotteryfw import Layer, MaskCriterion
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DECONSTRUCTING = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 2"
-DECONSTRUCTING_CODE = "Zhou et al. 2019, Deconstructing Lottery Tickets: a variant of the code published with it"
+DECONSTRUCTING_CODE = (
+    "Zhou et al. 2019, Deconstructing Lottery Tickets: a variant of the code published with it"
+)
 
 
 class LargeFinal(MaskCriterion):
@@ -21,8 +23,8 @@ class LargeFinal(MaskCriterion):
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 1"
     default = True
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.final.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return layer.final.abs()
 
 
 class SmallFinal(MaskCriterion):
@@ -32,8 +34,8 @@ class SmallFinal(MaskCriterion):
     formula = "-|w_f|"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return -leaf.final.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return -layer.final.abs()
 
 
 class LargeInit(MaskCriterion):
@@ -43,8 +45,8 @@ class LargeInit(MaskCriterion):
     formula = "|w_i|"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.init.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return layer.init.abs()
 
 
 class SmallInit(MaskCriterion):
@@ -54,8 +56,8 @@ class SmallInit(MaskCriterion):
     formula = "-|w_i|"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return -leaf.init.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return -layer.init.abs()
 
 
 class LargeInitLargeFinal(MaskCriterion):
@@ -68,8 +70,8 @@ class LargeInitLargeFinal(MaskCriterion):
     formula = "min(rank |w_i|, rank |w_f|), rank: percentile among the layer's living weights"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return _rank(leaf.init.abs(), leaf.mask).minimum(_rank(leaf.final.abs(), leaf.mask))
+    def score(self, layer: Layer) -> Tensor:
+        return _rank(layer.init.abs(), layer.mask).minimum(_rank(layer.final.abs(), layer.mask))
 
 
 class SmallInitSmallFinal(MaskCriterion):
@@ -82,8 +84,8 @@ class SmallInitSmallFinal(MaskCriterion):
     formula = "min(rank -|w_i|, rank -|w_f|), rank: percentile among the layer's living weights"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return _rank(-leaf.init.abs(), leaf.mask).minimum(_rank(-leaf.final.abs(), leaf.mask))
+    def score(self, layer: Layer) -> Tensor:
+        return _rank(-layer.init.abs(), layer.mask).minimum(_rank(-layer.final.abs(), layer.mask))
 
 
 class MagnitudeIncrease(MaskCriterion):
@@ -93,8 +95,8 @@ class MagnitudeIncrease(MaskCriterion):
     formula = "|w_f| - |w_i|"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.final.abs() - leaf.init.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return layer.final.abs() - layer.init.abs()
 
 
 class Movement(MaskCriterion):
@@ -104,8 +106,8 @@ class Movement(MaskCriterion):
     formula = "|w_f - w_i|"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return (leaf.final - leaf.init).abs()
+    def score(self, layer: Layer) -> Tensor:
+        return (layer.final - layer.init).abs()
 
 
 class Random(MaskCriterion):
@@ -115,10 +117,10 @@ class Random(MaskCriterion):
     formula = "U(0, 1)"
     source = DECONSTRUCTING
 
-    def score(self, leaf: Leaf) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         import torch
 
-        return torch.rand(leaf.layer.shape, generator=leaf.rng).to(leaf.final.device)
+        return torch.rand(layer.info.shape, generator=layer.rng).to(layer.final.device)
 
 
 class LargeFinalSameSign(MaskCriterion):
@@ -128,8 +130,8 @@ class LargeFinalSameSign(MaskCriterion):
     formula = "|w_f| where w_i and w_f have one sign, else 0"
     source = DECONSTRUCTING_CODE
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.final.abs().where(_sign_product(leaf) > 0, 0.0)
+    def score(self, layer: Layer) -> Tensor:
+        return layer.final.abs().where(_sign_product(layer) > 0, 0.0)
 
 
 class LargeFinalDiffSign(MaskCriterion):
@@ -139,8 +141,8 @@ class LargeFinalDiffSign(MaskCriterion):
     formula = "|w_f| where w_i and w_f have opposite signs, else 0"
     source = DECONSTRUCTING_CODE
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.final.abs().where(_sign_product(leaf) < 0, 0.0)
+    def score(self, layer: Layer) -> Tensor:
+        return layer.final.abs().where(_sign_product(layer) < 0, 0.0)
 
 
 class MagnitudeIncreaseSameSign(MaskCriterion):
@@ -150,8 +152,8 @@ class MagnitudeIncreaseSameSign(MaskCriterion):
     formula = "|w_f| - |w_i| where w_i and w_f have one sign, else the lowest float32"
     source = DECONSTRUCTING_CODE
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return _or_lowest(leaf.final.abs() - leaf.init.abs(), _sign_product(leaf) > 0)
+    def score(self, layer: Layer) -> Tensor:
+        return _or_lowest(layer.final.abs() - layer.init.abs(), _sign_product(layer) > 0)
 
 
 class MagnitudeIncreaseDiffSign(MaskCriterion):
@@ -161,8 +163,8 @@ class MagnitudeIncreaseDiffSign(MaskCriterion):
     formula = "|w_f| - |w_i| where w_i and w_f have opposite signs, else the lowest float32"
     source = DECONSTRUCTING_CODE
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return _or_lowest(leaf.final.abs() - leaf.init.abs(), _sign_product(leaf) < 0)
+    def score(self, layer: Layer) -> Tensor:
+        return _or_lowest(layer.final.abs() - layer.init.abs(), _sign_product(layer) < 0)
 
 
 def _rank(values: Tensor, alive: Tensor) -> Tensor:
@@ -174,12 +176,12 @@ def _rank(values: Tensor, alive: Tensor) -> Tensor:
     return torch.searchsorted(ordered, values.contiguous()).double() / max(1, len(ordered))
 
 
-def _sign_product(leaf: Leaf) -> Tensor:
+def _sign_product(layer: Layer) -> Tensor:
     """[s]: 1 where w_i and w_f have one sign, -1 where it flipped, 0 (neither) where one of them is exactly 0.
 
     Signs are multiplied, not values: those underflow to 0.
     """
-    return leaf.init.sign() * leaf.final.sign()
+    return layer.init.sign() * layer.final.sign()
 
 
 def _or_lowest(score: Tensor, passing: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lotteryfw import DataSource, Facts, Split, Splits
+from lotteryfw import Dataset, DatasetInfo, DataSource, Subset
 from lotteryfw.std.splits import Normalise, SplitSeed, Validation, facts, split
 
 FILE = Path(__file__).with_name("digits.safetensors")
@@ -22,13 +22,13 @@ class Digits(DataSource):
     split_seed: SplitSeed = 0
     normalise: Normalise = "unit"
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         return facts((1, 8, 8), 10, 1437, 360, self.validation)
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         from safetensors.torch import load_file
 
         stored = load_file(FILE)
-        train = Split(stored["train_images"], stored["train_labels"].long())
-        test = Split(stored["test_images"], stored["test_labels"].long())
+        train = Subset(stored["train_images"], stored["train_labels"].long())
+        test = Subset(stored["test_images"], stored["test_labels"].long())
         return split(train, test, self.validation, self.split_seed, self.normalise)

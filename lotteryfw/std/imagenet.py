@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lotteryfw import DataError, DataSource, Facts, Splits
+from lotteryfw import DataError, Dataset, DatasetInfo, DataSource, files_fingerprint
 from lotteryfw.std.image_files import Decoder, scan
 from lotteryfw.std.splits import SplitSeed, Validation, facts
 
@@ -39,11 +39,11 @@ class ImageNet(DataSource):
     validation: Validation = 10_000
     split_seed: SplitSeed = 0
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         return facts((3, self.size, self.size), CLASSES, TRAIN, TEST, self.validation)
 
-    def load(self, folder: Path) -> Splits:
-        root = folder / Path(self.path).expanduser()
+    def load(self, folder: Path) -> Dataset:
+        root = self._root(folder)
         found = scan(self.use, root, test="val")
         counts = len(found.classes), len(found.train), len(found.test)
         if counts != (CLASSES, TRAIN, TEST):
@@ -51,7 +51,25 @@ class ImageNet(DataSource):
                 f"imagenet: {root} holds {counts[0]} classes, {counts[1]} training and {counts[2]} validation images, "
                 f"not {CLASSES}, {TRAIN} and {TEST}"
             )
-        name = sha256(f"{root.resolve()} {self.options()}".encode()).hexdigest()
+        name = sha256(f"{self.fingerprint(folder)} {self.options()}".encode()).hexdigest()
         decoder = Decoder(self.use, (3, self.size, self.size), self.size)
         kept = folder / "decoded" / f"{name}.uint8"
-        return replace(decoder.splits(found, self.validation, self.split_seed, "unit", kept), mean=MEAN, std=STD)
+        return replace(
+            decoder.splits(found, self.validation, self.split_seed, "unit", kept),
+            mean=MEAN,
+            std=STD,
+        )
+
+    def files(self, folder: Path) -> list[Path]:
+        root = self._root(folder)
+        if not (root / "train").is_dir() or not (root / "val").is_dir():
+            return [root / "train", root / "val"]  # planning needs no files
+        found = scan(self.use, root, test="val")
+        return [image.path for image in (*found.train, *found.test)]
+
+    def fingerprint(self, folder: Path) -> str:
+        """A hash of every image's name, below `path`, and size, and of the contents of 1,000 of them."""
+        return files_fingerprint(self.files(folder), self._root(folder))
+
+    def _root(self, folder: Path) -> Path:
+        return folder / Path(self.path).expanduser()

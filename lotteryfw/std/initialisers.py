@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lotteryfw import Initialiser, Layer
+from lotteryfw import Initialiser, LayerInfo
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class GlorotNormal(Initialiser):
     source = "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward networks, section 4.2"
     default = True
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _normal(layer.shape, sqrt(2 / (layer.fan_in + layer.fan_out)), rng)
 
 
@@ -38,7 +38,7 @@ class GlorotUniform(Initialiser):
     formula = "U(±sqrt(6 / (fan_in + fan_out)))"
     source = "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward networks, section 4.2"
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _uniform(layer.shape, sqrt(6 / (layer.fan_in + layer.fan_out)), rng)
 
 
@@ -51,7 +51,7 @@ class KaimingNormal(Initialiser):
 
     mode: Mode = "fan_in"
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _normal(layer.shape, sqrt(2 / getattr(layer, self.mode)), rng)
 
 
@@ -64,7 +64,7 @@ class KaimingUniform(Initialiser):
 
     mode: Mode = "fan_in"
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _uniform(layer.shape, sqrt(6 / getattr(layer, self.mode)), rng)
 
 
@@ -75,7 +75,7 @@ class SignedConstant(Initialiser):
     formula = "±sqrt(2 / fan_in)"
     source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?"
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return (torch.randint(2, layer.shape, generator=rng) * 2 - 1) * sqrt(2 / layer.fan_in)
@@ -91,7 +91,7 @@ class Constant(Initialiser):
     value: float = 1.0
     """What everything starts at."""
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return torch.full(layer.shape, self.value)
@@ -104,10 +104,10 @@ class PytorchDefault(Initialiser):
     formula = "U(±1 / sqrt(fan_in)), biases alike"
     source = "PyTorch, torch.nn.Linear and torch.nn.Conv2d"
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _uniform(layer.shape, 1 / sqrt(layer.fan_in), rng)
 
-    def bias(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def bias(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _uniform(layer.shape[:1], 1 / sqrt(layer.fan_in), rng)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lotteryfw import Leaf, Mask0Action
+from lotteryfw import Layer, Mask0Action
 from lotteryfw.std.draws import shuffled
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class Zero(Mask0Action):
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 1"
     default = True
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return _at_this_cut(leaf.rewound.new_zeros(()), leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return _at_this_cut(layer.rewound.new_zeros(()), layer)
 
 
 class Init(Mask0Action):
@@ -35,8 +35,8 @@ class Init(Mask0Action):
     formula = "w_k"
     source = DECONSTRUCTING
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return _at_this_cut(leaf.rewound, leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return _at_this_cut(layer.rewound, layer)
 
 
 class InitZero(Mask0Action):
@@ -46,8 +46,8 @@ class InitZero(Mask0Action):
     formula = "0 where |w_f| < |w_k|, else w_k"
     source = DECONSTRUCTING
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return _at_this_cut(leaf.rewound.masked_fill(_toward_zero(leaf), 0.0), leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return _at_this_cut(layer.rewound.masked_fill(_toward_zero(layer), 0.0), layer)
 
 
 class InitZeroAll(Mask0Action):
@@ -56,13 +56,12 @@ class InitZeroAll(Mask0Action):
     use = "init_zero_all"
     formula = "0 where |w_f| < |w_k|, else w_k (masked) or the mask-1 action's value (kept)"
     source = DECONSTRUCTING
-    changes_kept = True
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return _at_this_cut(leaf.rewound.masked_fill(_toward_zero(leaf), 0.0), leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return _at_this_cut(layer.rewound.masked_fill(_toward_zero(layer), 0.0), layer)
 
-    def kept(self, leaf: Leaf, alive: Tensor) -> Tensor:
-        return alive.masked_fill(_toward_zero(leaf), 0.0)
+    def kept(self, layer: Layer, alive: Tensor) -> Tensor:
+        return alive.masked_fill(_toward_zero(layer), 0.0)
 
 
 class InitZeroReshuffle(Mask0Action):
@@ -72,9 +71,9 @@ class InitZeroReshuffle(Mask0Action):
     formula = "0 where a permutation of |w_f| < |w_k| (within the cut) says so, else w_k"
     source = DECONSTRUCTING
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        zeros = shuffled(_toward_zero(leaf), leaf.cut, leaf.rng)
-        return _at_this_cut(leaf.rewound.masked_fill(zeros, 0.0), leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        zeros = shuffled(_toward_zero(layer), layer.cut, layer.rng)
+        return _at_this_cut(layer.rewound.masked_fill(zeros, 0.0), layer)
 
 
 class InitZeroReverse(Mask0Action):
@@ -84,15 +83,17 @@ class InitZeroReverse(Mask0Action):
     formula = "0 where |w_f| > |w_k|, else w_k"
     source = DECONSTRUCTING
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return _at_this_cut(leaf.rewound.masked_fill(leaf.final.abs() > leaf.rewound.abs(), 0.0), leaf)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return _at_this_cut(
+            layer.rewound.masked_fill(layer.final.abs() > layer.rewound.abs(), 0.0), layer
+        )
 
 
-def _toward_zero(leaf: Leaf) -> Tensor:
+def _toward_zero(layer: Layer) -> Tensor:
     """[s] bool: the weights that training made smaller than they will be frozen at or restart from."""
-    return leaf.final.abs() < leaf.rewound.abs()
+    return layer.final.abs() < layer.rewound.abs()
 
 
-def _at_this_cut(decided: Tensor, leaf: Leaf) -> Tensor:
-    """[s]: `decided` where this cut removed a weight, else `leaf.init`: the value that the long dead are frozen at."""
-    return decided.where(leaf.cut, leaf.init)
+def _at_this_cut(decided: Tensor, layer: Layer) -> Tensor:
+    """[s]: `decided` where this cut removed a weight, else `layer.init`: the value that the long dead are frozen at."""
+    return decided.where(layer.cut, layer.init)

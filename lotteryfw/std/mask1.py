@@ -1,4 +1,4 @@
-"""Mask-1 actions: what kept weights restart from. All start from `leaf.rewound`, anew at each level."""
+"""Mask-1 actions: what kept weights restart from. All start from `layer.rewound`, anew at each level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lotteryfw import Leaf, Mask1Action
+from lotteryfw import Layer, Mask1Action
 from lotteryfw.std.draws import shuffled
 
 if TYPE_CHECKING:
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 DECONSTRUCTING = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 3"
 
 KeepSign = Annotated[
-    bool, Field(description="True: the drawn magnitude with the sign of the rewound weight; false: a random sign.")
+    bool,
+    Field(
+        description="True: the drawn magnitude with the sign of the rewound weight; false: a random sign."
+    ),
 ]
 Rescale = Annotated[
-    bool, Field(description="Multiply what is kept by size / kept of the layer, to make up for what is gone.")
+    bool,
+    Field(
+        description="Multiply what is kept by size / kept of the layer, to make up for what is gone."
+    ),
 ]
 
 
@@ -32,8 +38,8 @@ class Rewind(Mask1Action):
 
     rescale: Rescale = False
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        return _rescaled(leaf.rewound, leaf, self.rescale)
+    def kept_values(self, layer: Layer) -> Tensor:
+        return _rescaled(layer.rewound, layer, self.rescale)
 
 
 class Reinit(Mask1Action):
@@ -46,8 +52,8 @@ class Reinit(Mask1Action):
     keep_sign: KeepSign = True
     rescale: Rescale = False
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        return _rescaled(_signed(leaf.resample(), leaf, self.keep_sign), leaf, self.rescale)
+    def kept_values(self, layer: Layer) -> Tensor:
+        return _rescaled(_signed(layer.resample(), layer, self.keep_sign), layer, self.rescale)
 
 
 class ReinitEmpirical(Mask1Action):
@@ -60,12 +66,12 @@ class ReinitEmpirical(Mask1Action):
     keep_sign: KeepSign = True
     rescale: Rescale = False
 
-    def alive(self, leaf: Leaf) -> Tensor:
+    def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
-        places = torch.randint(leaf.layer.size, leaf.layer.shape, generator=leaf.rng)
-        drawn = leaf.original.flatten()[places.to(leaf.original.device)]
-        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+        places = torch.randint(layer.info.size, layer.info.shape, generator=layer.rng)
+        drawn = layer.original.flatten()[places.to(layer.original.device)]
+        return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
 
 
 class Reshuffle(Mask1Action):
@@ -81,34 +87,39 @@ class Reshuffle(Mask1Action):
     keep_sign: KeepSign = True
     rescale: Rescale = False
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        drawn = shuffled(leaf.rewound, leaf.mask, leaf.rng)
-        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+    def kept_values(self, layer: Layer) -> Tensor:
+        drawn = shuffled(layer.rewound, layer.mask, layer.rng)
+        return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
 
 
 class Constant(Mask1Action):
     """Kept weights restart at plus or minus one constant: the standard deviation of the layer's initial values."""
 
     use = "constant"
-    formula = "sign(w_k) c (keep_sign) or ±c, c the population standard deviation of the layer at step 0"
+    formula = (
+        "sign(w_k) c (keep_sign) or ±c, c the population standard deviation of the layer at step 0"
+    )
     source = DECONSTRUCTING
 
     keep_sign: KeepSign = True
     rescale: Rescale = False
 
-    def alive(self, leaf: Leaf) -> Tensor:
+    def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
-        signs = torch.randint(2, leaf.layer.shape, generator=leaf.rng).to(leaf.original.device) * 2 - 1
-        drawn = leaf.original.std(correction=0) * signs
-        return _rescaled(_signed(drawn, leaf, self.keep_sign), leaf, self.rescale)
+        signs = (
+            torch.randint(2, layer.info.shape, generator=layer.rng).to(layer.original.device) * 2
+            - 1
+        )
+        drawn = layer.original.std(correction=0) * signs
+        return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
 
 
-def _signed(drawn: Tensor, leaf: Leaf, keep_sign: bool) -> Tensor:
-    """[s]: `drawn` with the signs of `leaf.rewound` (a zero's is its sign bit, mostly +), or as it is."""
-    return drawn.copysign(leaf.rewound) if keep_sign else drawn
+def _signed(drawn: Tensor, layer: Layer, keep_sign: bool) -> Tensor:
+    """[s]: `drawn` with the signs of `layer.rewound` (a zero's is its sign bit, mostly +), or as it is."""
+    return drawn.copysign(layer.rewound) if keep_sign else drawn
 
 
-def _rescaled(values: Tensor, leaf: Leaf, rescale: bool) -> Tensor:
+def _rescaled(values: Tensor, layer: Layer, rescale: bool) -> Tensor:
     """[s]: `values` times size / kept, or as they are."""
-    return values * (leaf.layer.size / max(1, int(leaf.mask.sum()))) if rescale else values
+    return values * (layer.info.size / max(1, int(layer.mask.sum()))) if rescale else values

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Bias = Annotated[bool, Field(description="Whether layers have biases. Biases are never pruned.")]
-OutputBias = Annotated[bool, Field(description="Whether the output layer has biases; the others have none.")]
+OutputBias = Annotated[
+    bool, Field(description="Whether the output layer has biases; the others have none.")
+]
 Affine = Annotated[
-    bool, Field(description="Whether batch norm has a scale and a shift to train; without, it only normalises.")
+    bool,
+    Field(
+        description="Whether batch norm has a scale and a shift to train; without, it only normalises."
+    ),
 ]
 Width = Annotated[
     float,
@@ -105,7 +110,9 @@ class Conv8(ModelFamily):
 
     use = "conv8"
     formula = "64, 64, pool, 128, 128, pool, 256, 256, pool, 512, 512, pool; 256, 256, classes"
-    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 4.1"
+    source = (
+        "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 4.1"
+    )
 
     bias: Bias = True
     width: Width = 1.0
@@ -152,7 +159,9 @@ def scaled(units: int, width: float) -> int:
 def check_images(use: str, shape: tuple[int, ...], least: int = 1) -> None:
     """Raises UsageError for inputs that are no images [channels, height, width] with sides of at least `least`."""
     if len(shape) != 3 or min(shape[1:]) < least:
-        raise UsageError(f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}")
+        raise UsageError(
+            f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}"
+        )
 
 
 def _mlp(shape: tuple[int, ...], hidden: Sequence[int], classes: int, bias: bool) -> nn.Module:
@@ -174,18 +183,31 @@ def _conv_net(
 
 
 def _vgg(
-    use: str, shape: tuple[int, ...], depths: Sequence[int], classes: int, bias: bool, width: float, affine: bool
+    use: str,
+    shape: tuple[int, ...],
+    depths: Sequence[int],
+    classes: int,
+    bias: bool,
+    width: float,
+    affine: bool,
 ) -> nn.Module:
     """Five stages of so many convolutions, each with a pooling, then the output layer."""
     from torch import nn
 
-    stages = [[scaled(units, width)] * depth for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True)]
+    stages = [
+        [scaled(units, width)] * depth
+        for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True)
+    ]
     convolutions, features = _convolutions(use, shape, stages, bias=False, affine=affine)
     return nn.Sequential(convolutions | _fully_connected([features, classes], bias))
 
 
 def _convolutions(
-    use: str, shape: tuple[int, ...], stages: Sequence[Sequence[int]], bias: bool, affine: bool | None
+    use: str,
+    shape: tuple[int, ...],
+    stages: Sequence[Sequence[int]],
+    bias: bool,
+    affine: bool | None,
 ) -> tuple[OrderedDict[str, nn.Module], int]:
     """A 3×3 convolution with a ReLU for each number of channels and a pooling for each stage, and how many numbers come
     out of them. `affine`: as batch norm has it, between convolution and ReLU; None: no batch norm."""
@@ -197,7 +219,9 @@ def _convolutions(
     for stage, channels in enumerate(stages, 1):
         for outputs in channels:
             number += 1
-            layers[f"conv{number}"] = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=bias)
+            layers[f"conv{number}"] = nn.Conv2d(
+                inputs, outputs, kernel_size=3, padding=1, bias=bias
+            )
             if affine is not None:
                 layers[f"norm{number}"] = nn.BatchNorm2d(outputs, affine=affine)
             layers[f"conv_relu{number}"] = nn.ReLU()

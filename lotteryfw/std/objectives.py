@@ -27,12 +27,16 @@ class Classification(Objective):
     def is_cross_entropy(self) -> bool:
         return self.label_smoothing == 0
 
-    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    def loss(
+        self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
+    ) -> Tensor:
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(outputs, labels, reduction=reduction, label_smoothing=self.label_smoothing)
+        return cross_entropy(
+            outputs, labels, reduction=reduction, label_smoothing=self.label_smoothing
+        )
 
-    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         return outputs.argmax(1) == labels
 
 
@@ -43,17 +47,22 @@ class Reconstruction(Objective):
     """
 
     use = "reconstruction"
-    formula = "mean over pixels of (output - input)²; accuracy 1 - |output - input|² / |input - mean|²"
+    formula = (
+        "mean over pixels of (output - input)²; accuracy 1 - |output - input|² / |input - mean|²"
+    )
     source = "Hinton & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks"
+    labels_are_classes = False
 
-    def outputs(self, shape: tuple[int, ...], classes: int) -> int:
+    def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         return prod(shape)
 
-    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]) -> Tensor:
+    def loss(
+        self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
+    ) -> Tensor:
         each = (outputs - inputs.flatten(1)).square().mean(1)
         return each.mean() if reduction == "mean" else each.sum()
 
-    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         flat = inputs.flatten(1)
         spread = (flat - flat.mean(1, keepdim=True)).square().sum(1)
         return (1 - (outputs - flat).square().sum(1) / spread.clamp(min=1e-12)).clamp(min=0)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-LearningRate = Annotated[float, Field(gt=0, description="Learning rate, before the schedule's factor.")]
+LearningRate = Annotated[
+    float, Field(gt=0, description="Learning rate, before the schedule's factor.")
+]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0, description="Added to the denominator.")]
 NotNegative = Annotated[float, Field(ge=0)]

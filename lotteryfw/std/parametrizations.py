@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lotteryfw import Edges, Layer, Parametrization, Scored, UsageError, WarmTop, straight_through
+from lotteryfw import (
+    IncrementalTopK,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+    Parametrization,
+    UsageError,
+    straight_through,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -34,36 +42,43 @@ class Bernoulli(Parametrization):
     samples: Annotated[int, Field(ge=1)] = 10
     """Masks that an evaluation draws and averages over."""
 
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return torch.full(layer.shape, self.logit)
 
-    def masks(self, net: Scored) -> dict[str, Tensor]:
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
         return {name: (edges.scores > 0) & edges.allowed for name, edges in net.edges.items()}
 
-    def sampled(self, net: Scored, rng: torch.Generator) -> dict[str, Tensor]:
+    def sampled(self, net: MaskedNetwork, rng: torch.Generator) -> dict[str, Tensor]:
+        noise = self.noise([edges.info for edges in net.edges.values()], rng)
+        here = {name: numbers.to(net.edges[name].scores.device) for name, numbers in noise.items()}
+        return self.masks_from(net, here)
+
+    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor]:
         import torch
 
-        def drawn(edges: Edges) -> Tensor:
-            chances = torch.rand(edges.layer.shape, generator=rng).to(edges.scores.device)
-            return (chances < edges.scores.sigmoid()) & edges.allowed
+        return {layer.name: torch.rand(layer.shape, generator=rng) for layer in layers}
 
-        return {name: drawn(edges) for name, edges in net.edges.items()}
+    def masks_from(self, net: MaskedNetwork, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        masks = {}
+        for name, edges in net.edges.items():
+            masks[name] = (noise[name] < edges.scores.sigmoid()) & edges.allowed
+        return masks
 
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         import torch
 
         taking_part = straight_through(mask, edges.scores.sigmoid())
         weight = edges.weights * taking_part
         if self.rescale == "dynamic":
             # a bound below 1 holds back the gradient of an empty mask only, not that of a single edge
-            return weight * (edges.layer.size / taking_part.sum().clamp(min=0.5))
+            return weight * (edges.info.size / taking_part.sum().clamp(min=0.5))
         if self.rescale == "static":
             return weight / torch.tensor(self.logit).sigmoid().item()
         return weight
 
-    def expected(self, edges: Edges, mask: Tensor) -> float:
+    def expected(self, edges: MaskedLayer, mask: Tensor) -> float:
         return float(edges.scores.double().sigmoid()[edges.allowed].sum())
 
     def draws(self) -> int:
@@ -79,7 +94,9 @@ class TopK(Parametrization):
 
     use = "top_k"
     formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1"
-    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    source = (
+        "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    )
     uses_density = "always"
 
     rank: Literal["abs", "signed"] = "abs"
@@ -88,37 +105,46 @@ class TopK(Parametrization):
     """Steps from one selection to the next."""
     scale_fan: bool = False
     """Multiply a layer's masked weights by sqrt(size / kept): an initialiser of variance 2 / fan_in then counts the
-    inputs that the mask leaves."""
+    inputs that the mask layers."""
 
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return (torch.rand(layer.shape, generator=rng) * 2 - 1) / sqrt(layer.fan_in)
 
-    def masks(self, net: Scored) -> dict[str, Tensor]:
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
         import torch
 
         if not net.budgets:
             why = "the search gives none, or the scope leaves every layer whole"
-            raise UsageError(f"parametrization '{self.use}' needs a density, and layers that share it: {why}")
+            raise UsageError(
+                f"parametrization '{self.use}' needs a density, and layers that share it: {why}"
+            )
         masks = {name: edges.allowed for name, edges in net.edges.items()}
         for group in net.budgets:
-            shared = [net.edges[name] for name in group.leaves]
+            shared = [net.edges[name] for name in group.layers]
             if group not in net.memory:
                 net.memory[group] = _Best(shared, group.keep)
             ranks = [self._ranked(edges.scores).flatten() for edges in shared]
             best = net.memory[group](ranks[0] if len(ranks) == 1 else torch.cat(ranks))
-            parts = torch.split(best, [edges.layer.size for edges in shared])
-            masks |= {edges.layer.name: part.view(edges.layer.shape) for edges, part in zip(shared, parts, strict=True)}
+            parts = torch.split(best, [edges.info.size for edges in shared])
+            masks |= {
+                edges.info.name: part.view(edges.info.shape)
+                for edges, part in zip(shared, parts, strict=True)
+            }
         return masks
 
     def _ranked(self, scores: Tensor) -> Tensor:
         """[s] float32: what is ranked, and what the mask stands for in the gradient."""
         return scores.abs() if self.rank == "abs" else scores
 
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         weight = edges.weights * straight_through(mask, self._ranked(edges.scores))
-        return weight * (edges.layer.size / mask.sum().clamp(min=1)).sqrt() if self.scale_fan else weight
+        return (
+            weight * (edges.info.size / mask.sum().clamp(min=1)).sqrt()
+            if self.scale_fan
+            else weight
+        )
 
     def refresh(self) -> int:
         return self.every
@@ -127,14 +153,14 @@ class TopK(Parametrization):
 class _Best:
     """Selects the `keep` best of the edges that share a budget, step after step."""
 
-    def __init__(self, shared: Sequence[Edges], keep: int):
+    def __init__(self, shared: Sequence[MaskedLayer], keep: int):
         import torch
 
         allowed = torch.cat([edges.allowed.flatten() for edges in shared])
         self._keep = min(keep, int(allowed.sum()))
         barred = torch.zeros(len(allowed), device=allowed.device).masked_fill(~allowed, -inf)
         self._barred = None if bool(allowed.all()) else barred
-        self._warm = WarmTop(self._keep)
+        self._warm = IncrementalTopK(self._keep)
 
     def __call__(self, ranks: Tensor) -> Tensor:
         """[n] bool for the ranks [n] of all those edges."""

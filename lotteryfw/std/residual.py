@@ -72,12 +72,18 @@ def resnet(
     for number, outputs in enumerate(stages, 1):
         stage: OrderedDict[str, nn.Module] = OrderedDict()
         for place in range(1, blocks + 1):
-            stage[f"block{place}"] = block(inputs, outputs, 2 if number > 1 and place == 1 else 1, affine)
+            stage[f"block{place}"] = block(
+                inputs, outputs, 2 if number > 1 and place == 1 else 1, affine
+            )
             inputs = outputs
         layers[f"stage{number}"] = nn.Sequential(stage)
     if not block.rectifies:
         layers |= {"norm": nn.BatchNorm2d(inputs, affine=affine), "relu": nn.ReLU()}
-    layers |= {"mean": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(inputs, classes, bias=bias)}
+    layers |= {
+        "mean": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "fc": nn.Linear(inputs, classes, bias=bias),
+    }
     return nn.Sequential(layers)
 
 

@@ -21,7 +21,9 @@ class ResNet20(ModelFamily):
 
     use = "resnet20"
     formula = "3×3 conv 16; 3 × 3 blocks of two 3×3 convs, 16, 32, 64; mean; classes"
-    source = "He et al. 2016, Deep Residual Learning for Image Recognition, section 4.2, shortcuts B"
+    source = (
+        "He et al. 2016, Deep Residual Learning for Image Recognition, section 4.2, shortcuts B"
+    )
 
     width: Width = 1.0
     affine: Affine = True
@@ -84,4 +86,6 @@ class WideResNet(ModelFamily):
 
         channels = [16, *(units * self.widen for units in (16, 32, 64))]
         blocks = (self.depth - 4) // 6
-        return resnet(PreactivationBlock, [shape[0], *channels], blocks, classes, self.affine, self.bias)
+        return resnet(
+            PreactivationBlock, [shape[0], *channels], blocks, classes, self.affine, self.bias
+        )

@@ -35,7 +35,9 @@ class ToStep(RewindPolicy):
 
     def point(self, clock: Clock) -> RewindPoint:
         step = clock.steps(self.step)
-        return RewindPoint(weights=step, schedule=step, optimizer=self.optimizer, buffers=self.buffers)
+        return RewindPoint(
+            weights=step, schedule=step, optimizer=self.optimizer, buffers=self.buffers
+        )
 
 
 class LearningRate(RewindPolicy):

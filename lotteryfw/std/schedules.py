@@ -11,7 +11,9 @@ from lotteryfw import Clock, Schedule, Step
 
 Warmup = Annotated[
     Step | None,
-    Field(description="The factor rises linearly over this length, from 1 / its steps to 1; left out: no warmup."),
+    Field(
+        description="The factor rises linearly over this length, from 1 / its steps to 1; left out: no warmup."
+    ),
 ]
 
 
@@ -52,7 +54,9 @@ class Cosine(Schedule):
 
     use = "cosine"
     formula = "final + (1 - final) (1 + cos(π t)) / 2, t in [0, 1) the share of the steps after the warmup"
-    source = "Loshchilov & Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3"
+    source = (
+        "Loshchilov & Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3"
+    )
 
     final: float = Field(default=0.0, ge=0, le=1)
     """The factor that it falls to."""

@@ -1,4 +1,4 @@
-"""Scopes: which leaves share one budget, and how much of it is kept."""
+"""Scopes: which layers share one budget, and how much of it is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lotteryfw import Group, Layer, Scope, UsageError, budget
+from lotteryfw import Group, LayerInfo, Scope, UsageError, budget
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -30,16 +30,18 @@ class Layerwise(Scope):
     """Layers with a rate of their own, by name or pattern ("fc1", "conv*"). The first match wins, also over
     `output_rate`. A layer of rate 0 is left whole, also where a mask is learned at a density."""
 
-    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+    def groups(
+        self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
+    ) -> list[Group]:
         _check_patterns(self.use, self.rates, layers)
         rates = {layer.name: self._rate(layer) for layer in layers}
         return [_group((name,), kept[name], rate, times) for name, rate in rates.items()]
 
-    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+    def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         _check_patterns(self.use, self.rates, layers)
         return [_share((layer.name,), layer.size, density) for layer in layers if self._rate(layer)]
 
-    def _rate(self, layer: Layer) -> float:
+    def _rate(self, layer: LayerInfo) -> float:
         named = (rate for pattern, rate in self.rates.items() if _matches(layer, pattern))
         output_rate = self.rate if self.output_rate is None else self.output_rate
         return next(named, output_rate if layer.is_output else self.rate)
@@ -57,18 +59,22 @@ class Global(Scope):
     exclude: list[str] = []
     """Layers that are left as they are, by name or pattern ("fc*"); the budget does not count them."""
 
-    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
+    def groups(
+        self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
+    ) -> list[Group]:
         names = self._included(layers)
         return [_group(names, sum(kept[name] for name in names), self.rate, times)] if names else []
 
-    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+    def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         names = self._included(layers)
         size = sum(layer.size for layer in layers if layer.name in names)
         return [_share(names, size, density)] if names else []
 
-    def _included(self, layers: Sequence[Layer]) -> tuple[str, ...]:
+    def _included(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
         _check_patterns(self.use, self.exclude, layers)
-        excluded = {layer.name for layer in layers for pattern in self.exclude if _matches(layer, pattern)}
+        excluded = {
+            layer.name for layer in layers for pattern in self.exclude if _matches(layer, pattern)
+        }
         return tuple(layer.name for layer in layers if layer.name not in excluded)
 
 
@@ -86,14 +92,20 @@ class Erk(Scope):
     rate: Rate = 0.2
     """Share of the network's living weights that a cut removes."""
 
-    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
-        return self._shared_out(_group(tuple(kept), sum(kept.values()), self.rate, times), layers, kept)
+    def groups(
+        self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
+    ) -> list[Group]:
+        return self._shared_out(
+            _group(tuple(kept), sum(kept.values()), self.rate, times), layers, kept
+        )
 
-    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
+    def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         sizes = {layer.name: layer.size for layer in layers}
         return self._shared_out(_share(tuple(sizes), sum(sizes.values()), density), layers, sizes)
 
-    def _shared_out(self, whole: Group, layers: Sequence[Layer], kept: Mapping[str, int]) -> list[Group]:
+    def _shared_out(
+        self, whole: Group, layers: Sequence[LayerInfo], kept: Mapping[str, int]
+    ) -> list[Group]:
         alive = [kept[layer.name] for layer in layers]
         # density is proportional to sum(shape) / prod(shape), so the count is to sum(shape)
         weights = [sum(layer.shape) for layer in layers]
@@ -101,7 +113,9 @@ class Erk(Scope):
         requested = _shares(Fraction(whole.requested), weights, alive)
         return [
             Group((name,), count, float(share))
-            for name, count, share in zip((layer.name for layer in layers), counts, requested, strict=True)
+            for name, count, share in zip(
+                (layer.name for layer in layers), counts, requested, strict=True
+            )
         ]
 
 
@@ -113,17 +127,19 @@ def _share(names: tuple[str, ...], size: int, density: float) -> Group:
     return Group(names, keep=round(density * size), requested=density * size)
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
+def _matches(layer: LayerInfo, pattern: str) -> bool:
     """True for the parameter's path ("fc1.weight") and for its module's ("fc1")."""
     return fnmatchcase(layer.name, pattern) or fnmatchcase(layer.name.rpartition(".")[0], pattern)
 
 
-def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[Layer]) -> None:
+def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[LayerInfo]) -> None:
     """Raises UsageError for a pattern that names no layer: it would do nothing, in silence."""
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             names = ", ".join(layer.name for layer in layers)
-            raise UsageError(f"scope '{use}': no prunable layer is called '{pattern}'; this model has {names}")
+            raise UsageError(
+                f"scope '{use}': no prunable layer is called '{pattern}'; this model has {names}"
+            )
 
 
 def _shares(total: Fraction, weights: Sequence[int], limits: Sequence[int]) -> list[Fraction]:

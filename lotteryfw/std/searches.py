@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from lotteryfw import Clock, Lab, Search, SearchAlgorithm, Step, Ticket, Trained
 
-Levels = Annotated[int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")]
+Levels = Annotated[
+    int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")
+]
 
 
 class Imp(SearchAlgorithm):
@@ -27,7 +29,7 @@ class Imp(SearchAlgorithm):
         trained = yield from lab.train(ticket)
         lab.record(0, ticket, trained)
         for level in range(1, self.levels + 1):
-            ticket = lab.next(ticket, trained)
+            ticket = lab.prune(ticket, trained)
             trained = yield from lab.train(ticket)
             lab.record(level, ticket, trained)
 
@@ -44,7 +46,7 @@ class OneShot(SearchAlgorithm):
     """Train every ticket; false: measure each as it is, an untrained mask over its starting values."""
 
     def search(self, lab: Lab) -> Search[None]:
-        yield from _cut_once(lab, self.levels, lab.next, self.train)
+        yield from _cut_once(lab, self.levels, lab.prune, self.train)
 
 
 class RandomPruning(SearchAlgorithm):
@@ -57,17 +59,19 @@ class RandomPruning(SearchAlgorithm):
     levels: Levels = 24
 
     def search(self, lab: Lab) -> Search[None]:
-        yield from _cut_once(lab, self.levels, lab.random)
+        yield from _cut_once(lab, self.levels, lab.prune_randomly)
 
 
-def _cut_once(lab: Lab, levels: int, cut: Callable[[Ticket, Trained, int], Ticket], train: bool = True) -> Search[None]:
+def _cut_once(
+    lab: Lab, levels: int, cut: Callable[[Ticket, Trained, int], Ticket], train: bool = True
+) -> Search[None]:
     """Trains the dense network, cuts it anew for each level and asks for all those trainings at once."""
     dense = lab.dense()
     trained = yield from lab.train(dense)
     lab.record(0, dense, trained)
     tickets = [cut(dense, trained, level) for level in range(1, levels + 1)]
     if not train:
-        tickets = [lab.untrained(ticket) for ticket in tickets]
+        tickets = [lab.as_is(ticket) for ticket in tickets]
     finished = yield from lab.train_all(tickets)
     for level, (ticket, trained) in enumerate(zip(tickets, finished, strict=True), 1):
         lab.record(level, ticket, trained)
@@ -75,15 +79,20 @@ def _cut_once(lab: Lab, levels: int, cut: Callable[[Ticket, Trained, int], Ticke
 
 THRESHOLDED, TRAINED = "thresholded", "trained"
 TrainWeights = Annotated[
-    bool, Field(description="Also train the weights of what was found, from the values that the mask was learned over.")
+    bool,
+    Field(
+        description="Also train the weights of what was found, from the values that the mask was learned over."
+    ),
 ]
-Density = Annotated[float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")]
+Density = Annotated[
+    float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")
+]
 
 
 class Supermask(SearchAlgorithm):
     """Learned supermasks: a mask is learned over weights that are never trained.
 
-    Level 1 is the mask found: the arm "ticket" has its figures as it was learned (the mean over sampled masks, where
+    Level 1 is the mask found: the variant "ticket" has its figures as it was learned (the mean over sampled masks, where
     the parametrization samples), "thresholded" those of the one mask it ends with, "trained" those of the ticket that
     its weights become when they are trained after all.
     """
@@ -93,15 +102,15 @@ class Supermask(SearchAlgorithm):
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5"
     learns_masks = True
     gives_density = False
-    arms = (THRESHOLDED, TRAINED)
+    variants = (THRESHOLDED, TRAINED)
 
     train_weights: TrainWeights = False
 
     def search(self, lab: Lab) -> Search[None]:
-        ticket = lab.scored()
+        ticket = lab.learn_mask()
         learned = yield from lab.train(ticket)
-        found = lab.found(ticket, learned)
-        untrained = lab.untrained(found)
+        found = lab.extract_ticket(ticket, learned)
+        untrained = lab.as_is(found)
         lab.record(1, untrained, learned)
         measured = yield from lab.train(untrained, THRESHOLDED)
         lab.record(1, untrained, measured, THRESHOLDED)
@@ -113,21 +122,25 @@ class Supermask(SearchAlgorithm):
 class EdgePopup(SearchAlgorithm):
     """Edge-popup: a mask of a given density is learned over weights that are never trained.
 
-    Level 1 is the mask found; the arm "trained" is the ticket that its weights become when they are trained after all.
+    Level 1 is the mask found; the variant "trained" is the ticket that its weights become when they are trained after all.
     """
 
     use = "edge_popup"
     formula = "weights at mask1(w_0), scores at random → learn which k edges to keep (→ train the weights)"
-    source = "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    source = (
+        "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
+    )
     learns_masks = True
     gives_density = True
-    arms = (TRAINED,)
+    variants = (TRAINED,)
 
     density: Density = 0.5
     train_weights: TrainWeights = False
 
     def search(self, lab: Lab) -> Search[None]:
-        yield from _in_cycles(lab, [self.density], [None], hard=False, train_weights=self.train_weights)
+        yield from _in_cycles(
+            lab, [self.density], [None], hard=False, train_weights=self.train_weights
+        )
 
 
 class IterativeEdgePopup(SearchAlgorithm):
@@ -143,7 +156,7 @@ class IterativeEdgePopup(SearchAlgorithm):
     learns_masks = True
     gives_density = True
     default_rewind = "learning_rate"
-    arms = (TRAINED,)
+    variants = (TRAINED,)
 
     density: Density = 0.5
     cycles: Annotated[int, Field(ge=1, description="K. Assumed: no source states it.")] = 5
@@ -161,7 +174,9 @@ class IterativeEdgePopup(SearchAlgorithm):
     @field_validator("densities")
     @classmethod
     def _falling(cls, densities: list[float] | None) -> list[float] | None:
-        if densities is not None and (not densities or densities != sorted(densities, reverse=True)):
+        if densities is not None and (
+            not densities or densities != sorted(densities, reverse=True)
+        ):
             raise ValueError("must be one density or more, none above the one before")
         return densities
 
@@ -169,14 +184,20 @@ class IterativeEdgePopup(SearchAlgorithm):
     def _said_once(self) -> IterativeEdgePopup:
         said = ("density", "cycles", "falls")
         # not what was given, but what differs: resolved recipes write every option
-        idle = [name for name in said if getattr(self, name) != type(self).model_fields[name].default]
+        idle = [
+            name for name in said if getattr(self, name) != type(self).model_fields[name].default
+        ]
         if self.densities is not None and idle:
-            raise ValueError(f"`densities` says each cycle's density: leave {' and '.join(idle)} out, or `densities`")
+            raise ValueError(
+                f"`densities` says each cycle's density: leave {' and '.join(idle)} out, or `densities`"
+            )
         return self
 
     def search(self, lab: Lab) -> Search[None]:
         lengths, hard = self.lengths(lab.clock), self.pruning == "hard"
-        yield from _in_cycles(lab, self._densities(), lengths, hard=hard, train_weights=self.train_weights)
+        yield from _in_cycles(
+            lab, self._densities(), lengths, hard=hard, train_weights=self.train_weights
+        )
 
     def lengths(self, clock: Clock) -> list[int]:
         cycles = len(self._densities())
@@ -195,18 +216,23 @@ class IterativeEdgePopup(SearchAlgorithm):
 
 
 def _in_cycles(
-    lab: Lab, densities: Sequence[float], lengths: Sequence[int | None], *, hard: bool, train_weights: bool
+    lab: Lab,
+    densities: Sequence[float],
+    lengths: Sequence[int | None],
+    *,
+    hard: bool,
+    train_weights: bool,
 ) -> Search[None]:
     """Learns a mask at one density after another, in as many steps each; records what each cycle found, untrained."""
-    ticket = lab.scored(densities[0], lengths[0])
+    ticket = lab.learn_mask(densities[0], lengths[0])
     learned = yield from lab.train(ticket)
-    found = lab.found(ticket, learned)
-    lab.record(1, lab.untrained(found), learned)
+    found = lab.extract_ticket(ticket, learned)
+    lab.record(1, lab.as_is(found), learned)
     for cycle, (density, length) in enumerate(zip(densities[1:], lengths[1:], strict=True), 2):
-        ticket = lab.rescored(ticket, learned, density, hard=hard, length=length)
+        ticket = lab.continue_mask(ticket, learned, density, hard=hard, length=length)
         learned = yield from lab.train(ticket)
-        found = lab.found(ticket, learned)
-        lab.record(cycle, lab.untrained(found), learned)
+        found = lab.extract_ticket(ticket, learned)
+        lab.record(cycle, lab.as_is(found), learned)
     if train_weights:
         trained = yield from lab.train(found, TRAINED)
         lab.record(len(densities), found, trained, TRAINED)

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lotteryfw import DataError, Facts, Split, Splits, stream
+from lotteryfw import DataError, Dataset, DatasetInfo, Subset, stream
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Validation = Annotated[int, Field(ge=1, description="Examples taken from the training part to validate on.")]
-SplitSeed = Annotated[int, Field(ge=0, description="Which examples those are; apart from the seeds of a study.")]
+Validation = Annotated[
+    int, Field(ge=1, description="Examples taken from the training part to validate on.")
+]
+SplitSeed = Annotated[
+    int, Field(ge=0, description="Which examples those are; apart from the seeds of a study.")
+]
 Normalise = Annotated[
     Literal["unit", "standard"],
     Field(
@@ -21,19 +25,25 @@ Normalise = Annotated[
 ]
 
 
-def facts(shape: tuple[int, ...], classes: int, examples: int, test: int, validation: int) -> Facts:
+def facts(
+    shape: tuple[int, ...], classes: int, examples: int, test: int, validation: int
+) -> DatasetInfo:
     """The facts of a set whose `examples` for training lose `validation`. Raises DataError where none are left."""
     _check(validation, examples)
-    return Facts(shape, classes, train=examples - validation, validation=validation, test=test)
+    return DatasetInfo(
+        shape, classes, train=examples - validation, validation=validation, test=test
+    )
 
 
-def split(examples: Split, test: Split, validation: int, split_seed: int, normalise: str) -> Splits:
-    """Splits `validation` of `examples` [n, c, h, w] uint8 off, by a stream of their own.
+def split(
+    examples: Subset, test: Subset, validation: int, split_seed: int, normalise: str
+) -> Dataset:
+    """Dataset `validation` of `examples` [n, c, h, w] uint8 off, by a stream of their own.
 
     Raises DataError where none are left.
     """
     chosen, left = (
-        Split(examples.inputs[part], examples.labels[part])
+        Subset(examples.inputs[part], examples.labels[part])
         for part in division(len(examples.labels), validation, split_seed)
     )
     return normalised(left, chosen, test, normalise)
@@ -47,21 +57,28 @@ def division(examples: int, validation: int, split_seed: int) -> tuple[Tensor, T
     import torch
 
     _check(validation, examples)
-    chosen, left = torch.randperm(examples, generator=stream("split", split_seed)).tensor_split([validation])
+    chosen, left = torch.randperm(examples, generator=stream("split", split_seed)).tensor_split(
+        [validation]
+    )
     return chosen, left
 
 
-def normalised(train: Split, validation: Split, test: Split, normalise: str) -> Splits:
+def normalised(train: Subset, validation: Subset, test: Subset, normalise: str) -> Dataset:
     """The parts, with what `normalise` asks for: measured on the training part."""
     if normalise == "unit":
-        return Splits(train, validation, test)
-    mean, std = zip(*(_moments(train.inputs[:, channel]) for channel in range(train.inputs.shape[1])), strict=True)
-    return Splits(train, validation, test, mean, std)
+        return Dataset(train, validation, test)
+    mean, std = zip(
+        *(_moments(train.inputs[:, channel]) for channel in range(train.inputs.shape[1])),
+        strict=True,
+    )
+    return Dataset(train, validation, test, mean, std)
 
 
 def _check(validation: int, examples: int) -> None:
     if validation >= examples:
-        raise DataError(f"validation = {validation} leaves nothing to train on: there are {examples} examples")
+        raise DataError(
+            f"validation = {validation} leaves nothing to train on: there are {examples} examples"
+        )
 
 
 def _moments(pixels: Tensor) -> tuple[float, float]:
@@ -71,8 +88,12 @@ def _moments(pixels: Tensor) -> tuple[float, float]:
     """
     import torch
 
-    chunks = pixels.chunk(len(pixels) // 1000 + 1)  # counted as int64: all at once, eight times the memory
-    counts = torch.stack([torch.bincount(chunk.flatten(), minlength=256) for chunk in chunks]).sum(0)
+    chunks = pixels.chunk(
+        len(pixels) // 1000 + 1
+    )  # counted as int64: all at once, eight times the memory
+    counts = torch.stack([torch.bincount(chunk.flatten(), minlength=256) for chunk in chunks]).sum(
+        0
+    )
     share = counts.double() / pixels.numel()
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = float((share * value).sum())

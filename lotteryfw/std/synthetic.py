@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lotteryfw import DataSource, Facts, Split, Splits, stream
+from lotteryfw import Dataset, DatasetInfo, DataSource, Subset, stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,24 +34,28 @@ class Synthetic(DataSource):
     data_seed: int = Field(default=0, ge=0)
     """Which prototypes and noise; apart from the seeds of a study."""
 
-    def facts(self, folder: Path) -> Facts:
+    def facts(self, folder: Path) -> DatasetInfo:
         fifth = self.examples // 5
-        return Facts(tuple(self.shape), self.classes, self.examples, validation=fifth, test=fifth)
+        return DatasetInfo(
+            tuple(self.shape), self.classes, self.examples, validation=fifth, test=fifth
+        )
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         import torch
 
         facts = self.facts(folder)
-        prototypes = torch.randn(self.classes, *self.shape, generator=stream("synthetic", self.data_seed, "prototypes"))
-        return Splits(
+        prototypes = torch.randn(
+            self.classes, *self.shape, generator=stream("synthetic", self.data_seed, "prototypes")
+        )
+        return Dataset(
             train=self._draw("train", facts.train, prototypes),
             validation=self._draw("validation", facts.validation, prototypes),
             test=self._draw("test", facts.test, prototypes),
         )
 
-    def _draw(self, part: str, size: int, prototypes: Tensor) -> Split:
+    def _draw(self, part: str, size: int, prototypes: Tensor) -> Subset:
         import torch
 
         labels = torch.arange(size) % self.classes
         noise = torch.randn(size, *self.shape, generator=stream("synthetic", self.data_seed, part))
-        return Split(prototypes[labels] + self.noise * noise, labels)
+        return Subset(prototypes[labels] + self.noise * noise, labels)

@@ -25,7 +25,9 @@ class TorchvisionModel(ModelFamily):
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         if len(shape) != 3 or shape[0] != 3:
-            raise UsageError(f"torchvision's {self.name} reads images [3, height, width], not {list(shape)}")
+            raise UsageError(
+                f"torchvision's {self.name} reads images [3, height, width], not {list(shape)}"
+            )
         from torch import nn
         from torchvision import models
 

@@ -1,14 +1,17 @@
 """What is kept on disk: the store of computed objects, run folders, tickets. Importing it does not import torch."""
 
-from lotteryfw.store.files import atomic_write
-from lotteryfw.store.folder import LevelRow, RunFolder, find_runs
-from lotteryfw.store.objects import Busy, Store, default_root
+from lotteryfw.store.files import atomic_write, file_name, is_denied
+from lotteryfw.store.folder import LevelRow, RunFolder, find_runs, strict_json
+from lotteryfw.store.locks import Busy
+from lotteryfw.store.objects import Store, default_root
+from lotteryfw.store.seal import Damaged, check_seal, seal
 from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
 from lotteryfw.store.upkeep import Info, Swept, Verified
 
 __all__ = [
     "Busy",
+    "Damaged",
     "Info",
     "LevelRow",
     "LoadedTicket",
@@ -17,10 +20,15 @@ __all__ = [
     "Swept",
     "Verified",
     "atomic_write",
+    "check_seal",
     "default_root",
+    "file_name",
     "find_runs",
+    "is_denied",
     "load_seed_ticket",
     "load_ticket",
     "save_seed_ticket",
     "save_ticket",
+    "seal",
+    "strict_json",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
 
 _AGAIN = "free space and run the same command again; nothing finished is lost"
 _REASONS = {
@@ -23,6 +25,31 @@ _REASONS = {
     errno.ENOENT: "there is no such file",
 }
 
+_LONGEST = 200
+"""Bytes of a name that `file_name` makes; file systems take 255, of which a suffix and an extension need some."""
+_PLAIN = re.compile(r"[a-z0-9_=(\[{][a-z0-9_=.,+%(){}\[\] -]*(?<![. ])")
+"""What every file system keeps as it is; some do not tell capital letters from small ones."""
+_ODD = re.compile(r"[^a-z0-9_=.,+%()-]")
+
+
+def file_name(text: str) -> str:
+    """Return a name for a file that no other text gets, whatever characters it has and however long it is.
+
+    A `/` is written `__`. A text that could not be told from the name again, or that is too long, or has a character
+    that some file system changes, gets its SHA-256 as a suffix; `~` stands in no other name.
+
+    >>> file_name("quickstart/criterion=random/seed=0")
+    'quickstart__criterion=random__seed=0'
+    >>> file_name("a__b")
+    'a__b~63e5c1c455d01d5cbcbadd205443a58a'
+    """
+    name = text.replace("/", "__")
+    if len(name) <= _LONGEST and _PLAIN.fullmatch(name) and name.replace("__", "/") == text:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    readable = _ODD.sub("-", name.lower()).lstrip(".-")
+    return f"{readable[: _LONGEST - len(digest) - 1]}~{digest}"
+
 
 @contextmanager
 def explained(path: Path, action: str) -> Iterator[None]:
@@ -31,7 +58,9 @@ def explained(path: Path, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        culprit = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        culprit = (
+            f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        )
         raise StoreError(f"{path}: cannot be {action}: {reason}{culprit}") from error
 
 
@@ -57,19 +86,40 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
             raise
 
 
+def is_denied(error: BaseException) -> bool:
+    """Whether an error, or the OSError that a StoreError came from, says that this user may not write there."""
+    return denial(error) != ""
+
+
+def denial(error: BaseException) -> str:
+    """Return in words why this user may not write there; "" where an error says something else."""
+    cause = error.__cause__ if isinstance(error, StoreError) else error
+    if not isinstance(cause, OSError):
+        return ""
+    words = {
+        errno.EROFS: "read-only file system",
+        errno.EACCES: "no permission",
+        errno.EPERM: "no permission",
+    }
+    return words.get(cause.errno or 0, "")
+
+
 def own_name() -> str:
     """A name that no other call, process or machine makes; `is_abandoned` tells whether its maker still lives."""
     return f"{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc."""
-    pid, _, host = name.split("-", 2)
+    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc.
+    A name of another form is nobody's to delete."""
+    pid, _, host = [*name.split("-", 2), "", ""][:3]
+    if not pid.isdecimal() or not host:
+        return False
     if host != socket.gethostname():
         return True
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # alive, and somebody else's
         pass

@@ -5,30 +5,41 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from sys import intern
 from typing import Any
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.store import checksums
 from lotteryfw.store.files import atomic_write, explained
 
 _MARK = "resolved.toml"
+_LOCK = ".lock"
+_LEFTOVERS = {
+    "analyses.jsonl", "checksums.json", "curves.jsonl", "errors", "events.jsonl", "levels.csv",
+    "manifest.json", "tickets", "workers.log",
+}  # fmt: skip
+"""What a run may leave behind where its folder was deleted while it ran."""
+REBUILD = "run the recipe again: it rebuilds the folder from the store"
 
 
 @dataclass(frozen=True)
 class LevelRow:
-    """A row of levels.csv: one training of one arm at one level. Losses in nats per example, accuracies in [0, 1].
+    """A row of levels.csv: one training of one variant at one level. Losses in nats per example, accuracies in [0, 1].
 
-    `arm` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures may be None).
+    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures may be None).
     `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the store. `axes` are the cell's
     coordinates in the recipe's grid, a column each after the others; a row without a value there has no such axis.
     """
 
     study: str
     cell: str
-    arm: str
+    variant: str
     seed: int
     level: int
     status: str
@@ -67,26 +78,116 @@ class RunFolder:
     def create(cls, path: Path, recipe_text: str, resolved_text: str) -> RunFolder:
         """Makes a run's folder, or reopens one. Raises UsageError where it cannot be written or holds other things."""
         folder = cls(Path(path))
+        folder._refuse_others(resolved_text)
         try:
-            with explained(folder.path, "made"):
-                folder.path.mkdir(parents=True, exist_ok=True)
-                if not folder.exists() and any(not entry.name.startswith(".") for entry in folder.path.iterdir()):
-                    raise UsageError(f"{path}: holds files that are not a run's: name a new or an empty folder")
-                if folder.exists() and (folder.path / _MARK).read_text("utf-8") != resolved_text:
-                    raise UsageError(f"{path}: holds the run of another study: name a new or an empty folder")
             atomic_write(folder.path / _MARK, resolved_text.encode())
             atomic_write(folder.path / "recipe.toml", recipe_text.encode())
         except StoreError as error:
             raise UsageError(str(error)) from error
         return folder
 
+    @classmethod
+    @contextmanager
+    def claimed(cls, path: Path, resolved_text: str) -> Iterator[RunFolder]:
+        """Hold the lock of a folder that `create` would make or reopen, so that one process at a time writes there.
+
+        Raises UsageError as `create` does, and StoreError where another process holds the lock.
+        """
+        from filelock import FileLock, Timeout
+
+        folder = cls(Path(path))
+        folder._refuse_others(resolved_text)
+        lock = FileLock(folder.path / _LOCK)
+        with explained(folder.path, "locked"):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:  # an OSError, too
+                raise StoreError(
+                    f"{path}: the run in this folder is under way in another process: "
+                    "wait for it, or give this one another folder"
+                ) from None
+        try:
+            yield folder
+        finally:
+            lock.release()
+
+    def _refuse_others(self, resolved_text: str) -> None:
+        """Make the folder. Raises UsageError where that is impossible or where it holds anything but this run."""
+        wanted = resolved_text.encode()
+        try:
+            with explained(self.path, "made"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                names = {
+                    entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")
+                }
+                if _MARK in names and (self.path / _MARK).read_bytes() == wanted:
+                    return
+            recorded = (checksums.read_checksums(self.path) or {}).get(_MARK)
+        except StoreError as error:
+            raise UsageError(str(error)) from error
+        if recorded == checksums.digest_of(wanted):
+            return  # this run's folder, whose resolved.toml was damaged or deleted
+        if recorded or _MARK in names:
+            raise UsageError(
+                f"{self.path}: holds the run of another study: name a new or an empty folder"
+            )
+        if names - _LEFTOVERS:
+            raise UsageError(
+                f"{self.path}: holds files that are not a run's: name a new or an empty folder"
+            )
+
     def exists(self) -> bool:
         """Whether this is the folder of a run."""
-        return (self.path / _MARK).is_file()
+        return (self.path / _MARK).is_file() or (self.path / checksums.NAME).is_file()
+
+    def mark_under_way(self) -> bool:
+        """Mark that a run writes here; return whether an earlier one was killed, which left its mark."""
+        mark = self.path / checksums.UNDER_WAY
+        with explained(mark, "written"):
+            was_killed = mark.exists()
+            mark.touch()
+        return was_killed
+
+    def unmark(self) -> None:
+        """Take the mark of a run under way away."""
+        with explained(self.path / checksums.UNDER_WAY, "deleted"):
+            (self.path / checksums.UNDER_WAY).unlink(missing_ok=True)
+
+    def refuse_damaged(self) -> None:
+        """Raises StoreError where files that a report reads are not as the run wrote them.
+
+        The tickets are only looked for. While a run is under way, or after it was killed, files may be newer than
+        their checksums.
+        """
+        digests = checksums.read_checksums(self.path)
+        if digests is None:
+            if (self.path / checksums.NAME).exists():
+                raise StoreError(f"{self.path}: damaged: {checksums.NAME} (unreadable); {REBUILD}")
+            return
+        damage = checksums.damaged_files(self.path, digests, hash_tickets=False)
+        if (self.path / checksums.UNDER_WAY).exists():
+            damage = [item for item in damage if item.what == "missing"]
+        if damage:
+            raise StoreError(f"{self.path}: damaged: {checksums.describe(damage)}; {REBUILD}")
+
+    def unreadable(self, name: str) -> bool:
+        """Whether one of the tables cannot be read at all."""
+        readers = {
+            "levels.csv": self.read_levels,
+            "curves.jsonl": self.read_curves,
+            "analyses.jsonl": self.read_findings,
+            "manifest.json": self.read_manifest,
+        }
+        try:
+            if name in readers:
+                readers[name]()
+        except StoreError:
+            return True
+        return False
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         """Writes manifest.json: plain JSON data."""
-        atomic_write(self.path / "manifest.json", json.dumps(manifest, indent=2).encode())
+        atomic_write(self.path / "manifest.json", strict_json(manifest, indent=2).encode())
 
     def read_manifest(self) -> dict[str, Any]:
         """What `write_manifest` wrote; empty where it has not yet. Raises StoreError."""
@@ -97,7 +198,7 @@ class RunFolder:
             except FileNotFoundError:
                 return {}
             except (ValueError, TypeError) as error:
-                raise StoreError(f"{path}: not a manifest: {error}") from error
+                raise StoreError(f"{path}: not a manifest: {error}; {REBUILD}") from error
 
     def write_levels(self, rows: Sequence[LevelRow]) -> None:
         """Writes levels.csv anew. Floats are written so that they read back to the bit."""
@@ -123,41 +224,94 @@ class RunFolder:
                 try:
                     return list(_rows(table))
                 except (ValueError, csv.Error) as error:
-                    raise StoreError(f"{path}: line {table.line_num}: {error}") from error
+                    raise StoreError(
+                        f"{path}: line {table.line_num}: {error}; {REBUILD}"
+                    ) from error
 
     def write_curves(self, curves: Sequence[Mapping[str, Any]]) -> None:
-        """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training."""
-        atomic_write(self.path / "curves.jsonl", "".join(json.dumps(each) + "\n" for each in curves).encode())
+        """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training.
+
+        A figure that is not finite is written as null.
+        """
+        self._write_lines("curves.jsonl", curves)
 
     def read_curves(self) -> list[dict[str, Any]]:
         """What `write_curves` wrote; none where it has not yet. Raises StoreError."""
-        return self._read_lines("curves.jsonl", "curves")
+        return list(self.each_curve())
+
+    def each_curve(self) -> Iterator[dict[str, Any]]:
+        """Yield what `read_curves` returns, a line at a time: a large run's curves take a gigabyte in memory."""
+        return self._lines("curves.jsonl", "curves")
 
     def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
-        """Writes analyses.jsonl anew: a line for each finding of an analysis."""
-        atomic_write(self.path / "analyses.jsonl", "".join(json.dumps(each) + "\n" for each in findings).encode())
+        """Writes analyses.jsonl anew: a line for each finding of an analysis.
+
+        A value that is not finite is written as null with a `note` that says what it was, and read back as NaN.
+        """
+        self._write_lines("analyses.jsonl", [_noted(finding) for finding in findings])
 
     def read_findings(self) -> list[dict[str, Any]]:
         """What `write_findings` wrote; none where it has not yet. Raises StoreError."""
-        # lines that were written before findings had a unit are numbers, as is what says none
-        return [line | {"unit": line.get("unit", "number")} for line in self._read_lines("analyses.jsonl", "findings")]
+        return list(self.each_finding())
+
+    def each_finding(self) -> Iterator[dict[str, Any]]:
+        """Yield what `read_findings` returns, a line at a time."""
+        for line in self._lines("analyses.jsonl", "findings"):
+            # lines that were written before findings had a unit are numbers, as is what says none
+            yield line | {"unit": line.get("unit", "number"), "value": _with_nan(line["value"])}
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""
         path = self.path / "events.jsonl"
-        with explained(path, "written"), path.open("a+b") as file:
-            file.write(b"" if _ends_whole(file) else b"\n")
-            file.write(json.dumps(event).encode() + b"\n")
+        with explained(path, "written"):
+            path.parent.mkdir(
+                parents=True, exist_ok=True
+            )  # somebody may have deleted the folder during the run
+            with path.open("a+b") as file:
+                file.write(b"" if _ends_whole(file) else b"\n")
+                file.write(strict_json(event).encode() + b"\n")
 
-    def _read_lines(self, name: str, what: str) -> list[dict[str, Any]]:
+    def read_events(self) -> list[dict[str, Any]]:
+        """Return the events that were written so far, without lines that were cut off or damaged. Raises StoreError."""
+        path = self.path / "events.jsonl"
+        with explained(path, "read"):
+            try:
+                lines = path.read_bytes().splitlines()
+            except FileNotFoundError:
+                return []
+        events = []
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                events.append(event)
+        return events
+
+    def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        atomic_write(self.path / name, "".join(strict_json(line) + "\n" for line in lines).encode())
+
+    def _lines(self, name: str, what: str) -> Iterator[dict[str, Any]]:
         path = self.path / name
         with explained(path, "read"):
             try:
-                return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+                with path.open(encoding="utf-8") as file:
+                    for text in file:
+                        line = json.loads(text)
+                        if not isinstance(line, dict):
+                            raise ValueError("a line is not an object")
+                        yield line
             except FileNotFoundError:
-                return []
+                return
             except ValueError as error:
-                raise StoreError(f"{path}: not {what}: {error}") from error
+                raise StoreError(f"{path}: not {what}: {error}; {REBUILD}") from error
+
+    def clear_errors(self) -> None:
+        """Delete the tracebacks of an earlier run. Raises StoreError."""
+        with explained(self.path / "errors", "cleared"):
+            for path in (self.path / "errors").glob("*.txt"):
+                path.unlink(missing_ok=True)
 
     def write_error(self, name: str, text: str) -> Path:
         """Writes errors/NAME.txt, for what is too long to tell on a terminal, and returns its path."""
@@ -178,6 +332,41 @@ def find_runs(folder: Path) -> list[RunFolder]:
     return [run for run in map(RunFolder, sorted(here.path.glob("*"))) if run.exists()]
 
 
+def strict_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON that every reader takes: a number that is not finite is written as null."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The same plain data with None for every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _noted(finding: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A finding with a note where its value has numbers that are not finite."""
+    value = finding.get("value")
+    values = value if isinstance(value, list | tuple) else [value]
+    strange = {str(item) for item in values if isinstance(item, float) and not math.isfinite(item)}
+    note = f"not finite: {', '.join(sorted(strange))}"
+    return {**finding, "note": finding.get("note", note)} if strange else finding
+
+
+def _with_nan(value: Any) -> Any:
+    """A finding's value with NaN where the file has null."""
+    if isinstance(value, list):
+        return [math.nan if item is None else item for item in value]
+    return math.nan if value is None else value
+
+
 def _written(value: str | int | float | None) -> str:
     if isinstance(value, float):
         return repr(float(value))  # a numpy float's own repr names its type
@@ -189,19 +378,29 @@ def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
     width = len(_COLUMNS)
     if header[:width] != list(_COLUMNS):
         raise ValueError(f"the columns should begin with {', '.join(_COLUMNS)}")
+    readers = [(name, _READERS[kind]) for name, kind in _COLUMNS.items()]
+    axes = header[width:]
     for cells in table:
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
-        fixed = {name: _read(text, _COLUMNS[name]) for name, text in zip(header[:width], cells, strict=False)}
-        yield LevelRow(
-            **fixed, axes={axis: text for axis, text in zip(header[width:], cells[width:], strict=True) if text}
-        )
+        fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
+        coordinates = {
+            axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text
+        }
+        yield LevelRow(**fixed, axes=coordinates)
 
 
-def _read(text: str, kind: str) -> Any:
-    if kind == "float | None" and not text:
-        return None
-    return {"str": str, "int": int, "float": float, "float | None": float}[kind](text)
+def _optional_float(text: str) -> float | None:
+    return float(text) if text else None
+
+
+# most texts stand in many rows, so each is kept in memory once
+_READERS: dict[str, Callable[[str], Any]] = {
+    "str": intern,
+    "int": int,
+    "float": float,
+    "float | None": _optional_float,
+}
 
 
 def _ends_whole(file: io.BufferedRandom) -> bool:

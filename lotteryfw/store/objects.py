@@ -2,36 +2,40 @@
 
     store.json          the format's version
     calibration.json    by machine, what `lotteryfw doctor --calibrate` measured
-    objects/ab/ab12…/   one result: its files, and object.json with the SHA-256 and size of each
+    objects/ab/ab12…/   one result: its files, and object.json: the key, what it is the digest of, and the SHA-256 and
+                        size of each file (see `seal`)
     aliases/ab/ab12…    the object key that a derivation's digest stands for
-    scratch/ab12…/      checkpoints and pending work of a job that is not finished
+    scratch/ab12…/      checkpoints of a job that is not finished
+    scratch/post-…/     a job that a run left for a worker process, or for later
     roots/RUN.json      a run folder and the keys it references: what gc keeps
     damaged/ab12…-1/    objects that were not what had been written
     active/ locks/ tmp/ who is at work, and on what
 
-Any number of processes, on any number of machines with one shared file system, may use one store at once.
+Any number of processes, on any number of machines with one shared file system, may use one store at once. A store that
+one may only read answers what is in it.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-from lotteryfw.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.search.jobs import digest
 from lotteryfw.store import upkeep
-from lotteryfw.store.files import atomic_write, explained, own_name
+from lotteryfw.store.files import atomic_write, denial, explained, is_denied, own_name
+from lotteryfw.store.locks import Busy, hold
+from lotteryfw.store.seal import FORMAT, Damaged, check_seal, check_source, seal
 
-_FORMAT = 1
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-_INDEX = "object.json"
 
 
 def default_root() -> Path:
@@ -46,64 +50,92 @@ def default_root() -> Path:
 class Store:
     """Content-addressed objects under `root`, made at the first write. A key or name is letters, digits, "_", ".", "-".
 
-    `damaged` lists the keys that this process found damaged and set aside, to be shown to the user. Every method
-    raises StoreError where the file system fails, with what to do about it; making one raises UsageError where `root`
-    is a file.
+    `damaged` lists the keys that this process found damaged and set aside, `notices` what else the user should be
+    shown. Every method raises StoreError where the file system fails, with what to do about it; making one raises
+    UsageError where `root` is a file.
     """
 
     def __init__(self, root: Path):
         self.root = Path(root)
         self.damaged: list[str] = []
-        self._verified: set[str] = set()
+        self.notices: list[str] = []
+        self._verified: dict[str, str] = {}  # the kind of every object whose files were checked
+        self._run: str | None = None
         self._check_format()
 
     def has(self, key: str) -> bool:
         """Whether there is an object, by one look at the disk: its content is checked by `path`."""
         return os.path.isdir(self._object(key))
 
-    def path(self, key: str) -> Path | None:
-        """The object's folder, or None where it is absent; a damaged one is set aside and so absent.
+    def path(self, key: str, kind: str | None = None) -> Path | None:
+        """The object's folder, or None where it is absent; a damaged one, or one that was written for another key or
+        as another kind than `kind`, is set aside and so absent.
 
         The first call for a key in this process checks the SHA-256 of every file.
         """
         folder = self._object(key)
         if not self.has(key):
-            self._verified.discard(key)
+            self._verified.pop(key, None)
             return None
-        if key not in self._verified:
-            if not self.check(key):
-                return None
-            self._verified.add(key)
+        known = self._verified.get(key)
+        if (known is None or kind not in (None, known)) and not self.check(key, kind):
+            return None
         return folder
 
-    def check(self, key: str) -> bool:
+    def check(self, key: str, kind: str | None = None) -> bool:
         """Whether the object is there as it was written, checked now; a damaged one is set aside."""
         folder = self._object(key)
-        with explained(folder, "read"):
-            damage = _damage(folder)
-        if damage and self.has(key):
-            self._set_aside(key, damage)
-        return damage is None
+        try:
+            with explained(folder, "read"):
+                description = check_seal(folder, key, kind)
+            check_source(description)
+        except Damaged as damage:
+            self._verified.pop(key, None)
+            if self.has(key):
+                self._set_aside(key, str(damage))
+            return False
+        self._verified[key] = description["kind"]
+        return True
 
     @contextmanager
-    def write(self, key: str, kind: str = "object") -> Iterator[Path]:
+    def write(self, key: str, kind: str = "object", source: Any = None) -> Iterator[Path]:
         """An empty folder to write an object's files into, which becomes the object when the block ends: what the block
         wrote is flushed to the disk then, and need not be before.
 
-        Where the block raises, or another process wrote this key meanwhile, the folder is thrown away.
+        `source` is the JSON data that `key` is the digest of (else ValueError): with it the object shows by itself that
+        it belongs to its key. Where the block raises, or another process wrote this key meanwhile, the folder is thrown
+        away.
         """
         target = self._object(key)
+        if source is not None and digest(source) != key:
+            raise ValueError(f"{key} is not the digest of {source}")
+        about = {} if source is None else {"source": source}
         with explained(self.root, "written"):
-            folder = self._temporary()
+            with self.computing():
+                folder = self._temporary()
+                with explained(folder, "made"):
+                    folder.mkdir(parents=True)
             try:
-                folder.mkdir(parents=True)
                 yield folder
-                _seal(folder, kind)
+                seal(folder, key, kind, **about)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if _take_name(folder, target):
-                    self._verified.add(key)
+                    self._verified[key] = kind
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around what has to be written for a result that is not there: says so where the store may only be read."""
+        try:
+            yield
+        except StoreError as error:
+            if not is_denied(error):
+                raise
+            raise StoreError(
+                f"{self.root}: this store may only be read ({denial(error)}), and something is to be "
+                "computed that is not in it: name a store of your own with --store or LOTTERYFW_STORE, or ask its owner"
+            ) from error.__cause__
 
     def remove(self, key: str) -> None:
         """Deletes an object, so that at no moment a part of it stands under its name."""
@@ -112,22 +144,33 @@ class Store:
         self._object(key).rename(folder)
         shutil.rmtree(folder)
 
-    def lock(self, key: str, timeout: float = -1) -> AbstractContextManager[None]:
+    @contextmanager
+    def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
         """Held while a job runs; others wait here for its result. The system releases it for a process that dies.
 
-        Raises Busy after `timeout` seconds (-1: waits as long as it takes).
+        Its file goes once the object is there. Raises Busy after `timeout` seconds (-1: waits as long as it takes).
         """
-        return self._held(self.root / "locks" / f"{_checked(key)}.lock", timeout)
+        path = self.root / "locks" / f"{_checked(key)}.lock"
+        with ExitStack() as stack:
+            with self.computing():
+                stack.enter_context(self._held(path, timeout, obsolete=lambda: self.has(key)))
+            yield
 
     def alias(self, name: str) -> str | None:
-        """The key that `name`, the digest of a derivation, is known to stand for."""
+        """The key that `name`, the digest of a derivation, is known to stand for. A file that is damaged, or that was
+        written for another name, is deleted and noted in `notices`."""
         path = self._alias(name)
         with explained(path, "read"):
             try:
-                key = path.read_text(encoding="utf-8", errors="replace")
+                text = path.read_bytes()
             except FileNotFoundError:
                 return None
-        return key if _NAME.fullmatch(key) else None
+        key = _read_alias(name, text)
+        if key is None:
+            with suppress(OSError):
+                path.unlink()
+            self._note(f"a damaged alias was dropped; what it stood for is looked up again: {path}")
+        return key
 
     def aliases(self) -> set[str]:
         """Every name that stands for a key: for asking after many without opening a file for each."""
@@ -137,8 +180,10 @@ class Store:
     def set_alias(self, name: str, key: str) -> None:
         """Remembers that `name` stands for `key`."""
         if self.alias(name) != _checked(key):
-            self._create()
-            atomic_write(self._alias(name), key.encode(), flush=False)  # a rerun finds the object, and says it again
+            with self._optional():
+                self._create()
+                # not flushed: a rerun finds the object, and writes the alias again
+                atomic_write(self._alias(name), _write_alias(name, key), flush=False)
 
     def scratch(self, key: str) -> Path:
         """Where an unfinished job has what it needs to continue; whoever writes there makes the folder."""
@@ -148,46 +193,73 @@ class Store:
         """Deletes that folder, if there is one."""
         shutil.rmtree(self.root / "scratch" / _checked(key), ignore_errors=True)
 
+    def new_post(self) -> str:
+        """Return a name in scratch that is nobody else's. It says which run uses it: what a killed run has left is
+        deleted when that run starts again (see `active`), and by `gc`."""
+        return f"{self._posts(self._run)}{uuid4().hex}"
+
     def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
         """Keeps these objects from `gc` for as long as the run's folder is there. Replaces the run's earlier pin."""
-        self._create()
-        root = {"folder": str(Path(folder).resolve()), "keys": sorted(set(keys))}
-        atomic_write(self.root / "roots" / f"{_checked(run_id)}.json", json.dumps(root, indent=1).encode())
+        folder = Path(folder).resolve()
+        root = {
+            "folder": str(folder),
+            "mount": str(upkeep.mount_of(folder)),
+            "keys": sorted(set(keys)),
+        }
+        path = self.root / "roots" / f"{_checked(run_id)}.json"
+        with self._optional("the results of this run are not kept from its `gc`"):
+            self._create()
+            atomic_write(path, json.dumps(root, indent=1).encode())
 
     @contextmanager
     def active(self, run_id: str) -> Iterator[None]:
-        """Held while a run uses the store: `gc` refuses meanwhile. Waits for a gc that is under way.
+        """Held while a run uses the store: `gc` refuses meanwhile. Waits for a gc that is under way. What a killed
+        process of the same run had left for its workers is deleted.
 
         Raises StoreError where the same run is active already.
         """
         with ExitStack() as stack:
-            with self._held(self.root / "gc.lock"):
+            with self._optional(), self._held(self.root / "gc.lock"):
                 try:
-                    stack.enter_context(self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0))
+                    stack.enter_context(
+                        self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0)
+                    )
                 except Busy:
                     raise StoreError(
                         f"the run '{run_id}' is under way in another process: "
                         "wait for it, or give this one another folder"
                     ) from None
-            yield
+                self._drop_posts(run_id)
+            before, self._run = self._run, run_id
+            try:
+                yield
+            finally:
+                self._run = before
 
-    def gc(self, dry_run: bool = False) -> upkeep.Swept:
+    def gc(self, dry_run: bool = False, force: bool = False) -> upkeep.Swept:
         """Deletes what no run folder references any more; with `dry_run`, only counts it.
 
-        Raises StoreError while a run is active. It removes objects that no root names, roots whose run folder is gone,
-        scratch folders of finished objects and those untouched for 14 days, aliases of absent objects, and what dead
-        processes left half-written.
+        Raises StoreError while a run is active. It removes objects that no root names, roots whose run folder is gone
+        (with `force` also those whose run folder cannot be seen, as on a disk that is not mounted), scratch folders of
+        finished objects and those untouched for 14 days, jobs that killed runs left, aliases of absent objects, lock
+        files, and what dead processes left half-written.
         """
+        if not self.root.exists():
+            return upkeep.Swept(dry_run=dry_run)
         self._create()
         try:
             with explained(self.root, "cleaned"), self._quiet():
-                return upkeep.sweep(self, dry_run)
+                return upkeep.sweep(self, dry_run, force)
         except Busy as busy:
-            raise StoreError(f"{self.root}: in use, so nothing was deleted; clean it later ({busy})") from None
+            raise StoreError(
+                f"{self.root}: in use, so nothing was deleted; clean it later ({busy})"
+            ) from None
 
     def verify(self) -> upkeep.Verified:
-        """Checks every file of every object; damaged objects are set aside."""
-        return upkeep.verify(self)
+        """Checks every file of every object, checkpoint and posted job, every alias, and the run folders that use the
+        store with their tickets. Damaged objects are set aside, damaged checkpoints and aliases deleted."""
+        with explained(self.root, "read"):
+            return upkeep.verify(self)
 
     def info(self) -> upkeep.Info:
         """Counts and sizes."""
@@ -195,9 +267,10 @@ class Store:
             return upkeep.info(self)
 
     def all_keys(self) -> Iterator[str]:
-        """The key of every object, in order."""
+        """The key of every object, in order. What stands among them and is no object is left out."""
         for folder in sorted((self.root / "objects").glob("*/[!.]*")):
-            yield folder.name
+            if is_name(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
+                yield folder.name
 
     def _object(self, key: str) -> Path:
         return self.root / "objects" / _checked(key)[:2] / key
@@ -222,98 +295,114 @@ class Store:
             except (ValueError, KeyError, TypeError):
                 found = None
         if not isinstance(found, int):
-            raise StoreError(f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE")
-        if found > _FORMAT:
             raise StoreError(
-                f"{self.root}: a store of format {found}, written by a newer lotteryfw (this one reads {_FORMAT}): "
+                f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE"
+            )
+        if found > FORMAT:
+            raise StoreError(
+                f"{self.root}: a store of format {found}, written by a newer lotteryfw (this one reads {FORMAT}): "
                 "update lotteryfw, or name another folder in LOTTERYFW_STORE"
             )
 
     def _create(self) -> None:
         path = self.root / "store.json"
         if not path.exists():
-            atomic_write(path, json.dumps({"format": _FORMAT}).encode())
+            atomic_write(path, json.dumps({"format": FORMAT}).encode())
+
+    def _note(self, notice: str) -> None:
+        if notice not in self.notices:
+            self.notices.append(notice)
+
+    @contextmanager
+    def _optional(self, consequence: str = "") -> Iterator[None]:
+        """Around a write that finished runs can do without: where the store may only be read, it is left out."""
+        try:
+            yield
+        except StoreError as error:
+            if not is_denied(error):
+                raise
+            if consequence:
+                self._note(f"{self.root}: may only be read ({denial(error)}), so {consequence}")
+
+    def _posts(self, run_id: str | None) -> str:
+        """What the names of a run's posts begin with."""
+        return f"post-{digest(run_id)[:12]}-"
+
+    def _drop_posts(self, run_id: str) -> None:
+        left = list((self.root / "scratch").glob(f"{self._posts(run_id)}*"))
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
+        if left:
+            jobs = "1 job" if len(left) == 1 else f"{len(left)} jobs"
+            self._note(
+                f"deleted {jobs} that a killed process of this run had left in {self.root / 'scratch'}"
+            )
 
     def _set_aside(self, key: str, damage: str) -> None:
+        self._verified.pop(key, None)
+        if key not in self.damaged:
+            self.damaged.append(key)
         number = 1
         while (aside := self.root / "damaged" / f"{key}-{number}").exists():
             number += 1
-        with explained(aside, "written"):
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._object(key).rename(aside)
-            except FileNotFoundError:  # another process found the damage first
-                return
-        atomic_write(aside / "damage.txt", f"{damage}\n".encode())
-        self._verified.discard(key)
-        self.damaged.append(key)
+        with self._optional("damaged objects stay where they are"):
+            with explained(aside, "written"):
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # another process found the damage first
+                    self._object(key).rename(aside)
+            if aside.is_dir():
+                atomic_write(aside / "damage.txt", f"{damage}\n".encode())
 
-    @contextmanager
-    def _held(self, path: Path, timeout: float = -1) -> Iterator[None]:
-        """Holds a lock file, waiting `timeout` seconds (-1: as long as it takes), then raising Busy."""
-        from filelock import FileLock, Timeout
-
+    def _held(
+        self, path: Path, timeout: float = -1, obsolete: Callable[[], bool] = lambda: False
+    ) -> AbstractContextManager[None]:
+        """Holds a lock file (see `locks.hold`)."""
         self._create()
-        lock = FileLock(path)
-        with explained(path, "locked"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=timeout)
-            except Timeout:
-                raise Busy(f"{path}: held by another process") from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return hold(path, timeout, obsolete)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
         """While this is held nobody is at work, and no run can begin. Raises StoreError where somebody is at work."""
         with self._held(self.root / "gc.lock", timeout=0):
             for path in (*self.root.glob("active/*.lock"), *self.root.glob("locks/*.lock")):
-                with self._held(path, timeout=0):  # held one by one: there may be more than a process may open
+                with self._held(
+                    path, timeout=0
+                ):  # held one by one: there may be more than a process may open
                     pass
             yield
 
 
-class Busy(StoreError):
-    """Somebody else holds a lock."""
+def is_name(name: str) -> bool:
+    """Whether something in a store may be called this."""
+    return _NAME.fullmatch(name) is not None
 
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot name anything in a store: letters, digits, '_', '.' and '-' can")
+    if not is_name(name):
+        raise ValueError(
+            f"{name!r} cannot name anything in a store: letters, digits, '_', '.' and '-' can"
+        )
     return name
 
 
-def _seal(folder: Path, kind: str) -> None:
-    """Brings every file to the disk and writes what they are."""
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = {"sha256": digest, "size": path.stat().st_size}
-    index = {"format": _FORMAT, "kind": kind, "created_by": f"lotteryfw {_version()}", "files": files}
-    atomic_write(folder / _INDEX, json.dumps(index, indent=1).encode())
+def _write_alias(name: str, key: str) -> bytes:
+    return json.dumps({"alias": name, "key": key, "sha256": digest([name, key])}).encode()
 
 
-def _damage(folder: Path) -> str | None:
-    """What is wrong with an object, or None."""
+def _read_alias(name: str, text: bytes) -> str | None:
+    """Return the key that an alias file gives for `name`; None where it is damaged or for another name."""
     try:
-        files = json.loads((folder / _INDEX).read_bytes())["files"]
-        for name, written in files.items():
-            with (folder / name).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != written["size"]:
-                    return f"{name} has {size} bytes; {written['size']} were written"
-                if hashlib.file_digest(file, "sha256").hexdigest() != written["sha256"]:
-                    return f"{name} is not what was written"
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        return f"{Path(error.filename).name} is missing"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"{_INDEX} cannot be read"
-    return None
+        alias = json.loads(text)
+        written, key, checksum = alias["alias"], alias["key"], alias["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    intact = (
+        written == name
+        and isinstance(key, str)
+        and is_name(key)
+        and checksum == digest([name, key])
+    )
+    return key if intact else None
 
 
 def _take_name(folder: Path, target: Path) -> bool:
@@ -325,10 +414,3 @@ def _take_name(folder: Path, target: Path) -> bool:
             return False
         raise
     return True
-
-
-@cache
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("lotteryfw")

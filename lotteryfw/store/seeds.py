@@ -10,25 +10,31 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lotteryfw.asking import Asking
-from lotteryfw.errors import StoreError, UsageError
-from lotteryfw.jobs import Spec, tensors_digest
+from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.errors import LotteryError, StoreError, UsageError, nearest
+from lotteryfw.api.rng import seed_of
 from lotteryfw.registry import Registry
-from lotteryfw.rng import seed_of
-from lotteryfw.start import Start, masked_values, start_of
+from lotteryfw.search.guard import blame
+from lotteryfw.search.initial_state import (
+    InitialState,
+    initial_state,
+    require_memory,
+    supermask_values,
+    without_memory,
+)
+from lotteryfw.search.jobs import Spec, tensors_digest
 from lotteryfw.store import tensors
 from lotteryfw.store.tickets import DRAWN, LoadedTicket
-from lotteryfw.views import Facts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lotteryfw.cell import Cell
-    from lotteryfw.component import Component
+    from lotteryfw.api.component import Component
+    from lotteryfw.search.cell import Cell
 
 PARTS = ("model", "initialiser", "mask1", "objective")
 """The components of a cell that decide what its network starts from."""
@@ -42,27 +48,36 @@ class _Source(NamedTuple):
     classes: int
     specs: Mapping[str, Spec]
 
-    def draw(self, parts: Mapping[str, Component]) -> tuple[Start, dict[str, Tensor]]:
+    def draw(self, parts: Mapping[str, Component]) -> tuple[InitialState, dict[str, Tensor]]:
         """The network's layers, and every parameter and buffer that masks are learned over."""
-        ask = Asking(SimpleNamespace(**parts), self.specs)
-        start = start_of(ask, Facts(self.shape, self.classes, 0, 0, 0), self.seed)
-        return start, masked_values(ask, start, self.seed)
+        components: Any = SimpleNamespace(**parts)
+        initial = initial_state(
+            components, self.specs, DatasetInfo(self.shape, self.classes, 0, 0, 0), self.seed
+        )
+        return initial, supermask_values(components, self.specs, initial, self.seed)
 
 
-def save_seed_ticket(path: Path, ticket: LoadedTicket, cell: Cell, specs: Mapping[str, Spec], facts: Facts) -> None:
+def save_seed_ticket(
+    path: Path, ticket: LoadedTicket, cell: Cell, specs: Mapping[str, Spec], facts: DatasetInfo
+) -> None:
     """Writes a ticket of a cell without its weights. `specs` names the cell's `PARTS` as jobs do.
 
-    Buffers that training changed (batch norm's statistics) are kept as they are, and so is one factor for each leaf
+    Buffers that training changed (batch norm's statistics) are kept as they are, and so is one factor for each layer
     that rescaling multiplied its weights with. Raises UsageError for a ticket whose weights are not those that the
     mask-1 action makes of the initialisation, 0 where they are dead; StoreError where the file cannot be written.
     """
     source = _Source(cell.seed, facts.shape, facts.classes, specs)
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
-    factors = {name: _factor(drawn[name][mask], ticket.values[name][mask]) for name, mask in ticket.mask.items()}
+    factors = {
+        name: _factor(drawn[name][mask], ticket.values[name][mask])
+        for name, mask in ticket.mask.items()
+    }
     buffers = {name: ticket.values[name] for name in drawn if name in start.buffers}
     rest = {name: value for name, value in buffers.items() if _others(value, drawn[name])}
     values = _values(drawn, ticket.mask, factors, rest)
-    changed = {name: count for name in values if (count := _others(ticket.values[name], values[name]))}
+    changed = {
+        name: count for name in values if (count := _others(ticket.values[name], values[name]))
+    }
     if changed:
         told = ", ".join(f"{count:,} of '{name}'" for name, count in changed.items())
         raise UsageError(
@@ -78,48 +93,169 @@ def save_seed_ticket(path: Path, ticket: LoadedTicket, cell: Cell, specs: Mappin
         "torch": version("torch"),
         "sha256": tensors_digest(values),
     }
-    tensors.save(path, rest, ticket.mask, {**ticket.meta, DRAWN: json.dumps(said)})
+    tensors.save(path, rest, ticket.mask, {**ticket.meta, DRAWN: json.dumps(said)}, checksum=True)
 
 
-def load_seed_ticket(path: Path | str, trust: Sequence[Path] = ()) -> tuple[nn.Module, LoadedTicket]:
+def load_seed_ticket(
+    path: Path | str, trust: Sequence[Path] = ()
+) -> tuple[nn.Module, LoadedTicket]:
     """The network of a ticket that `lotteryfw export` wrote as a seed, and the ticket, on the CPU. Needs no data set.
 
     The weights are drawn again and held against the SHA-256 of the ones that were exported: they are the same to the
     bit. A network whose code may compute otherwise, being of another version, brings a UserWarning. `trust` names
-    plugin files that its components are in. Raises StoreError for a file that is damaged or no such ticket, and where
+    plugin files that its components are in. Raises StoreError for a file that is damaged or no such ticket, whose
+    network cannot be built or has other shapes than its masks, which is looked at before anything is drawn, and where
     other weights are drawn here; UsageError where a component is not here.
     """
     path = Path(path)
-    rest, masks = tensors.load(path)
-    meta = tensors.load_meta(path)
+    rest, masks, meta = tensors.load_checked(path)
     if DRAWN not in meta:
         raise StoreError(f"{path}: no ticket without weights; load_ticket reads one that has them")
-    said = json.loads(meta.pop(DRAWN))
-    specs = {slot: Spec(**spec) for slot, spec in said["parts"].items()}
-    source = _Source(said["seed"], tuple(said["shape"]), said["classes"], specs)
+    said = _read_drawn(path, meta.pop(DRAWN))
+    specs = {
+        slot: Spec(spec.kind, spec.use, spec.provider, spec.options)
+        for slot, spec in said.parts.items()
+    }
+    source = _Source(said.seed, tuple(said.shape), said.classes, specs)
     registry = Registry.load(trust)
     parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
-    values = _values(source.draw(parts)[1], masks, said["factors"], rest)
-    differs = _differences(registry, specs, said["torch"])
-    if tensors_digest(values) != said["sha256"]:
-        why = f"; here is another {', another '.join(differs)}" if differs else "; the machines draw differently"
+    try:
+        _compare_shapes(source, parts, masks, rest)
+        drawn = source.draw(parts)[1]
+    except LotteryError as error:
+        raise StoreError(f"{path}: its network cannot be built: {error}") from error
+    # again, for a network that could not be built without memory
+    _require_same_shapes(path, drawn, masks, rest)
+    values = _values(drawn, masks, said.factors, rest)
+    differs = _differences(registry, specs, said.torch)
+    if tensors_digest(values) != said.sha256:
+        why = (
+            f"; here is another {', another '.join(differs)}"
+            if differs
+            else "; the machines draw differently"
+        )
         raise StoreError(f"{path}: the weights drawn here are not the ones that were exported{why}")
     if differs:
-        warnings.warn(f"{path}: same weights, but here is another {', another '.join(differs)}", stacklevel=2)
+        warnings.warn(
+            f"{path}: same weights, but here is another {', another '.join(differs)}", stacklevel=2
+        )
     ticket = LoadedTicket(masks, values, meta)
     return ticket.apply(_network(source, parts)), ticket
+
+
+class _Part(BaseModel):
+    """A component as a seed ticket names it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    kind: str
+    use: str
+    provider: str
+    options: dict[str, Any]
+
+
+class _Drawn(BaseModel):
+    """What a seed ticket says of its weights, as JSON."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    seed: Annotated[int, Field(ge=0, le=2**64)]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=2**40)]], Field(min_length=1, max_length=8)]
+    classes: Annotated[int, Field(ge=1, le=2**40)]
+    parts: dict[str, _Part]
+    factors: dict[str, float]
+    torch: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @model_validator(mode="after")
+    def _complete(self) -> _Drawn:
+        if set(self.parts) != set(PARTS):
+            raise ValueError(f"`parts` must be {', '.join(PARTS)}")
+        for slot, part in self.parts.items():
+            if part.kind != slot:
+                raise ValueError(f"the {slot} is a {part.kind}")
+        return self
+
+
+def _read_drawn(path: Path, text: str) -> _Drawn:
+    try:
+        return _Drawn.model_validate(json.loads(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (DRAWN, *first["loc"])))
+        raise StoreError(
+            f"{path}: damaged, or not a file of lotteryfw's ({place}: {first['msg']})"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise StoreError(
+            f"{path}: damaged, or not a file of lotteryfw's ({DRAWN}: {error})"
+        ) from None
+
+
+def _compare_shapes(
+    source: _Source,
+    parts: Mapping[str, Any],
+    masks: Mapping[str, Tensor],
+    rest: Mapping[str, Tensor],
+) -> None:
+    """Raise StoreError where the network has other shapes than the file, before it takes any memory.
+
+    A file of a kilobyte can name a network of gigabytes. A network that only real memory can hold is not looked at.
+    """
+    specs = source.specs
+    with blame(specs["objective"], "output_size"):
+        outputs = parts["objective"].output_size(source.shape, source.classes)
+    module = without_memory(parts["model"], specs["model"], source.shape, outputs)
+    if module is None:
+        return
+    require_memory(specs["model"], module)
+    values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with blame(specs["model"], "prunable"):
+        names = parts["model"].prunable(module)
+    _require_same_shapes(None, values, masks, rest)
+    if set(names) != set(masks):
+        raise StoreError("its masks are not those of the network's prunable parameters")
+
+
+def _require_same_shapes(
+    path: Path | None,
+    values: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    rest: Mapping[str, Tensor],
+) -> None:
+    where = f"{path}: " if path else ""
+    for name, kept in [*masks.items(), *rest.items()]:
+        value = values.get(name)
+        if value is None:
+            raise StoreError(f"{where}the network has no '{name}'; {nearest(name, values)}")
+        if value.shape != kept.shape:
+            shapes = f"{list(kept.shape)} in the file and {list(value.shape)} in the network"
+            raise StoreError(f"{where}'{name}' is {shapes}")
+    for name, kept in rest.items():
+        if values[name].dtype != kept.dtype:
+            raise StoreError(
+                f"{where}'{name}' is {kept.dtype} in the file and {values[name].dtype} in the network"
+            )
 
 
 def _component(path: Path, registry: Registry, spec: Spec) -> Any:
     try:
         return registry.find(spec.kind, spec.use).cls.model_validate(dict(spec.options))
-    except (UsageError, ValidationError) as error:
-        raise UsageError(f"{path}: needs the {spec.kind} '{spec.use}' of {spec.provider}: {error}") from None
+    except ValidationError as error:
+        raise StoreError(
+            f"{path}: the {spec.kind} '{spec.use}' cannot have these options: {error}"
+        ) from None
+    except UsageError as error:
+        raise UsageError(
+            f"{path}: needs the {spec.kind} '{spec.use}' of {spec.provider}: {error}"
+        ) from None
 
 
 def _differences(registry: Registry, specs: Mapping[str, Spec], torch_then: str) -> list[str]:
     """What is here in another version than it was in at the export."""
-    found = [] if version("torch") == torch_then else [f"torch ({version('torch')}, not {torch_then})"]
+    found = (
+        [] if version("torch") == torch_then else [f"torch ({version('torch')}, not {torch_then})"]
+    )
     for spec in specs.values():
         provider = registry.find(spec.kind, spec.use).provider
         if provider != spec.provider:
@@ -131,7 +267,7 @@ def _network(source: _Source, parts: Mapping[str, Any]) -> nn.Module:
     """The network as a training builds it: what is not in its state is drawn under the same seed."""
     import torch
 
-    outputs = parts["objective"].outputs(source.shape, source.classes)
+    outputs = parts["objective"].output_size(source.shape, source.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("network", source.specs["model"].digest))
         module: nn.Module = parts["model"].build(source.shape, outputs)
@@ -162,7 +298,9 @@ def _factor(drawn: Tensor, held: Tensor) -> float:
         return 1.0
     largest = drawn.abs().argmax()
     about = (held[largest] / drawn[largest]).view(torch.int32)
-    near = [(about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)]  # two roundings away at most
+    near = [
+        (about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)
+    ]  # two roundings away at most
     return next((float(factor) for factor in near if torch.equal(drawn * factor, held)), 1.0)
 
 
@@ -170,5 +308,7 @@ def _others(one: Tensor, other: Tensor) -> int:
     """In how many places two tensors of one shape differ in any bit."""
     import torch
 
-    first, second = (tensor.reshape(-1, 1).contiguous().view(torch.uint8) for tensor in (one, other))
+    first, second = (
+        tensor.reshape(-1, 1).contiguous().view(torch.uint8) for tensor in (one, other)
+    )
     return int((first != second).any(1).sum())

@@ -9,13 +9,15 @@ writes several in random order, and equal content must give equal files.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.errors import StoreError
+from lotteryfw.api.errors import StoreError
+from lotteryfw.search.jobs import digest, tensors_digest
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ def save(
     meta: Mapping[str, str] | None = None,
     *,
     flush: bool = True,
+    checksum: bool = False,
 ) -> None:
     """Writes tensors of any shape, dtype and device, and bool masks (True = alive), atomically. Raises StoreError.
 
     A mask may stand alone; one with a value's name has that value's shape (else ValueError). `load` gives back every
     bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`,
     `flush` as in `atomic_write`.
+    `checksum` also writes the SHA-256 of all of it, for files outside the store.
     """
     import numpy as np
     import torch
@@ -53,24 +57,37 @@ def save(
     for name, value in values.items():
         value = value.detach().cpu()
         if name not in masks:
-            stored[f"value:{name}"] = value.clone(memory_format=torch.contiguous_format)  # safetensors refuses views
+            stored[f"value:{name}"] = value.clone(
+                memory_format=torch.contiguous_format
+            )  # safetensors refuses views
             continue
         stored[f"alive:{name}"] = _chosen(value, masks[name])
         if not is_plus_zero(value, ~masks[name]):
             stored[f"dead:{name}"] = _chosen(value, ~masks[name])
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    index = {"format": _FORMAT, "values": list(values), "masks": shapes, "meta": dict(meta or {})}
+    text = dict(meta or {})
+    index: dict[str, Any] = {
+        "format": _FORMAT,
+        "values": list(values),
+        "masks": shapes,
+        "meta": text,
+    }
+    if checksum:
+        index["sha256"] = _checksum(values, masks, text)
     atomic_write(Path(path), pack(stored, metadata={_HEADER: json.dumps(index)}), flush=flush)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The values and the masks that `save` wrote, in its order, on the CPU. Raises StoreError.
 
-    Tensors without a mask are mapped from the file: they are read when used, and writing to them leaves it alone.
+    Tensors without a mask are mapped from the file: they are read when used, and writing to them layers it alone.
     """
     with _opened(Path(path)) as (file, index):
         present = set(file.keys())
-        masks = {name: _unpacked(file.get_tensor(f"mask:{name}"), shape) for name, shape in index["masks"].items()}
+        masks = {
+            name: _unpacked(file.get_tensor(f"mask:{name}"), shape)
+            for name, shape in index["masks"].items()
+        }
         values = {}
         for name in index["values"]:
             if name not in masks:
@@ -81,6 +98,35 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         return values, masks
 
 
+def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """The values, masks and `meta` that `save` wrote with a checksum. Raises StoreError where any of it has changed.
+
+    A file without a checksum, from an older version, brings a UserWarning.
+    """
+    values, masks = load(path)
+    with _opened(Path(path)) as (_, index):
+        meta: dict[str, str] = index["meta"]
+        expected = index.get("sha256")
+    if expected is None:
+        text = (
+            f"{path}: has no checksum, being of an older lotteryfw: damage to it would go unnoticed"
+        )
+        warnings.warn(text, stacklevel=3)
+    elif _checksum(values, masks, meta) != expected:
+        raise StoreError(
+            f"{path}: damaged: its content does not match its checksum; copy or export it again"
+        )
+    return values, masks, meta
+
+
+def _checksum(
+    values: Mapping[str, Tensor], masks: Mapping[str, Tensor], meta: Mapping[str, str]
+) -> str:
+    """SHA-256 (hex) of everything that a file gives back, the order of its tensors included."""
+    content = [list(values), tensors_digest(values), list(masks), tensors_digest(masks), dict(meta)]
+    return digest(content)
+
+
 def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
     """Whether every bit of `value` [s] where `chosen` [s] bool is that of +0.0; -0.0, which equals it, is another.
 
@@ -89,7 +135,9 @@ def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
     import torch
 
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32}.get(value.element_size(), torch.int64)
-    return not bool(((value.detach().reshape(-1, 1).view(whole) != 0) & chosen.reshape(-1, 1)).any())
+    return not bool(
+        ((value.detach().reshape(-1, 1).view(whole) != 0) & chosen.reshape(-1, 1)).any()
+    )
 
 
 def load_meta(path: Path) -> dict[str, str]:
@@ -107,12 +155,38 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         with explained(path, "read"), safe_open(path, framework="pt") as file:
             index = json.loads((file.metadata() or {})[_HEADER])
             if index["format"] > _FORMAT:
-                raise StoreError(f"{path}: written by a newer lotteryfw (format {index['format']}): update this one")
+                raise StoreError(
+                    f"{path}: written by a newer lotteryfw (format {index['format']}): update this one"
+                )
+            _check_index(index)
             yield file, index
     except StoreError:
         raise
     except Exception as error:
-        raise StoreError(f"{path}: damaged, or not a file of lotteryfw's ({type(error).__name__}: {error})") from error
+        raise StoreError(
+            f"{path}: damaged, or not a file of lotteryfw's ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _check_index(index: dict[str, Any]) -> None:
+    """Raise ValueError for an index that `save` did not write: its entries by name and type, shapes by their sizes."""
+    if (
+        not {"format", "values", "masks", "meta"}
+        <= index.keys()
+        <= {"format", "values", "masks", "meta", "sha256"}
+    ):
+        raise ValueError(f"unknown entries among {', '.join(index)}")
+    names, shapes, meta = index["values"], index["masks"], index["meta"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("the names of its values are no list of strings")
+    if not isinstance(meta, dict) or not all(isinstance(text, str) for text in meta.values()):
+        raise ValueError("its metadata is no table of strings")
+    if not isinstance(shapes, dict):
+        raise ValueError("the shapes of its masks are no table")
+    for name, shape in shapes.items():
+        sizes = shape if isinstance(shape, list) else [None]
+        if not all(type(size) is int and size >= 0 for size in sizes):
+            raise ValueError(f"the mask of '{name}' has no shape")
 
 
 def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
@@ -122,7 +196,9 @@ def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
     size = prod(shape)
     if packed.numel() != (size + 7) // 8:
         raise ValueError(f"{packed.numel()} bytes for a mask of {size}")
-    return torch.from_numpy(np.unpackbits(packed.numpy(), count=size).view(bool)).reshape(tuple(shape))
+    return torch.from_numpy(np.unpackbits(packed.numpy(), count=size).view(bool)).reshape(
+        tuple(shape)
+    )
 
 
 def _filled(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lotteryfw.errors import StoreError, UsageError, nearest
+from lotteryfw.api.errors import StoreError, UsageError, nearest
 from lotteryfw.store import tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lotteryfw.views import Ticket
+    from lotteryfw.api.tickets import Ticket
 
 DRAWN = "drawn"
 """What `meta` has of a ticket whose values are not in its file but are to be drawn again."""
@@ -37,7 +37,9 @@ class LoadedTicket:
         kept = sum(int(mask.sum()) for mask in self.mask.values())
         return kept / sum(mask.numel() for mask in self.mask.values()) if self.mask else 1.0
 
-    def apply(self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values") -> nn.Module:
+    def apply(
+        self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values"
+    ) -> nn.Module:
         """Copies the values into `module`, keeping its dtypes and devices, and returns it.
 
         "prune" also registers the masks in the form of `torch.nn.utils.prune`, so that training leaves the dead at 0.
@@ -47,50 +49,85 @@ class LoadedTicket:
         import torch
         from torch.nn.utils import prune
 
-        targets = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        targets = dict(module.named_parameters(remove_duplicate=False)) | dict(
+            module.named_buffers()
+        )
+        parameters = dict(module.named_parameters(remove_duplicate=False))
         faults = self._mismatches(targets, {name for name, _ in module.named_parameters()})
         if masks_as == "prune":
-            faults += [
-                f"'{name}': its dead weights are frozen at other values than 0, which torch.nn.utils.prune cannot "
-                'express; use masks_as="values"'
-                for name, mask in self.mask.items()
-                if self.values[name][~mask].any()
-            ]
+            faults += self._not_prunable(set(parameters))
         if faults:
-            raise UsageError(f"this ticket does not fit {type(module).__name__}:\n  " + "\n  ".join(faults))
+            raise UsageError(
+                f"this ticket does not fit {type(module).__name__}:\n  " + "\n  ".join(faults)
+            )
         with torch.no_grad():
             for name, value in self.values.items():
                 targets[name].copy_(value)
         if masks_as == "prune":
             for name, mask in self.mask.items():
                 owner, _, parameter = name.rpartition(".")
-                prune.custom_from_mask(module.get_submodule(owner), parameter, mask.to(targets[name].device))  # type: ignore[no-untyped-call]
+                prune.custom_from_mask(
+                    module.get_submodule(owner), parameter, mask.to(targets[name].device)
+                )  # type: ignore[no-untyped-call]
         return module
+
+    def _not_prunable(self, parameters: set[str]) -> list[str]:
+        """What the form of `torch.nn.utils.prune` cannot express of this ticket."""
+        faults = []
+        for name, mask in self.mask.items():
+            value = self.values.get(name)
+            if value is None:
+                faults.append(
+                    f"'{name}' has a mask in the ticket, and no value; {nearest(name, self.values)}"
+                )
+            elif value.shape != mask.shape:
+                faults.append(f"'{name}' is {list(value.shape)}, and its mask {list(mask.shape)}")
+            elif name not in parameters:
+                faults.append(
+                    f"'{name}' has a mask in the ticket, and is no parameter of the module"
+                )
+            elif value[~mask].any():
+                faults.append(
+                    f"'{name}': its dead weights are frozen at other values than 0, which torch.nn.utils.prune cannot "
+                    'express; use masks_as="values"'
+                )
+        return faults
 
     def _mismatches(self, targets: Mapping[str, Tensor], parameters: set[str]) -> list[str]:
         faults = []
         for name, value in self.values.items():
             if name not in targets:
-                faults.append(f"'{name}' {list(value.shape)} is not in the module; {nearest(name, targets)}")
+                faults.append(
+                    f"'{name}' {list(value.shape)} is not in the module; {nearest(name, targets)}"
+                )
             elif targets[name].shape != value.shape:
-                faults.append(f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module")
+                faults.append(
+                    f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module"
+                )
         missing = sorted(parameters - set(self.values))
         return faults + [
-            f"the module's '{name}' is not in the ticket; {nearest(name, self.values)}" for name in missing
+            f"the module's '{name}' is not in the ticket; {nearest(name, self.values)}"
+            for name in missing
         ]
 
 
 def save_ticket(path: Path, ticket: Ticket, meta: Mapping[str, str] | None = None) -> None:
     """Writes a ticket's mask and values, with its origin, its level and `meta` as text. Raises StoreError."""
     told = {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
-    tensors.save(path, ticket.values, ticket.mask, told, flush=False)  # a rerun writes it again from the store
+    # not flushed: a rerun writes it again from the store
+    tensors.save(path, ticket.values, ticket.mask, told, flush=False, checksum=True)
 
 
 def load_ticket(path: Path | str) -> LoadedTicket:
-    """Reads a ticket. Raises StoreError where the file is absent, damaged or something else."""
+    """Reads a ticket, and checks it against its checksum.
+
+    Raises StoreError where the file is absent, damaged or something else. A file of an older version, which has no
+    checksum, brings a UserWarning.
+    """
     path = Path(path)
-    values, masks = tensors.load(path)
-    meta = tensors.load_meta(path)
+    values, masks, meta = tensors.load_checked(path)
     if DRAWN in meta:
-        raise StoreError(f"{path}: has a seed in the place of its values; load_seed_ticket draws them again")
+        raise StoreError(
+            f"{path}: has a seed in the place of its values; load_seed_ticket draws them again"
+        )
     return LoadedTicket(mask=masks, values=values, meta=meta)

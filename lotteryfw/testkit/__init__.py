@@ -8,9 +8,9 @@ In a plugin's own tests:
         trial(MyCriterion, {"power": 3})
 """
 
-from lotteryfw.testkit.fixtures import make_leaf
+from lotteryfw.testkit.fixtures import make_layer
 from lotteryfw.testkit.plugins import Verdict, check_plugin
 from lotteryfw.testkit.subject import Skipped
 from lotteryfw.testkit.trials import trial
 
-__all__ = ["Skipped", "Verdict", "check_plugin", "make_leaf", "trial"]
+__all__ = ["Skipped", "Verdict", "check_plugin", "make_layer", "trial"]

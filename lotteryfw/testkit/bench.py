@@ -9,11 +9,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.cell import Cell
-from lotteryfw.component import Component
-from lotteryfw.errors import DataError
-from lotteryfw.jobs import Gradient, Job, Spec, Train
-from lotteryfw.kinds import (
+from lotteryfw.api.component import Component
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import DataError
+from lotteryfw.api.kinds import (
     DataSource,
     Initialiser,
     Mask0Action,
@@ -29,23 +28,15 @@ from lotteryfw.kinds import (
     Search,
     SearchAlgorithm,
 )
-from lotteryfw.lab import Lab
-from lotteryfw.rng import stream
-from lotteryfw.select import budget, straight_through
-from lotteryfw.steps import Clock
-from lotteryfw.views import (
-    SCORES,
-    Curve,
-    Edges,
-    Facts,
-    Group,
-    Layer,
-    Leaf,
-    Metrics,
-    RewindPoint,
-    Scored,
-    Splits,
-)
+from lotteryfw.api.layers import SCORES, Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import RewindPoint
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Gradient, Job, Spec, Train
+from lotteryfw.search.lab import Lab
+from lotteryfw.search.top_k import budget, straight_through
 
 if TYPE_CHECKING:
     import torch
@@ -63,32 +54,40 @@ class DenseOnly(SearchAlgorithm):
 class Magnitude(MaskCriterion):
     """Keeps the largest weights."""
 
-    def score(self, leaf: Leaf) -> Tensor:
-        return leaf.final.abs()
+    def score(self, layer: Layer) -> Tensor:
+        return layer.final.abs()
 
 
 class FifthOfEach(Scope):
     """A fifth of every layer goes."""
 
-    def groups(self, layers: Sequence[Layer], kept: Mapping[str, int], times: int) -> list[Group]:
-        return [Group((name,), budget(count, 0.2, times), count * 0.8**times) for name, count in kept.items()]
+    def groups(
+        self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
+    ) -> list[Group]:
+        return [
+            Group((name,), budget(count, 0.2, times), count * 0.8**times)
+            for name, count in kept.items()
+        ]
 
-    def at(self, layers: Sequence[Layer], density: float) -> list[Group]:
-        return [Group((layer.name,), round(density * layer.size), density * layer.size) for layer in layers]
+    def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
+        return [
+            Group((layer.name,), round(density * layer.size), density * layer.size)
+            for layer in layers
+        ]
 
 
 class Back(Mask1Action):
     """Kept weights go back."""
 
-    def alive(self, leaf: Leaf) -> Tensor:
-        return leaf.rewound
+    def kept_values(self, layer: Layer) -> Tensor:
+        return layer.rewound
 
 
 class Nought(Mask0Action):
     """Masked weights are 0."""
 
-    def dead(self, leaf: Leaf) -> Tensor:
-        return leaf.init.masked_fill(leaf.cut, 0.0)
+    def masked_values(self, layer: Layer) -> Tensor:
+        return layer.init.masked_fill(layer.cut, 0.0)
 
 
 class ToStart(RewindPolicy):
@@ -101,23 +100,27 @@ class ToStart(RewindPolicy):
 class BestOfAll(Parametrization):
     """Of each budget the edges of largest score; without budgets those above 0."""
 
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return torch.randn(layer.shape, generator=rng)
 
-    def masks(self, net: Scored) -> dict[str, Tensor]:
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
         import torch
 
         masks = {name: edges.allowed & (edges.scores > 0) for name, edges in net.edges.items()}
-        for (name,), keep in ((group.leaves, group.keep) for group in net.budgets):
+        for (name,), keep in ((group.layers, group.keep) for group in net.budgets):
             edges = net.edges[name]
-            order = edges.scores.masked_fill(~edges.allowed, float("-inf")).flatten().argsort(descending=True)
-            best = torch.zeros(edges.layer.size, dtype=torch.bool).index_fill(0, order[:keep], True)
-            masks[name] = best.reshape(edges.layer.shape)
+            order = (
+                edges.scores.masked_fill(~edges.allowed, float("-inf"))
+                .flatten()
+                .argsort(descending=True)
+            )
+            best = torch.zeros(edges.info.size, dtype=torch.bool).index_fill(0, order[:keep], True)
+            masks[name] = best.reshape(edges.info.shape)
         return masks
 
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         return edges.weights * straight_through(mask, edges.scores)
 
 
@@ -128,7 +131,10 @@ class TwoLayers(ModelFamily):
         from torch import nn
 
         layers = OrderedDict(
-            flatten=nn.Flatten(), fc1=nn.Linear(prod(shape), 10), relu=nn.ReLU(), fc2=nn.Linear(10, classes)
+            flatten=nn.Flatten(),
+            fc1=nn.Linear(prod(shape), 10),
+            relu=nn.ReLU(),
+            fc2=nn.Linear(10, classes),
         )
         return nn.Sequential(layers)
 
@@ -136,7 +142,7 @@ class TwoLayers(ModelFamily):
 class Gaussian(Initialiser):
     """Normal draws."""
 
-    def weight(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return 0.3 * torch.randn(layer.shape, generator=rng)
@@ -145,10 +151,10 @@ class Gaussian(Initialiser):
 class Unread(DataSource):
     """Known by its facts only: nobody trains on it."""
 
-    def facts(self, folder: Path) -> Facts:
-        return Facts((8,), 4, train=200, validation=40, test=40)
+    def facts(self, folder: Path) -> DatasetInfo:
+        return DatasetInfo((8,), 4, train=200, validation=40, test=40)
 
-    def load(self, folder: Path) -> Splits:
+    def load(self, folder: Path) -> Dataset:
         raise DataError("the test bench has no examples")
 
 
@@ -158,7 +164,7 @@ class Never(Objective):
     def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
         return outputs.sum()
 
-    def right(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         return outputs.argmax(1) == labels
 
 
@@ -217,10 +223,14 @@ class MadeUp:
     @cached_property
     def metrics(self) -> Metrics:
         masks = self.job.mask.values()
-        accuracy = 0.5 + 0.4 * float(sum(mask.sum() for mask in masks) / sum(mask.numel() for mask in masks))
+        accuracy = 0.5 + 0.4 * float(
+            sum(mask.sum() for mask in masks) / sum(mask.numel() for mask in masks)
+        )
         steps = self.job.steps if isinstance(self.job, Train) else 0
         curve = Curve((0, steps), (None, 0.5), (1.4, 0.6), (0.25, accuracy))
-        return Metrics(steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve)
+        return Metrics(
+            steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
+        )
 
     def tensors(self) -> Mapping[str, Tensor]:
         if isinstance(self.job, Gradient):
@@ -232,7 +242,9 @@ class MadeUp:
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         assert isinstance(self.job, Train)
-        assert step in self.job.snapshots, f"nobody asked the training to keep its state of step {step}"
+        assert step in self.job.snapshots, (
+            f"nobody asked the training to keep its state of step {step}"
+        )
         return self._values(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
 
     def _values(self, step: int) -> dict[str, Tensor]:
@@ -242,7 +254,9 @@ class MadeUp:
         for name in trained:
             value = values[name]
             moved = value + self._noise(name, step)
-            values[name] = moved.where(self.job.mask[name], value) if name in self.job.mask else moved
+            values[name] = (
+                moved.where(self.job.mask[name], value) if name in self.job.mask else moved
+            )
         return values
 
     def _noise(self, name: str, step: int) -> Tensor:

@@ -8,52 +8,49 @@ from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from lotteryfw.kinds import Mask0Action, MaskCriterion
-from lotteryfw.rng import stream
-from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, leaves, make_leaf
+from lotteryfw.api.kinds import MaskCriterion
+from lotteryfw.api.layers import LATEST, Group, Layer, Need
+from lotteryfw.api.rng import stream
+from lotteryfw.api.tickets import RewindPoint
+from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_layer
 from lotteryfw.testkit.subject import Subject
-from lotteryfw.views import LATEST, Group, Leaf, Need, RewindPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 def try_criterion(subject: Subject) -> None:
-    """Scores have the leaf's shape, are floating point, finite where alive, and repeat."""
+    """Scores have the layer's shape, are floating point, finite where alive, and repeat."""
     gradient = Need.GRADIENT in cast(MaskCriterion, subject.component).needs
-    for what, make in leaves(after_cut=False, gradient=gradient):
-        leaf = make()
-        subject.demand_tensor("score", _alone(make), leaf.layer.shape, what, leaf.mask, float32=False)
+    for what, make in layers(after_cut=False, gradient=gradient):
+        layer = make()
+        subject.demand_tensor(
+            "score", _alone(make), layer.info.shape, what, layer.mask, float32=False
+        )
 
 
 def try_mask1(subject: Subject) -> None:
-    """Values for kept weights have the leaf's shape, are float32, finite where alive, and repeat."""
-    for what, make in leaves(after_cut=True):
-        leaf = make()
-        subject.demand_tensor("alive", _alone(make), leaf.layer.shape, what, leaf.mask)
+    """Values for kept weights have the layer's shape, are float32, finite where alive, and repeat."""
+    for what, make in layers(after_cut=True):
+        layer = make()
+        subject.demand_tensor("kept_values", _alone(make), layer.info.shape, what, layer.mask)
 
 
 def try_mask0(subject: Subject) -> None:
-    """Values for masked weights are float32 and repeat; what was frozen at an earlier cut stays; `kept` keeps to
-    `changes_kept`."""
-    action = cast(Mask0Action, subject.component)
-    defined = type(action).kept is not Mask0Action.kept
-    subject.demand(defined or not action.changes_kept, "changes_kept is True, but it does not define kept()")
-    subject.demand(action.changes_kept or not defined, "kept() is never asked; it needs `changes_kept = True`")
-    for what, make in leaves(after_cut=True):
-        leaf = make()
-        subject.demand_tensor("dead", _alone(make), leaf.layer.shape, what, ~leaf.mask)
-        if action.changes_kept:
-            subject.demand_tensor("kept", _with_alive(make), leaf.layer.shape, what, leaf.mask)
+    """Values for masked weights are float32 and repeat; what was frozen at an earlier cut stays."""
+    for what, make in layers(after_cut=True):
+        layer = make()
+        subject.demand_tensor("masked_values", _alone(make), layer.info.shape, what, ~layer.mask)
+        subject.demand_tensor("kept", _with_alive(make), layer.info.shape, what, layer.mask)
     for rewound in ("an early step", "the latest weights"):
         _try_frozen(subject, rewound)
 
 
-def _alone(make: Callable[[], Leaf]) -> Callable[[], tuple[Leaf]]:
+def _alone(make: Callable[[], Layer]) -> Callable[[], tuple[Layer]]:
     return lambda: (make(),)
 
 
-def _with_alive(make: Callable[[], Leaf]) -> Callable[[], tuple[Leaf, Tensor]]:
+def _with_alive(make: Callable[[], Layer]) -> Callable[[], tuple[Layer, Tensor]]:
     return lambda: (make(), make().rewound)
 
 
@@ -61,24 +58,24 @@ def _try_frozen(subject: Subject, rewound: str) -> None:
     """Plays three levels: every weight must stay at the value that it got at the level that cut it."""
     import torch
 
-    leaf = make_leaf(cut=12)
+    layer = make_layer(cut=12)
     for level in range(1, 4):
-        dead = subject.ask("dead", leaf, on=f"a leaf at level {level}").float()
-        long_dead = ~leaf.mask_before
-        moved = int((dead[long_dead] != leaf.init[long_dead]).sum())
+        dead = subject.ask("masked_values", layer, on=f"a layer at level {level}").float()
+        long_dead = ~layer.mask_before
+        moved = int((dead[long_dead] != layer.init[long_dead]).sum())
         subject.demand(
             not moved,
-            f"dead() moves frozen weights: at level {level}, rewinding to {rewound}, {moved} of {int(long_dead.sum())} "
-            "weights that were cut at an earlier level got a new value; return leaf.init where they are "
-            "(`~leaf.mask & ~leaf.cut`)",
+            f"masked_values() moves frozen weights: at level {level}, rewinding to {rewound}, {moved} of {int(long_dead.sum())} "
+            "weights that were cut at an earlier level got a new value; return layer.init where they are "
+            "(`~layer.mask & ~layer.cut`)",
         )
-        init = leaf.rewound.where(leaf.mask, dead)
-        noise = 0.2 * torch.randn(leaf.layer.shape, generator=stream(level, "testkit", "late"))
-        final = (init + noise).where(leaf.mask, init)
-        ranks = torch.rand(leaf.layer.shape, generator=stream(level, "testkit", "cut"))
-        leaf = replace(
-            leaf, init=init, final=final, rewound=final if rewound == "the latest weights" else leaf.rewound,
-            mask_before=leaf.mask, mask=leaf.mask & (ranks > 0.3), rng=stream(level, "testkit", "rng"),
+        init = layer.rewound.where(layer.mask, dead)
+        noise = 0.2 * torch.randn(layer.info.shape, generator=stream(level, "testkit", "late"))
+        final = (init + noise).where(layer.mask, init)
+        ranks = torch.rand(layer.info.shape, generator=stream(level, "testkit", "cut"))
+        layer = replace(
+            layer, init=init, final=final, rewound=final if rewound == "the latest weights" else layer.rewound,
+            mask_before=layer.mask, mask=layer.mask & (ranks > 0.3), rng=stream(level, "testkit", "rng"),
         )  # fmt: skip
 
 
@@ -108,29 +105,44 @@ def try_scope(subject: Subject) -> None:
 
 
 def _after(subject: Subject, kept: Mapping[str, int], times: int, what: str) -> dict[str, int]:
-    """How many weights each layer keeps after the cuts. A group's budget goes to its leaves in order: any does."""
+    """How many weights each layer keeps after the cuts. A group's budget goes to its layers in order: any does."""
     on = f"{what} with times = {times}"
     given = (LAYERS, MappingProxyType(dict(kept)), times)
     groups = list(subject.ask("groups", *given, on=on))
     call = f"groups() on {on}"
-    subject.demand(groups == list(subject.ask("groups", *given, on=on)), f"{call} gave two results for equal inputs")
+    subject.demand(
+        groups == list(subject.ask("groups", *given, on=on)),
+        f"{call} gave two results for equal inputs",
+    )
     left = dict(kept)
     seen: set[str] = set()
     for group in groups:
-        subject.demand(isinstance(group, Group), f"{call} returned {type(group).__name__}, not Group")
-        unknown, twice = set(group.leaves) - kept.keys(), set(group.leaves) & seen
-        subject.demand(not unknown, f"{call} names no layer of the network: {', '.join(sorted(unknown))}")
+        subject.demand(
+            isinstance(group, Group), f"{call} returned {type(group).__name__}, not Group"
+        )
+        unknown, twice = set(group.layers) - kept.keys(), set(group.layers) & seen
+        subject.demand(
+            not unknown, f"{call} names no layer of the network: {', '.join(sorted(unknown))}"
+        )
         subject.demand(not twice, f"{call} has {', '.join(sorted(twice))} in two groups")
-        seen |= set(group.leaves)
-        alive = sum(kept[name] for name in group.leaves)
-        names = ", ".join(group.leaves)
-        subject.demand(type(group.keep) is int, f"{call} keeps {group.keep!r} weights of {names}; counts are int")
-        subject.demand(0 <= group.keep <= alive, f"{call} keeps {group.keep} of {alive} living weights in {names}")
+        seen |= set(group.layers)
+        alive = sum(kept[name] for name in group.layers)
+        names = ", ".join(group.layers)
+        subject.demand(
+            type(group.keep) is int,
+            f"{call} keeps {group.keep!r} weights of {names}; counts are int",
+        )
+        subject.demand(
+            0 <= group.keep <= alive,
+            f"{call} keeps {group.keep} of {alive} living weights in {names}",
+        )
         # each cut rounds by half a weight at most, and counts of layers that share a budget by one more
         close = isfinite(group.requested) and abs(group.requested - group.keep) <= times / 2 + 1
-        subject.demand(close, f"{call} keeps {group.keep} weights of {names}, far from its `requested`")
+        subject.demand(
+            close, f"{call} keeps {group.keep} weights of {names}, far from its `requested`"
+        )
         budget = group.keep
-        for name in group.leaves:
+        for name in group.layers:
             left[name] = min(kept[name], budget)
             budget -= left[name]
     return left
@@ -142,16 +154,30 @@ def try_rewind(subject: Subject) -> None:
         on = f"a training of {clock.total} steps"
         point = subject.ask("point", clock, on=on)
         call = f"point() on {on}"
-        subject.demand(isinstance(point, RewindPoint), f"{call} returned {type(point).__name__}, not a RewindPoint")
-        subject.demand(point == subject.ask("point", clock, on=on), f"{call} gave two results for one clock")
-        steps = {"schedule": point.schedule, "weights": 0 if point.weights == LATEST else point.weights}
+        subject.demand(
+            isinstance(point, RewindPoint),
+            f"{call} returned {type(point).__name__}, not a RewindPoint",
+        )
+        subject.demand(
+            point == subject.ask("point", clock, on=on), f"{call} gave two results for one clock"
+        )
+        steps = {
+            "schedule": point.schedule,
+            "weights": 0 if point.weights == LATEST else point.weights,
+        }
         for name, step in steps.items():
             within = type(step) is int and 0 <= step <= clock.total
-            subject.demand(within, f"{call} has {name} = {step!r}, which is no step of the training")
+            subject.demand(
+                within, f"{call} has {name} = {step!r}, which is no step of the training"
+            )
         length = point.steps is None or (type(point.steps) is int and point.steps >= 0)
         subject.demand(length, f"{call} has steps = {point.steps!r}, which is no length")
-        subject.demand(point.optimizer in ("fresh", "saved"), f"{call} has optimizer = {point.optimizer!r}")
-        subject.demand(point.buffers in ("rewound", "latest"), f"{call} has buffers = {point.buffers!r}")
+        subject.demand(
+            point.optimizer in ("fresh", "saved"), f"{call} has optimizer = {point.optimizer!r}"
+        )
+        subject.demand(
+            point.buffers in ("rewound", "latest"), f"{call} has buffers = {point.buffers!r}"
+        )
         stateless = point.optimizer == "saved" and (point.weights == LATEST or point.weights == 0)
         subject.demand(
             not stateless,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lotteryfw.rng import stream
-from lotteryfw.steps import Clock
-from lotteryfw.views import Edges, Group, Layer, Leaf, Scored
+from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
 
 if TYPE_CHECKING:
     import torch
@@ -19,24 +19,29 @@ CLOCKS = (Clock(20_000, 400), Clock(30_000, 391), Clock(50_000, 917))
 """Trainings of the length that papers report: options that name a step fit into them."""
 
 LAYERS = (
-    Layer("conv1.weight", (16, 3, 3, 3)),
-    Layer("conv2.weight", (32, 16, 3, 3)),
-    Layer("fc1.weight", (50, 288)),
-    Layer("fc2.weight", (10, 50), is_output=True),
+    LayerInfo("conv1.weight", (16, 3, 3, 3)),
+    LayerInfo("conv2.weight", (32, 16, 3, 3)),
+    LayerInfo("fc1.weight", (50, 288)),
+    LayerInfo("fc2.weight", (10, 50), is_output=True),
 )
 
 
-def make_leaf(
-    shape: tuple[int, ...] = (6, 8), alive: int | None = None, cut: int = 0, *, seed: int = 0, gradient: bool = False
-) -> Leaf:
-    """A leaf of a small network, the same one for equal arguments, with its random stream not yet drawn from.
+def make_layer(
+    shape: tuple[int, ...] = (6, 8),
+    alive: int | None = None,
+    cut: int = 0,
+    *,
+    seed: int = 0,
+    gradient: bool = False,
+) -> Layer:
+    """A layer of a small network, the same one for equal arguments, with its random stream not yet drawn from.
 
     `alive` weights (None: all that are not cut) are alive now, at random places; `cut` more were so until this level's
-    cut (0: a criterion's leaf, which is read before the cut). The rest was cut earlier and is frozen at 0.
+    cut (0: a criterion's layer, which is read before the cut). The rest was cut earlier and is frozen at 0.
     """
     import torch
 
-    layer = Layer("conv.weight" if len(shape) > 2 else "fc.weight", shape)
+    layer = LayerInfo("conv.weight" if len(shape) > 2 else "fc.weight", shape)
 
     def draw(what: str, scale: float) -> Tensor:
         return scale * torch.randn(shape, generator=stream(seed, "testkit", what))
@@ -47,8 +52,8 @@ def make_leaf(
     original = draw("original", 0.3)
     rewound = original + draw("early", 0.03)
     init = rewound.where(mask_before, 0.0)
-    return Leaf(
-        layer=layer,
+    return Layer(
+        info=layer,
         original=original,
         init=init,
         final=(init + draw("late", 0.2)).where(mask_before, init),
@@ -62,32 +67,36 @@ def make_leaf(
 
 
 _CASES: dict[str, tuple[tuple[int, ...], int | None, int]] = {
-    "a linear leaf": ((6, 8), None, 12),
-    "a convolution's leaf": ((5, 4, 3, 3), None, 36),
-    "a leaf with weights that were cut earlier": ((6, 8), 20, 5),
-    "a convolution's leaf with weights that were cut earlier": ((5, 4, 3, 3), 40, 10),
-    "a leaf with one living weight": ((6, 8), 1, 3),
-    "a leaf with no living weight": ((6, 8), 0, 1),
-    "a leaf with ties and zeros": ((6, 8), 30, 6),
+    "a linear layer": ((6, 8), None, 12),
+    "a convolution's layer": ((5, 4, 3, 3), None, 36),
+    "a layer with weights that were cut earlier": ((6, 8), 20, 5),
+    "a convolution's layer with weights that were cut earlier": ((5, 4, 3, 3), 40, 10),
+    "a layer with one living weight": ((6, 8), 1, 3),
+    "a layer with no living weight": ((6, 8), 0, 1),
+    "a layer with ties and zeros": ((6, 8), 30, 6),
 }
 """Shape, living weights and weights cut now."""
 
 
-def leaves(*, after_cut: bool, gradient: bool = False) -> Iterator[tuple[str, Callable[[], Leaf]]]:
-    """(what it is, a maker of equal copies) of every leaf to try: before the cut for criteria, after it for actions."""
+def layers(*, after_cut: bool, gradient: bool = False) -> Iterator[tuple[str, Callable[[], Layer]]]:
+    """(what it is, a maker of equal copies) of every layer to try: before the cut for criteria, after it for actions."""
     for what, (shape, alive, cut) in _CASES.items():
-        make = partial(make_leaf, shape, alive, cut if after_cut else 0, gradient=gradient)
+        make = partial(make_layer, shape, alive, cut if after_cut else 0, gradient=gradient)
         yield what, partial(_flattened, make) if "ties" in what else make
 
 
-def _flattened(make: Callable[[], Leaf]) -> Leaf:
-    """The leaf made as a signed constant would have it: weights of one magnitude, and some that are exactly 0."""
-    leaf = make()
+def _flattened(make: Callable[[], Layer]) -> Layer:
+    """The layer made as a signed constant would have it: weights of one magnitude, and some that are exactly 0."""
+    layer = make()
     names = ("original", "init", "final", "rewound")
-    return replace(leaf, **{name: (getattr(leaf, name) * 4).round().clamp(-1, 1) for name in names})
+    return replace(
+        layer, **{name: (getattr(layer, name) * 4).round().clamp(-1, 1) for name in names}
+    )
 
 
-def make_net(share: float = 1.0, *, together: bool = False, round_to: int | None = None, drift: int = 0) -> Scored:
+def make_net(
+    share: float = 1.0, *, together: bool = False, round_to: int | None = None, drift: int = 0
+) -> MaskedNetwork:
     """A small network while its mask is learned, the same one for equal arguments.
 
     `share` of each layer's edges are allowed (0: those of the first layer all are, of the others none), and half of
@@ -99,27 +108,29 @@ def make_net(share: float = 1.0, *, together: bool = False, round_to: int | None
     edges = {}
     for place, layer in enumerate(LAYERS):
 
-        def draw(what: str, scale: float, layer: Layer = layer) -> Tensor:
+        def draw(what: str, scale: float, layer: LayerInfo = layer) -> Tensor:
             return scale * torch.randn(layer.shape, generator=stream("testkit", what, layer.name))
 
         scores = draw("scores", 0.5) + sum(draw(f"drift {step}", 0.01) for step in range(drift))
         if round_to:
             scores = (scores * round_to).round() / round_to
         chances = torch.rand(layer.shape, generator=stream("testkit", "allowed", layer.name))
-        edges[layer.name] = Edges(layer, draw("weights", 0.3), scores, chances < (share or float(place == 0)))
+        edges[layer.name] = MaskedLayer(
+            layer, draw("weights", 0.3), scores, chances < (share or float(place == 0))
+        )
     halves = {name: int(each.allowed.sum()) // 2 for name, each in edges.items()}
     layerwise = tuple(Group((name,), half, half) for name, half in halves.items())
     one = Group(tuple(halves), sum(halves.values()), sum(halves.values()))
-    return Scored(edges, (one,) if together else layerwise, _drawn)
+    return MaskedNetwork(edges, (one,) if together else layerwise, _drawn)
 
 
-def _drawn(layer: Layer, rng: torch.Generator) -> Tensor:
+def _drawn(layer: LayerInfo, rng: torch.Generator) -> Tensor:
     import torch
 
     return 0.3 * torch.randn(layer.shape, generator=rng)
 
 
-NETS: dict[str, Callable[..., Scored]] = {
+NETS: dict[str, Callable[..., MaskedNetwork]] = {
     "a whole network": make_net,
     "a network with one budget for all layers": partial(make_net, together=True),
     "a network with few edges left": partial(make_net, 0.05),

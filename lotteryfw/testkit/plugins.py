@@ -8,7 +8,7 @@ from typing import Literal
 
 from packaging.utils import canonicalize_name
 
-from lotteryfw.errors import DataError, LotteryError, PluginError, UsageError, nearest
+from lotteryfw.api.errors import DataError, LotteryError, PluginError, UsageError, nearest
 from lotteryfw.registry import Offer, Registry
 from lotteryfw.testkit.trials import trial
 
@@ -27,7 +27,9 @@ class Verdict:
         return self.outcome == "failed"
 
     def __str__(self) -> str:
-        return f"{self.outcome}: {self.offer.kind} {self.offer.full_name}" + (f": {self.reason}" if self.reason else "")
+        return f"{self.outcome}: {self.offer.kind} {self.offer.full_name}" + (
+            f": {self.reason}" if self.reason else ""
+        )
 
 
 def check_plugin(what: str) -> list[Verdict]:
@@ -43,7 +45,9 @@ def check_plugin(what: str) -> list[Verdict]:
     for failure in registry.failures:
         if name in _names(failure.distribution, failure.plugin):
             raise PluginError(str(failure))
-    offers = [offer for offer in registry.offers() if name in _names(offer.distribution, offer.plugin)]
+    offers = [
+        offer for offer in registry.offers() if name in _names(offer.distribution, offer.plugin)
+    ]
     if not offers:
         known = [plugin.distribution for plugin in registry.plugins]
         raise UsageError(f"no plugin that is installed is called '{what}', or it has no components; "

@@ -6,13 +6,14 @@ from collections.abc import Generator, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from lotteryfw.errors import LotteryError
-from lotteryfw.jobs import Gradient, Job, Train
-from lotteryfw.kinds import SearchAlgorithm
-from lotteryfw.lab import Lab, Record
+from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.tickets import Ticket, Trained
+from lotteryfw.search.jobs import Job, Train
+from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
-from lotteryfw.views import Ticket, Trained
 
 PATIENCE = 1000
 """How many times a search may ask before it is held to be endless."""
@@ -23,21 +24,35 @@ def try_search(subject: Subject) -> None:
     search = cast(SearchAlgorithm, subject.component)
     lab = make_lab(search=search)
     asked = _play(subject, lab)
-    subject.demand(bool(lab.records), "search() records no level; it needs `lab.record(level, ticket, trained)`")
+    subject.demand(
+        bool(lab.records),
+        "search() records no level; it needs `lab.record(level, ticket, trained)`",
+    )
     for record in lab.records:
         _try_record(subject, lab, record)
     _try_learning(subject, search, asked)
-    own = sorted({record.arm for record in lab.records} - {"ticket", *search.arms})
-    subject.demand(not own, f"search() records under the arm {', '.join(own)}, which is not in its `arms`")
-    for arm in ("ticket", *search.arms):
-        _try_order(subject, sorted((each for each in lab.records if each.arm == arm), key=lambda each: each.level))
+    own = sorted({record.variant for record in lab.records} - {"ticket", *search.variants})
+    subject.demand(
+        not own,
+        f"search() records under the variant {', '.join(own)}, which is not in its `variants`",
+    )
+    for variant in ("ticket", *search.variants):
+        _try_order(
+            subject,
+            sorted(
+                (each for each in lab.records if each.variant == variant),
+                key=lambda each: each.level,
+            ),
+        )
     again = _play(subject, make_lab(search=search))
     same = [job.key for job in asked] == [job.key for job in again]
-    subject.demand(same, "search() asked for other jobs when it was played again: a study could not resume")
+    subject.demand(
+        same, "search() asked for other jobs when it was played again: a study could not resume"
+    )
 
 
 def _try_order(subject: Subject, records: Sequence[Record]) -> None:
-    """The levels of one arm, in order."""
+    """The levels of one variant, in order."""
     for before, after in pairwise(records):
         subject.demand(before.level != after.level, f"search() records level {after.level} twice")
         sparser = _alive(after.ticket) <= _alive(before.ticket)
@@ -51,8 +66,13 @@ def _try_order(subject: Subject, records: Sequence[Record]) -> None:
 def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job]) -> None:
     """It says that it learns masks if, and only if, it does: its recipe needs a parametrization then."""
     learns = any(isinstance(job, Train) and job.parametrization is not None for job in asked)
-    subject.demand(search.learns_masks or not learns, "search() has masks learned; it needs `learns_masks = True`")
-    subject.demand(learns or not search.learns_masks, "learns_masks is True, but search() has no mask learned")
+    subject.demand(
+        search.learns_masks or not learns,
+        "search() has masks learned; it needs `learns_masks = True`",
+    )
+    subject.demand(
+        learns or not search.learns_masks, "learns_masks is True, but search() has no mask learned"
+    )
 
 
 def _play(subject: Subject, lab: Lab) -> list[Job]:
@@ -60,13 +80,22 @@ def _play(subject: Subject, lab: Lab) -> list[Job]:
     jobs: list[Job] = []
     try:
         search = lab.cell.search.search(lab)
-        subject.demand(isinstance(search, Generator), "search() is no generator: it needs `yield from lab.train(…)`")
+        subject.demand(
+            isinstance(search, Generator),
+            "search() is no generator: it needs `yield from lab.train(…)`",
+        )
         asked: Any = next(search)
         for _ in range(PATIENCE):
-            right = isinstance(asked, Sequence) and all(isinstance(job, Train | Gradient) for job in asked)
-            subject.demand(right, f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`")
-            jobs += asked
-            asked = search.send([MadeUp(job) for job in asked])
+            right = isinstance(asked, Sequence) and all(
+                isinstance(request, JobRequest) for request in asked
+            )
+            subject.demand(
+                right,
+                f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`",
+            )
+            now = [request.job for request in asked]
+            jobs += now
+            asked = search.send([MadeUp(job) for job in now])
     except StopIteration:
         return jobs
     except LotteryError:
@@ -79,13 +108,20 @@ def _play(subject: Subject, lab: Lab) -> list[Job]:
 
 def _try_record(subject: Subject, lab: Lab, record: Record) -> None:
     level = record.level
-    subject.demand(type(level) is int and level >= 0, f"search() records level {level!r}; levels are 0, 1, 2, …")
+    subject.demand(
+        type(level) is int and level >= 0,
+        f"search() records level {level!r}; levels are 0, 1, 2, …",
+    )
     made = isinstance(record.ticket, Ticket) and isinstance(record.trained, Trained)
-    subject.demand(made, f"search() records something else than a Ticket and its Trained at level {level}")
+    subject.demand(
+        made, f"search() records something else than a Ticket and its Trained at level {level}"
+    )
     trained = record.trained.ticket
     own = record.ticket.origin == trained.origin
-    if not own and trained.scores is not None:  # a ticket may be shown with the figures of the learning that found it
-        own = record.ticket.origin == lab.found(trained, record.trained).origin
+    if (
+        not own and trained.learns_mask
+    ):  # a ticket may be shown with the figures of the learning that found it
+        own = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
     subject.demand(own, f"search() records a ticket with another one's training at level {level}")
 
 

@@ -8,9 +8,9 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
-from lotteryfw.component import Component
-from lotteryfw.errors import ContractError, DataError, LotteryError
-from lotteryfw.views import Edges, Leaf, Scored
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import ContractError, DataError, LotteryError
+from lotteryfw.api.layers import Layer, MaskedLayer, MaskedNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,9 @@ class Subject:
         if not kept:
             raise ContractError(f"{self.component.kind} '{self.component.use}': {what}")
 
-    def ask(self, method: str, *given: Any, on: str, seeded: bool = False, may_change: str = "") -> Any:
+    def ask(
+        self, method: str, *given: Any, on: str, seeded: bool = False, may_change: str = ""
+    ) -> Any:
         """What a method returns. It must leave what it is shown as it is, and the global random streams alone.
 
         `seeded`: torch's own global stream is one that it may draw from. `may_change`: what of the things shown it may
@@ -39,7 +41,11 @@ class Subject:
         others are told as a broken promise.
         """
         call = f"{method}() on {on}"
-        before = [(name, tensor, tensor.detach().clone()) for name, tensor in _shown(given) if name != may_change]
+        before = [
+            (name, tensor, tensor.detach().clone())
+            for name, tensor in _shown(given)
+            if name != may_change
+        ]
         streams = _global_streams(seeded)
         try:
             value = getattr(self.component, method)(*given)
@@ -52,7 +58,10 @@ class Subject:
             f"{call} used a global random stream; results repeat only if every draw comes from the `rng` it is given",
         )
         for name, tensor, copy in before:
-            self.demand(_bits(tensor) == _bits(copy), f"{call} changed {name}, which it is shown to read only")
+            self.demand(
+                _bits(tensor) == _bits(copy),
+                f"{call} changed {name}, which it is shown to read only",
+            )
         return value
 
     def demand_tensor(
@@ -73,14 +82,31 @@ class Subject:
         call = f"{method}() on {on}"
         values: list[Tensor] = [self.ask(method, *given(), on=on) for _ in range(2)]
         for value in values:
-            self.demand(isinstance(value, torch.Tensor), f"{call} returned {type(value).__name__}, not a tensor")
-            self.demand(tuple(value.shape) == shape, f"{call} returned shape {list(value.shape)}, not {list(shape)}")
-            self.demand(value.dtype.is_floating_point, f"{call} returned dtype {value.dtype}, not floating point")
-            self.demand(value.dtype == torch.float32 or not float32, f"{call} returned {value.dtype}, not float32")
+            self.demand(
+                isinstance(value, torch.Tensor),
+                f"{call} returned {type(value).__name__}, not a tensor",
+            )
+            self.demand(
+                tuple(value.shape) == shape,
+                f"{call} returned shape {list(value.shape)}, not {list(shape)}",
+            )
+            self.demand(
+                value.dtype.is_floating_point,
+                f"{call} returned dtype {value.dtype}, not floating point",
+            )
+            self.demand(
+                value.dtype == torch.float32 or not float32,
+                f"{call} returned {value.dtype}, not float32",
+            )
         first, second = (value.detach()[... if read is None else read] for value in values)
         strange = int((~torch.isfinite(first)).sum())
-        self.demand(not strange, f"{call} returned {strange} values that are NaN or infinite where they are read")
-        self.demand(_bits(first) == _bits(second), f"{call} gave two results for equal inputs and streams")
+        self.demand(
+            not strange,
+            f"{call} returned {strange} values that are NaN or infinite where they are read",
+        )
+        self.demand(
+            _bits(first) == _bits(second), f"{call} gave two results for equal inputs and streams"
+        )
 
 
 def _shown(given: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
@@ -90,13 +116,15 @@ def _shown(given: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
     for item in given:
         if isinstance(item, torch.Tensor):
             yield "its input", item
-        elif isinstance(item, Leaf | Edges):
-            what = "leaf" if isinstance(item, Leaf) else "edges"
+        elif isinstance(item, Layer | MaskedLayer):
+            what = "layer" if isinstance(item, Layer) else "edges"
             for field in fields(item):
                 if isinstance(value := getattr(item, field.name), torch.Tensor):
                     yield f"{what}.{field.name.lstrip('_')}", value
-        elif isinstance(item, Scored | Mapping):
-            yield from _shown(tuple((item.edges if isinstance(item, Scored) else item).values()))
+        elif isinstance(item, MaskedNetwork | Mapping):
+            yield from _shown(
+                tuple((item.edges if isinstance(item, MaskedNetwork) else item).values())
+            )
 
 
 def _bits(tensor: Tensor) -> bytes:

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lotteryfw.component import Component
-from lotteryfw.errors import UsageError
-from lotteryfw.jobs import digest
-from lotteryfw.kinds import kinds
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import UsageError
+from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.words import problems
+from lotteryfw.search.jobs import digest
 from lotteryfw.testkit import cutting, judging, learning, searching, training
 from lotteryfw.testkit.fixtures import CLOCKS
 from lotteryfw.testkit.subject import Subject
@@ -44,14 +44,20 @@ def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> Non
     (they are looked for where recipes look: $LOTTERYFW_DATA or the user's cache folder).
     """
     if not (isinstance(cls, type) and issubclass(cls, Component) and cls.kind in kinds()):
-        raise UsageError(f"{cls!r} is no component class: it must subclass one of lotteryfw's kinds")
+        raise UsageError(
+            f"{cls!r} is no component class: it must subclass one of lotteryfw's kinds"
+        )
     subject = Subject(_made(cls, dict(options or {})))
     _try_options(subject)
     TRIALS[cls.kind](subject)
 
 
 def _made(cls: type[Component], options: dict[str, Any]) -> Component:
-    missing = [name for name, field in cls.model_fields.items() if field.is_required() and name not in options]
+    missing = [
+        name
+        for name, field in cls.model_fields.items()
+        if field.is_required() and name not in options
+    ]
     if missing:
         example = "{" + ", ".join(f'"{name}": …' for name in missing) + "}"
         raise UsageError(
@@ -63,7 +69,8 @@ def _made(cls: type[Component], options: dict[str, Any]) -> Component:
     except ValidationError as error:
         found = problems(error, options, cls.model_fields, f"{cls.kind} '{cls.use}'")
         told = "; ".join(
-            f"{'.'.join(map(str, each.keys))} {each.text}" + (f" ({each.remedy})" if each.remedy else "")
+            f"{'.'.join(map(str, each.keys))} {each.text}"
+            + (f" ({each.remedy})" if each.remedy else "")
             for each in found
         )
         raise UsageError(f"{cls.kind} '{cls.use}': {told}") from None
@@ -74,13 +81,24 @@ def _try_options(subject: Subject) -> None:
     component = subject.component
     cls = type(component)
     subject.demand(bool(cls.use), 'it has no name; it needs a line like `use = "my_name"`')
-    subject.demand(bool(cls.summary()), "it has no summary; write a docstring whose first line says what it does")
-    subject.demand(bool(cls.model_config.get("frozen")), "it is not frozen; a component's options cannot change")
+    subject.demand(
+        bool(cls.summary()),
+        "it has no summary; write a docstring whose first line says what it does",
+    )
+    subject.demand(
+        bool(cls.model_config.get("frozen")),
+        "it is not frozen; a component's options cannot change",
+    )
     for clock in (None, CLOCKS[0]):
         try:
             options = component.options(clock)
             digest(options)
             again = cls.model_validate(options)
         except ValueError as error:  # what pydantic and json raise
-            subject.demand(False, f"it cannot be built again from its own options as plain data: {error}")
-        subject.demand(again.options(clock) == options, f"built again from its options {options}, it has others")
+            subject.demand(
+                False, f"it cannot be built again from its own options as plain data: {error}"
+            )
+        subject.demand(
+            again.options(clock) == options,
+            f"built again from its options {options}, it has others",
+        )

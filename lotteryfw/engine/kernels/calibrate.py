@@ -45,7 +45,9 @@ def calibrate(root: Path, widths: Sequence[int] = WIDTHS, rounds: int = 9) -> Ca
     the machine's name. Call `settle_process` before. Raises StoreError where it cannot be written."""
     below = {backend: break_even(backend, widths, rounds) for backend in backends()}
     found = Calibration(datetime.now(UTC).strftime("%Y-%m-%d %H:%M"), _versions(), below)
-    atomic_write(root / _FILE, _MACHINES.dump_json(_read(root) | {platform.node(): found}, indent=1))
+    atomic_write(
+        root / _FILE, _MACHINES.dump_json(_read(root) | {platform.node(): found}, indent=1)
+    )
     return found
 
 
@@ -66,17 +68,23 @@ def break_even(backend: Backend, widths: Sequence[int], rounds: int) -> float:
     return round(float(np.interp(1.0, np.maximum.accumulate(ratios), [0.0, *DENSITIES])), 2)
 
 
-def _steps(backend: Backend, widths: Sequence[int], density: float, dense_from: float) -> Callable[[], float]:
+def _steps(
+    backend: Backend, widths: Sequence[int], density: float, dense_from: float
+) -> Callable[[], float]:
     """Seconds that some steps take, each time it is called."""
     import torch
 
     from lotteryfw.engine.kernels.sparse_chain import SparseChain, Update
 
     rng = torch.Generator().manual_seed(0)
-    masks = [torch.rand(outputs, inputs, generator=rng) < density for inputs, outputs in pairwise(widths)]
+    masks = [
+        torch.rand(outputs, inputs, generator=rng) < density for inputs, outputs in pairwise(widths)
+    ]
     weights = [0.05 * torch.randn(mask.shape, generator=rng) * mask for mask in masks]
     biases = [torch.zeros(len(mask)) for mask in masks]
-    chain = SparseChain(weights, masks, biases, Update("sgd"), _BATCH, dense_from, loops_of(backend))
+    chain = SparseChain(
+        weights, masks, biases, Update("sgd"), _BATCH, dense_from, loops_of(backend)
+    )
     images = torch.randint(0, 256, (_EXAMPLES, widths[0]), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, widths[-1], (_EXAMPLES,), generator=rng)
     batches = torch.randperm(_EXAMPLES, generator=rng)[: _STEPS * _BATCH].view(_STEPS, _BATCH)
@@ -93,11 +101,15 @@ def _steps(backend: Backend, widths: Sequence[int], density: float, dense_from: 
 def sparse_advice(root: Path) -> list[str]:
     """Lines for people: where sparse products begin by default, what was measured here, and how to go by it."""
     here, versions = next(iter(backends())), _versions()
-    lines = [f"{here} {versions[here]}, below density {SPARSE_BELOW[here]} unless a recipe sets engine.sparse_below"]
+    lines = [
+        f"{here} {versions[here]}, below density {SPARSE_BELOW[here]} unless a recipe sets engine.sparse_below"
+    ]
     found = _read(root).get(platform.node())
     if found is None:
         return [*lines, "not measured on this machine: lotteryfw doctor --calibrate"]
-    each = ", ".join(f"{below} with {name} {found.versions.get(name, '')}" for name, below in found.below.items())
+    each = ", ".join(
+        f"{below} with {name} {found.versions.get(name, '')}" for name, below in found.below.items()
+    )
     lines.append(f"measured on this machine: break-even at {each} ({found.date} UTC)")
     if found.versions != versions:
         return [*lines, "that was with other versions: lotteryfw doctor --calibrate"]

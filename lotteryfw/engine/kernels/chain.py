@@ -18,7 +18,9 @@ def chain_of(module: nn.Module) -> list[str] | str:
 
     layers: list[str] = []
     wants_relu = False
-    for path, part in module.named_modules(remove_duplicate=False):  # in the order of the calls, repeats included
+    for path, part in module.named_modules(
+        remove_duplicate=False
+    ):  # in the order of the calls, repeats included
         if change := change_of(part):
             return f"the network has a {type(part).__name__} with {change} at '{path}'"
         if type(part) in (nn.Sequential, nn.Identity):  # a subclass may have any forward
@@ -48,7 +50,12 @@ def unfit_parameter(module: nn.Module) -> str | None:
 
 def change_of(part: nn.Module) -> str | None:
     """What makes a module do more than its class says."""
-    hooks = (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks)
+    hooks = (
+        part._forward_hooks,
+        part._forward_pre_hooks,
+        part._backward_hooks,
+        part._backward_pre_hooks,
+    )
     if any(hooks):
         return "hooks"
     return "a forward of its own" if "forward" in vars(part) else None

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.engine.kernels import compact, lockstep
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.fused import Fused
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.engine.kernels.scores import Scores
 from lotteryfw.engine.kernels.shrunk import Layer, layers_of
-from lotteryfw.engine.kernels.sparse import SPARSE_BELOW, Backend, Sparse, backends, is_worth_it, why_not
+from lotteryfw.engine.kernels.sparse import (
+    SPARSE_BELOW,
+    Backend,
+    Sparse,
+    backends,
+    is_worth_it,
+    why_not,
+)
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import LotteryError, UsageError
-from lotteryfw.jobs import Train
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     from lotteryfw.engine.kernels.kernel import Kernel
@@ -43,7 +50,9 @@ class Chooser:
         backend = next(iter(backends()))
         below = SPARSE_BELOW[backend] if sparse_below is None else sparse_below
         if asked != "auto" and (refusal := self._why_not(job, asked)):
-            raise UsageError(f"kernel '{asked}' cannot train this: {refusal}; use auto or reference")
+            raise UsageError(
+                f"kernel '{asked}' cannot train this: {refusal}; use auto or reference"
+            )
         name = self._fastest(job, below) if asked == "auto" else asked
         return _sparse_in_full(backend, below) if name == "sparse" else _in_full(name)
 
@@ -55,7 +64,11 @@ class Chooser:
         if not self._why_not(job, "fused"):
             return "fused"
         _, layers = self._structure(job)
-        return "compact" if compact.is_worth_it(job, layers) and not self._why_not(job, "compact") else "reference"
+        return (
+            "compact"
+            if compact.is_worth_it(job, layers) and not self._why_not(job, "compact")
+            else "reference"
+        )
 
     def _why_not(self, job: Train, name: str) -> str | None:
         if name == "reference":

@@ -10,7 +10,7 @@ from lotteryfw.engine.kernels.shrunk import Layer, Shrunk, layers_of
 from lotteryfw.engine.kernels.sparse import optimizer_of
 from lotteryfw.engine.measure import measure
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Train
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +65,9 @@ def unfit_optimizer(job: Train, shop: Workshop) -> str | None:
     optimizer = optimizer_of(job, shop)
     if type(optimizer) in (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop):
         return None
-    return f"{type(optimizer).__name__} is not known to update each weight by its own gradient alone"
+    return (
+        f"{type(optimizer).__name__} is not known to update each weight by its own gradient alone"
+    )
 
 
 def is_worth_it(job: Train, layers: list[Layer] | str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Train
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,9 @@ class Fused:
         widths = [weight.shape[0] for weight in self._weights]
         self._outputs = [torch.empty(batch, width, device=shop.device) for width in widths]
         self._slopes = [torch.empty(batch, width, device=shop.device) for width in widths]
-        self._alive = [torch.empty(batch, width, device=shop.device, dtype=torch.bool) for width in widths[:-1]]
+        self._alive = [
+            torch.empty(batch, width, device=shop.device, dtype=torch.bool) for width in widths[:-1]
+        ]
         self._rows = torch.arange(batch, device=shop.device)
         self._rate = plain_rate(self._plain.optimizer)
         if self._rate is None:
@@ -78,11 +80,15 @@ class Fused:
         import torch
 
         below = [inputs, *self._outputs[:-1]]
-        for (lower, upper), weight in zip(list(pairwise(range(len(below))))[::-1], self._weights[:0:-1], strict=True):
+        for (lower, upper), weight in zip(
+            list(pairwise(range(len(below))))[::-1], self._weights[:0:-1], strict=True
+        ):
             torch.mm(self._slopes[upper], weight, out=self._slopes[lower])
             torch.gt(self._outputs[lower], 0.0, out=self._alive[lower])
             self._slopes[lower].mul_(self._alive[lower])
-        for x, slope, weight, bias in zip(below, self._slopes, self._weights, self._biases, strict=True):
+        for x, slope, weight, bias in zip(
+            below, self._slopes, self._weights, self._biases, strict=True
+        ):
             if self._rate is not None:
                 weight.addmm_(slope.t(), x, alpha=-self._rate * factor)
                 if bias is not None:

@@ -38,5 +38,5 @@ class Watched(Kernel, Protocol):
     """A kernel that tells more about itself at every evaluation."""
 
     def figures(self) -> dict[str, float]:
-        """Figures by the name of their part of the curve (see `lotteryfw.views.Curve`)."""
+        """Figures by the name of their part of the curve (see `lotteryfw.api.metrics.Curve`)."""
         ...

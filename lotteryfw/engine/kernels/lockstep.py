@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 from math import ceil, prod
 from typing import TYPE_CHECKING, NamedTuple
 
+from lotteryfw.engine.ahead import Augmenter
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.kernels.fused import plain_rate
-from lotteryfw.engine.kernels.reference import augmented
 from lotteryfw.engine.kernels.sparse import optimizer_of, update_of
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Job, Train, digest
+from lotteryfw.search.jobs import Job, Train, digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,11 @@ def together(job: Job) -> Alike | None:
         return None
     shared = {name: value for name, value in job.plain().items() if name not in _MEMBERS_OWN}
     state = job.optimizer_state
-    counts = None if state is None else {name: float(value) for name, value in state.items() if not value.dim()}
+    counts = (
+        None
+        if state is None
+        else {name: float(value) for name, value in state.items() if not value.dim()}
+    )
     return Alike(digest([shared, counts]), _MOST[job.device])
 
 
@@ -76,10 +80,15 @@ class Group:
 
         self._job = job = jobs[0]
         self._count = len(jobs)
-        self._feed = feed = shop.feed(job.data)
+        self._feed = feed = shop.feed_of(job)
         chain = chain_of(shop.network(job.model, feed, job.objective))
         assert not isinstance(chain, str), chain
-        names = [name for path in chain for name in (f"{path}.weight", f"{path}.bias") if name in job.values]
+        names = [
+            name
+            for path in chain
+            for name in (f"{path}.weight", f"{path}.bias")
+            if name in job.values
+        ]
         self._shapes = {name: job.values[name].shape for name in names}
         size = sum(_room(shape) for shape in self._shapes.values()) * self._count
         self._flat = torch.zeros(size, device=shop.device)
@@ -103,10 +112,15 @@ class Group:
             self._slots = self._split(self._flat.grad)
         draws = [(member.order_seed, member.augment_seed) for member in jobs]
         self._draws = draws[:1] if len(set(draws)) == 1 else draws
-        self._augment = [shop.component(spec) for spec in job.augment]
+        augmentations = [shop.component(spec) for spec in job.augment]
+        self._augment = [
+            Augmenter(augmentations, seed, shop.device) for _, seed in self._draws if augmentations
+        ]
         self._epoch, self._orders = -1, torch.empty(0)
         batch, widths = min(job.batch, feed.examples), [weight.shape[1] for weight in self._weights]
-        self._outputs = [torch.empty(self._count, batch, width, device=shop.device) for width in widths]
+        self._outputs = [
+            torch.empty(self._count, batch, width, device=shop.device) for width in widths
+        ]
         self._slopes = [torch.empty_like(out) for out in self._outputs]
         self._alive = [torch.empty_like(out, dtype=torch.bool) for out in self._outputs[:-1]]
         self._minus = torch.full((self._count, batch, 1), -1.0, device=shop.device)
@@ -138,11 +152,12 @@ class Group:
         job, feed = self._job, self._feed
         epoch, place = divmod(step, job.steps_per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._orders = epoch, torch.stack([feed.order(epoch, seed) for seed, _ in self._draws])
+            orders = torch.stack([feed.drawn_order(epoch, seed) for seed, _ in self._draws])
+            self._epoch, self._orders = epoch, orders.to(self._flat.device)
         inputs, labels = feed.at(self._orders[:, place * job.batch : (place + 1) * job.batch])
         if self._augment:
-            pairs = zip(inputs, self._draws, strict=True)
-            inputs = torch.stack([augmented(images, self._augment, seed, step) for images, (_, seed) in pairs])
+            pairs = zip(inputs, self._augment, strict=True)
+            inputs = torch.stack([augment(images, step) for images, augment in pairs])
         return inputs.flatten(2).expand(self._count, -1, -1), labels.expand(self._count, -1)
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -169,7 +184,9 @@ class Group:
             torch.gt(self._outputs[lower], 0.0, out=self._alive[lower])
             self._slopes[lower].mul_(self._alive[lower])
         names = iter(self._shapes)
-        for x, slope, weight, bias in zip(below, self._slopes, self._weights, self._biases, strict=True):
+        for x, slope, weight, bias in zip(
+            below, self._slopes, self._weights, self._biases, strict=True
+        ):
             if self._rate is not None:
                 weight.baddbmm_(slope.mT, x, alpha=-self._rate * factor)
                 if bias is not None:
@@ -186,7 +203,7 @@ class Group:
         if part in self._measured:
             return self._measured[part]
         loss = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
-        correct = torch.zeros(self._count, dtype=torch.int64, device=self._flat.device)
+        correct = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
         for inputs, labels in self._feed.sweep(part):
             x = inputs.flatten(1).expand(self._count, -1, -1)
             for weight, bias in zip(self._weights, self._biases, strict=True):
@@ -194,8 +211,9 @@ class Group:
             picked = labels[None, :, None].expand(self._count, -1, 1)
             loss -= torch.log_softmax(x, 2).gather(2, picked).sum((1, 2))
             correct += (x.argmax(2) == labels).sum(1)
-        pairs = zip(loss.tolist(), correct.tolist(), strict=True)
+        totals, counts = torch.stack([loss, correct]).tolist()
         examples = len(self._feed.raw(part)[1])
+        pairs = zip(totals, counts, strict=True)
         self._measured[part] = [(total / examples, right / examples) for total, right in pairs]
         return self._measured[part]
 
@@ -211,7 +229,11 @@ class Group:
         for name, value in self._optimizer.state[self._flat].items():
             if not isinstance(value, torch.Tensor):
                 continue
-            own = [stack[slot] for stack in self._split(value).values()] if value.dim() else [value] * len(self._shapes)
+            own = (
+                [stack[slot] for stack in self._split(value).values()]
+                if value.dim()
+                else [value] * len(self._shapes)
+            )
             tensors |= {f"{index}.{name}": tensor.clone() for index, tensor in enumerate(own)}
         return tensors
 
@@ -225,20 +247,25 @@ class Group:
     def load_state(self, slot: int, tensors: Mapping[str, Tensor]) -> None:
         """Puts one member's optimizer state back; counts of steps are the group's."""
         state, names = self._optimizer.state[self._flat], list(self._shapes)
+        # torch's plain optimizers count steps on the CPU: elsewhere each step would wait for the count
+        on_device = self._options.get("fused") or self._options.get("capturable")
+        counts_home = self._flat.device if on_device else "cpu"
         for label, tensor in tensors.items():
             index, _, name = label.partition(".")
             if tensor.dim():
                 flat = state.setdefault(name, self._flat.new_zeros(self._flat.shape))
                 self._split(flat)[names[int(index)]][slot].copy_(tensor)
             else:
-                state[name] = tensor.to(self._flat.device, copy=True)
+                state[name] = tensor.to(counts_home, copy=True)
 
     def _split(self, flat: Tensor) -> dict[str, Tensor]:
         """Views [members, *shape] of each parameter's part of a flat tensor."""
         views, start = {}, 0
         for name, shape in self._shapes.items():
             stop = start + _room(shape) * self._count
-            views[name] = flat[start:stop].view(self._count, -1)[:, : prod(shape)].view(self._count, *shape)
+            views[name] = (
+                flat[start:stop].view(self._count, -1)[:, : prod(shape)].view(self._count, *shape)
+            )
             start = stop
         return views
 

@@ -7,18 +7,18 @@ was built with at requires_grad=False is a constant: the optimizer never sees it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import Objective
+from lotteryfw.api.layers import SCORES
+from lotteryfw.engine.ahead import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.measure import measure, placed
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.errors import ContractError
-from lotteryfw.jobs import Train
-from lotteryfw.kinds import Augmentation, Objective
-from lotteryfw.rng import stream
-from lotteryfw.views import SCORES
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     import torch
@@ -30,21 +30,31 @@ class Reference:
 
     def __init__(self, job: Train, shop: Workshop):
         self.job = job
-        self.feed = shop.feed(job.data)
+        self.feed = shop.feed_of(job)
         self.module = shop.network(job.model, self.feed, job.objective)
         self.objective: Objective = shop.component(job.objective)
         values = placed(self.module, job.values, shop.device)
         # their order numbers the optimizer's state
-        names = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        names = [
+            name for name, parameter in self.module.named_parameters() if parameter.requires_grad
+        ]
         if job.parametrization is not None:
             names = [SCORES + name for name in shop.component(job.model).prunable(self.module)]
         if not names:
-            raise ContractError(f"model '{job.model.use}': every parameter of the network has requires_grad=False")
+            raise ContractError(
+                f"model '{job.model.use}': every parameter of the network has requires_grad=False"
+            )
         self.parameters = {name: values[name].requires_grad_() for name in names}
-        self._constants = {name: value for name, value in values.items() if name not in self.parameters}
+        self._constants = {
+            name: value for name, value in values.items() if name not in self.parameters
+        }
         self.frozen = Frozen(job.mask, values)
-        self._augment = [shop.component(spec) for spec in job.augment]
-        self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(list(self.parameters.values()))
+        self._augment = Augmenter(
+            [shop.component(spec) for spec in job.augment], job.augment_seed, shop.device
+        )
+        self.optimizer: torch.optim.Optimizer = shop.component(job.optimizer).build(
+            list(self.parameters.values())
+        )
         if job.optimizer_state is not None:
             load_optimizer(self.optimizer, job.optimizer_state)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -83,7 +93,7 @@ class Reference:
         """Inputs and labels of an update, augmented."""
         job = self.job
         inputs, labels = self.feed.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-        return augmented(inputs, self._augment, job.augment_seed, step), labels
+        return self._augment(inputs, step), labels
 
     def measure(self, part: str) -> tuple[float, float]:
         """Mean loss and accuracy over a part of the data."""
@@ -102,10 +112,3 @@ class Reference:
         for name, value in self.values().items():
             value.copy_(values[name])
         load_optimizer(self.optimizer, optimizer_state)
-
-
-def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int, step: int) -> Tensor:
-    """The inputs of an update from `step` to `step + 1` after all augmentations in turn."""
-    for position, augmentation in enumerate(augmentations):
-        inputs = augmentation.apply(inputs, stream(seed, "augmentation", position, step))
-    return inputs

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from math import nan
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.kinds import Parametrization
+from lotteryfw.api.rng import stream
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.engine.kernels.selected import Selected
 from lotteryfw.engine.masking import Masking, measure_job
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Train
-from lotteryfw.kinds import Parametrization
-from lotteryfw.rng import stream
+from lotteryfw.search.jobs import Train
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,14 @@ class Scores:
     def __init__(self, job: Train, shop: Workshop):
         self._job, self._shop = job, shop
         self._plain = Reference(job, shop)
-        self._masking = Masking(job, shop, self._plain.module, self._plain.values() | self._plain.parameters)
+        self._masking = Masking(
+            job, shop, self._plain.module, self._plain.values() | self._plain.parameters
+        )
         self._refresh = self._masking.how.refresh()
         self._masks: dict[str, Tensor] | None = None
-        self._selected = Selected({name: edges.allowed for name, edges in self._masking.net.edges.items()})
+        self._selected = Selected(
+            {name: edges.allowed for name, edges in self._masking.net.edges.items()}
+        )
         self._after_step = type(self._masking.how).after_step is not Parametrization.after_step
 
     def update(self, step: int, factor: float) -> Tensor:
@@ -56,7 +60,9 @@ class Scores:
         plain = self._plain
         if not self._masking.is_finite():
             return nan, 0.0
-        return measure_job(self._job, self._shop, plain.module, plain.values(), plain.feed, part)
+        return measure_job(
+            self._job, self._shop, plain.module, plain.values(), plain.feed, part, self._masking
+        )
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter, buffer and score now (not copies), and the mask in use where it outlives a step."""
@@ -74,7 +80,11 @@ class Scores:
 
     def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
         """Goes back to values and a state that this kernel gave."""
-        self._masks = {name.removeprefix(_MASK): each for name, each in values.items() if name.startswith(_MASK)}
+        self._masks = {
+            name.removeprefix(_MASK): each
+            for name, each in values.items()
+            if name.startswith(_MASK)
+        }
         self._masks = self._masks or None
         self._selected.restore(values)
         self._plain.restore(values, optimizer_state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lotteryfw.views import SELECTED
+from lotteryfw.api.layers import SELECTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,9 +31,8 @@ class Selected:
     def figures(self, masks: Mapping[str, Tensor]) -> dict[str, float]:
         """The share of the allowed edges that no step so far has selected (dying_ratio), and the share of the edges
         selected at the last call that `masks` has not any more (turnover; 0 at the first call)."""
-        ever = sum(int(mask.sum()) for mask in self._ever.values())
-        kept = sum(int(mask.sum()) for mask in self._last.values())
-        lost = sum(int((mask & ~masks[name]).sum()) for name, mask in self._last.items())
+        lost_masks = {name: mask & ~masks[name] for name, mask in self._last.items()}
+        ever, kept, lost = _counts(self._ever, self._last, lost_masks)
         self._last = {name: mask.clone() for name, mask in masks.items()}
         return {"dying_ratio": 1 - ever / max(1, self._allowed), "turnover": lost / max(1, kept)}
 
@@ -46,4 +45,22 @@ class Selected:
         """Goes back to values that `values()` gave."""
         for name, ever in self._ever.items():
             ever.copy_(values[SELECTED + name])
-        self._last = {name.removeprefix(_LAST): mask.clone() for name, mask in values.items() if name.startswith(_LAST)}
+        self._last = {
+            name.removeprefix(_LAST): mask.clone()
+            for name, mask in values.items()
+            if name.startswith(_LAST)
+        }
+
+
+def _counts(*groups: Mapping[str, Tensor]) -> list[int]:
+    """How many edges the masks of each group have together; one wait for all of them."""
+    import torch
+
+    sizes = [len(masks) for masks in groups]
+    sums = [mask.sum() for masks in groups for mask in masks.values()]
+    counts = torch.stack(sums).tolist() if sums else []
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(sum(counts[start : start + size]))
+        start += size
+    return parts

@@ -47,7 +47,9 @@ def layers_of(module: nn.Module, shape: Sequence[int]) -> list[Layer] | str:
     like = next(module.parameters(), torch.empty(0))
     x = like.new_zeros(1, *shape)  # one example, passed through to learn the sizes on its way
     layers: list[Layer] = []
-    for path, part in module.named_modules(remove_duplicate=False):  # in the order of the calls, repeats included
+    for path, part in module.named_modules(
+        remove_duplicate=False
+    ):  # in the order of the calls, repeats included
         if change := change_of(part):
             return f"the network has a {type(part).__name__} with {change} at '{path}'"
         if type(part) is nn.Sequential:  # a subclass may have any forward
@@ -57,7 +59,9 @@ def layers_of(module: nn.Module, shape: Sequence[int]) -> list[Layer] | str:
         try:
             x = part(x.detach())
         except RuntimeError as error:
-            return f"the network's {type(part).__name__} at '{path}' cannot take its inputs: {error}"
+            return (
+                f"the network's {type(part).__name__} at '{path}' cannot take its inputs: {error}"
+            )
         if isinstance(part, nn.Linear | nn.Conv2d):
             bias = None if part.bias is None else f"{path}.bias"
             layers.append(Layer(f"{path}.weight", bias, x[0, 0].numel(), is_rectified=False))
@@ -92,7 +96,9 @@ class Shrunk:
     know nothing of it. Works for any float dtype on any device.
     """
 
-    def __init__(self, layers: Sequence[Layer], parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]):
+    def __init__(
+        self, layers: Sequence[Layer], parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]
+    ):
         import torch
 
         self._layers, self._whole = layers, parameters
@@ -100,7 +106,11 @@ class Shrunk:
         below = 1  # inputs are never left out, they count as one: to choose among a batch's costs what it saves
         for layer in layers:
             weight = parameters[layer.weight].detach()
-            alive = mask[layer.weight] if layer.weight in mask else torch.ones_like(weight, dtype=torch.bool)
+            alive = (
+                mask[layer.weight]
+                if layer.weight in mask
+                else torch.ones_like(weight, dtype=torch.bool)
+            )
             living = alive.to(weight.device) | (weight != 0)
             self._reads.append(living.reshape(len(weight), below, -1).any(2))
             below = len(weight)
@@ -111,7 +121,9 @@ class Shrunk:
         that is dead altogether one unit stays, for torch has no convolution without channels."""
         import torch
 
-        if any(not bool(signs.equal(self._signs(bias, place))) for bias, place, signs in self._watched):
+        if any(
+            not bool(signs.equal(self._signs(bias, place))) for bias, place, signs in self._watched
+        ):
             self._plan()
         small = {}
         units, below = 0, None
@@ -129,7 +141,8 @@ class Shrunk:
         """Multiply-adds that are left, over those of the whole network."""
         small = self.parameters()
         left, whole = (
-            sum(layer.uses * of[layer.weight].numel() for layer in self._layers) for of in (small, self._whole)
+            sum(layer.uses * of[layer.weight].numel() for layer in self._layers)
+            for of in (small, self._whole)
         )
         return left / whole
 
@@ -162,7 +175,9 @@ class Shrunk:
                 units[unfed] = signs
                 if len(unfed):
                     self._watched.append((layer.bias, unfed, signs))
-            active.append(torch.ones_like(units) if layer.bias and not layer.is_rectified else units)
+            active.append(
+                torch.ones_like(units) if layer.bias and not layer.is_rectified else units
+            )
         return active
 
     def _signs(self, bias: str, place: Tensor) -> Tensor:

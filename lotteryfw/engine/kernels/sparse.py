@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.jobs import Train
+from lotteryfw.search.jobs import Train
 from lotteryfw.store.tensors import is_plus_zero
 
 if TYPE_CHECKING:
@@ -36,10 +36,13 @@ class Sparse:
         from lotteryfw.engine.kernels.sparse_chain import SparseChain
 
         self._job = job
-        self._feed = shop.feed(job.data)
+        self._feed = shop.feed_of(job)
         chain = chain_of(shop.network(job.model, self._feed))
         assert not isinstance(chain, str), chain
-        self._names = [(f"{path}.weight", f"{path}.bias" if f"{path}.bias" in job.values else None) for path in chain]
+        self._names = [
+            (f"{path}.weight", f"{path}.bias" if f"{path}.bias" in job.values else None)
+            for path in chain
+        ]
         optimizer = optimizer_of(job, shop)
         update = update_of(optimizer)
         assert update is not None, type(optimizer)
@@ -68,13 +71,21 @@ class Sparse:
 
         inputs, labels = self._feed.raw(part)
         logits = self._chain.forward(inputs)
-        return float(cross_entropy(logits, labels)), int((logits.argmax(1) == labels).sum()) / len(labels)
+        return float(cross_entropy(logits, labels)), int((logits.argmax(1) == labels).sum()) / len(
+            labels
+        )
 
     def values(self) -> dict[str, Tensor]:
         """Every parameter now."""
         values: dict[str, Tensor] = {}
-        for names, *tensors in zip(self._names, self._chain.weights(), self._chain.biases(), strict=True):
-            values |= {name: tensor for name, tensor in zip(names, tensors, strict=True) if name and tensor is not None}
+        for names, *tensors in zip(
+            self._names, self._chain.weights(), self._chain.biases(), strict=True
+        ):
+            values |= {
+                name: tensor
+                for name, tensor in zip(names, tensors, strict=True)
+                if name and tensor is not None
+            }
         return values
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -120,7 +131,7 @@ def why_not(job: Train, shop: Workshop) -> str | None:
     """Why a chain's job is not for this kernel, or None."""
     if job.augment:
         return "it takes images as they are stored, without augmentation"
-    if shop.feed(job.data).is_normalised:
+    if shop.feed_of(job).is_normalised:
         return "it takes images as they are stored, without normalisation"
     optimizer = optimizer_of(job, shop)
     if update_of(optimizer) is None:
@@ -141,7 +152,9 @@ def optimizer_of(job: Train, shop: Workshop) -> torch.optim.Optimizer:
     """The job's optimizer over a parameter that is nobody's, to be asked for its options."""
     import torch
 
-    built: torch.optim.Optimizer = shop.component(job.optimizer).build([torch.zeros(1, requires_grad=True)])
+    built: torch.optim.Optimizer = shop.component(job.optimizer).build(
+        [torch.zeros(1, requires_grad=True)]
+    )
     return built
 
 
@@ -155,10 +168,17 @@ def update_of(optimizer: torch.optim.Optimizer) -> Update | None:
     if group.get("maximize") or group.get("amsgrad"):
         return None
     if type(optimizer) is torch.optim.SGD:
-        named = {name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")}
+        named = {
+            name: group[name] for name in ("weight_decay", "momentum", "dampening", "nesterov")
+        }
         return Update("sgd", **named)
     if type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
         beta1, beta2 = group["betas"]
-        named = {"weight_decay": group["weight_decay"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+        named = {
+            "weight_decay": group["weight_decay"],
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": group["eps"],
+        }
         return Update("adamw" if type(optimizer) is torch.optim.AdamW else "adam", **named)
     return None

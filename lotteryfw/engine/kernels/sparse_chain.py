@@ -76,7 +76,9 @@ class SparseChain:
         self._gradient = torch.zeros(size)
         self._first = torch.zeros(size if update.rule != "sgd" or update.momentum else 0)
         self._second = torch.zeros(size if update.rule != "sgd" else 0)
-        self._flat = [flat.numpy() for flat in (self._values, self._gradient, self._first, self._second)]
+        self._flat = [
+            flat.numpy() for flat in (self._values, self._gradient, self._first, self._second)
+        ]
         self.load(weights, biases)
         self._layers: list[Layer] = []
         for here, bias_here, mask in zip(self._weights, self._biases, masks, strict=True):
@@ -84,11 +86,18 @@ class SparseChain:
             outputs = here.shape[0]
             shift, shift_gradient = torch.zeros(outputs), torch.zeros(outputs)
             if bias_here is not None:
-                shift, shift_gradient = self._values[bias_here.place], self._gradient[bias_here.place]
+                shift, shift_gradient = (
+                    self._values[bias_here.place],
+                    self._gradient[bias_here.place],
+                )
             if here.living is None:
-                self._layers.append(_Dense(here.shape, mask, values, gradient, shift, shift_gradient))
+                self._layers.append(
+                    _Dense(here.shape, mask, values, gradient, shift, shift_gradient)
+                )
             else:
-                self._layers.append(loops.Products(here.shape, here.living, values, gradient, shift, shift_gradient))
+                self._layers.append(
+                    loops.Products(here.shape, here.living, values, gradient, shift, shift_gradient)
+                )
         self._activations = self._buffers(batch)
         self._slopes = self._buffers(batch)[1:]
 
@@ -102,7 +111,9 @@ class SparseChain:
             raise ValueError(f"{len(chosen)} examples were chosen; every step takes {self._batch}")
         rows = chosen.numpy()
         self._take(_rows(inputs), rows, self._activations)
-        loss = self._loops.cross_entropy(self._activations[-1], labels.numpy(), rows, self._slopes[-1])
+        loss = self._loops.cross_entropy(
+            self._activations[-1], labels.numpy(), rows, self._slopes[-1]
+        )
         for number in reversed(range(len(self._layers))):
             into = self._slopes[number - 1] if number else None
             self._layers[number].backward(self._slopes[number], self._activations[number], into)
@@ -129,7 +140,9 @@ class SparseChain:
 
     def biases(self) -> list[Tensor | None]:
         """The biases now, [out] each, None where there is none."""
-        return [None if trained is None else trained.expand(self._values) for trained in self._biases]
+        return [
+            None if trained is None else trained.expand(self._values) for trained in self._biases
+        ]
 
     def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         """Goes on from these weights, [out, in] each, and biases; what they say of masked weights is left out."""
@@ -158,7 +171,9 @@ class SparseChain:
             for name, flat in self._names().items():
                 flat[trained.place] = trained.compress(known[name]) if name in known else 0.0
                 if name in known:
-                    self._steps = int(known["step"]) if "step" in known else 1  # SGD asks only whether it is the first
+                    self._steps = (
+                        int(known["step"]) if "step" in known else 1
+                    )  # SGD asks only whether it is the first
 
     @property
     def _trained(self) -> list[_Trained]:
@@ -192,11 +207,25 @@ class SparseChain:
             self._loops.sgd(values, gradient, rate, how.weight_decay)
         elif how.rule == "sgd":
             fresh = 1.0 if self._steps == 1 else 1 - how.dampening
-            self._loops.momentum_sgd(values, gradient, first, rate, how.weight_decay, how.momentum, fresh, how.nesterov)
+            self._loops.momentum_sgd(
+                values, gradient, first, rate, how.weight_decay, how.momentum, fresh, how.nesterov
+            )
         else:
-            coupled, decoupled = (how.weight_decay, 0.0) if how.rule == "adam" else (0.0, how.weight_decay)
+            coupled, decoupled = (
+                (how.weight_decay, 0.0) if how.rule == "adam" else (0.0, how.weight_decay)
+            )
             self._loops.adam(
-                values, gradient, first, second, self._steps, rate, how.beta1, how.beta2, how.eps, coupled, decoupled
+                values,
+                gradient,
+                first,
+                second,
+                self._steps,
+                rate,
+                how.beta1,
+                how.beta2,
+                how.eps,
+                coupled,
+                decoupled,
             )
 
 
@@ -208,7 +237,9 @@ def warm_up(loops: Loops) -> None:
     labels = torch.zeros(1, dtype=torch.int64)
     for update in (Update("sgd"), Update("sgd", momentum=0.9), Update("adam")):
         for dtype in (torch.uint8, torch.float32):
-            chain = SparseChain([torch.eye(2)] * 3, [mask, mask, None], [None] * 3, update, 1, 1.0, loops)
+            chain = SparseChain(
+                [torch.eye(2)] * 3, [mask, mask, None], [None] * 3, update, 1, 1.0, loops
+            )
             chain.step(torch.ones(1, 2, dtype=dtype), labels, labels, 0.1)
 
 

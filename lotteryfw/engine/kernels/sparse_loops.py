@@ -46,7 +46,9 @@ class Loops(Protocol):
     """A module of loops. `values`, `gradient` and the state of an optimizer are flat, [n] float32, updated in place; an
     update may leave anything in `gradient`."""
 
-    def gather(self, rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
+    def gather(
+        self, rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Floats
+    ) -> None:
         """x[j, c] = scale · rows[chosen[c], j] for the `columns` j at least; rows are [N, in], uint8 or float32."""
         ...
 

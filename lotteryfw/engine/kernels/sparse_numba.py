@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.engine.kernels.sparse_loops import TILE, Floats, Ints, Longs, patterns
-from lotteryfw.errors import UsageError
 
 try:
     from numba import njit
@@ -56,7 +56,9 @@ def _gather_floats(rows: Floats, chosen: Longs, columns: Ints, scale: float, x: 
 
 
 @_jit
-def _gather_bytes(rows: NDArray[np.uint8], chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
+def _gather_bytes(
+    rows: NDArray[np.uint8], chosen: Longs, columns: Ints, scale: float, x: Floats
+) -> None:
     """Four bytes are transposed at a time, as one word, and taken apart in whole rows of x: half the time of one by
     one. Words are little-endian, as on every machine that numba supports."""
     factor = np.float32(scale)
@@ -78,7 +80,9 @@ def _gather_bytes(rows: NDArray[np.uint8], chosen: Longs, columns: Ints, scale: 
 
 
 @_jit
-def _add_products(values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats) -> None:
+def _add_products(
+    values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats
+) -> None:
     """out += Σ values[k] · x[rows[k]] over the k from `start` up to `stop`."""
     k = start
     while k + 4 <= stop:
@@ -95,7 +99,9 @@ def _add_products(values: Floats, rows: Ints, x: Floats, start: int, stop: int, 
 
 
 @_jit
-def forward(starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats) -> None:
+def forward(
+    starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats
+) -> None:
     """y = W x + bias, or its positive part."""
     for i in range(y.shape[0]):
         out = y[i]
@@ -108,7 +114,9 @@ def forward(starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats
 
 
 @_jit
-def parameter_gradients(starts: Ints, columns: Ints, dy: Floats, x: Floats, gradient: Floats, bias: Floats) -> None:
+def parameter_gradients(
+    starts: Ints, columns: Ints, dy: Floats, x: Floats, gradient: Floats, bias: Floats
+) -> None:
     """gradient[k] = ⟨dy of k's row, x of k's column⟩ for the living weights alone; bias[i] = Σ dy[i]."""
     for i in range(dy.shape[0]):
         slope = dy[i]
@@ -137,7 +145,9 @@ def parameter_gradients(starts: Ints, columns: Ints, dy: Floats, x: Floats, grad
 
 
 @_jit
-def input_gradient(starts: Ints, rows: Ints, order: Ints, values: Floats, dy: Floats, x: Floats, dx: Floats) -> None:
+def input_gradient(
+    starts: Ints, rows: Ints, order: Ints, values: Floats, dy: Floats, x: Floats, dx: Floats
+) -> None:
     """dx = Wᵀ dy where x > 0, else 0; x is what came out of the ReLU before.
 
     `starts` and `rows` are the pattern by columns, `order` the places of its weights in `values`.
@@ -173,7 +183,9 @@ class Products:
     def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
         parameter_gradients(self._starts, self._columns, dy, x, self._gradient, self._bias_gradient)
         if dx is not None:
-            input_gradient(self._starts_across, self._rows_across, self._order, self._values, dy, x, dx)
+            input_gradient(
+                self._starts_across, self._rows_across, self._order, self._values, dy, x, dx
+            )
 
 
 @_jit
@@ -220,7 +232,9 @@ def momentum_sgd(
 ) -> None:  # fmt: skip
     """One step of torch.optim.SGD with momentum; `fresh` is what the gradient enters the buffer times."""
     lr, wd, kept, new = np.float32(rate), np.float32(decay), np.float32(momentum), np.float32(fresh)
-    from_gradient, from_buffer = (np.float32(1), kept) if nesterov else (np.float32(0), np.float32(1))
+    from_gradient, from_buffer = (
+        (np.float32(1), kept) if nesterov else (np.float32(0), np.float32(1))
+    )
     for k in range(len(values)):
         slope = gradient[k] + wd * values[k]
         buffer[k] = kept * buffer[k] + new * slope
@@ -237,7 +251,12 @@ def adam(
     spread = np.float32(np.sqrt(1 - beta2**step))
     shrink = np.float32(1 - rate * decoupled)
     wd, small = np.float32(coupled), np.float32(eps)
-    b1, c1, b2, c2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
+    b1, c1, b2, c2 = (
+        np.float32(beta1),
+        np.float32(1 - beta1),
+        np.float32(beta2),
+        np.float32(1 - beta2),
+    )
     for k in range(len(values)):
         slope = gradient[k] + wd * values[k]
         mean[k] = b1 * mean[k] + c1 * slope

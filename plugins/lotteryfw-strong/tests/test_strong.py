@@ -13,7 +13,7 @@ import torch
 from lotteryfw_strong import IteRand, SignFlip, register_components
 from pydantic import ValidationError
 
-from lotteryfw import Scored, load_ticket, run, stream
+from lotteryfw import MaskedNetwork, load_ticket, run, stream
 from lotteryfw.testkit import trial
 from lotteryfw.testkit.fixtures import NETS, make_net
 
@@ -21,12 +21,12 @@ PLUGIN = Path(__file__).parents[1]
 CODE = PLUGIN / "src" / "lotteryfw_strong" / "__init__.py"
 
 
-def weights(net: Scored) -> dict[str, torch.Tensor]:
+def weights(net: MaskedNetwork) -> dict[str, torch.Tensor]:
     return {name: edges.weights.clone() for name, edges in net.edges.items()}
 
 
-def redrawn(net: Scored, how: IteRand, step: int) -> dict[str, torch.Tensor]:
-    """By leaf, bool: what `after_step` changes in the net, in place."""
+def redrawn(net: MaskedNetwork, how: IteRand, step: int) -> dict[str, torch.Tensor]:
+    """By layer, bool: what `after_step` changes in the net, in place."""
     before = weights(net)
     how.after_step(step, net, how.masks(net), stream("test", step))
     return {name: edges.weights != before[name] for name, edges in net.edges.items()}
@@ -44,14 +44,24 @@ def test_sign_flip_keeps_what_parametrizations_promise() -> None:
 
 @pytest.mark.parametrize("how", [IteRand(), SignFlip()], ids=lambda how: how.use)
 @pytest.mark.parametrize("what", NETS)
-def test_masks_are_the_largest_scores_of_each_budget_by_a_stable_sort(how: IteRand | SignFlip, what: str) -> None:
+def test_masks_are_the_largest_scores_of_each_budget_by_a_stable_sort(
+    how: IteRand | SignFlip, what: str
+) -> None:
     net = NETS[what]()
     masks = how.masks(net)
     for group in net.budgets:
-        places = [(name, place) for name in group.leaves for place in net.edges[name].allowed.flatten().nonzero()[:, 0]]
-        ranked = sorted(places, key=lambda place: -abs(float(net.edges[place[0]].scores.flatten()[place[1]])))
+        places = [
+            (name, place)
+            for name in group.layers
+            for place in net.edges[name].allowed.flatten().nonzero()[:, 0]
+        ]
+        ranked = sorted(
+            places, key=lambda place: -abs(float(net.edges[place[0]].scores.flatten()[place[1]]))
+        )
         kept = {(name, int(place)) for name, place in ranked[: group.keep]}
-        assert kept == {(n, int(place)) for n in group.leaves for place in masks[n].flatten().nonzero()[:, 0]}
+        assert kept == {
+            (n, int(place)) for n in group.layers for place in masks[n].flatten().nonzero()[:, 0]
+        }
 
 
 def test_iterand_replaces_a_share_of_what_is_left_out_just_then() -> None:
@@ -80,32 +90,40 @@ def test_iterand_draws_from_its_stream_and_from_the_initialiser_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     rng = stream("test", 0)
     for name, edges in net.edges.items():
-        torch.rand(edges.layer.shape, generator=rng)
-        assert torch.equal(edges.weights[changed[name]], net.draw(edges.layer, rng)[changed[name]])
+        torch.rand(edges.info.shape, generator=rng)
+        assert torch.equal(edges.weights[changed[name]], net.draw(edges.info, rng)[changed[name]])
 
 
 def test_iterand_redraws_after_every_period_and_never_in_between() -> None:
     how, net = IteRand(period=3, rate=1.0), make_net()
-    moved = [any(bool(part.any()) for part in redrawn(net, how, step).values()) for step in range(7)]
+    moved = [
+        any(bool(part.any()) for part in redrawn(net, how, step).values()) for step in range(7)
+    ]
     assert moved == [False, False, True, False, False, True, False]
 
 
 def test_without_a_density_nothing_is_left_out() -> None:
     net = make_net(0.5)
-    whole = Scored(net.edges, (), net.draw)
-    assert not any(bool(part.any()) for part in redrawn(whole, IteRand(period=1, rate=1.0), 0).values())
+    whole = MaskedNetwork(net.edges, (), net.draw)
+    assert not any(
+        bool(part.any()) for part in redrawn(whole, IteRand(period=1, rate=1.0), 0).values()
+    )
     for name, mask in SignFlip().masks(whole).items():
         assert torch.equal(mask, net.edges[name].allowed)
 
 
-def test_sign_flip_keeps_every_magnitude_to_the_bit_and_flips_where_the_score_is_below_zero() -> None:
+def test_sign_flip_keeps_every_magnitude_to_the_bit_and_flips_where_the_score_is_below_zero() -> (
+    None
+):
     how, net = SignFlip(), make_net()
     for edges in net.edges.values():
         edges.scores.view(-1)[:2] = torch.tensor([0.0, -0.0])
-        mask = torch.rand(edges.layer.shape, generator=stream("mask")) < 0.7
+        mask = torch.rand(edges.info.shape, generator=stream("mask")) < 0.7
         weight = how.weight(edges, mask)
         assert torch.equal(weight.abs(), edges.weights.abs() * mask)
-        assert torch.equal(weight[mask], torch.where(edges.scores < 0, -edges.weights, edges.weights)[mask])
+        assert torch.equal(
+            weight[mask], torch.where(edges.scores < 0, -edges.weights, edges.weights)[mask]
+        )
 
 
 def test_the_slope_of_a_sign_is_one_for_every_score() -> None:
@@ -113,15 +131,15 @@ def test_the_slope_of_a_sign_is_one_for_every_score() -> None:
     mask = how.masks(net)
     for name, edges in net.edges.items():
         edges.scores.requires_grad_()
-        upstream = torch.randn(edges.layer.shape, generator=stream("slope"))
+        upstream = torch.randn(edges.info.shape, generator=stream("slope"))
         (how.weight(edges, mask[name]) * upstream).sum().backward()
         assert torch.equal(edges.scores.grad, upstream * edges.weights)
 
 
 def test_sign_flip_starts_from_the_signs_as_they_were_drawn() -> None:
     for edges in make_net().edges.values():
-        scores = SignFlip().initial(edges.layer, stream("scores"))
-        assert 0 <= float(scores.min()) < float(scores.max()) <= edges.layer.fan_in**-0.5
+        scores = SignFlip().initial(edges.info, stream("scores"))
+        assert 0 <= float(scores.min()) < float(scores.max()) <= edges.info.fan_in**-0.5
 
 
 @pytest.mark.parametrize("options", [{"period": 0}, {"rate": 0}, {"rate": 1.5}, {"perod": 3}])
@@ -137,7 +155,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trust = [] if _is_installed() else ["--trust", str(CODE)]
     told = [str(PLUGIN / "recipes" / "strong.toml"), "--profile", "quick", "--jobs", "1", "--quiet"]
     folders = ["--out", str(place / "run"), "--store", str(place / "store")]
-    command = [sys.executable, "-c", "from lotteryfw.cli import main; main()", "recipe", *told, *folders, *trust]
+    command = [
+        sys.executable,
+        "-c",
+        "from lotteryfw.cli import main; main()",
+        "recipe",
+        *told,
+        *folders,
+        *trust,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=place)
     assert done.returncode == 0, done.stderr
     return place / "run"
@@ -151,13 +177,15 @@ def _is_installed() -> bool:
 
 def test_its_recipe_finds_networks_that_read_digits_without_training_a_weight(ran: Path) -> None:
     with (ran / "levels.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["arm"] == "ticket"]
+        rows = [row for row in csv.DictReader(file) if row["variant"] == "ticket"]
     assert [float(row["density"]) for row in rows] == [0.5, 0.5, 0.5, 1.0]
     assert all(float(row["test_accuracy"]) > 0.5 for row in rows)
 
 
 def test_its_tickets_hold_the_weights_that_the_networks_computed_with(ran: Path) -> None:
-    tickets = {path.parent.name: load_ticket(path) for path in ran.glob("tickets/*/level-01.safetensors")}
+    tickets = {
+        path.parent.name: load_ticket(path) for path in ran.glob("tickets/*/level-01.safetensors")
+    }
     plain, iterand, half, whole = (
         next(ticket for name, ticket in tickets.items() if part in name)
         for part in ("top_k", "iterand", "half__parametrization=sign_flip", "signs__")
@@ -182,7 +210,11 @@ def test_runs_of_it_repeat_bit_for_bit(tmp_path: Path) -> None:
     trust = () if _is_installed() else (CODE,)
     files = []
     for name in ("one", "two"):
-        done = run(recipe, out=tmp_path / name, store=tmp_path / f"store-{name}", trust=trust, jobs=1)
-        files.append([path.read_bytes() for path in sorted(done.path.glob("tickets/**/*.safetensors"))])
+        done = run(
+            recipe, out=tmp_path / name, store=tmp_path / f"store-{name}", trust=trust, jobs=1
+        )
+        files.append(
+            [path.read_bytes() for path in sorted(done.path.glob("tickets/**/*.safetensors"))]
+        )
     assert files[0] == files[1]
     assert files[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from lotteryfw import Component, Leaf, MaskCriterion, hookimpl
+from lotteryfw import Component, Layer, MaskCriterion, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,17 +26,19 @@ class Lamp(MaskCriterion):
     power: float = Field(default=2.0, gt=0, allow_inf_nan=False)
     """Exponent of the magnitudes; 2 is the paper's."""
 
-    def score(self, leaf: Leaf) -> Tensor:
+    def score(self, layer: Layer) -> Tensor:
         import torch
 
         # float64: the scores of large layers are small, and differ by less than float32 can tell
-        powers = leaf.final[leaf.mask].abs().double() ** self.power
+        powers = layer.final[layer.mask].abs().double() ** self.power
         ascending = powers.sort().values
         from_here_on = ascending.flip(0).cumsum(0).flip(0)
-        remaining = from_here_on[torch.searchsorted(ascending, powers)]  # equal magnitudes share a sum
-        score = torch.zeros_like(leaf.final, dtype=torch.float64)
+        remaining = from_here_on[
+            torch.searchsorted(ascending, powers)
+        ]  # equal magnitudes share a sum
+        score = torch.zeros_like(layer.final, dtype=torch.float64)
         # where only zeros are left, they score 0 and not 0 / 0
-        score[leaf.mask] = powers / remaining.clamp_min(torch.finfo(torch.float64).tiny)
+        score[layer.mask] = powers / remaining.clamp_min(torch.finfo(torch.float64).tiny)
         return score
 
 

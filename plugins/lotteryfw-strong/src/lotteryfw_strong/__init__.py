@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lotteryfw import Component, Edges, Layer, Parametrization, Scored, WarmTop, hookimpl, straight_through
+from lotteryfw import (
+    Component,
+    IncrementalTopK,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+    Parametrization,
+    hookimpl,
+    straight_through,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +34,7 @@ class IteRand(Parametrization):
 
     use = "iterand"
     formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1; every period steps w := fresh draw where ~m"
-    source = (
-        "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, algorithm 3"
-    )
+    source = "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, algorithm 3"
     uses_density = "always"
 
     period: Annotated[int, Field(ge=1)] = 300
@@ -35,18 +42,20 @@ class IteRand(Parametrization):
     rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the unselected weights that a redraw replaces, the paper's r; 1 replaces them all."""
 
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return (torch.rand(layer.shape, generator=rng) * 2 - 1) / sqrt(layer.fan_in)
 
-    def masks(self, net: Scored) -> dict[str, Tensor]:
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
         return _largest(net)
 
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         return edges.weights * straight_through(mask, edges.scores.abs())
 
-    def after_step(self, step: int, net: Scored, masks: Mapping[str, Tensor], rng: torch.Generator) -> None:
+    def after_step(
+        self, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
+    ) -> None:
         import torch
 
         if (step + 1) % self.period:
@@ -54,9 +63,13 @@ class IteRand(Parametrization):
         # not the step's own masks: its update may just have selected an edge, which is then to keep its weight
         selected = self.masks(net)
         for name, edges in net.edges.items():
-            chosen = (torch.rand(edges.layer.shape, generator=rng) < self.rate).to(edges.weights.device)
-            fresh = net.draw(edges.layer, rng).to(edges.weights.device)
-            edges.weights.copy_(fresh.where(chosen & edges.allowed & ~selected[name], edges.weights))
+            chosen = (torch.rand(edges.info.shape, generator=rng) < self.rate).to(
+                edges.weights.device
+            )
+            fresh = net.draw(edges.info, rng).to(edges.weights.device)
+            edges.weights.copy_(
+                fresh.where(chosen & edges.allowed & ~selected[name], edges.weights)
+            )
 
 
 class SignFlip(Parametrization):
@@ -77,32 +90,40 @@ class SignFlip(Parametrization):
         "initialized, fixed weights; Koster et al. 2022, Signing the Supermask"
     )
 
-    def initial(self, layer: Layer, rng: torch.Generator) -> Tensor:
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
         return torch.rand(layer.shape, generator=rng) / sqrt(layer.fan_in)
 
-    def masks(self, net: Scored) -> dict[str, Tensor]:
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
         return _largest(net)
 
-    def weight(self, edges: Edges, mask: Tensor) -> Tensor:
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         kept, half = edges.scores >= 0, edges.scores / 2
-        return edges.weights * (straight_through(mask & kept, half) - straight_through(mask & ~kept, -half))
+        return edges.weights * (
+            straight_through(mask & kept, half) - straight_through(mask & ~kept, -half)
+        )
 
 
-def _largest(net: Scored) -> dict[str, Tensor]:
-    """By leaf, [s] bool: of each budget the allowed edges whose scores are of largest magnitude, of ties the first; in
+def _largest(net: MaskedNetwork) -> dict[str, Tensor]:
+    """By layer, [s] bool: of each budget the allowed edges whose scores are of largest magnitude, of ties the first; in
     a layer without one, every allowed edge."""
     import torch
 
     masks = {name: edges.allowed for name, edges in net.edges.items()}
     for group in net.budgets:
-        members = [net.edges[name] for name in group.leaves]
-        ranks = [edges.scores.detach().abs().masked_fill(~edges.allowed, float("-inf")) for edges in members]
-        top: WarmTop = net.memory.setdefault(group.leaves, WarmTop(group.keep))
+        members = [net.edges[name] for name in group.layers]
+        ranks = [
+            edges.scores.detach().abs().masked_fill(~edges.allowed, float("-inf"))
+            for edges in members
+        ]
+        top: IncrementalTopK = net.memory.setdefault(group.layers, IncrementalTopK(group.keep))
         best = top(torch.cat([rank.flatten() for rank in ranks]))
-        parts = torch.split(best, [edges.layer.size for edges in members])
-        masks |= {edges.layer.name: part.view(edges.layer.shape) for edges, part in zip(members, parts, strict=True)}
+        parts = torch.split(best, [edges.info.size for edges in members])
+        masks |= {
+            edges.info.name: part.view(edges.info.shape)
+            for edges, part in zip(members, parts, strict=True)
+        }
     return masks
 
 

@@ -1,0 +1,82 @@
+"""LeNet-300-100 trained in lockstep: steps a second by members, against one network alone and the device's limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from lotteryfw.engine.kernels.lockstep import Group
+
+from .graphs import captured
+from .report import Report
+from .trainings import ADAM, digit_data, prepare, training_step
+
+MEMBERS = (1, 16, 64, 256)
+BATCH = 60
+SEEN = {"adam": 6, "sgd": 2}
+"""Reads and writes of every parameter's numbers that a step cannot do without: Adam's weights and two means."""
+
+
+def run(report: Report) -> None:
+    """Adam as in the papers, and plain SGD, whose update is fused into the products."""
+    for optimizer in (ADAM, {"use": "sgd", "lr": 0.1}):
+        name = str(optimizer["use"])
+        table = {
+            "data": digit_data(report), "model": "lenet_300_100",
+            "train": {"length": "1000it", "batch": BATCH, "optimizer": optimizer},
+        }  # fmt: skip
+        job, shop = prepare(report, table)
+        with report.attempt(f"{name}, reference"):
+            seconds = report.seconds_per_call(training_step(job, shop))
+            report.add(f"{name}, reference, 1 network", 1 / seconds, "steps/s")
+
+        for members in (1, 4) if report.tiny else MEMBERS:
+            with report.attempt(f"{name}, {members} members"):
+                _measure(report, name, job, shop, members)
+
+
+def _measure(report: Report, name: str, job: Any, shop: Any, members: int) -> None:
+    """Members that see one order of the examples, and members with an order of their own."""
+    jobs = [replace(job, kernel="lockstep/1")] * members
+    least = least_seconds(report, name, job, members)
+    for label in ("shared order", "own orders")[: 1 if members == 1 else 2]:
+        if label == "own orders":
+            jobs = [replace(each, order_seed=number) for number, each in enumerate(jobs)]
+        group = Group(jobs, shop)
+        steps = iter(range(10**9))
+
+        def update(group: Group = group, steps: Any = steps) -> None:
+            group.losses += group.update(next(steps), 1.0)
+
+        seconds = report.seconds_per_call(update)
+        note = f"{seconds * 1e6:.0f} µs a step of all, {seconds / least:.1f}× the least"
+        report.add(f"{name}, {members} members, {label}", members / seconds, "steps/s", note)
+
+    if report.device == "cuda":
+        with report.attempt(f"{name}, {members} members, captured"):
+            seconds = _captured_seconds(report, jobs, shop)
+            note = f"{seconds * 1e6:.0f} µs a step of all, {seconds / least:.1f}× the least"
+            report.add(f"{name}, {members} members, CUDA graph", members / seconds, "steps/s", note)
+
+
+def _captured_seconds(report: Report, jobs: Any, shop: Any) -> float:
+    """An experiment: the group's step as one CUDA graph, on the same batch again and again."""
+    group = Group(jobs, shop)
+    group.update(0, 1.0)
+    optimizer = group._optimizer
+    if any("step" in state for state in optimizer.state.values()):
+        for options in optimizer.param_groups:
+            options["capturable"] = True
+        for state in optimizer.state.values():
+            state["step"] = state["step"].to(report.device)
+    replay = captured(lambda: group.losses.add_(group.update(0, 1.0)))
+    return report.seconds_per_call(replay)
+
+
+def least_seconds(report: Report, name: str, job: Any, members: int) -> float:
+    """The time that no step of all members can be faster than: products at the float32 rate, or bytes at the copy's
+    rate, whichever is longer."""
+    weights = [value.numel() for value in job.values.values() if value.dim() == 2]
+    operations = 2 * min(BATCH, job.batch) * (3 * sum(weights) - weights[0])
+    moved = 4 * SEEN[name] * sum(value.numel() for value in job.values.values())
+    return members * max(operations / report.rate("product fp32"), moved / report.rate("copy"))

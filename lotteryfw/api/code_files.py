@@ -1,0 +1,179 @@
+"""Which files make up a plugin that is not released, and a hash of them: a change of any of them makes new results.
+
+A released distribution is known by its version. Anything else can change from one run to the next: then the plugin's
+own files count, and those of every local module that they import, wherever the import stands.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from lotteryfw.api.fingerprints import named_fingerprint
+
+_KNOWN_OTHERWISE = sys.stdlib_module_names | {"lotteryfw", "numpy", "torch", "torchvision"}
+"""Top-level modules that are never a plugin's own, even where they run from a developer's folder."""
+_INSTALLED = ("site-packages", "dist-packages")
+_STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+_COMPILED = (".pyc", ".pyo")
+
+
+@dataclass(frozen=True)
+class Code:
+    """The files that a component is made of: their names in order, and 8 hex digits of the SHA-256 over all of them."""
+
+    digest: str
+    files: tuple[str, ...]
+
+
+def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ()) -> Code:
+    """Return the code that starts at the files of some modules.
+
+    Of a module in a package all files of the package count. `installed` are further files, by name, that belong to it.
+    Import statements are followed, also inside functions, to modules beside these files and to local folders on
+    `sys.path`; what is installed beside lotteryfw is not followed.
+    """
+    files = _Files()
+    for name, path in installed:
+        files.add(name, path)
+    for module in sorted(set(modules)):
+        files.add_module(module)
+    files.follow_imports()
+    names = tuple(sorted(files.paths))
+    base = (
+        os.path.commonpath([os.path.dirname(path) for path in files.paths.values()])
+        if names
+        else ""
+    )
+    return Code(named_fingerprint(files.paths, base)[:8], names)
+
+
+def code_of_file(file: Path) -> Code:
+    """Return the code that one file is, whatever it imports."""
+    return Code(named_fingerprint({file.name: str(file)}, str(file.parent))[:8], (file.name,))
+
+
+@dataclass
+class _Files:
+    """Files found so far, by the names that count: relative to the folder that they are imported from."""
+
+    paths: dict[str, str] = field(default_factory=dict)
+    _unread: list[str] = field(default_factory=list)
+    _folders: list[str] = field(default_factory=list)
+
+    def add(self, name: str, path: Path) -> None:
+        """Add one file. A second file of the same name, from another folder, gets a number."""
+        text, free, number = str(path), name, 1
+        while self.paths.get(free, text) != text:
+            number += 1
+            free = f"{name} ({number})"
+        if free not in self.paths:
+            self.paths[free] = text
+            self._unread.append(text)
+
+    def add_module(self, file: Path) -> None:
+        """Add a module's file, with all files of the package that it lies in."""
+        top = file = file.absolute()
+        while (top.parent / "__init__.py").is_file():
+            top = top.parent
+        self._add_all(top.parent, _below(top) if top.is_dir() else [file])
+
+    def _add_all(self, folder: Path, files: Iterable[Path]) -> None:
+        if str(folder) not in self._folders and not _is_installed(folder):
+            self._folders.append(str(folder))
+        for path in files:
+            self.add(path.relative_to(folder).as_posix(), path)
+
+    def follow_imports(self) -> None:
+        """Add every local module that is imported by what was added, and by what that adds."""
+        known: set[tuple[str, int]] = set()
+        names: set[str] = set()
+        while self._unread:
+            path = self._unread.pop()
+            if path.endswith(".py"):
+                names |= _imported(path)
+            # a folder that came in later may hold a module that an earlier file imports
+            for name in sorted(names):
+                if (name, len(self._folders)) not in known:
+                    known.add((name, len(self._folders)))
+                    self._add_named(name)
+
+    def _add_named(self, name: str) -> None:
+        for spec in (PathFinder.find_spec(name, self._folders), _imported_from(name)):
+            if spec is None:
+                continue
+            if spec.has_location and spec.origin and not _is_installed(Path(spec.origin)):
+                self.add_module(Path(spec.origin))
+            elif (
+                spec.origin is None
+            ):  # a folder without __init__.py, which may hold anything beside modules
+                for place in map(Path, spec.submodule_search_locations or ()):
+                    if not _is_installed(place):
+                        self._add_all(
+                            place.parent, [path for path in _below(place) if path.suffix == ".py"]
+                        )
+
+
+def _imported_from(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (
+        ImportError,
+        ValueError,
+        AttributeError,
+    ):  # a module that was put into sys.modules by hand has no spec
+        return None
+
+
+def _imported(path: str) -> set[str]:
+    """The first parts of the names of the modules that a file imports, but for those that cannot be a plugin's own."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):  # nobody can import it either
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+        elif isinstance(node, ast.Call):
+            names |= set(_imported_by_call(node))
+    return {name.partition(".")[0] for name in names} - _KNOWN_OTHERWISE - {""}
+
+
+def _imported_by_call(node: ast.Call) -> Iterator[str]:
+    """The module of `import_module("name")` and of `__import__("name")`."""
+    called = (
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    )
+    if called in ("import_module", "__import__") and node.args:
+        first = node.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, but for hidden ones and what Python compiled."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [
+            name for name in folders if name != "__pycache__" and not name.startswith(".")
+        ]
+        for name in names:
+            if not name.endswith(_COMPILED) and not name.startswith("."):
+                yield Path(place) / name
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a file is Python's own, or was installed from a package."""
+    resolved = path.resolve()
+    return any(part in _INSTALLED for part in resolved.parts) or any(
+        map(resolved.is_relative_to, _STANDARD)
+    )

@@ -1,0 +1,110 @@
+"""Every error that lotteryfw raises on purpose, each with the exit code it ends a command with.
+
+An error's text is written for the person who has to act on it: what was wrong, where, what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class LotteryError(Exception):
+    """Base of all of lotteryfw's errors. `exit_code` is what a command ends with (2: a mistake in what was given)."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe: where it stands, what is wrong, and what would be right."""
+
+    where: str
+    key: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(printable(part, 300) for part in (self.where, self.key) if part)
+        remedy = f" ({printable(self.remedy, 2000)})" if self.remedy else ""
+        return f"{place}: {printable(self.problem, 2000)}{remedy}"
+
+
+class RecipeError(LotteryError):
+    """A recipe that cannot be run. Carries every fault found, not just the first."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[Fault]):
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class UsageError(LotteryError):
+    """Something else the user gave cannot be used: an unknown name, a folder that cannot be written, …"""
+
+    exit_code = 2
+
+
+class DataError(LotteryError):
+    """A data set is not where it was looked for, or is not what it should be."""
+
+    exit_code = 2
+
+
+class PluginError(LotteryError):
+    """A plugin could not be loaded, or a component broke while it was used."""
+
+
+class ContractError(PluginError):
+    """A component returned something its kind does not allow: a wrong shape, a wrong dtype, NaN, …"""
+
+
+class StoreError(LotteryError):
+    """The store or a run folder could not be read or written."""
+
+
+class TrainingDiverged(LotteryError):
+    """A training has no finite numbers any more. `step` is where that was noticed.
+
+    `learns_mask`: it may be scores that are not finite, of which masks, and losses, can be made all the same.
+    """
+
+    def __init__(self, step: int, learns_mask: bool = False):
+        self.step = step
+        what = "the loss or the scores of the mask" if learns_mask else "the loss"
+        super().__init__(f"{what} stopped being finite at or before step {step}")
+
+
+class NotKnownYet(LotteryError):
+    """A result was looked at while planning, before anything is trained: what follows depends on results."""
+
+
+def printable(text: str, longest: int) -> str:
+    """The text with control characters and broken UTF-8 as escapes, cut in the middle where it is too long.
+
+    What a message quotes may come from a file that nobody has looked at, and a terminal obeys control characters.
+
+    >>> printable("a\\x1b[2Jb", 100)
+    'a\\\\x1b[2Jb'
+    """
+    if len(text) > longest:
+        half = longest // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    if text.isprintable():
+        return text
+    characters = [
+        char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
+    ]
+    return "".join(characters)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelt name: the closest known ones, or all of them where none is close."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
+    return "known: " + ", ".join(known) if known else ""

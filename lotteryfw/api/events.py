@@ -1,0 +1,83 @@
+"""What happens in a run, as the hooks and the run folder are told it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lotteryfw.api.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A study begins: `folder` is where its results go, `trainings` how many different jobs its cells may ask for."""
+
+    name: str
+    folder: str
+    cells: int
+    trainings: int
+
+
+@dataclass(frozen=True)
+class JobFinished:
+    """A job was answered: computed by this run, or found in the store (`stored`), where another process had put it.
+
+    `seconds` is what computing it took, 0 where it was stored.
+    """
+
+    key: str
+    steps: int
+    stored: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LevelFinished:
+    """One level of one cell has its figures. `variant` is "ticket" or the name of a control."""
+
+    cell: str
+    variant: str
+    level: int
+    density: float
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class LayerCollapsed:
+    """A cut left nothing of a layer: no signal passes it any more."""
+
+    cell: str
+    level: int
+    layer: str
+
+
+@dataclass(frozen=True)
+class CellFinished:
+    """A cell ended: "done", "diverged" (its loss or scores are not finite) or "failed" (something in it broke)."""
+
+    cell: str
+    status: Literal["done", "diverged", "failed"]
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """A study ended. `failed` and `diverged` count cells."""
+
+    folder: str
+    cells: int
+    failed: int
+    diverged: int
+
+
+Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
+
+
+def event_name(event: Event) -> str:
+    """What an event is called: the name of its hook.
+
+    >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
+    'layer_collapsed'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

@@ -1,0 +1,224 @@
+"""Fingerprints of files: a hash of their names and contents, the same on every machine that holds the same files.
+
+Reading every data file for every command would be slow, so the hash of a file is kept in a small JSON file in the
+user's cache folder, beside what the system says of the file: size, times of the last changes, inode and device. The
+kept hash is used only while all of these are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, ClassVar, Protocol
+from uuid import uuid4
+
+from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
+
+MANY_FILES = 100_000
+"""Of more files than this, such as ImageNet's 1.3 million, only a sample is read."""
+SAMPLE = 1000
+"""How many files are read of a folder that has too many: evenly spread over the sorted names."""
+SETTLED_NS = 3_000_000_000
+"""A file that changed less than this before it was read is read again the next time: within the resolution of the
+file system's clock (2 s on FAT) it could change once more without any of its times showing it."""
+WORTH_KEEPING = 4 * 2**20
+"""Bytes. Reading less than this again costs no more than keeping its hashes."""
+
+
+class _Source(Protocol):
+    """What `fingerprint_of` needs of a data source."""
+
+    use: ClassVar[str]
+
+    def fingerprint(self, folder: Path) -> str: ...
+
+
+def files_fingerprint(paths: Iterable[Path | str], root: Path | str | None = None) -> str:
+    """Return the SHA-256 (hex) of files' names, relative to `root`, and contents.
+
+    The order of `paths` does not matter, nor does where the folder lies. `root` is by default the deepest folder that
+    holds all of them. A file that is not there counts as absent: a study can be planned before its data is there.
+
+    Of more than 100,000 files only 1,000 are read, spread evenly over the sorted names; of the others the names and
+    sizes count. Times never count, since they differ between machines.
+
+    Raises DataError for a file that cannot be read.
+    """
+    absolute = [os.path.abspath(path) for path in paths]
+    if not absolute:
+        return hashlib.sha256().hexdigest()
+    folders = {os.path.dirname(path) for path in absolute}
+    base = os.path.abspath(root if root is not None else os.path.commonpath(folders))
+    return named_fingerprint({_relative(path, base): path for path in absolute}, base)
+
+
+def named_fingerprint(files: Mapping[str, str], base: str) -> str:
+    """Return the fingerprint of `files`, by the names that count for it. `base` names where their hashes are kept."""
+    digest = hashlib.sha256()
+    names = sorted(files)
+    sampled = _sample(names)
+    if sampled is not None:
+        digest.update(f"{len(sampled)} of {len(names)} read\n".encode())
+    hashes = _KeptHashes(base)
+    for name in names:
+        about = _stat(files[name])
+        if about is None:
+            line = f"{name}\0absent\n"
+        elif sampled is None or name in sampled:
+            line = f"{name}\0{hashes.of(files[name], about)}\n"
+        else:
+            line = f"{name}\0{about.st_size} bytes\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    hashes.save()
+    return digest.hexdigest()
+
+
+def _relative(path: str, base: str) -> str:
+    prefix = base.rstrip(os.sep) + os.sep
+    # os.path.relpath takes 10 µs, which is 13 s for ImageNet
+    name = path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, base)
+    return name.replace(os.sep, "/")
+
+
+def _sample(names: list[str]) -> set[str] | None:
+    """The names of the files to read; None for all of them."""
+    if len(names) <= MANY_FILES:
+        return None
+    return {names[number * len(names) // SAMPLE] for number in range(SAMPLE)}
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        about = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return about if S_ISREG(about.st_mode) else None
+
+
+def _state(about: os.stat_result) -> list[int]:
+    """What must be unchanged for a kept hash to hold. The time of the last change of the inode notices a file whose
+    time of modification was set back, as archives and rsync do."""
+    return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev]
+
+
+def _unreadable(path: str, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be read: {error.strerror or error}")
+
+
+class _KeptHashes:
+    """The hashes of the files below one folder, as earlier commands kept them."""
+
+    def __init__(self, base: str):
+        name = hashlib.sha256(base.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self._path = cache_folder() / f"{name}.json"
+        self._base = base
+        self._kept: dict[str, Any] | None = None
+        self._new: dict[str, list[Any]] = {}
+        self._bytes_read = 0
+
+    def of(self, path: str, about: os.stat_result) -> str:
+        """Return the SHA-256 (hex) of a file's content."""
+        if self._kept is None:
+            self._kept = self._read()
+        state = _state(about)
+        known = self._kept.get(path)
+        if isinstance(known, list) and known[:-1] == state and _is_sha256(known[-1]):
+            return str(known[-1])
+        started = time.time_ns()
+        content = _hash(path)
+        self._bytes_read += about.st_size
+        after = _stat(path)
+        if after is None or _state(after) != state:
+            raise DataError(f"{path} changed while it was read; wait until it is complete")
+        if max(about.st_mtime_ns, about.st_ctime_ns) < started - SETTLED_NS:
+            self._new[path] = [*state, content]
+        return content
+
+    def save(self) -> None:
+        """Keep what was read, as far as that can be done: without it the files are read again the next time."""
+        if not self._new or self._bytes_read < WORTH_KEEPING:
+            return
+        # Another process may have kept others meanwhile. If two write at once, one's are lost and read again later.
+        others = {path: known for path, known in self._read().items() if os.path.exists(path)}
+        text = json.dumps({"folder": self._base, "files": {**others, **self._new}})
+        aside = self._path.with_name(f"{self._path.name}.{uuid4().hex}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(text, "utf-8")
+            aside.replace(self._path)
+        except (OSError, UnicodeEncodeError):
+            _remove(aside)
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._path.read_text("utf-8"))
+            files = content["files"]
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # not there, or damaged: the files are read
+            return {}
+        return files if isinstance(files, dict) else {}
+
+
+def cache_folder() -> Path:
+    """Return the folder that holds the kept hashes. All of it can be deleted."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lotteryfw") / "hashes"
+
+
+def _hash(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _is_sha256(text: object) -> bool:
+    return isinstance(text, str) and len(text) == 64
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+_asked: dict[tuple[int, Path], tuple[weakref.ref[Any], str]] = {}
+
+
+def fingerprint_of(source: _Source, folder: Path) -> str:
+    """Return `source.fingerprint(folder)`, computed once for each source object.
+
+    All cells of a study share their source objects, so a study sees one state of the files from its beginning to its
+    end, and the next study looks again. Raises DataError, and PluginError for a source that breaks.
+    """
+    place = (id(source), folder)
+    known = _asked.get(place)
+    if known is not None and known[0]() is source:
+        return known[1]
+    try:
+        text = source.fingerprint(folder)
+    except LotteryError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data '{source.use}' broke in fingerprint(): {type(error).__name__}: {error}"
+        ) from error
+    if type(text) is not str:
+        raise ContractError(f"data '{source.use}': fingerprint() returned {text!r}, not text")
+    _asked[place] = (weakref.ref(source, lambda _: _asked.pop(place, None)), text)
+    return text

@@ -1,0 +1,148 @@
+"""What components are shown of a network: its prunable layers, their masks and budgets.
+
+Author code sees one network, dense, float32, on its own. How many of them run, where, and from which cache is not its
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Need(Enum):
+    """What a criterion asks for beyond the weights before and after training."""
+
+    GRADIENT = "gradient"
+    """`layer.gradient`: the gradient of the mean training loss at w_f, over the whole training set."""
+
+
+LATEST: Literal["latest"] = "latest"
+
+"""The weights the round just trained ended with: nothing is rewound."""
+
+SCORES = "scores/"
+
+"""What the scores of a layer are called among a job's tensors: no parameter's path has a slash."""
+
+SELECTED = "selected/"
+
+"""The same for which of its edges a mask of the training ever had."""
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """The shape of one prunable tensor: `name` is its parameter's path, such as "fc1.weight"."""
+
+    name: str
+    shape: tuple[int, ...]
+    is_output: bool = False
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return prod(self.shape)
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs read by one unit: `shape[1]` times the kernel's area."""
+        return prod(self.shape[1:])
+
+    @property
+    def fan_out(self) -> int:
+        """Outputs fed by one unit: `shape[0]` times the kernel's area."""
+        return self.shape[0] * prod(self.shape[2:])
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable tensor of one network, as a criterion or an action sees it. Every tensor has shape `info.shape`.
+
+    A criterion reads it before the cut, an action after it. With rewinding to step 0 and the mask-1 action `rewind`,
+    `original`, `init` and `rewound` agree on every weight that is alive.
+    """
+
+    info: LayerInfo
+    original: Tensor
+    """float32: the dense network at step 0."""
+    init: Tensor
+    """float32: what the round just trained started from, the papers' w_i."""
+    final: Tensor
+    """float32: what it ended with, the papers' w_f."""
+    rewound: Tensor
+    """float32: where the rewind policy points, on the dense run's trajectory (`final` where it points at LATEST)."""
+    mask: Tensor
+    """bool, True = alive: before the cut for a criterion, after it for an action."""
+    mask_before: Tensor
+    """bool, True = alive: before the cut, always."""
+    rng: torch.Generator
+    """A stream of this layer, level and purpose alone."""
+    _resample: Callable[[], Tensor] = field(repr=False)
+    _gradient: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The parameter's path in its network."""
+        return self.info.name
+
+    @property
+    def cut(self) -> Tensor:
+        """bool: what this level's cut removed (all False for a criterion, which reads the layer before it)."""
+        return self.mask_before & ~self.mask
+
+    @property
+    def gradient(self) -> Tensor:
+        """float32: gradient of the mean training loss at `final`. Raises AttributeError unless `needs` names it."""
+        if self._gradient is None:
+            raise AttributeError(
+                "layer.gradient is only there for a criterion with needs = frozenset({Need.GRADIENT})"
+            )
+        return self._gradient
+
+    def resample(self) -> Tensor:
+        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        return self._resample()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that share one budget: of their living weights the `keep` best are kept. `requested` is the unrounded
+    number, for the record."""
+
+    layers: tuple[str, ...]
+    keep: int
+    requested: float
+
+
+@dataclass(frozen=True)
+class MaskedLayer:
+    """The edges of one layer while their mask is learned. Every tensor has shape `info.shape`."""
+
+    info: LayerInfo
+    weights: Tensor
+    """float32: what the edges weigh. They are not trained."""
+    scores: Tensor
+    """float32: what the optimizer updates, in place."""
+    allowed: Tensor
+    """bool: the edges that a mask may keep; the others were removed for good."""
+
+
+@dataclass(frozen=True)
+class MaskedNetwork:
+    """A network whose mask is learned, as a parametrization sees it."""
+
+    edges: Mapping[str, MaskedLayer]
+    """By layer, in the order of the network."""
+    budgets: tuple[Group, ...]
+    """How many edges are to be kept; empty where the search asks for no density."""
+    draw: Callable[[LayerInfo, torch.Generator], Tensor] = field(repr=False)
+    """float32 [s]: a fresh draw of a layer's weights from the recipe's initialiser."""
+    memory: dict[Any, Any] = field(default_factory=dict, repr=False)
+    """Lives as long as a training does in one process. May make a call faster, and must never decide its result."""

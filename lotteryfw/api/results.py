@@ -1,0 +1,56 @@
+"""What a finished search recorded, and what analyses find in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lotteryfw.api.tickets import MaskStats, Outcome, Ticket, Trained
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """A level that a search recorded, as an analysis sees it. Tensors are read when asked for, not before."""
+
+    study: str
+    cell: str
+    axes: Mapping[str, str]
+    seed: int
+    level: int
+    variant: str
+    cut: MaskStats
+    outcome: Outcome = field(repr=False)
+    _ticket: Callable[[], Ticket] = field(repr=False)
+
+    @property
+    def ticket(self) -> Ticket:
+        """The ticket, read from the run's folder."""
+        return self._ticket()
+
+    @property
+    def trained(self) -> Trained:
+        """The training that the level reports."""
+        return Trained(self.ticket, self.outcome)
+
+
+@dataclass(frozen=True)
+class AnalysisResult:
+    """What an analysis found: a number, or several that belong together, of a level of a cell.
+
+    `layer` is empty for the whole network; `against` names the cell that it was compared with, if any. Reports show a
+    "share", of which 1 is all there is, in per cent, and a "number" as it is. Raises ValueError for any other unit.
+    """
+
+    level: LevelResult = field(repr=False)
+    figure: str
+    value: float | tuple[float, ...]
+    layer: str = ""
+    against: str = ""
+    unit: Literal["share", "number"] = "number"
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("share", "number"):
+            raise ValueError(
+                f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}"""
+            )

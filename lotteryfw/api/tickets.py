@@ -1,0 +1,280 @@
+"""Tickets, how they come about, and the trainings that start from them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.layers import LATEST, SCORES, SELECTED, Group
+from lotteryfw.api.metrics import Metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Derivation(ABC):
+    """How a ticket comes about: from its parent, its parent's training and the components of its cell."""
+
+    digest: str
+    """SHA-256 (hex) of everything that decides the ticket. Equal digests are equal tickets."""
+
+    @abstractmethod
+    def materialise(self) -> TicketState:
+        """Compute the ticket's tensors. Depends on the derivation alone, so it gives the same bits every time."""
+
+    @abstractmethod
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        """Return how many weights of each layer the scope's budgets leave, known before any training.
+
+        Raises UsageError where they leave none.
+        """
+
+
+@dataclass(frozen=True)
+class TicketState:
+    """The tensors of a ticket: `mask` bool by layer, `values` every parameter and buffer by name (masked weights at the
+    values they are frozen at), `stats` how much is kept. `scores` and `budgets` are those of a mask to be learned."""
+
+    mask: Mapping[str, Tensor] = field(repr=False)
+    values: Mapping[str, Tensor] = field(repr=False)
+    stats: MaskStats
+    scores: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    budgets: tuple[Group, ...] = ()
+
+
+class TicketSource:
+    """The state of a ticket, computed when it is first looked at.
+
+    The derivation, and with it the parent's tensors, is let go then: a chain of tickets holds one state at a time.
+    """
+
+    __slots__ = ("_derivation", "_kept", "_state")
+
+    def __init__(self, derivation: Derivation):
+        self._derivation: Derivation | None = derivation
+        self._state: TicketState | None = None
+        self._kept: Mapping[str, int] | None = None
+
+    def state(self) -> TicketState:
+        """The ticket's tensors."""
+        if self._state is None:
+            assert self._derivation is not None
+            self._state = self._derivation.materialise()
+            self._derivation = None
+        return self._state
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        """How many weights of each layer the scope's budgets leave (see `Derivation.kept_by_budgets`)."""
+        if self._kept is None:
+            if self._derivation is None:
+                return self.state().stats.kept
+            self._kept = self._derivation.kept_by_budgets()
+        return self._kept
+
+
+@dataclass(frozen=True, eq=False)
+class Ticket:
+    """A mask and the values that training starts from.
+
+    `origin` says how the ticket came about, as a digest: equal origins are equal tickets. Its tensors are computed when
+    they are first looked at. One that `learns_mask` has scores, and its mask is learned, within `budgets` and among the
+    edges alive in `mask`, over weights that stay as they are; any other has its weights trained.
+    """
+
+    origin: str
+    level: int
+    point: RewindPoint
+    source: TicketSource = field(repr=False)
+    root: Trained | None = field(default=None, repr=False)
+    """The training that rewinding goes back to: of the dense network, or of the first cycle of learning a mask. None
+    for a ticket that begins a chain of its own."""
+    length: int | None = None
+    """Steps of the schedule that it is trained by, where that is not the recipe's."""
+    parent: int | None = None
+    """The level of the ticket whose training this one was cut after."""
+    is_dense: bool = False
+    """True for the network that nothing was removed from yet, whose weights are to be trained."""
+    learns_mask: bool = False
+    """True where training it learns a mask."""
+
+    @classmethod
+    def derived(
+        cls, derivation: Derivation, level: int, point: RewindPoint, **fields: Any
+    ) -> Ticket:
+        """The ticket that a derivation makes."""
+        return cls(derivation.digest, level, point, TicketSource(derivation), **fields)
+
+    @property
+    def mask(self) -> Mapping[str, Tensor]:
+        """By layer, bool [s]: the weights that are kept."""
+        return self.source.state().mask
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Every parameter and buffer by name; masked weights at the values they are frozen at."""
+        return self.source.state().values
+
+    @property
+    def cut(self) -> MaskStats:
+        """How much of the network it keeps; where its mask is yet to be learned, what its budgets ask for."""
+        return self.source.state().stats
+
+    @property
+    def scores(self) -> Mapping[str, Tensor] | None:
+        """By layer, float32 [s]: the scores that learning a mask starts from; None where weights are trained."""
+        return self.source.state().scores
+
+    @property
+    def budgets(self) -> tuple[Group, ...]:
+        """How many edges a mask to be learned keeps; empty where no density is asked for."""
+        return self.source.state().budgets
+
+    @property
+    def optimizer(self) -> Mapping[str, Tensor] | None:
+        """The optimizer's state that training starts from: saved at the step that the ticket goes back to; None for a
+        fresh one. At step 0 an optimizer has no state yet, so saved and fresh are one."""
+        step = self.point.weights
+        if self.point.optimizer == "fresh" or step == 0 or step == LATEST or self.root is None:
+            return None
+        return self.root.outcome.state(step)[1]
+
+
+@dataclass(frozen=True)
+class MaskStats:
+    """What a cut asked for and got: weights kept over all layers, and in each of them.
+
+    `requested` is the unrounded number that the rates asked to keep; `kept` is what whole weights allow.
+    """
+
+    requested: float
+    kept: Mapping[str, int]
+    sizes: Mapping[str, int]
+
+    @property
+    def density(self) -> float:
+        """Kept over all, in [0, 1]."""
+        return sum(self.kept.values()) / sum(self.sizes.values())
+
+    @property
+    def requested_density(self) -> float:
+        """What the rates asked for, in [0, 1]."""
+        return self.requested / sum(self.sizes.values())
+
+    @property
+    def collapsed(self) -> tuple[str, ...]:
+        """Layers of which nothing is left."""
+        return tuple(name for name, kept in self.kept.items() if kept == 0)
+
+
+@dataclass(frozen=True)
+class RewindPoint:
+    """Where the next round starts. Steps count from the start of the dense run.
+
+    `weights`: whose weights it starts from: the dense run's at that step, or LATEST. `schedule`: the step at which the
+    learning-rate schedule (and the data order) resumes. `steps`: how long the round is; None: to the end of the
+    schedule. `optimizer`: "fresh", or "saved" to restore its state of that step. `buffers`: "rewound" with the
+    weights, or "latest" (batch-norm statistics).
+    """
+
+    weights: int | Literal["latest"]
+    schedule: int
+    steps: int | None = None
+    optimizer: Literal["fresh", "saved"] = "fresh"
+    buffers: Literal["rewound", "latest"] = "rewound"
+
+
+class Request(Protocol):
+    """A job that a search asks for. The lab makes them: `yield from lab.train(ticket)`."""
+
+    @property
+    def origin(self) -> str:
+        """How the job comes about, as a digest."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Its length in optimizer updates."""
+        ...
+
+
+class Outcome(Protocol):
+    """What a job left in the store. Tensors are read when asked for, not before."""
+
+    @property
+    def key(self) -> str:
+        """The key of the job."""
+        ...
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures of a training. Raises TrainingDiverged for one that has none."""
+        ...
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which a training was found to have diverged, or None."""
+        ...
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Of a training every parameter and buffer at the end; of a gradient every layer's."""
+        ...
+
+    def mask(self) -> Mapping[str, Tensor]:
+        """By layer, bool: the weights that a training had; of learning a mask, the edges that it could keep."""
+        ...
+
+    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Every parameter and buffer, and the optimizer's state, after `step` steps of the schedule."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that ended: the ticket it started from, its figures, and its weights on demand."""
+
+    ticket: Ticket
+    outcome: Outcome = field(repr=False)
+    gradient_outcome: Outcome | None = field(default=None, repr=False)
+
+    @property
+    def metrics(self) -> Metrics:
+        """The figures of the training."""
+        return self.outcome.metrics
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which its loss was found to be no finite number any more; None for one that went well."""
+        return self.outcome.diverged_at
+
+    @property
+    def gradient(self) -> Mapping[str, Tensor] | None:
+        """By layer, float32 [s]: the gradient of the mean training loss at the end, where the criterion needs it."""
+        return None if self.gradient_outcome is None else self.gradient_outcome.tensors()
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every parameter and buffer after training (w_f). Raises TrainingDiverged where there are none."""
+        return {name: value for name, value in self._tensors().items() if "/" not in name}
+
+    def scores(self) -> Mapping[str, Tensor]:
+        """By layer, float32: the scores at the end of learning a mask. Raises TrainingDiverged where there are none."""
+        return self._below(SCORES)
+
+    def selected(self) -> Mapping[str, Tensor]:
+        """By layer, bool: the edges that some step of learning a mask selected. Raises TrainingDiverged."""
+        return self._below(SELECTED)
+
+    def _below(self, prefix: str) -> dict[str, Tensor]:
+        found = self._tensors()
+        return {
+            name.removeprefix(prefix): value
+            for name, value in found.items()
+            if name.startswith(prefix)
+        }
+
+    def _tensors(self) -> Mapping[str, Tensor]:
+        if self.diverged_at is not None:
+            raise TrainingDiverged(self.diverged_at)
+        return self.outcome.tensors()

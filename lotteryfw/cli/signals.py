@@ -1,0 +1,105 @@
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, a scheduler's warning before it takes the
+machine away. This file imports nothing slow, so that it works while everything else is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+
+
+class StopNow(BaseException):
+    """A signal ended the command at once: there was nothing that had to come to a safe point first."""
+
+
+class _State:
+    """What the handler knows. `stop` asks the run under way to stop at a safe point; None: no run is under way."""
+
+    stop: Callable[[], None] | None = None
+    tell: Callable[[], None] = staticmethod(lambda: None)
+    is_asked = False
+    hint = ""
+    terminals: tuple[int, ...] = ()
+
+
+_state = _State()
+
+
+def install() -> None:
+    """Handle the signals from now on. SIGHUP stays ignored where it is, as under nohup."""
+    _state.terminals = tuple(number for number in (1, 2) if os.isatty(number))
+    for name in NAMES:
+        number = getattr(signal, name, None)
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+            continue
+        signal.signal(number, _handle)
+
+
+def is_asked() -> bool:
+    """Whether a signal came."""
+    return _state.is_asked
+
+
+def hint() -> str:
+    """What to add to "stopped": what is done already and how to get the rest."""
+    return _state.hint
+
+
+def set_hint(text: str) -> None:
+    """Set what `hint` returns."""
+    _state.hint = text
+
+
+@contextmanager
+def safe_stop(tell: Callable[[], None]) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """While a run is under way, the first signal stops it at a safe point, and a second Ctrl-C ends it at once.
+
+    Yields what `run` takes as `on_start`. Before and after that a signal ends the command at once.
+    """
+    install()
+
+    def on_start(stop: Callable[[], None]) -> None:
+        _state.stop, _state.tell = stop, tell
+        if _state.is_asked:  # an import swallowed the exception
+            stop()
+
+    try:
+        yield on_start
+    finally:
+        _state.stop = None
+
+
+def _handle(number: int, frame: Any) -> None:
+    is_first, _state.is_asked = not _state.is_asked, True
+    if hasattr(signal, "SIGHUP") and number == signal.SIGHUP:
+        _silence()
+    if _state.stop is None:
+        raise StopNow
+    if is_first:
+        with contextlib.suppress(
+            OSError, ValueError, RuntimeError
+        ):  # such as a print within a print
+            _state.tell()
+        _state.stop()
+    elif number == signal.SIGINT:
+        raise StopNow
+
+
+def _silence() -> None:
+    """The terminal is gone, and writing to it would be an error from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in _state.terminals:
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
+def say_stopped() -> None:
+    """Print the one line that a stopped command ends with."""
+    with contextlib.suppress(OSError, ValueError):
+        print("stopped" + (f"; {_state.hint}" if _state.hint else ""), file=sys.stderr)

@@ -1,0 +1,137 @@
+"""What keeps a recipe small enough to be checked at once: depth, numbers, lists, text, cells and levels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+from lotteryfw.api.errors import Fault
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.limits import CELLS, DEPTH, ENTRIES, LEVELS, NUMBER, SEED, readable
+from lotteryfw.recipe.tree import Keys, dotted
+from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
+
+_SEEDS = ("seed", "seeds")
+_LEVELS = ("levels", "cycles", "densities")
+"""Options of a search that give the number of its levels: an integer, or a list with an entry for each."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Control characters other than tab and the ends of lines."""
+_TOKEN = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}.,=\n]',
+    re.DOTALL,
+)
+"""Whatever of a TOML text bears on its nesting; strings and comments as wholes."""
+
+
+def too_deep(text: str) -> str:
+    """What is wrong with a TOML text that nests deeper than the limit; empty where nothing is.
+
+    tomllib answers such a text with a RecursionError, and takes time that grows with the square of a key's length.
+    """
+    limit = DEPTH.value
+    brackets = dots = 0
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in ("[", "{"):
+            brackets += 1
+        elif token in ("]", "}"):
+            brackets = max(0, brackets - 1)
+        dots = dots + 1 if token == "." else 0 if token in ("=", ",", "\n", "[", "{") else dots
+        if max(brackets, dots + 1) > limit:
+            line = text.count("\n", 0, match.start()) + 1
+            return f"line {line} is nested deeper than the limit of {limit}"
+    return ""
+
+
+def out_of_bounds(table: Mapping[str, Any], where: str) -> list[Fault]:
+    """Every value of a recipe's table that no recipe may hold, whatever key it stands at."""
+    faults: list[Fault] = []
+    pending: list[tuple[Keys, Any]] = [((), table)]
+    depth = DEPTH.value
+    while pending and len(faults) < MAX_PROBLEMS:
+        keys, value = pending.pop()
+        if problem := _problem(keys, value):
+            faults.append(Fault(where, dotted(keys), *problem))
+        if len(keys) > depth:
+            problem = (f"is nested deeper than the limit of {depth}", DEPTH.remedy)
+            return [*faults, Fault(where, dotted(keys[:4]), *problem)]
+        if isinstance(value, Mapping):
+            entries: Iterable[tuple[Any, Any]] = value.items()
+        else:
+            entries = enumerate(value) if isinstance(value, list) else ()
+        for key, entry in entries:
+            if isinstance(key, str) and (text := _unusable_text(key)):
+                faults.append(Fault(where, dotted((*keys, key)), f"the key {text}"))
+            pending.append(((*keys, key), entry))
+    return faults
+
+
+def too_many_cells(studies: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[str, str] | None:
+    """What is wrong with studies, by name and table, that have more cells than the limit, and how to raise it.
+
+    Counts them without making one.
+    """
+    total = sum(_cells(table) for _, table in studies)
+    if CELLS.exceeded_by(total):
+        return (
+            f"asks for {CELLS.excess(total, 'cells')} (axes times seeds, over all studies)",
+            CELLS.remedy,
+        )
+    return None
+
+
+def too_many_levels(search: SearchAlgorithm) -> list[Problem]:
+    """The options of a search that give it more levels than the limit."""
+    problems = []
+    for name in _LEVELS:
+        value = getattr(search, name, None)
+        count = len(value) if isinstance(value, list | tuple) else value
+        if isinstance(count, int) and LEVELS.exceeded_by(count):
+            problems.append(
+                Problem((name,), f"asks for {LEVELS.excess(count, name)}", LEVELS.remedy)
+            )
+    return problems
+
+
+def _cells(table: Mapping[str, Any]) -> int:
+    grid, seeds = table.get("grid"), table.get("seeds")
+    axes = grid.values() if isinstance(grid, Mapping) else []
+    sizes = [len(values) for values in axes if isinstance(values, list)]
+    return prod(sizes) * (len(seeds) if isinstance(seeds, list) else 1)
+
+
+def _problem(keys: Keys, value: Any) -> tuple[str, str] | None:
+    if isinstance(value, str):
+        text = _unusable_text(value)
+        return (text, "") if text else None
+    if isinstance(value, int):
+        limit = SEED if _is_seed(keys) else NUMBER
+        if abs(value) > limit.value:
+            return f"{readable(value)} is beyond the limit of {readable(limit.value)}", limit.remedy
+    if (
+        isinstance(value, list)
+        and not _is_seed(keys)
+        and "grid" not in keys
+        and ENTRIES.exceeded_by(len(value))
+    ):
+        return f"has {ENTRIES.excess(len(value), 'entries')}", ENTRIES.remedy
+    return None
+
+
+def _is_seed(keys: Keys) -> bool:
+    names = [key for key in keys if isinstance(key, str)]
+    return bool(names) and (names[-1] in _SEEDS or names[-1].endswith("_seed"))
+
+
+def _unusable_text(text: str) -> str:
+    """What is wrong with a text that cannot be kept in a file, or that a terminal would obey."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return f"is not UTF-8 text: {text[:60]!a}"
+    if match := _CONTROL.search(text):
+        return f"has the control character {match[0]!a} at position {match.start()}"
+    return ""

@@ -1,0 +1,117 @@
+"""What a run knows of the files in its folder: which are as an earlier run wrote them, and the checksums of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from lotteryfw.store import RunFolder
+from lotteryfw.store.checksums import (
+    NAME,
+    Damage,
+    damaged_files,
+    describe,
+    digest_of,
+    file_digest,
+    read_checksums,
+    write_checksums,
+)
+from lotteryfw.store.files import explained
+
+TABLES = ("levels.csv", "curves.jsonl", "analyses.jsonl", "manifest.json")
+_KEY = re.compile(r"\w[\w.-]*", re.ASCII)
+
+
+class Seals:
+    """The checksums of a run's folder.
+
+    A file that differs from its checksum is never read: the run writes all files again, from the recipe and the store.
+    It is reported as damage, except where the earlier run was killed and so may have written it after the checksums.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._digests: dict[str, str] = {}
+        self._damaged: set[str] = set()
+        self._changed: set[str] = set()
+        self._own: set[str] = set()
+
+    def begin(self, report: Callable[[str], None]) -> None:
+        """Check the files that an earlier run left, report damage in one line, and mark that a run is under way."""
+        folder = self._folder
+        recorded = read_checksums(folder.path)
+        was_killed = folder.mark_under_way()
+        if recorded is None:
+            damage = self._unsealed()
+            self._damaged = set(TABLES)
+        else:
+            self._digests = recorded
+            damage = damaged_files(folder.path, recorded)
+            self._damaged = {item.name for item in damage}
+        if was_killed:
+            damage = [item for item in damage if self._is_no_kill(item)]
+        if damage:
+            report(
+                f"{folder.path}: damaged, and rebuilt from the recipe and the store: {describe(damage)}"
+            )
+        self._own = {"resolved.toml", "recipe.toml"}
+        self._changed = set(self._own)
+
+    def _is_no_kill(self, damage: Damage) -> bool:
+        """Whether a run that was killed cannot have done this: it writes files whole, and the checksums last."""
+        if damage.what == "missing":
+            return damage.name != NAME
+        return damage.what == "unreadable" or self._folder.unreadable(damage.name)
+
+    def _unsealed(self) -> list[Damage]:
+        """What is wrong with a folder that has no checksums to go by; nothing where it is new."""
+        path = self._folder.path
+        if (path / NAME).exists():
+            return [Damage(NAME, "unreadable")]
+        return [Damage(NAME, "missing")] if any((path / name).exists() for name in TABLES) else []
+
+    def intact(self, name: str) -> bool:
+        """Whether a file is as an earlier run wrote it."""
+        return name in self._digests and name not in self._damaged
+
+    def keys_before(self) -> set[str]:
+        """Return the keys of objects that the earlier run stood on, as far as its manifest can be read."""
+        if self._folder.unreadable("manifest.json"):
+            return set()
+        keys = self._folder.read_manifest().get("keys", [])
+        if not isinstance(keys, list):
+            return set()
+        return {key for key in keys if isinstance(key, str) and _KEY.fullmatch(key)}
+
+    def changed(self, path: Path) -> None:
+        """Note that this run wrote a file."""
+        self._changed.add(path.relative_to(self._folder.path).as_posix())
+
+    def write(self) -> None:
+        """Write checksums.json anew, right after the tables. Raises StoreError."""
+        self._changed |= set(TABLES)
+        self._own |= self._changed
+        for name in self._changed:
+            digest = file_digest(self._folder.path / name)
+            if digest is None:  # deleted meanwhile: the next run finds it missing
+                digest = self._digests.get(name, digest_of(b""))
+            self._digests[name] = digest
+        self._changed = set()
+        write_checksums(self._folder.path, self._digests)
+
+    def drop_stale_tickets(self, keep: Set[str]) -> None:
+        """Delete tickets of an earlier run that this one did not write again, but for those of the cells in `keep`."""
+        own = self._own | self._changed
+        for name in [
+            name for name in self._digests if name.startswith("tickets/") and name not in own
+        ]:
+            path = Path(name)
+            if len(path.parts) == 3 and ".." not in path.parts and path.parts[1] not in keep:
+                with explained(path, "deleted"):
+                    (self._folder.path / name).unlink(missing_ok=True)
+                del self._digests[name]
+
+    def end(self) -> None:
+        """The folder is whole: no file is newer than its checksum."""
+        self._folder.unmark()

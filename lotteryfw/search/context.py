@@ -1,0 +1,193 @@
+"""What the tickets of one cell are made with: its components, their digests, its network at step 0."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.fingerprints import fingerprint_of
+from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import RewindPoint, Ticket
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.initial_state import InitialState, draw_weight, initial_state
+from lotteryfw.search.jobs import Spec, numerics
+from lotteryfw.search.pruning import Pruner
+from lotteryfw.search.top_k import check_tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Describe = Callable[[Component, Clock], Spec]
+"""Names a component as jobs do; the registry knows how, for it knows who provides it."""
+
+_SLOTS = (
+    "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
+    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer",
+)  # fmt: skip
+
+
+class SearchContext:
+    """One cell as its search and its tickets need it.
+
+    Making one builds no network and does not import torch: the network is built when its layers or values are first
+    looked at. So a plan and a run use the same context.
+    """
+
+    def __init__(self, cell: Cell, describe_component: Describe, data_folder: Path, device: str):
+        self.cell = cell
+        self.seed = cell.seed
+        self.clock = cell.clock
+        self.device = device
+        self.specs = {
+            slot: describe_component(part, cell.clock)
+            for slot in _SLOTS
+            if (part := getattr(cell, slot)) is not None
+        }
+        self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
+        self.fingerprint = fingerprint_of(cell.data, data_folder)
+        self._data_folder = data_folder
+        self.point = cell.rewind.point(cell.clock)
+        if self.point.weights == LATEST and self.point.optimizer == "saved":
+            raise ContractError(
+                f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"
+            )
+        self._digest_components()
+
+    # The network at step 0
+
+    @cached_property
+    def initial(self) -> InitialState:
+        """The network's layers and values at step 0."""
+        facts = self.cell.data.facts(self._data_folder)
+        return initial_state(self.cell, self.specs, facts, self.seed)
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The prunable layers in order, the output layer last."""
+        return self.initial.layers
+
+    @cached_property
+    def pruner(self) -> Pruner:
+        """Makes masks within the budgets of the cell's scope."""
+        return Pruner(
+            self.cell.scope, self.specs["scope"], self.specs["criterion"], self.layers, self.seed
+        )
+
+    def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
+        """float32 [s]: a fresh draw of a layer from the initialiser, the same at each call at a level."""
+        rng = stream(self.seed, "reinitialise", level, layer.name)
+        return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
+
+    # Where rounds start
+
+    def point_at(self, length: int | None) -> RewindPoint:
+        """Where the rewind policy points on a schedule of this length; None: the recipe's."""
+        if length is None:
+            return self.point
+        return self.cell.rewind.point(Clock(length, self.clock.steps_per_epoch))
+
+    # Learned masks
+
+    def initial_scores(self, layer: LayerInfo) -> Tensor:
+        """float32 [s]: the scores that a layer begins with."""
+        rng = stream(self.seed, "scores", layer.name)
+        if self.cell.scores is not None:
+            return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
+        assert self.cell.parametrization is not None
+        spec = self.specs["parametrization"]
+        with blame(spec, "initial", layer):
+            value = self.cell.parametrization.initial(layer, rng)
+        return check_tensor(
+            value, layer.shape, f"{describe(spec)}: initial() on layer {layer.name}"
+        ).float()
+
+    def masks_of(self, net: MaskedNetwork) -> dict[str, Tensor]:
+        """By layer, bool [s]: the masks that scores stand for. Raises ContractError for what are none."""
+        import torch
+
+        assert self.cell.parametrization is not None
+        spec = self.specs["parametrization"]
+        with blame(spec, "masks", *net.edges.values()):
+            masks = self.cell.parametrization.masks(net)
+        for name, edges in net.edges.items():
+            mask = masks.get(name)
+            fits = (
+                mask is not None and mask.dtype == torch.bool and mask.shape == edges.scores.shape
+            )
+            if mask is None or not fits or bool((mask & ~edges.allowed).any()):
+                raise ContractError(
+                    f"{describe(spec)}: masks() must give a bool mask of shape {list(edges.scores.shape)} "
+                    f"for layer {name}, alive only where edges.allowed"
+                )
+        return masks
+
+    def draw(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
+        """float32 [s]: weights that the recipe's initialiser draws for a layer."""
+        return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
+
+    # Digests: what tickets and jobs are told apart by before any tensor is known
+
+    def _digest_components(self) -> None:
+        """Hash once what is the same for all tickets of the cell."""
+        cell, specs = self.cell, self.specs
+
+        def combined(*slots: str) -> str:
+            return _combined(*(specs[slot].digest for slot in slots))
+
+        learned = [
+            slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs
+        ]
+        network = combined("model", "initialiser", "data", "objective")
+        self.dense_digest = digest_of("dense", network, self.fingerprint, cell.seed)
+        self.initialiser_digest = combined("initialiser")
+        self.rewind_digest = combined("rewind")
+        self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
+        self.random_digest = combined("scope", "rewind")
+        self.masking_digest = combined("mask1", "scope", *learned)
+        self._training_digest = digest_of(
+            combined("objective", "optimizer", "schedule"),
+            *(spec.digest for spec in self.augment),
+            cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
+            cell.kernel, cell.sparse_below, numerics(self.device),
+        )  # fmt: skip
+        self._last_job: tuple[tuple[str, str, RewindPoint], str] | None = None
+
+    def job_digest(self, kind: str, ticket: Ticket) -> str:
+        """Of a job ("train", or "gradient" after it) that starts from a ticket."""
+        point = ticket.point
+        key = (kind, ticket.origin, point)
+        # Asked for twice: by the job, and by what is pruned after it.
+        if self._last_job is None or self._last_job[0] != key:
+            start = f"{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
+            text = f"{kind}\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{self.seed}"
+            self._last_job = (key, sha256_of(text))
+        return self._last_job[1]
+
+
+def digest_of(*parts: object) -> str:
+    """SHA-256 (hex) of parts as text."""
+    return sha256_of("\x1f".join(map(str, parts)))
+
+
+def sha256_of(text: str) -> str:
+    """SHA-256 (hex) of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@lru_cache  # the seeds of a study have the same components
+def _combined(*digests: str) -> str:
+    return digest_of(*digests)
+
+
+def single_layer_groups(kept: Mapping[str, int]) -> list[Group]:
+    """Return a budget of its own for each layer."""
+    return [Group((name,), count, count) for name, count in kept.items()]

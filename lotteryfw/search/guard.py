@@ -1,0 +1,75 @@
+"""Calls into components: whatever goes wrong inside one is reported under its name and distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.errors import ContractError, LotteryError, PluginError
+from lotteryfw.api.layers import Layer, LayerInfo, MaskedLayer
+from lotteryfw.search.jobs import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHOWN_TENSORS = (
+    "original",
+    "init",
+    "final",
+    "rewound",
+    "mask",
+    "mask_before",
+    "weights",
+    "scores",
+    "allowed",
+)
+"""The tensors of a Layer or a MaskedLayer that a component reads and must not change."""
+
+
+def describe(spec: Spec) -> str:
+    """Return a component as messages name it: kind, name, provider."""
+    return f"{spec.kind} '{spec.use}' of {spec.provider}"
+
+
+@contextmanager
+def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
+    """Report what goes wrong inside as the fault of `spec`'s component.
+
+    `shown` are the layers that the component is called with. An exception becomes a PluginError that names the
+    component, the method and the layer; a tensor that the component changed in place becomes a ContractError, since
+    everything after it would compute with other values than the ones on record.
+    """
+    versions = [
+        (name, tensor, tensor._version) for item in shown for name, tensor in _tensors_of(item)
+    ]
+    try:
+        yield
+    except LotteryError:
+        raise
+    except Exception as error:
+        what = f"broke in {method}(){_on_layer(shown)}: {type(error).__name__}: {error}"
+        raise PluginError(f"{describe(spec)} {what}") from error
+    for name, tensor, version in versions:
+        if tensor._version != version:
+            raise ContractError(
+                f"{describe(spec)}: {method}(){_on_layer(shown)} changed `{name}` in place; "
+                "what a component is shown must stay as it is: work on a copy (`.clone()`)"
+            )
+
+
+def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(shown, Layer | MaskedLayer):
+        for name in _SHOWN_TENSORS:
+            tensor = getattr(shown, name, None)
+            if tensor is not None:
+                yield name, tensor
+
+
+def _on_layer(shown: tuple[object, ...]) -> str:
+    for item in shown:
+        if isinstance(item, LayerInfo):
+            return f" on layer {item.name}"
+        if isinstance(item, Layer | MaskedLayer):
+            return f" on layer {item.info.name}"
+    return ""

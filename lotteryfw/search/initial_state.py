@@ -1,0 +1,229 @@
+"""Step 0 of a cell: its network's layers and the values they start from, drawn from named streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.errors import ContractError, LotteryError, UsageError
+from lotteryfw.api.kinds import Initialiser, Mask1Action, ModelFamily, Objective
+from lotteryfw.api.layers import Layer, LayerInfo
+from lotteryfw.api.limits import model_bytes
+from lotteryfw.api.rng import Label, seed_of, stream
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.top_k import check_tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class NetworkParts(Protocol):
+    """The components that decide what a network starts from."""
+
+    @property
+    def model(self) -> ModelFamily: ...
+    @property
+    def objective(self) -> Objective: ...
+    @property
+    def initialiser(self) -> Initialiser: ...
+    @property
+    def mask1(self) -> Mask1Action: ...
+
+
+Specs = Mapping[str, Spec]
+"""The components of a cell as jobs name them, by slot."""
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """The prunable layers in order, the names of buffers, and every parameter and buffer at step 0."""
+
+    layers: tuple[LayerInfo, ...]
+    buffers: frozenset[str]
+    values: Mapping[str, Tensor] = field(repr=False)
+
+
+def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:
+    """Build the network for such data and draw its values. Raises ContractError for what is no network."""
+    with _seeded(seed, "initialisation", "as built"):
+        with blame(specs["objective"], "output_size"):
+            outputs = parts.objective.output_size(facts.shape, facts.classes)
+        with blame(specs["model"], "build"):
+            module = parts.model.build(facts.shape, outputs)
+    _check_module(specs["model"], module, facts, outputs)
+    with blame(specs["model"], "prunable"):
+        names = parts.model.prunable(module)
+    parameters = dict(module.named_parameters())
+    unknown = [name for name in names if name not in parameters]
+    if unknown or not names:
+        what = (
+            f"named no parameter of the network: {', '.join(unknown)}"
+            if unknown
+            else "named no parameter"
+        )
+        raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
+    layers = tuple(
+        LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1])
+        for name in names
+    )
+    buffers = frozenset(name for name, _ in module.named_buffers())
+    return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
+
+
+def without_memory(
+    model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int
+) -> nn.Module | None:
+    """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
+
+    None where it cannot be built there: a family may read values while it builds. Raises UsageError where a layer has
+    more weights than torch can count.
+    """
+    import torch
+
+    try:
+        with _seeded("initialisation", "counted"), torch.device("meta"), blame(spec, "build"):
+            module: object = model.build(shape, outputs)
+    except LotteryError as error:
+        if "overflow" in str(error).lower():
+            raise UsageError(
+                f"{describe(spec)} has a layer of more weights than can be counted: {error}"
+            ) from None
+        return None
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def require_memory(spec: Spec, module: nn.Module) -> None:
+    """Raise UsageError where the parameters and buffers of a network are more than the machine's memory."""
+    tensors = [*module.parameters(), *module.buffers()]
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    limit = model_bytes()
+    if limit.exceeded_by(needed):
+        raise UsageError(
+            f"{describe(spec)} needs {needed:,} bytes for its parameters and buffers; {limit.value:,} are present "
+            f"({limit.remedy})"
+        )
+
+
+def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> None:
+    """Raise UsageError for a network that does not fit into memory, without building it there."""
+    with blame(specs["objective"], "output_size"):
+        outputs = parts.objective.output_size(facts.shape, facts.classes)
+    module = without_memory(parts.model, specs["model"], facts.shape, outputs)
+    if module is not None:
+        require_memory(specs["model"], module)
+
+
+def supermask_values(
+    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int
+) -> dict[str, Tensor]:
+    """Return the values that masks are learned over: those of step 0 as the mask-1 action makes them of a network
+    that nothing was removed from."""
+    import torch
+
+    values = dict(initial.values)
+    for info in initial.layers:
+        drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
+
+        def resample(info: LayerInfo = info) -> Tensor:
+            rng = stream(seed, "reinitialise", 0, info.name)
+            return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
+
+        rng = stream(seed, "mask1", 0, info.name)
+        layer = Layer(info, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
+        with blame(specs["mask1"], "kept_values", layer):
+            kept = parts.mask1.kept_values(layer)
+        what = f"{describe(specs['mask1'])}: kept_values() on layer {info.name}"
+        values[info.name] = check_tensor(kept, info.shape, what).float()
+    return values
+
+
+def draw_weight(
+    initialiser: Initialiser, spec: Spec, layer: LayerInfo, rng: torch.Generator
+) -> Tensor:
+    """float32 [s]: weights that an initialiser draws for a layer. Raises ContractError for another shape or dtype."""
+    with blame(spec, "weight", layer):
+        value = initialiser.weight(layer, rng)
+    return check_tensor(
+        value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}"
+    ).float()
+
+
+def _draw_bias(
+    initialiser: Initialiser, spec: Spec, layer: LayerInfo, rng: torch.Generator
+) -> Tensor:
+    with blame(spec, "bias", layer):
+        value = initialiser.bias(layer, rng)
+    return check_tensor(
+        value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}"
+    ).float()
+
+
+def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) -> None:
+    """Check that a module reads the data's inputs and gives as many outputs as the objective needs."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise ContractError(
+            f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
+        )
+    training = module.training
+    with _seeded("initialisation", "tried out"), torch.no_grad():
+        try:
+            logits = module.eval()(torch.zeros(2, *facts.shape))
+        except Exception as error:
+            what = f"cannot read inputs {list(facts.shape)}: {type(error).__name__}: {error}"
+            raise ContractError(f"{describe(spec)} {what}") from error
+        finally:
+            module.train(training)
+    shape, needed = list(getattr(logits, "shape", [])), [2, outputs]
+    if shape != needed:
+        raise ContractError(
+            f"{describe(spec)} gives {shape} for 2 inputs, not {needed} as the objective asks"
+        )
+
+
+def _initial_values(
+    parts: NetworkParts, specs: Specs, module: nn.Module, seed: int
+) -> dict[str, Tensor]:
+    """Draw Linear and Conv layers from the initialiser; leave all else (batch norm, …) as its own `reset_parameters`
+    makes it under a seed of its own."""
+    from torch import nn
+
+    for path, part in module.named_modules():
+        if hasattr(part, "reset_parameters"):
+            with _seeded(seed, "initialisation", path):
+                part.reset_parameters()
+    # of a tied weight only the first name
+    names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    values = {
+        name: value.detach().clone() for name, value in module.state_dict().items() if name in names
+    }
+    for path, part in module.named_modules():
+        if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        prefix = f"{path}." if path else ""
+        layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
+        if layer.name not in names:
+            continue
+        rng = stream(seed, "initialisation", layer.name)
+        values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
+        if part.bias is not None:
+            values[f"{prefix}bias"] = _draw_bias(
+                parts.initialiser, specs["initialiser"], layer, rng
+            )
+    return values
+
+
+@contextmanager
+def _seeded(*labels: Label) -> Iterator[None]:
+    """Put torch's global stream, which modules draw from when they are built, under a named seed for a while."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*labels))
+        yield

@@ -1,0 +1,260 @@
+"""The jobs that can be asked for, as plain data with a content key.
+
+Two jobs with one key are the same work: the key is the hash of everything that decides the result — components by name,
+options and distribution version, tensors by the hash of their content, lengths in steps — and of nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of JSON-able data in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes."""
+    import torch
+
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hashed.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
+        hashed.update(
+            tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+        )
+    return hashed.hexdigest()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A component as a job names it: enough to build it again in another process."""
+
+    kind: str
+    use: str
+    provider: str
+    options: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical form."""
+        return digest(self.canonical())
+
+    def canonical(self) -> dict[str, Any]:
+        """As plain data that is equal for equal specs."""
+        return {
+            "kind": self.kind,
+            "use": self.use,
+            "provider": self.provider,
+            "options": dict(self.options),
+        }
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.canonical()
+    if isinstance(value, tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, Mapping):
+        return tensors_digest(value)
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Train:
+    """Train a masked network for `steps` steps from `start` on; zero steps only measure it.
+
+    `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per layer;
+    `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock. `kernel`
+    names the arithmetic and its revision ("fused/1"), since a faster kernel need not round as the reference does.
+    With a `parametrization` it is scores that are trained, found among `values` under `SCORES` + the layer's name, and
+    `mask` says which edges may be kept: `budgets` are (layers, how many to keep), `initialiser` and `mask_seed` what
+    masks and weights are drawn with on the way. `snapshots` asks that the state after those steps be kept too; it is no
+    part of the key, since it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
+    """
+
+    model: Spec
+    data: Spec
+    fingerprint: str
+    objective: Spec
+    optimizer: Spec
+    schedule: Spec
+    augment: tuple[Spec, ...]
+    batch: int
+    total: int
+    steps_per_epoch: int
+    start: int
+    steps: int
+    evaluate_every: int
+    order_seed: int
+    augment_seed: int
+    device: str
+    kernel: str
+    values: Mapping[str, Tensor] = field(repr=False)
+    mask: Mapping[str, Tensor] = field(repr=False)
+    optimizer_state: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    parametrization: Spec | None = None
+    initialiser: Spec | None = None
+    budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
+    mask_seed: int | None = None
+    snapshots: frozenset[int] = frozenset()
+    origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the key is the digest of (see `key_source`)."""
+        return key_source(self)
+
+    @cached_property
+    def key(self) -> str:
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON-able data."""
+        return _plain(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The gradient of the mean loss over the whole training set, at given weights, for every layer."""
+
+    model: Spec
+    data: Spec
+    fingerprint: str
+    objective: Spec
+    batch: int
+    device: str
+    values: Mapping[str, Tensor] = field(repr=False)
+    mask: Mapping[str, Tensor] = field(repr=False)
+    origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """What the key is the digest of (see `key_source`)."""
+        return key_source(self)
+
+    @cached_property
+    def key(self) -> str:
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
+
+    def plain(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON-able data."""
+        return _plain(self)
+
+
+Job = Train | Gradient
+_JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
+_TENSORS = ("values", "mask", "optimizer_state")
+_NOT_IN_KEY = ("snapshots", "origin", "known_key")
+
+
+def numerics(device: str) -> dict[str, str]:
+    """What else decides the bits of a result: torch's version and the kind of device."""
+    return {"torch": _torch_version(), "device": device}
+
+
+@cache
+def _torch_version() -> str:
+    return version("torch")
+
+
+def key_source(job: Job) -> dict[str, Any]:
+    """Return what the key of a job is the digest of: plain data, tensors by their own digests."""
+    names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
+    fields = {name: _canonical(getattr(job, name)) for name in names}
+    return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
+
+
+def job_key(job: Job) -> str:
+    """The content key of a job."""
+    return digest(job.source)
+
+
+def without_tensors(job: Job) -> Job:
+    """The same job under the same key, light enough to be kept while it waits."""
+    if isinstance(job, Train):
+        return replace(job, values={}, mask={}, optimizer_state=None, known_key=job.key)
+    return replace(job, values={}, mask={}, known_key=job.key)
+
+
+def likeness(job: Job) -> str:
+    """A digest that jobs share which cost about the same a step: for estimates of time and disk."""
+    return like(
+        job.model,
+        job.data,
+        job.optimizer if isinstance(job, Train) else None,
+        job.batch,
+        job.device,
+    )
+
+
+def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
+    """The likeness of jobs made of these."""
+    return digest(
+        ["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device]
+    )
+
+
+def state_key(key: str, step: int) -> str:
+    """The key of the state after `step` steps of the training `key`."""
+    return digest(state_source(key, step))
+
+
+def state_source(key: str, step: int) -> dict[str, Any]:
+    """Return what `state_key` is the digest of."""
+    return {"state_of": key, "step": step}
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Spec):
+            return value.canonical()
+        if isinstance(value, tuple | frozenset):
+            return [plain(item) for item in value]
+        return value
+
+    fields = [name for name in job.__dataclass_fields__ if name not in (*_TENSORS, "known_key")]
+    return {"job": type(job).__name__, **{name: plain(getattr(job, name)) for name in fields}}
+
+
+def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None) -> Job:
+    """The job that `plain()` and its tensors came from."""
+    said: dict[str, Any] = dict(plain)
+    cls = _JOBS[said.pop("job")]
+    for name in (
+        "model",
+        "data",
+        "objective",
+        "optimizer",
+        "schedule",
+        "parametrization",
+        "initialiser",
+    ):
+        if said.get(name):
+            said[name] = Spec(**said[name])
+    if cls is Train:
+        said["augment"] = tuple(Spec(**spec) for spec in said["augment"])
+        said["snapshots"] = frozenset(said["snapshots"])
+        said["budgets"] = tuple((tuple(layers), keep) for layers, keep in said["budgets"])
+    said.update(
+        {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
+    )
+    return cls(**said)

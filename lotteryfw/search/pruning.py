@@ -1,0 +1,122 @@
+"""Pruning: the scope's budgets, checked, and the masks that scores or chance make within them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import Scope
+from lotteryfw.api.layers import Group, LayerInfo
+from lotteryfw.api.rng import stream
+from lotteryfw.api.tickets import MaskStats
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.top_k import cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Pruner:
+    """Makes the masks of one cell: its scope says how much is kept, scores or a random draw say what."""
+
+    def __init__(
+        self,
+        scope: Scope,
+        scope_spec: Spec,
+        criterion_spec: Spec,
+        layers: Sequence[LayerInfo],
+        seed: int,
+    ):
+        self._scope, self._scope_spec, self._criterion_spec = scope, scope_spec, criterion_spec
+        self._layers, self._seed = layers, seed
+        self.sizes = {layer.name: layer.size for layer in layers}
+
+    def stats(self, mask: Mapping[str, Tensor], requested: float) -> MaskStats:
+        """Return how much of the network a mask keeps."""
+        kept = {name: int(part.sum()) for name, part in mask.items()}
+        return MaskStats(requested, kept, self.sizes)
+
+    def budget_stats(self, budgets: Sequence[Group]) -> MaskStats:
+        """Return how much of the network budgets keep whose mask is not known yet.
+
+        A budget of several layers is divided in proportion to their sizes.
+        """
+        kept = dict(self.sizes)
+        for group in budgets:
+            keep, size = group.keep, sum(self.sizes[name] for name in group.layers)
+            for name in group.layers:
+                kept[name] = keep * self.sizes[name] // size
+                keep, size = keep - kept[name], size - self.sizes[name]
+        grouped = {name for group in budgets for name in group.layers}
+        unpruned = sum(size for name, size in self.sizes.items() if name not in grouped)
+        return MaskStats(sum(group.requested for group in budgets) + unpruned, kept, self.sizes)
+
+    def budgets_after(self, kept: Mapping[str, int], times: int) -> list[Group]:
+        """Return the scope's budgets after pruning `times` times in a row. Raises ContractError for impossible ones."""
+        with blame(self._scope_spec, "groups"):
+            groups = self._scope.groups(self._layers, kept, times)
+        return self._checked("groups", groups, kept)
+
+    def budgets_at(self, density: float | None) -> tuple[Group, ...]:
+        """Return the scope's budgets at a density; none where no density is asked for."""
+        if density is None:
+            return ()
+        with blame(self._scope_spec, "at"):
+            groups = self._scope.at(self._layers, density)
+        return tuple(self._checked("at", groups, self.sizes))
+
+    def by_score(
+        self,
+        mask: Mapping[str, Tensor],
+        scores: Mapping[str, Tensor],
+        groups: Sequence[Group],
+        level: int,
+    ) -> tuple[dict[str, Tensor], MaskStats]:
+        """Keep the weights of largest score among those in `mask`, within each group's budget."""
+        try:
+            pruned = cut(scores, mask, groups, lambda: stream(self._seed, "ties", level))
+        except ContractError as error:
+            raise ContractError(
+                f"{describe(self._criterion_spec)}: {error} at level {level}"
+            ) from None
+        grouped = {name for group in groups for name in group.layers}
+        unpruned = sum(int(part.sum()) for name, part in pruned.items() if name not in grouped)
+        return pruned, self.stats(pruned, sum(group.requested for group in groups) + unpruned)
+
+    def at_random(
+        self, mask: Mapping[str, Tensor], groups: Sequence[Group], level: int
+    ) -> tuple[dict[str, Tensor], MaskStats]:
+        """Keep a uniformly random choice of the weights in `mask`, within each group's budget."""
+        import torch
+
+        scores = {
+            layer.name: torch.rand(
+                layer.shape, generator=stream(self._seed, "random_mask", level, layer.name)
+            )
+            for layer in self._layers
+        }
+        return self.by_score(mask, scores, groups, level)
+
+    def _checked(self, method: str, groups: list[Group], kept: Mapping[str, int]) -> list[Group]:
+        who = f"{describe(self._scope_spec)}: {method}()"
+        seen: set[str] = set()
+        for group in groups:
+            if not isinstance(group, Group):
+                raise ContractError(f"{who} gave a {type(group).__name__}, not a Group")
+            names = set(group.layers)
+            unknown, repeated = names - kept.keys(), names & seen
+            alive = sum(kept.get(name, 0) for name in names)
+            if unknown:
+                raise ContractError(
+                    f"{who} names no layer of the network: {', '.join(sorted(unknown))}"
+                )
+            if repeated:
+                raise ContractError(f"{who} has {', '.join(sorted(repeated))} in two groups")
+            if not 0 <= group.keep <= alive:
+                raise ContractError(
+                    f"{who} keeps {group.keep} of {alive} living weights in {', '.join(sorted(names))}"
+                )
+            seen |= names
+        return groups

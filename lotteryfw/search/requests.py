@@ -1,0 +1,174 @@
+"""Jobs as a search asks for them: known by how they come about, built when somebody has to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.layers import LATEST, SCORES
+from lotteryfw.api.rng import seed_of
+from lotteryfw.api.tickets import Outcome, Ticket
+from lotteryfw.search.context import SearchContext
+from lotteryfw.search.jobs import Gradient, Job, Train
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ChooseKernel = Callable[[Train, str, float | None], str]
+"""Names the kernel, with its revision, that trains a job, given the `kernel` and `sparse_below` that the recipe asks
+for; the engine knows."""
+
+_NONE: frozenset[int] = frozenset()
+
+
+def reference_kernel(job: Train, wanted: str, sparse_below: float | None) -> str:
+    """The kernel that can train every job."""
+    return "reference/1"
+
+
+class JobRequest:
+    """A job that a search asks for.
+
+    `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates; `snapshots` are the
+    steps whose state is to be kept. None of them needs a tensor. `job` is computed when it is first looked at.
+    """
+
+    __slots__ = ("_factory", "_job", "_outcome", "origin", "snapshots", "steps", "ticket")
+
+    def __init__(
+        self,
+        factory: JobFactory,
+        ticket: Ticket,
+        origin: str,
+        steps: int,
+        snapshots: frozenset[int],
+        outcome: Outcome | None = None,
+    ):
+        """`outcome`: of the training whose gradient is asked for; None where the training itself is."""
+        self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
+        self._factory, self._outcome = factory, outcome
+        self._job: Job | None = None
+
+    @property
+    def job(self) -> Job:
+        """The job with its tensors."""
+        if self._job is None:
+            if self._outcome is None:
+                self._job = self._factory.build_training(self)
+            else:
+                self._job = self._factory.build_gradient(self, self._outcome)
+        return self._job
+
+
+class JobFactory:
+    """Makes the jobs of one cell's tickets.
+
+    `snapshots` names, by the origin of a training, further steps whose state other cells of the study will want.
+    """
+
+    def __init__(
+        self,
+        context: SearchContext,
+        choose_kernel: ChooseKernel = reference_kernel,
+        snapshots: Mapping[str, frozenset[int]] | None = None,
+    ):
+        self._context = context
+        self._choose_kernel = choose_kernel
+        self._shared_snapshots = snapshots or {}
+
+    def training(self, ticket: Ticket) -> JobRequest:
+        """The training of a ticket."""
+        origin = self._context.job_digest("train", ticket)
+        return JobRequest(
+            self, ticket, origin, self._steps(ticket), self._snapshots(ticket, origin)
+        )
+
+    def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
+        """The gradient at the end of a ticket's training."""
+        origin = self._context.job_digest("gradient", ticket)
+        return JobRequest(self, ticket, origin, 0, _NONE, outcome)
+
+    def build_training(self, request: JobRequest) -> Train:
+        """The training that a request asks for, with its tensors."""
+        ticket = request.ticket
+        context, cell, specs = self._context, self._context.cell, self._context.specs
+        job = Train(
+            model=specs["model"],
+            data=specs["data"],
+            fingerprint=context.fingerprint,
+            objective=specs["objective"],
+            optimizer=specs["optimizer"],
+            schedule=specs["schedule"],
+            augment=context.augment,
+            batch=cell.batch,
+            total=self._total(ticket),
+            steps_per_epoch=context.clock.steps_per_epoch,
+            start=ticket.point.schedule,
+            steps=request.steps,
+            evaluate_every=cell.evaluate_every,
+            order_seed=context.seed,
+            augment_seed=context.seed,
+            device=context.device,
+            kernel="",
+            values=ticket.values,
+            mask=ticket.mask,
+            optimizer_state=ticket.optimizer,
+            snapshots=request.snapshots,
+            origin=request.origin,
+        )
+        if ticket.learns_mask:
+            # Every cycle has a data order and masks of its own: what it does not see again is what iterating may gain.
+            seed = seed_of(context.seed, "cycle", ticket.level) if ticket.level else context.seed
+            scores: Mapping[str, Tensor] = ticket.scores or {}
+            job = replace(
+                job,
+                values={
+                    **ticket.values,
+                    **{SCORES + name: score for name, score in scores.items()},
+                },
+                optimizer=specs.get("mask_optimizer", specs["optimizer"]),
+                parametrization=specs["parametrization"],
+                initialiser=specs["initialiser"],
+                budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
+                order_seed=seed,
+                mask_seed=seed,
+            )
+        return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
+
+    def build_gradient(self, request: JobRequest, outcome: Outcome) -> Gradient:
+        """The gradient that a request asks for, with its tensors."""
+        context, specs = self._context, self._context.specs
+        return Gradient(
+            model=specs["model"],
+            data=specs["data"],
+            fingerprint=context.fingerprint,
+            objective=specs["objective"],
+            batch=context.cell.batch,
+            device=context.device,
+            values=outcome.tensors(),
+            mask=request.ticket.mask,
+            origin=request.origin,
+        )
+
+    def _total(self, ticket: Ticket) -> int:
+        return self._context.clock.total if ticket.length is None else ticket.length
+
+    def _steps(self, ticket: Ticket) -> int:
+        point = ticket.point
+        return self._total(ticket) - point.schedule if point.steps is None else point.steps
+
+    def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
+        """The states that later rounds go back to, kept by the training that begins a chain.
+
+        A network that is measured as it is passes no step, so it keeps none.
+        """
+        if (
+            ticket.root is not None
+            or ticket.point.steps == 0
+            or not (ticket.is_dense or ticket.learns_mask)
+        ):
+            return _NONE
+        step = self._context.point_at(ticket.length).weights
+        shared = self._shared_snapshots.get(origin, _NONE)
+        return shared if step == LATEST or step == 0 else shared | {step}

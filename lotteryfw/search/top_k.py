@@ -1,0 +1,209 @@
+"""From scores to masks. The hard rules live here, where no author can forget them: exact budgets, the dead stay dead,
+ties are drawn from a named stream, unusable scores are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.layers import Group
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+def budget(kept: int, rate: float, times: int = 1) -> int:
+    """How many of `kept` weights stay after pruning `round(rate * kept)` of them, `times` times in a row.
+
+    The rule of the lottery-ticket papers, and of `torch.nn.utils.prune`: whole weights, rounded at every cut.
+
+    >>> budget(30_000, 0.2), budget(30_000, 0.2, times=2), budget(1, 0.2)
+    (24000, 19200, 1)
+    """
+    for _ in range(times):
+        kept -= round(rate * kept)
+    return kept
+
+
+def cut(
+    scores: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    groups: Sequence[Group],
+    ties: Callable[[], torch.Generator],
+) -> dict[str, Tensor]:
+    """The masks after a cut: in every group exactly `keep` weights stay, those of largest score among the living.
+
+    `scores` [s] floating point and `masks` [s] bool by layer; the result has the layers of `masks`, and is never alive
+    where `masks` is dead. Of weights that tie at the threshold, a draw from `ties()` decides which stay. Raises
+    ContractError for scores that are not finite or a scope that asks for more than is alive.
+    """
+    import torch
+
+    result = {name: mask.clone() for name, mask in masks.items()}
+    for group in groups:
+        for name in group.layers:
+            bad = int((~torch.isfinite(scores[name]) & masks[name]).sum())
+            if bad:
+                raise ContractError(
+                    f"{bad} of {int(masks[name].sum())} scores of layer {name} are NaN or infinite"
+                )
+        alive = torch.cat([masks[name].reshape(-1) for name in group.layers])
+        score = torch.cat([scores[name].reshape(-1) for name in group.layers])
+        places = alive.nonzero().squeeze(1)
+        kept = torch.zeros_like(alive)
+        kept[places[best(score[places], group.keep, ties)]] = True
+        for name, part in zip(
+            group.layers, torch.split(kept, [masks[n].numel() for n in group.layers]), strict=True
+        ):
+            result[name] = part.reshape(masks[name].shape)
+    return result
+
+
+def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tensor:
+    """Indices [keep] int64, ascending, of the `keep` largest of `scores` [n] (finite), ties drawn from `ties()`.
+
+    Selects, never sorts: `numpy.partition` on the CPU (a tenth of the time of `torch.topk`), `kthvalue` elsewhere.
+    """
+    import torch
+
+    if not 0 <= keep <= scores.numel():
+        raise ContractError(f"{keep} weights to keep of {scores.numel()} that are alive")
+    if keep == 0 or keep == scores.numel():
+        return torch.arange(keep, device=scores.device)
+    threshold = _kth_largest(scores, keep)
+    chosen = scores > threshold
+    tied = (scores == threshold).nonzero().squeeze(1)
+    wanted = keep - int(chosen.sum())
+    if wanted < tied.numel():
+        tied = tied[torch.randperm(tied.numel(), generator=ties())[:wanted].to(tied.device)]
+    chosen[tied] = True
+    return chosen.nonzero().squeeze(1)
+
+
+def _kth_largest(scores: Tensor, k: int) -> Tensor:
+    import numpy as np
+    import torch
+
+    place = scores.numel() - k
+    if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(np.partition(scores.numpy(), place)[place : place + 1])[0]
+    return torch.kthvalue(scores, place + 1).values
+
+
+def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """`value` if it is a float tensor of `shape`; else ContractError, which says what was returned instead."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise ContractError(f"{what} returned {type(value).__name__}, not a tensor")
+    if tuple(value.shape) != shape:
+        raise ContractError(
+            f"{what} returned shape {list(value.shape)}; the layer's shape is {list(shape)}"
+        )
+    if not value.dtype.is_floating_point:
+        raise ContractError(f"{what} returned dtype {value.dtype}; floating point is needed")
+    return value.detach()
+
+
+def straight_through(mask: Tensor, surrogate: Tensor) -> Tensor:
+    """[s] float: the values of `mask` [s] bool, and the gradient as if they were `surrogate` [s] float itself.
+
+    Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons, section 4.
+    """
+    passed: Tensor = _straight_through().apply(mask, surrogate)
+    return passed
+
+
+@cache
+def _straight_through() -> Any:
+    """The autograd function, made once torch is there."""
+    import torch
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, mask: Tensor, surrogate: Tensor) -> Tensor:
+            return mask.view(torch.uint8).to(
+                surrogate.dtype
+            )  # from bool itself it takes four times as long
+
+        @staticmethod
+        def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor]:
+            return None, slopes[0]
+
+    return StraightThrough
+
+
+def top(scores: Tensor, keep: int) -> Tensor:
+    """[n] bool: the `keep` largest of `scores` [n], of ties those of lowest index. Nothing leaves the device."""
+    import torch
+
+    if keep == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = torch.kthvalue(scores, scores.numel() - keep + 1).values
+    above, tied = scores > threshold, scores == threshold
+    return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
+
+
+class IncrementalTopK:
+    """The mask of the `keep` largest of scores that are ranked again and again and change little in between.
+
+    Exact, and equal to a stable sort: of ties at the threshold those of lowest index are kept. The threshold of the
+    last call gives a narrow bracket; only scores inside it are looked at closely, and it is widened until it holds the
+    new threshold (timed by benchmarks/thresholds.py). Elsewhere than on the CPU it selects anew, without waiting.
+    """
+
+    def __init__(self, keep: int):
+        self._keep = keep
+        self._last: tuple[float, float] | None = None
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """[s] bool for `scores` [s] float32, finite. Raises ContractError for more to keep than there are."""
+        import numpy as np
+        import torch
+
+        if scores.device.type != "cpu":
+            return top(scores.detach().reshape(-1), self._keep).reshape(scores.shape)
+        flat = scores.detach().reshape(-1).numpy()
+        if not 0 <= self._keep <= flat.size:
+            raise ContractError(f"{self._keep} to keep of {flat.size} scores")
+        if self._keep in (0, flat.size):
+            return torch.full(scores.shape, self._keep > 0, dtype=torch.bool)
+        kept, inside = self._bracket(flat)
+        candidates, wanted = flat[inside], self._keep - int(np.count_nonzero(kept))
+        place = candidates.size - wanted
+        threshold = np.partition(candidates, place)[place]
+        kept[inside[candidates > threshold]] = True
+        ties = wanted - int(np.count_nonzero(candidates > threshold))
+        kept[inside[candidates == threshold][:ties]] = True
+        self._remember(float(threshold), inside.size, flat.size)
+        return torch.from_numpy(kept).reshape(scores.shape)
+
+    def _bracket(self, flat: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """What lies above the bracket, and where what lies inside stands: the threshold is inside."""
+        import numpy as np
+
+        centre, width = self._last or (0.0, np.inf)
+        while width < np.inf:
+            with np.errstate(over="ignore"):  # beyond float32 a bracket is without an end
+                high, low = np.float32(centre + width), np.float32(centre - width)
+            above = flat > high
+            inside = np.flatnonzero((flat >= low) ^ above)
+            if 0 < self._keep - int(np.count_nonzero(above)) <= inside.size:
+                return above, inside
+            width = 4 * width if width > 0 else np.inf
+        return np.zeros(flat.size, dtype=bool), np.arange(flat.size)
+
+    def _remember(self, threshold: float, candidates: int, size: int) -> None:
+        """The next bracket: wide enough for the drift just seen, narrow enough for few candidates."""
+        if self._last is None:
+            self._last = threshold, abs(threshold) / 1000 or 1e-6
+            return
+        centre, width = self._last
+        drift = abs(threshold - centre)
+        self._last = threshold, max(2 * drift, width / 2 if candidates > size // 500 else width)

@@ -1,0 +1,92 @@
+"""Locks between processes: files that the operating system unlocks when their holder dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lotteryfw.api.errors import StoreError
+from lotteryfw.store.files import explained
+
+_POLL_SECONDS = 0.05
+
+
+class Busy(StoreError):
+    """Somebody else holds a lock."""
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def hold(path: Path, timeout: float = -1, obsolete: Callable[[], bool] = _never) -> Iterator[None]:
+    """Hold a lock file, waiting `timeout` seconds for it (-1: as long as it takes), then raise Busy.
+
+    The file is deleted at the end where `obsolete` says so. Only the holder deletes a lock file, and who gets a lock
+    makes sure that its file is still the one at the path: so a process that waited on a deleted file waits on for the
+    new one, and never holds a lock that nobody else sees.
+    """
+    with explained(path, "locked"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + timeout
+        while (file := _try(path)) is None:
+            if timeout >= 0 and time.monotonic() >= deadline:
+                raise Busy(f"{path}: held by another process")
+            time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        try:
+            with suppress(OSError):  # what cannot be deleted stays: `gc` deletes it
+                if obsolete():
+                    path.unlink()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+            os.close(file)
+
+
+def delete_lock(path: Path) -> None:
+    """Delete a lock file that nobody holds."""
+    with suppress(Busy), hold(path, timeout=0, obsolete=lambda: True):
+        pass
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of this file."""
+    if not path.exists():
+        return False
+    try:
+        with hold(path, timeout=0):
+            return False
+    except Busy:
+        return True
+
+
+def _try(path: Path) -> int | None:
+    """Return the locked file, or None where somebody else holds it."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(file, path):
+                return file
+        except OSError as error:
+            os.close(file)
+            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
+                return None
+            raise
+        os.close(file)  # its last holder has deleted it: the lock is another file by now
+
+
+def _is_at(file: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,107 @@
+"""The seal of a folder: a description with the SHA-256 and size of every file in it, and of what it is.
+
+Objects, checkpoints and posted jobs are sealed. The description names the key that the folder belongs to, so that a
+folder under another name is noticed, and it carries a checksum of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.search.jobs import digest
+from lotteryfw.store.files import atomic_write
+
+FORMAT = 1
+INDEX = "object.json"
+
+
+class Damaged(Exception):
+    """A sealed folder is not what was written. The text says what is wrong, in words."""
+
+
+def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any) -> None:
+    """Write the description of a folder whose files are complete.
+
+    `about` is further JSON data for the description. With `flush` every file is brought to the disk first.
+    """
+    files = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("r+b") as file:
+            if flush:
+                os.fsync(file.fileno())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
+
+    description = {
+        "format": FORMAT,
+        "key": key,
+        "kind": kind,
+        "created_by": f"lotteryfw {_version()}",
+    }
+    description |= {**about, "files": files}
+    description["sha256"] = digest(description)
+    atomic_write(folder / INDEX, json.dumps(description, indent=1).encode(), flush=flush)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description of a sealed folder. Raises Damaged, and OSError where the disk fails."""
+    try:
+        description = json.loads((folder / INDEX).read_bytes())
+        checksum = description.pop("sha256")
+        if digest(description) != checksum:
+            raise Damaged(f"{INDEX} is not what was written")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise Damaged(f"{INDEX} is missing") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Damaged(f"{INDEX} cannot be read") from None
+    return dict(description)
+
+
+def check_seal(folder: Path, key: str, kind: str | None = None) -> dict[str, Any]:
+    """Return the description of a folder whose every file is as it was sealed, for this key and kind.
+
+    Raises Damaged, and OSError where the disk fails.
+    """
+    description = read_description(folder)
+    if description.get("key") != key:
+        raise Damaged(f"it was written as {description.get('key')}")
+    if kind is not None and description.get("kind") != kind:
+        raise Damaged(f"it is of the kind '{description.get('kind')}', not '{kind}'")
+    try:
+        files: Mapping[str, Any] = description["files"]
+        for name, written in files.items():
+            _check_file(folder, name, written)
+    except (KeyError, TypeError, AttributeError):
+        raise Damaged(f"{INDEX} cannot be read") from None
+    return description
+
+
+def check_source(description: Mapping[str, Any]) -> None:
+    """Compute the key again from what the object says it was computed from. Raises Damaged where that is another."""
+    if "source" in description and digest(description["source"]) != description["key"]:
+        raise Damaged("its key is not that of the work that it describes")
+
+
+def _check_file(folder: Path, name: str, written: Mapping[str, Any]) -> None:
+    try:
+        with (folder / name).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != written["size"]:
+                raise Damaged(f"{name} has {size} bytes; {written['size']} were written")
+            if hashlib.file_digest(file, "sha256").hexdigest() != written["sha256"]:
+                raise Damaged(f"{name} is not what was written")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise Damaged(f"{name} is missing") from None
+
+
+@cache
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("lotteryfw")
