@@ -169,15 +169,17 @@ def check(
 ) -> Checked:
     """Look at the run, then run it again and verify the store; in an order that is drawn."""
     checked = Checked(campaign, attempt)
-    if str(damaged[0].relative_to(attempt)).startswith("run/"):
+    if damaged[0].is_relative_to(attempt / "run"):
         _look(checked, damaged[0])
     if kind == "root":
         _collect(checked)
 
     is_clean = checked.verify() if draws.random() < 0.5 else None
+    # only a rerun into the same folder mends what is the run's own, its root in the store included
+    is_of_run = kind == "root" or damaged[0].is_relative_to(attempt / "run")
     # a study that is one level longer starts from the tensors that are stored
-    longer = name == "study" and kind not in ("levels.csv", "ticket") and draws.random() < 0.5
-    new_folder = longer or draws.random() < 0.5
+    longer = name == "study" and not is_of_run and draws.random() < 0.5
+    new_folder = longer or (not is_of_run and draws.random() < 0.5)
     checked.rerun("longer" if longer else name, damaged, new_folder=new_folder)
     # what the first verification after the damage finds it sets aside
     if not checked.verify() and (is_clean is not None or not checked.verify()):
