@@ -8,8 +8,8 @@ from rich.console import Console
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import check_claims, claims_table
-from lotteryfw.report.claims import select
-from lotteryfw.report.groups import studies_of
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.verdicts.claims import select
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 BASE = {"text": "a beats b", "source": "a paper", "study": "criteria"}

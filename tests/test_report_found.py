@@ -4,10 +4,10 @@ import pytest
 from fake_runs import curves, fake_run, finding, row
 
 from lotteryfw.report import check_claims, write_figures, write_page
-from lotteryfw.report.findings import Findings
-from lotteryfw.report.found import DENSITY, clouds, samples, squares, whole_metrics
-from lotteryfw.report.found_charts import found_charts
-from lotteryfw.report.groups import studies_of
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.html.analysis_charts import found_charts
+from lotteryfw.report.plots.analysis_views import DENSITY, clouds, samples, squares, whole_metrics
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 

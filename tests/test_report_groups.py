@@ -7,7 +7,7 @@ from fake_runs import curves, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotteryfw.report.groups import studies_of
+from lotteryfw.report.data.series import studies_of
 
 ONE = {"criterion": "large_final"}
 

@@ -12,10 +12,10 @@ from fake_runs import curves, fake_run, row
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
-from lotteryfw.report.best import best_levels
-from lotteryfw.report.charts import density_charts, learning_chart
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.learning import Curves
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.html.study_charts import density_charts, learning_chart
+from lotteryfw.report.tables.best_level import best_levels
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 CLAIM = {"text": "a beats b", "source": "a paper", "study": "criteria", "higher": A, "lower": B}

@@ -12,10 +12,10 @@ import pytest
 from fake_runs import curves, fake_run, finding, row
 
 from lotteryfw.report import check_claims, markdown, report, write_page
-from lotteryfw.report.data import RunData
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.shown import MOST_SERIES, shown
-from lotteryfw.report.stats import bootstrap
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.data.shown_series import MOST_SERIES, shown
+from lotteryfw.report.data.stats import bootstrap
 
 SERIES = MOST_SERIES + 20
 

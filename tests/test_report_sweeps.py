@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotteryfw.report import check_claims, summary_markdown
-from lotteryfw.report.best import masks_alone
-from lotteryfw.report.charts import density_charts
-from lotteryfw.report.flat import EXPECTED, WHOLE, compared, densities, flat_sheets
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.sweeps import any_density, without_density
+from lotteryfw.report.data.density_sweeps import any_density, without_density
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.html.study_charts import density_charts
+from lotteryfw.report.tables.best_level import masks_alone
+from lotteryfw.report.tables.single_level import EXPECTED, WHOLE, compared, densities, flat_sheets
 
 WORD = st.text("abcdefghij_", min_size=1)
 OPTION = st.tuples(

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lotteryfw.report import markdown
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.stats import bootstrap
-from lotteryfw.report.verdict import verdict_tables, winning_tickets
+from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.data.stats import bootstrap
+from lotteryfw.report.verdicts.winning_tickets import verdict_tables, winning_tickets
 
 
 def ticket(gains, stops, *, density=0.211, level=1):

@@ -10,9 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.groups import Study
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit
+from lotteryfw.report.data.series import Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit
 
 ABSENT, FEWER = "–", "†"
 _MARKDOWN_COLUMNS = 8

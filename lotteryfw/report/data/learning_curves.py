@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from lotteryfw.report.groups import Point
-from lotteryfw.report.stats import Spread
+from lotteryfw.report.data.series import Point
+from lotteryfw.report.data.stats import Spread
 from lotteryfw.store import LevelRow
 
 METRICS = ("validation_accuracy", "validation_loss", "dying_ratio", "turnover")

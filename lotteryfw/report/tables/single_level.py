@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from operator import methodcaller
 
-from lotteryfw.report.dots import Dots, Row
-from lotteryfw.report.groups import TICKET, Point, Series, Study, arm_label, labelled
-from lotteryfw.report.look import HUES, LINES, Look, looks_of
-from lotteryfw.report.sheet import ABSENT, Sheet, cell, notes
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit, percent, unit_of
+from lotteryfw.report.data.series import TICKET, Point, Series, Study, arm_label, labelled
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent, unit_of
+from lotteryfw.report.plots.dot_plot import Dots, Row
+from lotteryfw.report.plots.style import HUES, LINES, Look, looks_of
+from lotteryfw.report.tables.text_table import ABSENT, Sheet, cell, notes
 
 EXPECTED, WHOLE = "expected", "whole network"
 """The density that was asked for or, of a mask that is sampled, that samples have on average; and the mask's own."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.console import Console
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.report.best import masks_alone
-from lotteryfw.report.claims import check_claims, claims_markdown, claims_table
-from lotteryfw.report.data import RunData
-from lotteryfw.report.figure import write_figures
-from lotteryfw.report.page import write_page
-from lotteryfw.report.sheet import markdown_table
-from lotteryfw.report.table import summary_markdown, summary_tables
-from lotteryfw.report.verdict import verdict_markdown, verdict_tables
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.figures.figure_files import write_figures
+from lotteryfw.report.html.page import write_page
+from lotteryfw.report.tables.best_level import masks_alone
+from lotteryfw.report.tables.summary import summary_markdown, summary_tables
+from lotteryfw.report.tables.text_table import markdown_table
+from lotteryfw.report.verdicts.claims import check_claims, claims_markdown, claims_table
+from lotteryfw.report.verdicts.winning_tickets import verdict_markdown, verdict_tables
 from lotteryfw.store import RunFolder
 
 

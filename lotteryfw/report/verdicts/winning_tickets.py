@@ -14,11 +14,11 @@ from typing import Literal
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.data import RunData
-from lotteryfw.report.groups import TICKET, Point, Series, Study, is_dense
-from lotteryfw.report.sheet import Sheet, notes_on_part, titled_table
-from lotteryfw.report.stats import Spread, bootstrap
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import TICKET, Point, Series, Study, is_dense
+from lotteryfw.report.data.stats import Spread, bootstrap
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.tables.text_table import Sheet, notes_on_part, titled_table
 from lotteryfw.store import LevelRow, RunFolder
 
 Outcome = Literal["winning ticket", "undecided", "no winning ticket", "too few seeds"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from lotteryfw.report.groups import TICKET, Point, Series, Study
+from lotteryfw.report.data.series import TICKET, Point, Series, Study
 
 MOST_SERIES = 100
 """A study of more series, each a combination of its grid and a variant, is shown in part."""

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from lotteryfw.report.data import RunData
-from lotteryfw.report.flat import flat_sheets
-from lotteryfw.report.groups import Series, Study
-from lotteryfw.report.sheet import Sheet, cell, markdown_table, notes, notes_on_part, rich_tables
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import Series, Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.tables.single_level import flat_sheets
+from lotteryfw.report.tables.text_table import (
+    Sheet,
+    cell,
+    markdown_table,
+    notes,
+    notes_on_part,
+    rich_tables,
+)
 from lotteryfw.store import RunFolder
 
 METRICS = ("test_accuracy", "early_stop_step")

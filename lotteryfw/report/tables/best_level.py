@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lotteryfw.report.groups import Study
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.sheet import Sheet, notes_on_part
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.series import Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.tables.text_table import Sheet, notes_on_part
 from lotteryfw.store import LevelRow
 
 _METRIC = "test_accuracy"

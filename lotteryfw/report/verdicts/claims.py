@@ -17,14 +17,14 @@ from rich.text import Text
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.api.steps import Step
-from lotteryfw.report.best import best_rows
-from lotteryfw.report.data import RunData
-from lotteryfw.report.findings import Findings
-from lotteryfw.report.groups import TICKET, Series, Study
-from lotteryfw.report.resolved import read_resolved
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.sweeps import any_density
-from lotteryfw.report.units import Unit, percent
+from lotteryfw.report.data.density_sweeps import any_density
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.resolved import read_resolved
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import TICKET, Series, Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent
+from lotteryfw.report.tables.best_level import best_rows
 from lotteryfw.store import LevelRow, RunFolder
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lotteryfw.report.look import Look
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit
+from lotteryfw.report.plots.style import Look
 
 _WIDTH = 0.7  # of the space between two places
 

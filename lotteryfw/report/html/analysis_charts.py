@@ -9,10 +9,19 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
-from lotteryfw.report.chart import DENSE, Chart, Trace, View, against_density, dotted, rounded
-from lotteryfw.report.findings import Findings
-from lotteryfw.report.flat import by_axis
-from lotteryfw.report.found import (
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.series import Study
+from lotteryfw.report.data.units import percent
+from lotteryfw.report.html.plotly_chart import (
+    DENSE,
+    Chart,
+    Trace,
+    View,
+    against_density,
+    dotted,
+    rounded,
+)
+from lotteryfw.report.plots.analysis_views import (
     Cloud,
     Sample,
     Square,
@@ -23,9 +32,8 @@ from lotteryfw.report.found import (
     squares,
     whole_metrics,
 )
-from lotteryfw.report.groups import Study
-from lotteryfw.report.look import HUES, caption, chosen
-from lotteryfw.report.units import percent
+from lotteryfw.report.plots.style import HUES, caption, chosen
+from lotteryfw.report.tables.single_level import by_axis
 
 KEPT, MASKED = HUES[0], HUES[1]
 _LEVELS = 6

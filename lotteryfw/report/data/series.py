@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.sweeps import without_density
+from lotteryfw.report.data.density_sweeps import without_density
+from lotteryfw.report.data.stats import Spread
 from lotteryfw.search.cell import CONTROLS
 from lotteryfw.store import LevelRow
 

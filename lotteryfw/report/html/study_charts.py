@@ -7,7 +7,11 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
-from lotteryfw.report.chart import (
+from lotteryfw.report.data.learning_curves import METRICS as MEASURED
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.series import Point, Study
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.html.plotly_chart import (
     DENSE,
     DENSE_NAME,
     Chart,
@@ -18,12 +22,8 @@ from lotteryfw.report.chart import (
     dotted,
     drawn,
 )
-from lotteryfw.report.flat import compared, densities
-from lotteryfw.report.groups import Point, Study
-from lotteryfw.report.learning import METRICS as MEASURED
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.look import HUES, caption, chosen, error_scale, looks_of
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.plots.style import HUES, caption, chosen, error_scale, looks_of
+from lotteryfw.report.tables.single_level import compared, densities
 
 ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
 """The views of a study's first chart."""

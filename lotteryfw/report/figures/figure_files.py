@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.report import flat, panel
-from lotteryfw.report.data import RunData
-from lotteryfw.report.findings import Findings
-from lotteryfw.report.found import clouds, samples, whole_metrics
-from lotteryfw.report.groups import Study
-from lotteryfw.report.look import caption, error_scale
-from lotteryfw.report.table import METRICS
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import Study
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.figures import matplotlib_panels as panel
+from lotteryfw.report.plots.analysis_views import clouds, samples, whole_metrics
+from lotteryfw.report.plots.style import caption, error_scale
+from lotteryfw.report.tables import single_level as flat
+from lotteryfw.report.tables.summary import METRICS
 from lotteryfw.store import RunFolder, atomic_write
 
 if TYPE_CHECKING:

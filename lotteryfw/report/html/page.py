@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.report.best import best_levels, masks_alone
-from lotteryfw.report.chart import Chart, Trace
-from lotteryfw.report.charts import density_charts, learning_chart
-from lotteryfw.report.claims import Verdict, check_claims
-from lotteryfw.report.data import RunData
-from lotteryfw.report.findings import Findings
-from lotteryfw.report.found_charts import found_charts
-from lotteryfw.report.groups import Study
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.sheet import Sheet
-from lotteryfw.report.table import sheets
-from lotteryfw.report.verdict import SeriesVerdict, winning_tickets
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import Study
+from lotteryfw.report.html.analysis_charts import found_charts
+from lotteryfw.report.html.plotly_chart import Chart, Trace
+from lotteryfw.report.html.study_charts import density_charts, learning_chart
+from lotteryfw.report.tables.best_level import best_levels, masks_alone
+from lotteryfw.report.tables.summary import sheets
+from lotteryfw.report.tables.text_table import Sheet
+from lotteryfw.report.verdicts.claims import Verdict, check_claims
+from lotteryfw.report.verdicts.winning_tickets import SeriesVerdict, winning_tickets
 from lotteryfw.store import RunFolder, atomic_write
 
 NAME = "report.html"
@@ -86,7 +86,7 @@ def _render(
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(
-        loader=PackageLoader("lotteryfw.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("lotteryfw.report.html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     folder, manifest = data.folder, data.manifest

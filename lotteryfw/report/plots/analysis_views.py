@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lotteryfw.report.dots import Dots, Row
-from lotteryfw.report.findings import Findings, Line, metric_of, place_of
-from lotteryfw.report.flat import WHOLE
-from lotteryfw.report.groups import TICKET, Study
-from lotteryfw.report.look import looks_of
-from lotteryfw.report.sweeps import without_density
-from lotteryfw.report.units import Unit, percent, unit_of
+from lotteryfw.report.data.density_sweeps import without_density
+from lotteryfw.report.data.findings import Findings, Line, metric_of, place_of
+from lotteryfw.report.data.series import TICKET, Study
+from lotteryfw.report.data.units import Unit, percent, unit_of
+from lotteryfw.report.plots.dot_plot import Dots, Row
+from lotteryfw.report.plots.style import looks_of
+from lotteryfw.report.tables.single_level import WHOLE
 from lotteryfw.store import LevelRow
 
 ACCURACY = "test_accuracy"

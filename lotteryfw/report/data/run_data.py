@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from lotteryfw.report.findings import Findings, metric_of
-from lotteryfw.report.groups import Study, studies_of
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.shown import shown
+from lotteryfw.report.data.findings import Findings, metric_of
+from lotteryfw.report.data.learning_curves import Curves
+from lotteryfw.report.data.series import Study, studies_of
+from lotteryfw.report.data.shown_series import shown
 from lotteryfw.store import RunFolder
 
 

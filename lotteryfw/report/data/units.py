@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lotteryfw.report.stats import Spread
+from lotteryfw.report.data.stats import Spread
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lotteryfw.report.groups import Point
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit, found_unit, unit_of
+from lotteryfw.report.data.series import Point
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, found_unit, unit_of
 from lotteryfw.store import LevelRow
 
 Line = Mapping[str, Any]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.report.chart import Told
-from lotteryfw.report.dots import Dots
-from lotteryfw.report.found import Cloud, Sample, accuracy_unit
-from lotteryfw.report.groups import Series, Study
-from lotteryfw.report.look import HUES, ErrorScale, Look, looks_of, spaced
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit, percent
+from lotteryfw.report.data.series import Series, Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent
+from lotteryfw.report.html.plotly_chart import Told
+from lotteryfw.report.plots.analysis_views import Cloud, Sample, accuracy_unit
+from lotteryfw.report.plots.dot_plot import Dots
+from lotteryfw.report.plots.style import HUES, ErrorScale, Look, looks_of, spaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

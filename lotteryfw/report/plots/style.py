@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import log10
 from typing import TypeVar
 
-from lotteryfw.report.groups import Series, Study
+from lotteryfw.report.data.series import Series, Study
 
 T = TypeVar("T")
 

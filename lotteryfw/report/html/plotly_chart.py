@@ -12,11 +12,11 @@ from html import escape
 from math import log10
 from typing import Any
 
-from lotteryfw.report.dots import Dots
-from lotteryfw.report.groups import Point, Study
-from lotteryfw.report.look import ErrorScale, Look, looks_of, spaced
-from lotteryfw.report.stats import Spread
-from lotteryfw.report.units import Unit, percent
+from lotteryfw.report.data.series import Point, Study
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent
+from lotteryfw.report.plots.dot_plot import Dots
+from lotteryfw.report.plots.style import ErrorScale, Look, looks_of, spaced
 
 DENSE = "#8A8A8A"  # grey is seen on a light and on a dark page
 DENSE_NAME = "dense network"

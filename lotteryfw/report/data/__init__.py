@@ -1,0 +1,1 @@
+"""What a report reads and computes: series, statistics, units, findings, learning curves."""
