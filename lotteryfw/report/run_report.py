@@ -1,4 +1,4 @@
-"""All that a run folder has to say at once: what the command line prints, writes and draws when a study ends."""
+"""The whole report of a run: the command line prints, writes and draws it when a study ends."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.figures.figure_files import write_figures
 from lotteryfw.report.html.page import write_page
-from lotteryfw.report.tables.best_level import masks_alone
+from lotteryfw.report.tables.best_level import untrained_masks
+from lotteryfw.report.tables.claims import claims_markdown, claims_table
 from lotteryfw.report.tables.summary import summary_markdown, summary_tables
 from lotteryfw.report.tables.text_table import markdown_table
-from lotteryfw.report.verdicts.claims import check_claims, claims_markdown, claims_table
-from lotteryfw.report.verdicts.winning_tickets import verdict_markdown, verdict_tables
+from lotteryfw.report.tables.winning_tickets import verdict_markdown, verdict_tables
+from lotteryfw.report.verdicts.claims import check_claims
 from lotteryfw.store import RunFolder
 
 
 def report(run: Path, show: bool = False) -> list[Path]:
-    """Writes a run's report.html, draws its figures where matplotlib is there, and returns the paths, the page first.
+    """Write a run's report.html and, with matplotlib, its figures; return the paths, page first.
 
-    `show` prints tables, verdicts and claims. Raises UsageError where `run` is no run's folder, StoreError where it
-    cannot be read or written.
+    `show` prints tables, verdicts and claims. Raises UsageError if `run` is no run's folder,
+    StoreError if it cannot be read or written.
     """
-    data = _opened(run)
+    data = _open(run)
     console = Console(quiet=not show, markup=False, emoji=False)
     for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
         console.print(table)
@@ -40,9 +41,9 @@ def report(run: Path, show: bool = False) -> list[Path]:
 
 
 def markdown(run: Path) -> str:
-    """A run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
-    data = _opened(run)
-    masks = masks_alone(data.shown, data.curves)
+    """Return a run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
+    data = _open(run)
+    masks = untrained_masks(data.shown, data.curves)
     parts = (
         summary_markdown(data),
         markdown_table(masks) if masks else "",
@@ -52,7 +53,7 @@ def markdown(run: Path) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _opened(run: Path) -> RunData:
+def _open(run: Path) -> RunData:
     folder = RunFolder(Path(run))
     if not folder.exists():
         raise UsageError(f"{run}: not the folder of a run; `lotteryfw runs` lists them")

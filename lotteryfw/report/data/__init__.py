@@ -1,1 +1,1 @@
-"""What a report reads and computes: series, statistics, units, findings, learning curves."""
+"""The data of a report, read and computed: series, statistics, units, findings, curves."""

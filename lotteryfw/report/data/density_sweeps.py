@@ -1,6 +1,7 @@
-"""Axes of a grid without the density that a search is told to end at, so that a sweep over densities is one curve.
+"""Axes of a grid without the density that a search ends at, so that a density sweep is one curve.
 
-A density is an axis of that name ("search.density"), or an option in a component's label: "edge_popup(density=0.1)".
+A density is an axis of that name ("search.density"), or an option in a component's label:
+"edge_popup(density=0.1)".
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ _OPTION = "density"
 
 
 def without_density(axes: Mapping[str, str]) -> dict[str, str]:
-    """The axes that are left, their labels without the option.
+    """Return the axes that are not densities, their labels without the option.
 
     >>> without_density({"search": "edge_popup(density=0.1)", "search.density": "0.1"})
     {'search': 'edge_popup'}
     """
-    return {
-        axis: any_density(label)
-        for axis, label in axes.items()
-        if axis.rpartition(".")[2] != _OPTION
-    }
+    remaining = {}
+    for axis, label in axes.items():
+        if axis.rpartition(".")[2] != _OPTION:
+            remaining[axis] = any_density(label)
+    return remaining
 
 
 def any_density(label: str) -> str:
-    """A component's label without its option `density`; any other label as it is.
+    """Return a component's label without its option `density`; any other label as it is.
 
     >>> any_density("iterative_edge_popup(density=0.1, cycles=3)")
     'iterative_edge_popup(cycles=3)'
@@ -32,16 +33,24 @@ def any_density(label: str) -> str:
     name, _, inner = label.partition("(")
     if not inner.endswith(")"):
         return label
-    options = ", ".join(each for each in _options(inner[:-1]) if not each.startswith(f"{_OPTION}="))
-    return f"{name}({options})" if options else name
+
+    kept = []
+    for option in _options(inner[:-1]):
+        if not option.startswith(f"{_OPTION}="):
+            kept.append(option)
+    return f"{name}({', '.join(kept)})" if kept else name
 
 
 def _options(inner: str) -> Iterator[str]:
-    """What stands between commas, but for those inside of brackets."""
-    depth = start = 0
-    for place, letter in enumerate(inner):
-        depth += (letter in "([{") - (letter in ")]}")
-        if depth == 0 and inner.startswith(", ", place):
-            yield inner[start:place]
-            start = place + 2
+    """Split at the commas that are not inside of brackets."""
+    depth = 0
+    start = 0
+    for index, letter in enumerate(inner):
+        if letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        if depth == 0 and inner.startswith(", ", index):
+            yield inner[start:index]
+            start = index + 2
     yield inner[start:]

@@ -1,4 +1,4 @@
-"""What analyses found: analyses.jsonl beside levels.csv, whatever the analyses are called."""
+"""Results of analyses: analyses.jsonl beside levels.csv, for analyses of any name."""
 
 from __future__ import annotations
 
@@ -8,75 +8,86 @@ from typing import Any
 
 from lotteryfw.report.data.series import Point
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, found_unit, unit_of
+from lotteryfw.report.data.units import Unit, analysis_unit, unit_of
 from lotteryfw.store import LevelRow
 
 Line = Mapping[str, Any]
-Place = tuple[str, str, int]
+LevelKey = tuple[str, str, int]
 """Cell, variant and level."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The findings of a run, in the order of its file. A metric is "analysis.figure", as a claim says it."""
+    """The findings of a run, in the order of its file.
+
+    A metric is called "analysis.figure", as in a claim. `numbers` are the single numbers of one
+    level, by metric and layer; layer "" is the whole network. `units` are "share" or "number".
+    """
 
     lines: Sequence[Line]
-    numbers: Mapping[tuple[str, str], Mapping[Place, float]]
-    """The single numbers that were found of a level by itself: by metric and layer, which is "" for all of a network."""
+    numbers: Mapping[tuple[str, str], Mapping[LevelKey, float]]
     units: Mapping[str, str]
-    """What each metric is said to be: "share" or "number"."""
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> Findings:
-        """From the lines of analyses.jsonl."""
+        """Return the findings in the lines of analyses.jsonl."""
         lines = list(lines)
-        numbers: dict[tuple[str, str], dict[Place, float]] = {}
+        numbers: dict[tuple[str, str], dict[LevelKey, float]] = {}
+        units: dict[str, str] = {}
         for line in lines:
+            metric = metric_of(line)
+            units[metric] = line["unit"]
             if not line["against"] and not isinstance(line["value"], list):
-                numbers.setdefault((metric_of(line), line["layer"]), {})[place_of(line)] = line[
-                    "value"
-                ]
-        return cls(lines, numbers, {metric_of(line): line["unit"] for line in lines})
+                by_level = numbers.setdefault((metric, line["layer"]), {})
+                by_level[level_key(line)] = line["value"]
+        return cls(lines, numbers, units)
 
-    def within(self, study: str) -> Findings:
-        """Those of one study."""
+    def of_study(self, study: str) -> Findings:
+        """Return the findings of one study."""
         return Findings.of(line for line in self.lines if line["study"] == study)
 
     @property
     def analyses(self) -> list[str]:
-        """Their names, in order."""
+        """The names of the analyses, in order."""
         return list(dict.fromkeys(line["analysis"] for line in self.lines))
 
     def metrics(self, analysis: str) -> dict[str, list[str]]:
-        """The single numbers that it found of levels, each with its layers; "" among them is the whole network."""
-        found: dict[str, list[str]] = {}
+        """Return the metrics of an analysis that are single numbers, each with its layers.
+
+        Layer "" is the whole network.
+        """
+        layers_by_metric: dict[str, list[str]] = {}
         for metric, layer in self.numbers:
             if metric.partition(".")[0] == analysis:
-                found.setdefault(metric, []).append(layer)
-        return found
+                layers_by_metric.setdefault(metric, []).append(layer)
+        return layers_by_metric
 
     def number(self, row: LevelRow, metric: str, layer: str = "") -> float | None:
-        """What was found of a row of levels.csv."""
+        """Return a metric of a row of levels.csv; None if it was not analysed."""
         return self.numbers.get((metric, layer), {}).get((row.cell, row.variant, row.level))
 
     def spread(self, point: Point, metric: str, layer: str = "") -> Spread | None:
-        """Its spread over seeds; None where nothing was found of them."""
-        values = [
-            value for row in point.rows if (value := self.number(row, metric, layer)) is not None
-        ]
+        """Return the spread of a metric over seeds; None if no seed was analysed."""
+        values = []
+        for row in point.rows:
+            value = self.number(row, metric, layer)
+            if value is not None:
+                values.append(value)
         return Spread.of(values) if values else None
 
     def unit(self, metric: str) -> Unit:
-        """The unit of a metric: as its findings say, or that of a column of levels.csv."""
-        said = self.units.get(metric)
-        return found_unit(metric.partition(".")[2], said) if said else unit_of(metric)
+        """Return the unit of a metric, or that of a column of levels.csv."""
+        kind = self.units.get(metric)
+        if kind:
+            return analysis_unit(metric.partition(".")[2], kind)
+        return unit_of(metric)
 
 
 def metric_of(line: Line) -> str:
-    """The name by which a claim would call the figure."""
+    """Return the name by which a claim would call the figure."""
     return f"{line['analysis']}.{line['figure']}"
 
 
-def place_of(line: Line) -> Place:
-    """The row of levels.csv that a finding is about."""
+def level_key(line: Line) -> LevelKey:
+    """Return the cell, variant and level of a finding."""
     return line["cell"], line["variant"], line["level"]

@@ -1,8 +1,8 @@
-"""Rows of levels.csv grouped into the curves that people compare: over seeds, one for each combination and variant."""
+"""Rows of levels.csv grouped into curves over seeds: one for each combination and variant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
@@ -16,13 +16,23 @@ TICKET = "ticket"
 """The variant that is no control."""
 DONE = "done"
 """The status of a row that has its figures."""
-_ALIKE = 0.05  # levels of different series are compared where their densities differ by less than this share
-_APART = 0.01  # searches for different densities end at such: an option of this name may mean something else
+
+# Levels of different series are compared where their densities differ by less than this share.
+_ALIKE = 0.05
+# Searches are joined to a sweep only where their final densities differ by more than this share:
+# an option called density may mean something else.
+_APART = 0.01
+
+Combination = tuple[tuple[str, str], ...]
+"""A combination of the grid, as (axis, label) pairs."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One level of a series over its seeds: the rows that have figures, and those whose training diverged."""
+    """One level of a series over its seeds.
+
+    `rows` have figures; `diverged` are the rows whose training diverged.
+    """
 
     level: int
     density: float
@@ -30,17 +40,26 @@ class Point:
     diverged: tuple[LevelRow, ...] = ()
 
     def spread(self, metric: str) -> Spread | None:
-        """A column's spread over seeds; None where no row has it."""
-        values = [value for row in self.rows if (value := getattr(row, metric)) is not None]
+        """Return a column's spread over seeds; None if no row has a value."""
+        values = []
+        for row in self.rows:
+            value = getattr(row, metric)
+            if value is not None:
+                values.append(value)
         return Spread.of(values) if values else None
+
+
+PointSpread = Callable[[Point], Spread | None]
+"""A function that returns a figure's spread over the seeds of a point, or None."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One combination of a study's grid and one variant. `points` are in order of level, `label` is unique in its study.
+    """One combination of a study's grid and one variant; `points` are in order of level.
 
-    Searches for one density each that differ in nothing else are one series: its points are where each of them ended,
-    from dense to sparse, its `axes` those that they share, and `parts` the searches with that one point each.
+    `label` is unique in its study. Searches that differ only in the density that they end at are
+    one series: its points are their final levels from dense to sparse, `axes` are those that they
+    share, and `parts` are the searches with that one point each.
     """
 
     label: str
@@ -50,27 +69,36 @@ class Series:
     parts: tuple[Series, ...] = ()
 
     @property
+    def combination(self) -> Combination:
+        """The combination of the grid, hashable."""
+        return tuple(self.axes.items())
+
+    @property
     def rows(self) -> list[LevelRow]:
         """The rows that have figures."""
         return [row for point in self.points for row in point.rows]
 
     @property
     def cells(self) -> set[str]:
-        """The cells that have a row of it."""
-        return {row.cell for point in self.points for row in (*point.rows, *point.diverged)}
+        """The cells that have a row in this series."""
+        names: set[str] = set()
+        for point in self.points:
+            names.update(row.cell for row in (*point.rows, *point.diverged))
+        return names
 
     def at(self, density: float) -> Point | None:
-        """The level of this density, or of almost this: series that are cut alike differ by rounding."""
+        """Return the level of this density; series that are pruned alike differ by rounding."""
         alike = [point for point in self.points if _alike(point.density, density)]
         return min(alike, key=lambda point: abs(point.density - density), default=None)
 
 
 @dataclass(frozen=True)
-class Study:
-    """The series of a study, in the order of its recipe. `dense`: the dense network, where all series share one.
+class StudySeries:
+    """The series of a study, in the order of its recipe.
 
-    `searches` are the combinations one by one with all their levels: other than `series` where a series joins several.
-    `left_out` says how many searches more the study has, where it is shown in part.
+    `searches` are the combinations one by one with all their levels; they differ from `series`
+    where a series joins several. `dense` is the dense network, if all series share one. `left_out`
+    counts the searches that are not shown.
     """
 
     name: str
@@ -82,17 +110,25 @@ class Study:
     @property
     def cells(self) -> set[str]:
         """The cells that have a row."""
-        return set[str]().union(*(series.cells for series in self.searches))
+        names: set[str] = set()
+        for search in self.searches:
+            names |= search.cells
+        return names
+
+    @property
+    def points(self) -> list[Point]:
+        """The points of all series."""
+        return [point for series in self.series for point in series.points]
 
     @property
     def partly_shown(self) -> str:
-        """What is said where series are left out; empty where none is."""
+        """A note on the series that are left out; empty if none is."""
         if not self.left_out:
             return ""
         count = len(self.searches)
         return (
-            f"{count:,} of {count + self.left_out:,} series, those of the highest validation accuracy; "
-            "levels.csv has all"
+            f"{count:,} of {count + self.left_out:,} series, those of the highest validation "
+            "accuracy; levels.csv has all"
         )
 
     @property
@@ -101,84 +137,89 @@ class Study:
         return [part for series in self.series for part in series.parts or (series,)]
 
     @property
-    def flat(self) -> bool:
-        """Whether no series has a second point, so that there is no curve to draw."""
+    def single_level(self) -> bool:
+        """True if every series has one point, so that there is no curve to draw."""
         return all(len(series.points) == 1 for series in self.series)
 
     @property
-    def apart(self) -> Study | None:
-        """The same study search by search, where joining them left levels out."""
-        left_out = sum(len(each.points) for each in self.searches) > sum(
-            len(each.points) for each in self.series
-        )
-        return replace(self, series=self.searches) if left_out else None
+    def by_search(self) -> StudySeries | None:
+        """The same study search by search; None if `series` has all their levels already."""
+        levels = sum(len(search.points) for search in self.searches)
+        if levels > len(self.points):
+            return replace(self, series=self.searches)
+        return None
 
     @property
     def seeds(self) -> list[int]:
-        """Every seed that has a row."""
-        return sorted({row.seed for series in self.searches for row in series.rows})
+        """Every seed that has a row, in order."""
+        return sorted({row.seed for search in self.searches for row in search.rows})
 
     @property
     def densities(self) -> list[float]:
-        """The levels to compare series at, from dense to sparse: those of the longest, then what others have besides.
+        """The levels at which series are compared, from dense to sparse.
 
-        Series that are cut alike share them.
+        They are those of the longest series, then those that others have besides. Series that are
+        pruned alike share them.
         """
-        found: list[float] = []
-        for series in sorted(self.series, key=lambda each: -len(each.points)):
-            found += [
-                point.density
-                for point in series.points
-                if not any(_alike(point.density, d) for d in found)
-            ]
-        return sorted(found, reverse=True)
+        densities: list[float] = []
+        for series in sorted(self.series, key=lambda one: -len(one.points)):
+            # A series is compared only with earlier ones: its own levels may lie close together.
+            earlier = list(densities)
+            for point in series.points:
+                if not any(_alike(point.density, density) for density in earlier):
+                    densities.append(point.density)
+        return sorted(densities, reverse=True)
 
     @property
     def diverged(self) -> int:
-        """How many trainings on record diverged."""
-        return sum(len(point.diverged) for series in self.searches for point in series.points)
+        """The number of trainings on record that diverged."""
+        return sum(len(point.diverged) for search in self.searches for point in search.points)
 
 
-def studies_of(rows: Iterable[LevelRow]) -> list[Study]:
-    """The studies in levels.csv, in its order."""
-    found: dict[str, list[LevelRow]] = {}
+def group_studies(rows: Iterable[LevelRow]) -> list[StudySeries]:
+    """Return the studies of levels.csv, in its order."""
+    by_study: dict[str, list[LevelRow]] = {}
     for row in rows:
-        found.setdefault(row.study, []).append(row)
-    return [_study(name, of_study) for name, of_study in found.items()]
+        by_study.setdefault(row.study, []).append(row)
+    return [_group_series(name, study_rows) for name, study_rows in by_study.items()]
 
 
-def _study(name: str, rows: Sequence[LevelRow]) -> Study:
-    grouped: dict[tuple[tuple[tuple[str, str], ...], str], list[LevelRow]] = {}
+def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
+    grouped: dict[tuple[Combination, str], list[LevelRow]] = {}
     for row in rows:
         grouped.setdefault((tuple(row.axes.items()), row.variant), []).append(row)
-    searches = [
-        Series("", dict(axes), variant, _points(own)) for (axes, variant), own in grouped.items()
-    ]
-    return Study(name, labelled(_joined(searches)), labelled(searches), _dense(rows))
+
+    searches = []
+    for (axes, variant), series_rows in grouped.items():
+        searches.append(Series("", dict(axes), variant, _points(series_rows)))
+    return StudySeries(name, labelled(_join_sweeps(searches)), labelled(searches), _dense(rows))
 
 
-def _joined(searches: Sequence[Series]) -> list[Series]:
-    """The same, with each sweep over densities as one series in the place of its first search."""
-    alike: dict[tuple[tuple[tuple[str, str], ...], str], list[Series]] = {}
+def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
+    """Return the searches, each sweep over densities as one series in place of its first."""
+    alike: dict[tuple[Combination, str], list[Series]] = {}
     for search in searches:
-        alike.setdefault((tuple(without_density(search.axes).items()), search.variant), []).append(
-            search
-        )
-    return [
-        each
-        for (axes, variant), own in alike.items()
-        for each in _sweep(dict(axes), variant, own) or own
-    ]
+        axes = tuple(without_density(search.axes).items())
+        alike.setdefault((axes, search.variant), []).append(search)
+
+    joined: list[Series] = []
+    for (axes, variant), members in alike.items():
+        sweep = _sweep(dict(axes), variant, members)
+        joined += [sweep] if sweep else members
+    return joined
 
 
-def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> list[Series]:
-    """One series of where these searches ended; none where they did not end at different densities."""
-    parts = [replace(each, points=each.points[-1:]) for each in searches]
-    parts.sort(key=lambda each: -each.points[0].density)
-    ends = [each.points[0].density for each in parts]
-    if len(parts) < 2 or any(sparser > dense * (1 - _APART) for dense, sparser in pairwise(ends)):
-        return []
-    return [Series("", axes, variant, tuple(each.points[0] for each in parts), tuple(parts))]
+def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> Series | None:
+    """Return one series of the searches' last levels; None unless their densities differ."""
+    parts = [replace(search, points=search.points[-1:]) for search in searches]
+    parts.sort(key=lambda part: -part.points[0].density)
+    ends = tuple(part.points[0] for part in parts)
+    if len(parts) < 2:
+        return None
+    for denser, sparser in pairwise(ends):
+        if sparser.density > denser.density * (1 - _APART):
+            return None
+    return Series("", axes, variant, ends, tuple(parts))
 
 
 def _alike(density: float, other: float) -> bool:
@@ -189,55 +230,73 @@ def _points(rows: Sequence[LevelRow]) -> tuple[Point, ...]:
     levels: dict[int, list[LevelRow]] = {}
     for row in rows:
         levels.setdefault(row.level, []).append(row)
+
     points = []
     for level, at_level in sorted(levels.items()):
         done = tuple(row for row in at_level if row.status == DONE)
         diverged = tuple(row for row in at_level if row.status != DONE)
-        points.append(Point(level, fmean(row.density for row in at_level), done, diverged))
+        density = fmean(row.density for row in at_level)
+        points.append(Point(level, density, done, diverged))
     return tuple(points)
 
 
 def _dense(rows: Iterable[LevelRow]) -> Point | None:
-    """The dense network over seeds, each seed's training once; None where series start from different ones."""
-    found: dict[tuple[int, str], LevelRow] = {}
+    """Return the dense network over seeds; None if series start from different ones."""
+    # Cells that share a dense training have a row of it each: the key tells that it is one.
+    trainings: dict[tuple[int, str], LevelRow] = {}
     for row in rows:
         if row.variant == TICKET and row.status == DONE and is_dense(row):
-            found.setdefault((row.seed, row.key), row)
-    distinct = len({seed for seed, _ in found}) == len(found)
-    return Point(0, 1.0, tuple(found.values())) if found and distinct else None
+            trainings.setdefault((row.seed, row.key), row)
+
+    seeds = {seed for seed, _ in trainings}
+    if not trainings or len(seeds) < len(trainings):
+        return None
+    return Point(0, 1.0, tuple(trainings.values()))
 
 
 def is_dense(row: LevelRow) -> bool:
-    """Whether a row is of the dense network, trained. A learned mask may keep every weight, too, but is no level 0."""
+    """Return True for a row of the trained dense network.
+
+    A learned mask may keep every weight, too, but it is no trained level 0.
+    """
     return row.level == 0 and row.weights_kept == row.weights_total and row.steps > 0
 
 
 def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
-    """With what tells each from the others: the values that vary, and their axis where a value alone says little."""
-    axes = dict.fromkeys(axis for each in series for axis in each.axes)
-    varying = [axis for axis in axes if len({each.axes.get(axis) for each in series}) > 1]
+    """Return the series with labels that distinguish them.
 
-    def label(each: Series, in_full: bool) -> str:
-        words = [_word(axis, each.axes[axis], in_full) for axis in varying if axis in each.axes]
-        return (
-            " · ".join([*words, *([] if each.variant == TICKET else [arm_label(each.variant)])])
-            or TICKET
-        )
+    A label has the values that vary, with their axes where a value alone would be unclear.
+    """
+    axes: dict[str, None] = {}
+    for one in series:
+        axes.update(dict.fromkeys(one.axes))
+    varying = [axis for axis in axes if len({one.axes.get(axis) for one in series}) > 1]
 
-    short = [label(each, in_full=False) for each in series]
-    labels = (
-        short if len(set(short)) == len(short) else [label(each, in_full=True) for each in series]
-    )
-    return tuple(replace(each, label=label) for each, label in zip(series, labels, strict=True))
+    labels = [_label(one, varying, in_full=False) for one in series]
+    if len(set(labels)) < len(labels):
+        labels = [_label(one, varying, in_full=True) for one in series]
+    return tuple(replace(one, label=label) for one, label in zip(series, labels, strict=True))
 
 
-def arm_label(variant: str) -> str:
-    """What a variant is called among others: a control says that it is one."""
+def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:
+    words = []
+    for axis in varying:
+        if axis in series.axes:
+            words.append(_word(axis, series.axes[axis], in_full))
+    if series.variant != TICKET:
+        words.append(variant_label(series.variant))
+    return " · ".join(words) or TICKET
+
+
+def variant_label(variant: str) -> str:
+    """Return a variant's name among others: a control is called one."""
     return f"{variant} control" if variant in CONTROLS else variant
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:
-    speaks = value[:1].isalpha() and value not in ("true", "false", "none")
     if in_full:
         return f"{axis}={value}"
-    return value if speaks else f"{axis.rpartition('.')[2]}={value}"
+    # "0.1" or "true" says nothing without its axis
+    if value[:1].isalpha() and value not in ("true", "false", "none"):
+        return value
+    return f"{axis.rpartition('.')[2]}={value}"

@@ -1,4 +1,4 @@
-"""The static figures of a run, as PNG and SVG: of each study's levels, and of what its analyses found.
+"""The static figures of a run, as PNG and SVG: of each study's levels, and of its analyses.
 
 The same rows give the same bytes: fonts and salt are fixed, and no date is written into a file.
 """
@@ -17,13 +17,24 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.api.errors import UsageError
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import Study
-from lotteryfw.report.data.units import percent, unit_of
-from lotteryfw.report.figures import matplotlib_panels as panel
-from lotteryfw.report.plots.analysis_views import clouds, samples, whole_metrics
+from lotteryfw.report.data.series import StudySeries
+from lotteryfw.report.data.units import SUMMARY_METRICS, percent, unit_of
+from lotteryfw.report.figures.matplotlib_panels import (
+    INK,
+    PANEL_SIZE,
+    draw_curves,
+    draw_dots,
+    draw_scatter,
+    draw_weights,
+)
+from lotteryfw.report.plots.analysis_views import (
+    WeightSample,
+    network_metrics,
+    scatters,
+    weight_samples,
+)
+from lotteryfw.report.plots.single_level import density_plot, metric_compared
 from lotteryfw.report.plots.style import caption, error_scale
-from lotteryfw.report.tables import single_level as flat
-from lotteryfw.report.tables.summary import METRICS
 from lotteryfw.store import RunFolder, atomic_write
 
 if TYPE_CHECKING:
@@ -31,158 +42,203 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMALL, _TINY = (3.7, 3.2), (2.1, 2.0)  # inches, where there are many panels
+_PALE = "#666666"
 _STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
-    "text.color": panel.INK,
+    "text.color": INK,
     "axes.edgecolor": "#888888",
-    "axes.labelcolor": panel.INK,
-    "xtick.color": panel.INK,
-    "ytick.color": panel.INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "svg.hashsalt": "lotteryfw",
 }
 
+DrawPanel = Callable[["Axes"], None]
+
 
 @dataclass(frozen=True)
-class Plate:
-    """One figure before it is drawn. `panels` stand in rows of `columns`, each `size` inches; `legend`: beside them."""
+class FigureSpec:
+    """One figure before it is drawn: `panels` in rows of `columns`, each of `size` inches.
+
+    With `legend`, the first panel's legend is beside them. `axes` labels all panels together.
+    """
 
     name: str
     note: str
-    panels: Sequence[Callable[[Axes], None]]
+    panels: Sequence[DrawPanel]
     columns: int
-    size: tuple[float, float] = panel.PANEL
+    size: tuple[float, float] = PANEL_SIZE
     legend: bool = True
     axes: tuple[str, str] = ("", "")
-    """What is written along all panels together."""
 
 
 def write_figures(run: RunFolder | RunData) -> list[Path]:
-    """Draws figures/STUDY.png and .svg, and more for its analyses, for each study that has results; returns the paths.
+    """Draw figures/STUDY.png and .svg, and those of its analyses, for each study with results.
 
-    Raises UsageError without matplotlib, StoreError where the folder cannot be read or written.
+    Return the paths. Raises UsageError without matplotlib, StoreError if the folder cannot be read
+    or written.
     """
     try:
         from matplotlib import rc_context
     except ImportError as error:
         raise UsageError('figures need matplotlib: pip install "lotteryfw[plots]"') from error
+
     data = RunData.of(run)
     title = str(data.manifest.get("title") or "")
+    folder = data.folder.path / "figures"
     paths = []
     for study in data.shown:
         if not study.seeds:
             continue
-        for plate in (_levels(study), *_found(study, data.findings.within(study.name))):
+        findings = data.findings.of_study(study.name)
+        for spec in (_level_figure(study), *_analysis_figures(study, findings)):
             with rc_context(_STYLE):
-                paths += _saved(_drawn(plate, title), data.folder.path / "figures" / plate.name)
+                paths += _save(_draw(spec, title), folder / spec.name)
     return paths
 
 
-def _levels(study: Study) -> Plate:
-    """Accuracy and early-stopping step against density or, where there are no curves, by variant and by layer."""
-    if study.flat:
-        shown = [dots for dots in (flat.compared(study, METRICS[0]), flat.densities(study)) if dots]
-        panels = [partial(panel.dotted, dots=dots) for dots in shown]
-        return Plate(study.name, caption(study, "bars"), panels, len(panels))
-    panels = [
-        partial(
-            panel.curves, study=study, unit=unit_of(metric), told=methodcaller("spread", metric),
-            scale=error_scale(study, metric),
+def _level_figure(study: StudySeries) -> FigureSpec:
+    """Return accuracy and early-stopping step against density; for single levels, the dots."""
+    panels: list[DrawPanel] = []
+    if study.single_level:
+        for plot in (metric_compared(study, SUMMARY_METRICS[0]), density_plot(study)):
+            if plot:
+                panels.append(partial(draw_dots, plot=plot))
+        return FigureSpec(study.name, caption(study, "bars"), panels, len(panels))
+
+    for metric in SUMMARY_METRICS:
+        panels.append(
+            partial(
+                draw_curves,
+                study=study,
+                unit=unit_of(metric),
+                point_spread=methodcaller("spread", metric),
+                scale=error_scale(study, metric),
+            )
         )
-        for metric in METRICS
-    ]  # fmt: skip
-    return Plate(study.name, caption(study), panels, len(panels))
+    return FigureSpec(study.name, caption(study), panels, len(panels))
 
 
-def _found(study: Study, findings: Findings) -> Iterator[Plate]:
-    undrawn = replace(
-        study, dense=None
-    )  # its own figures stand at 100 %, and are no goal that the others have
+def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[FigureSpec]:
     for analysis in findings.analyses:
-        metrics = whole_metrics(findings, analysis, distinct=True)
+        metrics = network_metrics(findings, analysis, distinct=True)
         name = f"{study.name}-{analysis}"
-        if metrics and not study.flat:
-            told = [
-                (findings.unit(metric), partial(findings.spread, metric=metric))
-                for metric in metrics
-            ]
-            panels = [
-                partial(panel.curves, study=undrawn, unit=unit, told=spread)
-                for unit, spread in told
-            ]
-            yield Plate(name, caption(study), panels, min(3, len(panels)), _SMALL)
-        if study.flat or any(series.parts for series in study.series):
-            found = [clouds(study, findings, metric) for metric in metrics]
-            spots = [
-                partial(panel.cloud, cloud=each, unit=findings.unit(each.metric))
-                for row in found
-                for each in row
-            ]
-            if spots:
-                told_n = "A mark for each training."
-                yield Plate(
-                    f"{name}-accuracy", told_n, spots, max(map(len, found)), _SMALL, legend=False
-                )
-    if shown := samples(study, findings):
-        note = f"A sample of each layer in seed {shown[0].seed}, at {percent(shown[0].density)} % of the weights."
-        grid = [partial(panel.weights, sample=sample) for sample in shown]
-        layers = len({sample.layer for sample in shown})
-        along = ("w_i: weight before training", "w_f: weight after training")
-        yield Plate(f"{study.name}-weights", note, grid, layers, _TINY, axes=along)
+        if metrics and not study.single_level:
+            yield _analysis_curves(name, study, findings, metrics)
+        if study.single_level or any(series.parts for series in study.series):
+            yield from _accuracy_scatters(f"{name}-accuracy", study, findings, metrics)
+
+    samples = weight_samples(study, findings)
+    if samples:
+        yield _weights_figure(f"{study.name}-weights", samples)
 
 
-def _drawn(plate: Plate, title: str) -> Figure:
+def _analysis_curves(
+    name: str, study: StudySeries, findings: Findings, metrics: Sequence[str]
+) -> FigureSpec:
+    # The dense network's own figures are the curves' points at 100 %, and no goal of the others.
+    without_dense = replace(study, dense=None)
+    panels: list[DrawPanel] = []
+    for metric in metrics:
+        panels.append(
+            partial(
+                draw_curves,
+                study=without_dense,
+                unit=findings.unit(metric),
+                point_spread=partial(findings.spread, metric=metric),
+            )
+        )
+    return FigureSpec(name, caption(study), panels, min(3, len(panels)), _SMALL)
+
+
+def _accuracy_scatters(
+    name: str, study: StudySeries, findings: Findings, metrics: Sequence[str]
+) -> Iterator[FigureSpec]:
+    """Yield one figure with a row of panels for each metric; none without points."""
+    panels: list[DrawPanel] = []
+    columns = 0
+    for metric in metrics:
+        plots = scatters(study, findings, metric)
+        columns = max(columns, len(plots))
+        for scatter in plots:
+            panels.append(partial(draw_scatter, scatter=scatter, unit=findings.unit(metric)))
+    if panels:
+        yield FigureSpec(name, "A mark for each training.", panels, columns, _SMALL, legend=False)
+
+
+def _weights_figure(name: str, samples: Sequence[WeightSample]) -> FigureSpec:
+    first = samples[0]
+    note = (
+        f"A sample of each layer in seed {first.seed}, at {percent(first.density)} % of the "
+        "weights."
+    )
+    panels = [partial(draw_weights, sample=sample) for sample in samples]
+    layers = {sample.layer for sample in samples}
+    axes = ("w_i: weight before training", "w_f: weight after training")
+    return FigureSpec(name, note, panels, len(layers), _TINY, axes=axes)
+
+
+def _draw(spec: FigureSpec, title: str) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows = ceil(len(plate.panels) / plate.columns)
+    rows = ceil(len(spec.panels) / spec.columns)
     figure = Figure(facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12))
     FigureCanvasAgg(figure)
-    places = list(figure.subplots(rows, plate.columns, squeeze=False).flat)
-    for axes, draw in zip(places, plate.panels, strict=False):
-        draw(axes)
-    for axes in places[len(plate.panels) :]:
+    grid = list(figure.subplots(rows, spec.columns, squeeze=False).flat)
+    for axes, draw_panel in zip(grid, spec.panels, strict=False):
+        draw_panel(axes)
+    for axes in grid[len(spec.panels) :]:
         axes.set_axis_off()
-    beside = 0.0
-    if plate.legend:
-        handles, labels = places[0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside right upper",
-            frameon=False,
-            fontsize=9,
-            handlelength=3.2,
-            markerscale=1,
-        )
-        beside = 0.8 + 0.07 * max(map(len, labels), default=0)  # inches, so panels keep their size
-    width, height = plate.size
-    name = plate.name.replace("-", " · ").replace("_", " ") if "-" in plate.name else plate.name
-    heading = " · ".join(part for part in (title, name) if part)
-    figure.set_size_inches(max(plate.columns * width, 0.11 * len(heading)) + beside, rows * height)
+
+    legend_width = _add_legend(figure, grid[0]) if spec.legend else 0.0
+    width, height = spec.size
+    heading = _heading(spec, title)
+    # wide enough for the heading, and for a legend beside panels that keep their size
+    figure_width = max(spec.columns * width, 0.11 * len(heading)) + legend_width
+    figure.set_size_inches(figure_width, rows * height)
     figure.suptitle(heading, x=0.01, ha="left", weight="bold", fontsize=12)
-    along, up = plate.axes
-    figure.supxlabel(
-        "\n".join(part for part in (along, plate.note) if part),
-        x=0.01,
-        ha="left",
-        fontsize=8,
-        color="#666666",
-    )
-    figure.supylabel(up, fontsize=8, color="#666666")
+
+    x_label, y_label = spec.axes
+    below = "\n".join(text for text in (x_label, spec.note) if text)
+    figure.supxlabel(below, x=0.01, ha="left", fontsize=8, color=_PALE)
+    figure.supylabel(y_label, fontsize=8, color=_PALE)
     return figure
 
 
-def _saved(figure: Figure, stem: Path) -> list[Path]:
+def _add_legend(figure: Figure, axes: Axes) -> float:
+    """Add the legend of these axes beside all panels, and return its width in inches."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
+        handlelength=3.2,
+        markerscale=1,
+    )
+    return 0.8 + 0.07 * max(map(len, labels), default=0)
+
+
+def _heading(spec: FigureSpec, title: str) -> str:
+    name = spec.name
+    if "-" in name:
+        name = name.replace("-", " · ").replace("_", " ")
+    return " · ".join(text for text in (title, name) if text)
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        data = io.BytesIO()
+        buffer = io.BytesIO()
         figure.savefig(
-            data, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata
+            buffer, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata
         )
         path = stem.with_name(f"{stem.name}.{kind}")
-        atomic_write(path, data.getvalue())
+        atomic_write(path, buffer.getvalue())
         paths.append(path)
     return paths

@@ -1,4 +1,4 @@
-"""The charts of every study: accuracy and early-stopping step against density, and what training measured."""
+"""The charts of every study: accuracy and steps against density, and learning curves."""
 
 from __future__ import annotations
 
@@ -7,147 +7,155 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
-from lotteryfw.report.data.learning_curves import METRICS as MEASURED
-from lotteryfw.report.data.learning_curves import Curves
-from lotteryfw.report.data.series import Point, Study
+from lotteryfw.report.data.learning_curves import MEASURED, LearningCurves
+from lotteryfw.report.data.series import Point, StudySeries
 from lotteryfw.report.data.units import percent, unit_of
 from lotteryfw.report.html.plotly_chart import (
-    DENSE,
+    DENSE_COLOUR,
     DENSE_NAME,
     Chart,
     Trace,
     View,
-    against_density,
     curve,
-    dotted,
-    drawn,
+    curves_view,
+    dots_view,
+    plotly_style,
 )
-from lotteryfw.report.plots.style import HUES, caption, chosen, error_scale, looks_of
-from lotteryfw.report.tables.single_level import compared, densities
+from lotteryfw.report.plots.single_level import density_plot, metric_compared
+from lotteryfw.report.plots.style import HUES, caption, error_scale, evenly_chosen, line_styles
 
 ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
-"""The views of a study's first chart."""
+"""The metrics in the views of a study's first chart."""
 
-_LEVELS = 6
-"""For how many densities learning curves are shown."""
+_MAX_DENSITIES = 6  # learning curves at more densities would only make the page heavy
 
 
-def density_charts(study: Study) -> list[Chart]:
-    """Accuracy, and early-stopping step, against weights remaining. None for a study without a level to draw.
+def density_charts(study: StudySeries) -> list[Chart]:
+    """Return accuracy and early-stopping step against weights remaining.
 
-    Where searches are joined to one series, a chart more shows each with all its levels. Where there are no curves,
-    what is shown is each combination's variants, and the densities of its ticket.
+    If searches are joined to one series, another chart shows each with all its levels. If there
+    are no curves, one chart shows each combination's variants and the densities of its ticket. A
+    study without a level to draw has no chart.
     """
-    if not any(point.density and point.rows for series in study.series for point in series.points):
+    if not any(point.density and point.rows for point in study.points):
         return []
-    told = caption(study)
-    if study.flat:
-        shown = [*(compared(study, metric) for metric in ACCURACIES), densities(study)]
-        views = tuple(dotted(each) for each in shown if each)
-        return [
-            Chart(f"{study.name}/accuracy", "Accuracy and density", caption(study, "bars"), views)
-        ]
-    steps = _metric(study, "early_stop_step")
-    charts = [
-        Chart(
-            f"{study.name}/accuracy",
-            "Accuracy against weights remaining",
-            told,
-            tuple(_accuracies(study)),
-        ),
-        Chart(
-            f"{study.name}/steps", "Early-stopping step against weights remaining", told, (steps,)
-        ),
-    ]
-    if study.apart:
-        views = tuple(_accuracies(study.apart))
-        charts.insert(
-            1, Chart(f"{study.name}/searches", "Each search, level by level", told, views)
-        )
+    if study.single_level:
+        return [_single_level_chart(study)]
+
+    text = caption(study)
+    title = "Accuracy against weights remaining"
+    charts = [Chart(f"{study.name}/accuracy", title, text, _accuracy_views(study))]
+    by_search = study.by_search
+    if by_search:
+        title = "Each search, level by level"
+        charts.append(Chart(f"{study.name}/searches", title, text, _accuracy_views(by_search)))
+    title = "Early-stopping step against weights remaining"
+    steps = _metric_view(study, "early_stop_step")
+    charts.append(Chart(f"{study.name}/steps", title, text, (steps,)))
     return charts
 
 
-def learning_chart(study: Study, curves: Curves) -> Chart | None:
-    """What was measured during training: all series at one density, and one series at several."""
-    views = [view for metric in MEASURED for view in _learning_views(study, curves, metric)]
+def _single_level_chart(study: StudySeries) -> Chart:
+    plots = [metric_compared(study, metric) for metric in ACCURACIES]
+    plots.append(density_plot(study))
+    views = tuple(dots_view(plot) for plot in plots if plot)
+    text = caption(study, "bars")
+    return Chart(f"{study.name}/accuracy", "Accuracy and density", text, views)
+
+
+def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
+    views = []
+    for metric in ACCURACIES:
+        scale = error_scale(study, metric)
+        if scale:
+            point_spread = methodcaller("spread", metric)
+            views.append(curves_view(study, unit_of(metric), point_spread, scale=scale))
+        views.append(_metric_view(study, metric))
+    return tuple(views)
+
+
+def _metric_view(study: StudySeries, metric: str) -> View:
+    return curves_view(study, unit_of(metric), methodcaller("spread", metric))
+
+
+def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
+    """Return the measurements during training; None if there are none.
+
+    The views show all series at one density, and one series at several.
+    """
+    views: list[View] = []
+    for metric in MEASURED:
+        views += _learning_views(study, curves, metric)
     if not views:
         return None
     return Chart(f"{study.name}/learning", "Learning curves", caption(study), tuple(views))
 
 
-def _accuracies(study: Study) -> list[View]:
-    views = []
-    for metric in ACCURACIES:
-        if scale := error_scale(study, metric):
-            views.append(
-                against_density(study, unit_of(metric), methodcaller("spread", metric), scale=scale)
-            )
-        views.append(_metric(study, metric))
-    return views
-
-
-def _metric(study: Study, metric: str) -> View:
-    return against_density(study, unit_of(metric), methodcaller("spread", metric))
-
-
-def _learning_views(study: Study, curves: Curves, metric: str) -> list[View]:
+def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
     unit = unit_of(metric)
     name = unit.axis.partition(" (")[0]
-    whole = [("all series", _all_series(study, curves, metric, None))]
-    compared = whole if study.flat else _by_level(study, curves, metric)
-    return [
-        View(
-            f"{label} · {name}",
-            tuple(traces),
-            {"title": "training step (updates)"},
-            {"title": unit.axis},
-        )
-        for label, traces in compared
-        if traces
-    ]
+    for label, traces in _learning_traces(study, curves, metric):
+        if traces:
+            xaxis = {"title": "training step (updates)"}
+            yield View(f"{label} · {name}", tuple(traces), xaxis, {"title": unit.axis})
 
 
-def _by_level(study: Study, curves: Curves, metric: str) -> Iterator[tuple[str, list[Trace]]]:
-    """All series at one density after another, then each series at all of them."""
-    densities = chosen(study.densities, _LEVELS)
+def _learning_traces(
+    study: StudySeries, curves: LearningCurves, metric: str
+) -> Iterator[tuple[str, list[Trace]]]:
+    """Yield label and traces: all series at each density, then each series at all of them."""
+    if study.single_level:
+        yield "all series", _all_series(study, curves, metric, None)
+        return
+
+    densities = evenly_chosen(study.densities, _MAX_DENSITIES)
+    dense_line = {"color": DENSE_COLOUR, "dash": "longdash"}
+    dense = _learning_curve(DENSE_NAME, study.dense, curves, metric, line=dense_line)
     for density in densities:
-        dense = _learning(
-            DENSE_NAME, study.dense, curves, metric, line={"color": DENSE, "dash": "longdash"}
-        )
         if density == 1 and dense:
             continue  # every series starts from that very network, and every other view shows it
-        yield (
-            f"{percent(density)} % of the weights",
-            dense + _all_series(study, curves, metric, density),
-        )
+        yield _density_label(density), dense + _all_series(study, curves, metric, density)
+
     for series in study.series:
         traces = []
-        for place, density in enumerate(densities):
-            name = f"{percent(density)} % of the weights"
-            traces += _learning(
-                name, series.at(density), curves, metric, line={"color": HUES[place % len(HUES)]}
-            )
+        for index, density in enumerate(densities):
+            point = series.at(density)
+            line = {"color": HUES[index % len(HUES)]}
+            traces += _learning_curve(_density_label(density), point, curves, metric, line=line)
         yield series.label, traces
 
 
-def _all_series(study: Study, curves: Curves, metric: str, density: float | None) -> list[Trace]:
-    """At one density, or at the only one that each has."""
+def _density_label(density: float) -> str:
+    return f"{percent(density)} % of the weights"
+
+
+def _all_series(
+    study: StudySeries, curves: LearningCurves, metric: str, density: float | None
+) -> list[Trace]:
+    """Return the curves of all series at one density; None means the only one that each has."""
     traces = []
-    for series, look in zip(study.series, looks_of(study.series), strict=True):
+    for series, style in zip(study.series, line_styles(study.series), strict=True):
         point = series.points[0] if density is None else series.at(density)
-        traces += _learning(series.label, point, curves, metric, line=drawn(look)["line"])
+        line = plotly_style(style)["line"]
+        traces += _learning_curve(series.label, point, curves, metric, line=line)
     return traces
 
 
-def _learning(
-    name: str, point: Point | None, curves: Curves, metric: str, **style: Any
+def _learning_curve(
+    name: str, point: Point | None, curves: LearningCurves, metric: str, line: dict[str, Any]
 ) -> list[Trace]:
     measured = curves.mean(point, metric) if point else []
     if len(measured) < 2:
         return []
     unit = unit_of(metric)
-    text = [f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}" for _, spread in measured]
-    # the curves have most of a page's points, so what all points of a curve say is said once
-    hover = f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>"
-    style |= {"mode": "lines", "text": text, "hovertemplate": hover}
-    return curve(name, measured, lambda value: value * unit.scale, **style)
+    return curve(
+        name,
+        measured,
+        lambda value: value * unit.scale,
+        line=line,
+        mode="lines",
+        text=[f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}" for _, spread in measured],
+        # Learning curves have most of a page's points, so the template has the text that all
+        # points of a curve share.
+        hovertemplate=f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",
+    )

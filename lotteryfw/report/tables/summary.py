@@ -1,81 +1,81 @@
-"""Summary tables: a series a row, a handful of its levels as columns, so that any study fits a terminal."""
+"""Summary tables: a series a row and its levels as columns, thinned to fit a terminal."""
 
 from __future__ import annotations
 
 from rich.table import Table
 
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import Series, Study
-from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import percent, unit_of
-from lotteryfw.report.tables.single_level import flat_sheets
+from lotteryfw.report.data.series import StudySeries
+from lotteryfw.report.data.units import SUMMARY_METRICS, percent, unit_of
+from lotteryfw.report.tables.single_level import single_level_tables
 from lotteryfw.report.tables.text_table import (
-    Sheet,
-    cell,
+    TextTable,
     markdown_table,
-    notes,
-    notes_on_part,
+    partly_shown_note,
     rich_tables,
+    seeds_text,
+    spread_cell,
+    study_notes,
 )
 from lotteryfw.store import RunFolder
 
-METRICS = ("test_accuracy", "early_stop_step")
-"""What is summarised, a table each."""
-
 
 def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
-    """Each study's test accuracy and early-stopping step by weights remaining, in tables of at most `width` columns.
+    """Return each study's test accuracy and early-stopping step by weights remaining.
 
-    Raises StoreError where levels.csv cannot be read.
+    The tables have at most `width` columns. Raises StoreError if levels.csv cannot be read.
     """
-    every = (sheet for study in RunData.of(run).shown for sheet in sheets(study))
-    return [table for sheet in every for table in rich_tables(sheet, width)]
+    tables = []
+    for study in RunData.of(run).shown:
+        for table in study_tables(study):
+            tables += rich_tables(table, width)
+    return tables
 
 
 def summary_markdown(run: RunFolder | RunData) -> str:
-    """The same tables as Markdown. Raises StoreError."""
-    return "\n\n".join(
-        markdown_table(sheet) for study in RunData.of(run).shown for sheet in sheets(study)
-    )
+    """Return the same tables as Markdown. Raises StoreError."""
+    tables = []
+    for study in RunData.of(run).shown:
+        tables += [markdown_table(table) for table in study_tables(study)]
+    return "\n\n".join(tables)
 
 
-def sheets(study: Study) -> list[Sheet]:
-    """A study's tables: with all its levels or, where there is one for each combination, with all its variants.
+def study_tables(study: StudySeries) -> list[TextTable]:
+    """Return a study's tables: by level or, if each combination has only one, by variant.
 
-    Where every training diverged, which they were.
+    If every training diverged, a table lists them.
     """
     if not study.seeds:
-        return [_diverged(study)]
-    return flat_sheets(study) if study.flat else [_sheet(study, metric) for metric in METRICS]
+        return [_diverged_table(study)]
+    if study.single_level:
+        return single_level_tables(study)
+    return [_level_table(study, metric) for metric in SUMMARY_METRICS]
 
 
-def _diverged(study: Study) -> Sheet:
-    rows = [
-        (series.label, str(point.level), percent(point.density), str(len(point.diverged)))
-        for series in study.searches
-        for point in series.points
-    ]
+def _diverged_table(study: StudySeries) -> TextTable:
+    rows = []
+    for search in study.searches:
+        for point in search.points:
+            density, count = percent(point.density), len(point.diverged)
+            rows.append((search.label, str(point.level), density, str(count)))
     head = ("series", "level", "weights remaining, %", "seeds")
     title = f"{study.name}: every training diverged, so there are no figures"
-    return Sheet(title, head, tuple(rows), notes_on_part(study))
+    return TextTable(title, head, tuple(rows), partly_shown_note(study))
 
 
-def _sheet(study: Study, metric: str) -> Sheet:
-    unit, seeds, columns = unit_of(metric), len(study.seeds), study.densities
-    over = f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
-    rows = [
-        (
-            series.label,
-            *(cell(_spread(series, density, metric), unit, seeds) for density in columns),
-        )
-        for series in study.series
-    ]
-    head = ("weights remaining, %", *map(percent, columns))
-    return Sheet(
-        f"{study.name}: {unit.title} ({over})", head, tuple(rows), notes(study, rows), levels=True
-    )
+def _level_table(study: StudySeries, metric: str) -> TextTable:
+    unit = unit_of(metric)
+    seeds = len(study.seeds)
+    densities = study.densities
+    rows = []
+    for series in study.series:
+        cells = [series.label]
+        for density in densities:
+            point = series.at(density)
+            spread = point.spread(metric) if point else None
+            cells.append(spread_cell(spread, unit, seeds))
+        rows.append(tuple(cells))
 
-
-def _spread(series: Series, density: float, metric: str) -> Spread | None:
-    point = series.at(density)
-    return point.spread(metric) if point else None
+    title = f"{study.name}: {unit.title} ({seeds_text(seeds)})"
+    head = ("weights remaining, %", *map(percent, densities))
+    return TextTable(title, head, tuple(rows), study_notes(study, rows), levels=True)

@@ -1,4 +1,4 @@
-"""A table as plain text, and how it is shown on a terminal and in Markdown."""
+"""A table of plain text, and its forms on a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.data.series import Study
+from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit
+from lotteryfw.report.plots.style import evenly_chosen
 
 ABSENT, FEWER = "–", "†"
 _MARKDOWN_COLUMNS = 8
-_TABLES = 2  # levels that would need more tables than this are thinned: their ends and some between tell a curve
+# Levels that would need more tables than this are thinned: a few of them show a curve's shape.
+_MAX_TABLES = 2
 _LABEL_WIDTH = 30
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table as plain text, before it is known where it is shown. `rows` begin with their series' label.
+class TextTable:
+    """A table of plain text; `rows` begin with the label of their series.
 
-    `levels`: its columns are levels, some of which may stand for all where there is little room.
+    If the columns are `levels`, some of them may stand for all where there is little room.
     """
 
     title: str
@@ -33,98 +35,131 @@ class Sheet:
     notes: tuple[str, ...]
     levels: bool = False
 
-    def thinned(self, columns: int) -> Sheet:
-        """The same with at most so many levels (two at least), evenly chosen, first and last among them.
+    def thinned(self, columns: int) -> TextTable:
+        """Return the table with at most `columns` levels (at least two), evenly chosen.
 
-        What is left out is noted. Columns that are no levels are all kept.
+        The first and the last stay, and a note lists those that are left out. Columns that are no
+        levels all stay.
         """
-        last = len(self.head) - 2
+        levels = range(1, len(self.head))
         columns = max(2, columns)
-        if not self.levels or last < columns:
+        if not self.levels or len(levels) <= columns:
             return self
-        chosen = [1 + round(place * last / (columns - 1)) for place in range(columns)]
-        left_out = [name for place, name in enumerate(self.head) if place not in [0, *chosen]]
-        note = f"not shown here, but in report.html: {', '.join(left_out)} %"
-        return replace(self._of(chosen), notes=(*self.notes, note))
 
-    def split(self, columns: int) -> list[Sheet]:
-        """The same as several sheets of at most so many columns beside the labels, as even as they go."""
+        chosen = evenly_chosen(levels, columns)
+        left_out = [self.head[column] for column in levels if column not in chosen]
+        note = f"not shown here, but in report.html: {', '.join(left_out)} %"
+        return replace(self._with_columns(chosen), notes=(*self.notes, note))
+
+    def split(self, columns: int) -> list[TextTable]:
+        """Return tables of at most `columns` columns beside the labels, of even widths.
+
+        The notes are below the last one.
+        """
         count = len(self.head) - 1
         width = ceil(count / ceil(count / columns))
-        parts = [
-            self._of(range(1 + start, 1 + min(start + width, count)))
-            for start in range(0, count, width)
-        ]
-        first, *others = (replace(part, notes=()) for part in parts)
-        titled = [first, *(replace(part, title=f"{self.title}, continued") for part in others)]
-        return [*titled[:-1], replace(titled[-1], notes=self.notes)]
+        parts = []
+        for start in range(1, 1 + count, width):
+            end = min(start + width, 1 + count)
+            part = self._with_columns(range(start, end))
+            parts.append(
+                replace(
+                    part,
+                    title=self.title if start == 1 else f"{self.title}, continued",
+                    notes=self.notes if end > count else (),
+                )
+            )
+        return parts
 
-    def _of(self, columns: Iterable[int]) -> Sheet:
-        places = [0, *columns]
-        head, *rows = (tuple(cells[place] for place in places) for cells in (self.head, *self.rows))
-        return replace(self, head=head, rows=tuple(rows))
+    def _with_columns(self, columns: Sequence[int]) -> TextTable:
+        """Return the table with these columns beside the labels."""
+
+        def cells(row: tuple[str, ...]) -> tuple[str, ...]:
+            return (row[0], *(row[column] for column in columns))
+
+        return replace(self, head=cells(self.head), rows=tuple(cells(row) for row in self.rows))
 
 
-def cell(spread: Spread | None, unit: Unit, seeds: int) -> str:
-    """A spread in its unit, marked where it is over fewer seeds than the study has."""
+def spread_cell(spread: Spread | None, unit: Unit, seeds: int) -> str:
+    """Return a spread in its unit, marked if it has fewer seeds than the study."""
     if spread is None:
         return ABSENT
     return unit.spread(spread) + (FEWER if spread.n < seeds else "")
 
 
-def notes(study: Study, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """What has to be said below a table of these cells."""
-    told = []
-    if any(each.endswith(FEWER) for row in rows for each in row[1:]):
-        told.append(
-            f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not trained yet"
+def seeds_text(seeds: int) -> str:
+    """Return the words in a title that say over how many seeds its figures are."""
+    return f"mean ± sd over {seeds} seeds" if seeds > 1 else "one seed"
+
+
+def study_notes(study: StudySeries, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Return the notes below a table of these cells."""
+    notes = []
+    cells = [text for row in rows for text in row[1:]]
+    if any(text.endswith(FEWER) for text in cells):
+        notes.append(
+            f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not "
+            "trained yet"
         )
     if study.diverged:
-        told.append(
-            f"{study.diverged} diverged training{'s' if study.diverged > 1 else ''} left out"
-        )
-    return (*told, *notes_on_part(study))
+        plural = "s" if study.diverged > 1 else ""
+        notes.append(f"{study.diverged} diverged training{plural} left out")
+    return (*notes, *partly_shown_note(study))
 
 
-def notes_on_part(study: Study) -> tuple[str, ...]:
-    """Return what a table says where a study is shown in part."""
+def partly_shown_note(study: StudySeries) -> tuple[str, ...]:
+    """Return the note of a study that is shown in part; empty for any other."""
     return (f"{study.name}: {study.partly_shown}",) if study.left_out else ()
 
 
-def rich_tables(sheet: Sheet, width: int) -> list[Table]:
-    """For a terminal, in at most `width` columns: one table or, where that has no room for all, several."""
-    label = min(_LABEL_WIDTH, max(len(row[0]) for row in (sheet.head, *sheet.rows)))
-    widest = max(len(text) for row in (sheet.head, *sheet.rows) for text in row[1:])
+def rich_tables(table: TextTable, width: int) -> list[Table]:
+    """Return the table for a terminal, as several if `width` has no room for all columns."""
+    label_width = min(_LABEL_WIDTH, max(len(row[0]) for row in (table.head, *table.rows)))
+    widest = 0
+    for row in (table.head, *table.rows):
+        widest = max(widest, *(len(text) for text in row[1:]))
+
     # a space at either end of a line, two between columns
-    room = max(1, (width - 2 - label) // (widest + 2))
-    if len(sheet.head) - 1 > _TABLES * room:
-        sheet = sheet.thinned(room)
-    return [_rich_table(part, label) for part in sheet.split(room)]
+    columns = max(1, (width - 2 - label_width) // (widest + 2))
+    if len(table.head) - 1 > _MAX_TABLES * columns:
+        table = table.thinned(columns)
+    return [_rich_table(part, label_width) for part in table.split(columns)]
 
 
-def _rich_table(sheet: Sheet, label: int) -> Table:
-    table = titled_table(sheet.title, "; ".join(sheet.notes))
-    table.add_column(Text(sheet.head[0]), overflow="fold", min_width=label, max_width=label)
-    for name in sheet.head[1:]:
-        table.add_column(Text(name), justify="right", no_wrap=True)
-    for row in sheet.rows:
-        table.add_row(*map(Text, row))
-    return table
+def _rich_table(table: TextTable, label_width: int) -> Table:
+    rich_table = titled_table(table.title, "; ".join(table.notes))
+    rich_table.add_column(
+        Text(table.head[0]), overflow="fold", min_width=label_width, max_width=label_width
+    )
+    for name in table.head[1:]:
+        rich_table.add_column(Text(name), justify="right", no_wrap=True)
+    for row in table.rows:
+        rich_table.add_row(*map(Text, row))
+    return rich_table
 
 
 def titled_table(title: str, caption: str, width: int | None = None) -> Table:
-    """A table without columns yet. Whatever a recipe says goes into rich's tables as Text: as str, [this] is markup."""
+    """Return a table without columns for a terminal."""
+    # Text, because rich would read [brackets] in a recipe's names as markup.
     return Table(
-        title=Text(title, style="bold"), caption=Text(caption, style="table.caption") if caption else None,
-        box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0),
+        title=Text(title, style="bold"),
+        caption=Text(caption, style="table.caption") if caption else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
         width=width,
-    )  # fmt: skip
+    )
 
 
-def markdown_table(sheet: Sheet) -> str:
-    """As Markdown, with as many columns as a page has room for."""
-    sheet = sheet.thinned(_MARKDOWN_COLUMNS)
-    rule = ("---", *("---:" for _ in sheet.head[1:]))
-    lines = ["| " + " | ".join(row) + " |" for row in (sheet.head, rule, *sheet.rows)]
-    below = ["", "; ".join(sheet.notes)] if sheet.notes else []
-    return "\n".join([f"**{sheet.title}**", "", *lines, *below])
+def markdown_table(table: TextTable) -> str:
+    """Return the table as Markdown, with as many columns as a page has room for."""
+    table = table.thinned(_MARKDOWN_COLUMNS)
+    rule = ["---"] + ["---:"] * (len(table.head) - 1)
+    lines = [f"**{table.title}**", ""]
+    for row in (table.head, rule, *table.rows):
+        lines.append("| " + " | ".join(row) + " |")
+    if table.notes:
+        lines += ["", "; ".join(table.notes)]
+    return "\n".join(lines)

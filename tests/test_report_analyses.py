@@ -5,9 +5,15 @@ from fake_runs import curves, fake_run, finding, row
 
 from lotteryfw.report import check_claims, write_figures, write_page
 from lotteryfw.report.data.findings import Findings
-from lotteryfw.report.data.series import studies_of
-from lotteryfw.report.html.analysis_charts import found_charts
-from lotteryfw.report.plots.analysis_views import DENSITY, clouds, samples, squares, whole_metrics
+from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.html.analysis_charts import analysis_charts
+from lotteryfw.report.plots.analysis_views import (
+    DENSITY,
+    network_metrics,
+    pair_matrices,
+    scatters,
+    weight_samples,
+)
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 
@@ -26,14 +32,14 @@ def strange(rows):
 
 
 def study_of(rows):
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     return study
 
 
 def test_any_analysis_is_drawn_against_density_whole_and_by_leaf():
     rows = curves("criteria", [A, B], levels=3)
     charts = {
-        chart.key: chart for chart in found_charts(study_of(rows), Findings.of(strange(rows)))
+        chart.key: chart for chart in analysis_charts(study_of(rows), Findings.of(strange(rows)))
     }
     assert list(charts) == ["criteria/strange", "criteria/strange/accuracy"]
     views = charts["criteria/strange"].views
@@ -63,9 +69,9 @@ def test_findings_of_other_studies_stay_out():
         for name in "xy"
         for level in (0, 1)
     ]
-    [first, _] = studies_of(rows)
+    [first, _] = group_studies(rows)
     findings = Findings.of(strange(rows[2:]))
-    assert found_charts(first, findings.within("x")) == []
+    assert analysis_charts(first, findings.of_study("x")) == []
 
 
 def test_accuracy_stands_against_a_figure_by_each_axis_that_varies():
@@ -82,7 +88,7 @@ def test_accuracy_stands_against_a_figure_by_each_axis_that_varies():
     findings = Findings.of(
         finding(each, "edges.dying", 0.1 * place) for place, each in enumerate(rows)
     )
-    by_lr, by_batch = clouds(study_of(rows), findings, "edges.dying")
+    by_lr, by_batch = scatters(study_of(rows), findings, "edges.dying")
     assert (by_lr.axis, list(by_lr.groups), by_batch.axis) == (
         "train.lr",
         ["0.1", "1"],
@@ -100,13 +106,13 @@ def test_of_a_sweep_over_densities_each_search_has_the_mark_of_its_end():
         for level in (1, 2)
     ]
     findings = Findings.of(finding(each, "edges.dying", each.density) for each in rows)
-    [cloud] = clouds(study_of(rows), findings, "edges.dying")
-    assert cloud.axis == DENSITY
-    assert {value: [mark.x for mark in marks] for value, marks in cloud.groups.items()} == {
+    [scatter] = scatters(study_of(rows), findings, "edges.dying")
+    assert scatter.axis == DENSITY
+    assert {value: [mark.x for mark in marks] for value, marks in scatter.groups.items()} == {
         "25 %": [0.25],
         "4 %": [0.04],
     }
-    labels = [view.label for view in found_charts(study_of(rows), findings)[0].views]
+    labels = [view.label for view in analysis_charts(study_of(rows), findings)[0].views]
     assert labels == ["dying (%)", "dying (%) · each search, level by level"]
 
 
@@ -115,7 +121,7 @@ def test_a_study_without_curves_shows_figures_by_axis_and_by_layer():
     lines = [
         finding(each, "edges.dying", 0.3, layer=layer) for each in rows for layer in ("fc1", "")
     ]
-    chart = found_charts(study_of(rows), Findings.of(lines))[0]
+    chart = analysis_charts(study_of(rows), Findings.of(lines))[0]
     by_axis, by_layer = chart.views
     assert (by_axis.xaxis["title"], by_axis.xaxis["ticktext"]) == ("lr", ["0.1", "1"])
     assert (by_layer.label, by_layer.xaxis["ticktext"]) == (
@@ -130,12 +136,12 @@ def test_figures_that_say_the_same_are_drawn_once_in_static_figures():
         finding(each, f"edges.{name}", each.density) for name in ("first", "again") for each in rows
     ]
     lines += [finding(each, "edges.other", 0.1) for each in rows]
-    assert whole_metrics(Findings.of(lines), "edges") == [
+    assert network_metrics(Findings.of(lines), "edges") == [
         "edges.first",
         "edges.again",
         "edges.other",
     ]
-    assert whole_metrics(Findings.of(lines), "edges", distinct=True) == [
+    assert network_metrics(Findings.of(lines), "edges", distinct=True) == [
         "edges.first",
         "edges.other",
     ]
@@ -157,11 +163,11 @@ def overlaps(rows):
 
 def test_pairs_are_a_square_of_means_for_each_level():
     rows = [row(axes, 0.9, seed=seed, level=1, density=0.5) for axes in (A, B) for seed in (0, 1)]
-    [square] = squares(study_of(rows), Findings.of(overlaps(rows)), "mask_overlap")
-    assert square.labels == ("a", "b")
-    assert square.values["a", "b"] == {"overlap": [0.4, 0.5], "chance": [0.5, 0.5]}
-    assert square.values["a", "a"] == {"overlap": [0.8], "chance": [0.5]}
-    [chart] = found_charts(study_of(rows), Findings.of(overlaps(rows)))
+    [matrix] = pair_matrices(study_of(rows), Findings.of(overlaps(rows)), "mask_overlap")
+    assert matrix.labels == ("a", "b")
+    assert matrix.values["a", "b"] == {"overlap": [0.4, 0.5], "chance": [0.5, 0.5]}
+    assert matrix.values["a", "a"] == {"overlap": [0.8], "chance": [0.5]}
+    [chart] = analysis_charts(study_of(rows), Findings.of(overlaps(rows)))
     [trace] = chart.views[0].traces
     assert trace["z"] == ((80, 45), (None, 80))
     assert trace["text"][0][1] == "45<br>50"
@@ -187,11 +193,11 @@ def test_weights_are_scattered_with_what_the_mask_keeps():
     findings = Findings.of(
         line for each in rows for layer in ("fc1", "fc2") for line in scattered(each, layer)
     )
-    shown = samples(study_of(rows), findings)
+    shown = weight_samples(study_of(rows), findings)
     assert [(each.label, each.layer, each.seed) for each in shown] == [
         ("a", "fc1", 0), ("a", "fc2", 0), ("b", "fc1", 0), ("b", "fc2", 0),
     ]  # fmt: skip
-    [chart] = found_charts(study_of(rows), findings)
+    [chart] = analysis_charts(study_of(rows), findings)
     assert chart.views[2].label == "b · fc1 · 50 % of the weights"
     unchanged, masked, kept = chart.views[0].traces
     assert unchanged["x"] == unchanged["y"] == [-0.2, 0.3]

@@ -7,7 +7,7 @@ from fake_runs import curves, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.data.series import group_studies
 
 ONE = {"criterion": "large_final"}
 
@@ -16,7 +16,7 @@ def labels(*combinations, variants=("ticket",)):
     rows = [
         row(axes, 0.5, variant=variant, level=1) for axes in combinations for variant in variants
     ]
-    return [series.label for series in studies_of(rows)[0].series]
+    return [series.label for series in group_studies(rows)[0].series]
 
 
 def test_a_point_is_the_mean_and_sample_deviation_over_seeds():
@@ -24,7 +24,7 @@ def test_a_point_is_the_mean_and_sample_deviation_over_seeds():
         row(ONE, accuracy, seed=seed, level=1, density=0.8)
         for seed, accuracy in enumerate([0.90, 0.92, 0.97])
     ]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     spread = study.series[0].points[0].spread("test_accuracy")
     assert (spread.mean, spread.n) == (pytest.approx(0.93), 3)
     assert spread.sd == pytest.approx(0.0360555)
@@ -36,7 +36,7 @@ def test_diverged_rows_are_counted_not_averaged():
         row(ONE, None, seed=1, level=1),
         row(ONE, None, seed=0, level=2),
     ]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     first, second = study.series[0].points
     assert first.spread("early_stop_step").n == 1
     assert second.spread("test_accuracy") is None
@@ -47,7 +47,7 @@ def test_diverged_rows_are_counted_not_averaged():
     st.permutations(curves("a", [{"criterion": "x"}, {"criterion": "y"}], seeds=(0, 1), levels=2))
 )
 def test_points_do_not_depend_on_the_order_of_rows(rows):
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     for series in study.series:
         assert [point.level for point in series.points] == [0, 1, 2]
         assert all(
@@ -77,11 +77,11 @@ def test_labels_that_would_be_alike_tell_their_axes():
 
 def test_the_dense_network_counts_once_a_seed():
     rows = curves("a", [{"criterion": "x"}, {"criterion": "y"}], seeds=(0, 1), levels=1)
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     assert study.dense.spread("test_accuracy").n == 2
 
 
 def test_series_with_dense_networks_of_their_own_share_no_baseline():
     rows = [row({"train.length": length}, 0.9, level=0) for length in ("10it", "20it")]
     rows = [replace(each, key=each.cell) for each in rows]
-    assert studies_of(rows)[0].dense is None
+    assert group_studies(rows)[0].dense is None

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lotteryfw.report import markdown
-from lotteryfw.report.data.series import studies_of
+from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.data.stats import bootstrap
-from lotteryfw.report.verdicts.winning_tickets import verdict_tables, winning_tickets
+from lotteryfw.report.tables.winning_tickets import level_verdict_table, verdict_tables
+from lotteryfw.report.verdicts.winning_tickets import winning_tickets
 
 
 def ticket(gains, stops, *, density=0.211, level=1):
@@ -35,7 +36,7 @@ def ticket(gains, stops, *, density=0.211, level=1):
 
 
 def levels(rows):
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     [series] = winning_tickets(study)
     return series.levels
 
@@ -79,7 +80,7 @@ def test_where_nothing_stops_early_the_sentence_says_nothing_of_speed():
         "0.60) of test accuracy against the dense network, n = 3; nothing here stopped"
         in level.sentence
     )
-    assert not levels([replace(rows[0], early_stop_step=1), *rows[1:]])[0].to_the_end
+    assert not levels([replace(rows[0], early_stop_step=1), *rows[1:]])[0].no_early_stop
 
 
 def test_two_seeds_have_numbers_and_no_interval():
@@ -116,16 +117,18 @@ def test_controls_and_studies_without_a_trained_dense_network_have_no_verdict():
     rows += [
         row({}, 0.1, seed=seed, steps=0) for seed in range(3)
     ]  # measured as it was initialised
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     assert winning_tickets(study) == []
-    [study] = studies_of(curves("a", [{"criterion": "x"}], variants=("ticket", "reinit"), levels=3))
+    [study] = group_studies(
+        curves("a", [{"criterion": "x"}], variants=("ticket", "reinit"), levels=3)
+    )
     assert [each.label for each in winning_tickets(study)] == ["ticket"]
 
 
 def test_tickets_that_were_not_trained_are_not_judged():
     rows = [row({}, 0.9, seed=seed) for seed in range(3)]
     rows += [row({}, 0.95, seed=seed, level=1, density=0.5, steps=0, stop=0) for seed in range(3)]
-    assert winning_tickets(studies_of(rows)[0]) == []
+    assert winning_tickets(group_studies(rows)[0]) == []
 
 
 def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
@@ -134,13 +137,13 @@ def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
         [(GAIN, 0.64), (BOTH, 0.51), (GAIN, 0.41), (LOSS, 0.1)], 2
     ):
         rows += [each for each in ticket(gains, SOONER, density=density, level=level) if each.level]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     [series] = winning_tickets(study)
     assert series.densities("winning ticket") == "80–64, 41"
     assert series.densities("undecided") == "51"
     assert series.densities("too few seeds") == "–"
-    assert series.telling.density == pytest.approx(0.41)
-    assert [each[0] for each in series.sheet.rows] == ["80", "64", "51", "41", "10"]
+    assert series.deciding_level.density == pytest.approx(0.41)
+    assert [each[0] for each in level_verdict_table(series).rows] == ["80", "64", "51", "41", "10"]
     folder = fake_run(tmp_path / "run", rows)
     assert "- ticket: At 41 % of the weights the ticket is a winning ticket: " in markdown(
         folder.path
@@ -159,8 +162,8 @@ def test_where_none_wins_the_most_accurate_level_is_told():
     rows += [
         each for each in ticket((-0.01, -0.01, -0.01), LATER, density=0.5, level=2) if each.level
     ]
-    [study] = studies_of(rows)
-    assert winning_tickets(study)[0].telling.density == pytest.approx(0.5)
+    [study] = group_studies(rows)
+    assert winning_tickets(study)[0].deciding_level.density == pytest.approx(0.5)
 
 
 def test_two_seeds_print_no_table(tmp_path):
@@ -192,7 +195,7 @@ def test_a_learned_mask_that_keeps_every_weight_is_not_what_others_are_held_agai
         for seed in (0, 1, 2)
         for level in (1, 2)
     ]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     assert winning_tickets(study) == []
 
 
