@@ -5,9 +5,9 @@ from lotteryfw.store.folder import LevelRow, RunFolder, find_runs, strict_json
 from lotteryfw.store.locks import Busy
 from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
-from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket
-from lotteryfw.store.upkeep import Info, Swept, Verified
+from lotteryfw.store.upkeep import Info, Swept
+from lotteryfw.store.verification import Verified
 
 __all__ = [
     "Busy",
@@ -25,9 +25,7 @@ __all__ = [
     "file_name",
     "find_runs",
     "is_denied",
-    "load_seed_ticket",
     "load_ticket",
-    "save_seed_ticket",
     "save_ticket",
     "seal",
     "strict_json",

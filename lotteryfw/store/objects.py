@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,14 +27,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError, UsageError
-from lotteryfw.search.jobs import digest
-from lotteryfw.store import upkeep
-from lotteryfw.store.files import atomic_write, denial, explained, is_denied, own_name
+from lotteryfw.store import upkeep, verification
+from lotteryfw.store.files import atomic_write, denial, explained, is_denied, is_name, own_name
 from lotteryfw.store.locks import Busy, hold
 from lotteryfw.store.seal import FORMAT, Damaged, check_seal, check_source, seal
-
-_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def default_root() -> Path:
@@ -255,11 +252,11 @@ class Store:
                 f"{self.root}: in use, so nothing was deleted; clean it later ({busy})"
             ) from None
 
-    def verify(self) -> upkeep.Verified:
+    def verify(self) -> verification.Verified:
         """Checks every file of every object, checkpoint and posted job, every alias, and the run folders that use the
         store with their tickets. Damaged objects are set aside, damaged checkpoints and aliases deleted."""
         with explained(self.root, "read"):
-            return upkeep.verify(self)
+            return verification.verify(self)
 
     def info(self) -> upkeep.Info:
         """Counts and sizes."""
@@ -370,11 +367,6 @@ class Store:
                 ):  # held one by one: there may be more than a process may open
                     pass
             yield
-
-
-def is_name(name: str) -> bool:
-    """Whether something in a store may be called this."""
-    return _NAME.fullmatch(name) is not None
 
 
 def _checked(name: str) -> str:

@@ -16,8 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.digests import digest, tensors_digest
 from lotteryfw.api.errors import StoreError
-from lotteryfw.search.jobs import digest, tensors_digest
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:

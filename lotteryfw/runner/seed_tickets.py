@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.digests import tensors_digest
 from lotteryfw.api.errors import LotteryError, StoreError, UsageError, nearest
 from lotteryfw.api.rng import seed_of
 from lotteryfw.registry import Registry
@@ -26,7 +27,7 @@ from lotteryfw.search.initial_state import (
     supermask_values,
     without_memory,
 )
-from lotteryfw.search.jobs import Spec, tensors_digest
+from lotteryfw.search.jobs import Spec
 from lotteryfw.store import tensors
 from lotteryfw.store.tickets import DRAWN, LoadedTicket
 
