@@ -34,51 +34,51 @@ SHOWN_FILES = 5
 BOUNDS: dict[str, dict[str, float]] = {
     "(top)": {
         "names": 20.1, "parameters": 0, "comprehensions": 42.5, "comments": 1.3, "long lines": 6.3,
-        "clauses": 4, "overriding": 0, "longest file": 439,
+        "clauses": 4, "overriding": 0, "longest file": 450,
     },
     "all": {
-        "names": 15.9, "parameters": 1.8, "comprehensions": 38.6, "comments": 0.8, "long lines": 4.6,
-        "clauses": 204, "overriding": 7, "longest file": 491,
+        "names": 14.1, "parameters": 1.6, "comprehensions": 36.9, "comments": 0.8, "long lines": 4,
+        "clauses": 191, "overriding": 7, "longest file": 500,
     },
     "api": {
-        "names": 6.2, "parameters": 0.6, "comprehensions": 14.9, "comments": 0.5, "long lines": 7.2,
-        "clauses": 32, "overriding": 0, "longest file": 342,
+        "names": 6, "parameters": 0.5, "comprehensions": 14, "comments": 0.5, "long lines": 6.9,
+        "clauses": 32, "overriding": 0, "longest file": 350,
     },
     "cli": {
         "names": 12, "parameters": 1, "comprehensions": 18.4, "comments": 1.1, "long lines": 2.7,
-        "clauses": 5, "overriding": 4, "longest file": 308,
+        "clauses": 5, "overriding": 4, "longest file": 350,
     },
     "engine": {
         "names": 6.6, "parameters": 0.8, "comprehensions": 31.6, "comments": 0.8, "long lines": 5.3,
-        "clauses": 22, "overriding": 0, "longest file": 323,
+        "clauses": 22, "overriding": 0, "longest file": 350,
     },
     "recipe": {
         "names": 41.2, "parameters": 3, "comprehensions": 56, "comments": 1, "long lines": 2.8,
-        "clauses": 24, "overriding": 0, "longest file": 380,
+        "clauses": 24, "overriding": 0, "longest file": 400,
     },
     "report": {
         "names": 39.5, "parameters": 5.9, "comprehensions": 84.4, "comments": 0.8, "long lines": 4.4,
-        "clauses": 35, "overriding": 0, "longest file": 316,
+        "clauses": 35, "overriding": 0, "longest file": 350,
     },
     "runner": {
         "names": 15.9, "parameters": 1.3, "comprehensions": 44.9, "comments": 1, "long lines": 3.4,
-        "clauses": 26, "overriding": 0, "longest file": 491,
+        "clauses": 26, "overriding": 0, "longest file": 500,
     },
     "search": {
         "names": 1.5, "parameters": 0, "comprehensions": 26.8, "comments": 0.7, "long lines": 5,
-        "clauses": 14, "overriding": 3, "longest file": 415,
+        "clauses": 14, "overriding": 3, "longest file": 450,
     },
     "std": {
-        "names": 13.4, "parameters": 1.3, "comprehensions": 30.1, "comments": 0.5, "long lines": 4.7,
-        "clauses": 14, "overriding": 0, "longest file": 242,
+        "names": 1.2, "parameters": 0, "comprehensions": 18.7, "comments": 0.7, "long lines": 0.6,
+        "clauses": 1, "overriding": 0, "longest file": 300,
     },
     "store": {
         "names": 3.3, "parameters": 0, "comprehensions": 17.2, "comments": 0.8, "long lines": 4.4,
-        "clauses": 21, "overriding": 0, "longest file": 411,
+        "clauses": 21, "overriding": 0, "longest file": 450,
     },
     "testkit": {
         "names": 14, "parameters": 3, "comprehensions": 36.7, "comments": 0.3, "long lines": 4.1,
-        "clauses": 7, "overriding": 0, "longest file": 322,
+        "clauses": 7, "overriding": 0, "longest file": 350,
     },
 }  # fmt: skip
 """For each package the largest value of each measure, but for `comments` the smallest."""
@@ -291,8 +291,10 @@ def current_bounds(packages: dict[str, Measures]) -> str:
         rows.append(f'    "{package}": {{')
         cells: list[str] = []
         for name, value in measures.figures().items():
+            # a file may grow a little: what counts is that none becomes a god-file
+            grain = 50 if name == "longest file" else 0.1
             rounded = math.floor if name == "comments" else math.ceil
-            cells.append(f'"{name}": {rounded(value * 10) / 10:g}')
+            cells.append(f'"{name}": {round(rounded(round(value / grain, 6)) * grain, 1):g}')
         rows.append("        " + ", ".join(cells[:5]) + ",")
         rows.append("        " + ", ".join(cells[5:]) + ",")
         rows.append("    },")

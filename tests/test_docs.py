@@ -23,9 +23,11 @@ import typer
 
 import lotteryfw
 from lotteryfw.api import hookspecs
+from lotteryfw.api.rng import Stream
 from lotteryfw.cli.app import app
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
+from lotteryfw.std.draws import OwnStream
 from lotteryfw.store import LevelRow
 from lotteryfw.testkit import check_plugin, trial
 
@@ -193,19 +195,10 @@ def test_every_environment_variable_is_documented() -> None:
 
 
 def test_every_named_stream_is_documented() -> None:
-    rooms = [
-        path
-        for path in (ROOT / "lotteryfw").rglob("*.py")
-        if path.parent.name in ("lotteryfw", "search", "engine", "std")
-    ]
-    code = "".join(path.read_text("utf-8") for path in rooms)
-    labels = set(
-        re.findall(r'(?:\bstream|_seeded|seed_of)\([^")]*"([^"]+)"', re.sub(r">>>.*", "", code))
-    )
-    labels |= set(re.findall(r'\blayer\(info, .+?, "(\w+)"\)', code))
     page = (DOCS / "explanation" / "randomness.md").read_text("utf-8")
-    assert {"initialisation", "order", "ties", "criterion", "mask0"} <= labels
-    assert {label for label in labels if f"`{label}`" not in page} == set()
+    rows = re.findall(r"^\| (.*`.+) \| .+ \|$", page, re.MULTILINE)
+    purposes = {re.findall(r"`(.+?)`", labels)[0] for labels in rows}
+    assert purposes == {*map(str, Stream), *map(str, OwnStream)}
 
 
 def test_every_source_of_a_component_is_listed() -> None:
