@@ -153,6 +153,9 @@ from .runner import (
 from .runner import (
     run as run,
 )
+from .runner.seed_tickets import (
+    load_seed_ticket as load_seed_ticket,
+)
 from .search.lab import (
     Lab as Lab,
 )
@@ -164,9 +167,6 @@ from .search.top_k import (
 )
 from .search.top_k import (
     straight_through as straight_through,
-)
-from .store import (
-    load_seed_ticket as load_seed_ticket,
 )
 from .store import (
     load_ticket as load_ticket,

@@ -19,9 +19,9 @@ from lotteryfw import load_seed_ticket, load_ticket, run
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.runner import Desk
+from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
 from lotteryfw.search.derivations import Loaded
-from lotteryfw.store import LoadedTicket, file_name, save_seed_ticket, save_ticket, tensors
-from lotteryfw.store.seeds import PARTS
+from lotteryfw.store import LoadedTicket, file_name, save_ticket, tensors
 
 FLIPS = 600
 

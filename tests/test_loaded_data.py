@@ -136,7 +136,7 @@ def test_labels_outside_the_classes_are_refused_where_they_are_read(
 @pytest.fixture
 def two_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Two states of MNIST's files: the images are the same, the labels are not."""
-    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, examples=400, test=100))
+    monkeypatch.setattr(Mnist, "published", replace(Mnist.published, examples=400, test=100))
     monkeypatch.setattr(fingerprints, "cache_folder", lambda: tmp_path / "hashes")
     rng = np.random.default_rng(0)
     folders = tmp_path / "one", tmp_path / "two"

@@ -16,6 +16,7 @@ from small import DATA
 
 from lotteryfw import export, load_seed_ticket, load_ticket, run
 from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.cli import studies as studies  # adds the command `lotteryfw export`
 from lotteryfw.cli.app import app
 from lotteryfw.runner import Run
 from lotteryfw.store import tensors

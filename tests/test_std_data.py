@@ -155,7 +155,7 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 @pytest.fixture
 def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 + 10 made-up images in MNIST's files."""
-    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, examples=40, test=10))
+    monkeypatch.setattr(Mnist, "published", replace(Mnist.published, examples=40, test=10))
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -212,19 +212,19 @@ def test_the_published_checksums_are_torchvisions() -> None:
     from torchvision import datasets
 
     for source in (Cifar10, Cifar100):
-        cls = getattr(datasets, source.known.torchvision)
+        cls = getattr(datasets, source.published.torchvision)
         meta = [(cls.meta["filename"], cls.meta["md5"])]
-        assert dict([*cls.train_list, *cls.test_list, *meta]) == source.known.files
+        assert dict([*cls.train_list, *cls.test_list, *meta]) == source.published.files
     split_list = datasets.SVHN.split_list
     assert {
         split_list[part][1]: split_list[part][2] for part in ("train", "test")
-    } == Svhn.known.files
+    } == Svhn.published.files
 
 
 def test_fetch_refuses_files_that_are_not_the_published_ones(small_mnist: Path) -> None:
     path = small_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"
     content = path.read_bytes()
-    actual, published = hashlib.md5(content).hexdigest(), Mnist.known.files[path.name]
+    actual, published = hashlib.md5(content).hexdigest(), Mnist.published.files[path.name]
     with pytest.raises(DataError, match=f"{path} has MD5 {actual}, the published file {published}"):
         Mnist().fetch(small_mnist)
     assert path.read_bytes() == content
@@ -237,7 +237,7 @@ def test_fetch_refuses_a_download_that_is_not_the_published_one(
 
     files = {path.name: path.read_bytes() for path in (small_mnist / "MNIST/raw").iterdir()}
     published = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(Mnist, "known", replace(Mnist.known, files=published))
+    monkeypatch.setattr(Mnist, "published", replace(Mnist.published, files=published))
     folder = small_mnist / "fresh"
     sent = dict(files)
 
@@ -310,12 +310,12 @@ def test_colour_sets_are_brought_into_one_form(
             **{labels: list(range(10)) * (1 + 2 * (options == train))},
         )
 
-    which = replace(source.known, examples=30, test=10)
-    monkeypatch.setattr(source, "known", which)
+    which = replace(source.published, examples=30, test=10)
+    monkeypatch.setattr(source, "published", which)
     monkeypatch.setattr(datasets, which.torchvision, read)
-    (tmp_path / which.place).mkdir(exist_ok=True)
+    (tmp_path / which.folder).mkdir(exist_ok=True)
     for name in which.files:
-        (tmp_path / which.place / name).touch()
+        (tmp_path / which.folder / name).touch()
     splits = source(validation=5).load(tmp_path)
     check(splits, source(validation=5))
     np.testing.assert_array_equal(splits.test.inputs.numpy(), images[30:])
@@ -345,7 +345,7 @@ def test_the_extras_that_messages_name_are_there() -> None:
     project = tomllib.loads(
         (Path(__file__).resolve().parents[1] / "pyproject.toml").read_text("utf-8")
     )["project"]
-    assert {source.known.extra for source in TORCHVISION} - {""} <= project[
+    assert {source.published.extra for source in TORCHVISION} - {""} <= project[
         "optional-dependencies"
     ].keys()
 

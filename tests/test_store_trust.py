@@ -15,6 +15,7 @@ from small import cell, dense_job, lab, shop
 from typer.testing import CliRunner
 
 from lotteryfw.api.errors import StoreError
+from lotteryfw.cli import stores as stores  # adds the commands of `lotteryfw store`
 from lotteryfw.cli.app import app
 from lotteryfw.engine import StoredOutcome, perform, post
 from lotteryfw.engine.checkpoint import Checkpoints
@@ -287,6 +288,25 @@ def test_verify_finds_a_flipped_bit_in_a_ticket_without_checksums(store, tmp_pat
     flip(ticket, place)
     (problem,) = store.verify().problems
     assert str(ticket) in problem
+
+
+def test_verify_reports_checksums_that_cannot_be_read_and_checks_the_tickets(store, tmp_path):
+    ticket, _ = finished_run(store, tmp_path / "run")
+    (tmp_path / "run" / "checksums.json").write_text('{"files": ')
+    flip(ticket, -2)
+    unreadable, damaged = store.verify().problems
+    assert unreadable.startswith(f"{tmp_path / 'run' / 'checksums.json'}: cannot be read")
+    assert damaged.startswith(str(ticket))
+
+
+def test_verify_reports_files_of_a_run_that_are_missing(store, tmp_path):
+    finished_run(store, tmp_path / "run")
+    write_checksums(tmp_path / "run")
+    (tmp_path / "run" / "levels.csv").unlink()
+    (problem,) = store.verify().problems
+    assert problem.startswith(
+        f"{tmp_path / 'run' / 'levels.csv'}: is missing; run its recipe again"
+    )
 
 
 def test_verify_tells_a_run_that_was_killed_while_it_wrote_from_damage(store, tmp_path):

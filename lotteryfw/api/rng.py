@@ -1,12 +1,13 @@
 """Named streams of random numbers: a draw depends on its labels and on nothing else.
 
-A label says what is decided (`"initialisation"`, `"order"`, `"ties"`, …) and for whom (seed, level, layer name). So no
-draw shifts because another one was added, skipped, cached or made in another process.
+A label says what is decided (a `Stream`) and for whom (seed, level, layer name). So no draw shifts
+because another one was added, skipped, cached or made in another process.
 """
 
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,14 +16,61 @@ if TYPE_CHECKING:
 Label = str | int
 
 
+class Stream(StrEnum):
+    """The purposes that lotteryfw draws random numbers for, each with a stream of its own.
+
+    A member is the same label as the string that is its value. Components that draw on their own
+    behalf have streams of their own; docs/explanation/randomness.md lists all labels.
+    """
+
+    INITIALISATION = "initialisation"
+    """The first values of a network's parameters and buffers are drawn."""
+    NETWORK = "network"
+    """A model is built: what it keeps outside its parameters and buffers is drawn."""
+    ORDER = "order"
+    """The order of training examples in an epoch is drawn."""
+    AUGMENTATION = "augmentation"
+    """An augmentation changes one batch."""
+    IN_TRAINING = "in training"
+    """Modules such as dropout draw in a forward pass."""
+    CRITERION = "criterion"
+    """A mask criterion draws from `layer.rng`."""
+    MASK1 = "mask1"
+    """A mask-1 action draws from `layer.rng`."""
+    MASK0 = "mask0"
+    """A mask-0 action draws from `layer.rng`."""
+    REINITIALISE = "reinitialise"
+    """`layer.resample()` and the controls that re-initialise draw weights afresh."""
+    TIES = "ties"
+    """It is decided which of the weights that tie at a threshold stay."""
+    RANDOM_MASK = "random_mask"
+    """A random mask is drawn for a search or a control."""
+    SCORES = "scores"
+    """The scores at the start of learning a mask are drawn."""
+    MASKS = "masks"
+    """The masks of a training step, or of an evaluation, are drawn."""
+    AFTER_STEP = "after step"
+    """A parametrization redraws something after a step."""
+    CYCLE = "cycle"
+    """A seed is derived for a later cycle of learning a mask."""
+
+
 def seed_of(*labels: Label) -> int:
-    """A seed in [0, 2**63) that depends on the labels alone, the same on every machine and in every version."""
-    text = "\x1f".join(f"{type(label).__name__}:{label}" for label in labels)
+    """Return a seed in [0, 2**63) that depends on the labels alone.
+
+    It is the same on every machine and in every version.
+    """
+    parts: list[str] = []
+    for label in labels:
+        # a member of an enum counts as the string that it is
+        kind = "str" if isinstance(label, str) else type(label).__name__
+        parts.append(f"{kind}:{label}")
+    text = "\x1f".join(parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def stream(*labels: Label) -> torch.Generator:
-    """A fresh CPU generator for the draws named by `labels`.
+    """Return a fresh CPU generator for the draws named by `labels`.
 
     >>> import torch
     >>> a = torch.rand(3, generator=stream(0, "ties", "fc1"))

@@ -198,7 +198,7 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
 
 
 def post(job: Job, store: Store) -> str:
-    """Layers a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
+    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
 
     The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
     """

@@ -8,8 +8,8 @@ from typing import Literal
 
 from lotteryfw.api.errors import UsageError, nearest
 from lotteryfw.runner.desk import Desk
-from lotteryfw.store import RunFolder, atomic_write, load_ticket, save_seed_ticket
-from lotteryfw.store.seeds import PARTS
+from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
+from lotteryfw.store import RunFolder, atomic_write, load_ticket
 
 Form = Literal["values", "seed"]
 """values: every parameter and buffer as a plain safetensors file. seed: the mask and what draws the weights again."""

@@ -6,36 +6,17 @@ options and distribution version, tensors by the hash of their content, lengths 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.digests import digest as digest
+from lotteryfw.api.digests import tensors_digest as tensors_digest
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def digest(value: Any) -> str:
-    """SHA-256 (hex) of JSON-able data in canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes."""
-    import torch
-
-    hashed = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        hashed.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
-        hashed.update(
-            tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
-        )
-    return hashed.hexdigest()
 
 
 @dataclass(frozen=True)

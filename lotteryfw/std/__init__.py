@@ -1,6 +1,9 @@
-"""The built-in components. They come in through lotteryfw's own entry point and see only the face, as any plugin does.
+"""The built-in components.
 
-One file per kind and one pattern per file: `use`, `formula`, `source`, then the method that the kind asks for.
+They come in through lotteryfw's own entry point and see only its public API, as any plugin does.
+
+One file per kind and one pattern per file: `use`, `formula`, `source`, then the method that the
+kind asks for.
 """
 
 from __future__ import annotations
@@ -31,23 +34,38 @@ from lotteryfw.std import (
 )
 
 MODULES = (
-    searches, criteria, scopes, mask1, mask0, rewind, parametrizations, models, resnets, torchvision_models,
-    initialisers, digits, torchvision_sets, imagenet, image_folder, synthetic, augmentations, objectives, optimizers,
-    schedules, analyses,
-)  # fmt: skip
+    searches,
+    criteria,
+    scopes,
+    mask1,
+    mask0,
+    rewind,
+    parametrizations,
+    models,
+    resnets,
+    torchvision_models,
+    initialisers,
+    digits,
+    torchvision_sets,
+    imagenet,
+    image_folder,
+    synthetic,
+    augmentations,
+    objectives,
+    optimizers,
+    schedules,
+    analyses,
+)
 
 
 @hookimpl
 def register_components() -> list[type[Component]]:
-    """Every component class that these modules define."""
-    found = (
-        item
-        for module in MODULES
-        for item in vars(module).values()
-        if _is_component(item, module.__name__)
-    )
-    return list(found)
-
-
-def _is_component(item: object, home: str) -> bool:
-    return isinstance(item, type) and issubclass(item, Component) and item.__module__ == home
+    """Return every component class that these modules define."""
+    components: list[type[Component]] = []
+    for module in MODULES:
+        for item in vars(module).values():
+            # a class that a module only imports is registered by the one that defines it
+            is_component = isinstance(item, type) and issubclass(item, Component)
+            if is_component and item.__module__ == module.__name__:
+                components.append(item)
+    return components

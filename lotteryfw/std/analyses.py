@@ -1,4 +1,4 @@
-"""Analyses: what finished searches tell beyond their accuracies."""
+"""Analyses: figures of finished searches beyond their accuracies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from lotteryfw import Analysis, AnalysisResult, Lab, LevelResult, Search, stream
+from lotteryfw.std.draws import OwnStream
 from lotteryfw.std.searches import TRAINED
 
 if TYPE_CHECKING:
@@ -20,15 +21,16 @@ _share = partial(AnalysisResult, unit="share")
 
 
 class MaskDiagnostics(Analysis):
-    """How a level's weights moved in training, and whether masks cut where training was going anyway.
+    """Reports how a level's weights moved in training, and if cuts removed those that shrank.
 
-    Of the kept weights: the share whose sign is the same before and after training (sign_agreement), the shares whose
-    magnitude shrank and grew (toward_zero, away_from_zero), and each layer's density. Of the weights that the cut
-    removed, the share that the training before it had moved toward zero (cut_toward_zero), beside the same share of
-    those that it kept (kept_toward_zero).
+    Of the kept weights: the share whose sign is the same before and after training
+    (sign_agreement), the shares whose magnitude shrank and grew (toward_zero, away_from_zero), and
+    each layer's density. Of the weights that the cut removed, the share that the training before
+    it had moved toward zero (cut_toward_zero), beside the same share of those that it kept
+    (kept_toward_zero).
 
-    Where weights were not trained, as under a learned mask, nothing moved and only densities are said. Of searches that
-    learn masks the weights of the variant "trained" moved.
+    Where weights were not trained, as under a learned mask, nothing moved and only densities are
+    said. Of searches that learn masks the weights of the variant "trained" moved.
     """
 
     use = "mask_diagnostics"
@@ -38,56 +40,64 @@ class MaskDiagnostics(Analysis):
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
         tickets = {level.level: level for level in levels if level.variant == TICKET}
-        found: list[AnalysisResult] = []
+        results: list[AnalysisResult] = []
         for level in tickets.values():
-            found += _shares(level)
-            ticket = level.ticket
-            if ticket.parent in tickets:
-                found += _cut_shares(level, tickets[ticket.parent])
+            results += _shares(level)
+            parent = level.ticket.parent
+            if parent in tickets:
+                results += _cut_shares(level, tickets[parent])
         for level in levels:
             if level.variant == TRAINED:
-                found += _shares(level)
-        return found
+                results += _shares(level)
+        return results
 
 
 def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
+    """Yield each layer's density, and how its kept weights moved in training."""
     trained = level.trained
     mask, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
     for name, kept in mask.items():
         yield _share(level, "density", _mean(kept), name)
-    if (
-        level.outcome.metrics.steps == 0 or trained.scores()
-    ):  # then it was measured as it is, or scores were trained
+    # where no step was made, or scores were trained, no weight moved
+    if level.outcome.metrics.steps == 0 or trained.scores():
         return
-    before, after = (
-        {name: values[name][kept] for name, kept in mask.items()} for values in (init, final)
-    )
-    shares = {
-        "sign_agreement": {name: before[name].sign() == after[name].sign() for name in mask},
-        "toward_zero": {name: after[name].abs() < before[name].abs() for name in mask},
-        "away_from_zero": {name: after[name].abs() > before[name].abs() for name in mask},
+
+    moves: dict[str, dict[str, Tensor]] = {
+        "sign_agreement": {},
+        "toward_zero": {},
+        "away_from_zero": {},
     }
-    for figure, parts in shares.items():
-        yield from (_share(level, figure, _mean(part), name) for name, part in parts.items())
-        yield _share(level, figure, _mean_of_all(parts.values()))
+    for name, kept in mask.items():
+        before, after = init[name][kept], final[name][kept]
+        moves["sign_agreement"][name] = before.sign() == after.sign()
+        moves["toward_zero"][name] = after.abs() < before.abs()
+        moves["away_from_zero"][name] = after.abs() > before.abs()
+    for figure, layers in moves.items():
+        for name, moved in layers.items():
+            yield _share(level, figure, _mean(moved), name)
+        yield _share(level, figure, _mean_of_all(layers.values()))
 
 
 def _cut_shares(level: LevelResult, parent: LevelResult) -> Iterator[AnalysisResult]:
-    """Where the weights between which the cut chose had been going in the training before it."""
+    """Yield the shares that had moved toward zero, of the weights cut and of those kept."""
     trained = parent.trained
     before, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
-    kept = level.ticket.mask
-    shrank = {name: final[name].abs() < init[name].abs() for name in kept}
-    cut = {name: shrank[name][before[name] & ~kept[name]] for name in kept}
-    yield _share(level, "cut_toward_zero", _mean_of_all(cut.values()))
-    yield _share(level, "kept_toward_zero", _mean_of_all(shrank[name][kept[name]] for name in kept))
+    shrank_of_cut: list[Tensor] = []
+    shrank_of_kept: list[Tensor] = []
+    for name, kept in level.ticket.mask.items():
+        shrank = final[name].abs() < init[name].abs()
+        shrank_of_cut.append(shrank[before[name] & ~kept])
+        shrank_of_kept.append(shrank[kept])
+    yield _share(level, "cut_toward_zero", _mean_of_all(shrank_of_cut))
+    yield _share(level, "kept_toward_zero", _mean_of_all(shrank_of_kept))
 
 
 class MaskOverlap(Analysis):
-    """How much of one cell's mask another cell's shares at the same level, beside what chance would give.
+    """Compares the masks of cells at one level, beside the overlap that chance would give.
 
-    overlap: the share of the kept weights that the other cell keeps too. chance: its expectation where both masks were
-    random with the layer densities that they have. Cells are compared that differ in one axis, or in the seed alone.
+    overlap: the share of the kept weights that the other cell keeps too. chance: its expectation
+    where both masks were random with the layer densities that they have. Cells are compared that
+    differ in one axis, or in the seed alone.
     """
 
     use = "mask_overlap"
@@ -107,30 +117,33 @@ class MaskOverlap(Analysis):
 
 
 def _differences(first: LevelResult, second: LevelResult) -> int:
-    axes = {*first.axes, *second.axes}
-    return sum(first.axes.get(axis) != second.axes.get(axis) for axis in axes) + (
-        first.seed != second.seed
-    )
+    """Return in how many axes, the seed among them, the cells of two levels differ."""
+    count = int(first.seed != second.seed)
+    for axis in {*first.axes, *second.axes}:
+        count += first.axes.get(axis) != second.axes.get(axis)
+    return count
 
 
 def _overlap(
     first: LevelResult, mask: Mapping[str, Tensor], second: LevelResult, other: Mapping[str, Tensor]
 ) -> Iterator[AnalysisResult]:
-    kept = sum(int(part.sum()) for part in mask.values())
-    both = sum(int((mask[name] & other[name]).sum()) for name in mask)
-    by_chance = sum(
-        float(mask[name].sum()) * float(other[name].sum()) / mask[name].numel() for name in mask
-    )
+    kept = both = 0
+    expected: list[float] = []
+    for name, ours in mask.items():
+        theirs = other[name]
+        kept += int(ours.sum())
+        both += int((ours & theirs).sum())
+        expected.append(float(ours.sum()) * float(theirs.sum()) / ours.numel())
     yield _share(first, "overlap", both / max(1, kept), against=second.cell)
-    yield _share(first, "chance", by_chance / max(1, kept), against=second.cell)
+    yield _share(first, "chance", sum(expected) / max(1, kept), against=second.cell)
 
 
 class WeightScatter(Analysis):
-    """A sample of a layer's weights before and after training, of those that the next cut kept and removed.
+    """Samples each layer's weights before and after training, with those that the next cut kept.
 
-    For the papers' picture of w_f against w_i with its masked region: `w_i`, `w_f` and `kept` (1 or 0) are lists in one
-    order, of the first ticket and the training before it. Searches that learn masks cut nothing, and it finds nothing
-    in them.
+    For the papers' picture of w_f against w_i with its masked region: `w_i`, `w_f` and `kept` (1
+    or 0) are lists in one order, of the first ticket and the training before it. Searches that
+    learn masks cut nothing, and it finds nothing in them.
     """
 
     use = "weight_scatter"
@@ -148,34 +161,34 @@ class WeightScatter(Analysis):
             return []
         child = children[0]
         parent = tickets[child.ticket.parent or 0].trained
-        found: list[AnalysisResult] = []
+        results: list[AnalysisResult] = []
         for name, kept in child.ticket.mask.items():
-            places = self._places(lab.seed, name, kept.numel())
-            shown = {
+            indices = self._sample_indices(lab.seed, name, kept.numel())
+            figures = {
                 "w_i": parent.ticket.values[name],
                 "w_f": parent.weights()[name],
                 "kept": kept.float(),
             }
-            found += [
-                AnalysisResult(child, figure, tuple(values.flatten()[places].tolist()), name)
-                for figure, values in shown.items()
-            ]
-        return found
+            for figure, values in figures.items():
+                sample = tuple(values.flatten()[indices].tolist())
+                results.append(AnalysisResult(child, figure, sample, name))
+        return results
 
-    def _places(self, seed: int, name: str, size: int) -> Tensor:
+    def _sample_indices(self, seed: int, name: str, size: int) -> Tensor:
         import torch
 
-        return torch.randperm(size, generator=stream(seed, "weight scatter", name))[: self.sample]
+        rng = stream(seed, OwnStream.WEIGHT_SCATTER, name)
+        return torch.randperm(size, generator=rng)[: self.sample]
 
 
 class DyingEdges(Analysis):
-    """Edges that learning a mask never selects.
+    """Counts the edges that learning a mask never selects.
 
-    Of a cycle: the share of all edges that no step of any cycle so far has selected (dying_ratio); the same among the
-    edges that are still allowed (dying_ratio_allowed), and with the edges removed earlier counted as dead, too
-    (dying_ratio_with_removed): the three differ for hard pruning only. turnover is the mean, over the evaluations of
-    the cycle, of the share of selected edges that are lost from one to the next. In searches that learn no masks it
-    finds nothing.
+    Of a cycle: the share of all edges that no step of any cycle so far has selected (dying_ratio);
+    the same among the edges that are still allowed (dying_ratio_allowed), and with the edges
+    removed earlier counted as dead, too (dying_ratio_with_removed): the three differ for hard
+    pruning only. turnover is the mean, over the evaluations of the cycle, of the share of selected
+    edges that are lost from one to the next. In searches that learn no masks it finds nothing.
     """
 
     use = "dying_edges"
@@ -185,27 +198,34 @@ class DyingEdges(Analysis):
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
         ever: dict[str, Tensor] = {}
-        found: list[AnalysisResult] = []
+        results: list[AnalysisResult] = []
         for level in levels:
-            if level.variant != TICKET or not (selected := level.trained.selected()):
+            if level.variant != TICKET:
+                continue
+            selected = level.trained.selected()
+            if not selected:
                 continue
             ever = {name: mask | ever.get(name, mask) for name, mask in selected.items()}
-            allowed = level.outcome.mask()
-            found += [
-                _share(level, "dying_ratio", 1 - _mean(mask), name) for name, mask in ever.items()
-            ]
-            selected_share = {
-                "dying_ratio": _mean_of_all(ever.values()),
-                "dying_ratio_allowed": _mean_of_all(ever[name][allowed[name]] for name in ever),
-                "dying_ratio_with_removed": _mean_of_all(
-                    ever[name] & allowed[name] for name in ever
-                ),
-            }
-            found += [_share(level, figure, 1 - share) for figure, share in selected_share.items()]
+            results += _dying_ratios(level, ever)
+            # the first evaluation has none before it to compare with
             turnover = level.outcome.metrics.curve.turnover[1:]
             if turnover:
-                found.append(_share(level, "turnover", sum(turnover) / len(turnover)))
-        return found
+                results.append(_share(level, "turnover", sum(turnover) / len(turnover)))
+        return results
+
+
+def _dying_ratios(level: LevelResult, ever: Mapping[str, Tensor]) -> Iterator[AnalysisResult]:
+    """Yield the shares of edges that no step selected, given by layer those that some step did."""
+    allowed = level.outcome.mask()
+    ever_of_allowed: list[Tensor] = []
+    ever_and_allowed: list[Tensor] = []
+    for name, mask in ever.items():
+        yield _share(level, "dying_ratio", 1 - _mean(mask), name)
+        ever_of_allowed.append(mask[allowed[name]])
+        ever_and_allowed.append(mask & allowed[name])
+    yield _share(level, "dying_ratio", 1 - _mean_of_all(ever.values()))
+    yield _share(level, "dying_ratio_allowed", 1 - _mean_of_all(ever_of_allowed))
+    yield _share(level, "dying_ratio_with_removed", 1 - _mean_of_all(ever_and_allowed))
 
 
 def _mean(part: Tensor) -> float:

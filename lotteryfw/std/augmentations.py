@@ -1,4 +1,7 @@
-"""Augmentations: random changes to a whole batch of training images at once. Draws are made on the CPU."""
+"""Augmentations: random changes to a whole batch of training images.
+
+Draws are made on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class Flip(Augmentation):
 
 
 class Crop(Augmentation):
-    """Shifts images: pads them with zeros on all sides and cuts the old size out at a random place."""
+    """Shifts images: pads them with zeros and cuts the old size out at a random place."""
 
     use = "crop"
     formula = "image[y : y + h, x : x + w] of the padded image, x and y uniform in 0 … 2 padding"
@@ -76,25 +79,30 @@ class Crop(Augmentation):
         height, width = images.shape[-2:]
         y, x = noise["corners"]
         padded = torch.nn.functional.pad(images, [self.padding] * 4)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: [n, c, y, x, h, w]
+        # a view [n, c, y, x, h, w]: nothing is copied but the window that is chosen
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         return windows[torch.arange(len(images), device=images.device), :, y, x]
 
 
 class RandomResizedCrop(Augmentation):
     """Cuts a box of random area and aspect out of each image and enlarges it to the image's size.
 
-    Boxes are drawn as torchvision draws them: area and logarithm of the aspect uniform, sides rounded to whole pixels,
-    anew where the box does not fit, ten times at most; every place in the image equally likely. If none of the ten
-    fits, the first is cut down to the image's sides, where torchvision takes as much of the middle as `aspect` allows;
-    with the default options this befalls 3 square images in a billion. Pixels are bilinear between those of the box.
-    There is no antialiasing, and nothing for it to do: images keep their size, so that no box is made smaller.
+    Boxes are drawn as torchvision draws them: area and logarithm of the aspect uniform, sides
+    rounded to whole pixels, anew where the box does not fit, ten times at most; every place in the
+    image equally likely. If none of the ten fits, the first is cut down to the image's sides,
+    where torchvision takes as much of the middle as `aspect` allows; with the default options this
+    befalls 3 square images in a billion. Pixels are bilinear between those of the box. There is no
+    antialiasing, and nothing for it to do: images keep their size, so that no box is made smaller.
     """
 
     use = "random_resized_crop"
     formula = (
         "image[y : y + h, x : x + w] enlarged to H×W; h w = area H W, w / h = aspect, place uniform"
     )
-    source = "Szegedy et al. 2015, Going Deeper with Convolutions, section 6; torchvision's RandomResizedCrop"
+    source = (
+        "Szegedy et al. 2015, Going Deeper with Convolutions, section 6; "
+        "torchvision's RandomResizedCrop"
+    )
 
     area: Shares = [0.08, 1.0]
     """Smallest and largest share of the image's area that a box has, both above 0 and at most 1."""
@@ -112,8 +120,8 @@ class RandomResizedCrop(Augmentation):
         sides = self._sides(shape[0], whole, rng)
         corners = (torch.rand(sides.shape, generator=rng) * (whole - sides + 1)).floor()
         return {
-            "y": _looks(corners[:, 0], sides[:, 0], height),
-            "x": _looks(corners[:, 1], sides[:, 1], width),
+            "y": _sampling_points(corners[:, 0], sides[:, 0], height),
+            "x": _sampling_points(corners[:, 1], sides[:, 1], width),
         }
 
     def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
@@ -125,34 +133,36 @@ class RandomResizedCrop(Augmentation):
         return torch.nn.functional.grid_sample(images, grid, align_corners=False)
 
     def _sides(self, count: int, whole: Tensor, rng: torch.Generator) -> Tensor:
-        """Heights and widths [count, 2] float32 of boxes in whole pixels, for images of `whole` [height, width]."""
+        """Draw boxes for images of `whole` [height, width].
+
+        Returns their heights and widths in whole pixels, [count, 2] float32.
+        """
         import torch
 
         areas, ratios = torch.rand(2, count, TRIES, generator=rng)
         (least, most), (narrow, wide) = self.area, map(log, self.aspect)
         areas = whole.prod() * (least + (most - least) * areas)
         ratios = (narrow + (wide - narrow) * ratios).exp()
-        tried = (
-            torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1)
-            .round()
-            .clamp(min=1)
-        )
-        first = (tried <= whole).all(dim=-1).byte().argmax(dim=1)  # 0 where none fits
-        return tried[torch.arange(count), first].minimum(whole)
+        sides = torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1)
+        sides = sides.round().clamp(min=1)
+        # 0, the first try, where none fits
+        first_fitting = (sides <= whole).all(dim=-1).byte().argmax(dim=1)
+        return sides[torch.arange(count), first_fitting].minimum(whole)
 
 
 def _applied(augmentation: Augmentation, images: Tensor, rng: torch.Generator) -> Tensor:
-    """The images of one batch, its numbers drawn and copied for it alone."""
+    """Return the changed images of one batch, whose numbers are drawn and copied for it alone."""
     noise = augmentation.noise(tuple(images.shape), rng)
     here = {name: numbers.to(images.device) for name, numbers in noise.items()}
     return augmentation.transform(images, here)
 
 
-def _looks(start: Tensor, side: Tensor, size: int) -> Tensor:
-    """Where in its image each new pixel of one axis looks: [n, size] float32, -1 and 1 the outer edges of the image.
+def _sampling_points(start: Tensor, side: Tensor, size: int) -> Tensor:
+    """Return where each new pixel of one axis samples its image: [n, size] float32.
 
-    `start` and `side` [n] say which pixels the boxes hold. Between a box's edge and the centre of its outermost pixel
-    that pixel is seen alone, not mixed with its neighbour outside: as if the box had been cut out first.
+    -1 and 1 are the outer edges of the image. `start` and `side` [n] say which pixels the boxes
+    hold. Between a box's edge and the centre of its outermost pixel that pixel is seen alone, not
+    mixed with its neighbour outside: as if the box had been cut out first.
     """
     import torch
 

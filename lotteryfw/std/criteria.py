@@ -1,4 +1,7 @@
-"""Mask criteria: a formula each. w_i is a weight before the round just trained, w_f the same weight after it."""
+"""Mask criteria, a formula each.
+
+w_i is a weight before the round just trained, w_f the same weight after it.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +171,10 @@ class MagnitudeIncreaseDiffSign(MaskCriterion):
 
 
 def _rank(values: Tensor, alive: Tensor) -> Tensor:
-    """[s] float64 in [0, 1]: the share of the living values that lie below each value; ties share one rank."""
+    """Return [s] float64 in [0, 1]: the share of the living values that lie below each value.
+
+    Ties share one rank.
+    """
     import torch
 
     ordered = values[alive].sort().values
@@ -177,7 +183,7 @@ def _rank(values: Tensor, alive: Tensor) -> Tensor:
 
 
 def _sign_product(layer: Layer) -> Tensor:
-    """[s]: 1 where w_i and w_f have one sign, -1 where it flipped, 0 (neither) where one of them is exactly 0.
+    """Return [s]: 1 where w_i and w_f have one sign, -1 where it flipped, 0 where one of them is 0.
 
     Signs are multiplied, not values: those underflow to 0.
     """
@@ -185,11 +191,9 @@ def _sign_product(layer: Layer) -> Tensor:
 
 
 def _or_lowest(score: Tensor, passing: Tensor) -> Tensor:
-    """[s]: `score` where `passing`, elsewhere what ranks below every score of any layer.
-
-    0 would not do, as a magnitude may shrink and then scores less; -inf is not a score; a layer's own minimum would
-    outrank the scores of other layers in a shared budget.
-    """
+    """Return [s]: `score` where `passing`, elsewhere a score below every other of any layer."""
     import torch
 
+    # 0 would not do, as a magnitude may shrink and then scores less; -inf is not a score; a layer's
+    # own minimum would outrank the scores of other layers in a shared budget
     return score.where(passing, torch.finfo(torch.float32).min)

@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("digits.safetensors")
 
 
 class Digits(DataSource):
-    """1,797 handwritten digits, 8×8 pixels, shipped with lotteryfw; 360 of them are the test part."""
+    """1,797 handwritten digits of 8×8 pixels, shipped with lotteryfw; 360 are the test part."""
 
     use = "digits"
     formula = "1,437 training (and validation) + 360 test images, 1×8×8, 10 classes"

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,49 +33,57 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lies in a folder, sorted by class and name."""
+class ImageList:
+    """The classes and images of a folder, sorted by class and name."""
 
     classes: tuple[str, ...]
     train: tuple[Image, ...]
     test: tuple[Image, ...]
 
 
-def scan(use: str, root: Path, test: str) -> Found:
-    """Lists the images below `root`/train and `root`/`test`. Raises DataError with the layout that is expected."""
+def scan(use: str, root: Path, test: str) -> ImageList:
+    """List the images below `root`/train and `root`/`test`.
+
+    Raises DataError with the layout that is expected.
+    """
     layout = f"{root} should hold train/<class>/<image> and {test}/<class>/<image>"
-    halves = {part: root / part for part in ("train", test)}
-    absent = [str(half) for half in halves.values() if not half.is_dir()]
+    halves = (root / "train", root / test)
+    absent = [str(half) for half in halves if not half.is_dir()]
     if absent:
         raise DataError(f"{use}: there is no folder {' and no folder '.join(absent)}; {layout}")
-    classes = tuple(_folders(halves["train"]))
-    strange = sorted(set(_folders(halves[test])) - set(classes))
+    classes = tuple(_folders(halves[0]))
+    strange = sorted(set(_folders(halves[1])) - set(classes))
     if strange:
+        raise DataError(f"{use}: {halves[1]} has classes that train/ lacks: {', '.join(strange)}")
+
+    train, test_images = (_list(half, classes, _times(half)) for half in halves)
+    _refuse_empty(use, halves[0], classes, train, layout)
+    _refuse_empty(use, halves[1], classes, test_images, layout)
+    return ImageList(classes, train, test_images)
+
+
+def _refuse_empty(
+    use: str, half: Path, classes: Sequence[str], images: Sequence[Image], layout: str
+) -> None:
+    """Raise DataError where there are no images in `half`, or in one of its class folders."""
+    suffixes = ", ".join(sorted(SUFFIXES))
+    if not images:
+        raise DataError(f"{use}: no images in {half} (of {suffixes}); {layout}")
+    labels = {image.label for image in images}
+    empty: list[str] = []
+    for label, name in enumerate(classes):
+        if label not in labels and (half / name).is_dir():
+            empty.append(name)
+    if empty:
         raise DataError(
-            f"{use}: {halves[test]} has classes that train/ lacks: {', '.join(strange)}"
+            f"{use}: {half} has class folders without an image: {', '.join(empty)}; remove them, "
+            f"or put their images there (of {suffixes})"
         )
-    # a folder's time changes when a file in it comes or goes: then it is listed again
-    times = tuple(
-        (half / name).stat().st_mtime_ns for half in halves.values() for name in _folders(half)
-    )
-    found = Found(classes, *(_list(half, classes, times) for half in halves.values()))
-    for part, images in (("train", found.train), (test, found.test)):
-        if not images:
-            raise DataError(
-                f"{use}: no images in {root / part} (of {', '.join(sorted(SUFFIXES))}); {layout}"
-            )
-        labels = {image.label for image in images}
-        empty = [
-            name
-            for label, name in enumerate(classes)
-            if label not in labels and (root / part / name).is_dir()
-        ]
-        if empty:
-            raise DataError(
-                f"{use}: {root / part} has class folders without an image: {', '.join(empty)}; remove them, or put "
-                f"their images there (of {', '.join(sorted(SUFFIXES))})"
-            )
-    return found
+
+
+def _times(half: Path) -> tuple[int, ...]:
+    """Return when each class folder changed, which it does when a file in it comes or goes."""
+    return tuple((half / name).stat().st_mtime_ns for name in _folders(half))
 
 
 def _folders(half: Path) -> list[str]:
@@ -83,38 +92,49 @@ def _folders(half: Path) -> list[str]:
 
 @lru_cache(maxsize=8)
 def _list(half: Path, classes: tuple[str, ...], times: tuple[int, ...]) -> tuple[Image, ...]:
-    """Every image of the class folders in `half`. DatasetInfo, fingerprint and load all ask; the disk is asked once."""
-    images = []
+    """Return every image of the class folders in `half`.
+
+    `facts`, `fingerprint` and `load` all need the list; the disk is read once for a state of it.
+    """
+    images: list[Image] = []
     for label, name in enumerate(classes):
-        if (half / name).is_dir():
-            entries = sorted(os.scandir(half / name), key=lambda entry: entry.name)
-            chosen = [entry for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
-            images += [Image(Path(entry.path), label) for entry in chosen]
+        if not (half / name).is_dir():
+            continue
+        for entry in sorted(os.scandir(half / name), key=lambda entry: entry.name):
+            if Path(entry.name).suffix.lower() in SUFFIXES:
+                images.append(Image(Path(entry.path), label))
     return tuple(images)
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """How images become pixels: `shape` [channels, height, width] of each; `size` is the side of a square to cut and
-    resize them to, None: they have that shape already."""
+    """Decodes images into pixels of `shape` [channels, height, width].
+
+    `size` is the side of a square that images are cut and resized to; None: they have that shape
+    already.
+    """
 
     use: str
     shape: tuple[int, int, int]
     size: int | None
 
     def splits(
-        self, found: Found, validation: int, split_seed: int, normalise: str, kept: Path
+        self, listed: ImageList, validation: int, split_seed: int, normalise: str, kept: Path
     ) -> Dataset:
-        """All images, those for validation split off. Pixels too many for memory are mapped from the file `kept`,
-        which is written when it is not there."""
+        """Return all images, those for validation split off.
+
+        Pixels too many for memory are mapped from the file `kept`, which is written where it is
+        absent.
+        """
         import torch
 
-        chosen, left = division(len(found.train), validation, split_seed)
-        parts = [
-            *([found.train[place] for place in places.tolist()] for places in (left, chosen)),
-            found.test,
+        to_validate, to_train = division(len(listed.train), validation, split_seed)
+        parts: list[list[Image]] = [
+            [listed.train[index] for index in to_train.tolist()],
+            [listed.train[index] for index in to_validate.tolist()],
+            list(listed.test),
         ]
-        images = [image for part in parts for image in part]
+        images = list(chain.from_iterable(parts))
         fits = len(images) * prod(self.shape) <= IN_MEMORY
         pixels = self._decoded(images) if fits else self._mapped(images, kept)
         labels = torch.tensor([image.label for image in images])
@@ -128,8 +148,8 @@ class Decoder:
         import torch
 
         pixels = torch.empty((len(images), *self.shape), dtype=torch.uint8)
-        for place, each in enumerate(self._pixels(images)):
-            pixels[place] = each
+        for index, image in enumerate(self._pixels(images)):
+            pixels[index] = image
         return pixels
 
     def _mapped(self, images: Sequence[Image], kept: Path) -> Tensor:
@@ -139,12 +159,13 @@ class Decoder:
 
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{kept}.lock"):  # who comes second waits, and finds the file
+            # a second process waits here, and then reads what the first one wrote
+            with FileLock(f"{kept}.lock"):
                 if not kept.is_file():
                     aside = kept.with_name(f"{kept.name}.part")
                     with aside.open("wb") as file:
-                        for each in self._pixels(images):
-                            file.write(each.contiguous().numpy().data)
+                        for image in self._pixels(images):
+                            file.write(image.contiguous().numpy().data)
                     aside.replace(kept)
         except OSError as error:
             needs = f"{len(images) * prod(self.shape) / 1e9:.0f} GB"
@@ -152,42 +173,41 @@ class Decoder:
                 f"{self.use}: the decoded images ({needs}) could not be kept in {kept}: {error}"
             ) from error
         held = np.memmap(kept, np.uint8, "r", shape=(len(images), *self.shape))
-        with warnings.catch_warnings(action="ignore"):  # that torch would let somebody write to it
+        # torch warns that it would let somebody write to a file that is mapped for reading
+        with warnings.catch_warnings(action="ignore"):
             return torch.from_numpy(held)
 
     def _pixels(self, images: Sequence[Image]) -> Iterator[Tensor]:
-        """Each as [c, h, w] uint8, one by one: threads took twice as long for 32×32 JPEGs on two cores."""
+        """Yield each image as [c, h, w] uint8."""
         import numpy as np
         import torch
         from PIL import Image as Pillow
         from PIL import ImageOps
 
         channels, height, width = self.shape
+        mode = "L" if channels == 1 else "RGB"
+        # one by one: threads took twice as long for 32×32 JPEGs on two cores
         for image in images:
             try:
                 with Pillow.open(image.path) as file:
-                    picture = self._eight_bits(file, image.path).convert(
-                        "L" if channels == 1 else "RGB"
-                    )
+                    picture = self._eight_bits(file, image.path).convert(mode)
             except OSError as error:
                 raise unreadable(self.use, image.path, error) from error
             if self.size:
                 picture = ImageOps.fit(picture, (self.size, self.size), Pillow.Resampling.BILINEAR)
             if picture.size != (width, height):
-                found = f"{picture.width}×{picture.height} pixels, the first image {width}×{height}"
+                sizes = f"{picture.width}×{picture.height} pixels, the first image {width}×{height}"
                 raise DataError(
-                    f"{self.use}: {image.path} has {found}; give a size to bring all to one"
+                    f"{self.use}: {image.path} has {sizes}; give a size to bring all to one"
                 )
-            yield (
-                torch.from_numpy(np.array(picture))
-                .reshape(height, width, channels)
-                .permute(2, 0, 1)
-            )
+            pixels = torch.from_numpy(np.array(picture)).reshape(height, width, channels)
+            yield pixels.permute(2, 0, 1)
 
     def _eight_bits(self, picture: Picture, path: Path) -> Picture:
-        """The image with a byte a channel. Pillow's own conversion of 16 bits a pixel makes everything above 255 white.
+        """Return the image with a byte a channel.
 
-        Raises DataError for values whose range the file does not say.
+        Pillow's own conversion of 16 bits a pixel makes everything above 255 white. Raises
+        DataError for values whose range the file does not say.
         """
         import numpy as np
         from PIL import Image as Pillow
@@ -197,19 +217,19 @@ class Decoder:
             picture.mode == "I" and picture.format in ("PNG", "PPM")
         )
         if is_16_bit:
-            return Pillow.fromarray(
-                (np.asarray(picture).astype(np.float64) / 257).round().astype(np.uint8)
-            )
+            values = np.asarray(picture).astype(np.float64) / 257
+            return Pillow.fromarray(values.round().astype(np.uint8))
         if picture.mode in ("I", "F"):
             kind = "floating-point numbers" if picture.mode == "F" else "32-bit integers"
             raise DataError(
-                f"{self.use}: {path} holds {kind}, of an unknown range; convert it to 8 bits a channel"
+                f"{self.use}: {path} holds {kind}, of an unknown range; "
+                "convert it to 8 bits a channel"
             )
         return picture
 
 
 def size_of(use: str, path: Path) -> tuple[int, int]:
-    """Height and width, from the file's header."""
+    """Return an image's height and width, from the file's header."""
     from PIL import Image as Pillow
 
     try:
@@ -220,5 +240,5 @@ def size_of(use: str, path: Path) -> tuple[int, int]:
 
 
 def unreadable(use: str, path: Path, error: OSError) -> DataError:
-    """What to raise for a file that is no image."""
+    """Return the error to raise for a file that is no image."""
     return DataError(f"{use}: {path} is not an image that can be read: {error}")

@@ -8,15 +8,16 @@ from pathlib import Path
 from pydantic import Field
 
 from lotteryfw import Dataset, DatasetInfo, DataSource, files_fingerprint
-from lotteryfw.std.image_files import Decoder, Found, scan, size_of
+from lotteryfw.std.image_files import Decoder, ImageList, scan, size_of
 from lotteryfw.std.splits import Normalise, SplitSeed, Validation, facts
 
 
 class ImageFolder(DataSource):
     """Your own images, from `train/<class>/*.png` and `test/<class>/*.png` (or .jpg, .webp, …).
 
-    Classes are numbered in the order of their folders' names. All images are held in memory, decoded; above 8 GiB they
-    are mapped from a file in `decoded/` in the data folder, which may be deleted when no run uses it.
+    Classes are numbered in the order of their folders' names. All images are held in memory,
+    decoded; above 8 GiB they are mapped from a file in `decoded/` in the data folder, which may be
+    deleted when no run uses it.
     """
 
     use = "image_folder"
@@ -26,7 +27,9 @@ class ImageFolder(DataSource):
     path: str
     """The folder that holds train/ and test/; relative to the data folder, or absolute."""
     size: int | None = Field(default=None, ge=1)
-    """Side in pixels: images are cut to their centre square and resized; left out: as they are, all of one size."""
+    """Side in pixels, which images are cut to their centre square and resized to.
+
+    Left out: images stay as they are, and all have one size."""
     grey: bool = False
     """One channel instead of three."""
     validation: Validation = 5000
@@ -34,39 +37,42 @@ class ImageFolder(DataSource):
     normalise: Normalise = "unit"
 
     def facts(self, folder: Path) -> DatasetInfo:
-        found = self._scan(folder)
+        listed = self._scan(folder)
         return facts(
-            self._shape(found),
-            len(found.classes),
-            len(found.train),
-            len(found.test),
+            self._shape(listed),
+            len(listed.classes),
+            len(listed.train),
+            len(listed.test),
             self.validation,
         )
 
     def load(self, folder: Path) -> Dataset:
-        found = self._scan(folder)
-        decoder = Decoder(self.use, self._shape(found), self.size)
+        listed = self._scan(folder)
+        decoder = Decoder(self.use, self._shape(listed), self.size)
         options = f"{decoder.shape} {self.size} {self.validation} {self.split_seed}"
         name = sha256(f"{self.fingerprint(folder)} {options}".encode()).hexdigest()
         kept = folder / "decoded" / f"{name}.uint8"
-        return decoder.splits(found, self.validation, self.split_seed, self.normalise, kept)
+        return decoder.splits(listed, self.validation, self.split_seed, self.normalise, kept)
 
     def files(self, folder: Path) -> list[Path]:
-        found = self._scan(folder)
-        return [image.path for image in (*found.train, *found.test)]
+        listed = self._scan(folder)
+        return [image.path for image in (*listed.train, *listed.test)]
 
     def fingerprint(self, folder: Path) -> str:
-        """A hash of every image's name, below `path`, and content; of more than 100,000 images 1,000 are read."""
+        """Return a hash of every image's name, below `path`, and content.
+
+        Of more than 100,000 images 1,000 are read.
+        """
         return files_fingerprint(self.files(folder), self._root(folder))
 
     def _root(self, folder: Path) -> Path:
         return folder / Path(self.path).expanduser()
 
-    def _scan(self, folder: Path) -> Found:
+    def _scan(self, folder: Path) -> ImageList:
         return scan(self.use, self._root(folder), test="test")
 
-    def _shape(self, found: Found) -> tuple[int, int, int]:
-        height, width = (
-            (self.size, self.size) if self.size else size_of(self.use, found.train[0].path)
-        )
-        return (1 if self.grey else 3, height, width)
+    def _shape(self, listed: ImageList) -> tuple[int, int, int]:
+        channels = 1 if self.grey else 3
+        if self.size:
+            return (channels, self.size, self.size)
+        return (channels, *size_of(self.use, listed.train[0].path))

@@ -15,17 +15,18 @@ from lotteryfw.std.splits import SplitSeed, Validation, facts
 
 CLASSES, TRAIN, TEST = 1000, 1_281_167, 50_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the training images' channels, as everybody has them."""
+"""Means and deviations of the training images' channels, as everybody has them."""
 
 
 class ImageNet(DataSource):
     """ImageNet (ILSVRC 2012): 1.3 million photographs of 1,000 kinds of things.
 
-    image-net.org gives it to who registers there. Test data is the official validation part, since the labels of the
-    official test part are not published. Images are cut to their centre square and resized once, into a file in
-    `decoded/` in the data folder (200 GB at 224 pixels, a few hours) that is then mapped. The augmentation
-    `random_resized_crop` crops these squares anew in every epoch. The papers crop the whole photographs, at their full
-    resolution, and test on the middle of each at 7/8 of its shorter side; here the whole centre square is tested on.
+    image-net.org gives it to who registers there. Test data is the official validation part, since
+    the labels of the official test part are not published. Images are cut to their centre square
+    and resized once, into a file in `decoded/` in the data folder (200 GB at 224 pixels, a few
+    hours) that is then mapped. The augmentation `random_resized_crop` crops these squares anew in
+    every epoch. The papers crop the whole photographs, at their full resolution, and test on the
+    middle of each at 7/8 of its shorter side; here the whole centre square is tested on.
     """
 
     use = "imagenet"
@@ -33,7 +34,10 @@ class ImageNet(DataSource):
     source = "Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge"
 
     path: str
-    """The folder that holds train/<class>/*.JPEG and val/<class>/*.JPEG; relative to the data folder, or absolute."""
+    """The folder that holds train/<class>/*.JPEG and val/<class>/*.JPEG.
+
+    Relative to the data folder, or absolute.
+    """
     size: Annotated[int, Field(ge=1)] = 224
     """Side in pixels."""
     validation: Validation = 10_000
@@ -44,31 +48,29 @@ class ImageNet(DataSource):
 
     def load(self, folder: Path) -> Dataset:
         root = self._root(folder)
-        found = scan(self.use, root, test="val")
-        counts = len(found.classes), len(found.train), len(found.test)
+        listed = scan(self.use, root, test="val")
+        counts = len(listed.classes), len(listed.train), len(listed.test)
         if counts != (CLASSES, TRAIN, TEST):
             raise DataError(
-                f"imagenet: {root} holds {counts[0]} classes, {counts[1]} training and {counts[2]} validation images, "
-                f"not {CLASSES}, {TRAIN} and {TEST}"
+                f"imagenet: {root} holds {counts[0]} classes, {counts[1]} training and "
+                f"{counts[2]} validation images, not {CLASSES}, {TRAIN} and {TEST}"
             )
         name = sha256(f"{self.fingerprint(folder)} {self.options()}".encode()).hexdigest()
         decoder = Decoder(self.use, (3, self.size, self.size), self.size)
         kept = folder / "decoded" / f"{name}.uint8"
-        return replace(
-            decoder.splits(found, self.validation, self.split_seed, "unit", kept),
-            mean=MEAN,
-            std=STD,
-        )
+        dataset = decoder.splits(listed, self.validation, self.split_seed, "unit", kept)
+        return replace(dataset, mean=MEAN, std=STD)
 
     def files(self, folder: Path) -> list[Path]:
         root = self._root(folder)
         if not (root / "train").is_dir() or not (root / "val").is_dir():
-            return [root / "train", root / "val"]  # planning needs no files
-        found = scan(self.use, root, test="val")
-        return [image.path for image in (*found.train, *found.test)]
+            # a study can be planned before its data is there
+            return [root / "train", root / "val"]
+        listed = scan(self.use, root, test="val")
+        return [image.path for image in (*listed.train, *listed.test)]
 
     def fingerprint(self, folder: Path) -> str:
-        """A hash of every image's name, below `path`, and size, and of the contents of 1,000 of them."""
+        """Return a hash of every image's name and size, and of the contents of 1,000 images."""
         return files_fingerprint(self.files(folder), self._root(folder))
 
     def _root(self, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Initialisers: how Linear and Conv weights are drawn. Biases start at zero unless said otherwise."""
+"""Initialisers: the draws of Linear and Conv weights. Biases start at zero unless stated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class GlorotNormal(Initialiser):
 
     use = "glorot_normal"
     formula = "N(0, 2 / (fan_in + fan_out))"
-    source = "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward networks, section 4.2"
+    source = (
+        "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural "
+        "networks, section 4.2"
+    )
     default = True
 
     def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
@@ -36,7 +39,10 @@ class GlorotUniform(Initialiser):
 
     use = "glorot_uniform"
     formula = "U(±sqrt(6 / (fan_in + fan_out)))"
-    source = "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward networks, section 4.2"
+    source = (
+        "Glorot & Bengio 2010, Understanding the difficulty of training deep feedforward neural "
+        "networks, section 4.2"
+    )
 
     def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         return _uniform(layer.shape, sqrt(6 / (layer.fan_in + layer.fan_out)), rng)
@@ -98,7 +104,7 @@ class Constant(Initialiser):
 
 
 class PytorchDefault(Initialiser):
-    """What PyTorch's own Linear and Conv layers draw, biases included."""
+    """Draws as PyTorch's own Linear and Conv layers do, biases included."""
 
     use = "pytorch_default"
     formula = "U(±1 / sqrt(fan_in)), biases alike"

@@ -1,6 +1,7 @@
 """Mask-0 actions: what masked weights are frozen at.
 
-Each decides only about the weights that this cut removed; those removed earlier stay at the value they are frozen at.
+Each decides only about the weights that this cut removed; those removed earlier stay at the value
+they are frozen at.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Init(Mask0Action):
 
 
 class InitZero(Mask0Action):
-    """Masked weights that training moved toward zero are 0, the others frozen at their rewound values."""
+    """Masked weights that shrank in training are 0, the others rewound."""
 
     use = "init_zero"
     formula = "0 where |w_f| < |w_k|, else w_k"
@@ -77,23 +78,23 @@ class InitZeroReshuffle(Mask0Action):
 
 
 class InitZeroReverse(Mask0Action):
-    """Masked weights that training moved away from zero are 0, the others frozen at their rewound values: a control."""
+    """Masked weights that grew in training are 0, the others rewound: a control."""
 
     use = "init_zero_reverse"
     formula = "0 where |w_f| > |w_k|, else w_k"
     source = DECONSTRUCTING
 
     def masked_values(self, layer: Layer) -> Tensor:
-        return _at_this_cut(
-            layer.rewound.masked_fill(layer.final.abs() > layer.rewound.abs(), 0.0), layer
-        )
+        away_from_zero = layer.final.abs() > layer.rewound.abs()
+        return _at_this_cut(layer.rewound.masked_fill(away_from_zero, 0.0), layer)
 
 
 def _toward_zero(layer: Layer) -> Tensor:
-    """[s] bool: the weights that training made smaller than they will be frozen at or restart from."""
+    """Return [s] bool: the weights whose magnitude training made smaller than the rewound one."""
     return layer.final.abs() < layer.rewound.abs()
 
 
 def _at_this_cut(decided: Tensor, layer: Layer) -> Tensor:
-    """[s]: `decided` where this cut removed a weight, else `layer.init`: the value that the long dead are frozen at."""
+    """Return [s]: `decided` where this cut removed a weight, else `layer.init`."""
+    # weights that an earlier cut removed stay at the value that they were frozen at
     return decided.where(layer.cut, layer.init)

@@ -1,4 +1,7 @@
-"""Mask-1 actions: what kept weights restart from. All start from `layer.rewound`, anew at each level."""
+"""Mask-1 actions: the values that kept weights restart from.
+
+All start from `layer.rewound`, anew at each level.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ DECONSTRUCTING = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 3"
 KeepSign = Annotated[
     bool,
     Field(
-        description="True: the drawn magnitude with the sign of the rewound weight; false: a random sign."
+        description="True: drawn magnitudes get the signs of the rewound weights; false: random."
     ),
 ]
 Rescale = Annotated[
     bool,
     Field(
-        description="Multiply what is kept by size / kept of the layer, to make up for what is gone."
+        description="Multiply kept weights by size / kept of their layer, to make up for the rest."
     ),
 ]
 
@@ -57,7 +60,7 @@ class Reinit(Mask1Action):
 
 
 class ReinitEmpirical(Mask1Action):
-    """Kept weights are drawn, with replacement, from all the values that the layer was initialised with."""
+    """Kept weights are drawn, with replacement, from all initial values of the layer."""
 
     use = "reinit_empirical"
     formula = "sign(w_k) |x| (keep_sign) or x, x from the layer's values at step 0"
@@ -69,15 +72,16 @@ class ReinitEmpirical(Mask1Action):
     def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
-        places = torch.randint(layer.info.size, layer.info.shape, generator=layer.rng)
-        drawn = layer.original.flatten()[places.to(layer.original.device)]
+        indices = torch.randint(layer.info.size, layer.info.shape, generator=layer.rng)
+        drawn = layer.original.flatten()[indices.to(layer.original.device)]
         return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
 
 
 class Reshuffle(Mask1Action):
     """Kept weights are permuted within the layer.
 
-    With `keep_sign` the magnitudes are permuted and each place keeps its sign; without, whole values are permuted.
+    With `keep_sign` the magnitudes are permuted and each place keeps its sign; without, whole
+    values are permuted.
     """
 
     use = "reshuffle"
@@ -93,7 +97,7 @@ class Reshuffle(Mask1Action):
 
 
 class Constant(Mask1Action):
-    """Kept weights restart at plus or minus one constant: the standard deviation of the layer's initial values."""
+    """Kept weights restart at ± one constant: the standard deviation of the initial values."""
 
     use = "constant"
     formula = (
@@ -107,19 +111,19 @@ class Constant(Mask1Action):
     def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
-        signs = (
-            torch.randint(2, layer.info.shape, generator=layer.rng).to(layer.original.device) * 2
-            - 1
-        )
-        drawn = layer.original.std(correction=0) * signs
+        bits = torch.randint(2, layer.info.shape, generator=layer.rng).to(layer.original.device)
+        drawn = layer.original.std(correction=0) * (bits * 2 - 1)
         return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
 
 
 def _signed(drawn: Tensor, layer: Layer, keep_sign: bool) -> Tensor:
-    """[s]: `drawn` with the signs of `layer.rewound` (a zero's is its sign bit, mostly +), or as it is."""
+    """Return [s]: `drawn`, with the signs of `layer.rewound` where `keep_sign`."""
+    # the sign of a zero is its sign bit, mostly +
     return drawn.copysign(layer.rewound) if keep_sign else drawn
 
 
 def _rescaled(values: Tensor, layer: Layer, rescale: bool) -> Tensor:
-    """[s]: `values` times size / kept, or as they are."""
-    return values * (layer.info.size / max(1, int(layer.mask.sum()))) if rescale else values
+    """Return [s]: `values`, times size / kept where `rescale`."""
+    if not rescale:
+        return values
+    return values * (layer.info.size / max(1, int(layer.mask.sum())))

@@ -15,14 +15,14 @@ from lotteryfw import ModelFamily, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Bias = Annotated[bool, Field(description="Whether layers have biases. Biases are never pruned.")]
+Bias = Annotated[bool, Field(description="True: layers have biases. Biases are never pruned.")]
 OutputBias = Annotated[
-    bool, Field(description="Whether the output layer has biases; the others have none.")
+    bool, Field(description="True: the output layer has biases; the others have none.")
 ]
 Affine = Annotated[
     bool,
     Field(
-        description="Whether batch norm has a scale and a shift to train; without, it only normalises."
+        description="True: batch norm has a scale and a shift to train; false: it only normalises."
     ),
 ]
 Width = Annotated[
@@ -30,7 +30,7 @@ Width = Annotated[
     Field(
         gt=0,
         allow_inf_nan=False,
-        description="Multiplies the units of every layer but the output, rounded, 1 at least; 1: as published.",
+        description="Multiplies the units of every layer but the output (rounded, at least 1).",
     ),
 ]
 
@@ -92,7 +92,7 @@ class Conv4(ModelFamily):
 
 
 class Conv6(ModelFamily):
-    """Conv-6: three pairs of 3×3 convolutions, each with a pooling, three fully connected layers."""
+    """Conv-6: three pairs of 3×3 convolutions, each with a pooling, three dense layers."""
 
     use = "conv6"
     formula = "64, 64, pool, 128, 128, pool, 256, 256, pool; 256, 256, classes"
@@ -122,11 +122,14 @@ class Conv8(ModelFamily):
 
 
 class Vgg16(ModelFamily):
-    """VGG-16 for small images: thirteen 3×3 convolutions with batch norm, five poolings, one fully connected layer."""
+    """VGG-16 for small images: 13 convolutions with batch norm, 5 poolings, 1 dense layer."""
 
     use = "vgg16"
     formula = "2 × 64, pool, 2 × 128, pool, 3 × 256, pool, 3 × 512, pool, 3 × 512, pool; classes"
-    source = "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, D, with one layer after the pools"
+    source = (
+        "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, D, "
+        "with one layer after the pools"
+    )
 
     bias: OutputBias = True
     width: Width = 1.0
@@ -137,11 +140,14 @@ class Vgg16(ModelFamily):
 
 
 class Vgg19(ModelFamily):
-    """VGG-19 for small images: sixteen 3×3 convolutions with batch norm, five poolings, one fully connected layer."""
+    """VGG-19 for small images: 16 convolutions with batch norm, 5 poolings, 1 dense layer."""
 
     use = "vgg19"
     formula = "2 × 64, pool, 2 × 128, pool, 4 × 256, pool, 4 × 512, pool, 4 × 512, pool; classes"
-    source = "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, E, with one layer after the pools"
+    source = (
+        "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, E, "
+        "with one layer after the pools"
+    )
 
     bias: OutputBias = True
     width: Width = 1.0
@@ -152,15 +158,16 @@ class Vgg19(ModelFamily):
 
 
 def scaled(units: int, width: float) -> int:
-    """`units` times `width`, a whole number and at least 1."""
+    """Return `units` times `width`, rounded, and at least 1."""
     return max(1, round(units * width))
 
 
 def check_images(use: str, shape: tuple[int, ...], least: int = 1) -> None:
-    """Raises UsageError for inputs that are no images [channels, height, width] with sides of at least `least`."""
+    """Raise UsageError for inputs that are no images with sides of at least `least` pixels."""
     if len(shape) != 3 or min(shape[1:]) < least:
         raise UsageError(
-            f"{use} reads images [channels, height, width] of at least {least}×{least}, not {list(shape)}"
+            f"{use} reads images [channels, height, width] of at least {least}×{least}, "
+            f"not {list(shape)}"
         )
 
 
@@ -173,7 +180,7 @@ def _mlp(shape: tuple[int, ...], hidden: Sequence[int], classes: int, bias: bool
 def _conv_net(
     use: str, shape: tuple[int, ...], pairs: Sequence[int], classes: int, bias: bool, width: float
 ) -> nn.Module:
-    """Two convolutions and a pooling for each of `pairs`, then 256-256-classes."""
+    """Build two convolutions and a pooling for each of `pairs`, then 256-256-classes."""
     from torch import nn
 
     stages = [[scaled(units, width)] * 2 for units in pairs]
@@ -191,13 +198,12 @@ def _vgg(
     width: float,
     affine: bool,
 ) -> nn.Module:
-    """Five stages of so many convolutions, each with a pooling, then the output layer."""
+    """Build five stages of so many convolutions, each with a pooling, then the output layer."""
     from torch import nn
 
-    stages = [
-        [scaled(units, width)] * depth
-        for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True)
-    ]
+    stages: list[list[int]] = []
+    for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True):
+        stages.append([scaled(units, width)] * depth)
     convolutions, features = _convolutions(use, shape, stages, bias=False, affine=affine)
     return nn.Sequential(convolutions | _fully_connected([features, classes], bias))
 
@@ -209,8 +215,11 @@ def _convolutions(
     bias: bool,
     affine: bool | None,
 ) -> tuple[OrderedDict[str, nn.Module], int]:
-    """A 3×3 convolution with a ReLU for each number of channels and a pooling for each stage, and how many numbers come
-    out of them. `affine`: as batch norm has it, between convolution and ReLU; None: no batch norm."""
+    """Build stages of 3×3 convolutions with ReLUs, each stage with a pooling at its end.
+
+    `stages` are the numbers of channels. `affine`: that of the batch norm between convolution and
+    ReLU; None: no batch norm. Returns the layers, and how many numbers come out of the last.
+    """
     from torch import nn
 
     check_images(use, shape, least=2 ** len(stages))
@@ -227,11 +236,12 @@ def _convolutions(
             layers[f"conv_relu{number}"] = nn.ReLU()
             inputs = outputs
         layers[f"pool{stage}"] = nn.MaxPool2d(2)
-    return layers, inputs * prod(side // 2 ** len(stages) for side in shape[1:])
+    shrinkage = 2 ** len(stages)
+    return layers, inputs * prod(side // shrinkage for side in shape[1:])
 
 
 def _fully_connected(sizes: Sequence[int], bias: bool) -> OrderedDict[str, nn.Module]:
-    """Flattens, then a Linear from each size to the next, with a ReLU between any two."""
+    """Build a flattening and a Linear from each size to the next, with ReLUs in between."""
     from torch import nn
 
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())

@@ -1,4 +1,4 @@
-"""Objectives: what a training makes small, and what is reported of it."""
+"""Objectives: the loss that a training minimises, and the accuracy that is reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Classification(Objective):
 class Reconstruction(Objective):
     """The squared error of giving an input back, as autoencoders do; labels are not used.
 
-    What is reported as accuracy is the share of an input's variance that is explained, at least 0.
+    The share of an input's variance that is explained, at least 0, is reported as the accuracy.
     """
 
     use = "reconstruction"
@@ -59,8 +59,8 @@ class Reconstruction(Objective):
     def loss(
         self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
     ) -> Tensor:
-        each = (outputs - inputs.flatten(1)).square().mean(1)
-        return each.mean() if reduction == "mean" else each.sum()
+        losses = (outputs - inputs.flatten(1)).square().mean(1)
+        return losses.mean() if reduction == "mean" else losses.sum()
 
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         flat = inputs.flatten(1)

@@ -1,4 +1,4 @@
-"""Optimizers: torch's own, in their fused form, which does one update of all parameters in one call."""
+"""Optimizers: torch's own, in their fused form, which updates all parameters in one call."""
 
 from __future__ import annotations
 
@@ -49,9 +49,14 @@ class Sgd(Optimizer):
 
         parameters = list(parameters)
         return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay,
-            dampening=self.dampening, **_in_one_call(parameters),
-        )  # fmt: skip
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            dampening=self.dampening,
+            **_in_one_call(parameters),
+        )
 
 
 class Adam(Optimizer):
@@ -75,9 +80,13 @@ class Adam(Optimizer):
 
         parameters = list(parameters)
         return torch.optim.Adam(
-            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay,
+            parameters,
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            weight_decay=self.weight_decay,
             **_in_one_call(parameters),
-        )  # fmt: skip
+        )
 
 
 class AdamW(Optimizer):
@@ -101,9 +110,13 @@ class AdamW(Optimizer):
 
         parameters = list(parameters)
         return torch.optim.AdamW(
-            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay,
+            parameters,
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            weight_decay=self.weight_decay,
             **_in_one_call(parameters),
-        )  # fmt: skip
+        )
 
 
 class RmsProp(Optimizer):
@@ -128,9 +141,15 @@ class RmsProp(Optimizer):
         import torch
 
         return torch.optim.RMSprop(
-            list(parameters), lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay,
-            momentum=self.momentum, centered=self.centered, foreach=True,
-        )  # fmt: skip
+            list(parameters),
+            lr=self.lr,
+            alpha=self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+            centered=self.centered,
+            foreach=True,
+        )
 
 
 def _in_one_call(parameters: list[Tensor]) -> dict[str, bool]:

@@ -1,5 +1,7 @@
-"""The modules that residual networks are made of. Imported where one is built: it is the one file here that needs
-torch when it is read."""
+"""The modules that residual networks are made of.
+
+Imported where one is built, since it is the one file here that needs torch when it is read.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ class BasicBlock(nn.Module):
 
 
 class PreactivationBlock(nn.Module):
-    """conv2(relu(norm2(conv1(a)))) + x with a = relu(norm1(x)); where channels or size change, + shortcut(a)."""
+    """conv2(relu(norm2(conv1(a)))) + x with a = relu(norm1(x)).
+
+    Where channels or size change, shortcut(a) stands in for x.
+    """
 
     rectifies = False
 
@@ -62,8 +67,11 @@ def resnet(
     affine: bool,
     bias: bool,
 ) -> nn.Module:
-    """A 3×3 convolution, stages of so many blocks, each but the first halving the image, the mean over the image, and
-    the output layer. `channels`: of the image, of the convolution, of each stage."""
+    """Build a 3×3 convolution, stages of `blocks` blocks, the mean over the image, and the output.
+
+    Each stage but the first halves the image. `channels`: of the image, of the convolution, and of
+    each stage.
+    """
     image, stem, *stages = channels
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv(image, stem, 3))
     if block.rectifies:
@@ -71,10 +79,9 @@ def resnet(
     inputs = stem
     for number, outputs in enumerate(stages, 1):
         stage: OrderedDict[str, nn.Module] = OrderedDict()
-        for place in range(1, blocks + 1):
-            stage[f"block{place}"] = block(
-                inputs, outputs, 2 if number > 1 and place == 1 else 1, affine
-            )
+        for index in range(1, blocks + 1):
+            stride = 2 if number > 1 and index == 1 else 1
+            stage[f"block{index}"] = block(inputs, outputs, stride, affine)
             inputs = outputs
         layers[f"stage{number}"] = nn.Sequential(stage)
     if not block.rectifies:

@@ -1,4 +1,7 @@
-"""Model families with residual connections, for images of 32×32 and thereabouts. The output layer is named fc."""
+"""Model families with residual connections, for images of about 32×32.
+
+The output layer is named fc.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ResNet20(ModelFamily):
-    """ResNet-20 for small images, "Resnet-18" in the lottery-ticket papers: three stages of three residual blocks.
+    """ResNet-20 for small images, "Resnet-18" in the lottery-ticket papers: 3 stages of 3 blocks.
 
     Shortcuts where a stage begins are 1×1 convolutions; patterns like "*shortcut*" name them.
     """
@@ -38,14 +41,17 @@ class ResNet20(ModelFamily):
 
 
 class ResNet18(ModelFamily):
-    """ResNet-18, 64 channels wide, with a stem for small images: one 3×3 convolution and no pooling.
+    """ResNet-18, 64 channels wide, for small images: its stem is a 3×3 convolution without pooling.
 
     Shortcuts where a stage begins are 1×1 convolutions; patterns like "*shortcut*" name them.
     """
 
     use = "resnet18"
     formula = "3×3 conv 64; 4 × 2 blocks of two 3×3 convs, 64, 128, 256, 512; mean; classes"
-    source = "He et al. 2016, Deep Residual Learning for Image Recognition, table 1, with the stem of section 4.2"
+    source = (
+        "He et al. 2016, Deep Residual Learning for Image Recognition, table 1, "
+        "with the stem of section 4.2"
+    )
 
     width: Width = 1.0
     affine: Affine = True
@@ -60,10 +66,13 @@ class ResNet18(ModelFamily):
 
 
 class WideResNet(ModelFamily):
-    """WRN-depth-widen: a wide residual network whose blocks normalise before they convolve, without dropout."""
+    """WRN-depth-widen: a wide, pre-activation residual network without dropout."""
 
     use = "wide_resnet"
-    formula = "3×3 conv 16; 3 × (depth - 4) / 6 blocks of two 3×3 convs, (16, 32, 64) × widen; mean; classes"
+    formula = (
+        "3×3 conv 16; 3 × (depth - 4) / 6 blocks of two 3×3 convs, (16, 32, 64) × widen; "
+        "mean; classes"
+    )
     source = "Zagoruyko & Komodakis 2016, Wide Residual Networks, table 1"
 
     depth: Annotated[int, Field(ge=10)] = 28

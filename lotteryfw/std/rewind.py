@@ -1,4 +1,4 @@
-"""Rewind policies: where each round after the dense one starts."""
+"""Rewind policies: the point where each round after the dense one starts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class LearningRate(RewindPolicy):
 
     use = "learning_rate"
     formula = "latest weights, schedule of step 0"
-    source = "Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning, section 3"
+    source = (
+        "Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning, "
+        "section 3"
+    )
 
     def point(self, clock: Clock) -> RewindPoint:
         return RewindPoint(weights=LATEST, schedule=0, buffers="latest")
@@ -56,7 +59,10 @@ class FineTune(RewindPolicy):
 
     use = "fine_tune"
     formula = "latest weights, schedule held at its end"
-    source = "Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning, section 3"
+    source = (
+        "Renda et al. 2020, Comparing Rewinding and Fine-tuning in Neural Network Pruning, "
+        "section 3"
+    )
 
     length: Step | None = None
     """How long each round is; left out: as long as the dense training."""

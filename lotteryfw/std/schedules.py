@@ -12,7 +12,8 @@ from lotteryfw import Clock, Schedule, Step
 Warmup = Annotated[
     Step | None,
     Field(
-        description="The factor rises linearly over this length, from 1 / its steps to 1; left out: no warmup."
+        description="The factor rises linearly over this length, from 1 / its steps to 1; "
+        "left out: no warmup."
     ),
 ]
 
@@ -28,7 +29,7 @@ class Constant(Schedule):
     warmup: Warmup = None
 
     def factor(self, step: int, clock: Clock) -> float:
-        return _risen(step, _steps(self.warmup, clock))
+        return _warmed_up(step, _steps(self.warmup, clock))
 
 
 class Multistep(Schedule):
@@ -46,14 +47,17 @@ class Multistep(Schedule):
 
     def factor(self, step: int, clock: Clock) -> float:
         reached = sum(step >= clock.steps(milestone) for milestone in self.milestones)
-        return self.gamma**reached * _risen(step, _steps(self.warmup, clock))
+        return self.gamma**reached * _warmed_up(step, _steps(self.warmup, clock))
 
 
 class Cosine(Schedule):
-    """The learning rate falls along half a cosine, from the end of the warmup to the end of training."""
+    """The learning rate falls along half a cosine, from the end of the warmup on."""
 
     use = "cosine"
-    formula = "final + (1 - final) (1 + cos(π t)) / 2, t in [0, 1) the share of the steps after the warmup"
+    formula = (
+        "final + (1 - final) (1 + cos(π t)) / 2, "
+        "t in [0, 1) the share of the steps after the warmup"
+    )
     source = (
         "Loshchilov & Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts, section 3"
     )
@@ -65,7 +69,7 @@ class Cosine(Schedule):
     def factor(self, step: int, clock: Clock) -> float:
         warmup = _steps(self.warmup, clock)
         if step < warmup:
-            return _risen(step, warmup)
+            return _warmed_up(step, warmup)
         share = (step - warmup) / (clock.total - warmup)
         return self.final + (1 - self.final) * (1 + cos(pi * share)) / 2
 
@@ -74,6 +78,6 @@ def _steps(warmup: Step | None, clock: Clock) -> int:
     return 0 if warmup is None else clock.steps(warmup)
 
 
-def _risen(step: int, warmup: int) -> float:
-    """How far a warmup of that many steps has got: 1 / warmup at step 0, 1 at its last step and ever after."""
+def _warmed_up(step: int, warmup: int) -> float:
+    """Return the factor of a warmup: 1 / warmup at step 0, 1 from its last step on."""
     return min(1.0, (step + 1) / max(1, warmup))

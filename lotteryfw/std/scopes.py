@@ -1,4 +1,4 @@
-"""Scopes: which layers share one budget, and how much of it is kept."""
+"""Scopes: the groups of layers that share one budget, and how much each keeps."""
 
 from __future__ import annotations
 
@@ -27,8 +27,11 @@ class Layerwise(Scope):
     output_rate: Rate | None = None
     """The same for the output layer; left out: `rate`."""
     rates: dict[str, Rate] = {}
-    """Layers with a rate of their own, by name or pattern ("fc1", "conv*"). The first match wins, also over
-    `output_rate`. A layer of rate 0 is left whole, also where a mask is learned at a density."""
+    """Rates of single layers, by name or pattern ("fc1", "conv*").
+
+    The first match wins, also over `output_rate`. A layer of rate 0 stays whole, also where a mask
+    is learned at a density.
+    """
 
     def groups(
         self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
@@ -42,9 +45,12 @@ class Layerwise(Scope):
         return [_share((layer.name,), layer.size, density) for layer in layers if self._rate(layer)]
 
     def _rate(self, layer: LayerInfo) -> float:
-        named = (rate for pattern, rate in self.rates.items() if _matches(layer, pattern))
-        output_rate = self.rate if self.output_rate is None else self.output_rate
-        return next(named, output_rate if layer.is_output else self.rate)
+        for pattern, rate in self.rates.items():
+            if _matches(layer, pattern):
+                return rate
+        if layer.is_output and self.output_rate is not None:
+            return self.output_rate
+        return self.rate
 
 
 class Global(Scope):
@@ -57,7 +63,7 @@ class Global(Scope):
     rate: Rate = 0.2
     """Share of the network's living weights that a cut removes."""
     exclude: list[str] = []
-    """Layers that are left as they are, by name or pattern ("fc*"); the budget does not count them."""
+    """Layers that stay as they are, by name or pattern ("fc*"); the budget excludes them."""
 
     def groups(
         self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
@@ -72,17 +78,18 @@ class Global(Scope):
 
     def _included(self, layers: Sequence[LayerInfo]) -> tuple[str, ...]:
         _check_patterns(self.use, self.exclude, layers)
-        excluded = {
-            layer.name for layer in layers for pattern in self.exclude if _matches(layer, pattern)
-        }
-        return tuple(layer.name for layer in layers if layer.name not in excluded)
+        included: list[str] = []
+        for layer in layers:
+            if not any(_matches(layer, pattern) for pattern in self.exclude):
+                included.append(layer.name)
+        return tuple(included)
 
 
 class Erk(Scope):
-    """One budget for the whole network, handed out to the layers by their Erdős–Rényi-Kernel densities.
+    """One budget for the whole network, shared out by Erdős–Rényi-Kernel densities.
 
-    A layer that is due more than it has alive keeps all of that, and the others share the rest. Whole weights are made
-    by largest remainder, so the counts add up to the budget exactly.
+    A layer that is due more than it has alive keeps all of that, and the others share the rest.
+    Whole weights are made by largest remainder, so the counts add up to the budget exactly.
     """
 
     use = "erk"
@@ -95,13 +102,13 @@ class Erk(Scope):
     def groups(
         self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
     ) -> list[Group]:
-        return self._shared_out(
-            _group(tuple(kept), sum(kept.values()), self.rate, times), layers, kept
-        )
+        whole = _group(tuple(kept), sum(kept.values()), self.rate, times)
+        return self._shared_out(whole, layers, kept)
 
     def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         sizes = {layer.name: layer.size for layer in layers}
-        return self._shared_out(_share(tuple(sizes), sum(sizes.values()), density), layers, sizes)
+        whole = _share(tuple(sizes), sum(sizes.values()), density)
+        return self._shared_out(whole, layers, sizes)
 
     def _shared_out(
         self, whole: Group, layers: Sequence[LayerInfo], kept: Mapping[str, int]
@@ -111,12 +118,10 @@ class Erk(Scope):
         weights = [sum(layer.shape) for layer in layers]
         counts = _whole(_shares(Fraction(whole.keep), weights, alive), whole.keep)
         requested = _shares(Fraction(whole.requested), weights, alive)
-        return [
-            Group((name,), count, float(share))
-            for name, count, share in zip(
-                (layer.name for layer in layers), counts, requested, strict=True
-            )
-        ]
+        groups: list[Group] = []
+        for layer, count, share in zip(layers, counts, requested, strict=True):
+            groups.append(Group((layer.name,), count, float(share)))
+        return groups
 
 
 def _group(names: tuple[str, ...], kept: int, rate: float, times: int) -> Group:
@@ -128,12 +133,13 @@ def _share(names: tuple[str, ...], size: int, density: float) -> Group:
 
 
 def _matches(layer: LayerInfo, pattern: str) -> bool:
-    """True for the parameter's path ("fc1.weight") and for its module's ("fc1")."""
-    return fnmatchcase(layer.name, pattern) or fnmatchcase(layer.name.rpartition(".")[0], pattern)
+    """Return True for the parameter's path ("fc1.weight") and for its module's ("fc1")."""
+    module = layer.name.rpartition(".")[0]
+    return fnmatchcase(layer.name, pattern) or fnmatchcase(module, pattern)
 
 
 def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[LayerInfo]) -> None:
-    """Raises UsageError for a pattern that names no layer: it would do nothing, in silence."""
+    """Raise UsageError for a pattern that names no layer: it would do nothing, in silence."""
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             names = ", ".join(layer.name for layer in layers)
@@ -143,24 +149,32 @@ def _check_patterns(use: str, patterns: Iterable[str], layers: Sequence[LayerInf
 
 
 def _shares(total: Fraction, weights: Sequence[int], limits: Sequence[int]) -> list[Fraction]:
-    """`total` shared out by `weights`, nobody above his limit, what that leaves over going to the others.
+    """Return `total` shared out in proportion to `weights`, with no share above its limit.
 
-    `total` is at most the sum of the limits. Fractions, because the shares have to add up exactly.
+    The rest of a share that reaches its limit goes to the others. `total` is at most the sum of
+    the limits.
     """
+    # fractions, because the shares have to add up exactly
     shares = [Fraction(limit) for limit in limits]
     sharing = set(range(len(weights)))
+    rest = total
     while sharing:
-        left = total - sum(limits[i] for i in range(len(limits)) if i not in sharing)
-        unit = left / sum(weights[i] for i in sharing)
+        unit = rest / sum(weights[i] for i in sharing)
         full = {i for i in sharing if unit * weights[i] > limits[i]}
         if not full:
-            return [unit * weights[i] if i in sharing else share for i, share in enumerate(shares)]
+            for i in sharing:
+                shares[i] = unit * weights[i]
+            return shares
         sharing -= full
+        rest -= sum(limits[i] for i in full)
     return shares
 
 
 def _whole(shares: Sequence[Fraction], total: int) -> list[int]:
-    """Whole numbers next to `shares` that sum to `total` as these do: the largest remainders are rounded up."""
+    """Return whole numbers next to `shares` that sum to `total` as these do.
+
+    The largest remainders are rounded up.
+    """
     counts = [int(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
     for i in by_remainder[: total - sum(counts)]:

@@ -1,4 +1,4 @@
-"""What the data sources share: options, and how a validation part is split off."""
+"""The options that data sources share, and the split into training and validation part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from lotteryfw import DataError, Dataset, DatasetInfo, Subset, stream
+from lotteryfw.std.draws import OwnStream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,12 +16,13 @@ Validation = Annotated[
     int, Field(ge=1, description="Examples taken from the training part to validate on.")
 ]
 SplitSeed = Annotated[
-    int, Field(ge=0, description="Which examples those are; apart from the seeds of a study.")
+    int, Field(ge=0, description="Draws these examples; apart from the seeds of a study.")
 ]
 Normalise = Annotated[
     Literal["unit", "standard"],
     Field(
-        description="unit: pixels in [0, 1]; standard: also mean 0 and deviation 1 per channel of the training part."
+        description="unit: pixels in [0, 1]; standard: also mean 0 and deviation 1 per channel "
+        "of the training part."
     ),
 ]
 
@@ -28,49 +30,47 @@ Normalise = Annotated[
 def facts(
     shape: tuple[int, ...], classes: int, examples: int, test: int, validation: int
 ) -> DatasetInfo:
-    """The facts of a set whose `examples` for training lose `validation`. Raises DataError where none are left."""
+    """Return the facts of a set whose `examples` for training lose `validation`.
+
+    Raises DataError where none are left.
+    """
     _check(validation, examples)
-    return DatasetInfo(
-        shape, classes, train=examples - validation, validation=validation, test=test
-    )
+    train = examples - validation
+    return DatasetInfo(shape, classes, train=train, validation=validation, test=test)
 
 
 def split(
     examples: Subset, test: Subset, validation: int, split_seed: int, normalise: str
 ) -> Dataset:
-    """Dataset `validation` of `examples` [n, c, h, w] uint8 off, by a stream of their own.
+    """Split `validation` of `examples` [n, c, h, w] uint8 off, by a stream of their own.
 
     Raises DataError where none are left.
     """
-    chosen, left = (
-        Subset(examples.inputs[part], examples.labels[part])
-        for part in division(len(examples.labels), validation, split_seed)
-    )
-    return normalised(left, chosen, test, normalise)
+    to_validate, to_train = division(len(examples.labels), validation, split_seed)
+    chosen = Subset(examples.inputs[to_validate], examples.labels[to_validate])
+    train = Subset(examples.inputs[to_train], examples.labels[to_train])
+    return normalised(train, chosen, test, normalise)
 
 
 def division(examples: int, validation: int, split_seed: int) -> tuple[Tensor, Tensor]:
-    """Which of the examples are for validation, and which for training: places, int64, in the order they then have.
+    """Draw the examples for validation, and return them and those for training.
 
-    Raises DataError where none are left to train on.
+    Both are indices, int64, in the order that the examples then have. Raises DataError where none
+    are left to train on.
     """
     import torch
 
     _check(validation, examples)
-    chosen, left = torch.randperm(examples, generator=stream("split", split_seed)).tensor_split(
-        [validation]
-    )
-    return chosen, left
+    order = torch.randperm(examples, generator=stream(OwnStream.SPLIT, split_seed))
+    return order[:validation], order[validation:]
 
 
 def normalised(train: Subset, validation: Subset, test: Subset, normalise: str) -> Dataset:
-    """The parts, with what `normalise` asks for: measured on the training part."""
+    """Return the parts as a data set, normalised by moments of the training part."""
     if normalise == "unit":
         return Dataset(train, validation, test)
-    mean, std = zip(
-        *(_moments(train.inputs[:, channel]) for channel in range(train.inputs.shape[1])),
-        strict=True,
-    )
+    channels = train.inputs.unbind(1)
+    mean, std = zip(*map(_moments, channels), strict=True)
     return Dataset(train, validation, test, mean, std)
 
 
@@ -82,18 +82,16 @@ def _check(validation: int, examples: int) -> None:
 
 
 def _moments(pixels: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of uint8 `pixels` read as value / 255, exactly, from their histogram.
+    """Return mean and standard deviation of uint8 `pixels` read as value / 255, exactly.
 
-    A channel of one colour gets deviation 1, for it is divided by.
+    A channel of one colour gets deviation 1, since it is divided by.
     """
     import torch
 
-    chunks = pixels.chunk(
-        len(pixels) // 1000 + 1
-    )  # counted as int64: all at once, eight times the memory
-    counts = torch.stack([torch.bincount(chunk.flatten(), minlength=256) for chunk in chunks]).sum(
-        0
-    )
+    # in chunks, since bincount makes int64 of what it counts: eight times the memory
+    counts = torch.zeros(256, dtype=torch.int64)
+    for chunk in pixels.chunk(len(pixels) // 1000 + 1):
+        counts += torch.bincount(chunk.flatten(), minlength=256)
     share = counts.double() / pixels.numel()
     value = torch.arange(256, dtype=torch.float64) / 255
     mean = float((share * value).sum())

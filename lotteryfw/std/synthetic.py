@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from lotteryfw import Dataset, DatasetInfo, DataSource, Subset, stream
+from lotteryfw.std.draws import OwnStream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +29,11 @@ class Synthetic(DataSource):
     classes: int = Field(default=10, ge=2)
     """Number of classes, of equal size."""
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = [1, 8, 8]
-    """Shape of one input: [features], or [channels, height, width] for networks with convolutions."""
+    """Shape of one input: [features], or [channels, height, width] for convolutions."""
     noise: float = Field(default=1.0, ge=0)
     """Standard deviation of the noise; the prototypes' is 1."""
     data_seed: int = Field(default=0, ge=0)
-    """Which prototypes and noise; apart from the seeds of a study."""
+    """Draws prototypes and noise; apart from the seeds of a study."""
 
     def facts(self, folder: Path) -> DatasetInfo:
         fifth = self.examples // 5
@@ -44,9 +45,8 @@ class Synthetic(DataSource):
         import torch
 
         facts = self.facts(folder)
-        prototypes = torch.randn(
-            self.classes, *self.shape, generator=stream("synthetic", self.data_seed, "prototypes")
-        )
+        rng = stream(OwnStream.SYNTHETIC, self.data_seed, "prototypes")
+        prototypes = torch.randn(self.classes, *self.shape, generator=rng)
         return Dataset(
             train=self._draw("train", facts.train, prototypes),
             validation=self._draw("validation", facts.validation, prototypes),
@@ -57,5 +57,6 @@ class Synthetic(DataSource):
         import torch
 
         labels = torch.arange(size) % self.classes
-        noise = torch.randn(size, *self.shape, generator=stream("synthetic", self.data_seed, part))
+        rng = stream(OwnStream.SYNTHETIC, self.data_seed, part)
+        noise = torch.randn(size, *self.shape, generator=rng)
         return Subset(prototypes[labels] + self.noise * noise, labels)

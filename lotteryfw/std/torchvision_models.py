@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 
 class TorchvisionModel(ModelFamily):
-    """A residual network as torchvision builds it, untrained; its layers keep torchvision's names."""
+    """An untrained residual network of torchvision; its layers keep torchvision's names."""
 
     use = "torchvision"
     formula = "torchvision.models.<name>(weights=None, num_classes=classes)"
-    source = "He et al. 2016, Deep Residual Learning for Image Recognition, table 1; Zagoruyko & Komodakis 2016 (wide)"
+    source = (
+        "He et al. 2016, Deep Residual Learning for Image Recognition, table 1; "
+        "Zagoruyko & Komodakis 2016 (wide)"
+    )
 
     name: Literal["resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"] = "resnet50"
     """The function in torchvision.models."""
@@ -32,7 +35,7 @@ class TorchvisionModel(ModelFamily):
         from torchvision import models
 
         network: nn.Module = getattr(models, self.name)(weights=None, num_classes=classes)
-        # taken away afterwards: torchvision's constructors fill the scales that their norm_layer makes
+        # removed afterwards, since torchvision's constructors fill the scales of their norm layers
         for part in network.modules():
             if isinstance(part, nn.BatchNorm2d) and not self.affine:
                 part.affine = False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lotteryfw.std.torchvision_source import Known, TorchvisionSource
+from lotteryfw.std.torchvision_source import Published, TorchvisionSource
 
-# The MD5 of each published file, unpacked. Those of CIFAR and SVHN are torchvision's own, which knows MNIST's packed.
+# The MD5 of each published file, unpacked. Those of CIFAR and SVHN are torchvision's own; of MNIST
+# torchvision knows those of the packed files only.
 _MNIST = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -36,7 +37,7 @@ _SVHN = {
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
 }
 _PROCESSED = ("../processed/training.pt", "../processed/test.pt")
-"""What older versions of torchvision made of MNIST's files. Where they are there, torchvision reads them instead."""
+"""Files that older versions of torchvision made of MNIST's, and that it reads where they are."""
 
 
 class Mnist(TorchvisionSource):
@@ -45,7 +46,9 @@ class Mnist(TorchvisionSource):
     use = "mnist"
     formula = "60,000 training (and validation) + 10,000 test images, 1×28×28, 10 classes"
     source = "LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition"
-    known = Known((1, 28, 28), 10, 60_000, 10_000, "MNIST", "MNIST/raw", _MNIST, instead=_PROCESSED)
+    published = Published(
+        (1, 28, 28), 10, 60_000, 10_000, "MNIST", "MNIST/raw", _MNIST, instead=_PROCESSED
+    )
 
 
 class FashionMnist(TorchvisionSource):
@@ -54,7 +57,7 @@ class FashionMnist(TorchvisionSource):
     use = "fashion_mnist"
     formula = "60,000 training (and validation) + 10,000 test images, 1×28×28, 10 classes"
     source = "Xiao et al. 2017, Fashion-MNIST"
-    known = Known(
+    published = Published(
         (1, 28, 28),
         10,
         60_000,
@@ -72,7 +75,9 @@ class Cifar10(TorchvisionSource):
     use = "cifar10"
     formula = "50,000 training (and validation) + 10,000 test images, 3×32×32, 10 classes"
     source = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
-    known = Known((3, 32, 32), 10, 50_000, 10_000, "CIFAR10", "cifar-10-batches-py", _CIFAR10)
+    published = Published(
+        (3, 32, 32), 10, 50_000, 10_000, "CIFAR10", "cifar-10-batches-py", _CIFAR10
+    )
 
 
 class Cifar100(TorchvisionSource):
@@ -81,11 +86,13 @@ class Cifar100(TorchvisionSource):
     use = "cifar100"
     formula = "50,000 training (and validation) + 10,000 test images, 3×32×32, 100 classes"
     source = "Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images"
-    known = Known((3, 32, 32), 100, 50_000, 10_000, "CIFAR100", "cifar-100-python", _CIFAR100)
+    published = Published(
+        (3, 32, 32), 100, 50_000, 10_000, "CIFAR100", "cifar-100-python", _CIFAR100
+    )
 
 
 class Svhn(TorchvisionSource):
-    """SVHN: 99,289 house numbers photographed from the street, one digit each; without the extra set.
+    """SVHN: 99,289 digits of house numbers photographed from the street; without the extra set.
 
     torchvision needs scipy to read it: `pip install "lotteryfw[svhn]"`.
     """
@@ -95,7 +102,7 @@ class Svhn(TorchvisionSource):
     source = (
         "Netzer et al. 2011, Reading Digits in Natural Images with Unsupervised Feature Learning"
     )
-    known = Known(
+    published = Published(
         (3, 32, 32),
         10,
         73_257,

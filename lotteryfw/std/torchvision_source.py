@@ -1,4 +1,4 @@
-"""How a public image set is downloaded and read by torchvision, in torchvision's own file layout."""
+"""Public image sets that torchvision downloads and reads, in torchvision's own file layout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a set: its sizes, torchvision's class for it, and the files that the class reads.
+class Published:
+    """A published set: its sizes, torchvision's class for it, and the files that the class reads.
 
-    `place` is the folder of these files below the data folder, `files` their names with the MD5 of the published ones,
-    `halves` what the class is given to read the training and the test half, `extra` lotteryfw's extra with what
-    torchvision needs beside itself. Where all files of `instead` are there, torchvision reads these.
+    `folder` is the folder of these files below the data folder, `files` their names with the MD5
+    of the published ones, `halves` the options that make the class read the training and the test
+    half, `extra` lotteryfw's extra with what torchvision needs beside itself. Where all files of
+    `instead` are there, torchvision reads these.
     """
 
     shape: tuple[int, int, int]
@@ -29,7 +30,7 @@ class Known:
     examples: int
     test: int
     torchvision: str
-    place: str
+    folder: str
     files: Mapping[str, str]
     halves: tuple[Mapping[str, Any], Mapping[str, Any]] = ({"train": True}, {"train": False})
     extra: str = ""
@@ -37,9 +38,9 @@ class Known:
 
 
 class TorchvisionSource(DataSource):
-    """What the sets have in common. Each adds only its name, where it comes from, and what is known of it."""
+    """Base of the sets. Each adds only its name, its source, and what was published."""
 
-    known: ClassVar[Known]
+    published: ClassVar[Published]
 
     validation: Validation = 5000
     split_seed: SplitSeed = 0
@@ -47,10 +48,10 @@ class TorchvisionSource(DataSource):
 
     def facts(self, folder: Path) -> DatasetInfo:
         return facts(
-            self.known.shape,
-            self.known.classes,
-            self.known.examples,
-            self.known.test,
+            self.published.shape,
+            self.published.classes,
+            self.published.examples,
+            self.published.test,
             self.validation,
         )
 
@@ -58,78 +59,86 @@ class TorchvisionSource(DataSource):
         return split(*self._read(folder), self.validation, self.split_seed, self.normalise)
 
     def files(self, folder: Path) -> list[Path]:
-        known = self.known
-        instead = [folder / known.place / name for name in known.instead]
-        files = [folder / known.place / name for name in known.files]
-        return files + (instead if instead and all(path.is_file() for path in instead) else [])
+        root = folder / self.published.folder
+        files = [root / name for name in self.published.files]
+        instead = [root / name for name in self.published.instead]
+        if instead and all(path.is_file() for path in instead):
+            files += instead
+        return files
 
     def fetch(self, folder: Path) -> None:
-        self._refuse_other_files(
-            folder
-        )  # torchvision would keep some of them, and write over others
+        # torchvision would keep some of them, and write over others
+        self._refuse_other_files(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for options in self.known.halves:
-                _half(self.known, folder, options, download=True)
+            for options in self.published.halves:
+                _half(self.published, folder, options, download=True)
         except ImportError as error:
             raise self._lacks_package(error) from error
         except (OSError, EOFError, RuntimeError) as error:
-            reason = " ".join([*str(error).split(), *_wrong_archives(self.known, folder)])
+            reason = " ".join([*str(error).split(), *_wrong_archives(self.published, folder)])
             raise DataError(
-                f"{self.use} could not be downloaded to {folder}: {reason}. Without a network, put these files into "
-                f"{folder / self.known.place}: {', '.join(self.known.files)}"
+                f"{self.use} could not be downloaded to {folder}: {reason}. Without a network, "
+                f"put these files into {folder / self.published.folder}: "
+                f"{', '.join(self.published.files)}"
             ) from error
         self._refuse_other_files(folder)
 
     def unpublished(self, folder: Path) -> list[str]:
-        """A line for each file that is there and is not the published one, with both MD5s."""
-        place = folder / self.known.place
-        return _differing({place / name: md5 for name, md5 in self.known.files.items()})
+        """Return a line for each file that is not the published one, with both MD5s."""
+        root = folder / self.published.folder
+        return _differing({root / name: md5 for name, md5 in self.published.files.items()})
 
     def _refuse_other_files(self, folder: Path) -> None:
-        if lines := self.unpublished(folder):
+        lines = self.unpublished(folder)
+        if lines:
             raise DataError(
-                f"{self.use}: not the published files: {'; '.join(lines)}. Remove or rename them, and fetch again; a "
-                "run takes them as they are, and keeps its results apart from those of the published files"
+                f"{self.use}: not the published files: {'; '.join(lines)}. Remove or rename them, "
+                "and fetch again; a run takes them as they are, and keeps its results apart from "
+                "those of the published files"
             )
 
     def _read(self, folder: Path) -> tuple[Subset, Subset]:
-        """The training and the test half. Raises DataError for files that are absent or damaged."""
-        known, place = self.known, folder / self.known.place
-        missing = [name for name in known.files if not (place / name).is_file()]
+        """Return the training and the test half. Raises DataError for absent or damaged files."""
+        published, root = self.published, folder / self.published.folder
+        missing = [name for name in published.files if not (root / name).is_file()]
         if missing:
             raise DataError(
-                f"{self.use} is not there: {place} lacks {', '.join(missing)}. `lotteryfw data fetch {self.use}` "
-                f"downloads it; without a network, put these files there (unpacked, named like this)"
+                f"{self.use} is not there: {root} lacks {', '.join(missing)}. "
+                f"`lotteryfw data fetch {self.use}` downloads it; without a network, put these "
+                "files there (unpacked, named like this)"
             )
         try:
             train, test = (
-                _half(known, folder, options, download=False) for options in known.halves
+                _half(published, folder, options, download=False) for options in published.halves
             )
         except ImportError as error:
             raise self._lacks_package(error) from error
         # torchvision meets a damaged file with whatever its parser stumbles over
         except Exception as error:
             raise DataError(
-                f"{self.use}: the files in {place} could not be read; remove them and fetch them again: "
-                + "; ".join([str(error), *self.unpublished(folder)])
+                f"{self.use}: the files in {root} could not be read; remove them and fetch them "
+                "again: " + "; ".join([str(error), *self.unpublished(folder)])
             ) from error
-        for half, examples in ((train, known.examples), (test, known.test)):
-            if half.inputs.shape != (examples, *known.shape) or half.labels.shape != (examples,):
-                found = f"{list(half.inputs.shape)} images, {len(half.labels)} labels"
+        for half, examples in ((train, published.examples), (test, published.test)):
+            shape = (examples, *published.shape)
+            if half.inputs.shape != shape or half.labels.shape != (examples,):
+                actual = f"{list(half.inputs.shape)} images, {len(half.labels)} labels"
                 raise DataError(
-                    f"{self.use}: {place} holds {found}, not {examples} of {list(known.shape)}"
+                    f"{self.use}: {root} holds {actual}, not {examples} of {list(published.shape)}"
                 )
         return train, test
 
     def _lacks_package(self, error: ImportError) -> DataError:
-        remedy = f'; pip install "lotteryfw[{self.known.extra}]"' if self.known.extra else ""
+        extra = self.published.extra
+        remedy = f'; pip install "lotteryfw[{extra}]"' if extra else ""
         return DataError(
             f"{self.use}: torchvision needs a package for it that is not installed: {error}{remedy}"
         )
 
 
 def _differing(published: Mapping[Path, str]) -> list[str]:
+    """Return a line for each file whose MD5 is not the published one."""
     lines = []
     for path, md5 in published.items():
         if not path.is_file():
@@ -144,27 +153,29 @@ def _differing(published: Mapping[Path, str]) -> list[str]:
     return lines
 
 
-def _wrong_archives(known: Known, folder: Path) -> list[str]:
-    """A line for each archive that torchvision downloaded and that is not the published one, with both MD5s."""
+def _wrong_archives(published: Published, folder: Path) -> list[str]:
+    """Return a line for each downloaded archive that is not the published one, with both MD5s."""
     from torchvision import datasets
 
-    cls = getattr(datasets, known.torchvision)
-    archives = {folder / known.place / name: md5 for name, md5 in getattr(cls, "resources", ())}
+    cls = getattr(datasets, published.torchvision)
+    archives = {
+        folder / published.folder / name: md5 for name, md5 in getattr(cls, "resources", ())
+    }
     if hasattr(cls, "tgz_md5"):
         archives[folder / cls.filename] = cls.tgz_md5
     return _differing(archives)
 
 
-def _half(known: Known, folder: Path, options: Mapping[str, Any], download: bool) -> Subset:
-    """One half as torchvision holds it, brought into one form: [n, c, h, w] uint8 and [n] int64."""
+def _half(published: Published, folder: Path, options: Mapping[str, Any], download: bool) -> Subset:
+    """Read one half with torchvision, and return it as [n, c, h, w] uint8 and [n] int64."""
     import torch
     from torchvision import datasets
 
-    held = getattr(datasets, known.torchvision)(folder, download=download, **options)
-    images: Tensor = torch.as_tensor(held.data)
+    raw = getattr(datasets, published.torchvision)(folder, download=download, **options)
+    images: Tensor = torch.as_tensor(raw.data)
     if images.ndim == 3:
         images = images.unsqueeze(1)
-    if images.shape[1:] != known.shape:
+    if images.shape[1:] != published.shape:
         images = images.permute(0, 3, 1, 2)
-    labels = held.labels if hasattr(held, "labels") else held.targets
+    labels = raw.labels if hasattr(raw, "labels") else raw.targets
     return Subset(images.contiguous(), torch.as_tensor(labels).long())

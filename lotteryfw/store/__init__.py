@@ -5,9 +5,9 @@ from lotteryfw.store.folder import EventLog, LevelRow, RunFolder, find_runs, str
 from lotteryfw.store.locks import Busy
 from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
-from lotteryfw.store.seeds import load_seed_ticket, save_seed_ticket
 from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket, saved_stats
-from lotteryfw.store.upkeep import Info, Swept, Verified
+from lotteryfw.store.upkeep import Info, Swept
+from lotteryfw.store.verification import Verified
 
 __all__ = [
     "Busy",
@@ -26,9 +26,7 @@ __all__ = [
     "file_name",
     "find_runs",
     "is_denied",
-    "load_seed_ticket",
     "load_ticket",
-    "save_seed_ticket",
     "save_ticket",
     "saved_stats",
     "seal",

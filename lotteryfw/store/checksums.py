@@ -13,7 +13,7 @@ from lotteryfw.store.files import atomic_write, explained
 
 NAME = "checksums.json"
 UNDER_WAY = ".writing"
-"""Stands in the folder while a run writes there. A run that is killed layers it: then files may
+"""Stands in the folder while a run writes there. A run that is killed leaves it: then files may
 be newer than their checksums, and that is no damage."""
 
 _SHOWN = 3

@@ -31,6 +31,12 @@ _LONGEST = 200
 _PLAIN = re.compile(r"[a-z0-9_=(\[{][a-z0-9_=.,+%(){}\[\] -]*(?<![. ])")
 """What every file system keeps as it is; some do not tell capital letters from small ones."""
 _ODD = re.compile(r"[^a-z0-9_=.,+%()-]")
+_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+
+
+def is_name(name: str) -> bool:
+    """Return whether something in a store may be called this."""
+    return _NAME.fullmatch(name) is not None
 
 
 def file_name(text: str) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,10 +27,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError, UsageError
-from lotteryfw.search.jobs import digest
-from lotteryfw.store import upkeep
-from lotteryfw.store.files import atomic_write, denial, explained, is_denied, own_name
+from lotteryfw.store import upkeep, verification
+from lotteryfw.store.files import atomic_write, denial, explained, is_denied, is_name, own_name
 from lotteryfw.store.locks import Busy, hold
 from lotteryfw.store.seal import (
     FORMAT,
@@ -45,7 +44,6 @@ from lotteryfw.store.seal import (
 )
 
 Found = TypeVar("Found")
-_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 def default_root() -> Path:
@@ -328,11 +326,11 @@ class Store:
                 f"{self.root}: in use, so nothing was deleted; clean it later ({busy})"
             ) from None
 
-    def verify(self) -> upkeep.Verified:
+    def verify(self) -> verification.Verified:
         """Checks every file of every object, checkpoint and posted job, every alias, and the run folders that use the
         store with their tickets. Damaged objects are set aside, damaged checkpoints and aliases deleted."""
         with explained(self.root, "read"):
-            return upkeep.verify(self)
+            return verification.verify(self)
 
     def info(self) -> upkeep.Info:
         """Counts and sizes."""
@@ -453,11 +451,6 @@ def _described(description: dict[str, Any]) -> dict[str, Any]:
     """The description of an object whose key is that of the work that it describes. Raises Damaged."""
     check_source(description)
     return description
-
-
-def is_name(name: str) -> bool:
-    """Whether something in a store may be called this."""
-    return _NAME.fullmatch(name) is not None
 
 
 def _checked(name: str) -> str:

@@ -16,7 +16,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.search.jobs import digest
+from lotteryfw.api.digests import digest
 from lotteryfw.store.files import atomic_write
 
 FORMAT = 1

@@ -16,8 +16,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.digests import digest, tensors_digest
 from lotteryfw.api.errors import StoreError
-from lotteryfw.search.jobs import digest, tensors_digest
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def save(
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The values and the masks that `save` wrote, in its order, on the CPU. Raises StoreError.
 
-    Tensors without a mask are mapped from the file: they are read when used, and writing to them layers it alone.
+    Tensors without a mask are mapped from the file: they are read when used, and writing to them leaves it alone.
     """
     with _opened(Path(path)) as (file, index):
         present = set(file.keys())

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.digests import tensors_digest
 from lotteryfw.api.errors import LotteryError, StoreError, UsageError, nearest
-from lotteryfw.api.rng import seed_of
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.registry import Registry
 from lotteryfw.search.guard import blame
 from lotteryfw.search.initial_state import (
@@ -26,7 +27,7 @@ from lotteryfw.search.initial_state import (
     supermask_values,
     without_memory,
 )
-from lotteryfw.search.jobs import Spec, tensors_digest
+from lotteryfw.search.jobs import Spec
 from lotteryfw.store import tensors
 from lotteryfw.store.tickets import DRAWN, LoadedTicket
 
@@ -269,7 +270,7 @@ def _network(source: _Source, parts: Mapping[str, Any]) -> nn.Module:
 
     outputs = parts["objective"].output_size(source.shape, source.classes)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of("network", source.specs["model"].digest))
+        torch.manual_seed(seed_of(Stream.NETWORK, source.specs["model"].digest))
         module: nn.Module = parts["model"].build(source.shape, outputs)
     return module
 

@@ -1,0 +1,31 @@
+"""Content digests: the same data has the same digest, on every machine and in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of JSON-able data in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) of named tensors: of their names, dtypes, shapes and bytes."""
+    import torch
+
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hashed.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
+        # a view as bytes needs at least one element
+        if tensor.numel():
+            hashed.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
