@@ -27,7 +27,6 @@ from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import MASK_SLOTS, SLOTS, Body, Engine, Evaluate, File, Train
 from lotteryfw.registry import Offer, Registry
-from lotteryfw.search.cell import CONTROLS
 
 for _commands in ("components", "stores", "studies"):
     importlib.import_module(
@@ -156,7 +155,11 @@ def _spelling(option: Any) -> str:
 
 def recipes() -> str:
     slots = {".".join(map(str, keys)): kind for keys, kind in SLOTS.items()}
-    controls = "\n".join(f"- `{name}`: {text}." for name, text in CONTROLS.items())
+    controls = "\n".join(
+        f"- `{offer.name}`: {offer.cls.summary()}."
+        for offer in _registry().offers("control")
+        if offer.distribution == OWN
+    )
     return "\n\n".join(
         [
             "# Recipes",
@@ -184,7 +187,8 @@ def recipes() -> str:
             "## [engine]",
             _keys(Engine),
             "## Controls",
-            "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
+            "Entries of `controls`, as names or as tables of `use` and options. Each is trained at every level of every "
+            "cell, and stands in `levels.csv` under its "
             "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,

@@ -146,7 +146,8 @@ def test_studies_change_the_base_and_profiles_and_sets_change_studies_by_name() 
         "a/criterion=large_final/seed=0", "a/criterion=large_final/seed=1",
         "b/search.levels=1/seed=7", "b/search.levels=2/seed=7", "b/search.levels=3/seed=7",
     ]  # fmt: skip
-    assert [(cell.batch, cell.controls) for cell in cells[3:5]] == [(20, ()), (10, ("reinit",))]
+    assert [cell.batch for cell in cells[3:5]] == [20, 10]
+    assert [cell.variants for cell in cells[3:5]] == [("ticket",), ("ticket", "reinit")]
     quick = load(recipe, "quick").cells
     assert [cell.id for cell in quick if cell.study == "b"] == ["b/search.levels=1/seed=7"]
     assert {cell.clock.total for cell in quick} == {10}

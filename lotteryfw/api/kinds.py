@@ -16,7 +16,15 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
-from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork, Need
+from lotteryfw.api.layers import (
+    ControlLayer,
+    Group,
+    Layer,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+    Need,
+)
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, RewindPoint
@@ -317,6 +325,32 @@ class Schedule(Component):
         """The factor for the update from `step` to `step + 1`; `step` lies in [0, clock.total)."""
 
 
+class Control(Component):
+    """Builds a network to compare a ticket with, of the ticket's density in every layer.
+
+    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at its start.
+    """
+
+    kind = "control"
+    trains: ClassVar[bool] = True
+    """False: the network is measured as it is, without any training."""
+    restarts: ClassVar[bool] = False
+    """True: training starts at the beginning of the schedule, and not where the ticket's does; biases and other
+    parameters that are not pruned start at their initial values."""
+
+    def mask(self, layer: ControlLayer) -> Tensor:
+        """[s] bool: which weights are kept, as many as in `layer.mask`. Default: the ticket's mask."""
+        return layer.mask
+
+    def kept_values(self, layer: ControlLayer) -> Tensor:
+        """[s] float32, read where the mask is True. Default: what the ticket starts from."""
+        return layer.start
+
+    def masked_values(self, layer: ControlLayer) -> Tensor | None:
+        """[s] float32, read where the mask is False; None for zeros. Default: what the ticket has there."""
+        return layer.start
+
+
 class Analysis(Component):
     """Looks at finished searches and says what it found; it may ask for further jobs."""
 
@@ -337,6 +371,6 @@ def kinds() -> dict[str, type[Component]]:
     """Every kind by its name, in the order in which people meet them."""
     found: tuple[Any, ...] = (
         SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, Parametrization, ModelFamily,
-        Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Analysis,
+        Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Control, Analysis,
     )  # fmt: skip
     return {kind.kind: kind for kind in found}

@@ -16,7 +16,6 @@ from lotteryfw.recipe.schema import SLOTS, Table
 from lotteryfw.recipe.slots import Slots
 from lotteryfw.recipe.tree import Keys
 from lotteryfw.recipe.words import Problem
-from lotteryfw.search.cell import CONTROLS
 
 METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
 """The columns that a claim can be about; what an analysis finds is "its name.the figure"."""
@@ -141,7 +140,8 @@ def _selected(
 ) -> tuple[str, list[Problem]]:
     keys: Keys = tuple(path.split("."))
     if path == ARM:
-        known = ["ticket", *variants, *CONTROLS]
+        controls = [cls.use for cls in slots.offered("control").values()]
+        known = ["ticket", *variants, *controls]
         return str(value), [] if value in known else [
             Problem((), f"no variant {value!r}", nearest(str(value), known))
         ]

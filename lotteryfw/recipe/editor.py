@@ -18,7 +18,7 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
     definitions: Schema = {}
-    others = ("augmentation", "analysis", "parametrization")
+    others = ("augmentation", "control", "analysis", "parametrization")
     slots = {
         kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
     }
@@ -32,6 +32,7 @@ def json_schema(registry: Registry) -> Schema:
     body = _of(Body)["properties"]
     body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
+    body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
     body |= {
         "train": _table(train),

@@ -109,7 +109,7 @@ class Study:
         return {
             "name": self.name,
             "seeds": self._body.seeds,
-            "controls": self._body.controls,
+            "controls": [full(each) for each in parts["controls"]],
             "analyses": [full(each) for each in parts["analyses"]],
             **{
                 slot: full(parts[slot])
@@ -204,7 +204,6 @@ class Study:
                         id=f"{stem}/seed={seed}",
                         axes=labels,
                         seed=seed,
-                        controls=tuple(self._body.controls),
                         **parts,
                     )
                 )
@@ -234,6 +233,7 @@ class Study:
             return tuple(made((*keys, place), kind, entry) for place, entry in enumerate(given))
 
         parts["augment"] = listed(AUGMENT, "augmentation", given.get("augment"))
+        parts["controls"] = listed(("controls",), "control", table.get("controls"))
         parts["analyses"] = listed(("analyses",), "analysis", table.get("analyses"))
         return parts, found
 
@@ -264,6 +264,7 @@ class Study:
             found.append(
                 Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'")
             )
+        found += _ambiguous_variants(parts)
         faulty = {each.keys[0] for each in found}
         found += [
             each
@@ -354,6 +355,24 @@ def _at(value: Any, keys: Keys) -> Any:
 def _default_rewind(search: SearchAlgorithm | None) -> str | None:
     """What a search has where the recipe says nothing; None: the default of the kind."""
     return search.default_rewind or None if search else None
+
+
+def _ambiguous_variants(parts: Mapping[str, Any]) -> list[Problem]:
+    """Controls that would be recorded under a name that is already in use in their cell."""
+    search = parts["search"]
+    used = {"ticket": "what a search finds is"}
+    for variant in search.variants if search else ():
+        used[variant] = f"a network of the search '{search.use}' is"
+
+    problems = []
+    for index, control in enumerate(parts["controls"]):
+        if control is None:
+            continue
+        if control.use in used:
+            text = f"{used[control.use]} recorded under the name '{control.use}' already"
+            problems.append(Problem(("controls", index), text, "each name can be used once"))
+        used[control.use] = "another control is"
+    return problems
 
 
 def _below(keys: Keys, axis: Axis) -> bool:

@@ -9,7 +9,6 @@ from statistics import fmean
 
 from lotteryfw.report.stats import Spread
 from lotteryfw.report.sweeps import without_density
-from lotteryfw.search.cell import CONTROLS
 from lotteryfw.store import LevelRow
 
 TICKET = "ticket"
@@ -232,8 +231,8 @@ def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
 
 
 def arm_label(variant: str) -> str:
-    """What a variant is called among others: a control says that it is one."""
-    return f"{variant} control" if variant in CONTROLS else variant
+    """Return what a variant other than the ticket is called in a legend."""
+    return variant
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:

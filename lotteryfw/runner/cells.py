@@ -16,7 +16,7 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Search
+from lotteryfw.api.kinds import Analysis, Control, Search
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
@@ -213,7 +213,7 @@ class CellRun:
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, report, read))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
-                self._controls += [self._control(name, record) for name in self.cell.controls]
+                self._controls += [self._control(control, record) for control in self.cell.controls]
 
     def _kept(self, record: Record, report: MaskStats, read: Callable[[], Ticket]) -> LevelResult:
         cell = self.cell
@@ -230,13 +230,13 @@ class CellRun:
             read,
         )
 
-    def _control(self, name: str, record: Record) -> _Control:
-        ticket = self._lab.control(name, record)
+    def _control(self, control: Control, record: Record) -> _Control:
+        ticket = self._lab.control(control, record)
         job = self._lab.job(ticket)
-        self._around.ticket(self.cell, name, record.level, ticket, job.key)
+        self._around.ticket(self.cell, control.use, record.level, ticket, job.key)
         if not self._around.ask(job, self):
             self._around.park(job)
-        return _Control(name, record.level, ticket.cut, without_tensors(job))
+        return _Control(control.use, record.level, ticket.cut, without_tensors(job))
 
     def _report_control(self, control: _Control) -> bool:
         if not self._around.ask(control.job, self):

@@ -86,7 +86,7 @@ def plan_cell(lab: Lab) -> CellPlan:
     for record in lab.records:
         if record.variant == "ticket" and not record.ticket.is_dense:
             planned.requests += [
-                lab.request(lab.control(name, record)) for name in lab.cell.controls
+                lab.request(lab.control(control, record)) for control in lab.cell.controls
             ]
     return planned
 

@@ -9,6 +9,7 @@ from lotteryfw import Component, hookimpl
 from lotteryfw.std import (
     analyses,
     augmentations,
+    controls,
     criteria,
     digits,
     image_folder,
@@ -33,7 +34,7 @@ from lotteryfw.std import (
 MODULES = (
     searches, criteria, scopes, mask1, mask0, rewind, parametrizations, models, resnets, torchvision_models,
     initialisers, digits, torchvision_sets, imagenet, image_folder, synthetic, augmentations, objectives, optimizers,
-    schedules, analyses,
+    schedules, controls, analyses,
 )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ TRIALS: dict[str, Callable[[Subject], None]] = {
     "objective": judging.try_objective,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
+    "control": cutting.try_control,
     "analysis": judging.try_analysis,
 }
 """The trial of each kind."""
