@@ -93,10 +93,6 @@ class SearchAlgorithm(Component):
     kind = "search"
     learns_masks: ClassVar[bool] = False
     """True for a search that has masks learned (`lab.learn_mask`): its recipe names a parametrization."""
-    gives_density: ClassVar[bool | None] = None
-    """Whether the masks learned are to have a density that the search names; None: it is not said, and not checked."""
-    default_rewind: ClassVar[str] = ""
-    """The rewind policy of recipes that name none; left out: the one that is the default of its kind."""
     variants: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
 
@@ -138,9 +134,9 @@ class Parametrization(Component):
     """
 
     kind = "parametrization"
-    uses_density: ClassVar[Literal["always", "if given", "never"]] = "if given"
-    """Whether it keeps to the budgets of a density. always: a search that gives none is refused; never: one that gives
-    a density is, since nothing would heed it."""
+    needs_density: ClassVar[bool | None] = None
+    """True: a search that asks for no density is refused. False: one that asks for a density is
+    refused, since the masks do not depend on it. None: both are accepted."""
 
     @abstractmethod
     def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
@@ -299,10 +295,13 @@ class Objective(Component):
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """[n] bool, or float in [0, 1]: how right each example is. Its mean is reported as the accuracy."""
 
-    def is_cross_entropy(self) -> bool:
-        """True where `loss` is the plain cross-entropy of logits and labels and `right` compares them: fast kernels
-        have that built in. Default: False."""
-        return False
+    def closed_form(self) -> str:
+        """The name of the loss, if it is one that kernels may have built in. Default: "", it is not.
+
+        "cross_entropy": `loss` is the plain cross-entropy of logits and labels, and `correct` is whether
+        the largest logit is the label's.
+        """
+        return ""
 
 
 class Optimizer(Component):

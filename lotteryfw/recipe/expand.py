@@ -11,7 +11,7 @@ from typing import Any
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
-from lotteryfw.recipe.fitting import misfits
+from lotteryfw.recipe.compatibility import check_compatible, check_rewind_is_named
 from lotteryfw.recipe.schema import (
     MASK_SLOTS,
     POINTS,
@@ -111,11 +111,7 @@ class Study:
             "seeds": self._body.seeds,
             "controls": [full(each) for each in parts["controls"]],
             "analyses": [full(each) for each in parts["analyses"]],
-            **{
-                slot: full(parts[slot])
-                for slot in TABLE_SLOTS
-                if slot != "rewind" or not self._rewinds_differ()
-            },
+            **{slot: full(parts[slot]) for slot in TABLE_SLOTS},
             **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
             "train": {
                 "length": str(train.length),
@@ -132,11 +128,6 @@ class Study:
             "engine": self._first.engine.model_dump(exclude_none=True),
             **({"grid": grid} if grid else {}),
         }
-
-    def _rewinds_differ(self) -> bool:
-        """Whether searches of the grid have policies of their own because the recipe names none."""
-        said = "rewind" in self._table or any(axis.keys[0] == "rewind" for axis in self.axes)
-        return not said and any(cell.rewind != self.cells[0].rewind for cell in self.cells)
 
     def _resolved_value(self, keys: Keys, value: Any) -> Any:
         if keys == AUGMENT:
@@ -216,12 +207,7 @@ class Study:
             return _kept(found, keys, self._slots.component(kind, entry))
 
         given = table.get("train", {})
-        parts = {
-            slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS if slot != "rewind"
-        }
-        parts["rewind"] = made(
-            ("rewind",), "rewind", table.get("rewind", _default_rewind(parts["search"]))
-        )
+        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
         parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
         parts |= {
             slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
@@ -256,6 +242,8 @@ class Study:
         lengths: tuple[int, ...] | None = None
         if clock and parts["search"]:
             lengths = checked(("search",), slots.lengths(parts["search"], clock))
+            if "rewind" not in table:
+                found += check_rewind_is_named(parts["search"], lengths or ())
         if clock and parts["rewind"]:
             checked((), slots.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
@@ -268,7 +256,7 @@ class Study:
         faulty = {each.keys[0] for each in found}
         found += [
             each
-            for each in misfits(parts, slots, self._meant_for_others)
+            for each in check_compatible(parts, slots, self._meant_for_others)
             if each.keys[0] not in faulty
         ]
         if found or train is None or evaluate is None or engine is None or clock is None:
@@ -350,11 +338,6 @@ def _at(value: Any, keys: Keys) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return value
-
-
-def _default_rewind(search: SearchAlgorithm | None) -> str | None:
-    """What a search has where the recipe says nothing; None: the default of the kind."""
-    return search.default_rewind or None if search else None
 
 
 def _ambiguous_variants(parts: Mapping[str, Any]) -> list[Problem]:

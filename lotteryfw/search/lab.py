@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lotteryfw.api.errors import ContractError, TrainingDiverged
+from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
 from lotteryfw.api.kinds import Control, Search
 from lotteryfw.api.layers import LayerInfo, Need
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
@@ -143,6 +143,7 @@ class Lab:
         if self.cell.parametrization is None:
             who = describe(self.context.specs["search"])
             raise ContractError(f"{who} learns masks (lab.learn_mask) and has no parametrization")
+        self._check_density(density)
         derivation = MaskScores(self.context, density, length)
         return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, length=length, learns_mask=True)
 
@@ -161,6 +162,7 @@ class Lab:
         The rewind policy says where scores and schedule go on: at LATEST scores stay as learned, at step k they return
         to that step of the first cycle.
         """
+        self._check_density(density)
         length = ticket.length if length is None else length
         root = ticket.root or learned
         derivation = NextCycle(self.context, ticket, learned, root, density, hard, length)
@@ -189,6 +191,22 @@ class Lab:
                 "an int, a Ticket and a Trained belong there"
             )
         self.records.append(Record(level, ticket, trained, variant))
+
+    def _check_density(self, density: float | None) -> None:
+        """Raise UsageError if the parametrization needs a density and has none, or cannot use it."""
+        parametrization, search = self.cell.parametrization, self.cell.search
+        if parametrization is None:
+            return
+        if parametrization.needs_density is True and density is None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' needs a density, and the search "
+                f"'{search.use}' asks for none"
+            )
+        if parametrization.needs_density is False and density is not None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' cannot keep to a density, and the search "
+                f"'{search.use}' asks for one"
+            )
 
     # What the runner calls
 

@@ -32,7 +32,7 @@ class Bernoulli(Parametrization):
     use = "bernoulli"
     formula = "w · m, m ~ Bernoulli(sigmoid(s)), ∂m/∂s taken as ∂sigmoid(s)/∂s"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5.1"
-    uses_density = "never"
+    needs_density = False
 
     rescale: Literal["none", "static", "dynamic"] = "none"
     """Multiply a layer's masked weights by size / kept: "dynamic" by those of the mask just drawn, with the gradient
@@ -97,7 +97,7 @@ class TopK(Parametrization):
     source = (
         "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
     )
-    uses_density = "always"
+    needs_density = True
 
     rank: Literal["abs", "signed"] = "abs"
     """Rank scores by their magnitude, or as they are."""
