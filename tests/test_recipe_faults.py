@@ -13,7 +13,7 @@ from recipes_for_tests import BASE, NOWHERE, changed, faults
 from lotteryfw.api.errors import RecipeError
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe import load_recipe
-from lotteryfw.recipe.words import problems
+from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
 
 TRAIN = BASE["train"]

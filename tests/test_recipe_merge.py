@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes_for_tests import BASE, changed, faults, load
 
-from lotteryfw.recipe.tree import Tree, dotted
+from lotteryfw.recipe.layered_table import LayeredTable, dotted
 
 FROM = {"scope": {"use": "layerwise", "rate": 0.3}, "criterion": "random", "search": {"levels": 7}}
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     tree = (
-        Tree({"search": "imp"})
+        LayeredTable({"search": "imp"})
         .over(base, lambda keys: ("a", keys))
         .over(over, lambda keys: ("b", keys))
     )
@@ -70,7 +70,9 @@ TABLES = st.recursive(
 
 @given(st.dictionaries(KEYS, TABLES, max_size=3), st.dictionaries(KEYS, TABLES, max_size=3))
 def test_every_value_knows_who_said_it_last(base: dict[str, Any], over: dict[str, Any]) -> None:
-    tree = Tree({}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
+    tree = (
+        LayeredTable({}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
+    )
 
     def layers(table: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
         if not isinstance(table, dict):

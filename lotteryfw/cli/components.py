@@ -185,7 +185,7 @@ def plugins() -> None:
         typer.echo(
             f"loaded    {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.components} components"
         )
-    for name in registry.left_out:
+    for name in registry.excluded:
         typer.echo(f"left out  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")

@@ -6,14 +6,14 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.recipe.layered_table import Keys, dotted
+from lotteryfw.recipe.pydantic_errors import Problem
+from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import MASK_SLOTS
-from lotteryfw.recipe.slots import Slots
-from lotteryfw.recipe.tree import Keys, dotted
-from lotteryfw.recipe.words import Problem
 
 
 def check_compatible(
-    parts: Mapping[str, Any], slots: Slots, shared_keys: Container[Keys]
+    parts: Mapping[str, Any], resolver: ComponentResolver, shared_keys: Container[Keys]
 ) -> list[Problem]:
     """Report a missing parametrization, or components that a search has no use for.
 
@@ -26,7 +26,7 @@ def check_compatible(
         if parts["parametrization"] is not None:
             return []
         text = f"is required: the search '{search.use}' learns masks"
-        names = [f'"{name}"' for name in slots.offered("parametrization")]
+        names = [f'"{name}"' for name in resolver.offered("parametrization")]
         remedy = f"such as parametrization = {' or '.join(names)}"
         return [Problem(("parametrization",), text, remedy)]
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.limits import NAME
 from lotteryfw.api.steps import Clock, Step
-from lotteryfw.recipe.tree import Keys
+from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.search.cell import KERNELS
 
 TABLE_SLOTS = (
@@ -130,7 +130,7 @@ class Engine(Table):
     that depends only on whether numba is installed. `lotteryfw doctor --calibrate` measures it."""
 
 
-class Body(Table):
+class StudyTable(Table):
     """What a study is made of: the top of a recipe says it for all studies, a study for itself."""
 
     data: Component = None
@@ -161,7 +161,7 @@ class Body(Table):
     """Dotted path to the values it takes in turn; the values of all paths are multiplied."""
 
 
-class File(Body):
+class RecipeFile(StudyTable):
     """A whole recipe."""
 
     name: Name

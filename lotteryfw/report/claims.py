@@ -121,7 +121,7 @@ def select(study: Study, selector: Mapping[str, Any]) -> list[Series]:
     the level that it ended at.
     """
     from lotteryfw.recipe.claims import ARM
-    from lotteryfw.recipe.slots import label_of
+    from lotteryfw.recipe.resolve import label_of
 
     chosen = [series for series in study.parts if series.variant == selector.get(ARM, TICKET)]
     for axis, value in selector.items():

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import kinds
-from lotteryfw.recipe.words import problems
+from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.search.jobs import digest
 from lotteryfw.testkit import cutting, judging, learning, searching, training
 from lotteryfw.testkit.fixtures import CLOCKS
