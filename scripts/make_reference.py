@@ -26,9 +26,16 @@ from lotteryfw.api.kinds import kinds
 from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import MASK_SLOTS, SLOTS, Body, Engine, Evaluate, File, Train
-from lotteryfw.registry import Offer, Registry
-from lotteryfw.search.cell import CONTROLS
+from lotteryfw.recipe.schema import (
+    MASK_SLOTS,
+    SLOTS,
+    Engine,
+    Evaluate,
+    RecipeFile,
+    StudyTable,
+    Train,
+)
+from lotteryfw.registry import RegisteredComponent, Registry
 
 for _commands in ("components", "stores", "studies"):
     importlib.import_module(
@@ -104,7 +111,7 @@ def components() -> str:
     return "\n\n".join(parts)
 
 
-def component(offer: Offer) -> str:
+def component(offer: RegisteredComponent) -> str:
     """The section of one component."""
     cls = offer.cls
     about = "\n".join(_paragraphs(cls.__doc__)[1:])
@@ -205,7 +212,11 @@ _CLAIM_VERDICTS = (
 
 def recipes() -> str:
     slots = {".".join(map(str, keys)): kind for keys, kind in SLOTS.items()}
-    controls = "\n".join(f"- `{name}`: {text}." for name, text in CONTROLS.items())
+    controls = "\n".join(
+        f"- `{offer.name}`: {offer.cls.summary()}."
+        for offer in _registry().offers("control")
+        if offer.distribution == OWN
+    )
     return "\n\n".join(
         [
             "# Recipes",
@@ -215,14 +226,14 @@ def recipes() -> str:
             "Lengths are written `500it` (steps: optimizer updates), `2ep` (epochs) or `1.4%` (of the training), or as "
             "a whole number of steps.",
             "## The top of a recipe",
-            _keys(File, leave_out=set(Body.model_fields)),
+            _keys(RecipeFile, leave_out=set(StudyTable.model_fields)),
             "## What a study is made of",
             "These keys stand at the top of a recipe, for all of its studies, or in a `[[study]]`, for that one. A "
             "component is a bare name or a table of `use` and options; a table without `use` gives options to the "
             "kind's default.",
             "\n".join(_slot(path, kind) for path, kind in slots.items() if "." not in path)
             + "\n"
-            + _keys(Body, leave_out={*slots, "train", "evaluate", "engine"}),
+            + _keys(StudyTable, leave_out={*slots, "train", "evaluate", "engine"}),
             "## [train]",
             _keys(Train, leave_out={"augment", *(path.removeprefix("train.") for path in slots)})
             + "\n"
@@ -233,7 +244,8 @@ def recipes() -> str:
             "## [engine]",
             _keys(Engine),
             "## Controls",
-            "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
+            "Entries of `controls`, as names or as tables of `use` and options. Each is trained at every level of every "
+            "cell, and stands in `levels.csv` under its "
             "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,
@@ -262,7 +274,7 @@ def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
     if name in MASK_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
-        about = (Train if "." in path else Body).model_fields[name].description
+        about = (Train if "." in path else StudyTable).model_fields[name].description
         return (
             f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
         )

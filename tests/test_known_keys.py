@@ -22,13 +22,14 @@ from lotteryfw.engine.kernels import choose
 from lotteryfw.runner import study
 from lotteryfw.runner.drive import Driver
 from lotteryfw.search import context
-from lotteryfw.search.cell import CONTROLS
 from lotteryfw.search.initial_state import _seeded
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import Lab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 from lotteryfw.testkit.bench import MadeUp
+
+CONTROLS = ("untrained", "reinit", "random_mask", "random_mask_reinit")
 
 
 class Steepest(MaskCriterion):
@@ -169,7 +170,9 @@ def requests(lab: Lab) -> Iterator[JobRequest]:
         pass
     for record in lab.records:
         if record.variant == "ticket":
-            yield from (lab.request(lab.control(name, record)) for name in CONTROLS)
+            yield from (
+                lab.request(lab.control(make("control", name), record)) for name in CONTROLS
+            )
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_points_do_not_depend_on_the_order_of_rows(rows):
 
 def test_a_study_of_one_combination_is_called_by_its_arms():
     assert labels({}) == ["ticket"]
-    assert labels({}, variants=("ticket", "reinit")) == ["ticket", "reinit control"]
+    assert labels({}, variants=("ticket", "reinit")) == ["ticket", "reinit"]
 
 
 def test_only_axes_that_vary_are_told():
@@ -66,7 +66,7 @@ def test_only_axes_that_vary_are_told():
     assert labels(mild, harsh) == ["rate=0.2", "rate=0.5"]
     other = {"mask1": "constant(keep_sign=false)", "scope.rate": "0.2"}
     assert labels(mild, other, variants=("ticket", "reinit")) == [
-        "rewind", "rewind · reinit control", "constant(keep_sign=false)", "constant(keep_sign=false) · reinit control",
+        "rewind", "rewind · reinit", "constant(keep_sign=false)", "constant(keep_sign=false) · reinit",
     ]  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def test_arms_are_joined_each_by_itself_and_only_controls_are_called_so():
     assert [each.label for each in group_studies(rows)[0].series] == [
         "ticket",
         "trained",
-        "reinit control",
+        "reinit",
     ]
 
 

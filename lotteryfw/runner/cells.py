@@ -16,7 +16,7 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Search
+from lotteryfw.api.kinds import Analysis, Control, Search
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
@@ -217,7 +217,7 @@ class CellRun:
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, saved))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
-                self._controls += [self._control(name, record) for name in self.cell.controls]
+                self._controls += [self._control(control, record) for control in self.cell.controls]
 
     def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
         cell = self.cell
@@ -234,15 +234,15 @@ class CellRun:
             saved.read,
         )
 
-    def _control(self, name: str, record: Record) -> _Control:
-        ticket = self._lab.control(name, record)
+    def _control(self, control: Control, record: Record) -> _Control:
+        ticket = self._lab.control(control, record)
         request = self._lab.request(ticket)
         is_there = self._around.ask(request, self)
-        saved = self._around.ticket(self.cell, name, record.level, ticket, request.key)
+        saved = self._around.ticket(self.cell, control.use, record.level, ticket, request.key)
         if not is_there:
             self._around.park(request)
         request.drop_tensors(without_state(ticket))
-        return _Control(name, record.level, saved.cut, request)
+        return _Control(control.use, record.level, saved.cut, request)
 
     def _report_control(self, control: _Control) -> bool:
         if not self._around.ask(control.request, self):

@@ -86,7 +86,7 @@ def plan_cell(lab: Lab) -> CellPlan:
     for record in lab.records:
         if record.variant == "ticket" and not record.ticket.is_dense:
             planned.requests += [
-                lab.request(lab.control(name, record)) for name in lab.cell.controls
+                lab.request(lab.control(control, record)) for control in lab.cell.controls
             ]
     return planned
 
@@ -97,7 +97,8 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
     for cell in cells:
         parts = [
             describe(part, cell.clock).canonical()
-            for part in (cell.model, cell.data, cell.scope, cell.search)
+            for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization)
+            if part is not None
         ]
         different.setdefault(digest(parts), cell)
     for cell in different.values():
@@ -106,7 +107,10 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
             refuse_oversized(
                 cell, lab.context.specs, cell.data.facts(data_folder)
             )  # before it takes any memory
-            for request in plan_cell(lab).requests:
+            planned = plan_cell(lab)
+            if isinstance(planned.fault, UsageError):
+                raise planned.fault
+            for request in planned.requests:
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise

@@ -33,7 +33,7 @@ from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
 from lotteryfw.runner.results import Run, level_row
 from lotteryfw.runner.tables import Seals
-from lotteryfw.search.cell import CONTROLS, Cell
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import Spec, digest, numerics
 from lotteryfw.search.lab import Lab
@@ -146,8 +146,7 @@ class Study:
         self._found_before: list[dict[str, Any]] = []
         self._next_write = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
-        own = [variant for cell in desk.recipe.cells for variant in cell.search.variants]
-        self._arms = tuple(dict.fromkeys(("ticket", *own, *CONTROLS)))
+        self._variants = {cell.id: cell.variants for cell in desk.recipe.cells}
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
@@ -359,7 +358,7 @@ class Study:
 
     def _place(self, cell: str, variant: str, level: int) -> tuple[int, int, int]:
         """Where a row belongs: rows stand in the order of the recipe, whatever finished first."""
-        return self._places[cell], self._arms.index(variant), level
+        return self._places[cell], self._variants[cell].index(variant), level
 
     def _recall(self) -> None:
         """What an earlier run of the same study left in the folder stays until it is found again, and safe from gc.
@@ -386,7 +385,7 @@ class Study:
             ]
 
     def _known(self, cell: str, variant: str) -> bool:
-        return cell in self._places and variant in self._arms
+        return variant in self._variants.get(cell, ())
 
     def _drop_stale(self, driver: Driver) -> None:
         """After the last cell, what an earlier run left and this one did not find again goes; a failed cell keeps its

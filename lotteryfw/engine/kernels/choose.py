@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _REVISIONS = {"compact": 1, "reference": 1, "fused": 1, "lockstep": 1, "scores": 1, "sparse": 1}
 """Raised when a kernel's results change in any bit: it is part of the key of every job that the kernel trains."""
+_BUILT_IN_LOSSES = ("cross_entropy",)
+"""The losses that the kernels fused, sparse and lockstep compute themselves."""
 _PLAIN: dict[str, Callable[[Train, Workshop], Kernel]] = {
     "reference": Reference, "compact": compact.Compact, "fused": Fused, "lockstep": lockstep.alone, "scores": Scores
 }  # fmt: skip
@@ -81,7 +83,7 @@ class Chooser:
         chain, layers = self._structure(job)
         if name == "compact":
             return layers if isinstance(layers, str) else compact.unfit_optimizer(job, self._shop)
-        if not self._shop.component(job.objective).is_cross_entropy():
+        if self._shop.component(job.objective).closed_form() not in _BUILT_IN_LOSSES:
             return f"it has cross-entropy built in, and the objective is '{job.objective.use}'"
         if job.device != "cpu" and name != "lockstep":
             return "it runs on the CPU only"

@@ -9,7 +9,6 @@ from statistics import fmean
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.search.cell import CONTROLS
 from lotteryfw.store import LevelRow
 
 TICKET = "ticket"
@@ -289,8 +288,8 @@ def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:
 
 
 def variant_label(variant: str) -> str:
-    """Return a variant's name among others: a control is called one."""
-    return f"{variant} control" if variant in CONTROLS else variant
+    """Return what a variant other than the ticket is called in a legend."""
+    return variant
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:

@@ -124,7 +124,7 @@ def select(study: StudySeries, selector: Mapping[str, Any]) -> list[Series]:
     ended at.
     """
     from lotteryfw.recipe.claims import ARM
-    from lotteryfw.recipe.slots import label_of
+    from lotteryfw.recipe.resolve import label_of
 
     variant = selector.get(ARM, TICKET)
     selected = [series for series in study.parts if series.variant == variant]

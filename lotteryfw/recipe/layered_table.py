@@ -28,14 +28,14 @@ def dotted(keys: Keys) -> str:
 
 
 @dataclass(frozen=True)
-class Tree:
+class LayeredTable:
     """A merged table. `defaults` names each kind's default component, which a table without `use` stands for."""
 
     defaults: Mapping[str, str]
     table: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[Keys, tuple[str, Keys]] = field(default_factory=dict)
 
-    def over(self, table: Mapping[str, Any], origin: Origin) -> Tree:
+    def over(self, table: Mapping[str, Any], origin: Origin) -> LayeredTable:
         """This tree with `table` laid over it. Tables merge key by key and lists replace; a component is replaced
         whole by one with another `use`."""
         places: dict[Keys, tuple[str, Keys]] = {}
@@ -44,11 +44,11 @@ class Tree:
         kept = {
             keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)
         }
-        return Tree(self.defaults, merged, kept | places)
+        return LayeredTable(self.defaults, merged, kept | places)
 
-    def replaced(self, key: str, value: Any, origin: Origin) -> Tree:
+    def replaced(self, key: str, value: Any, origin: Origin) -> LayeredTable:
         """This tree with everything below `key` forgotten, and `value` there."""
-        rest = Tree(
+        rest = LayeredTable(
             self.defaults,
             {name: old for name, old in self.table.items() if name != key},
             {keys: place for keys, place in self.origins.items() if keys[:1] != (key,)},

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lotteryfw.api.errors import nearest
-from lotteryfw.recipe.tree import Keys
+from lotteryfw.recipe.layered_table import Keys
 
 
 @dataclass(frozen=True)

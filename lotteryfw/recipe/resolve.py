@@ -16,8 +16,8 @@ from lotteryfw.api.layers import LATEST
 from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.bounds import too_many_levels
-from lotteryfw.recipe.tree import Keys
-from lotteryfw.recipe.words import Problem, problems
+from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.recipe.pydantic_errors import Problem, problems
 from lotteryfw.registry import Registry
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ Checked = tuple[T | None, list[Problem]]
 """A value, or what is wrong with what it was to be made of."""
 
 
-class Slots:
+class ComponentResolver:
     """Checks entries against the registry, remembering each answer: a grid asks the same thing ten thousand times."""
 
     def __init__(self, registry: Registry, folder: Path):
@@ -35,33 +35,33 @@ class Slots:
 
     def component(self, kind: str, entry: Any) -> Checked[Component]:
         """The component of this kind that `entry` describes; None stands for the kind's default."""
-        return self._once((kind, _canonical(entry)), lambda: self._component(kind, entry))
+        return self._memoize((kind, _canonical(entry)), lambda: self._component(kind, entry))
 
     def table(self, model: type[BaseModel], entry: Any) -> Checked[Any]:
         """The fixed part of a recipe that `entry` describes."""
-        return self._once((model, _canonical(entry)), lambda: _validated(model, entry))
+        return self._memoize((model, _canonical(entry)), lambda: _validated(model, entry))
 
     def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         """The clock of a training on this data, whose last partial batch is left out of an epoch."""
         # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
-        return self._once(
+        return self._memoize(
             ("clock", id(data), length, batch), lambda: self._clock(data, length, batch)
         )
 
     def lengths(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
         """The steps of each of a search's rounds."""
-        return self._once(("lengths", id(search), clock), lambda: self._rounds(search, clock))
+        return self._memoize(("lengths", id(search), clock), lambda: self._rounds(search, clock))
 
     def rewind(self, policy: RewindPolicy, clock: Clock, lengths: tuple[int, ...]) -> Checked[None]:
         """Whether the point that `policy` names lies within every round of these lengths, and leaves steps to take."""
-        return self._once(
+        return self._memoize(
             ("rewind", id(policy), clock, lengths),
             lambda: (None, self._rewind(policy, clock, lengths)),
         )
 
     def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
         """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
-        return self._once(
+        return self._memoize(
             ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
         )
 
@@ -94,7 +94,7 @@ class Slots:
         options = ", ".join(said)
         return self.name(component) + (f"({options})" if options else "")
 
-    def _once(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
+    def _memoize(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
@@ -119,7 +119,7 @@ class Slots:
         return component, []
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
-        train, found = self._once(("examples", id(data)), lambda: self._examples(data))
+        train, found = self._memoize(("examples", id(data)), lambda: self._examples(data))
         if train is None:
             return None, found
         if batch > train:

@@ -9,8 +9,16 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import TABLE_SLOTS, TRAIN_SLOTS, Body, Engine, Evaluate, File, Train
-from lotteryfw.registry import Offer, Registry
+from lotteryfw.recipe.schema import (
+    TABLE_SLOTS,
+    TRAIN_SLOTS,
+    Engine,
+    Evaluate,
+    RecipeFile,
+    StudyTable,
+    Train,
+)
+from lotteryfw.registry import RegisteredComponent, Registry
 
 Schema = dict[str, Any]
 
@@ -18,7 +26,7 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
     definitions: Schema = {}
-    others = ("augmentation", "analysis", "parametrization")
+    others = ("augmentation", "control", "analysis", "parametrization")
     slots = {
         kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
     }
@@ -29,9 +37,10 @@ def json_schema(registry: Registry) -> Schema:
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
     definitions |= slots
     definitions["grid"] = {"type": "object", "additionalProperties": grid}
-    body = _of(Body)["properties"]
+    body = _of(StudyTable)["properties"]
     body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
+    body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
     body |= {
         "train": _table(train),
@@ -39,7 +48,7 @@ def json_schema(registry: Registry) -> Schema:
         "engine": _of(Engine),
         "grid": {"$ref": "#/$defs/grid"},
     }
-    own = {key: each for key, each in _of(File)["properties"].items() if key not in body}
+    own = {key: each for key, each in _of(RecipeFile)["properties"].items() if key not in body}
     changes = {**body, "title": own["title"], "about": own["about"]}
     by_name = {"type": "object", "additionalProperties": _table(body)}
     claim = _of(Claim)
@@ -95,7 +104,9 @@ def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
     return {"oneOf": [{"enum": list(dict.fromkeys(names))}, *tables]}
 
 
-def _component(offer: Offer, is_default: bool, registry: Registry, definitions: Schema) -> Schema:
+def _component(
+    offer: RegisteredComponent, is_default: bool, registry: Registry, definitions: Schema
+) -> Schema:
     prefix = f"{offer.kind}.{offer.distribution}.{offer.name}"
     try:
         schema = _of(offer.cls, f"#/$defs/{prefix}.{{model}}")
