@@ -156,7 +156,7 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
 def _varying_axes(study: StudySeries, rows: Sequence[LevelRow]) -> list[str]:
     """Return the axes that have several values in these rows; [""] if there is none."""
     combinations = [without_density(row.axes) for row in rows]
-    # an axis that the first row lacks belongs to another component of the grid
+    # an axis that the first training lacks is no axis of all points
     axes = [axis for axis in varying_axes(combinations) if axis in combinations[0]]
     if any(series.parts for series in study.series):
         axes.append(DENSITY)
