@@ -24,12 +24,24 @@ EVIL = "<script>document.title='broken in'</script>"
 
 def measured(rows, steps=(0, 100, 200)):
     """curves.jsonl of these rows: accuracy rises to the row's own."""
-    return [
-        {"cell": level_row.cell, "variant": level_row.variant, "level": level_row.level, "step": list(steps),
-         "train_loss": [None, *[0.5] * (len(steps) - 1)], "validation_loss": [2.0 / (1 + step) for step in steps],
-         "validation_accuracy": [level_row.validation_accuracy * (step + 1) / (steps[-1] + 1) for step in steps]}
-        for level_row in rows if level_row.validation_accuracy is not None
-    ]  # fmt: skip
+    lines = []
+    for level_row in rows:
+        accuracy = level_row.validation_accuracy
+        if accuracy is not None:
+            lines.append(
+                {
+                    "cell": level_row.cell,
+                    "variant": level_row.variant,
+                    "level": level_row.level,
+                    "step": list(steps),
+                    "train_loss": [None, *[0.5] * (len(steps) - 1)],
+                    "validation_loss": [2.0 / (1 + step) for step in steps],
+                    "validation_accuracy": [
+                        accuracy * (step + 1) / (steps[-1] + 1) for step in steps
+                    ],
+                }
+            )
+    return lines
 
 
 def page(tmp_path, rows, claims=(), **manifest):
