@@ -62,20 +62,23 @@ def address(tmp_path_factory):
         folder.read_manifest() | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9"}}
     )
     folder.write_curves(measured(rows))
-    folder.write_findings(found(rows))
+    folder.write_findings(findings_of(rows))
     return write_page(folder).as_uri()
 
 
-def found(rows):
+def findings_of(rows):
     """An analysis of one study: numbers, pairs of cells and samples of weights."""
-    own = [each for each in rows if each.study == "criteria"]
+    level_rows = [level_row for level_row in rows if level_row.study == "criteria"]
     lines = [
-        finding(each, f"edges.{name}", each.density)
+        finding(level_row, f"edges.{name}", level_row.density)
         for name in ("dying", "turnover")
-        for each in own
+        for level_row in level_rows
     ]
     first, other = (
-        next(each for each in own if each.axes == axes and each.level == 1) for axes in (A, B)
+        next(
+            level_row for level_row in level_rows if level_row.axes == axes and level_row.level == 1
+        )
+        for axes in (A, B)
     )
     lines += [finding(first, "overlap.overlap", 0.5, against=other.cell)]
     lines += [finding(first, f"scatter.{name}", [0.1, 0.9], layer="fc1") for name in ("w_i", "w_f")]
@@ -143,9 +146,9 @@ def test_every_chart_is_drawn(opened):
         == 2 * 5 * 13
     )
     curves = [
-        each
-        for each in page.locator(".chart").all()
-        if each.locator(".scatterlayer .js-line").count()
+        chart
+        for chart in page.locator(".chart").all()
+        if chart.locator(".scatterlayer .js-line").count()
     ]
     assert len(curves) == 11
     for figure in curves:
@@ -168,9 +171,9 @@ def test_pointing_at_a_curve_tells_its_figures(opened):
     figure = chart(opened(DESK), "criteria/accuracy")
     figure.scroll_into_view_if_needed()
     figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
-    told = figure.locator(".hoverlayer .hovertext").first
-    told.wait_for()
-    text = told.text_content()
+    tooltip = figure.locator(".hoverlayer .hovertext").first
+    tooltip.wait_for()
+    text = tooltip.text_content()
     assert text.startswith(("a", "b"))
     assert "51.2 % of the weights, level 3" in text
     assert "(mean ± sd, n = 5)" in text
@@ -184,10 +187,10 @@ def test_an_analysis_has_a_chart_whose_views_and_points_tell_its_figures(opened)
     figure.locator("select").select_option(label="turnover (%)")
     eventually(figure.page, lambda: figure.locator(".g-ytitle").text_content() == "turnover (%)")
     figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
-    told = figure.locator(".hoverlayer .hovertext").first
-    told.wait_for()
-    assert "51.2 % of the weights, level 3" in told.text_content()
-    assert "51.20 ± 0.00 % (mean ± sd, n = 5)" in told.text_content()
+    tooltip = figure.locator(".hoverlayer .hovertext").first
+    tooltip.wait_for()
+    assert "51.2 % of the weights, level 3" in tooltip.text_content()
+    assert "51.20 ± 0.00 % (mean ± sd, n = 5)" in tooltip.text_content()
 
 
 def test_another_view_is_chosen_and_what_was_hidden_stays_hidden(opened):
@@ -227,14 +230,18 @@ def test_a_turned_phone_gets_the_wide_layout(opened):
 def test_no_button_sends_a_chart_away(opened):
     figure = chart(opened(DESK), "criteria/accuracy")
     figure.locator(".nsewdrag").hover()
-    buttons = [each.get_attribute("data-title") for each in figure.locator(".modebar-btn").all()]
+    buttons = [
+        button.get_attribute("data-title") for button in figure.locator(".modebar-btn").all()
+    ]
     assert buttons == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
 
 
 def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
     figure = chart(opened(DESK), "controls/accuracy")
     figure.locator(".nsewdrag").hover()
-    bar, legend = (figure.locator(each).bounding_box() for each in (".modebar-group", ".legend"))
+    bar, legend = (
+        figure.locator(selector).bounding_box() for selector in (".modebar-group", ".legend")
+    )
     assert bar["y"] + bar["height"] <= legend["y"]
 
 

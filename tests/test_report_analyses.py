@@ -21,11 +21,11 @@ A, B = {"criterion": "a"}, {"criterion": "b"}
 def strange(rows):
     """An analysis that nobody knows: a share, a distance and a figure of layers."""
     lines = []
-    for each in rows:
-        lines += [finding(each, "strange.share", 1 - each.density)]
-        lines += [finding(each, "strange.distance", 0.75, unit="number")]
+    for level_row in rows:
+        lines += [finding(level_row, "strange.share", 1 - level_row.density)]
+        lines += [finding(level_row, "strange.distance", 0.75, unit="number")]
         lines += [
-            finding(each, "strange.norm", 0.5 * each.density, layer=layer)
+            finding(level_row, "strange.norm", 0.5 * level_row.density, layer=layer)
             for layer in ("fc1", "fc2")
         ]
     return lines
@@ -86,7 +86,7 @@ def test_accuracy_stands_against_a_figure_by_each_axis_that_varies():
         for seed in (0, 1)
     ]
     findings = Findings.of(
-        finding(each, "edges.dying", 0.1 * place) for place, each in enumerate(rows)
+        finding(level_row, "edges.dying", 0.1 * index) for index, level_row in enumerate(rows)
     )
     by_lr, by_batch = scatters(study_of(rows), findings, "edges.dying")
     assert (by_lr.axis, list(by_lr.groups), by_batch.axis) == (
@@ -105,7 +105,9 @@ def test_of_a_sweep_over_densities_each_search_has_the_mark_of_its_end():
         for density in (0.25, 0.04)
         for level in (1, 2)
     ]
-    findings = Findings.of(finding(each, "edges.dying", each.density) for each in rows)
+    findings = Findings.of(
+        finding(level_row, "edges.dying", level_row.density) for level_row in rows
+    )
     [scatter] = scatters(study_of(rows), findings, "edges.dying")
     assert scatter.axis == DENSITY
     assert {value: [mark.x for mark in marks] for value, marks in scatter.groups.items()} == {
@@ -119,7 +121,9 @@ def test_of_a_sweep_over_densities_each_search_has_the_mark_of_its_end():
 def test_a_study_without_curves_shows_figures_by_axis_and_by_layer():
     rows = [row({"train.lr": lr}, 0.9, level=1, density=0.5) for lr in ("0.1", "1")]
     lines = [
-        finding(each, "edges.dying", 0.3, layer=layer) for each in rows for layer in ("fc1", "")
+        finding(level_row, "edges.dying", 0.3, layer=layer)
+        for level_row in rows
+        for layer in ("fc1", "")
     ]
     chart = analysis_charts(study_of(rows), Findings.of(lines))[0]
     by_axis, by_layer = chart.views
@@ -133,9 +137,11 @@ def test_a_study_without_curves_shows_figures_by_axis_and_by_layer():
 def test_figures_that_say_the_same_are_drawn_once_in_static_figures():
     rows = curves("criteria", [A], levels=2)
     lines = [
-        finding(each, f"edges.{name}", each.density) for name in ("first", "again") for each in rows
+        finding(level_row, f"edges.{name}", level_row.density)
+        for name in ("first", "again")
+        for level_row in rows
     ]
-    lines += [finding(each, "edges.other", 0.1) for each in rows]
+    lines += [finding(level_row, "edges.other", 0.1) for level_row in rows]
     assert network_metrics(Findings.of(lines), "edges") == [
         "edges.first",
         "edges.again",
@@ -150,8 +156,8 @@ def test_figures_that_say_the_same_are_drawn_once_in_static_figures():
 def overlaps(rows):
     """Of rows at one level: overlap of each pair that differs in its criterion or in its seed."""
     lines = []
-    for place, first in enumerate(rows):
-        for other in rows[place + 1 :]:
+    for index, first in enumerate(rows):
+        for other in rows[index + 1 :]:
             if (first.axes == other.axes) != (first.seed == other.seed):
                 value = 0.4 + 0.1 * first.seed if first.axes != other.axes else 0.8
                 lines.append(finding(first, "mask_overlap.overlap", value, against=other.cell))
@@ -177,9 +183,9 @@ def test_pairs_are_a_square_of_means_for_each_level():
     assert "In each box: overlap, chance" in chart.caption
 
 
-def scattered(each, layer="fc1"):
+def scattered(level_row, layer="fc1"):
     return [
-        finding(each, f"weight_scatter.{name}", values, layer=layer)
+        finding(level_row, f"weight_scatter.{name}", values, layer=layer)
         for name, values in (
             ("w_i", [0.1, -0.2, 0.3]),
             ("w_f", [0.2, -0.1, 0.0]),
@@ -191,10 +197,13 @@ def scattered(each, layer="fc1"):
 def test_weights_are_scattered_with_what_the_mask_keeps():
     rows = [row(axes, 0.9, seed=seed, level=1, density=0.5) for axes in (A, B) for seed in (1, 0)]
     findings = Findings.of(
-        line for each in rows for layer in ("fc1", "fc2") for line in scattered(each, layer)
+        line
+        for level_row in rows
+        for layer in ("fc1", "fc2")
+        for line in scattered(level_row, layer)
     )
     shown = weight_samples(study_of(rows), findings)
-    assert [(each.label, each.layer, each.seed) for each in shown] == [
+    assert [(sample.label, sample.layer, sample.seed) for sample in shown] == [
         ("a", "fc1", 0), ("a", "fc2", 0), ("b", "fc1", 0), ("b", "fc2", 0),
     ]  # fmt: skip
     [chart] = analysis_charts(study_of(rows), findings)
@@ -221,8 +230,10 @@ def test_a_claim_about_a_distance_is_told_as_one(tmp_path):
     distances = {"a": 0.7, "b": 0.25}
     folder.write_findings(
         [
-            finding(each, "strange.distance", distances[each.axes["criterion"]], unit="number")
-            for each in rows
+            finding(
+                level_row, "strange.distance", distances[level_row.axes["criterion"]], unit="number"
+            )
+            for level_row in rows
         ]
     )
     [verdict] = check_claims(folder)
@@ -238,7 +249,7 @@ def test_static_figures_of_analyses_the_same_bytes_each_time(tmp_path):
     rows = curves("many", [A, B], levels=3, seeds=(0, 1))
     flat = [row({"train.lr": lr}, 0.9, study="flat", level=1, density=0.5) for lr in ("0.1", "1")]
     lines = strange([*rows, *flat]) + [
-        line for each in rows if each.level == 1 for line in scattered(each)
+        line for level_row in rows if level_row.level == 1 for line in scattered(level_row)
     ]
     folders = [fake_run(tmp_path / name, [*rows, *flat]) for name in ("first", "second")]
     made = []

@@ -39,17 +39,17 @@ def pair(differences, **more):
 
 
 def verdict(tmp_path, rows, claim, **more):
-    [found] = check_claims(fake_run(tmp_path / "run", rows, [claim], **more))
-    return found
+    [result] = check_claims(fake_run(tmp_path / "run", rows, [claim], **more))
+    return result
 
 
 def test_an_order_is_judged_by_paired_differences_over_seeds(tmp_path):
-    found = verdict(tmp_path, pair([0.01, 0.02, 0.03]), ORDER)
-    assert found.spread.mean == pytest.approx(0.02)
-    assert found.spread.sd == pytest.approx(0.01)
+    result = verdict(tmp_path, pair([0.01, 0.02, 0.03]), ORDER)
+    assert result.spread.mean == pytest.approx(0.02)
+    assert result.spread.sd == pytest.approx(0.01)
     # 4.30265 × 0.01 / √3 = 0.02484: wider than the mean
-    assert found.spread.interval() == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
-    assert found.outcome == "not reproduced"
+    assert result.spread.interval() == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
+    assert result.outcome == "not reproduced"
     better = verdict(tmp_path, pair([0.018, 0.02, 0.022]), ORDER)
     assert better.outcome == "reproduced"
     assert better.numbers == (
@@ -66,14 +66,17 @@ def test_no_difference_at_all_is_not_reproduced(tmp_path):
 
 
 def test_one_seed_tests_no_order(tmp_path):
-    found = verdict(tmp_path, pair([0.02]), ORDER)
-    assert (found.outcome, found.reason) == ("not tested", "one seed gives no confidence interval")
-    assert "+2.00 points, 1 seed" in found.numbers
+    result = verdict(tmp_path, pair([0.02]), ORDER)
+    assert (result.outcome, result.reason) == (
+        "not tested",
+        "one seed gives no confidence interval",
+    )
+    assert "+2.00 points, 1 seed" in result.numbers
 
 
 def test_other_metrics_keep_their_unit(tmp_path):
-    found = verdict(tmp_path, pair([0.018, 0.02, 0.022]), {**ORDER, "metric": "early_stop_step"})
-    assert found.numbers.startswith("520 against 500 steps: +20 ± 2 steps")
+    result = verdict(tmp_path, pair([0.018, 0.02, 0.022]), {**ORDER, "metric": "early_stop_step"})
+    assert result.numbers.startswith("520 against 500 steps: +20 ± 2 steps")
 
 
 def test_only_levels_in_the_range_count_ends_included(tmp_path):
@@ -93,8 +96,8 @@ def test_only_levels_in_the_range_count_ends_included(tmp_path):
     assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(
         0.01
     )
-    found = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
-    assert (found.outcome, found.reason) == (
+    result = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
+    assert (result.outcome, result.reason) == (
         "not tested", "no finished cell of criterion=a has a level at 0 to 1 % of the weights"
     )  # fmt: skip
 
@@ -127,8 +130,8 @@ def test_controls_are_selected_by_arm(tmp_path):
         for variant, accuracy in (("ticket", 0.9), ("reinit", 0.8), ("random_mask", 0.3))
         for seed in range(2)
     ]
-    found = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "reinit"}})
-    assert found.spread.mean == pytest.approx(0.1)
+    result = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "reinit"}})
+    assert result.spread.mean == pytest.approx(0.1)
     assert verdict(
         tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "nobody"}}
     ).reason == ("this run has no variant=nobody")
@@ -171,17 +174,17 @@ def test_plain_values_are_selected_as_toml_writes_them():
 )
 def test_short_runs_test_no_claim_that_needs_length(tmp_path, length, steps, needs, reason):
     rows = pair([0.018, 0.02, 0.022], steps=steps)
-    found = verdict(tmp_path, rows, {**ORDER, "needs_length": needs}, length=length)
-    assert found.reason == reason
-    assert found.outcome == ("not tested" if reason else "reproduced")
+    result = verdict(tmp_path, rows, {**ORDER, "needs_length": needs}, length=length)
+    assert result.reason == reason
+    assert result.outcome == ("not tested" if reason else "reproduced")
 
 
 def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
     claim = {**BASE, "of": A, "expect": 0.64, "tolerance": 0.02}
-    found = verdict(tmp_path, pair([0.018, 0.02, 0.022]), claim)
-    assert found.outcome == "reproduced"
-    assert found.numbers.startswith("62.00 ± ")
-    assert found.numbers.endswith("expected 64.00 ± 2.00 %")
+    result = verdict(tmp_path, pair([0.018, 0.02, 0.022]), claim)
+    assert result.outcome == "reproduced"
+    assert result.numbers.startswith("62.00 ± ")
+    assert result.numbers.endswith("expected 64.00 ± 2.00 %")
     assert verdict(tmp_path, pair([0.0, 0.0, 0.0]), claim).outcome == "not reproduced"
 
 
@@ -194,9 +197,9 @@ def test_a_bound_is_held_against_the_mean(tmp_path, bound, outcome):
         row(A, value, seed=seed, level=1, density=0.1)
         for seed, value in enumerate((0.60, 0.62, 0.64))
     ]
-    found = verdict(tmp_path, rows, {**BASE, "of": A, **bound})
-    assert found.outcome == outcome
-    assert found.numbers.endswith("or less" if "at_most" in bound else "or more")
+    result = verdict(tmp_path, rows, {**BASE, "of": A, **bound})
+    assert result.outcome == outcome
+    assert result.numbers.endswith("or less" if "at_most" in bound else "or more")
 
 
 def test_the_best_level_is_one_that_was_cut(tmp_path):
@@ -205,9 +208,9 @@ def test_the_best_level_is_one_that_was_cut(tmp_path):
         for seed in (0, 1)
         for level, accuracy in enumerate([0.98, 0.7, 0.8, 0.2])
     ]
-    found = verdict(tmp_path, rows, {**BASE, "of": A, "at": "best level", "at_least": 0.9})
-    assert (found.outcome, found.spread.mean) == ("not reproduced", pytest.approx(0.8))
-    assert found.tested.endswith("all levels · the best level of each seed")
+    result = verdict(tmp_path, rows, {**BASE, "of": A, "at": "best level", "at_least": 0.9})
+    assert (result.outcome, result.spread.mean) == ("not reproduced", pytest.approx(0.8))
+    assert result.tested.endswith("all levels · the best level of each seed")
 
 
 def test_a_study_without_results_is_not_tested(tmp_path):
@@ -235,11 +238,11 @@ def test_the_table_fits_the_terminal(tmp_path):
 
 
 def test_trainings_that_diverged_are_the_reason_of_a_claim_that_is_not_tested(tmp_path):
-    found = verdict(
+    result = verdict(
         tmp_path, [row(A, None, level=1, density=0.1)], {**BASE, "of": A, "at_least": 0.5}
     )
-    assert found.outcome == "not tested"
-    assert found.reason.endswith("as trainings diverged")
+    assert result.outcome == "not tested"
+    assert result.reason.endswith("as trainings diverged")
     absent = verdict(
         tmp_path, [row(A, 0.9, level=1)], {**BASE, "of": A, "at_least": 0.5, "density": [0.1, 0.2]}
     )

@@ -63,10 +63,10 @@ def test_without_matplotlib_the_remedy_is_told(tmp_path, monkeypatch, capsys):
     with pytest.raises(UsageError, match=r'pip install "lotteryfw\[plots\]"'):
         write_figures(folder)
     assert report(folder.path, show=True) == [folder.path / "report.html"]
-    told = capsys.readouterr().out
-    assert "test accuracy" in told
-    assert "reproduced" in told
-    assert 'pip install "lotteryfw[plots]"' in told
+    output = capsys.readouterr().out
+    assert "test accuracy" in output
+    assert "reproduced" in output
+    assert 'pip install "lotteryfw[plots]"' in output
 
 
 def test_a_report_is_the_page_and_the_figures(tmp_path):

@@ -24,12 +24,24 @@ EVIL = "<script>document.title='broken in'</script>"
 
 def measured(rows, steps=(0, 100, 200)):
     """curves.jsonl of these rows: accuracy rises to the row's own."""
-    return [
-        {"cell": each.cell, "variant": each.variant, "level": each.level, "step": list(steps),
-         "train_loss": [None, *[0.5] * (len(steps) - 1)], "validation_loss": [2.0 / (1 + step) for step in steps],
-         "validation_accuracy": [each.validation_accuracy * (step + 1) / (steps[-1] + 1) for step in steps]}
-        for each in rows if each.validation_accuracy is not None
-    ]  # fmt: skip
+    lines = []
+    for level_row in rows:
+        accuracy = level_row.validation_accuracy
+        if accuracy is not None:
+            lines.append(
+                {
+                    "cell": level_row.cell,
+                    "variant": level_row.variant,
+                    "level": level_row.level,
+                    "step": list(steps),
+                    "train_loss": [None, *[0.5] * (len(steps) - 1)],
+                    "validation_loss": [2.0 / (1 + step) for step in steps],
+                    "validation_accuracy": [
+                        accuracy * (step + 1) / (steps[-1] + 1) for step in steps
+                    ],
+                }
+            )
+    return lines
 
 
 def page(tmp_path, rows, claims=(), **manifest):
@@ -193,7 +205,11 @@ def test_learning_curves_are_means_over_seeds_with_the_dense_network_beside_them
         "a · validation accuracy", "b · validation accuracy",
     ]  # fmt: skip
     curve = named({"traces": chart.views[0].traces}, "a")
-    last = [each.validation_accuracy for each in rows if each.level == 1 and each.axes == A]
+    last = [
+        level_row.validation_accuracy
+        for level_row in rows
+        if level_row.level == 1 and level_row.axes == A
+    ]
     assert curve["x"] == [0, 100, 200]
     assert curve["y"][-1] == pytest.approx(100 * sum(last) / 2, abs=1e-3)
     assert curve["text"][-1].endswith(" %, n = 2")
@@ -240,8 +256,11 @@ def test_the_best_level_is_chosen_on_the_validation_set():
 
 
 def test_of_levels_that_are_equally_good_the_sparsest_is_best():
-    found = [(0.9, 0.5), (0.9, 0.25), (0.8, 0.1)]
+    accuracies = [(0.9, 0.5), (0.9, 0.25), (0.8, 0.1)]
     [study] = group_studies(
-        [row({}, each, level=level, density=left) for level, (each, left) in enumerate(found, 1)]
+        [
+            row({}, accuracy, level=level, density=density)
+            for level, (accuracy, density) in enumerate(accuracies, 1)
+        ]
     )
     assert best_levels(study).rows == (("ticket", "25", "90.00", "1"),)

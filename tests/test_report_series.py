@@ -51,7 +51,7 @@ def test_points_do_not_depend_on_the_order_of_rows(rows):
     for series in study.series:
         assert [point.level for point in series.points] == [0, 1, 2]
         assert all(
-            len({each.seed for each in point.rows}) == 2 == len(point.rows)
+            len({level_row.seed for level_row in point.rows}) == 2 == len(point.rows)
             for point in series.points
         )
 
@@ -83,5 +83,5 @@ def test_the_dense_network_counts_once_a_seed():
 
 def test_series_with_dense_networks_of_their_own_share_no_baseline():
     rows = [row({"train.length": length}, 0.9, level=0) for length in ("10it", "20it")]
-    rows = [replace(each, key=each.cell) for each in rows]
+    rows = [replace(level_row, key=level_row.cell) for level_row in rows]
     assert group_studies(rows)[0].dense is None

@@ -20,42 +20,44 @@ from lotteryfw.report.data.stats import bootstrap
 SERIES = MOST_SERIES + 20
 
 
-def accuracy_of(place: int) -> float:
+def accuracy_of(index: int) -> float:
     """The order of accuracies is not that of the recipe."""
-    return 0.5 + place * 7 % SERIES / 1000
+    return 0.5 + index * 7 % SERIES / 1000
 
 
 def large_study():
     """Pruned networks of many combinations."""
     return [
         row(
-            {"criterion": f"c{place:03}"},
-            accuracy_of(place),
+            {"criterion": f"c{index:03}"},
+            accuracy_of(index),
             seed=seed,
             level=level,
             density=density,
         )
-        for place in range(SERIES)
+        for index in range(SERIES)
         for seed in range(2)
         for level, density in ((1, 0.8), (2, 0.64))
     ]
 
 
 def test_the_series_of_highest_validation_accuracy_are_shown_in_the_recipes_order():
-    rows = [replace(each, test_accuracy=1 - each.test_accuracy) for each in large_study()]
+    rows = [
+        replace(level_row, test_accuracy=1 - level_row.test_accuracy) for level_row in large_study()
+    ]
     [study] = group_studies(rows)
 
     part = limit_series(study)
 
     best = sorted(range(SERIES), key=accuracy_of, reverse=True)[:MOST_SERIES]
-    assert [series.label for series in part.series] == [f"c{place:03}" for place in sorted(best)]
+    assert [series.label for series in part.series] == [f"c{index:03}" for index in sorted(best)]
     assert part.left_out == 20
     assert part.searches == part.series
 
 
 def test_a_study_with_room_for_all_stays_the_same():
     [study] = group_studies(
-        curves("a", [{"criterion": f"c{place}"} for place in range(5)], levels=2)
+        curves("a", [{"criterion": f"c{index}"} for index in range(5)], levels=2)
     )
     assert limit_series(study, most=5) is study
     assert not study.partly_shown
@@ -63,10 +65,13 @@ def test_a_study_with_room_for_all_stays_the_same():
 
 def test_a_combination_is_shown_with_all_its_arms_and_judged_by_its_ticket():
     axes = [{"criterion": name} for name in "abcd"]
-    tickets = [row(each, 0.5 + place / 10, level=1, density=0.5) for place, each in enumerate(axes)]
+    tickets = [
+        row(combination, 0.5 + index / 10, level=1, density=0.5)
+        for index, combination in enumerate(axes)
+    ]
     controls = [
-        row(each, 0.9 - place / 10, variant="reinit", level=1, density=0.5)
-        for place, each in enumerate(axes)
+        row(combination, 0.9 - index / 10, variant="reinit", level=1, density=0.5)
+        for index, combination in enumerate(axes)
     ]
     [study] = group_studies([*tickets, *controls])
 
@@ -139,11 +144,16 @@ def test_only_what_is_shown_is_kept_of_curves_and_findings(tmp_path):
     folder = fake_run(tmp_path / "run", rows)
     folder.write_curves(
         [
-            {"cell": each.cell, "variant": each.variant, "level": each.level, "step": [0]}
-            for each in rows
+            {
+                "cell": level_row.cell,
+                "variant": level_row.variant,
+                "level": level_row.level,
+                "step": [0],
+            }
+            for level_row in rows
         ]
     )
-    folder.write_findings([finding(each, "an.figure", 0.5) for each in rows])
+    folder.write_findings([finding(level_row, "an.figure", 0.5) for level_row in rows])
 
     data = RunData(folder)
 

@@ -28,25 +28,25 @@ def searches(labels, *, axis="search", cycles=1, seeds=(0, 1), accuracy=0.9, **m
     return [
         row(
             {axis: label},
-            accuracy - 0.1 * place,
+            accuracy - 0.1 * index,
             seed=seed,
             level=level,
             density=density ** (level / cycles),
             **more,
         )
-        for place, (label, density) in enumerate(labels.items())
+        for index, (label, density) in enumerate(labels.items())
         for seed in seeds
         for level in range(1, cycles + 1)
     ]
 
 
 @given(WORD, st.lists(OPTION, max_size=3), st.integers(0, 3))
-def test_a_density_is_taken_out_of_a_label_and_nothing_else_is(name, options, place):
-    said = [f"{key}={value}" for key, value in options]
-    left = f"{name}({', '.join(said)})" if said else name
-    said.insert(place, "density=0.1")
-    assert any_density(f"{name}({', '.join(said)})") == left
-    assert any_density(left) == left
+def test_a_density_is_taken_out_of_a_label_and_nothing_else_is(name, options, index):
+    texts = [f"{key}={value}" for key, value in options]
+    expected = f"{name}({', '.join(texts)})" if texts else name
+    texts.insert(index, "density=0.1")
+    assert any_density(f"{name}({', '.join(texts)})") == expected
+    assert any_density(expected) == expected
 
 
 def test_a_density_may_be_an_axis_of_its_own():
@@ -63,7 +63,7 @@ def test_searches_that_differ_in_their_density_are_one_series():
     rows += searches({"imp": 0.3}, cycles=2)
     [study] = group_studies(rows)
     soft, hard, imp = study.series
-    assert [each.label for each in study.series] == ["iep", "iep(pruning=hard)", "imp"]
+    assert [series.label for series in study.series] == ["iep", "iep(pruning=hard)", "imp"]
     assert [point.density for point in soft.points] == [0.5, 0.1, 0.02]
     assert [point.level for point in soft.points] == [3, 3, 3]
     assert [point.spread("test_accuracy").mean for point in soft.points] == pytest.approx(
@@ -78,7 +78,9 @@ def test_searches_that_differ_in_their_density_are_one_series():
 def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
     rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
     rows = [
-        each for each in rows if not (each.seed == 1 and each.level == 3 and "0.1" in each.cell)
+        level_row
+        for level_row in rows
+        if not (level_row.seed == 1 and level_row.level == 3 and "0.1" in level_row.cell)
     ]
     [series] = group_studies(rows)[0].series
     assert [(point.density, len(point.rows)) for point in series.points] == [(0.5, 2), (0.1, 1)]
@@ -86,8 +88,8 @@ def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
 
 def test_options_of_that_name_that_are_no_density_of_the_mask_join_nothing():
     rows = searches({"imp(density=1)": 0.3, "imp(density=2)": 0.3})
-    assert [len(each.points) for each in group_studies(rows)[0].series] == [1, 1]
-    assert [each.label for each in group_studies(rows)[0].series] == [
+    assert [len(series.points) for series in group_studies(rows)[0].series] == [1, 1]
+    assert [series.label for series in group_studies(rows)[0].series] == [
         "imp(density=1)",
         "imp(density=2)",
     ]
@@ -96,11 +98,11 @@ def test_options_of_that_name_that_are_no_density_of_the_mask_join_nothing():
 def test_arms_are_joined_each_by_itself_and_only_controls_are_called_so():
     labels = {"ep(density=0.1)": 0.1, "ep": 0.5}
     rows = [
-        each
+        level_row
         for variant in ("ticket", "trained", "reinit")
-        for each in searches(labels, variant=variant)
+        for level_row in searches(labels, variant=variant)
     ]
-    assert [each.label for each in group_studies(rows)[0].series] == [
+    assert [series.label for series in group_studies(rows)[0].series] == [
         "ticket",
         "trained",
         "reinit",
@@ -228,7 +230,7 @@ def test_a_flat_study_has_dots_side_by_side(tmp_path):
     assert rewind["name"] == "rewind (n = 2)"
     assert rewind["y"] == [95, 96, 98]
     assert all(
-        a < place < b for a, place, b in zip(rewind["x"], range(3), constant["x"], strict=True)
+        a < middle < b for a, middle, b in zip(rewind["x"], range(3), constant["x"], strict=True)
     )
     assert chart.views[-1].label == "weights remaining (%)"
 
@@ -242,8 +244,8 @@ def test_a_flat_study_of_one_arm_is_drawn_by_its_longest_axis():
     [study] = group_studies(row(axes, 0.9, level=1, density=0.5) for axes in grid)
     dots = metric_compared(study, "test_accuracy")
     assert (dots.axis, dots.categories) == ("lr", ("0.1", "0.3", "1"))
-    assert [each.label for each in dots.rows] == ["batch=30", "batch=60"]
-    assert all(set(each.spreads) == set(dots.categories) for each in dots.rows)
+    assert [series.label for series in dots.rows] == ["batch=30", "batch=60"]
+    assert all(set(dot_row.spreads) == set(dots.categories) for dot_row in dots.rows)
     [single] = group_studies([row({}, 0.9, level=1, density=0.5)])
     assert metric_compared(single, "test_accuracy").categories == ("ticket",)
 
@@ -263,16 +265,16 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
         for level, accuracy, steps in ((0, 0.98, 1000), (1, 0.7, 0), (2, 0.8, 0), (3, 0.2, 0))
     ]
     trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
-    rows = [*untrained, *(replace(each, study="learn") for each in learned()), *trained]
+    rows = [*untrained, *(replace(level_row, study="learn") for level_row in learned()), *trained]
     curves = LearningCurves.of(
         {
-            "cell": each.cell,
-            "variant": each.variant,
-            "level": each.level,
+            "cell": level_row.cell,
+            "variant": level_row.variant,
+            "level": level_row.level,
             "dying_ratio": [0.5] if by_mask else [],
         }
-        for each in rows
-        for by_mask in [(each.study, each.variant) == ("learn", "ticket")]
+        for level_row in rows
+        for by_mask in [(level_row.study, level_row.variant) == ("learn", "ticket")]
     )
     sheet = untrained_masks(group_studies(rows), curves)
     assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
@@ -290,9 +292,14 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
 def mask_curves(rows):
     """curves.jsonl of rows that all learned their mask."""
     return LearningCurves.of(
-        {"cell": each.cell, "variant": each.variant, "level": each.level, "dying_ratio": [0.5]}
-        for each in rows
-        if each.variant == "ticket"
+        {
+            "cell": level_row.cell,
+            "variant": level_row.variant,
+            "level": level_row.level,
+            "dying_ratio": [0.5],
+        }
+        for level_row in rows
+        if level_row.variant == "ticket"
     )
 
 
@@ -301,16 +308,20 @@ def test_a_learned_mask_alone_stands_where_its_search_ended():
         {"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3
     )
     best = [
-        replace(each, validation_accuracy=0.99, test_accuracy=0.99) if each.level == 1 else each
-        for each in rows
+        replace(level_row, validation_accuracy=0.99, test_accuracy=0.99)
+        if level_row.level == 1
+        else level_row
+        for level_row in rows
     ]
     sheet = untrained_masks(group_studies(best), mask_curves(rows))
     assert [cells[:2] for cells in sheet.rows] == [
         ("criteria: iep(density=0.1)", "10"), ("criteria: ep(density=0.1)", "10"), ("criteria: ep(density=0.02)", "2"),
     ]  # fmt: skip
     lost = [
-        replace(each, status="diverged") if (each.level, each.seed) == (3, 0) else each
-        for each in best
+        replace(level_row, status="diverged")
+        if (level_row.level, level_row.seed) == (3, 0)
+        else level_row
+        for level_row in best
     ]
     assert {cells[3] for cells in untrained_masks(group_studies(lost), mask_curves(rows)).rows} == {
         "1"
@@ -328,7 +339,9 @@ def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
     assert [cells[0] for cells in untrained_masks([study], mask_curves(rows)).rows] == [
         "criteria: ticket", "criteria: thresholded",
     ]  # fmt: skip
-    at_start = [replace(each, level=0) for each in rows]  # as a search of somebody's may record it
+    at_start = [
+        replace(level_row, level=0) for level_row in rows
+    ]  # as a search of somebody's may record it
     assert not any(
         "dense" in cells[0]
         for cells in untrained_masks(group_studies(at_start), mask_curves(at_start)).rows

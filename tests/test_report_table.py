@@ -90,13 +90,16 @@ def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
         for name in ("rewind", "constant")
     ]
     rows = [
-        row(each, 0.9, variant=variant, level=1, density=0.5)
-        for each in axes
+        row(combination, 0.9, variant=variant, level=1, density=0.5)
+        for combination in axes
         for variant in variants
     ]
-    layers = ";".join(f"layer{place}.weight={place / 10}" for place in range(1, 9))
+    layers = ";".join(f"layer{index}.weight={index / 10}" for index in range(1, 9))
     lines = printed(
-        fake_run(tmp_path / "run", [replace(each, layer_densities=layers) for each in rows]), width
+        fake_run(
+            tmp_path / "run", [replace(level_row, layer_densities=layers) for level_row in rows]
+        ),
+        width,
     )
     text = "\n".join(lines)
     assert max(map(len, lines)) <= width
@@ -110,8 +113,8 @@ def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
     ):
         assert head in text
     assert "whole network" in text
-    for place in range(1, 9):
-        assert f"layer{place}.weight" in text
+    for index in range(1, 9):
+        assert f"layer{index}.weight" in text
     assert ("continued" in text) == (width < 200)
     assert "…" not in text
 
@@ -124,15 +127,15 @@ def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_pat
     assert heads.count("51.2") == 2  # accuracy, early stopping
     text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
     assert "not shown here, but in report.html: 80, 64, 51.2," in text
-    told = summary_markdown(fake_run(tmp_path / "run", curves("many", [{}])))
-    assert "not shown here, but in report.html: 80, 64, 41," in told
+    text = summary_markdown(fake_run(tmp_path / "run", curves("many", [{}])))
+    assert "not shown here, but in report.html: 80, 64, 41," in text
 
 
 def test_brackets_in_names_are_printed(tmp_path):
     study = "[bold]mine[/bold]"
     axes = [{"scope": "global(exclude=[fc3*])"}, {"scope": "rates[red]"}]
     text = "\n".join(printed(fake_run(tmp_path / "run", curves(study, axes, levels=1)), 120))
-    for name in (f"{study}: test accuracy", *(each["scope"] for each in axes)):
+    for name in (f"{study}: test accuracy", *(combination["scope"] for combination in axes)):
         assert name in text
 
 

@@ -122,7 +122,7 @@ def test_controls_and_studies_without_a_trained_dense_network_have_no_verdict():
     [study] = group_studies(
         curves("a", [{"criterion": "x"}], variants=("ticket", "reinit"), levels=3)
     )
-    assert [each.label for each in winning_tickets(study)] == ["ticket"]
+    assert [series.label for series in winning_tickets(study)] == ["ticket"]
 
 
 def test_tickets_that_were_not_trained_are_not_judged():
@@ -136,14 +136,24 @@ def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
     for level, (gains, density) in enumerate(
         [(GAIN, 0.64), (BOTH, 0.51), (GAIN, 0.41), (LOSS, 0.1)], 2
     ):
-        rows += [each for each in ticket(gains, SOONER, density=density, level=level) if each.level]
+        rows += [
+            level_row
+            for level_row in ticket(gains, SOONER, density=density, level=level)
+            if level_row.level
+        ]
     [study] = group_studies(rows)
     [series] = winning_tickets(study)
     assert series.densities("winning ticket") == "80–64, 41"
     assert series.densities("undecided") == "51"
     assert series.densities("too few seeds") == "–"
     assert series.deciding_level.density == pytest.approx(0.41)
-    assert [each[0] for each in level_verdict_table(series).rows] == ["80", "64", "51", "41", "10"]
+    assert [cells[0] for cells in level_verdict_table(series).rows] == [
+        "80",
+        "64",
+        "51",
+        "41",
+        "10",
+    ]
     folder = fake_run(tmp_path / "run", rows)
     assert "- ticket: At 41 % of the weights the ticket is a winning ticket: " in markdown(
         folder.path
@@ -151,16 +161,18 @@ def test_the_smallest_winning_ticket_speaks_for_its_series(tmp_path):
     console = Console(width=80, file=io.StringIO())
     [table] = verdict_tables(folder, 80)
     console.print(table)
-    told = console.file.getvalue()
-    assert max(map(len, told.splitlines())) <= 80
-    assert "80–64, 41" in told
-    assert "ticket: At 41 % of the weights" in told
+    output = console.file.getvalue()
+    assert max(map(len, output.splitlines())) <= 80
+    assert "80–64, 41" in output
+    assert "ticket: At 41 % of the weights" in output
 
 
 def test_where_none_wins_the_most_accurate_level_is_told():
     rows = ticket((-0.02, -0.02, -0.02), LATER, density=0.8)
     rows += [
-        each for each in ticket((-0.01, -0.01, -0.01), LATER, density=0.5, level=2) if each.level
+        level_row
+        for level_row in ticket((-0.01, -0.01, -0.01), LATER, density=0.5, level=2)
+        if level_row.level
     ]
     [study] = group_studies(rows)
     assert winning_tickets(study)[0].deciding_level.density == pytest.approx(0.5)
@@ -201,7 +213,7 @@ def test_a_learned_mask_that_keeps_every_weight_is_not_what_others_are_held_agai
 
 def test_a_label_in_brackets_is_no_markup(tmp_path):
     label = {"scope": "global(exclude=[fc3*])"}
-    rows = [replace(each, axes=label) for each in ticket(GAIN, SOONER)]
+    rows = [replace(level_row, axes=label) for level_row in ticket(GAIN, SOONER)]
     rows += [row({"scope": "layerwise"}, 0.5, seed=seed) for seed in (0, 1, 2)]
     console = Console(width=200, file=io.StringIO())
     for table in verdict_tables(fake_run(tmp_path / "run", rows), 200):

@@ -75,15 +75,23 @@ class Series:
     @property
     def rows(self) -> list[LevelRow]:
         """The rows that have figures."""
-        return [row for point in self.points for row in point.rows]
+        rows: list[LevelRow] = []
+        for point in self.points:
+            rows += point.rows
+        return rows
+
+    @property
+    def diverged(self) -> list[LevelRow]:
+        """The rows whose training diverged."""
+        rows: list[LevelRow] = []
+        for point in self.points:
+            rows += point.diverged
+        return rows
 
     @property
     def cells(self) -> set[str]:
         """The cells that have a row in this series."""
-        names: set[str] = set()
-        for point in self.points:
-            names.update(row.cell for row in (*point.rows, *point.diverged))
-        return names
+        return {row.cell for row in self.rows + self.diverged}
 
     def at(self, density: float) -> Point | None:
         """Return the level of this density; series that are pruned alike differ by rounding."""
@@ -117,7 +125,10 @@ class StudySeries:
     @property
     def points(self) -> list[Point]:
         """The points of all series."""
-        return [point for series in self.series for point in series.points]
+        points: list[Point] = []
+        for series in self.series:
+            points += series.points
+        return points
 
     @property
     def partly_shown(self) -> str:
@@ -133,7 +144,7 @@ class StudySeries:
     @property
     def parts(self) -> list[Series]:
         """The combinations one by one, with the points that `series` has of them."""
-        return [part for series in self.series for part in series.parts or (series,)]
+        return split_sweeps(self.series)
 
     @property
     def single_level(self) -> bool:
@@ -143,15 +154,16 @@ class StudySeries:
     @property
     def by_search(self) -> StudySeries | None:
         """The same study search by search; None if `series` has all their levels already."""
-        levels = sum(len(search.points) for search in self.searches)
-        if levels > len(self.points):
-            return replace(self, series=self.searches)
-        return None
+        searched = replace(self, series=self.searches)
+        return searched if len(searched.points) > len(self.points) else None
 
     @property
     def seeds(self) -> list[int]:
         """Every seed that has a row, in order."""
-        return sorted({row.seed for search in self.searches for row in search.rows})
+        seeds: set[int] = set()
+        for search in self.searches:
+            seeds.update(row.seed for row in search.rows)
+        return sorted(seeds)
 
     @property
     def densities(self) -> list[float]:
@@ -172,7 +184,15 @@ class StudySeries:
     @property
     def diverged(self) -> int:
         """The number of trainings on record that diverged."""
-        return sum(len(point.diverged) for search in self.searches for point in search.points)
+        return sum(len(search.diverged) for search in self.searches)
+
+
+def split_sweeps(series: Iterable[Series]) -> list[Series]:
+    """Return the series, with the parts of a density sweep in place of the sweep."""
+    parts: list[Series] = []
+    for one in series:
+        parts += one.parts or (one,)
+    return parts
 
 
 def group_studies(rows: Iterable[LevelRow]) -> list[StudySeries]:
@@ -266,15 +286,21 @@ def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
 
     A label has the values that vary, with their axes where a value alone would be unclear.
     """
-    axes: dict[str, None] = {}
-    for one in series:
-        axes.update(dict.fromkeys(one.axes))
-    varying = [axis for axis in axes if len({one.axes.get(axis) for one in series}) > 1]
-
+    varying = varying_axes([one.axes for one in series])
     labels = [_label(one, varying, in_full=False) for one in series]
     if len(set(labels)) < len(labels):
         labels = [_label(one, varying, in_full=True) for one in series]
     return tuple(replace(one, label=label) for one, label in zip(series, labels, strict=True))
+
+
+def varying_axes(combinations: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the axes that have several values among these combinations, in order."""
+    values: dict[str, set[str | None]] = {}
+    for combination in combinations:
+        for axis in combination:
+            if axis not in values:
+                values[axis] = {other.get(axis) for other in combinations}
+    return [axis for axis, labels in values.items() if len(labels) > 1]
 
 
 def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
 
-from lotteryfw.report.data.series import TICKET, Combination, Point, Series, StudySeries
+from lotteryfw.report.data.series import (
+    TICKET,
+    Combination,
+    Point,
+    Series,
+    StudySeries,
+    split_sweeps,
+)
 
 MOST_SERIES = 100
 """A study of more series, each a combination of its grid and a variant, is shown in part."""
@@ -36,13 +43,13 @@ def limit_series(study: StudySeries, most: int = MOST_SERIES) -> StudySeries:
     kept: list[Series] = []
     count = 0
     for combination in ranked:
-        count += len(_searches(combination))
+        count += len(split_sweeps(combination))
         if kept and count > most:
             break
         kept += combination
 
     labels = {series.label for series in kept}
-    keys = {(search.combination, search.variant) for search in _searches(kept)}
+    keys = {(search.combination, search.variant) for search in split_sweeps(kept)}
     searches = [one for one in study.searches if (one.combination, one.variant) in keys]
     return replace(
         study,
@@ -50,10 +57,6 @@ def limit_series(study: StudySeries, most: int = MOST_SERIES) -> StudySeries:
         searches=tuple(searches),
         left_out=len(study.searches) - len(searches),
     )
-
-
-def _searches(series: Iterable[Series]) -> list[Series]:
-    return [part for one in series for part in one.parts or (one,)]
 
 
 def _best_accuracy(combination: Iterable[Series]) -> float:

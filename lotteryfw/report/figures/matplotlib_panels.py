@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.report.data.series import Point, PointSpread, Series, StudySeries
+from lotteryfw.report.data.series import PointSpread, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, percent
 from lotteryfw.report.plots.analysis_views import ACCURACY_UNIT, Scatter, WeightSample
@@ -152,16 +152,19 @@ def _draw_dense(axes: Axes, spread: Spread, scale: float) -> None:
 def _draw_curve(
     axes: Axes, series: Series, point_spread: PointSpread, style: LineStyle, scale: float
 ) -> None:
-    points: list[tuple[Point, Spread]] = []
+    x, means, lows, highs = [], [], [], []
     for point in series.points:
         spread = point_spread(point)
         if spread and point.density > 0:
-            points.append((point, spread))
+            low, high = _band(spread, scale)
+            x.append(100 * point.density)
+            means.append(spread.mean * scale)
+            lows.append(low)
+            highs.append(high)
 
-    x = [100 * point.density for point, _ in points]
     axes.plot(
         x,
-        [spread.mean * scale for _, spread in points],
+        means,
         color=style.colour,
         linestyle=_DASHES[style.line],
         linewidth=1.6,
@@ -171,10 +174,7 @@ def _draw_curve(
         markeredgewidth=0.5,
         label=series.label,
     )
-    bands = [_band(spread, scale) for _, spread in points]
-    low = [band[0] for band in bands]
-    high = [band[1] for band in bands]
-    axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+    axes.fill_between(x, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _band(spread: Spread, scale: float) -> tuple[float, float]:

@@ -129,15 +129,20 @@ def _scatter_view(scatter: Scatter, findings: Findings) -> View:
     figures = f"{escape(unit.axis)} %{{x}}<br>{ACCURACY_UNIT.axis} %{{y}}"
     traces: list[Trace] = []
     for index, (value, points) in enumerate(scatter.groups.items()):
+        x, y, texts = [], [], []
+        for point in points:
+            x.append(rounded(point.x * unit.scale))
+            y.append(rounded(point.y * ACCURACY_UNIT.scale))
+            texts.append(escape(point.name))
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": escape(value),
                 "legendgroup": value,
-                "x": [rounded(point.x * unit.scale) for point in points],
-                "y": [rounded(point.y * ACCURACY_UNIT.scale) for point in points],
-                "text": [escape(point.name) for point in points],
+                "x": x,
+                "y": y,
+                "text": texts,
                 "hovertemplate": f"%{{text}}<br>{figures}<extra></extra>",
                 "marker": {
                     "color": HUES[index % len(HUES)],

@@ -64,6 +64,9 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
     )
     folder, manifest = data.folder, data.manifest
     sections = [_section(study, data) for study in data.shown]
+    charts: list[Chart] = []
+    for section in sections:
+        charts += section.charts
     statuses = list(manifest.get("cells", {}).values())
     return environment.get_template("page.html").render(
         title=manifest.get("title") or manifest.get("name") or folder.path.name,
@@ -72,7 +75,7 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
         claims=claims,
         masks=untrained_masks(data.shown, data.curves),
         sections=sections,
-        charts=_packed([chart for section in sections for chart in section.charts]),
+        charts=_packed(charts),
         versions=_version_table(manifest),
         recipe=(folder.path / "resolved.toml").read_text("utf-8"),
         plotly=get_plotlyjs(),

@@ -140,9 +140,11 @@ def dots_view(plot: DotPlot) -> View:
 def _dots(plot: DotPlot, index: int) -> Trace:
     row, unit = plot.rows[index], plot.unit
     spreads = row.spreads.values()
-    deviations = [rounded((spread.sd or 0) * unit.scale) for spread in spreads]
-    texts = []
+    x, means, deviations, texts = [], [], [], []
     for category, spread in row.spreads.items():
+        x.append(rounded(plot.x(index, category)))
+        means.append(rounded(spread.mean * unit.scale))
+        deviations.append(rounded((spread.sd or 0) * unit.scale))
         texts.append(hover_text(row.label, category, unit, spread))
     marker = plotly_style(row.style)["marker"]
     return {
@@ -150,8 +152,8 @@ def _dots(plot: DotPlot, index: int) -> Trace:
         "mode": "markers",
         "name": f"{escape(row.label)} (n = {count_range(spread.n for spread in spreads)})",
         "legendgroup": row.label,
-        "x": [rounded(plot.x(index, category)) for category in row.spreads],
-        "y": [rounded(spread.mean * unit.scale) for spread in spreads],
+        "x": x,
+        "y": means,
         "error_y": {"type": "data", "array": deviations, "thickness": 1.2, "width": 3},
         "text": texts,
         "hovertemplate": "%{text}<extra></extra>",
@@ -190,22 +192,26 @@ def curve(
 
     Both are one legend group, so a click in the legend hides both.
     """
-    spreads = [spread for _, spread in points]
-    x = [rounded(position) for position, _ in points]
+    x, means, highs, lows = [], [], [], []
+    for position, spread in points:
+        sd = spread.sd or 0
+        x.append(rounded(position))
+        means.append(rounded(height(spread.mean)))
+        highs.append(rounded(height(spread.mean + sd)))
+        lows.append(rounded(height(spread.mean - sd)))
+
     line = {
         "type": "scatter",
-        "name": f"{escape(name)} (n = {count_range(spread.n for spread in spreads)})",
+        "name": f"{escape(name)} (n = {count_range(spread.n for _, spread in points)})",
         "legendgroup": name,
         "hovertemplate": "%{text}<extra></extra>",
         "x": x,
-        "y": [rounded(height(spread.mean)) for spread in spreads],
+        "y": means,
         **style,
     }
-    if not any(spread.sd for spread in spreads):
+    if not any(spread.sd for _, spread in points):
         return [line]
 
-    high = [rounded(height(spread.mean + (spread.sd or 0))) for spread in spreads]
-    low = [rounded(height(spread.mean - (spread.sd or 0))) for spread in spreads]
     band = {
         "type": "scatter",
         "legendgroup": name,
@@ -214,7 +220,7 @@ def curve(
         "mode": "lines",
         # the outline: forth along the upper edge, back along the lower
         "x": [*x, *reversed(x)],
-        "y": [*high, *reversed(low)],
+        "y": [*highs, *reversed(lows)],
         "line": {"width": 0},
         "fill": "toself",
         "fillcolor": f"{style['line']['color']}26",

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.findings import Findings, LevelKey, Line, level_key, metric_of
-from lotteryfw.report.data.series import TICKET, StudySeries
+from lotteryfw.report.data.series import TICKET, StudySeries, varying_axes
 from lotteryfw.report.data.units import ACCURACY, Unit, percent, unit_of
 from lotteryfw.report.plots.dot_plot import DotPlot, DotRow
 from lotteryfw.report.plots.single_level import WHOLE
@@ -156,10 +156,8 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
 def _varying_axes(study: StudySeries, rows: Sequence[LevelRow]) -> list[str]:
     """Return the axes that have several values in these rows; [""] if there is none."""
     combinations = [without_density(row.axes) for row in rows]
-    axes = []
-    for axis in combinations[0]:
-        if len({combination.get(axis) for combination in combinations}) > 1:
-            axes.append(axis)
+    # an axis that the first training lacks is no axis of all points
+    axes = [axis for axis in varying_axes(combinations) if axis in combinations[0]]
     if any(series.parts for series in study.series):
         axes.append(DENSITY)
     return axes or [""]

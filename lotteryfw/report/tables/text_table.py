@@ -95,7 +95,9 @@ def seeds_text(seeds: int) -> str:
 def study_notes(study: StudySeries, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """Return the notes below a table of these cells."""
     notes = []
-    cells = [text for row in rows for text in row[1:]]
+    cells: list[str] = []
+    for row in rows:
+        cells += row[1:]
     if any(text.endswith(FEWER) for text in cells):
         notes.append(
             f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not "

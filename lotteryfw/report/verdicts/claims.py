@@ -182,9 +182,8 @@ def _not_tested(claim: Claim, reason: str) -> ClaimVerdict:
 
 def _no_level(claim: Claim, selector: Mapping[str, Any], selected: Sequence[Series]) -> str:
     reason = f"no finished cell of {_words(selector)} has a level at {_range(claim)}"
-    for series in selected:
-        if any(point.diverged for point in series.points):
-            return f"{reason}, as trainings diverged"
+    if any(series.diverged for series in selected):
+        return f"{reason}, as trainings diverged"
     return reason
 
 
@@ -205,8 +204,11 @@ def _mean_by_seed(
 
     if not by_series:
         return {}
-    seeds = set.intersection(*(set(means) for means in by_series))
-    return {seed: fmean(means[seed] for means in by_series) for seed in sorted(seeds)}
+    seeds = set.intersection(*map(set, by_series))
+    means = {}
+    for seed in sorted(seeds):
+        means[seed] = fmean(series_means[seed] for series_means in by_series)
+    return means
 
 
 def _series_means(points: Sequence[Point], claim: Claim, evidence: _Evidence) -> dict[int, float]:
