@@ -1,4 +1,4 @@
-"""The checksums of a run folder's files: how damage is found before a damaged file is read."""
+"""The checksums of a run folder's files, which show damage before a damaged file is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lotteryfw.store.files import atomic_write, explained
 
 NAME = "checksums.json"
 UNDER_WAY = ".writing"
-"""Stands in the folder while a run writes there. A run that is killed layers it: then files may
+"""Stands in the folder while a run writes there. A run that is killed leaves it: then files may
 be newer than their checksums, and that is no damage."""
 
 _SHOWN = 3
@@ -78,9 +78,9 @@ def damaged_files(
         path = folder / name
         if name.startswith("tickets/") and not hash_tickets and path.is_file():
             continue
-        found = file_digest(path)
-        if found is None:
+        digest = file_digest(path)
+        if digest is None:
             damage.append(Damage(name, "missing"))
-        elif found != recorded:
+        elif digest != recorded:
             damage.append(Damage(name, "changed"))
     return damage
