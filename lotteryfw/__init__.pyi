@@ -58,6 +58,9 @@ from .api.kinds import (
     Augmentation as Augmentation,
 )
 from .api.kinds import (
+    Control as Control,
+)
+from .api.kinds import (
     DataSource as DataSource,
 )
 from .api.kinds import (
@@ -101,6 +104,9 @@ from .api.kinds import (
 )
 from .api.layers import (
     LATEST as LATEST,
+)
+from .api.layers import (
+    ControlLayer as ControlLayer,
 )
 from .api.layers import (
     Group as Group,

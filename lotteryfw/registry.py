@@ -47,7 +47,7 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Offer:
+class RegisteredComponent:
     """A component that recipes can name, and who provides it.
 
     `digest` tells two states of unreleased code apart: 8 hex digits of the SHA-256 of `files`, both empty for a
@@ -107,9 +107,9 @@ class Registry:
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.failures: list[Failure] = []
-        self.left_out: list[str] = []
+        self.excluded: list[str] = []
         self.trusted: set[Path] = set()
-        self._offers: list[Offer] = []
+        self._offers: list[RegisteredComponent] = []
         self._modules: list[tuple[Plugin, object]] = []
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -127,7 +127,7 @@ class Registry:
         found = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
         for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
             if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
-                registry.left_out.append(plugin.name)
+                registry.excluded.append(plugin.name)
             elif failure := registry._admit(
                 plugin, point.load, point if _is_unreleased(point) else None
             ):
@@ -158,7 +158,7 @@ class Registry:
                            for f in self.failures):  # fmt: skip
                     self.failures.append(failure)
 
-    def offers(self, kind: str | None = None) -> list[Offer]:
+    def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """What is on offer, kind by kind, then by name."""
         order = list(kinds())
         chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
@@ -166,7 +166,7 @@ class Registry:
             chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
         )
 
-    def find(self, kind: str, name: str) -> Offer:
+    def find(self, kind: str, name: str) -> RegisteredComponent:
         """The component of this kind called `name`, or "distribution/name".
 
         Raises UsageError for a name nobody offers, and for a bare one that several distributions offer.
@@ -185,18 +185,18 @@ class Registry:
             )
         raise UsageError(f"there is no {kind} '{name}'; {self._nearest(name, kind)}")
 
-    def find_any(self, name: str) -> list[Offer]:
+    def find_any(self, name: str) -> list[RegisteredComponent]:
         """Everything called `name` (or "distribution/name"), of whatever kind. Raises UsageError for nothing."""
         if found := self._named(name):
             return found
         raise UsageError(f"there is no component '{name}'; {self._nearest(name)}")
 
-    def default(self, kind: str) -> Offer | None:
+    def default(self, kind: str) -> RegisteredComponent | None:
         """The one component that a recipe gets when it leaves this kind out; None where there is not exactly one."""
         found = [offer for offer in self.offers(kind) if offer.cls.default]
         return found[0] if len(found) == 1 else None
 
-    def parse(self, kind: str, entry: object) -> tuple[Offer, dict[str, Any]]:
+    def parse(self, kind: str, entry: object) -> tuple[RegisteredComponent, dict[str, Any]]:
         """What a recipe's entry names, and the options it gives: a bare name, or a table of `use` and options.
 
         A table without `use` gives options to the kind's default. Raises UsageError for an entry that names no
@@ -214,21 +214,21 @@ class Registry:
         offer, options = self.parse(kind, entry)
         return offer.cls.model_validate(options)
 
-    def offer_of(self, component: Component) -> Offer:
+    def offer_of(self, component: Component) -> RegisteredComponent:
         """Who provides this component. Raises UsageError for one that no plugin offers."""
         for offer in self._offers:
             if offer.cls is type(component):
                 return offer
         raise UsageError(f"no plugin offers {type(component).__name__}")
 
-    def short_name(self, offer: Offer) -> str:
+    def short_name(self, offer: RegisteredComponent) -> str:
         """The bare name where that is enough, the full name where another distribution offers it too."""
         alike = [
             each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)
         ]
         return offer.name if len(alike) == 1 else offer.full_name
 
-    def _named(self, name: str) -> list[Offer]:
+    def _named(self, name: str) -> list[RegisteredComponent]:
         distribution, _, bare = name.rpartition("/")
         wanted = canonicalize_name(distribution)
         return [
@@ -283,7 +283,7 @@ class Registry:
             stage = "register_components"
             classes = [cls for result in self._results(module) for cls in result]
             stage = "component"
-            offers: list[Offer] = []
+            offers: list[RegisteredComponent] = []
             code = _code_of(unreleased, plugin, classes)
             for cls in classes:
                 offers.append(_offer(cls, plugin, code, taken=[*self._offers, *offers]))
@@ -319,8 +319,11 @@ class Registry:
 
 
 def _offer(
-    cls: object, plugin: Plugin, code: Callable[[type], Code | None], taken: Iterable[Offer]
-) -> Offer:
+    cls: object,
+    plugin: Plugin,
+    code: Callable[[type], Code | None],
+    taken: Iterable[RegisteredComponent],
+) -> RegisteredComponent:
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         raise _Refused(f"{cls!r} is not a component class")
     known = kinds()
@@ -340,7 +343,7 @@ def _offer(
             f"{cls.__name__} does not define {', '.join(sorted(cls.__abstractmethods__))}"
         )
     own = code(cls) or Code("", ())
-    offer = Offer(
+    offer = RegisteredComponent(
         cls,
         kind[0],
         cls.use,

@@ -70,7 +70,6 @@ FLOATS = [name for name in COLUMNS if name.endswith(("density", "_loss", "_accur
 DOWNLOADED = {"cifar10", "cifar100", "fashion_mnist", "mnist", "svhn", "imagenet", "image_folder"}
 """Data sources whose files do not come with the project."""
 
-CONTROLS = {"untrained", "reinit", "random_mask", "random_mask_reinit"}
 KERNELS = {"auto", "reference", "fused", "sparse", "compact", "lockstep"}
 
 
@@ -136,7 +135,7 @@ def read_recipes() -> dict[str, dict[str, Any]]:
 
 
 def check_coverage(recipes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise SystemExit if a built-in component, a control or a kernel is in no recipe."""
+    """Raise SystemExit if a built-in component or a kernel is in no recipe."""
     used = set(names_in(list(recipes.values())))
     command = [Path(sys.executable).with_name("lotteryfw"), "list", "--json"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -146,7 +145,6 @@ def check_coverage(recipes: Mapping[str, Mapping[str, Any]]) -> None:
         distribution, _, name = component["full_name"].partition("/")
         if distribution == "lotteryfw" and name not in used | DOWNLOADED:
             missing.append(f"{component['kind']} {name}")
-    missing += [f"control {name}" for name in sorted(CONTROLS - used)]
     missing += [f"kernel {name}" for name in sorted(KERNELS - used)]
     if missing:
         raise SystemExit(f"add recipes to {RECIPES.name} with: {', '.join(missing)}")

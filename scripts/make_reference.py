@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -25,9 +26,16 @@ from lotteryfw.api.kinds import kinds
 from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
-from lotteryfw.recipe.schema import MASK_SLOTS, SLOTS, Body, Engine, Evaluate, File, Train
-from lotteryfw.registry import Offer, Registry
-from lotteryfw.search.cell import CONTROLS
+from lotteryfw.recipe.schema import (
+    MASK_SLOTS,
+    SLOTS,
+    Engine,
+    Evaluate,
+    RecipeFile,
+    StudyTable,
+    Train,
+)
+from lotteryfw.registry import RegisteredComponent, Registry
 
 for _commands in ("components", "stores", "studies"):
     importlib.import_module(
@@ -38,14 +46,37 @@ FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HEADER = "<!-- Generated: do not edit. Regenerate with `python scripts/make_reference.py`. -->\n\n"
 OWN = "lotteryfw"
 TEXTS = {"hookimpl": "Marks a function of a plugin as the implementation of a hook."}
-"""What is said of names of the face whose value carries no docstring of ours."""
+"""Descriptions of public names whose value has no docstring of lotteryfw's."""
 MET = {
     "Metrics": "api.metrics",
     "Curve": "api.metrics",
     "MaskStats": "api.tickets",
     "LoadedTicket": "store.tickets",
 }
-"""What functions of the face hand out, by the module it is in; not imported by name."""
+"""Types of what the public API returns, and the modules that define them. They are not imported by name."""
+INTERNAL = {
+    "Lab": {
+        "request": "makes the jobs of controls, which the runner asks for",
+        "job": "makes a job with its tensors, which the runner and tests need",
+        "control": "makes the controls of a recorded level, which the runner trains",
+    },
+    "Ticket": {
+        "origin": "is part of keys in the store, whose form may change",
+        "source": "holds the derivation, which only the search package knows",
+        "root": "is how the lab finds the values to rewind to",
+        "derived": "is how the lab makes tickets from derivations",
+    },
+    "Trained": {
+        "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
+        "gradient_outcome": "is the stored result; `gradient` reads it",
+    },
+}
+"""By public class, members that the page leaves out because authors are not meant to use them, and why.
+
+They are not promised: a later version may change or remove them without notice.
+"""
+CONSTRUCTOR_ONLY = ("snapshots",)
+"""Parameters of constructors that only the runner calls. Sentences of a class about them are left out, too."""
 
 
 def pages() -> dict[str, str]:
@@ -55,7 +86,7 @@ def pages() -> dict[str, str]:
         "command-line.md": command_line,
         "recipes.md": recipes,
         "hooks.md": hooks,
-        "face.md": face,
+        "api.md": api,
     }
     return {name: HEADER + page().strip() + "\n" for name, page in made.items()}
 
@@ -80,7 +111,7 @@ def components() -> str:
     return "\n\n".join(parts)
 
 
-def component(offer: Offer) -> str:
+def component(offer: RegisteredComponent) -> str:
     """The section of one component."""
     cls = offer.cls
     about = "\n".join(_paragraphs(cls.__doc__)[1:])
@@ -153,10 +184,39 @@ def _spelling(option: Any) -> str:
 
 # Recipes
 
+_CLAIM_FORMS = """
+| keys | reproduced where |
+| --- | --- |
+| `higher`, `lower` | the mean of `higher` minus that of `lower`, paired by seed, has a 95 % interval above 0 |
+| `of`, `expect`, `tolerance` | the mean of `of` differs from `expect` by at most `tolerance` |
+| `of`, `like`, `tolerance` | the mean of `of` differs from the mean of `like`, paired by seed, by at most `tolerance` |
+| `of`, `at_least` | the mean of `of` is `at_least` or more |
+| `of`, `at_most` | the mean of `of` is `at_most` or less |
+"""
+_CLAIM_KEYS = {
+    "higher": "The selection whose mean is claimed to be above that of `lower`.",
+    "lower": "The selection whose mean is claimed to be below that of `higher`.",
+    "of": "The selection whose mean the claim is about.",
+    "expect": "The value that the mean of `of` is claimed to have.",
+    "like": "The selection whose mean `of` is claimed to share.",
+    "tolerance": "The largest difference that `expect` and `like` allow.",
+    "at_least": "The smallest value that the mean of `of` may have.",
+    "at_most": "The largest value that the mean of `of` may have.",
+}
+_CLAIM_VERDICTS = (
+    "A claim is *not tested* where the run has no such cells, where none of them has a level within `density`, or "
+    "where they trained for less than `needs_length`. A claim with `higher` and `lower` is also *not tested* with "
+    "one seed, which gives no interval. In all other cases a claim that is not *reproduced* is *not reproduced*."
+)
+
 
 def recipes() -> str:
     slots = {".".join(map(str, keys)): kind for keys, kind in SLOTS.items()}
-    controls = "\n".join(f"- `{name}`: {text}." for name, text in CONTROLS.items())
+    controls = "\n".join(
+        f"- `{offer.name}`: {offer.cls.summary()}."
+        for offer in _registry().offers("control")
+        if offer.distribution == OWN
+    )
     return "\n\n".join(
         [
             "# Recipes",
@@ -166,14 +226,14 @@ def recipes() -> str:
             "Lengths are written `500it` (steps: optimizer updates), `2ep` (epochs) or `1.4%` (of the training), or as "
             "a whole number of steps.",
             "## The top of a recipe",
-            _keys(File, leave_out=set(Body.model_fields)),
+            _keys(RecipeFile, leave_out=set(StudyTable.model_fields)),
             "## What a study is made of",
             "These keys stand at the top of a recipe, for all of its studies, or in a `[[study]]`, for that one. A "
             "component is a bare name or a table of `use` and options; a table without `use` gives options to the "
             "kind's default.",
             "\n".join(_slot(path, kind) for path, kind in slots.items() if "." not in path)
             + "\n"
-            + _keys(Body, leave_out={*slots, "train", "evaluate", "engine"}),
+            + _keys(StudyTable, leave_out={*slots, "train", "evaluate", "engine"}),
             "## [train]",
             _keys(Train, leave_out={"augment", *(path.removeprefix("train.") for path in slots)})
             + "\n"
@@ -184,7 +244,8 @@ def recipes() -> str:
             "## [engine]",
             _keys(Engine),
             "## Controls",
-            "Values of `controls`. Each is trained at every level of every cell, and stands in `levels.csv` under its "
+            "Entries of `controls`, as names or as tables of `use` and options. Each is trained at every level of every "
+            "cell, and stands in `levels.csv` under its "
             "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,
@@ -192,11 +253,10 @@ def recipes() -> str:
             _paragraphs(Claim.__doc__)[0],
             'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `variant` selects '
             "`ticket` (where it is left out) or a control. It stands for every cell, seed and level that it does not "
-            "exclude. Write either `higher` and `lower`, or `of`, `expect` and `tolerance`.",
-            _keys(Claim),
-            "An order is *reproduced* where the mean difference over seeds, paired by seed, is above 0 and its 95 % "
-            "interval excludes 0. A value is *reproduced* where the mean lies within `tolerance`. A claim is *not "
-            "tested* where the run has no such cells, has one seed only, or trained for less than `needs_length`.",
+            "exclude. A claim has exactly one of five forms:",
+            _CLAIM_FORMS.strip(),
+            "\n".join(_claim_keys()),
+            _CLAIM_VERDICTS,
         ]
     )
 
@@ -205,11 +265,16 @@ def _keys(model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:  # 
     return "\n".join(_option(*row) for row in option_rows(model) if row[0] not in leave_out)
 
 
+def _claim_keys() -> Iterator[str]:
+    for name, type_, default, text in option_rows(Claim):
+        yield _option(name, type_, default, _CLAIM_KEYS.get(name, text))
+
+
 def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
     if name in MASK_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
-        about = (Train if "." in path else Body).model_fields[name].description
+        about = (Train if "." in path else StudyTable).model_fields[name].description
         return (
             f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
         )
@@ -240,7 +305,7 @@ def hooks() -> str:
                 f"```text\n{_signature(node)}\n```",
                 _text(ast.get_docstring(node)),
             ]
-            parts += [f"See [`{name}`](face.md#{name.lower()})." for name in _events(node)]
+            parts += [f"See [`{name}`](api.md#{name.lower()})." for name in _events(node)]
     return "\n\n".join(parts)
 
 
@@ -249,14 +314,15 @@ def _events(node: ast.FunctionDef) -> list[str]:
     return [name for name in named if name in lotteryfw.__all__]
 
 
-# The face
+# The public API
 
 
-def face() -> str:
+def api() -> str:
     parts = [
-        "# The face",
-        "Everything a plugin may import and a script needs: `from lotteryfw import …`. What is not here may change "
-        "without notice. `import lotteryfw` imports neither torch nor anything that is not used.",
+        "# Public API",
+        "This page lists everything that a plugin may import and a script needs: `from lotteryfw import …`. Names and "
+        "members that are not listed may change without notice. `import lotteryfw` does not import torch; each name "
+        "is loaded when it is first used.",
         "`s` is the shape of a layer: one prunable tensor of one network.",
     ]
     homes = _public_homes()
@@ -265,8 +331,8 @@ def face() -> str:
         home = home if home.startswith(OWN) else homes[name]
         parts += [f"## {name}", *_described(name, home)]
     parts += [
-        "## What these hand out",
-        "Not imported by name; met as the values of what stands above.",
+        "## Types of returned values",
+        "The functions and attributes above return values of these types. Plugins do not import them by name.",
     ]
     for name, home in MET.items():
         parts += [f"### {name}", *_described(name, f"{OWN}.{home}")]
@@ -298,20 +364,32 @@ def _described(name: str, home: str) -> Iterator[str]:
         yield f"```text\n{_signature(node)}\n```"
         yield _text(ast.get_docstring(node))
         return
-    yield _text(ast.get_docstring(node))
+    internal = INTERNAL.get(name, {})
+    yield _without_sentences(_text(ast.get_docstring(node)), {*internal, *CONSTRUCTOR_ONLY})
     rows = [
-        f"- `{field}`" + (f": {text}" if text else "") for field, text in _attributes(node).items()
+        f"- `{field}`" + (f": {text}" if text else "")
+        for field, text in _attributes(node).items()
+        if field.partition(":")[0] not in internal
     ]
     methods = [
         each
         for each in node.body
-        if isinstance(each, ast.FunctionDef) and not each.name.startswith("_")
+        if isinstance(each, ast.FunctionDef)
+        and not each.name.startswith("_")
+        and each.name not in internal
     ]
     rows += [
         f"- `{_member(each)}`: {_text(ast.get_docstring(each), joined=True)}" for each in methods
     ]
     if rows:
         yield "\n".join(rows)
+
+
+def _without_sentences(text: str, names: set[str]) -> str:
+    """The text without the sentences that begin with one of these names in backticks."""
+    for name in sorted(names):
+        text = re.sub(rf"(?:^|(?<=[.\n]) ?)`{name}`[^.]*\. ?", "", text)
+    return text
 
 
 def _member(node: ast.FunctionDef) -> str:

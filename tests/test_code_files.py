@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lotteryfw.cli import components  # noqa: F401  # its commands
 from lotteryfw.cli.app import app
-from lotteryfw.registry import Offer, Registry
+from lotteryfw.registry import RegisteredComponent, Registry
 
 PLUGIN = """
 {imports}
@@ -53,7 +53,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def trusted(folder: Path) -> Offer:
+def trusted(folder: Path) -> RegisteredComponent:
     return Registry.load([folder / "mine.py"]).find("criterion", "mine")
 
 
@@ -149,7 +149,7 @@ def install(
     write(folder / "own_package" / "__pycache__", {"entry.cpython-311.pyc": "x"})
 
 
-def installed() -> Offer:
+def installed() -> RegisteredComponent:
     for name in [name for name in sys.modules if name.startswith("own_package")]:
         del sys.modules[name]
     registry = Registry.load()

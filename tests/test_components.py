@@ -49,7 +49,7 @@ from lotteryfw import (
 )
 from lotteryfw.api.errors import PluginError, UsageError
 from lotteryfw.api.kinds import kinds
-from lotteryfw.registry import Offer, Registry
+from lotteryfw.registry import RegisteredComponent, Registry
 from lotteryfw.testkit import Skipped, check_plugin, trial
 from lotteryfw.testkit.trials import TRIALS
 
@@ -96,7 +96,7 @@ def test_every_kind_has_a_trial_and_a_component() -> None:
 
 
 @pytest.mark.parametrize("offer", OURS.values(), ids=OURS)
-def test_ours_say_what_they_do_and_where_it_comes_from(offer: Offer) -> None:
+def test_ours_say_what_they_do_and_where_it_comes_from(offer: RegisteredComponent) -> None:
     assert offer.cls.summary()
     assert offer.cls.source
     assert offer.cls.formula

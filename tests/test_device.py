@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_captured import Again
 
 from lotteryfw import Run, load_ticket, run, runner
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.ahead import SPAN, Ahead
 from lotteryfw.engine.kernels import lockstep
+from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
@@ -243,8 +246,8 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
 """Trainings whose copies and waits are counted, and how many copies of random numbers they need for 64 steps."""
 
 
-def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
-    """The kernel of a recipe's first training."""
+def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, Workshop]:
+    """A recipe's first training, and a workshop for it."""
     desk = Desk(table, store=folder / "store")
     shop = Workshop(desk.registry, folder, device)
     lab = Lab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
@@ -252,7 +255,12 @@ def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
     job = lab.job(
         lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()
     )
-    return kernel_of(job, shop)
+    return job, shop
+
+
+def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
+    """The kernel of a recipe's first training."""
+    return kernel_of(*job_for(table, device, folder))
 
 
 @pytest.mark.parametrize("what", SPANS)
@@ -294,6 +302,29 @@ def test_steps_do_not_wait_after_a_checkpoint_either(
     for step in range(1, 15):
         kernel.update(step, 1.0)
     assert not pretend.syncs
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (1, 2)], ids=["shared order", "own orders"])
+def test_recorded_updates_neither_wait_nor_copy(
+    seeds: tuple[int, int], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain SGD, for torch's other updates cannot read a learning rate from the pretend device."""
+    sgd = {**LONG, "optimizer": {"use": "sgd", "lr": 0.1}}
+    table = recipe(train=sgd, engine={"kernel": "lockstep"})
+    jobs = [replace(job_for(table, "cpu", tmp_path)[0], order_seed=seed) for seed in seeds]
+    plain = lockstep.Group(jobs, job_for(table, "cpu", tmp_path)[1])
+    recorder = Again()
+    monkeypatch.setattr(lockstep, "recorder_for", lambda optimizer, device: recorder)
+    shop = job_for(table, device, tmp_path)[1]
+    recorded = lockstep.Group([replace(job, device=device) for job in jobs], shop)
+    for step in range(15):
+        pretend.syncs.clear()
+        losses = recorded.update(step, 1.0 - 0.01 * step)
+        assert not pretend.syncs or step % jobs[0].steps_per_epoch == 0
+        torch.testing.assert_close(
+            losses.cpu(), plain.update(step, 1.0 - 0.01 * step), rtol=1e-4, atol=1e-5
+        )
+    assert recorder.replays == 15 - WARM_UP
 
 
 def test_an_unfinished_span_goes_on_where_a_step_asks(device: str) -> None:

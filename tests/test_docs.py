@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.util
 import os
@@ -26,6 +27,7 @@ from lotteryfw.api import hookspecs
 from lotteryfw.api.rng import Stream
 from lotteryfw.cli.app import app
 from lotteryfw.recipe import load_recipe
+from lotteryfw.recipe.claims import Claim
 from lotteryfw.registry import Registry
 from lotteryfw.std.draws import OwnStream
 from lotteryfw.store import LevelRow
@@ -36,7 +38,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]
 )
-REFERENCE = runpy.run_path(str(ROOT / "scripts" / "make_reference.py"))["pages"]()
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "make_reference.py"))
+REFERENCE, INTERNAL = SCRIPT["pages"](), SCRIPT["INTERNAL"]
 OWN = [offer for offer in Registry.load().offers() if offer.distribution == "lotteryfw"]
 LAMP = ROOT / "plugins" / "lotteryfw-lamp"
 
@@ -164,10 +167,45 @@ def test_every_hook_is_documented() -> None:
     assert re.findall(r"^## (\w+)$", REFERENCE["hooks.md"], re.MULTILINE) == known
 
 
-def test_every_name_of_the_face_is_documented() -> None:
-    sections = dict(re.findall(r"^## (\w+)\n\n(.+?)$", REFERENCE["face.md"], re.MULTILINE))
+def test_every_public_name_is_documented() -> None:
+    sections = dict(re.findall(r"^## (\w+)\n\n(.+?)$", REFERENCE["api.md"], re.MULTILINE))
     assert set(lotteryfw.__all__) <= sections.keys()
     assert all(sections[name].strip() for name in lotteryfw.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_internal_members_are_left_out_of_the_public_api(name: str) -> None:
+    """They have to exist, or the list is out of date; and what is not on it has to be shown."""
+    cls = getattr(lotteryfw, name)
+    section = REFERENCE["api.md"].split(f"\n## {name}\n")[1].split("\n## ")[0]
+    shown = set(re.findall(r"^- `(\w+)", section, re.MULTILINE))
+    members = {member for member in vars(cls) if not member.startswith("_")}
+    members |= set(getattr(cls, "__dataclass_fields__", ()))
+    assert INTERNAL[name].keys() <= members
+    assert shown == members - INTERNAL[name].keys()
+
+
+@pytest.mark.parametrize("name", sorted(INTERNAL))
+def test_no_component_uses_a_member_that_the_public_api_leaves_out(name: str) -> None:
+    """Each name is looked for on variables that are called like the class, as authors call them."""
+    folders = [ROOT / "lotteryfw" / "std", ROOT / "plugins", DOCS / "how-to", DOCS / "tutorials"]
+    paths = [path for folder in folders for path in folder.rglob("*.[pm][yd]")]
+    pattern = rf"\b(?:{name.lower()}|learned|dense)\.({'|'.join(INTERNAL[name])})\b"
+    used = {path.name: re.findall(pattern, path.read_text("utf-8")) for path in paths}
+    assert len(paths) > 20
+    assert {path: names for path, names in used.items() if names} == {}
+
+
+def test_every_form_of_a_claim_is_documented() -> None:
+    section = REFERENCE["recipes.md"].split("## [[claim]]")[1]
+    rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+    shown = {frozenset(re.findall(r"`(\w+)`", row)) for row in rows}
+    with pytest.raises(ValueError, match="say either") as refused:
+        Claim.model_validate({"text": "a claim", "source": "a paper"})
+    message = str(refused.value).partition("say either ")[2].partition(" [type")[0]
+    forms = {frozenset(re.findall(r"`(\w+)`", form)) for form in message.split(", or ")}
+    assert len(forms) == 5
+    assert shown == forms
 
 
 def test_every_command_is_documented() -> None:
@@ -201,29 +239,73 @@ def test_every_named_stream_is_documented() -> None:
     assert purposes == {*map(str, Stream), *map(str, OwnStream)}
 
 
-def test_every_source_of_a_component_is_listed() -> None:
+def citations(source: str) -> list[str]:
+    """What a component's `source` cites, as the rows of docs/sources.md begin: "Zhou et al. 2019", "PyTorch"."""
+    cited = []
+    for part in source.split("; "):
+        paper = re.match(r".+? (?:19|20)\d\d\b", part)
+        word = "torchvision" if "torchvision" in part else re.split(r"[ ,]", part)[0]
+        cited.append(paper[0] if paper else word)
+    return cited
+
+
+def rows_of_sources() -> dict[str, str]:
+    """What was taken, by source as cited."""
     page = (DOCS / "sources.md").read_text("utf-8")
-    cited = {
-        match[0] for offer in OWN if (match := re.match(r".+? (19|20)\d\d(?=,)", offer.cls.source))
-    }
-    assert len(cited) > 15
-    assert {source for source in cited if f"| {source}, " not in page} == set()
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    return {citations(source)[0]: taken for source, taken in rows}
 
 
-def test_the_ladder_is_the_one_that_is_checked() -> None:
+@pytest.mark.parametrize("offer", OWN, ids=lambda offer: f"{offer.kind}-{offer.name}")
+def test_every_component_stands_in_the_rows_of_its_sources(offer: Any) -> None:
+    rows = rows_of_sources()
+    cited = citations(offer.cls.source)
+    assert cited
+    assert [source for source in cited if f"`{offer.name}`" not in rows.get(source, "")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins").glob("*/src/*/__init__.py")), ids=str)
+def test_every_component_of_the_plugins_here_stands_in_the_rows_of_its_sources(path: Path) -> None:
+    """Read from the source text, since the plugins need not be installed."""
+    rows = rows_of_sources()
+    components = []
+    for node in ast.parse(path.read_text("utf-8")).body:
+        values = {
+            ast.unparse(line.targets[0]): ast.literal_eval(line.value)
+            for line in getattr(node, "body", [])
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) in ("use", "source")
+        }
+        if len(values) == 2:
+            components.append(values)
+    assert components
+    for values in components:
+        for source in citations(values["source"]):
+            assert f"`{values['use']}`" in rows.get(source, ""), source
+
+
+def test_every_paper_that_the_code_cites_is_listed() -> None:
+    paper = re.compile(r"[A-Z]\w+ (?:et al\.|& [A-Z]\w+) (?:19|20)\d\d")
+    files = [*(ROOT / "lotteryfw").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+    files += (ROOT / "recipes").glob("*.toml")
+    cited = {name for path in files for name in paper.findall(path.read_text("utf-8"))}
+    assert len(cited) > 20
+    assert cited - rows_of_sources().keys() == set()
+
+
+def test_the_packages_are_the_ones_whose_imports_are_checked() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
     ladder = next(each for each in contracts if each["type"] == "layers")["layers"]
-    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The ladder")[1].split("## ")[0]
+    page = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## The packages")[1].split("## ")[0]
     cells = [
         cell
         for row in re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
         for cell in re.findall(r"`(\w+)`", row)
     ]
-    # rooms of one step are written with a bar between them
-    rooms = [room.strip() for step in ladder for room in step.split("|")]
-    assert [room.removeprefix("lotteryfw.") for room in rooms] == cells
+    # packages of one step are written with a bar between them
+    packages = [name.strip() for step in ladder for name in step.split("|")]
+    assert [name.removeprefix("lotteryfw.") for name in packages] == cells
 
 
 # Recipes
@@ -302,7 +384,7 @@ def test_examples_run(page: Path, place: Path, request: pytest.FixtureRequest) -
     if "runs/quickstart" in page.read_text("utf-8"):
         request.getfixturevalue("quickstart")
     names: dict[str, Any] = {}
-    if page.stem == "face":
+    if page.stem == "api":
         names |= {name: getattr(lotteryfw, name) for name in lotteryfw.__all__}
     told: list[str] = []
     runner = doctest.DocTestRunner()
@@ -382,15 +464,97 @@ def test_the_tutorials_package_is_the_one_in_plugins(monkeypatch: pytest.MonkeyP
         test()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_pages_call_things_by_their_names(page: Path) -> None:
+    """Words that stood for the public API, a package and an interface before they had these names."""
+    text = page.read_text("utf-8")
+    assert (
+        re.findall(r"\bthe face\b|\brooms?\b|\b(?:same|back) doors?\b|\bseams?\b", text, re.I) == []
+    )
+
+
+# The life of a job
+
+
+def defined_names(path: Path) -> set[str]:
+    """Functions, classes and the methods of these ("Lab.train") in a file, or in all files of a folder."""
+    names: set[str] = set()
+    for file in path.rglob("*.py") if path.is_dir() else [path]:
+        for node in ast.parse(file.read_text("utf-8")).body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            names.add(node.name)
+            members = node.body if isinstance(node, ast.ClassDef) else []
+            names |= {
+                f"{node.name}.{member.name}"
+                for member in members
+                if isinstance(member, ast.FunctionDef)
+            }
+    return names
+
+
+LIFE = (DOCS / "explanation" / "life-of-a-job.md").read_text("utf-8")
+STOPS = re.split(r"^## (?=\d\. )", LIFE, flags=re.MULTILINE)[1:]
+CODE_LINE = re.compile(r"^- \[(lotteryfw/\S+)\]\(\.\./\.\./(\S+)\): (.+)$", re.MULTILINE)
+
+
+def test_the_life_of_a_job_has_nine_stops() -> None:
+    assert [stop.partition(".")[0] for stop in STOPS] == list("123456789")
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=lambda stop: stop.partition("\n")[0])
+def test_the_life_of_a_job_is_true_to_the_code(stop: str) -> None:
+    """Each file exists and defines what the page names, and the text names nothing else."""
+    stop = stop.partition("\n## ")[0]
+    text = stop.partition("\n- ")[0]
+    lines = CODE_LINE.findall(stop)
+    assert len(lines) == stop.count("\n- ") > 0
+    listed: set[str] = set()
+    for shown, target, names in lines:
+        assert shown == target
+        wanted = set(re.findall(r"`([\w.]+)`", names))
+        assert wanted
+        assert wanted - defined_names(ROOT / target) == set(), target
+        listed |= wanted
+    code_names = r"`([a-z]+_\w+|[A-Z]\w+(?:\.\w+)?)`"
+    named = set(re.findall(code_names, text))
+    assert named - listed == set(), "named in the text, but not with its file"
+    in_text = set(re.findall(r"`([\w.]+)`", text))
+    assert listed - in_text == set(), "listed with its file, but not in the text"
+
+
+# Reliability
+
+
+def test_every_test_that_the_page_on_reliability_names_is_in_the_file_it_names() -> None:
+    page = (DOCS / "reliability.md").read_text("utf-8")
+    rows = re.findall(r"^\| .+ \| (.+) \|$", page, re.MULTILINE)
+    named = [(row, re.findall(r"\[(\w+\.py)\]\(\.\./(tests/\S+)\)", row)) for row in rows]
+    checked = 0
+    for row, files in named:
+        defined = {name for _, path in files for name in defined_names(ROOT / path)}
+        tests = set(re.findall(r"`(test_\w+)`", row))
+        assert tests <= defined, row
+        checked += len(tests)
+    assert checked == len(re.findall(r"`test_\w+`", page)) > 20
+
+
+def test_the_page_on_reliability_describes_every_kind_of_fault_of_the_campaign() -> None:
+    from campaign.__main__ import KINDS
+
+    page = (DOCS / "reliability.md").read_text("utf-8").split("## The fault campaign")[1]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(KINDS)
+    assert page.count("<!-- campaign -->") == page.count("<!-- /campaign -->") == 1
+
+
 # The site
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.parent == ROOT], ids=lambda page: page.stem
-)
-def test_links_from_the_root_resolve(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_resolve(page: Path) -> None:
+    """mkdocs checks the links between pages of docs/, but not those that lead out of it, as to the code."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", FENCE.sub("", page.read_text("utf-8")))
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
@@ -401,4 +565,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "site" / "index.html").is_file()
+    pages = [path.read_text("utf-8") for path in (tmp_path / "site").rglob("*.html")]
+    assert len(pages) > 20
+    assert not any(re.search(r'href="[^"]*\.py"', text) for text in pages), "the site has no code"

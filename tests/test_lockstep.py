@@ -35,6 +35,7 @@ from lotteryfw.store import Store
 
 torch.set_num_threads(1)
 ELEMENTWISE = [name for name in OPTIMIZERS if name != "rmsprop"]
+ODD = {**DATA, "shape": [1, 5, 7]}
 NO_TICK = lambda done, of: False  # noqa: E731
 
 
@@ -164,8 +165,20 @@ def test_frozen_weights_stay_bit_constant(optimizer: str) -> None:
             "optimizer": OPTIMIZERS["adamw"],
             "augment": (make("augmentation", "flip"), make("augmentation", "crop")),
         },
+        {
+            "optimizer": OPTIMIZERS["momentum"],
+            "model": {"use": "mlp", "hidden": [33, 21]},
+            "batch": 15,
+        },
+        {"optimizer": OPTIMIZERS["sgd"], "model": {"use": "mlp", "hidden": [37, 19]}, "batch": 21},
+        {
+            "optimizer": OPTIMIZERS["adam"],
+            "model": {"use": "mlp", "hidden": [29, 27]},
+            "batch": 19,
+            "data": ODD,
+        },
     ],
-    ids=["sgd", "momentum", "adam", "augmented"],
+    ids=["sgd", "momentum", "adam", "augmented", "odd", "odd, sgd", "odd inputs"],
 )
 def test_a_member_has_the_same_bits_in_any_company(changes: dict[str, Any], tmp_path: Path) -> None:
     jobs = jobs_of(7, **changes)

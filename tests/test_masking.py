@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lotteryfw import run
-from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.api.layers import SCORES
 from lotteryfw.api.rng import stream
 from lotteryfw.cli.app import app
@@ -268,7 +268,7 @@ STUDY: dict[str, Any] = {
 def test_a_diverging_cell_is_told_and_the_study_goes_on(tmp_path: Path) -> None:
     optimizer = {"use": "sgd", "lr": 1e6, "weight_decay": 1.0}
     broken = STUDY | {"parametrization": "top_k", "search": {"use": "edge_popup"}}
-    broken |= {"train": STUDY["train"] | {"mask_optimizer": optimizer}}
+    broken |= {"train": STUDY["train"] | {"mask_optimizer": optimizer}, "rewind": "learning_rate"}
     done = run(broken, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert set(done.statuses.values()) == {"diverged"}
 
@@ -308,17 +308,14 @@ def test_a_supermask_study_from_recipe_to_levels(
 
 
 @pytest.mark.parametrize(
-    ("rewind", "expected"), [(None, "7 7 6"), ({"use": "to_step", "step": "40%"}, "7 4 3")]
+    ("rewind", "expected"),
+    [("learning_rate", "7 7 6"), ({"use": "to_step", "step": "40%"}, "7 4 3")],
 )
 def test_cycles_of_unequal_length_run_as_planned(
-    tmp_path: Path, rewind: dict[str, Any] | None, expected: str
+    tmp_path: Path, rewind: Any, expected: str
 ) -> None:
     search = {"use": "iterative_edge_popup", "cycles": 3}
-    study = (
-        STUDY
-        | {"parametrization": "top_k", "search": search}
-        | ({"rewind": rewind} if rewind else {})
-    )
+    study = STUDY | {"parametrization": "top_k", "search": search, "rewind": rewind}
     study |= {"train": STUDY["train"] | {"length": "20it"}}
     done = run(study, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert set(done.statuses.values()) == {"done"}
@@ -346,16 +343,13 @@ def test_faults_of_recipes_that_learn_masks() -> None:
     (fault,) = faults(changed(search="supermask"))
     assert "parametrization: is required: the search 'supermask' learns masks" in fault
     assert 'parametrization = "bernoulli"' in fault
-    assert "top_k" not in fault
-    (fault,) = faults(changed(search="edge_popup"))
     assert '"top_k"' in fault
-    assert "bernoulli" not in fault
     train = changed()["train"] | {"mask_optimizer": {"use": "sgd", "lr": 1.0}}
     found = faults(
         changed(search="imp", parametrization="bernoulli", scores="glorot_normal", train=train)
     )
     for key in ("parametrization", "scores", "train.mask_optimizer"):
-        assert any(f"{key}: does nothing: the search 'imp' learns no masks" in fault and f"leave {key} out" in fault
+        assert any(f"{key}: has no effect: the search 'imp' learns no masks" in fault and f"leave {key} out" in fault
                    for fault in found), found  # fmt: skip
     found = faults(changed(search="supermask", parametrization="bernouli"))
     assert any(
@@ -374,7 +368,29 @@ def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> N
     assert replace(load(mixed).cells[0], study=alone.study, id=alone.id, axes=alone.axes) == alone
     # varied, it would make cells that differ in name only
     (fault,) = faults(changed(grid=searches | {"parametrization": ["top_k"]}))
-    assert "grid.parametrization[0]: does nothing: the search 'imp' learns no masks" in fault, fault
+    assert "grid.parametrization[0]: has no effect: the search 'imp' learns no masks" in fault, (
+        fault
+    )
+
+
+@pytest.mark.parametrize(
+    ("search", "parametrizations", "message"),
+    [
+        (
+            "supermask",
+            ["bernoulli", "top_k"],
+            "'top_k' needs a density, and the search 'supermask'",
+        ),
+        ("edge_popup", ["top_k", "bernoulli"], "'bernoulli' cannot keep to a density, and the"),
+    ],
+)
+def test_a_density_that_is_missing_or_of_no_use_is_refused_before_training(
+    search: str, parametrizations: list[str], message: str, tmp_path: Path
+) -> None:
+    study = STUDY | {"search": search, "grid": {"parametrization": parametrizations}}
+    with pytest.raises(UsageError, match=message):
+        run(study, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -393,7 +409,7 @@ def test_a_diverged_row_has_the_level_and_the_density_that_was_asked_for(
 ) -> None:
     optimizer = {"use": "sgd", "lr": 1e6, "weight_decay": 1.0}
     broken = STUDY | {"parametrization": "top_k", "search": search, "scope": scope}
-    broken |= {"train": STUDY["train"] | {"mask_optimizer": optimizer}}
+    broken |= {"train": STUDY["train"] | {"mask_optimizer": optimizer}, "rewind": "learning_rate"}
     done = run(broken, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     [row] = done.levels
     assert (row.status, row.level) == ("diverged", level)

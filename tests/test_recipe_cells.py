@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recipes_for_tests import BASE, NOWHERE, changed, load
+from recipes_for_tests import BASE, NOWHERE, changed, faults, load
 
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe import load_recipe, to_toml
@@ -67,7 +67,8 @@ def test_everything_of_a_cell() -> None:
     )
     assert [getattr(cell, kind).kind for kind in kinds] == list(kinds)
     assert (cell.optimizer.use, cell.schedule.use, cell.augment) == ("adam", "cosine", ())
-    assert (cell.seed, cell.batch, cell.controls) == (0, 20, ("reinit",))
+    assert (cell.seed, cell.batch) == (0, 20)
+    assert [control.use for control in cell.controls] == ["reinit"]
     assert cell.clock == Clock(total=60, steps_per_epoch=30)  # 600 examples in batches of 20
     assert cell.evaluate_every == 1  # 100 points in 60 steps
     last = [cell for cell in load(RICH).cells if cell.study == "one"][-1]
@@ -175,26 +176,23 @@ POPUP = {"seeds": [0], "parametrization": "top_k"}
 IEP = {"use": "iterative_edge_popup", "cycles": 4}
 
 
-def test_a_search_may_have_a_rewind_policy_of_its_own() -> None:
-    def rewinds(**said: Any) -> list[str]:
-        first = load(changed(**POPUP, **said))
+def test_several_cycles_need_a_rewind_policy_and_others_have_the_default() -> None:
+    def rewinds(**changes: Any) -> list[str]:
+        first = load(changed(**POPUP, **changes))
         second = load(tomllib.loads(to_toml(first.resolved())))
         assert (second.cells, second.digest) == (first.cells, first.digest)
         return [cell.rewind.use for cell in first.cells]
 
     both = {"search": ["imp", IEP]}
-    assert rewinds(search=IEP) == ["learning_rate"]
     assert rewinds(search="edge_popup") == ["to_init"]
-    assert rewinds(grid=both) == ["to_init", "learning_rate"]
+    assert rewinds(search=IEP | {"cycles": 1}) == ["to_init"]
     assert rewinds(grid=both, rewind="fine_tune") == ["fine_tune", "fine_tune"]
-    assert rewinds(search=IEP, grid={"rewind": ["to_init", "fine_tune"]}) == [
-        "to_init",
-        "fine_tune",
-    ]
-    (alone,) = load(changed(**POPUP, search=IEP)).resolved()["study"]
-    assert alone["rewind"] == {"use": "learning_rate"}
-    (mixed,) = load(changed(**POPUP, grid=both)).resolved()["study"]
-    assert "rewind" not in mixed
+    policies = ["to_init", "fine_tune"]
+    assert rewinds(search=IEP, grid={"rewind": policies}) == policies
+
+    (fault,) = faults(changed(**POPUP, grid=both))
+    assert fault.startswith("recipe: rewind: is required: the search 'iterative_edge_popup'")
+    assert 'such as rewind = "learning_rate"' in fault
 
 
 def test_what_is_resolved_leaves_nothing_to_defaults() -> None:

@@ -13,7 +13,7 @@ from recipes_for_tests import BASE, NOWHERE, changed, faults
 from lotteryfw.api.errors import RecipeError
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe import load_recipe
-from lotteryfw.recipe.words import problems
+from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
 
 TRAIN = BASE["train"]
@@ -31,6 +31,7 @@ def learned(**changes: Any) -> dict[str, Any]:
 
 
 IEP = {"use": "iterative_edge_popup"}
+CYCLES = {"rewind": "learning_rate"}
 
 ONE_FAULT = {
     "unknown key": (changed(sedes=[1]), "recipe: sedes: unknown key (did you mean 'seeds'"),
@@ -138,29 +139,20 @@ ONE_FAULT = {
         "recipe: grid.rewind.step[1]: points at step 100, outside a cycle of 40 steps",
     ),
     "cycle of nothing": (
-        learned(search=IEP | {"cycle": "0it"}),
+        learned(search=IEP | {"cycle": "0it"}, **CYCLES),
         "recipe: search.cycle: '0it' is less than one step",
     ),
     "more cycles than steps": (
-        learned(search=IEP | {"cycles": 201}),
+        learned(search=IEP | {"cycles": 201}, **CYCLES),
         "recipe: search: its 201 cycles cannot share out a training of 200 steps: some have none",
     ),
     "densities and a density": (
-        learned(search=IEP | {"densities": [0.5, 0.1], "density": 0.1, "cycles": 2}),
+        learned(search=IEP | {"densities": [0.5, 0.1], "density": 0.1, "cycles": 2}, **CYCLES),
         "recipe: search: `densities` says each cycle's density: leave density and cycles out, or `densities`",
     ),
-    "no density": (
-        learned(search="supermask"),
-        "recipe: parametrization: 'top_k' needs a density, and the search 'supermask' gives none "
-        '(such as parametrization = "bernoulli"',
-    ),
-    "no use for a density": (
-        learned(search="edge_popup", parametrization="bernoulli"),
-        "recipe: parametrization: 'bernoulli' keeps to no density, and the search 'edge_popup' gives one",
-    ),
-    "grid's parametrization without use for a density": (
-        learned(search=IEP, parametrization=None, grid={"parametrization": ["top_k", "bernoulli"]}),
-        "recipe: grid.parametrization[1]: 'bernoulli' keeps to no density",
+    "no rewind policy for several cycles": (
+        learned(search=IEP),
+        "recipe: rewind: is required: the search 'iterative_edge_popup' learns masks in 5 cycles",
     ),
     "grid of nothing": (
         changed(grid={"criterion": []}),
@@ -335,8 +327,8 @@ def test_what_a_grid_gives_may_be_left_out_of_what_it_varies() -> None:
 def test_what_goes_with_cycles_and_densities() -> None:
     right: list[dict[str, Any]] = [
         {"search": IEP, "rewind": {"use": "to_step", "step": "39it"}},
-        {"search": IEP | {"cycles": 200}},
-        {"search": IEP | {"densities": [0.5, 0.1]}},
+        {"search": IEP | {"cycles": 200}} | CYCLES,
+        {"search": IEP | {"densities": [0.5, 0.1]}} | CYCLES,
         {"search": "supermask", "parametrization": "bernoulli"},
         {
             "search": "edge_popup",
@@ -372,7 +364,7 @@ def register_components():
 """
 
 
-def test_nothing_is_held_against_components_that_say_nothing_of_densities(tmp_path: Path) -> None:
+def test_a_recipe_loads_whatever_components_say_of_densities(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(THIRD_PARTY)
     registry = Registry.load([tmp_path / "own.py"])
     pairs = [

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recipes_for_tests import BASE, changed, faults, load
 
-from lotteryfw.recipe.tree import Tree, dotted
+from lotteryfw.recipe.layered_table import LayeredTable, dotted
 
 FROM = {"scope": {"use": "layerwise", "rate": 0.3}, "criterion": "random", "search": {"levels": 7}}
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     tree = (
-        Tree({"search": "imp"})
+        LayeredTable({"search": "imp"})
         .over(base, lambda keys: ("a", keys))
         .over(over, lambda keys: ("b", keys))
     )
@@ -70,7 +70,9 @@ TABLES = st.recursive(
 
 @given(st.dictionaries(KEYS, TABLES, max_size=3), st.dictionaries(KEYS, TABLES, max_size=3))
 def test_every_value_knows_who_said_it_last(base: dict[str, Any], over: dict[str, Any]) -> None:
-    tree = Tree({}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
+    tree = (
+        LayeredTable({}).over(base, lambda keys: ("a", keys)).over(over, lambda keys: ("b", keys))
+    )
 
     def layers(table: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
         if not isinstance(table, dict):
@@ -146,7 +148,8 @@ def test_studies_change_the_base_and_profiles_and_sets_change_studies_by_name() 
         "a/criterion=large_final/seed=0", "a/criterion=large_final/seed=1",
         "b/search.levels=1/seed=7", "b/search.levels=2/seed=7", "b/search.levels=3/seed=7",
     ]  # fmt: skip
-    assert [(cell.batch, cell.controls) for cell in cells[3:5]] == [(20, ()), (10, ("reinit",))]
+    assert [cell.batch for cell in cells[3:5]] == [20, 10]
+    assert [cell.variants for cell in cells[3:5]] == [("ticket",), ("ticket", "reinit")]
     quick = load(recipe, "quick").cells
     assert [cell.id for cell in quick if cell.study == "b"] == ["b/search.levels=1/seed=7"]
     assert {cell.clock.total for cell in quick} == {10}

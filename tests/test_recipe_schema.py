@@ -14,7 +14,6 @@ from test_recipe_cells import RICH
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe import json_schema
 from lotteryfw.registry import Registry
-from lotteryfw.search.cell import CONTROLS
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_the_fixed_parts_are_there(schema: dict[str, Any]) -> None:
         "seeds",
         "controls",
     } <= set(top)
-    assert top["controls"]["items"]["enum"] == list(CONTROLS)
+    assert top["controls"]["items"] == {"$ref": "#/$defs/control"}
     assert top["train"]["properties"]["optimizer"] == {"$ref": "#/$defs/optimizer"}
     assert top["study"]["items"]["required"] == ["name"]
     assert "name" not in top["profiles"]["additionalProperties"]["properties"]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lotteryfw.api.errors import PluginError, UsageError
 from lotteryfw.api.events import CellFinished
-from lotteryfw.registry import WITHOUT, Offer, Registry
+from lotteryfw.registry import WITHOUT, RegisteredComponent, Registry
 
 CRITERION = """
 from lotteryfw import MaskCriterion, hookimpl
@@ -183,7 +183,7 @@ def test_plugins_are_left_out_by_name(
     install("two", CRITERION.format(use="two"))
     monkeypatch.setenv(WITHOUT, said)
     registry = Registry.load()
-    assert registry.left_out == ["one-plugin"]
+    assert registry.excluded == ["one-plugin"]
     assert not registry.failures
     assert registry.find("criterion", "two")
 
@@ -205,7 +205,7 @@ def test_only_unreleased_code_carries_a_digest_of_its_source(install: Install) -
 
 
 def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(tmp_path: Path) -> None:
-    def load(use: str) -> Offer:
+    def load(use: str) -> RegisteredComponent:
         file = tmp_path / "mine.py"
         file.write_text("from __future__ import annotations\n" + CRITERION.format(use=use))
         registry = Registry.load([file, file])  # asked for twice, loaded once

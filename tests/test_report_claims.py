@@ -8,8 +8,8 @@ from rich.console import Console
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import check_claims, claims_table
-from lotteryfw.report.claims import select
-from lotteryfw.report.groups import studies_of
+from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.verdicts.claims import select
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 BASE = {"text": "a beats b", "source": "a paper", "study": "criteria"}
@@ -136,7 +136,7 @@ def test_controls_are_selected_by_arm(tmp_path):
 
 def test_a_bare_name_means_the_exact_label_first():
     plain, signed, other = "constant", "constant(keep_sign=false)", "reinit(keep_sign=false)"
-    [study] = studies_of([row({"mask1": label}, 0.5) for label in (plain, signed, other)])
+    [study] = group_studies([row({"mask1": label}, 0.5) for label in (plain, signed, other)])
 
     def chosen(value):
         return [series.axes["mask1"] for series in select(study, {"mask1": value})]
@@ -148,7 +148,7 @@ def test_a_bare_name_means_the_exact_label_first():
 
 
 def test_plain_values_are_selected_as_toml_writes_them():
-    [study] = studies_of([row({"scope.rate": "0.2", "mask1.rescale": "true"}, 0.5)])
+    [study] = group_studies([row({"scope.rate": "0.2", "mask1.rescale": "true"}, 0.5)])
     assert len(select(study, {"scope.rate": 0.2, "mask1.rescale": True})) == 1
     assert select(study, {"scope.rate": 0.3}) == []
 

@@ -12,10 +12,10 @@ from fake_runs import curves, fake_run, row
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
-from lotteryfw.report.best import best_levels
-from lotteryfw.report.charts import density_charts, learning_chart
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.learning import Curves
+from lotteryfw.report.data.learning_curves import LearningCurves
+from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.html.study_charts import density_charts, learning_chart
+from lotteryfw.report.tables.best_level import best_levels
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 CLAIM = {"text": "a beats b", "source": "a paper", "study": "criteria", "higher": A, "lower": B}
@@ -140,7 +140,7 @@ def test_plotly_knows_every_property_that_charts_set(tmp_path):
 def test_points_are_means_with_bands_and_their_figures_on_hover():
     rows = [row({}, 0.97 + 0.01 * seed, seed=seed, level=1, density=0.211) for seed in (0, 1)]
     rows += [row({}, 0.9, seed=seed) for seed in (0, 1)]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     accuracy, steps = density_charts(study)
     view = {"traces": accuracy.views[0].traces}
     curve = named(view, "ticket")
@@ -163,7 +163,7 @@ def test_a_wide_range_of_accuracies_is_spaced_by_the_error():
         row({}, accuracy, level=level, density=0.5**level)
         for level, accuracy in enumerate([0.99, 1.0, 0.2])
     ]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     log, plain, *_ = density_charts(study)[0].views
     assert (log.yaxis["type"], log.yaxis["autorange"]) == ("log", "reversed")
     assert named({"traces": log.traces}, "ticket")["y"] == [
@@ -176,16 +176,18 @@ def test_a_wide_range_of_accuracies_is_spaced_by_the_error():
 
 
 def test_a_network_of_which_nothing_is_left_has_no_place_on_a_log_axis():
-    [study] = studies_of([row({}, 0.5, density=0.3, level=1), row({}, 0.1, density=0.0, level=2)])
+    [study] = group_studies(
+        [row({}, 0.5, density=0.3, level=1), row({}, 0.1, density=0.0, level=2)]
+    )
     assert named({"traces": density_charts(study)[0].views[0].traces}, "ticket")["x"] == [30]
-    [study] = studies_of([row({}, 0.1, density=0.0, level=2)])
+    [study] = group_studies([row({}, 0.1, density=0.0, level=2)])
     assert density_charts(study) == []
 
 
 def test_learning_curves_are_means_over_seeds_with_the_dense_network_beside_them():
     rows = curves("a", [A, B], seeds=(0, 1), levels=2)
-    [study] = studies_of(rows)
-    chart = learning_chart(study, Curves.of(measured(rows)))
+    [study] = group_studies(rows)
+    chart = learning_chart(study, LearningCurves.of(measured(rows)))
     assert [view.label for view in chart.views[:4]] == [
         "80 % of the weights · validation accuracy", "64 % of the weights · validation accuracy",
         "a · validation accuracy", "b · validation accuracy",
@@ -200,18 +202,22 @@ def test_learning_curves_are_means_over_seeds_with_the_dense_network_beside_them
 
 def test_long_curves_are_thinned_and_values_that_are_no_figures_left_out():
     rows = [row({}, 0.9, level=1, density=0.5)]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     lines = measured(rows, steps=range(0, 50_001, 100))
     lines[0]["validation_loss"][3] = float("nan")
-    curve = named({"traces": learning_chart(study, Curves.of(lines)).views[0].traces}, "ticket")
+    curve = named(
+        {"traces": learning_chart(study, LearningCurves.of(lines)).views[0].traces}, "ticket"
+    )
     assert len(curve["x"]) == 60
     assert (curve["x"][0], curve["x"][-1]) == (0, 50_000)
     point = study.series[0].points[0]
-    assert 300 not in [step for step, _ in Curves.of(measured(rows)).mean(point, "validation_loss")]
+    assert 300 not in [
+        step for step, _ in LearningCurves.of(measured(rows)).mean(point, "validation_loss")
+    ]
     lines = measured(rows, steps=(0, 300, 600))
     lines[0]["validation_loss"][1] = float("nan")
-    assert [step for step, _ in Curves.of(lines).mean(point, "validation_loss")] == [0, 600]
-    assert learning_chart(study, Curves.of([])) is None
+    assert [step for step, _ in LearningCurves.of(lines).mean(point, "validation_loss")] == [0, 600]
+    assert learning_chart(study, LearningCurves.of([])) is None
 
 
 def test_the_best_level_is_chosen_on_the_validation_set():
@@ -224,18 +230,18 @@ def test_the_best_level_is_chosen_on_the_validation_set():
         for level, (validation, test) in enumerate(levels.items(), 1):
             made = row({}, validation, seed=seed, level=level, density=0.5**level)
             rows.append(replace(made, test_accuracy=test))
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     assert best_levels(study).rows == (
         ("ticket", "50–25", "87.00 ± 1.41", "2"),
         ("dense network", "100", "99.00 ± 0.00", "2"),
     )
-    [study] = studies_of([row({}, 0.9)])
+    [study] = group_studies([row({}, 0.9)])
     assert best_levels(study) is None
 
 
 def test_of_levels_that_are_equally_good_the_sparsest_is_best():
     found = [(0.9, 0.5), (0.9, 0.25), (0.8, 0.1)]
-    [study] = studies_of(
+    [study] = group_studies(
         [row({}, each, level=level, density=left) for level, (each, left) in enumerate(found, 1)]
     )
     assert best_levels(study).rows == (("ticket", "25", "90.00", "1"),)

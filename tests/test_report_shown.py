@@ -12,10 +12,10 @@ import pytest
 from fake_runs import curves, fake_run, finding, row
 
 from lotteryfw.report import check_claims, markdown, report, write_page
-from lotteryfw.report.data import RunData
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.shown import MOST_SERIES, shown
-from lotteryfw.report.stats import bootstrap
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.shown_series import MOST_SERIES, limit_series
+from lotteryfw.report.data.stats import bootstrap
 
 SERIES = MOST_SERIES + 20
 
@@ -43,9 +43,9 @@ def large_study():
 
 def test_the_series_of_highest_validation_accuracy_are_shown_in_the_recipes_order():
     rows = [replace(each, test_accuracy=1 - each.test_accuracy) for each in large_study()]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
 
-    part = shown(study)
+    part = limit_series(study)
 
     best = sorted(range(SERIES), key=accuracy_of, reverse=True)[:MOST_SERIES]
     assert [series.label for series in part.series] == [f"c{place:03}" for place in sorted(best)]
@@ -54,8 +54,10 @@ def test_the_series_of_highest_validation_accuracy_are_shown_in_the_recipes_orde
 
 
 def test_a_study_with_room_for_all_stays_the_same():
-    [study] = studies_of(curves("a", [{"criterion": f"c{place}"} for place in range(5)], levels=2))
-    assert shown(study, most=5) is study
+    [study] = group_studies(
+        curves("a", [{"criterion": f"c{place}"} for place in range(5)], levels=2)
+    )
+    assert limit_series(study, most=5) is study
     assert not study.partly_shown
 
 
@@ -66,9 +68,9 @@ def test_a_combination_is_shown_with_all_its_arms_and_judged_by_its_ticket():
         row(each, 0.9 - place / 10, variant="reinit", level=1, density=0.5)
         for place, each in enumerate(axes)
     ]
-    [study] = studies_of([*tickets, *controls])
+    [study] = group_studies([*tickets, *controls])
 
-    part = shown(study, most=5)
+    part = limit_series(study, most=5)
 
     assert [(series.axes["criterion"], series.variant) for series in part.series] == [
         ("c", "ticket"),
@@ -87,9 +89,9 @@ def test_a_sweep_over_densities_counts_with_all_its_searches():
         for model, accuracy in (("x", 0.7), ("y", 0.8), ("z", 0.6))
         for density in (0.5, 0.3, 0.1)
     ]
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
 
-    part = shown(study, most=7)
+    part = limit_series(study, most=7)
 
     assert [series.axes for series in part.series] == [
         {"search": "ep", "model": "x"},
@@ -102,8 +104,8 @@ def test_a_sweep_over_densities_counts_with_all_its_searches():
 def test_the_dense_network_has_no_say_in_what_is_shown():
     rows = [row({"criterion": "a"}, 0.99), row({"criterion": "a"}, 0.5, level=1, density=0.5)]
     rows += [row({"criterion": "b"}, 0.9), row({"criterion": "b"}, 0.6, level=1, density=0.5)]
-    [study] = studies_of(rows)
-    assert [series.axes["criterion"] for series in shown(study, most=1).series] == ["b"]
+    [study] = group_studies(rows)
+    assert [series.axes["criterion"] for series in limit_series(study, most=1).series] == ["b"]
 
 
 def test_a_report_says_what_it_leaves_out_and_claims_count_it(tmp_path, capsys):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lotteryfw.report.stats import Spread, t_quantile
-from lotteryfw.report.units import percent, unit_of
+from lotteryfw.report.data.stats import Spread, t_quantile
+from lotteryfw.report.data.units import percent, unit_of
 
 
 @pytest.mark.parametrize(

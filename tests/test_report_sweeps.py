@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lotteryfw.report import check_claims, summary_markdown
-from lotteryfw.report.best import masks_alone
-from lotteryfw.report.charts import density_charts
-from lotteryfw.report.flat import EXPECTED, WHOLE, compared, densities, flat_sheets
-from lotteryfw.report.groups import studies_of
-from lotteryfw.report.learning import Curves
-from lotteryfw.report.sweeps import any_density, without_density
+from lotteryfw.report.data.density_sweeps import any_density, without_density
+from lotteryfw.report.data.learning_curves import LearningCurves
+from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.html.study_charts import density_charts
+from lotteryfw.report.plots.single_level import EXPECTED, WHOLE, density_plot, metric_compared
+from lotteryfw.report.tables.best_level import untrained_masks
+from lotteryfw.report.tables.single_level import single_level_tables
 
 WORD = st.text("abcdefghij_", min_size=1)
 OPTION = st.tuples(
@@ -60,7 +61,7 @@ def test_searches_that_differ_in_their_density_are_one_series():
         {"iep(density=0.1, pruning=hard)": 0.1, "iep(density=0.02, pruning=hard)": 0.02}, cycles=3
     )
     rows += searches({"imp": 0.3}, cycles=2)
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     soft, hard, imp = study.series
     assert [each.label for each in study.series] == ["iep", "iep(pruning=hard)", "imp"]
     assert [point.density for point in soft.points] == [0.5, 0.1, 0.02]
@@ -79,14 +80,14 @@ def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():
     rows = [
         each for each in rows if not (each.seed == 1 and each.level == 3 and "0.1" in each.cell)
     ]
-    [series] = studies_of(rows)[0].series
+    [series] = group_studies(rows)[0].series
     assert [(point.density, len(point.rows)) for point in series.points] == [(0.5, 2), (0.1, 1)]
 
 
 def test_options_of_that_name_that_are_no_density_of_the_mask_join_nothing():
     rows = searches({"imp(density=1)": 0.3, "imp(density=2)": 0.3})
-    assert [len(each.points) for each in studies_of(rows)[0].series] == [1, 1]
-    assert [each.label for each in studies_of(rows)[0].series] == [
+    assert [len(each.points) for each in group_studies(rows)[0].series] == [1, 1]
+    assert [each.label for each in group_studies(rows)[0].series] == [
         "imp(density=1)",
         "imp(density=2)",
     ]
@@ -99,21 +100,21 @@ def test_arms_are_joined_each_by_itself_and_only_controls_are_called_so():
         for variant in ("ticket", "trained", "reinit")
         for each in searches(labels, variant=variant)
     ]
-    assert [each.label for each in studies_of(rows)[0].series] == [
+    assert [each.label for each in group_studies(rows)[0].series] == [
         "ticket",
         "trained",
-        "reinit control",
+        "reinit",
     ]
 
 
 def test_the_levels_on_the_way_have_a_chart_of_their_own():
     rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     accuracy, apart, _ = density_charts(study)
     assert (accuracy.key, apart.key) == ("criteria/accuracy", "criteria/searches")
     assert [len(trace["x"]) for trace in accuracy.views[0].traces if "name" in trace] == [2]
     assert [len(trace["x"]) for trace in apart.views[0].traces if "name" in trace] == [3, 3]
-    assert studies_of(searches({"ep(density=0.1)": 0.1, "ep": 0.5}))[0].apart is None
+    assert group_studies(searches({"ep(density=0.1)": 0.1, "ep": 0.5}))[0].by_search is None
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,8 @@ def learned(seeds=(0, 1)):
 
 
 def test_learned_masks_are_told_by_arm_with_their_densities():
-    [study] = studies_of(learned())
-    accuracy, density = flat_sheets(study)
+    [study] = group_studies(learned())
+    accuracy, density = single_level_tables(study)
     assert accuracy.head == ("series", "ticket", "thresholded", "trained", "weights remaining, %")
     assert accuracy.rows == (
         ("rewind", "95.00 ± 0.00", "96.00 ± 0.00", "98.00 ± 0.00", "50"),
@@ -207,19 +208,19 @@ def test_learned_masks_are_told_by_arm_with_their_densities():
 def test_a_seed_that_is_missing_is_told():
     rows = learned()
     rows[-1] = replace(rows[-1], status="diverged", test_accuracy=None)
-    accuracy, _ = flat_sheets(studies_of(rows)[0])
+    accuracy, _ = single_level_tables(group_studies(rows)[0])
     assert accuracy.rows[1][3] == "98.00†"
     assert accuracy.notes[0].startswith("† fewer than 2 seeds")
 
 
 def test_densities_that_are_the_same_everywhere_need_no_table():
-    [study] = studies_of([row({"mask1": name}, 0.9, level=1, density=0.5) for name in "ab"])
-    assert densities(study) is None
-    assert len(flat_sheets(study)) == 1
+    [study] = group_studies([row({"mask1": name}, 0.9, level=1, density=0.5) for name in "ab"])
+    assert density_plot(study) is None
+    assert len(single_level_tables(study)) == 1
 
 
 def test_a_flat_study_has_dots_side_by_side(tmp_path):
-    [study] = studies_of(learned())
+    [study] = group_studies(learned())
     [chart] = density_charts(study)
     view = chart.views[0]
     assert view.xaxis["ticktext"] == ["ticket", "thresholded", "trained"]
@@ -238,13 +239,13 @@ def test_a_flat_study_of_one_arm_is_drawn_by_its_longest_axis():
         for batch in ("30", "60")
         for lr in ("0.1", "0.3", "1")
     ]
-    [study] = studies_of(row(axes, 0.9, level=1, density=0.5) for axes in grid)
-    dots = compared(study, "test_accuracy")
-    assert (dots.axis, dots.places) == ("lr", ("0.1", "0.3", "1"))
+    [study] = group_studies(row(axes, 0.9, level=1, density=0.5) for axes in grid)
+    dots = metric_compared(study, "test_accuracy")
+    assert (dots.axis, dots.categories) == ("lr", ("0.1", "0.3", "1"))
     assert [each.label for each in dots.rows] == ["batch=30", "batch=60"]
-    assert all(set(each.spreads) == set(dots.places) for each in dots.rows)
-    [single] = studies_of([row({}, 0.9, level=1, density=0.5)])
-    assert compared(single, "test_accuracy").places == ("ticket",)
+    assert all(set(each.spreads) == set(dots.categories) for each in dots.rows)
+    [single] = group_studies([row({}, 0.9, level=1, density=0.5)])
+    assert metric_compared(single, "test_accuracy").categories == ("ticket",)
 
 
 def test_masks_alone_are_gathered_over_studies(tmp_path):
@@ -263,7 +264,7 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
     ]
     trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
     rows = [*untrained, *(replace(each, study="learn") for each in learned()), *trained]
-    curves = Curves.of(
+    curves = LearningCurves.of(
         {
             "cell": each.cell,
             "variant": each.variant,
@@ -273,7 +274,7 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
         for each in rows
         for by_mask in [(each.study, each.variant) == ("learn", "ticket")]
     )
-    sheet = masks_alone(studies_of(rows), curves)
+    sheet = untrained_masks(group_studies(rows), curves)
     assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
         ("cut: ticket", "25", "80.00 ± 0.00"),
         ("learn: rewind", "50", "95.00 ± 0.00"),
@@ -282,13 +283,13 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
         ("learn: constant · thresholded", "30", "96.00 ± 0.00"),
         ("cut: dense network, trained", "100", "98.00 ± 0.00"),
     ]
-    assert masks_alone(studies_of(trained), curves) is None
+    assert untrained_masks(group_studies(trained), curves) is None
     assert "| learn: rewind |" not in summary_markdown(fake_run(tmp_path / "run", rows))
 
 
 def mask_curves(rows):
     """curves.jsonl of rows that all learned their mask."""
-    return Curves.of(
+    return LearningCurves.of(
         {"cell": each.cell, "variant": each.variant, "level": each.level, "dying_ratio": [0.5]}
         for each in rows
         if each.variant == "ticket"
@@ -303,7 +304,7 @@ def test_a_learned_mask_alone_stands_where_its_search_ended():
         replace(each, validation_accuracy=0.99, test_accuracy=0.99) if each.level == 1 else each
         for each in rows
     ]
-    sheet = masks_alone(studies_of(best), mask_curves(rows))
+    sheet = untrained_masks(group_studies(best), mask_curves(rows))
     assert [cells[:2] for cells in sheet.rows] == [
         ("criteria: iep(density=0.1)", "10"), ("criteria: ep(density=0.1)", "10"), ("criteria: ep(density=0.02)", "2"),
     ]  # fmt: skip
@@ -311,9 +312,9 @@ def test_a_learned_mask_alone_stands_where_its_search_ended():
         replace(each, status="diverged") if (each.level, each.seed) == (3, 0) else each
         for each in best
     ]
-    assert {cells[3] for cells in masks_alone(studies_of(lost), mask_curves(rows)).rows} == {"1"}, (
-        "no earlier level"
-    )
+    assert {cells[3] for cells in untrained_masks(group_studies(lost), mask_curves(rows)).rows} == {
+        "1"
+    }, "no earlier level"
 
 
 def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
@@ -322,13 +323,13 @@ def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
         row({}, 0.9, variant="trained", level=1, density=1.0),
     ]
     rows.append(replace(row({}, 0.2, variant="thresholded", level=1, density=1.0), steps=0))
-    [study] = studies_of(rows)
+    [study] = group_studies(rows)
     assert study.dense is None
-    assert [cells[0] for cells in masks_alone([study], mask_curves(rows)).rows] == [
+    assert [cells[0] for cells in untrained_masks([study], mask_curves(rows)).rows] == [
         "criteria: ticket", "criteria: thresholded",
     ]  # fmt: skip
     at_start = [replace(each, level=0) for each in rows]  # as a search of somebody's may record it
     assert not any(
         "dense" in cells[0]
-        for cells in masks_alone(studies_of(at_start), mask_curves(at_start)).rows
+        for cells in untrained_masks(group_studies(at_start), mask_curves(at_start)).rows
     )

@@ -104,8 +104,8 @@ def test_arms_and_layers_are_all_there_in_any_terminal(tmp_path, width):
         "ticket ",
         "thresholded",
         "trained",
-        "reinit control",
-        "random_mask control",
+        "reinit",
+        "random_mask",
         "expected",
     ):
         assert head in text

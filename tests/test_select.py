@@ -16,7 +16,15 @@ from torch.nn.utils import prune
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.layers import Group, Layer, LayerInfo
 from lotteryfw.api.rng import stream
-from lotteryfw.search.top_k import IncrementalTopK, best, budget, check_tensor, cut, top
+from lotteryfw.search.top_k import (
+    IncrementalTopK,
+    _last_of_topk,
+    best,
+    budget,
+    check_tensor,
+    cut,
+    top,
+)
 from lotteryfw.std.criteria import LargeFinal
 from lotteryfw.std.scopes import Global, Layerwise
 from lotteryfw.testkit import make_layer
@@ -288,3 +296,19 @@ def test_warm_top_keeps_shapes_and_refuses_too_large_a_budget() -> None:
     ]
     with pytest.raises(ContractError, match="5 to keep of 4"):
         IncrementalTopK(5)(torch.zeros(2, 2))
+
+
+@given(
+    st.lists(st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=40),
+    st.data(),
+)
+def test_top_and_its_threshold_on_a_gpu_are_those_of_a_stable_sort(
+    numbers: list[float], data: st.DataObject
+) -> None:
+    scores = torch.tensor(numbers)
+    keep = data.draw(st.integers(1, len(numbers)))
+    order = torch.sort(scores, descending=True, stable=True)
+    assert _last_of_topk(scores, keep) == order.values[keep - 1]
+    mask = torch.zeros(len(numbers), dtype=torch.bool)
+    mask[order.indices[:keep]] = True
+    assert torch.equal(top(scores, keep), mask)

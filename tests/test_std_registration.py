@@ -32,6 +32,7 @@ OFFERED = {
     "schedule": "constant multistep cosine",
     "parametrization": "bernoulli top_k",
     "objective": "classification reconstruction",
+    "control": "random_mask random_mask_reinit reinit untrained",
     "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges",
 }
 

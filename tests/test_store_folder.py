@@ -221,3 +221,22 @@ def test_runs_are_found(run, tmp_path):
     assert [found.path.name for found in find_runs(tmp_path)] == ["another", "run"]
     assert find_runs(run.path) == [run]
     assert find_runs(tmp_path / "absent") == []
+
+
+def test_an_event_log_stays_open_and_follows_a_folder_that_is_made_again(tmp_path):
+    from lotteryfw.store import EventLog
+
+    run = RunFolder(tmp_path / "run")
+    log = EventLog(run)
+    log.append({"event": "one"})
+    log.append({"event": "two"})
+    assert [event["event"] for event in run.read_events()] == ["one", "two"]
+    (run.path / "events.jsonl").unlink()
+    run.path.rmdir()
+    log.append({"event": "three"})
+    log.close()
+    with (run.path / "events.jsonl").open("a") as file:
+        file.write('{"event": "cut o')
+    log.append({"event": "four"})
+    log.close()
+    assert [event["event"] for event in run.read_events()] == ["three", "four"]

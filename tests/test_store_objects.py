@@ -512,3 +512,39 @@ def test_a_thousand_objects_are_read_in_seconds(store):
     fresh, begin = Store(store.root), time.perf_counter()
     assert all(fresh.path(name) for name in names)
     assert time.perf_counter() - begin < 1.0  # a fifth of a thousand, in a fifth of 5 s
+
+
+def test_a_file_is_checked_when_it_is_read_and_not_before(store):
+    with store.write(KEY, "training") as folder:
+        (folder / "outcome.json").write_bytes(b"{}")
+        (folder / "tensors.bin").write_bytes(b"weights")
+    weights = store.path(KEY) / "tensors.bin"
+    weights.write_bytes(b"weighty")  # of the same size
+    fresh = Store(store.root)
+    assert fresh.is_sealed(KEY, "training")
+    assert fresh.read(KEY, "outcome.json") == b"{}"
+    assert fresh.file(KEY, "outcome.json") == weights.with_name("outcome.json")
+    assert fresh.damaged == []
+    assert fresh.file(KEY, "tensors.bin") is None
+    assert fresh.damaged == [KEY]
+    assert not fresh.is_sealed(KEY)
+    assert fresh.read(KEY, "outcome.json") is None
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "kind", "outcome"])
+def test_what_a_look_at_the_description_shows_is_set_aside(store, damage):
+    with store.write(KEY, "training") as folder:
+        (folder / "outcome.json").write_bytes(b"{}")
+        (folder / "tensors.bin").write_bytes(b"weights")
+    path = store.path(KEY)
+    fresh = Store(store.root)
+    if damage == "shorter":
+        (path / "tensors.bin").write_bytes(b"weight")
+    elif damage == "missing":
+        (path / "tensors.bin").unlink()
+    elif damage == "outcome":
+        (path / "outcome.json").write_bytes(b"[]")
+        assert fresh.is_sealed(KEY)
+        assert fresh.read(KEY, "outcome.json") is None
+    assert not fresh.is_sealed(KEY, "state" if damage == "kind" else "training")
+    assert fresh.damaged == [KEY]

@@ -8,7 +8,7 @@ from torch.nn.utils import prune
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.search.derivations import Loaded
-from lotteryfw.store import load_ticket, save_ticket
+from lotteryfw.store import load_ticket, save_ticket, saved_stats
 
 
 def net(width: int = 5) -> nn.Module:
@@ -47,7 +47,11 @@ def test_a_ticket_reads_back(path, ticket):
     assert all(torch.equal(loaded.values[name], value) for name, value in ticket.values.items())
     assert all(torch.equal(loaded.mask[name], mask) for name, mask in ticket.mask.items())
     assert list(loaded.values) == list(ticket.values)
-    assert loaded.meta == {"cell": "c1", "origin": "origin", "level": "3"}
+    stats = '[12, {"0.weight": 9, "2.weight": 3}, {"0.weight": 20, "2.weight": 15}]'
+    assert loaded.meta == {"cell": "c1", "origin": "origin", "level": "3", "stats": stats}
+    assert saved_stats(path, ticket, {"cell": "c1"}) == ticket.cut
+    assert saved_stats(path, ticket, {"cell": "c2"}) is None
+    assert saved_stats(path.with_name("absent"), ticket, {"cell": "c1"}) is None
     kept = sum(int(mask.sum()) for mask in ticket.mask.values())
     assert loaded.density == kept / 35
 

@@ -28,7 +28,7 @@ def run(report: Report) -> None:
     report.add("torch", version("torch"), note=f"CUDA {torch.version.cuda}, cuDNN {cudnn}")
     allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     report.add(
-        "TF32 in float32 products, convolutions", str(allowed), note="as the engine layers it"
+        "TF32 in float32 products, convolutions", str(allowed), note="as the engine leaves it"
     )
 
     size = 64 if report.tiny else 8192

@@ -46,10 +46,11 @@ def run(report: Report) -> None:
 
     for size in (1000,) if report.tiny else SIZES:
         with report.attempt(f"selection among {size}"):
-            _selection(report, size)
+            selection(report, size)
 
 
-def _selection(report: Report, size: int) -> None:
+def selection(report: Report, size: int, seconds: float = 0.5) -> None:
+    """The largest half of so many scores, by each way to select them."""
     scores = torch.randn(size, device=report.device).abs()
     keep = size // 2
     ways = {
@@ -61,7 +62,7 @@ def _selection(report: Report, size: int) -> None:
         "torch.sort, stable": lambda: torch.sort(scores, stable=True),
     }
     for label, way in ways.items():
-        report.add(f"{size:,} scores: {label}", report.seconds_per_call(way, 0.5) * 1e3, "ms")
+        report.add(f"{size:,} scores: {label}", report.seconds_per_call(way, seconds) * 1e3, "ms")
 
     order = torch.sort(scores, descending=True, stable=True).indices
     mask = torch.zeros(size, dtype=torch.bool, device=report.device)

@@ -14,6 +14,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
 
@@ -21,7 +22,14 @@ from .report import Report
 from .trainings import ADAM, SGD, digit_data, image_data, prepare, training_step
 
 STEPS = 10
-CALLS = ("cudaLaunchKernel", "cuLaunchKernel", "cudaMemcpyAsync", "cudaStreamSynchronize", "Memcpy")
+CALLS = (
+    "cudaGraphLaunch",
+    "cudaLaunchKernel",
+    "cuLaunchKernel",
+    "cudaMemcpyAsync",
+    "cudaStreamSynchronize",
+    "Memcpy",
+)
 
 
 def run(report: Report) -> None:
@@ -35,7 +43,7 @@ def run(report: Report) -> None:
 
 
 def _count(report: Report, name: str, step: Callable[[], Any], steps: int = STEPS) -> None:
-    for _ in range(3):
+    for _ in range(WARM_UP + 2):
         step()
     report.synchronize()
     with waits(report.device) as lines:

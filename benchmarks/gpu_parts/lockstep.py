@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 from lotteryfw.engine.kernels.lockstep import Group
 
-from .graphs import captured
+from .captured import recorder
 from .report import Report
 from .trainings import ADAM, digit_data, prepare, training_step
 
@@ -36,41 +38,29 @@ def run(report: Report) -> None:
 
 
 def _measure(report: Report, name: str, job: Any, shop: Any, members: int) -> None:
-    """Members that see one order of the examples, and members with an order of their own."""
+    """Members that see one order of the examples, members with an order of their own, and without a recording."""
     jobs = [replace(job, kernel="lockstep/1")] * members
     least = least_seconds(report, name, job, members)
-    for label in ("shared order", "own orders")[: 1 if members == 1 else 2]:
-        if label == "own orders":
-            jobs = [replace(each, order_seed=number) for number, each in enumerate(jobs)]
-        group = Group(jobs, shop)
+    own = [replace(each, order_seed=number) for number, each in enumerate(jobs)]
+    for label, members_jobs in (
+        ("shared order", jobs),
+        ("own orders", own),
+        ("shared order, not recorded", jobs),
+    ):
+        if members == 1 and label == "own orders":
+            continue
+        with recorder(report, None) if "not recorded" in label else nullcontext():
+            group = Group(members_jobs, shop)
         steps = iter(range(10**9))
 
         def update(group: Group = group, steps: Any = steps) -> None:
             group.losses += group.update(next(steps), 1.0)
 
         seconds = report.seconds_per_call(update)
-        note = f"{seconds * 1e6:.0f} µs a step of all, {seconds / least:.1f}× the least"
+        note = f"{seconds * 1e6:.0f} µs a step of all"
+        if not isnan(least):
+            note += f", {seconds / least:.1f}× the least"
         report.add(f"{name}, {members} members, {label}", members / seconds, "steps/s", note)
-
-    if report.device == "cuda":
-        with report.attempt(f"{name}, {members} members, captured"):
-            seconds = _captured_seconds(report, jobs, shop)
-            note = f"{seconds * 1e6:.0f} µs a step of all, {seconds / least:.1f}× the least"
-            report.add(f"{name}, {members} members, CUDA graph", members / seconds, "steps/s", note)
-
-
-def _captured_seconds(report: Report, jobs: Any, shop: Any) -> float:
-    """An experiment: the group's step as one CUDA graph, on the same batch again and again."""
-    group = Group(jobs, shop)
-    group.update(0, 1.0)
-    optimizer = group._optimizer
-    if any("step" in state for state in optimizer.state.values()):
-        for options in optimizer.param_groups:
-            options["capturable"] = True
-        for state in optimizer.state.values():
-            state["step"] = state["step"].to(report.device)
-    replay = captured(lambda: group.losses.add_(group.update(0, 1.0)))
-    return report.seconds_per_call(replay)
 
 
 def least_seconds(report: Report, name: str, job: Any, members: int) -> float:

@@ -9,7 +9,6 @@ import torch
 
 from lotteryfw.engine.kernels.choose import kernel_of
 
-from .convs import settings
 from .report import Report
 from .studies import base, go, tickets
 from .trainings import digit_data, image_data, prepare
@@ -44,9 +43,6 @@ def run(report: Report) -> None:
                 "train": {**train, "batch": 32, "augment": augment},
             }
             _steps(report, name, table)
-            if name == "ResNet-20" and not report.tiny:
-                with settings(tf32=False, fastest=False):
-                    _steps(report, f"{name}, no TF32", table)
 
 
 def _compare(report: Report, label: str, one: Any, other: Any) -> None:

@@ -65,7 +65,7 @@ class Report:
         self.flush()
 
     def flush(self) -> None:
-        """Write what there is, so that a run that is killed layers it."""
+        """Write what there is, so that a run that is killed leaves it."""
         if self.path is not None:
             self.path.write_text(json.dumps([asdict(row) for row in self.rows], indent=1))
 

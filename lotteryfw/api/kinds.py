@@ -16,7 +16,15 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
-from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork, Need
+from lotteryfw.api.layers import (
+    ControlLayer,
+    Group,
+    Layer,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+    Need,
+)
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, RewindPoint
@@ -85,10 +93,6 @@ class SearchAlgorithm(Component):
     kind = "search"
     learns_masks: ClassVar[bool] = False
     """True for a search that has masks learned (`lab.learn_mask`): its recipe names a parametrization."""
-    gives_density: ClassVar[bool | None] = None
-    """Whether the masks learned are to have a density that the search names; None: it is not said, and not checked."""
-    default_rewind: ClassVar[str] = ""
-    """The rewind policy of recipes that name none; left out: the one that is the default of its kind."""
     variants: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
 
@@ -130,9 +134,9 @@ class Parametrization(Component):
     """
 
     kind = "parametrization"
-    uses_density: ClassVar[Literal["always", "if given", "never"]] = "if given"
-    """Whether it keeps to the budgets of a density. always: a search that gives none is refused; never: one that gives
-    a density is, since nothing would heed it."""
+    needs_density: ClassVar[bool | None] = None
+    """True: a search that asks for no density is refused. False: one that asks for a density is
+    refused, since the masks do not depend on it. None: both are accepted."""
 
     @abstractmethod
     def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
@@ -291,10 +295,13 @@ class Objective(Component):
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """[n] bool, or float in [0, 1]: how right each example is. Its mean is reported as the accuracy."""
 
-    def is_cross_entropy(self) -> bool:
-        """True where `loss` is the plain cross-entropy of logits and labels and `right` compares them: fast kernels
-        have that built in. Default: False."""
-        return False
+    def closed_form(self) -> str:
+        """The name of the loss, if it is one that kernels may have built in. Default: "", it is not.
+
+        "cross_entropy": `loss` is the plain cross-entropy of logits and labels, and `correct` is whether
+        the largest logit is the label's.
+        """
+        return ""
 
 
 class Optimizer(Component):
@@ -317,6 +324,32 @@ class Schedule(Component):
         """The factor for the update from `step` to `step + 1`; `step` lies in [0, clock.total)."""
 
 
+class Control(Component):
+    """Builds a network to compare a ticket with, of the ticket's density in every layer.
+
+    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at its start.
+    """
+
+    kind = "control"
+    trains: ClassVar[bool] = True
+    """False: the network is measured as it is, without any training."""
+    restarts: ClassVar[bool] = False
+    """True: training starts at the beginning of the schedule, and not where the ticket's does; biases and other
+    parameters that are not pruned start at their initial values."""
+
+    def mask(self, layer: ControlLayer) -> Tensor:
+        """[s] bool: which weights are kept, as many as in `layer.mask`. Default: the ticket's mask."""
+        return layer.mask
+
+    def kept_values(self, layer: ControlLayer) -> Tensor:
+        """[s] float32, read where the mask is True. Default: what the ticket starts from."""
+        return layer.start
+
+    def masked_values(self, layer: ControlLayer) -> Tensor | None:
+        """[s] float32, read where the mask is False; None for zeros. Default: what the ticket has there."""
+        return layer.start
+
+
 class Analysis(Component):
     """Looks at finished searches and says what it found; it may ask for further jobs."""
 
@@ -337,6 +370,6 @@ def kinds() -> dict[str, type[Component]]:
     """Every kind by its name, in the order in which people meet them."""
     found: tuple[Any, ...] = (
         SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, Parametrization, ModelFamily,
-        Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Analysis,
+        Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Control, Analysis,
     )  # fmt: skip
     return {kind.kind: kind for kind in found}

@@ -133,6 +133,38 @@ class Group:
 
 
 @dataclass(frozen=True)
+class ControlLayer:
+    """One layer of a recorded ticket, as a control sees it. Every tensor has shape `info.shape`."""
+
+    info: LayerInfo
+    original: Tensor
+    """float32: the dense network at step 0."""
+    start: Tensor
+    """float32: what the ticket's training starts from."""
+    rewound: Tensor
+    """float32: where the rewind policy points, whatever the mask."""
+    mask: Tensor
+    """bool, True = alive: the ticket's mask."""
+    rng: torch.Generator
+    """A stream of this control, level and layer alone."""
+    _random_mask: Callable[[], Tensor] = field(repr=False)
+    _resample: Callable[[], Tensor] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The parameter's path in its network."""
+        return self.info.name
+
+    def random_mask(self) -> Tensor:
+        """bool: a random mask of the same density, the same one for all controls of a level."""
+        return self._random_mask()
+
+    def resample(self) -> Tensor:
+        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        return self._resample()
+
+
+@dataclass(frozen=True)
 class MaskedLayer:
     """The edges of one layer while their mask is learned. Every tensor has shape `info.shape`."""
 

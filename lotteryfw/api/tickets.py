@@ -20,6 +20,8 @@ class Derivation(ABC):
 
     digest: str
     """SHA-256 (hex) of everything that decides the ticket. Equal digests are equal tickets."""
+    parent: Ticket | None = None
+    """The ticket whose tensors this one's are made from, if any."""
 
     @abstractmethod
     def materialise(self) -> TicketState:
@@ -69,10 +71,25 @@ class TicketSource:
     def state(self) -> TicketState:
         """The ticket's tensors."""
         if self._state is None:
-            assert self._derivation is not None
-            self._state = self._derivation.materialise()
-            self._derivation = None
+            # The ancestors come first, the oldest of them before all: a chain of hundreds of rounds
+            # would be too deep a recursion. One that was made is let go after the next.
+            todo = [self]
+            while (parent := todo[-1]._parent) is not None and parent._state is None:
+                todo.append(parent)
+            while todo:
+                todo.pop()._materialise()
+        assert self._state is not None
         return self._state
+
+    @property
+    def _parent(self) -> TicketSource | None:
+        parent = None if self._derivation is None else self._derivation.parent
+        return None if parent is None else parent.source
+
+    def _materialise(self) -> None:
+        assert self._derivation is not None
+        self._state = self._derivation.materialise()
+        self._derivation = None
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         """Return how many weights of each layer the budgets leave (see `Derivation`)."""

@@ -167,6 +167,8 @@ def example(offer: Any) -> str:
             lines.append(f"{name} = {toml_value(_default(field))}")
     if offer.kind == "augmentation":
         return f'[train]\naugment = ["{offer.name}"]'
+    if offer.kind == "control":
+        return f'controls = ["{offer.name}"]'
     if offer.kind == "analysis":
         return f'analyses = ["{offer.name}"]'
     table = f"train.{offer.kind}" if offer.kind in TRAIN_SLOTS else offer.kind
@@ -183,7 +185,7 @@ def plugins() -> None:
         typer.echo(
             f"loaded    {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.components} components"
         )
-    for name in registry.left_out:
+    for name in registry.excluded:
         typer.echo(f"left out  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")

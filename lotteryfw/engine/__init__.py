@@ -2,11 +2,13 @@
 
 from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
-from lotteryfw.engine.kernels.choose import Chooser
+from lotteryfw.engine.kernels.choose import Chooser, engine_version
 from lotteryfw.engine.kernels.lockstep import Alike, together
 from lotteryfw.engine.perform import (
     DamagedJob,
+    ObjectLost,
     StoredOutcome,
+    is_complete,
     is_stored,
     perform,
     perform_all,
@@ -20,11 +22,14 @@ __all__ = [
     "Alike",
     "Chooser",
     "DamagedJob",
+    "ObjectLost",
     "Stopped",
     "StoredOutcome",
     "Workshop",
     "calibrate",
+    "engine_version",
     "exit_error",
+    "is_complete",
     "is_stored",
     "load",
     "perform",

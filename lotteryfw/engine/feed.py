@@ -85,6 +85,12 @@ class Feed:
         return self._parts[part]
 
     @property
+    def is_on_device(self) -> bool:
+        """True where the training inputs are in the device's memory, False where they are mapped into the host's."""
+        inputs, labels = self._parts["train"]
+        return bool(inputs.device == labels.device)
+
+    @property
     def is_normalised(self) -> bool:
         """True where inputs are not just taken in [0, 1], but have mean and deviation changed."""
         return self._moments is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
@@ -41,7 +42,9 @@ class StoredOutcome:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What the object says of itself: its job, figures and seconds."""
-        text = (_open(self._store, self.key) / "outcome.json").read_text()
+        text = self._store.read(self.key, "outcome.json")
+        if text is None:
+            raise _lost(self._store, self.key)
         found: dict[str, Any] = json.loads(text)
         return found
 
@@ -62,39 +65,55 @@ class StoredOutcome:
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Every parameter and buffer at the end; of a gradient every layer's."""
-        return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[0]
+        return tensors.load(_file(self._store, self.key, "tensors.safetensors"))[0]
 
     def mask(self) -> Mapping[str, Tensor]:
         """By layer, bool: the weights that the training had; of learning a mask, the edges that it could keep."""
-        return tensors.load(_open(self._store, self.key) / "tensors.safetensors")[1]
+        return tensors.load(_file(self._store, self.key, "tensors.safetensors"))[1]
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """Parameters and buffers, and the optimizer's state, after `step` steps of the schedule."""
-        folder = _open(self._store, state_key(self.key, step), "state")
-        return tensors.load(folder / "values.safetensors")[0], tensors.load(
-            folder / "optimizer.safetensors"
-        )[0]
+        key = state_key(self.key, step)
+        values = tensors.load(_file(self._store, key, "values.safetensors", "state"))[0]
+        state = tensors.load(_file(self._store, key, "optimizer.safetensors", "state"))[0]
+        return values, state
 
 
 class DamagedJob(LotteryError):
     """A job that was left in the store for a worker, or for later, is not what was written. It is not trained from."""
 
 
-def _open(store: Store, key: str, kind: str | None = None) -> Any:
-    path = store.path(key, kind)
+class ObjectLost(StoreError):
+    """An object that was there is damaged or gone. What waits for it can be asked for again."""
+
+
+def _file(store: Store, key: str, name: str, kind: str | None = None) -> Path:
+    path = store.file(key, name, kind)
     if path is None:
-        raise StoreError(
-            f"the object {key} of the store {store.root} is damaged or gone; run the same command again"
-        )
+        raise _lost(store, key)
     return path
+
+
+def _lost(store: Store, key: str) -> ObjectLost:
+    return ObjectLost(
+        f"the object {key} of the store {store.root} is damaged or gone; run the same command again"
+    )
 
 
 def is_stored(job: Job, store: Store) -> bool:
     """True when everything that the job was asked for is there."""
-    if store.path(job.key, _kind(job)) is None:
+    snapshots = job.snapshots if isinstance(job, Train) else ()
+    return is_complete(store, job.key, _kind(job), snapshots)
+
+
+def is_complete(store: Store, key: str, kind: str, snapshots: Iterable[int]) -> bool:
+    """True when the result of a training or gradient is there, with the states after these steps.
+
+    What is in their files is checked when they are read.
+    """
+    if not store.is_sealed(key, kind):
         return False
-    states = [state_key(job.key, step) for step in job.snapshots] if isinstance(job, Train) else []
-    return all(store.path(key, "state") is not None for key in states)
+    return all(store.is_sealed(state_key(key, step), "state") for step in snapshots)
 
 
 def _kind(job: Job) -> str:
@@ -179,7 +198,7 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
 
 
 def post(job: Job, store: Store) -> str:
-    """Layers a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
+    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
 
     The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
     """

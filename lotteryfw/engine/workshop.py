@@ -45,14 +45,16 @@ def pick_device(name: str) -> str:
 
 
 def settle_process() -> None:
-    """One torch thread (with more, small nets crawl on a machine that others use), repeatable convolutions, and no
-    compiler that nobody asked for."""
+    """One torch thread (with more, small nets crawl on a machine that others use), repeatable convolutions, float32
+    products and convolutions that are not rounded to TF32's 10 bits, and no compiler that nobody asked for."""
     import torch
     from torch.optim import Optimizer
 
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     for method in (
         Optimizer.add_param_group,
         Optimizer.zero_grad,

@@ -10,8 +10,8 @@ from typing import Any
 from lotteryfw.api.errors import Fault
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.limits import CELLS, DEPTH, ENTRIES, LEVELS, NUMBER, SEED, readable
-from lotteryfw.recipe.tree import Keys, dotted
-from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
+from lotteryfw.recipe.layered_table import Keys, dotted
+from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 
 _SEEDS = ("seed", "seeds")
 _LEVELS = ("levels", "cycles", "densities")

@@ -11,12 +11,11 @@ from pydantic import AfterValidator, Field, model_validator
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.steps import Step
-from lotteryfw.recipe.expand import Study, label, off_grid
+from lotteryfw.recipe.expand import ExpandedStudy, check_grid_path, label
+from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.recipe.pydantic_errors import Problem
+from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import SLOTS, Table
-from lotteryfw.recipe.slots import Slots
-from lotteryfw.recipe.tree import Keys
-from lotteryfw.recipe.words import Problem
-from lotteryfw.search.cell import CONTROLS
 
 METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
 """The columns that a claim can be about; what an analysis finds is "its name.the figure"."""
@@ -97,8 +96,8 @@ class Claim(Table):
         return {name: selector for name, selector in said.items() if selector is not None}
 
 
-def settled(
-    claim: Claim, studies: Mapping[str, Study], slots: Slots
+def resolve_claim(
+    claim: Claim, studies: Mapping[str, ExpandedStudy], resolver: ComponentResolver
 ) -> tuple[Claim, Claim, list[Problem]]:
     """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
 
@@ -118,7 +117,7 @@ def settled(
     found: list[Problem] = []
     analysis = claim.metric.partition(".")[0]
     if claim.metric not in METRICS and analysis not in study.analyses:
-        known = slots.offered("analysis")
+        known = resolver.offered("analysis")
         remedy = (
             f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
         )
@@ -131,25 +130,26 @@ def settled(
     for name, selector in claim.selectors().items():
         labelled[name] = {}
         for path, value in selector.items():
-            labelled[name][path], wrong = _selected(path, value, study.variants, slots)
+            labelled[name][path], wrong = _selected(path, value, study.variants, resolver)
             found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
     return claim, claim.model_copy(update=labelled), found
 
 
 def _selected(
-    path: str, value: Any, variants: Sequence[str], slots: Slots
+    path: str, value: Any, variants: Sequence[str], resolver: ComponentResolver
 ) -> tuple[str, list[Problem]]:
     keys: Keys = tuple(path.split("."))
     if path == ARM:
-        known = ["ticket", *variants, *CONTROLS]
+        controls = [cls.use for cls in resolver.offered("control").values()]
+        known = ["ticket", *variants, *controls]
         return str(value), [] if value in known else [
             Problem((), f"no variant {value!r}", nearest(str(value), known))
         ]
-    if problem := off_grid(keys):
+    if problem := check_grid_path(keys):
         return "", [Problem((), *problem)]
     if keys in SLOTS and not (
         isinstance(value, str) and "(" in value
     ):  # that would be a label already
-        component, wrong = slots.component(SLOTS[keys], value)
-        return (slots.label(component) if component else ""), wrong
-    return label(keys, value, slots), []
+        component, wrong = resolver.component(SLOTS[keys], value)
+        return (resolver.label(component) if component else ""), wrong
+    return label(keys, value, resolver), []

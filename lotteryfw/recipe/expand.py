@@ -11,21 +11,21 @@ from typing import Any
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
-from lotteryfw.recipe.fitting import misfits
+from lotteryfw.recipe.compatibility import check_compatible, check_rewind_is_named
+from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
+from lotteryfw.recipe.resolve import ComponentResolver, label_of
 from lotteryfw.recipe.schema import (
     MASK_SLOTS,
     POINTS,
     SLOTS,
     TABLE_SLOTS,
     TRAIN_SLOTS,
-    Body,
     Engine,
     Evaluate,
+    StudyTable,
     Train,
 )
-from lotteryfw.recipe.slots import Slots, label_of
-from lotteryfw.recipe.tree import Keys, Tree, dotted
-from lotteryfw.recipe.words import MAX_PROBLEMS, Problem
 from lotteryfw.search.cell import Cell
 
 AUGMENT = ("train", "augment")
@@ -54,31 +54,31 @@ class Setup:
     engine: Engine
 
 
-class Study:
+class ExpandedStudy:
     """A study of a recipe. `faults` is what is wrong with it; `cells` are those that nothing is wrong with."""
 
-    def __init__(self, name: str, tree: Tree, slots: Slots):
+    def __init__(self, name: str, tree: LayeredTable, resolver: ComponentResolver):
         self.name = name
         self.cells: list[Cell] = []
         self.faults: dict[Fault, None] = {}  # a set that keeps its order
         self.axes: list[Axis] = []
         self._tree = tree
-        self._slots = slots
+        self._resolver = resolver
         self._first: Setup | None = None
-        self._body = Body()
-        _, found = slots.table(Body, tree.table)
+        self._body = StudyTable()
+        _, found = resolver.table(StudyTable, tree.table)
         self._report(found)
         # what is left without the faulty keys is looked at too, so that all faults come at once
         self._table = _without(
             tree.table,
             [each.keys[:2] if each.keys[:1] == ("grid",) else each.keys[:1] for each in found],
         )
-        body, more = slots.table(Body, self._table)
+        body, more = resolver.table(StudyTable, self._table)
         if more or body is None:  # there are more faults than are told one by one
             return
         self._body = body
         self.axes = list(self._checked_axes())
-        self._meant_for_others = self._said_for_some()
+        self._shared_keys = self._shared_mask_keys()
         self._check_replaced()
         self._expand()
 
@@ -92,14 +92,14 @@ class Study:
     @property
     def analyses(self) -> list[str]:
         """Those it asks for, by the names that their findings have."""
-        made = [self._slots.component("analysis", entry)[0] for entry in self._body.analyses]
+        made = [self._resolver.component("analysis", entry)[0] for entry in self._body.analyses]
         return [analysis.use for analysis in made if analysis]
 
     def resolved(self) -> dict[str, Any]:
         """The study as a table in which nothing is left to defaults. Loads to the same cells."""
         assert self._first is not None, "a study with faults has nothing to resolve"
         parts, train = self._first.parts, self._first.train
-        full = self._slots.full
+        full = self._resolver.full
         said = self._first.evaluate
         evaluate = {"every": str(said.every)} if said.every else {"points": said.points or POINTS}
         grid = {
@@ -109,13 +109,9 @@ class Study:
         return {
             "name": self.name,
             "seeds": self._body.seeds,
-            "controls": self._body.controls,
+            "controls": [full(each) for each in parts["controls"]],
             "analyses": [full(each) for each in parts["analyses"]],
-            **{
-                slot: full(parts[slot])
-                for slot in TABLE_SLOTS
-                if slot != "rewind" or not self._rewinds_differ()
-            },
+            **{slot: full(parts[slot]) for slot in TABLE_SLOTS},
             **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
             "train": {
                 "length": str(train.length),
@@ -133,11 +129,6 @@ class Study:
             **({"grid": grid} if grid else {}),
         }
 
-    def _rewinds_differ(self) -> bool:
-        """Whether searches of the grid have policies of their own because the recipe names none."""
-        said = "rewind" in self._table or any(axis.keys[0] == "rewind" for axis in self.axes)
-        return not said and any(cell.rewind != self.cells[0].rewind for cell in self.cells)
-
     def _resolved_value(self, keys: Keys, value: Any) -> Any:
         if keys == AUGMENT:
             return [self._resolved_entry("augmentation", each) for each in value]
@@ -145,16 +136,16 @@ class Study:
 
     def _resolved_entry(self, kind: str, entry: Any) -> Any:
         # alone it may lack an option that another axis gives
-        component, _ = self._slots.component(kind, entry)
-        return entry if component is None else self._slots.full(component)
+        component, _ = self._resolver.component(kind, entry)
+        return entry if component is None else self._resolver.full(component)
 
     def _checked_axes(self) -> Iterator[Axis]:
         for path, values in self._body.grid.items():
             keys: Keys = tuple(path.split("."))
-            if problem := off_grid(keys):
+            if problem := check_grid_path(keys):
                 self._report([Problem(("grid", path), *problem)])
                 continue
-            labels = [label(keys, value, self._slots) for value in values]
+            labels = [label(keys, value, self._resolver) for value in values]
             for twice in (text for text, count in Counter(labels).items() if count > 1):
                 self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
             yield Axis(keys, values, labels)
@@ -204,7 +195,6 @@ class Study:
                         id=f"{stem}/seed={seed}",
                         axes=labels,
                         seed=seed,
-                        controls=tuple(self._body.controls),
                         **parts,
                     )
                 )
@@ -214,15 +204,10 @@ class Study:
         found: list[Problem] = []
 
         def made(keys: Keys, kind: str, entry: Any) -> Any:
-            return _kept(found, keys, self._slots.component(kind, entry))
+            return _kept(found, keys, self._resolver.component(kind, entry))
 
         given = table.get("train", {})
-        parts = {
-            slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS if slot != "rewind"
-        }
-        parts["rewind"] = made(
-            ("rewind",), "rewind", table.get("rewind", _default_rewind(parts["search"]))
-        )
+        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
         parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
         parts |= {
             slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
@@ -234,40 +219,46 @@ class Study:
             return tuple(made((*keys, place), kind, entry) for place, entry in enumerate(given))
 
         parts["augment"] = listed(AUGMENT, "augmentation", given.get("augment"))
+        parts["controls"] = listed(("controls",), "control", table.get("controls"))
         parts["analyses"] = listed(("analyses",), "analysis", table.get("analyses"))
         return parts, found
 
     def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
-        slots = self._slots
+        resolver = self._resolver
         parts, found = self._components(table)
 
         def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
             return _kept(found, keys, answer)
 
         given = table.get("train", {})
-        train: Train | None = checked(("train",), slots.table(Train, given))
+        train: Train | None = checked(("train",), resolver.table(Train, given))
         evaluate: Evaluate | None = checked(
-            ("evaluate",), slots.table(Evaluate, table.get("evaluate", {}))
+            ("evaluate",), resolver.table(Evaluate, table.get("evaluate", {}))
         )
-        engine: Engine | None = checked(("engine",), slots.table(Engine, table.get("engine", {})))
+        engine: Engine | None = checked(
+            ("engine",), resolver.table(Engine, table.get("engine", {}))
+        )
         clock: Clock | None = None
         if train and parts["data"]:
-            clock = checked((), slots.clock(parts["data"], train.length, train.batch))
+            clock = checked((), resolver.clock(parts["data"], train.length, train.batch))
         lengths: tuple[int, ...] | None = None
         if clock and parts["search"]:
-            lengths = checked(("search",), slots.lengths(parts["search"], clock))
+            lengths = checked(("search",), resolver.lengths(parts["search"], clock))
+            if "rewind" not in table:
+                found += check_rewind_is_named(parts["search"], lengths or ())
         if clock and parts["rewind"]:
-            checked((), slots.rewind(parts["rewind"], clock, lengths or (clock.total,)))
+            checked((), resolver.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
-            checked(("train", "schedule"), slots.schedule(parts["schedule"], clock))
+            checked(("train", "schedule"), resolver.schedule(parts["schedule"], clock))
         if clock and evaluate and evaluate.interval(clock) < 1:
             found.append(
                 Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'")
             )
+        found += _ambiguous_variants(parts)
         faulty = {each.keys[0] for each in found}
         found += [
             each
-            for each in misfits(parts, slots, self._meant_for_others)
+            for each in check_compatible(parts, resolver, self._shared_keys)
             if each.keys[0] not in faulty
         ]
         if found or train is None or evaluate is None or engine is None or clock is None:
@@ -276,13 +267,13 @@ class Study:
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), found
 
-    def _said_for_some(self) -> list[Keys]:
+    def _shared_mask_keys(self) -> list[Keys]:
         """What of learned masks is said once for the whole study, and so for those of its searches that learn masks."""
         entries = next(
             (axis.values for axis in self.axes if axis.keys == ("search",)),
             [self._table.get("search")],
         )
-        searches = [self._slots.component("search", entry)[0] for entry in entries]
+        searches = [self._resolver.component("search", entry)[0] for entry in entries]
         # one that another axis completes is given the benefit of the doubt
         if not any(
             not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches
@@ -307,7 +298,7 @@ class Study:
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
 
 
-def off_grid(keys: Keys) -> tuple[str, str] | None:
+def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
     if keys in SLOTS or (
         len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")
@@ -322,16 +313,16 @@ def off_grid(keys: Keys) -> tuple[str, str] | None:
     )
 
 
-def label(keys: Keys, value: Any, slots: Slots) -> str:
+def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:
     """The short name of a grid's value: by what it is, not by how it was written."""
     if keys == AUGMENT and isinstance(value, list):
-        return "+".join(_entry_label("augmentation", each, slots) for each in value) or "none"
-    return _entry_label(SLOTS[keys], value, slots) if keys in SLOTS else label_of(value)
+        return "+".join(_entry_label("augmentation", each, resolver) for each in value) or "none"
+    return _entry_label(SLOTS[keys], value, resolver) if keys in SLOTS else label_of(value)
 
 
-def _entry_label(kind: str, entry: Any, slots: Slots) -> str:
-    component, _ = slots.component(kind, entry)
-    return label_of(entry) if component is None else slots.label(component)
+def _entry_label(kind: str, entry: Any, resolver: ComponentResolver) -> str:
+    component, _ = resolver.component(kind, entry)
+    return label_of(entry) if component is None else resolver.label(component)
 
 
 def _kept(found: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
@@ -351,9 +342,22 @@ def _at(value: Any, keys: Keys) -> Any:
     return value
 
 
-def _default_rewind(search: SearchAlgorithm | None) -> str | None:
-    """What a search has where the recipe says nothing; None: the default of the kind."""
-    return search.default_rewind or None if search else None
+def _ambiguous_variants(parts: Mapping[str, Any]) -> list[Problem]:
+    """Controls that would be recorded under a name that is already in use in their cell."""
+    search = parts["search"]
+    used = {"ticket": "what a search finds is"}
+    for variant in search.variants if search else ():
+        used[variant] = f"a network of the search '{search.use}' is"
+
+    problems = []
+    for index, control in enumerate(parts["controls"]):
+        if control is None:
+            continue
+        if control.use in used:
+            text = f"{used[control.use]} recorded under the name '{control.use}' already"
+            problems.append(Problem(("controls", index), text, "each name can be used once"))
+        used[control.use] = "another control is"
+    return problems
 
 
 def _below(keys: Keys, axis: Axis) -> bool:

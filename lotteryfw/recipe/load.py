@@ -14,13 +14,13 @@ from lotteryfw.api.errors import Fault, RecipeError, printable
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.limits import check_variables
 from lotteryfw.recipe.bounds import too_many_cells
-from lotteryfw.recipe.claims import Claim, settled
-from lotteryfw.recipe.expand import Study
+from lotteryfw.recipe.claims import Claim, resolve_claim
+from lotteryfw.recipe.expand import ExpandedStudy
+from lotteryfw.recipe.layered_table import Keys, LayeredTable
 from lotteryfw.recipe.read import plain, read, recipe_text
-from lotteryfw.recipe.schema import Body, File
-from lotteryfw.recipe.slots import Slots
-from lotteryfw.recipe.tree import Keys, Tree
-from lotteryfw.recipe.write import to_toml
+from lotteryfw.recipe.resolve import ComponentResolver
+from lotteryfw.recipe.schema import RecipeFile, StudyTable
+from lotteryfw.recipe.toml_writer import to_toml
 from lotteryfw.registry import Registry
 from lotteryfw.search import jobs
 from lotteryfw.search.cell import Cell
@@ -71,14 +71,14 @@ def load_recipe(
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
     tree = read(source, defaults, profile, sets, faults)
     unread = {(each.where, each.key): each for each in faults}
-    slots = Slots(registry, data_folder)
-    file, found = slots.table(File, tree.table)
+    resolver = ComponentResolver(registry, data_folder)
+    file, found = resolver.table(RecipeFile, tree.table)
     faults += [tree.fault(each.keys, each.text, each.remedy) for each in found]
     faults += _untrusted(tree, registry)
-    studies = _studies(tree, slots)
+    studies = _studies(tree, resolver)
     for study in studies:
         faults += study.faults
-    claims = _claims(tree, studies, slots, faults)
+    claims = _claims(tree, studies, resolver, faults)
     if faults or file is None:
         # a value that reading refused (NaN, a date) is no option either; saying so again would be two faults for one
         raise RecipeError(
@@ -108,7 +108,7 @@ def load_recipe(
     )
 
 
-def _untrusted(tree: Tree, registry: Registry) -> list[Fault]:
+def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
     plugins = tree.table.get("plugins")
     faults = []
     for place, each in enumerate(plugins if isinstance(plugins, list) else []):
@@ -133,18 +133,18 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def _studies(tree: Tree, slots: Slots) -> list[Study]:
+def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedStudy]:
     """Every study of the recipe. Raises RecipeError, before any cell is made, where there are too many cells."""
     trees = _study_trees(tree)
     if problem := too_many_cells((name, study.table) for name, study in trees):
         raise RecipeError([tree.fault(("grid",), *problem)])
-    return [Study(name, study, slots) for name, study in trees]
+    return [ExpandedStudy(name, study, resolver) for name, study in trees]
 
 
-def _study_trees(tree: Tree) -> list[tuple[str, Tree]]:
-    base = Tree(
+def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
+    base = LayeredTable(
         tree.defaults,
-        {key: each for key, each in tree.table.items() if key in Body.model_fields},
+        {key: each for key, each in tree.table.items() if key in StudyTable.model_fields},
         tree.origins,
     )
     studies = tree.table.get("studies")
@@ -155,7 +155,9 @@ def _study_trees(tree: Tree) -> list[tuple[str, Tree]]:
     return [(name, _study_tree(tree, base, name, table)) for name, table in tables.items()]
 
 
-def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> Tree:
+def _study_tree(
+    tree: LayeredTable, base: LayeredTable, name: str, table: Mapping[str, Any]
+) -> LayeredTable:
     def origin(keys: Keys) -> tuple[str, Keys]:
         return tree.locate(("studies", name, *keys))
 
@@ -165,15 +167,20 @@ def _study_tree(tree: Tree, base: Tree, name: str, table: Mapping[str, Any]) -> 
 
 
 def _claims(
-    tree: Tree, studies: Sequence[Study], slots: Slots, faults: list[Fault]
+    tree: LayeredTable,
+    studies: Sequence[ExpandedStudy],
+    resolver: ComponentResolver,
+    faults: list[Fault],
 ) -> list[tuple[Claim, Claim]]:
     """Each claim as written, and with labels for selectors as cells have them."""
     claims = []
     given = tree.table.get("claim", [])
     for place, table in enumerate(given if isinstance(given, list) else []):
-        claim, found = slots.table(Claim, table)
+        claim, found = resolver.table(Claim, table)
         if claim is not None:
-            claim, labelled, found = settled(claim, {study.name: study for study in studies}, slots)
+            claim, labelled, found = resolve_claim(
+                claim, {study.name: study for study in studies}, resolver
+            )
             claims.append((claim, labelled))
         faults += [
             tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found

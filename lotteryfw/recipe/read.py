@@ -15,7 +15,7 @@ from lotteryfw.api.errors import Fault, RecipeError, UsageError, nearest
 from lotteryfw.api.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
-from lotteryfw.recipe.tree import Keys, Origin, Tree, dotted
+from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 
 SET = "--set"
 IN_PYTHON = "recipe"
@@ -28,16 +28,16 @@ def read(
     profile: str | None,
     sets: Sequence[str],
     faults: list[Fault],
-) -> Tree:
+) -> LayeredTable:
     """The merged recipe: `[[study]]` as `studies` by name, grids flat. What is wrong in passing goes to `faults`.
 
     Raises RecipeError where a file cannot be read at all.
     """
     if isinstance(source, Path):
-        tree = _file(source, Tree(defaults), (), faults)
+        tree = _file(source, LayeredTable(defaults), (), faults)
     else:
         _require_bounds(source, IN_PYTHON)
-        tree = _laid(Tree(defaults), copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
+        tree = _laid(LayeredTable(defaults), copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
     if profile is not None:
         tree = _profiled(tree, profile, faults)
     for text in sets:
@@ -45,7 +45,9 @@ def read(
     return tree
 
 
-def _file(path: Path, tree: Tree, chain: tuple[Path, ...], faults: list[Fault]) -> Tree:
+def _file(
+    path: Path, tree: LayeredTable, chain: tuple[Path, ...], faults: list[Fault]
+) -> LayeredTable:
     where = str(path)
     table = _parsed(path)
     here = path.resolve()
@@ -105,7 +107,9 @@ def _require_bounds(table: Mapping[str, Any], where: str) -> None:
         raise RecipeError(faults)
 
 
-def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]) -> Tree:
+def _laid(
+    tree: LayeredTable, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]
+) -> LayeredTable:
     if isinstance(plugins := table.get("plugins"), list):
         table["plugins"] = [
             str(folder / each) if isinstance(each, str) else each for each in plugins
@@ -122,7 +126,9 @@ def _laid(tree: Tree, table: dict[str, Any], where: str, folder: Path, faults: l
     return _over(tree, table, lambda keys: (where, keys), faults)
 
 
-def _over(tree: Tree, table: Mapping[str, Any], origin: Origin, faults: list[Fault]) -> Tree:
+def _over(
+    tree: LayeredTable, table: Mapping[str, Any], origin: Origin, faults: list[Fault]
+) -> LayeredTable:
     known = _tables(tree.table.get("studies"))
     for name in _tables(table.get("studies")).keys() - known.keys():
         where, keys = origin(("studies", name))
@@ -134,7 +140,7 @@ def _over(tree: Tree, table: Mapping[str, Any], origin: Origin, faults: list[Fau
     return tree.over(table, origin)
 
 
-def _profiled(tree: Tree, name: str, faults: list[Fault]) -> Tree:
+def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTable:
     profiles = _tables(tree.table.get("profiles"))
     if name not in profiles:
         hint = nearest(name, profiles) or "this recipe has no profiles"
@@ -150,7 +156,7 @@ def _profiled(tree: Tree, name: str, faults: list[Fault]) -> Tree:
     return _over(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
 
 
-def _set(tree: Tree, text: str, faults: list[Fault]) -> Tree:
+def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
     key, equals, value = (part.strip() for part in text.partition("="))
     if problem := too_deep(text):
         raise RecipeError([Fault(SET, text, problem, DEPTH.remedy)])

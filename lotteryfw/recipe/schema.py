@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.limits import NAME
 from lotteryfw.api.steps import Clock, Step
-from lotteryfw.recipe.tree import Keys
-from lotteryfw.search.cell import CONTROLS, KERNELS
+from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.search.cell import KERNELS
 
 TABLE_SLOTS = (
     "data",
@@ -38,7 +38,7 @@ SLOTS: dict[Keys, str] = (
     | {("train", s): s for s in TRAIN_SLOTS}
     | dict(MASK_SLOTS.values())
 )
-"""Every place of a single component, with its kind. `train.augment` and `analyses` are lists of components."""
+"""Every place of a single component, with its kind. `train.augment`, `controls` and `analyses` are lists."""
 
 _NAME = "[a-z0-9_-]+"
 POINTS = 100
@@ -51,12 +51,6 @@ class Table(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
-
-
-def _control(name: str) -> str:
-    if name not in CONTROLS:
-        raise ValueError(f"there is no control '{name}'; {nearest(name, CONTROLS)}")
-    return name
 
 
 def _distinct(values: list[Any]) -> list[Any]:
@@ -77,9 +71,6 @@ def _name(name: str) -> str:
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME}$"})]
 Component = Any
 """A name, or a table of `use` and options."""
-Control = Annotated[
-    str, AfterValidator(_control), Field(json_schema_extra={"enum": list(CONTROLS)})
-]
 
 
 class Train(Table):
@@ -139,7 +130,7 @@ class Engine(Table):
     that depends only on whether numba is installed. `lotteryfw doctor --calibrate` measures it."""
 
 
-class Body(Table):
+class StudyTable(Table):
     """What a study is made of: the top of a recipe says it for all studies, a study for itself."""
 
     data: Component = None
@@ -164,13 +155,13 @@ class Body(Table):
     """Each combination of the grid runs once with each of these."""
     analyses: list[Component] = []
     """What is looked at in every finished search."""
-    controls: Annotated[list[Control], AfterValidator(_distinct)] = []
-    """What every ticket is compared with."""
+    controls: list[Component] = []
+    """What every ticket is compared with; each name may stand there once."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Dotted path to the values it takes in turn; the values of all paths are multiplied."""
 
 
-class File(Body):
+class RecipeFile(StudyTable):
     """A whole recipe."""
 
     name: Name

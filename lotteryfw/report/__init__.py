@@ -1,14 +1,19 @@
-"""What a run folder says, in tables, figures, verdicts and one page. Reads run folders only."""
+"""The report of a run: tables, figures, verdicts and one page. It reads run folders only.
 
-from lotteryfw.report.claims import Verdict, check_claims, claims_table
-from lotteryfw.report.figure import write_figures
-from lotteryfw.report.page import write_page
-from lotteryfw.report.table import summary_markdown, summary_tables
-from lotteryfw.report.verdict import winning_tickets
-from lotteryfw.report.whole import markdown, report
+`data` is read and computed; `verdicts` and `plots` are made of it; `tables`, `figures` and `html`
+show them.
+"""
+
+from lotteryfw.report.figures.figure_files import write_figures
+from lotteryfw.report.html.page import write_page
+from lotteryfw.report.run_report import markdown, report
+from lotteryfw.report.tables.claims import claims_table
+from lotteryfw.report.tables.summary import summary_markdown, summary_tables
+from lotteryfw.report.verdicts.claims import ClaimVerdict, check_claims
+from lotteryfw.report.verdicts.winning_tickets import winning_tickets
 
 __all__ = [
-    "Verdict",
+    "ClaimVerdict",
     "check_claims",
     "claims_table",
     "markdown",

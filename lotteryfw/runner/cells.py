@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import (
@@ -16,13 +16,13 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Search
+from lotteryfw.api.kinds import Analysis, Control, Search
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
 from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Job, without_tensors
+from lotteryfw.search.derivations import without_state
 from lotteryfw.search.lab import Lab, Record
 from lotteryfw.search.requests import JobRequest
 
@@ -44,10 +44,17 @@ class Level:
     metrics: Metrics | None
 
 
+class SavedTicket(NamedTuple):
+    """A ticket in the run's folder: how much of the network it keeps, and what reads it again."""
+
+    cut: MaskStats
+    read: Callable[[], Ticket]
+
+
 class Surroundings(Protocol):
     """What a cell needs of the driver."""
 
-    def ask(self, job: Job, waiter: CellRun) -> bool:
+    def ask(self, request: JobRequest, waiter: CellRun) -> bool:
         """Whether the store has the job's result; if not, the waiter is told once there is news."""
         ...
 
@@ -55,14 +62,12 @@ class Surroundings(Protocol):
         """The result of a job that `ask` said is there."""
         ...
 
-    def park(self, job: Job) -> None:
+    def park(self, request: JobRequest) -> None:
         """Takes a job's tensors off the memory until its turn comes."""
         ...
 
-    def ticket(
-        self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
-    ) -> Callable[[], Ticket]:
-        """Keeps a ticket, before or after it was trained; what reads it again."""
+    def ticket(self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str) -> SavedTicket:
+        """Keeps a ticket, before or after it was trained."""
         ...
 
     def level(self, level: Level) -> None:
@@ -89,7 +94,7 @@ class _Control:
     name: str
     level: int
     cut: MaskStats
-    job: Job
+    request: JobRequest
 
 
 class CellRun:
@@ -164,11 +169,11 @@ class CellRun:
 
     def _all_there(self) -> bool:
         # Every one is asked for, so that they run side by side.
-        there = [self._around.ask(request.job, self) for request in self.asked]
+        there = [self._around.ask(request, self) for request in self.asked]
         return all(there)
 
     def _resume(self) -> None:
-        outcomes = tuple(self._around.outcome(request.job.key) for request in self.asked)
+        outcomes = tuple(self._around.outcome(request.key) for request in self.asked)
         thrown, self._thrown = self._thrown, None
         try:
             asked: Any
@@ -200,9 +205,8 @@ class CellRun:
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
-            read = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
-            report = ticket.cut
-            self._report(record.variant, record.level, report, key)
+            saved = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
+            self._report(record.variant, record.level, saved.cut, key)
             self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
@@ -211,11 +215,11 @@ class CellRun:
                 )
                 continue
             if self.cell.analyses:
-                self._recorded.append(self._kept(record, report, read))
+                self._recorded.append(self._kept(record, saved))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
-                self._controls += [self._control(name, record) for name in self.cell.controls]
+                self._controls += [self._control(control, record) for control in self.cell.controls]
 
-    def _kept(self, record: Record, report: MaskStats, read: Callable[[], Ticket]) -> LevelResult:
+    def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
         cell = self.cell
         outcome = self._around.outcome(record.trained.outcome.key)
         return LevelResult(
@@ -225,23 +229,25 @@ class CellRun:
             cell.seed,
             record.level,
             record.variant,
-            report,
+            saved.cut,
             outcome,
-            read,
+            saved.read,
         )
 
-    def _control(self, name: str, record: Record) -> _Control:
-        ticket = self._lab.control(name, record)
-        job = self._lab.job(ticket)
-        self._around.ticket(self.cell, name, record.level, ticket, job.key)
-        if not self._around.ask(job, self):
-            self._around.park(job)
-        return _Control(name, record.level, ticket.cut, without_tensors(job))
+    def _control(self, control: Control, record: Record) -> _Control:
+        ticket = self._lab.control(control, record)
+        request = self._lab.request(ticket)
+        is_there = self._around.ask(request, self)
+        saved = self._around.ticket(self.cell, control.use, record.level, ticket, request.key)
+        if not is_there:
+            self._around.park(request)
+        request.drop_tensors(without_state(ticket))
+        return _Control(control.use, record.level, saved.cut, request)
 
     def _report_control(self, control: _Control) -> bool:
-        if not self._around.ask(control.job, self):
+        if not self._around.ask(control.request, self):
             return False
-        self._report(control.name, control.level, control.cut, control.job.key)
+        self._report(control.name, control.level, control.cut, control.request.key)
         return True
 
     def _report(self, variant: str, level: int, cut: MaskStats, key: str) -> None:
@@ -257,7 +263,7 @@ class CellRun:
         if (
             isinstance(error, Exception)
             and self._analysis
-            and any(request.job.key == key for request in self.asked)
+            and any(request.key == key for request in self.asked)
         ):
             self._thrown, self.asked = error, ()
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import Chooser, Workshop
+from lotteryfw.engine import Chooser, Workshop, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
@@ -50,6 +50,10 @@ class Desk:
         self.recipe: Recipe = load_recipe(
             source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
         )
+        # any built-in component names the state of lotteryfw's code
+        self.engine = engine_version(
+            self.registry.find("objective", "lotteryfw/classification").provider
+        )
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
     def describe(self, component: Component, clock: Clock) -> Spec:
@@ -63,7 +67,9 @@ class Desk:
 
     def plan(self, device: str = "cpu") -> Plan:
         """What the recipe asks for. Does not import torch."""
-        return plan(self.recipe.cells, self.describe, self.store, self.data_folder, device)
+        return plan(
+            self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
+        )
 
     def refuse_impossible(self, device: str) -> None:
         """Raises UsageError for what only networks tell: budgets that leave no weights, patterns that name no layer,

@@ -12,17 +12,33 @@ from lotteryfw.api.errors import LotteryError, PluginError
 from lotteryfw.api.events import CellFinished, Event, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import Ticket
-from lotteryfw.engine import Alike, DamagedJob, StoredOutcome, is_stored, pick_up, post, together
-from lotteryfw.runner.cells import CellRun, Found, Level, Status
+from lotteryfw.engine import (
+    Alike,
+    DamagedJob,
+    ObjectLost,
+    StoredOutcome,
+    is_complete,
+    pick_up,
+    post,
+    together,
+)
+from lotteryfw.runner.cells import CellRun, Found, Level, SavedTicket, Status
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
 from lotteryfw.search.lab import Lab
+from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 
 _AHEAD = 2
 """Groups of jobs that wait for each one at work: enough to keep workers busy, few enough that waiting cells fit in
 memory."""
+
+
+_KEPT_OUTCOMES = 64
+_RESTARTS = 3
+"""How often a cell begins again because an object that it had been promised was damaged: what is in a
+file is checked when it is read."""
 
 
 class Interrupted(LotteryError):
@@ -35,7 +51,8 @@ class Driver:
     """Runs cells to their end. `keys` collects every object that the run stands on, `statuses` how cells ended.
 
     `open_lab` makes the lab of a cell; `emit` is told events, `on_level` levels, `on_ticket` tickets, `on_analysed`
-    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component.
+    what analyses found, `on_trouble` what went wrong; `provider` names the distribution of a component,
+    `planned_keys` the keys of stored results by their origins.
     """
 
     def __init__(
@@ -45,11 +62,13 @@ class Driver:
         open_lab: Callable[[Cell], Lab],
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
-        on_ticket: Callable[[Cell, str, int, Ticket, str], Callable[[], Ticket]],
+        on_ticket: Callable[[Cell, str, int, Ticket, str], SavedTicket],
         on_analysed: Callable[[Cell, Sequence[LevelResult], Found], None],
         on_trouble: Callable[[str, str], None],
         provider: Callable[[Component], str],
+        planned_keys: Mapping[str, str],
     ):
+        self._planned_keys = planned_keys
         self._store, self._executor, self._open_lab = store, executor, open_lab
         self._emit, self._on_level, self._on_trouble = emit, on_level, on_trouble
         self.ticket, self.analysed, self.provider = on_ticket, on_analysed, provider
@@ -60,6 +79,9 @@ class Driver:
         self._at_work: dict[str, Job] = {}
         self._groups: list[set[str]] = []
         self._announced: set[str] = set()
+        self._restarts: Counter[str] = Counter()
+        self._outcomes: dict[str, StoredOutcome] = {}
+        self._likenesses: set[str] = set()
         self._stopping = False
         self.keys: set[str] = set()
         self.statuses: dict[str, Status] = {}
@@ -92,7 +114,15 @@ class Driver:
                 raise Interrupted("stopped")
 
     def _advance(self, now: CellRun) -> None:
-        now.advance()
+        try:
+            now.advance()
+        except ObjectLost:
+            if self._restarts[now.cell.id] >= _RESTARTS:
+                raise
+            self._restarts[now.cell.id] += 1
+            self._forget(now)
+            self._advance(CellRun(now.cell, self._open_lab, self))
+            return
         if now.ended and now.cell.id not in self.statuses:
             status, error = now.ended
             self.statuses[now.cell.id] = status
@@ -110,11 +140,21 @@ class Driver:
 
     # What cells ask for (see cells.Surroundings)
 
-    def ask(self, job: Job, waiter: CellRun) -> bool:
-        """Whether the store has the job's result; if not, the waiter is told once there is news."""
+    def ask(self, request: JobRequest, waiter: CellRun) -> bool:
+        """Whether the store has the job's result; if not, the waiter is told once there is news.
+
+        A result that is found by the request's origin needs no job: no network is built and no tensor hashed for it.
+        """
+        known = self._known_key(request)
+        if known is not None and self._is_there(request, known):
+            request.know(known)
+            self._note(request)
+            return True
+        job = request.job
         key = job.key
-        if key not in self._at_work and is_stored(job, self._store):
-            self._note(job)
+        if self._is_there(request, key):
+            self._note(request)
+            self._store.set_alias(request.origin, key)
             return True
         waiting = self._waiting.setdefault(key, [])
         if waiter not in waiting:
@@ -125,14 +165,20 @@ class Driver:
         return False
 
     def outcome(self, key: str) -> StoredOutcome:
-        """The result of a job that `ask` said is there."""
-        return StoredOutcome(self._store, key)
+        """The result of a job that `ask` said is there. The newest are kept: each is asked for several times."""
+        outcome = self._outcomes.get(key)
+        if outcome is None:
+            outcome = self._outcomes[key] = StoredOutcome(self._store, key)
+            if len(self._outcomes) > _KEPT_OUTCOMES:
+                del self._outcomes[next(iter(self._outcomes))]
+        return outcome
 
-    def park(self, job: Job) -> None:
+    def park(self, request: JobRequest) -> None:
         """Takes a waiting job's tensors off the memory until its turn comes."""
-        if job.key in self._backlog and job.key not in self._parked:
-            self._parked[job.key] = post(self._backlog[job.key], self._store)
-            self._backlog[job.key] = without_tensors(job)
+        key = request.key
+        if key in self._backlog and key not in self._parked:
+            self._parked[key] = post(self._backlog[key], self._store)
+            self._backlog[key] = without_tensors(request.job)
 
     def level(self, level: Level) -> None:
         """Reports a level."""
@@ -156,14 +202,25 @@ class Driver:
 
     # Jobs
 
-    def _note(self, job: Job) -> None:
-        if job.key not in self._announced:
-            self._announced.add(job.key)
-            steps = job.steps if isinstance(job, Train) else 0
-            self._emit(JobFinished(job.key, steps, stored=True, seconds=0.0))
-        self._store.set_alias(job.origin, job.key)
-        states = job.snapshots if isinstance(job, Train) else ()
-        self.keys |= {job.key, *(state_key(job.key, step) for step in states)}
+    def _known_key(self, request: JobRequest) -> str | None:
+        """The key that a request's origin stands for, from the plan or the store; None where that is not known."""
+        if not request.decides:
+            return None
+        return self._planned_keys.get(request.origin) or self._store.alias(request.origin)
+
+    def _is_there(self, request: JobRequest, key: str) -> bool:
+        """Whether everything that is asked for is stored under a key, and nobody is still at work on it."""
+        return key not in self._at_work and is_complete(
+            self._store, key, request.kind, request.snapshots
+        )
+
+    def _note(self, request: JobRequest) -> None:
+        key = request.key
+        if key not in self._announced:
+            self._announced.add(key)
+            self._emit(JobFinished(key, request.steps, stored=True, seconds=0.0))
+        self.keys.add(key)
+        self.keys.update(state_key(key, step) for step in request.snapshots)
 
     def _groups_waiting(self) -> int:
         """How many groups the backlog makes."""
@@ -208,7 +265,7 @@ class Driver:
         long chain at the end. Of equals, the one that has waited longest."""
         job = self._backlog[key]
         holds_up_a_search = any(
-            asked.job.key == key for now in self._waiting[key] for asked in now.asked
+            asked.key == key for now in self._waiting[key] for asked in now.asked
         )
         return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
 
@@ -245,7 +302,11 @@ class Driver:
                 now.fail(PluginError(finished.error), job.key)
         else:
             self._announced.add(job.key)
-            self._store.set_alias(likeness(job), job.key)
+            if (
+                like := likeness(job)
+            ) not in self._likenesses:  # one such training is enough for estimates
+                self._likenesses.add(like)
+                self._store.set_alias(like, job.key)
             if finished.stored:  # another process computed it while this run waited for it
                 steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
             else:

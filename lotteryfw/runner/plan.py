@@ -86,7 +86,7 @@ def plan_cell(lab: Lab) -> CellPlan:
     for record in lab.records:
         if record.variant == "ticket" and not record.ticket.is_dense:
             planned.requests += [
-                lab.request(lab.control(name, record)) for name in lab.cell.controls
+                lab.request(lab.control(control, record)) for control in lab.cell.controls
             ]
     return planned
 
@@ -97,7 +97,8 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
     for cell in cells:
         parts = [
             describe(part, cell.clock).canonical()
-            for part in (cell.model, cell.data, cell.scope, cell.search)
+            for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization)
+            if part is not None
         ]
         different.setdefault(digest(parts), cell)
     for cell in different.values():
@@ -106,7 +107,10 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
             refuse_oversized(
                 cell, lab.context.specs, cell.data.facts(data_folder)
             )  # before it takes any memory
-            for request in plan_cell(lab).requests:
+            planned = plan_cell(lab)
+            if isinstance(planned.fault, UsageError):
+                raise planned.fault
+            for request in planned.requests:
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise
@@ -117,12 +121,15 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
             continue
 
 
+_NOT_PLAIN = ("snapshots", "keys")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a study asks for. Steps are optimizer updates; `seconds` and `bytes` are None where nothing like it was
     trained in this store before. `unknown` names cells whose search depends on results, which are planned up to there,
     `broken` those whose search cannot run, with the reason. `snapshots` says, by the origin of a training, which of its
-    states the cells will go back to.
+    states the cells will go back to, `keys` under which key its result is stored.
     """
 
     cells: int
@@ -136,16 +143,25 @@ class Plan:
     unknown: tuple[str, ...]
     broken: tuple[tuple[str, str], ...]
     snapshots: Mapping[str, frozenset[int]] = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
         """The figures as JSON-able data."""
-        return {name: value for name, value in vars(self).items() if name != "snapshots"}
+        return {name: value for name, value in vars(self).items() if name not in _NOT_PLAIN}
 
 
 def plan(
-    cells: Iterable[Cell], describe: Describe, store: Store, data_folder: Path, device: str
+    cells: Iterable[Cell],
+    describe: Describe,
+    store: Store,
+    data_folder: Path,
+    device: str,
+    engine: str = "",
 ) -> Plan:
-    """The plan of some cells against a store; `device` is the kind the study would run on."""
+    """The plan of some cells against a store; `device` is the kind the study would run on.
+
+    `engine` is as in `Lab`.
+    """
     asked, count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
@@ -156,7 +172,7 @@ def plan(
     for cell in cells:
         count += 1
         try:
-            lab = Lab(cell, describe, data_folder, device)
+            lab = Lab(cell, describe, data_folder, device, engine=engine)
         except LotteryError as error:
             broken.append((cell.id, str(error)))
             continue
@@ -174,11 +190,11 @@ def plan(
                 snapshots[request.origin] = (
                     snapshots.get(request.origin, frozenset()) | request.snapshots
                 )
-    stored = {
-        origin
-        for origin in store.aliases() & unique.keys()
-        if (key := store.alias(origin)) and store.has(key)
-    }
+    stored = {}
+    for origin in store.aliases() & unique.keys():
+        key = store.alias(origin)
+        if key is not None and store.has(key):
+            stored[origin] = key
     todo = [item for origin, item in unique.items() if origin not in stored]
     classes = {cost_class for _, cost_class in todo}
     known = {name: cost for name in classes if (cost := _cost(store, name))}
@@ -195,6 +211,7 @@ def plan(
         unknown=tuple(unknown),
         broken=tuple(broken),
         snapshots=snapshots,
+        keys=stored,
     )
 
 

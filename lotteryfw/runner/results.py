@@ -1,4 +1,4 @@
-"""What a study layers: a level as a row of levels.csv, and run folders read again."""
+"""What a study leaves: a level as a row of levels.csv, and run folders read again."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -24,23 +24,34 @@ from lotteryfw.api.events import (
     event_name,
 )
 from lotteryfw.api.results import AnalysisResult, LevelResult
-from lotteryfw.api.tickets import Ticket, TicketSource, TicketState
+from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
 from lotteryfw.engine import Chooser, Workshop, exit_error, pick_device, settle_process
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cells import Found, Level, checked_findings
+from lotteryfw.runner.cells import Found, Level, SavedTicket, checked_findings
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.drive import Driver
 from lotteryfw.runner.executors import Executor, InProcess, Workers, WorkerSetup
 from lotteryfw.runner.results import Run, level_row
 from lotteryfw.runner.tables import Seals
-from lotteryfw.search.cell import CONTROLS, Cell
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import Spec, digest, numerics
 from lotteryfw.search.lab import Lab
-from lotteryfw.store import LevelRow, RunFolder, file_name, load_ticket, save_ticket, strict_json
+from lotteryfw.store import (
+    EventLog,
+    LevelRow,
+    RunFolder,
+    file_name,
+    load_ticket,
+    save_ticket,
+    saved_stats,
+    strict_json,
+)
 
 _REWRITE_SECONDS = 5.0
 """How often at most levels.csv and the manifest are written anew while a study runs."""
+_REWRITE_SHARE = 20
+"""The pause between two such writes is at least so many times what the last one took."""
 
 
 class Listener(Protocol):
@@ -125,22 +136,24 @@ class Study:
     def __init__(self, desk: Desk, device: str, out: Path, listener: Listener):
         self._desk, self._device, self._listener = desk, device, listener
         self._rows: dict[tuple[int, int, int], LevelRow] = {}
-        self._curves: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._curves: dict[
+            tuple[int, int, int], str
+        ] = {}  # lines of curves.jsonl: dicts take ten times the memory
         self._rows_before: dict[tuple[int, int, int], LevelRow] = {}
-        self._curves_before: dict[tuple[int, int, int], dict[str, Any]] = {}
+        self._curves_before: dict[tuple[int, int, int], str] = {}
         self._levels: dict[str, Sequence[LevelResult]] = {}
         self._findings: dict[tuple[str, str], list[dict[str, Any]]] = {}
         self._found_before: list[dict[str, Any]] = []
-        self._written = 0.0
+        self._next_write = 0.0
         self._places = {cell.id: number for number, cell in enumerate(desk.recipe.cells)}
-        own = [variant for cell in desk.recipe.cells for variant in cell.search.variants]
-        self._arms = tuple(dict.fromkeys(("ticket", *own, *CONTROLS)))
+        self._variants = {cell.id: cell.variants for cell in desk.recipe.cells}
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
         self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
         self._choose_kernel = Chooser(self._shop)
         self._plan = desk.plan(device)
         self._folder = RunFolder(out)
+        self._event_log = EventLog(self._folder)
         self._seals = Seals(self._folder)
         self._events_before: set[str] = set()
         self._keys_before: set[str] = set()
@@ -157,7 +170,10 @@ class Study:
         with RunFolder.claimed(self._folder.path, resolved):
             self._seals.begin(self._listener.trouble)
             RunFolder.create(self._folder.path, recipe.source_text, resolved)
-            return self._run(jobs, checkpoint_seconds, on_start)
+            try:
+                return self._run(jobs, checkpoint_seconds, on_start)
+            finally:
+                self._event_log.close()
 
     def _run(
         self,
@@ -178,6 +194,7 @@ class Study:
                 self._analysed,
                 self._trouble,
                 self._provider,
+                self._plan.keys,
             )
             self._recall()
             if on_start:
@@ -250,18 +267,16 @@ class Study:
             self._device,
             self._choose_kernel,
             self._plan.snapshots,
+            desk.engine,
         )
 
     # What happens on the way
 
     def _emit(self, event: Event) -> None:
         name = event_name(event)
-        told = asdict(event)
-        if isinstance(event, LevelFinished):
-            del told["metrics"]["curve"]  # the store has it
-        line = {"event": name, "time": round(time.time(), 3), **told}
+        line = {"event": name, "time": round(time.time(), 3), **_plain_event(event)}
         if _identity(line) not in self._events_before:
-            self._folder.append_event(line)
+            self._event_log.append(line)
         before = len(self._desk.registry.failures)
         self._desk.registry.notify(name, event)
         for failure in self._desk.registry.failures[before:]:
@@ -282,14 +297,20 @@ class Study:
 
     def _ticket(
         self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
-    ) -> Callable[[], Ticket]:
+    ) -> SavedTicket:
+        """Write a ticket, unless an intact file of that very ticket is there: it needs no tensors."""
         suffix = "" if variant == "ticket" else f"-{file_name(variant)}"
         name = f"{file_name(cell.id)}/level-{level:02}{suffix}"
         meta = {"study": cell.study, "cell": cell.id, "variant": variant, "key": key}
         path = self._folder.ticket_path(name)
-        save_ticket(path, ticket, meta)
-        self._seals.changed(path)
-        return reader_of(ticket, path)
+        stats = saved_stats(path, ticket, meta) if self._seals.is_intact(path) else None
+        if stats is None:
+            save_ticket(path, ticket, meta)
+            self._seals.changed(path)
+            stats = ticket.cut
+        else:
+            self._seals.found_again(path)
+        return SavedTicket(stats, reader_of(ticket, path, stats))
 
     def _analysed(self, cell: Cell, levels: Sequence[LevelResult], found: Found) -> None:
         self._levels[cell.id] = levels
@@ -323,16 +344,21 @@ class Study:
     def _level(self, level: Level) -> None:
         place = self._place(level.cell.id, level.variant, level.level)
         self._rows[place] = level_row(level)
+        self._rows_before.pop(place, None)
+        self._curves_before.pop(place, None)
         if level.metrics:
             named = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
-            self._curves[place] = named | asdict(level.metrics.curve)
-        if time.monotonic() - self._written > _REWRITE_SECONDS:
+            self._curves[place] = strict_json(named | vars(level.metrics.curve))
+        if time.monotonic() > self._next_write:
+            started = time.monotonic()
             self._save()
-            self._written = time.monotonic()
+            ended = time.monotonic()
+            # the files of a large study take seconds to write
+            self._next_write = ended + max(_REWRITE_SECONDS, _REWRITE_SHARE * (ended - started))
 
     def _place(self, cell: str, variant: str, level: int) -> tuple[int, int, int]:
         """Where a row belongs: rows stand in the order of the recipe, whatever finished first."""
-        return self._places[cell], self._arms.index(variant), level
+        return self._places[cell], self._variants[cell].index(variant), level
 
     def _recall(self) -> None:
         """What an earlier run of the same study left in the folder stays until it is found again, and safe from gc.
@@ -341,17 +367,17 @@ class Study:
         """
         self._folder.clear_errors()
         self._keys_before = self._seals.keys_before()
-        self._events_before = {_identity(event) for event in self._folder.read_events()}
+        self._next_write = time.monotonic() + _REWRITE_SECONDS if self._keys_before else 0.0
+        self._events_before = {_identity(event) for event in self._folder.each_event()}
         rows = self._folder.read_levels() if self._seals.intact("levels.csv") else []
-        curves = self._folder.read_curves() if self._seals.intact("curves.jsonl") else []
+        curves = self._folder.each_curve() if self._seals.intact("curves.jsonl") else ()
         for row in rows:
             if self._known(row.cell, row.variant):
                 self._rows_before[self._place(row.cell, row.variant, row.level)] = row
         for curve in curves:
             if self._known(curve["cell"], curve["variant"]):
-                self._curves_before[
-                    self._place(curve["cell"], curve["variant"], curve["level"])
-                ] = curve
+                place = self._place(curve["cell"], curve["variant"], curve["level"])
+                self._curves_before[place] = strict_json(curve)
         if self._seals.intact("analyses.jsonl"):
             findings = self._folder.read_findings()
             self._found_before = [
@@ -359,7 +385,7 @@ class Study:
             ]
 
     def _known(self, cell: str, variant: str) -> bool:
-        return cell in self._places and variant in self._arms
+        return variant in self._variants.get(cell, ())
 
     def _drop_stale(self, driver: Driver) -> None:
         """After the last cell, what an earlier run left and this one did not find again goes; a failed cell keeps its
@@ -384,7 +410,7 @@ class Study:
             RunFolder.create(self._folder.path, recipe.source_text, to_toml(recipe.resolved()))
         rows, curves = self._rows_before | self._rows, self._curves_before | self._curves
         self._folder.write_levels([rows[place] for place in sorted(rows)])
-        self._folder.write_curves([curves[place] for place in sorted(curves)])
+        self._folder.write_curves(curves[place] for place in sorted(curves))
         found = [line for lines in self._findings.values() for line in lines]
         names = set(map(_name, found))
         found += [line for line in self._found_before if _name(line) not in names]
@@ -429,6 +455,16 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def _plain_event(event: Event) -> dict[str, Any]:
+    """An event's fields as plain data, without the curve, which the store has."""
+    plain = dict(vars(event))
+    if isinstance(event, LevelFinished):
+        plain["metrics"] = {
+            name: value for name, value in vars(event.metrics).items() if name != "curve"
+        }
+    return plain
+
+
 def _plain_finding(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
     """A finding as a line of analyses.jsonl."""
     level = finding.level
@@ -469,9 +505,8 @@ def _identity(event: Mapping[str, Any]) -> str:
     return strict_json({key: event[key] for key in sorted(event) if key != "time"})
 
 
-def reader_of(ticket: Ticket, path: Path) -> Callable[[], Ticket]:
+def reader_of(ticket: Ticket, path: Path, stats: MaskStats) -> Callable[[], Ticket]:
     """Return a function that gives the ticket with its tensors read from its file, which holds none of them itself."""
-    stats = ticket.cut
     light = without_state(ticket)
 
     def load() -> TicketState:

@@ -75,6 +75,14 @@ class Seals:
         """Whether a file is as an earlier run wrote it."""
         return name in self._digests and name not in self._damaged
 
+    def is_intact(self, path: Path) -> bool:
+        """Whether a file, given by its path, is as an earlier run wrote it."""
+        return self.intact(path.relative_to(self._folder.path).as_posix())
+
+    def found_again(self, path: Path) -> None:
+        """Note that a file of an earlier run is one of this run's as it is."""
+        self._own.add(path.relative_to(self._folder.path).as_posix())
+
     def keys_before(self) -> set[str]:
         """Return the keys of objects that the earlier run stood on, as far as its manifest can be read."""
         if self._folder.unreadable("manifest.json"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lotteryfw.api.kinds import (
     Analysis,
     Augmentation,
+    Control,
     DataSource,
     Initialiser,
     Mask0Action,
@@ -26,14 +27,6 @@ from lotteryfw.api.steps import Clock
 
 KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
 """What a recipe can ask of the engine: to choose, or one kernel for every training."""
-
-CONTROLS = {
-    "untrained": "the ticket as it is, measured without any training",
-    "reinit": "the ticket's mask over a fresh draw of the initial weights, trained from step 0",
-    "random_mask": "a random mask of the same density in each layer, over the ticket's starting point",
-    "random_mask_reinit": "a random mask of the same density in each layer, over a fresh draw, from step 0",
-}
-"""The comparisons that any search can carry along, by name. Of a ticket that was not trained they are not either."""
 
 
 @dataclass(frozen=True)
@@ -65,5 +58,12 @@ class Cell:
     mask_optimizer: Optimizer | None = None
     kernel: str = "auto"
     sparse_below: float | None = None
-    controls: tuple[str, ...] = ()
+    controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What its levels are recorded under, in order: the ticket, what its search compares it
+        with, and its controls."""
+        controls = [control.use for control in self.controls]
+        return ("ticket", *self.search.variants, *controls)

@@ -14,7 +14,7 @@ from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import RewindPoint, Ticket
+from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.initial_state import InitialState, draw_weight, initial_state
@@ -35,6 +35,9 @@ _SLOTS = (
 )  # fmt: skip
 
 
+_KEPT_DIGESTS = 8
+
+
 class SearchContext:
     """One cell as its search and its tickets need it.
 
@@ -42,11 +45,22 @@ class SearchContext:
     looked at. So a plan and a run use the same context.
     """
 
-    def __init__(self, cell: Cell, describe_component: Describe, data_folder: Path, device: str):
+    def __init__(
+        self,
+        cell: Cell,
+        describe_component: Describe,
+        data_folder: Path,
+        device: str,
+        engine: str = "",
+    ):
+        """`engine` is what, beside a job, decides which kernel trains it and how: see `engine_version`."""
         self.cell = cell
         self.seed = cell.seed
         self.clock = cell.clock
         self.device = device
+        self.engine = engine
+        # A GPU may give other bits the second time, and what is pruned after such a training has another key.
+        self.origins_decide = device == "cpu" and engine != ""
         self.specs = {
             slot: describe_component(part, cell.clock)
             for slot in _SLOTS
@@ -157,20 +171,35 @@ class SearchContext:
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
-            cell.kernel, cell.sparse_below, numerics(self.device),
+            cell.kernel, cell.sparse_below, numerics(self.device), self.engine,
         )  # fmt: skip
-        self._last_job: tuple[tuple[str, str, RewindPoint], str] | None = None
+        self._job_digests: dict[tuple[str, str, int, RewindPoint, int | None], str] = {}
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Of a job ("train", or "gradient" after it) that starts from a ticket."""
+        """Of a job ("train", or "gradient" after it) that starts from a ticket.
+
+        Equal digests are equal jobs, kernel and tensors included: all that decides the job's key is in it.
+        """
         point = ticket.point
-        key = (kind, ticket.origin, point)
-        # Asked for twice: by the job, and by what is pruned after it.
-        if self._last_job is None or self._last_job[0] != key:
-            start = f"{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
-            text = f"{kind}\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{self.seed}"
-            self._last_job = (key, sha256_of(text))
-        return self._last_job[1]
+        key = (kind, ticket.origin, ticket.level, point, ticket.length)
+        found = self._job_digests.get(key)
+        if found is None:
+            start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
+            length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
+            text = f"{kind}\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
+            found = sha256_of(text)
+            # Asked for by the job, by what is pruned after it and, of the training that rounds go back to, at each
+            # level: these few are kept.
+            if len(self._job_digests) >= _KEPT_DIGESTS:
+                del self._job_digests[next(iter(self._job_digests))]
+            self._job_digests[key] = found
+        return found
+
+    def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
+        """Of what a ticket is made from: another ticket, a training, and the training that rewinding goes back to."""
+        job, first = self.job_digest("train", trained.ticket), self.job_digest("train", root.ticket)
+        has_gradient = trained.gradient_outcome is not None
+        return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{has_gradient}\x1f{first}"
 
 
 def digest_of(*parts: object) -> str:

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import PluginError, StoreError, UsageError
-from lotteryfw.api.layers import LATEST, SCORES, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.errors import ContractError, PluginError, StoreError, UsageError
+from lotteryfw.api.kinds import Control
+from lotteryfw.api.layers import (
+    LATEST,
+    SCORES,
+    ControlLayer,
+    Layer,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+)
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import (
     Derivation,
@@ -23,9 +32,9 @@ from lotteryfw.api.tickets import (
     Trained,
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of, single_layer_groups
-from lotteryfw.search.controls import Control, ControlLayer
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.initial_state import supermask_values
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
@@ -60,10 +69,11 @@ class Pruned(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
-        job = context.job_digest("train", parent)
+        made_from = context.parents_digest(parent, trained, root)
         self.digest = sha256_of(
-            f"next\x1f{job}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
         )
 
     def materialise(self) -> TicketState:
@@ -118,9 +128,10 @@ class RandomMask(Derivation):
         self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
     ):
         self._context, self._parent, self._trained, self._root = context, parent, trained, root
+        self.parent = parent
         self._times = times
-        job = context.job_digest("train", parent)
-        self.digest = digest_of("random", job, context.random_digest, times, context.seed)
+        made_from = context.parents_digest(parent, trained, root)
+        self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self._parent
@@ -194,12 +205,12 @@ class NextCycle(Derivation):
         density: float | None, hard: bool, length: int | None,
     ):  # fmt: skip
         self._context, self._parent, self._learned, self._root = context, parent, learned, root
+        self.parent = parent
         self._density, self._hard = density, hard
-        job = context.job_digest("train", parent)
+        made_from = context.parents_digest(parent, learned, root)
         self._point = next_cycle_point(context, root, length)
-        self.digest = digest_of(
-            "rescored", job, context.masking_digest, density, hard, length, context.rewind_digest
-        )
+        rules = (context.masking_digest, context.rewind_digest)
+        self.digest = digest_of("rescored", made_from, *rules, density, hard, length, context.seed)
 
     def materialise(self) -> TicketState:
         context, parent, rewind = self._context, self._parent, self._point.weights
@@ -230,7 +241,9 @@ class Extracted(Derivation):
 
     def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
         self._context, self._parent, self._learned = context, parent, learned
-        self.digest = digest_of("found", context.job_digest("train", parent))
+        self.parent = parent
+        made_from = context.parents_digest(parent, learned, learned)
+        self.digest = digest_of("found", made_from, context.masking_digest)
 
     def materialise(self) -> TicketState:
         context = self._context
@@ -254,49 +267,102 @@ class Extracted(Derivation):
 
 
 class Controlled(Derivation):
-    """A control of a recorded ticket."""
+    """A control of a recorded ticket: a network of the same density in every layer."""
 
-    def __init__(self, context: SearchContext, control: Control, ticket: Ticket, trained: Trained):
-        self._context, self._control, self._ticket, self._trained = (
-            context,
-            control,
-            ticket,
-            trained,
-        )
-        self.digest = digest_of("control", control.use, ticket.origin, context.initialiser_digest)
+    def __init__(
+        self,
+        context: SearchContext,
+        control: Control,
+        spec: Spec,
+        ticket: Ticket,
+        trained: Trained,
+    ):
+        self._context = context
+        self._control = control
+        self._spec = spec
+        self._ticket = ticket
+        self._trained = trained
+        self.parent = ticket
+        made_from = context.parents_digest(ticket, trained, ticket.root or trained)
+        rules = (context.initialiser_digest, context.rewind_digest)
+        self.digest = digest_of("control", spec.digest, made_from, *rules, context.seed)
 
     def materialise(self) -> TicketState:
-        import torch
-
         context, ticket, control = self._context, self._ticket, self._control
-        stats = ticket.cut
-        if self._trained.ticket.learns_mask:  # what the mask was learned over is where masks start
-            rewound = self._trained.weights()
-        else:
-            rewound = rewound_weights(context, self._trained, ticket.root or self._trained)
-
-        @cache
-        def random_masks() -> dict[str, Tensor]:
-            whole = {name: torch.ones_like(part) for name, part in ticket.mask.items()}
-            return context.pruner.at_random(whole, single_layer_groups(stats.kept), ticket.level)[0]
-
         mask = {}
         values = dict(context.initial.values if control.restarts else ticket.values)
-        for layer in context.layers:
-            name = layer.name
-            shown = ControlLayer(
-                layer, context.initial.values[name], ticket.values[name], rewound[name], ticket.mask[name],
-                lambda name=name: random_masks()[name],  # type: ignore[misc]
-                lambda layer=layer: context.fresh_weights(layer, ticket.level),  # type: ignore[misc]
-            )  # fmt: skip
-            mask[name] = control.mask(shown)
-            values[name] = merge(
-                mask[name], control.kept_values(shown), control.masked_values(shown)
-            )
-        return TicketState(mask, values, stats)
+        for info in context.layers:
+            name = info.name
+
+            layer = self._layer(info)
+            with blame(self._spec, "mask", layer):
+                mask[name] = self._checked_mask(layer, control.mask(layer))
+
+            layer = self._layer(info)
+            with blame(self._spec, "kept_values", layer):
+                kept = control.kept_values(layer)
+            kept = self._checked_values(info, "kept_values", kept)
+
+            layer = self._layer(info)
+            with blame(self._spec, "masked_values", layer):
+                masked = control.masked_values(layer)
+            if masked is not None:
+                masked = self._checked_values(info, "masked_values", masked)
+
+            values[name] = merge(mask[name], kept, masked)
+        return TicketState(mask, values, ticket.cut)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         return kept_by_budgets(self._ticket)
+
+    @cached_property
+    def _rewound(self) -> Mapping[str, Tensor]:
+        if self._trained.ticket.learns_mask:
+            # The mask was learned over these weights, so this is where the ticket starts.
+            return self._trained.weights()
+        root = self._ticket.root or self._trained
+        return rewound_weights(self._context, self._trained, root)
+
+    @cached_property
+    def _random_masks(self) -> Mapping[str, Tensor]:
+        import torch
+
+        ticket = self._ticket
+        whole = {name: torch.ones_like(part) for name, part in ticket.mask.items()}
+        groups = single_layer_groups(ticket.cut.kept)
+        return self._context.pruner.at_random(whole, groups, ticket.level)[0]
+
+    def _layer(self, info: LayerInfo) -> ControlLayer:
+        """The layer as the control sees it, with its random stream at the start."""
+        context, ticket, name = self._context, self._ticket, info.name
+        return ControlLayer(
+            info,
+            original=context.initial.values[name],
+            start=ticket.values[name],
+            rewound=self._rewound[name],
+            mask=ticket.mask[name],
+            rng=stream(context.seed, "control", self._control.use, ticket.level, name),
+            _random_mask=lambda: self._random_masks[name],
+            _resample=lambda: context.fresh_weights(info, ticket.level),
+        )
+
+    def _checked_mask(self, layer: ControlLayer, mask: Tensor) -> Tensor:
+        """The mask, if it keeps as many weights as the ticket's. Raises ContractError."""
+        import torch
+
+        where = f"{describe(self._spec)}: mask() on layer {layer.name}"
+        shape = list(layer.info.shape)
+        is_mask = isinstance(mask, torch.Tensor) and mask.dtype == torch.bool
+        if not is_mask or list(mask.shape) != shape:
+            raise ContractError(f"{where} must return a bool tensor of shape {shape}")
+        kept, expected = int(mask.sum()), int(layer.mask.sum())
+        if kept != expected:
+            raise ContractError(f"{where} keeps {kept} weights; the ticket keeps {expected}")
+        return mask
+
+    def _checked_values(self, info: LayerInfo, method: str, values: object) -> Tensor:
+        what = f"{describe(self._spec)}: {method}() on layer {info.name}"
+        return check_tensor(values, info.shape, what)
 
 
 class Loaded(Derivation):

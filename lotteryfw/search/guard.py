@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import ContractError, LotteryError, PluginError
-from lotteryfw.api.layers import Layer, LayerInfo, MaskedLayer
+from lotteryfw.api.layers import ControlLayer, Layer, LayerInfo, MaskedLayer
 from lotteryfw.search.jobs import Spec
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SHOWN_TENSORS = (
     "original",
     "init",
+    "start",
     "final",
     "rewound",
     "mask",
@@ -24,7 +25,7 @@ _SHOWN_TENSORS = (
     "scores",
     "allowed",
 )
-"""The tensors of a Layer or a MaskedLayer that a component reads and must not change."""
+"""The tensors of a Layer, a ControlLayer or a MaskedLayer that a component reads and must not change."""
 
 
 def describe(spec: Spec) -> str:
@@ -59,7 +60,7 @@ def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
 
 
 def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(shown, Layer | MaskedLayer):
+    if isinstance(shown, Layer | ControlLayer | MaskedLayer):
         for name in _SHOWN_TENSORS:
             tensor = getattr(shown, name, None)
             if tensor is not None:
@@ -70,6 +71,6 @@ def _on_layer(shown: tuple[object, ...]) -> str:
     for item in shown:
         if isinstance(item, LayerInfo):
             return f" on layer {item.name}"
-        if isinstance(item, Layer | MaskedLayer):
+        if isinstance(item, Layer | ControlLayer | MaskedLayer):
             return f" on layer {item.info.name}"
     return ""

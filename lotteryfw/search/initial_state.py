@@ -225,5 +225,10 @@ def _seeded(*labels: Label) -> Iterator[None]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(*labels))
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a module may be built there
+            torch.manual_seed(seed_of(*labels))
+        else:
+            # `torch.manual_seed` also keeps a stack trace for each kind of accelerator that is not in
+            # use: 0.4 ms, and memory that is never let go
+            torch.default_generator.manual_seed(seed_of(*labels))
         yield

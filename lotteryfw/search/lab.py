@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError, nearest
-from lotteryfw.api.kinds import Search
+from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
+from lotteryfw.api.kinds import Control, Search
 from lotteryfw.api.layers import LayerInfo, Need
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
-from lotteryfw.search import controls
-from lotteryfw.search.cell import CONTROLS, Cell
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe, SearchContext
 from lotteryfw.search.derivations import (
     Controlled,
@@ -44,7 +43,7 @@ class Lab:
     """One cell's lab. A search asks it for tickets and trainings, and records levels with it.
 
     `clock` reads lengths, `seed` is the cell's. `snapshots` names, by the origin of a training, further steps whose
-    state other cells will want.
+    state other cells will want. `engine` is the state of the code that chooses kernels (see `SearchContext`).
     """
 
     def __init__(
@@ -55,10 +54,12 @@ class Lab:
         device: str,
         choose_kernel: ChooseKernel = reference_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
+        engine: str = "",
     ):
         self.cell, self.clock, self.seed = cell, cell.clock, cell.seed
-        self.context = SearchContext(cell, describe_component, data_folder, device)
+        self.context = SearchContext(cell, describe_component, data_folder, device, engine)
         self.records: list[Record] = []
+        self._describe_component = describe_component
         self._jobs = JobFactory(self.context, choose_kernel, snapshots)
         self._needs_gradient = Need.GRADIENT in cell.criterion.needs
 
@@ -143,6 +144,7 @@ class Lab:
         if self.cell.parametrization is None:
             who = describe(self.context.specs["search"])
             raise ContractError(f"{who} learns masks (lab.learn_mask) and has no parametrization")
+        self._check_density(density)
         derivation = MaskScores(self.context, density, length)
         return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, length=length, learns_mask=True)
 
@@ -161,6 +163,7 @@ class Lab:
         The rewind policy says where scores and schedule go on: at LATEST scores stay as learned, at step k they return
         to that step of the first cycle.
         """
+        self._check_density(density)
         length = ticket.length if length is None else length
         root = ticket.root or learned
         derivation = NextCycle(self.context, ticket, learned, root, density, hard, length)
@@ -190,6 +193,22 @@ class Lab:
             )
         self.records.append(Record(level, ticket, trained, variant))
 
+    def _check_density(self, density: float | None) -> None:
+        """Raise UsageError if the parametrization needs a density and has none, or cannot use it."""
+        parametrization, search = self.cell.parametrization, self.cell.search
+        if parametrization is None:
+            return
+        if parametrization.needs_density is True and density is None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' needs a density, and the search "
+                f"'{search.use}' asks for none"
+            )
+        if parametrization.needs_density is False and density is not None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' cannot keep to a density, and the search "
+                f"'{search.use}' asks for one"
+            )
+
     # What the runner calls
 
     def request(self, ticket: Ticket) -> JobRequest:
@@ -200,25 +219,21 @@ class Lab:
         """The training of a ticket, with its tensors."""
         return self.request(ticket).job
 
-    def control(self, name: str, record: Record) -> Ticket:
-        """The control of a recorded level by its name in `CONTROLS`, of the same density in every layer.
+    def control(self, control: Control, record: Record) -> Ticket:
+        """A control of a recorded level, of the same density in every layer.
 
-        A re-initialised network starts from the beginning of the schedule, the others where the ticket does.
+        It starts where the ticket does, or at the beginning of the schedule if the control restarts.
         """
         ticket = record.ticket
-        if name not in CONTROLS:
-            raise UsageError(f"no control is called '{name}' ({nearest(name, CONTROLS)})")
-        if (
-            ticket.is_dense or ticket.learns_mask
-        ):  # nothing was pruned: every control is the network itself
-            return ticket
-        if name == "untrained":
-            return self.as_is(ticket)
-        control = controls.BY_NAME[name]
-        derivation = Controlled(self.context, control, ticket, record.trained)
+        if ticket.is_dense or ticket.learns_mask:
+            return ticket  # nothing was pruned: every control is the network itself
+        spec = self._describe_component(control, self.clock)
+        derivation = Controlled(self.context, control, spec, ticket, record.trained)
         point = ticket.point
         if control.restarts:
+            # Beside a ticket that is only measured, a control is only measured, too.
             point = replace(_WHOLE_SCHEDULE, steps=0 if ticket.point.steps == 0 else None)
-        return replace(
-            Ticket.derived(derivation, ticket.level, point), root=ticket.root, parent=ticket.parent
-        )
+        if not control.trains:
+            point = replace(point, steps=0)
+        derived = Ticket.derived(derivation, ticket.level, point)
+        return replace(derived, root=ticket.root, parent=ticket.parent)

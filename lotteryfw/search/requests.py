@@ -10,7 +10,7 @@ from lotteryfw.api.layers import LATEST, SCORES
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.jobs import Gradient, Job, Train
+from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,21 @@ class JobRequest:
     """A job that a search asks for.
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates; `snapshots` are the
-    steps whose state is to be kept. None of them needs a tensor. `job` is computed when it is first looked at.
+    steps whose state is to be kept; `kind` is "training" or "gradient". None of them needs a tensor. `job` is computed
+    when it is first looked at.
     """
 
-    __slots__ = ("_factory", "_job", "_outcome", "origin", "snapshots", "steps", "ticket")
+    __slots__ = (
+        "_factory",
+        "_job",
+        "_known_key",
+        "_outcome",
+        "decides",
+        "origin",
+        "snapshots",
+        "steps",
+        "ticket",
+    )
 
     def __init__(
         self,
@@ -44,11 +55,20 @@ class JobRequest:
         steps: int,
         snapshots: frozenset[int],
         outcome: Outcome | None = None,
+        decides: bool = False,
     ):
-        """`outcome`: of the training whose gradient is asked for; None where the training itself is."""
+        """`outcome`: of the training whose gradient is asked for; None where the training itself is.
+        `decides`: whether equal origins are equal keys."""
         self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
+        self.decides = decides
         self._factory, self._outcome = factory, outcome
         self._job: Job | None = None
+        self._known_key = ""
+
+    @property
+    def kind(self) -> str:
+        """ "training" or "gradient"."""
+        return "training" if self._outcome is None else "gradient"
 
     @property
     def job(self) -> Job:
@@ -59,6 +79,22 @@ class JobRequest:
             else:
                 self._job = self._factory.build_gradient(self, self._outcome)
         return self._job
+
+    @property
+    def key(self) -> str:
+        """The job's key. Builds the job where the key is not known from an earlier run."""
+        return self._known_key or self.job.key
+
+    def know(self, key: str) -> None:
+        """Take the key that the origin stands for."""
+        self._known_key = key
+
+    def drop_tensors(self, ticket: Ticket) -> None:
+        """Let go of the tensors of the job. `ticket` is the request's own without its tensors."""
+        if self._job is not None:
+            self._known_key = self._job.key
+            self._job = without_tensors(self._job)
+        self.ticket = ticket
 
 
 class JobFactory:
@@ -80,14 +116,13 @@ class JobFactory:
     def training(self, ticket: Ticket) -> JobRequest:
         """The training of a ticket."""
         origin = self._context.job_digest("train", ticket)
-        return JobRequest(
-            self, ticket, origin, self._steps(ticket), self._snapshots(ticket, origin)
-        )
+        snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
+        return JobRequest(self, ticket, origin, self._steps(ticket), snapshots, decides=decides)
 
     def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
         """The gradient at the end of a ticket's training."""
         origin = self._context.job_digest("gradient", ticket)
-        return JobRequest(self, ticket, origin, 0, _NONE, outcome)
+        return JobRequest(self, ticket, origin, 0, _NONE, outcome, self._context.origins_decide)
 
     def build_training(self, request: JobRequest) -> Train:
         """The training that a request asks for, with its tensors."""

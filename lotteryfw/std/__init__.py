@@ -12,6 +12,7 @@ from lotteryfw import Component, hookimpl
 from lotteryfw.std import (
     analyses,
     augmentations,
+    controls,
     criteria,
     digits,
     image_folder,
@@ -54,6 +55,7 @@ MODULES = (
     objectives,
     optimizers,
     schedules,
+    controls,
     analyses,
 )
 

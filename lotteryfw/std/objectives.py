@@ -24,8 +24,8 @@ class Classification(Objective):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread over all classes, in the measured loss as well."""
 
-    def is_cross_entropy(self) -> bool:
-        return self.label_smoothing == 0
+    def closed_form(self) -> str:
+        return "cross_entropy" if self.label_smoothing == 0 else ""
 
     def loss(
         self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]

@@ -32,7 +32,7 @@ class Bernoulli(Parametrization):
     use = "bernoulli"
     formula = "w · m, m ~ Bernoulli(sigmoid(s)), ∂m/∂s taken as ∂sigmoid(s)/∂s"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5.1"
-    uses_density = "never"
+    needs_density = False
 
     rescale: Literal["none", "static", "dynamic"] = "none"
     """Multiply a layer's masked weights by size / kept: "dynamic" by those of the mask just drawn, with the gradient
@@ -97,7 +97,7 @@ class TopK(Parametrization):
     source = (
         "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
     )
-    uses_density = "always"
+    needs_density = True
 
     rank: Literal["abs", "signed"] = "abs"
     """Rank scores by their magnitude, or as they are."""
@@ -105,7 +105,7 @@ class TopK(Parametrization):
     """Steps from one selection to the next."""
     scale_fan: bool = False
     """Multiply a layer's masked weights by sqrt(size / kept): an initialiser of variance 2 / fan_in then counts the
-    inputs that the mask layers."""
+    inputs that the mask leaves."""
 
     def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch

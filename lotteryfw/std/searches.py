@@ -101,7 +101,6 @@ class Supermask(SearchAlgorithm):
     formula = "weights at mask1(w_0) → learn a mask → measure (→ train the weights)"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5"
     learns_masks = True
-    gives_density = False
     variants = (THRESHOLDED, TRAINED)
 
     train_weights: TrainWeights = False
@@ -131,7 +130,6 @@ class EdgePopup(SearchAlgorithm):
         "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
     )
     learns_masks = True
-    gives_density = True
     variants = (TRAINED,)
 
     density: Density = 0.5
@@ -146,16 +144,14 @@ class EdgePopup(SearchAlgorithm):
 class IterativeEdgePopup(SearchAlgorithm):
     """Iterative edge-popup: cycles of edge-popup at falling density, each with the scores of the one before.
 
-    A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice; a
-    recipe that names none gets "learning_rate", which restarts the schedule alone.
+    A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice, which a
+    recipe has to name: "learning_rate" restarts the schedule alone.
     """
 
     use = "iterative_edge_popup"
     formula = "edge-popup at density^(1/K) → at density^(2/K) → … → at density"
     source = "Iwasawa, Strong lottery tickets (slides): iterative edge-popup, soft and hard"
     learns_masks = True
-    gives_density = True
-    default_rewind = "learning_rate"
     variants = (TRAINED,)
 
     density: Density = 0.5

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter
 from pathlib import Path
 
 from lotteryfw.api.errors import StoreError
@@ -81,10 +82,9 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
     forget the newest files, which are computed again, but never leaves a half one.
     """
     with explained(path, "written"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{own_name()}.tmp")
         try:
-            with temporary.open("xb") as file:
+            with _made(temporary) as file:
                 file.write(data)
                 if flush:
                     file.flush()
@@ -93,6 +93,15 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _made(path: Path) -> BufferedWriter:
+    """A new file, open, in a folder that is made where it is not there."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 def is_denied(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -242,10 +242,10 @@ class RunFolder:
                         f"{path}: line {table.line_num}: {error}; {REBUILD}"
                     ) from error
 
-    def write_curves(self, curves: Sequence[Mapping[str, Any]]) -> None:
-        """Write curves.jsonl anew: a line for each row of levels.csv, with its training curve.
+    def write_curves(self, curves: Iterable[Mapping[str, Any] | str]) -> None:
+        """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training.
 
-        A figure that is not finite is written as null.
+        A figure that is not finite is written as null. A curve may be the line that it makes (see `strict_json`).
         """
         self._write_lines("curves.jsonl", curves)
 
@@ -280,35 +280,36 @@ class RunFolder:
 
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Adds a line to events.jsonl: plain JSON data."""
-        path = self.path / "events.jsonl"
-        with explained(path, "written"):
-            path.parent.mkdir(
-                parents=True, exist_ok=True
-            )  # somebody may have deleted the folder during the run
-            with path.open("a+b") as file:
-                file.write(b"" if _ends_whole(file) else b"\n")
-                file.write(strict_json(event).encode() + b"\n")
+        log = EventLog(self)
+        log.append(event)
+        log.close()
 
     def read_events(self) -> list[dict[str, Any]]:
         """Return the events that were written so far, without lines that were cut off or damaged. Raises StoreError."""
+        return list(self.each_event())
+
+    def each_event(self) -> Iterator[dict[str, Any]]:
+        """Yield what `read_events` returns, a line at a time."""
         path = self.path / "events.jsonl"
         with explained(path, "read"):
             try:
-                lines = path.read_bytes().splitlines()
+                file = path.open("rb")
             except FileNotFoundError:
-                return []
-        events = []
-        for line in lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                events.append(event)
-        return events
+                return
+            with file:
+                for line in file:
+                    try:
+                        event = json.loads(line)
+                    except ValueError:
+                        continue
+                    if isinstance(event, dict):
+                        yield event
 
-    def _write_lines(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        atomic_write(self.path / name, "".join(strict_json(line) + "\n" for line in lines).encode())
+    def _write_lines(self, name: str, lines: Iterable[Mapping[str, Any] | str]) -> None:
+        text = io.BytesIO()
+        for line in lines:
+            text.write((line if isinstance(line, str) else strict_json(line)).encode() + b"\n")
+        atomic_write(self.path / name, text.getvalue())
 
     def _lines(self, name: str, what: str) -> Iterator[dict[str, Any]]:
         path = self.path / name
@@ -340,6 +341,42 @@ class RunFolder:
     def ticket_path(self, name: str) -> Path:
         """Return the path of the ticket of this name."""
         return self.path / "tickets" / f"{name}.safetensors"
+
+
+class EventLog:
+    """The events.jsonl of a run, kept open. Each event is written at once."""
+
+    def __init__(self, folder: RunFolder):
+        self._path = folder.path / "events.jsonl"
+        self._file: io.FileIO | None = None
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Add a line: plain JSON data. Raises StoreError."""
+        with explained(self._path, "written"):
+            self._opened().write(strict_json(event).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the file; a later event opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> io.FileIO:
+        if self._file is not None and not self._is_there(self._file):
+            self.close()
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = io.FileIO(self._path, "a+")
+            if not _ends_whole(self._file):
+                self._file.write(b"\n")
+        return self._file
+
+    def _is_there(self, file: io.FileIO) -> bool:
+        """Whether the open file is still the one of this name: somebody may have deleted the folder during the run."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
@@ -421,8 +458,8 @@ _READERS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def _ends_whole(file: io.BufferedRandom) -> bool:
-    """Return whether a file ends with a whole line; a killed process may leave a part of one."""
+def _ends_whole(file: io.FileIO) -> bool:
+    """Whether the file ends at the end of a line: a killed process may have left a part of one."""
     if file.seek(0, os.SEEK_END) == 0:
         return True
     file.seek(-1, os.SEEK_END)

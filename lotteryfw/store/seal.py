@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from lotteryfw.store.files import atomic_write
 
 FORMAT = 1
 INDEX = "object.json"
+_READ_WHOLE = 1 << 20
+"""Bytes of a file up to which it is read at once: `file_digest` makes a buffer of 256 KB for each."""
 
 
 class Damaged(Exception):
@@ -36,7 +40,7 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
         with path.open("r+b") as file:
             if flush:
                 os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of_file(file)
         files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
 
     description = {
@@ -56,7 +60,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     Raises Damaged, and OSError where the disk fails.
     """
     try:
-        description = json.loads((folder / INDEX).read_bytes())
+        with open(os.path.join(folder, INDEX), "rb") as file:
+            description = json.loads(file.read())
         checksum = description.pop("sha256")
         if digest(description) != checksum:
             raise Damaged(f"{INDEX} is not what was written")
@@ -72,18 +77,53 @@ def check_seal(folder: Path, key: str, kind: str | None = None) -> dict[str, Any
 
     Raises Damaged, and OSError where the disk fails.
     """
+    description = check_sizes(folder, key, kind)
+    for name in description["files"]:
+        check_file(folder, description, name)
+    return description
+
+
+def check_sizes(folder: Path, key: str, kind: str | None = None) -> dict[str, Any]:
+    """Return the description of a folder that was sealed for this key and kind, whose files have the sizes they had.
+
+    What is in the files is not looked at. Raises Damaged, and OSError where the disk fails.
+    """
     description = read_description(folder)
     if description.get("key") != key:
         raise Damaged(f"it was written as {description.get('key')}")
     if kind is not None and description.get("kind") != kind:
         raise Damaged(f"it is of the kind '{description.get('kind')}', not '{kind}'")
     try:
-        files: Mapping[str, Any] = description["files"]
-        for name, written in files.items():
-            _check_file(folder, name, written)
+        for name, written in description["files"].items():
+            _check_size(name, _size(folder, name), written["size"])
     except (KeyError, TypeError, AttributeError):
         raise Damaged(f"{INDEX} cannot be read") from None
     return description
+
+
+def check_file(folder: Path, description: Mapping[str, Any], name: str) -> Path:
+    """Return one file of a sealed folder, checked against the description.
+
+    Raises Damaged, and OSError where the disk fails.
+    """
+    with _recorded(name):
+        written = description["files"][name]
+        with (folder / name).open("rb") as file:
+            _check_size(name, os.fstat(file.fileno()).st_size, written["size"])
+            if sha256_of_file(file) != written["sha256"]:
+                raise Damaged(f"{name} is not what was written")
+    return folder / name
+
+
+def read_file(folder: Path, description: Mapping[str, Any], name: str) -> bytes:
+    """Return what is in one file of a sealed folder, checked. Raises Damaged, and OSError where the disk fails."""
+    with _recorded(name):
+        written = description["files"][name]
+        with open(os.path.join(folder, name), "rb") as file:
+            content = file.read()
+        if hashlib.sha256(content).hexdigest() != written["sha256"]:
+            raise Damaged(f"{name} is not what was written")
+        return content
 
 
 def check_source(description: Mapping[str, Any]) -> None:
@@ -92,16 +132,32 @@ def check_source(description: Mapping[str, Any]) -> None:
         raise Damaged("its key is not that of the work that it describes")
 
 
-def _check_file(folder: Path, name: str, written: Mapping[str, Any]) -> None:
+def sha256_of_file(file: BufferedReader | BufferedRandom) -> str:
+    """Return the SHA-256 (hex) of an open file from where it stands."""
+    if os.fstat(file.fileno()).st_size > _READ_WHOLE:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(file.read()).hexdigest()
+
+
+def _size(folder: Path, name: str) -> int:
+    with _recorded(name):
+        return os.stat(os.path.join(folder, name)).st_size
+
+
+def _check_size(name: str, size: int, written: int) -> None:
+    if size != written:
+        raise Damaged(f"{name} has {size} bytes; {written} were written")
+
+
+@contextmanager
+def _recorded(name: str) -> Iterator[None]:
+    """Around what looks at a file that the description names."""
     try:
-        with (folder / name).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != written["size"]:
-                raise Damaged(f"{name} has {size} bytes; {written['size']} were written")
-            if hashlib.file_digest(file, "sha256").hexdigest() != written["sha256"]:
-                raise Damaged(f"{name} is not what was written")
+        yield
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise Damaged(f"{name} is missing") from None
+    except (KeyError, TypeError, AttributeError):
+        raise Damaged(f"{INDEX} cannot be read") from None
 
 
 @cache

@@ -82,8 +82,7 @@ def save(
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the values and masks that `save` wrote, in its order, on the CPU. Raises StoreError.
 
-    Tensors without a mask are mapped from the file: they are read when used, and writing to them
-    leaves it alone.
+    Tensors without a mask are mapped from the file: they are read when used, and writing to them leaves it alone.
     """
     with _opened(Path(path)) as (file, index):
         present = set(file.keys())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lotteryfw.api.errors import StoreError, UsageError, nearest
+from lotteryfw.api.tickets import MaskStats
 from lotteryfw.store import tensors
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from lotteryfw.api.tickets import Ticket
 
+STATS = "stats"
+"""What `meta` has of how much a ticket keeps: as JSON what was requested, the weights kept in each
+layer, and the layers' sizes."""
 DRAWN = "drawn"
 """What `meta` has of a ticket whose values are not in its file but are to be drawn again."""
 
@@ -115,10 +120,35 @@ class LoadedTicket:
 
 
 def save_ticket(path: Path, ticket: Ticket, meta: Mapping[str, str] | None = None) -> None:
-    """Writes a ticket's mask and values, with its origin, its level and `meta` as text. Raises StoreError."""
-    told = {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
+    """Writes a ticket's mask and values, with its origin, level, statistics and `meta` as text.
+
+    Raises StoreError.
+    """
+    stats = ticket.cut
+    about = _identity(ticket, meta)
+    about[STATS] = json.dumps([stats.requested, dict(stats.kept), dict(stats.sizes)])
     # not flushed: a rerun writes it again from the store
-    tensors.save(path, ticket.values, ticket.mask, told, flush=False, checksum=True)
+    tensors.save(path, ticket.values, ticket.mask, about, flush=False, checksum=True)
+
+
+def saved_stats(
+    path: Path, ticket: Ticket, meta: Mapping[str, str] | None = None
+) -> MaskStats | None:
+    """Return the statistics in the file that `save_ticket` would write, without reading a tensor.
+
+    None where the file is absent, or is that of another ticket or of other `meta`. That its content
+    is intact is for the caller to know.
+    """
+    try:
+        about = tensors.load_meta(path)
+        requested, kept, sizes = json.loads(about.pop(STATS))
+    except (StoreError, KeyError, ValueError, TypeError):
+        return None
+    return MaskStats(requested, kept, sizes) if about == _identity(ticket, meta) else None
+
+
+def _identity(ticket: Ticket, meta: Mapping[str, str] | None) -> dict[str, str]:
+    return {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
 
 
 def load_ticket(path: Path | str) -> LoadedTicket:

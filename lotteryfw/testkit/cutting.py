@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group, Layer, Need
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import RewindPoint
-from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_layer
+from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_control_layer, make_layer
 from lotteryfw.testkit.subject import Subject
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 def try_criterion(subject: Subject) -> None:
@@ -46,7 +49,37 @@ def try_mask0(subject: Subject) -> None:
         _try_frozen(subject, rewound)
 
 
-def _alone(make: Callable[[], Layer]) -> Callable[[], tuple[Layer]]:
+def try_control(subject: Subject) -> None:
+    """Masks are bool and keep the ticket's density, values are float32 and finite, all repeat."""
+    import torch
+
+    for what, make_ticket_layer in layers(after_cut=True):
+        make = partial(make_control_layer, make_ticket_layer)
+        layer = make()
+        masks = [subject.ask("mask", make(), on=what) for _ in range(2)]
+        call = f"mask() on {what}"
+        for mask in masks:
+            subject.demand(
+                isinstance(mask, torch.Tensor) and mask.dtype == torch.bool,
+                f"{call} must return a bool tensor",
+            )
+            subject.demand(
+                mask.shape == layer.info.shape,
+                f"{call} returned shape {list(mask.shape)}, not {list(layer.info.shape)}",
+            )
+        kept, expected = int(masks[0].sum()), int(layer.mask.sum())
+        subject.demand(
+            kept == expected, f"{call} keeps {kept} weights; the ticket keeps {expected}"
+        )
+        subject.demand(torch.equal(*masks), f"{call} gave two results for equal inputs and streams")
+
+        mask = masks[0].clone()
+        subject.demand_tensor("kept_values", _alone(make), layer.info.shape, what, mask)
+        if subject.ask("masked_values", make(), on=what) is not None:
+            subject.demand_tensor("masked_values", _alone(make), layer.info.shape, what, ~mask)
+
+
+def _alone(make: Callable[[], T]) -> Callable[[], tuple[T]]:
     return lambda: (make(),)
 
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import (
+    ControlLayer,
+    Group,
+    Layer,
+    LayerInfo,
+    MaskedLayer,
+    MaskedNetwork,
+)
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 
@@ -91,6 +98,29 @@ def _flattened(make: Callable[[], Layer]) -> Layer:
     names = ("original", "init", "final", "rewound")
     return replace(
         layer, **{name: (getattr(layer, name) * 4).round().clamp(-1, 1) for name in names}
+    )
+
+
+def make_control_layer(make: Callable[[], Layer]) -> ControlLayer:
+    """Return a layer of a recorded ticket, as a control sees it; `make` makes it as an action sees it."""
+    import torch
+
+    layer = make()
+    shape = layer.info.shape
+
+    def random_mask() -> Tensor:
+        order = torch.randperm(layer.info.size, generator=stream(0, "testkit", "random mask"))
+        return (order < layer.mask.sum()).reshape(shape)
+
+    return ControlLayer(
+        info=layer.info,
+        original=layer.original,
+        start=layer.rewound.where(layer.mask, layer.init),
+        rewound=layer.rewound,
+        mask=layer.mask,
+        rng=stream(0, "testkit", "rng"),
+        _random_mask=random_mask,
+        _resample=layer.resample,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from packaging.utils import canonicalize_name
 
 from lotteryfw.api.errors import DataError, LotteryError, PluginError, UsageError, nearest
-from lotteryfw.registry import Offer, Registry
+from lotteryfw.registry import RegisteredComponent, Registry
 from lotteryfw.testkit.trials import trial
 
 
@@ -17,7 +17,7 @@ from lotteryfw.testkit.trials import trial
 class Verdict:
     """How the trial of one component ended; `reason` says why it failed, or why there was none."""
 
-    offer: Offer
+    offer: RegisteredComponent
     outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
 
@@ -59,7 +59,7 @@ def _names(distribution: str, plugin: str) -> set[str]:
     return {canonicalize_name(distribution), canonicalize_name(plugin)}
 
 
-def _verdict(offer: Offer) -> Verdict:
+def _verdict(offer: RegisteredComponent) -> Verdict:
     try:
         trial(offer.cls)
     except (UsageError, DataError) as error:

@@ -10,7 +10,7 @@ from unittest import SkipTest
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, DataError, LotteryError
-from lotteryfw.api.layers import Layer, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import ControlLayer, Layer, MaskedLayer, MaskedNetwork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,8 +116,8 @@ def _shown(given: tuple[Any, ...]) -> Iterator[tuple[str, Tensor]]:
     for item in given:
         if isinstance(item, torch.Tensor):
             yield "its input", item
-        elif isinstance(item, Layer | MaskedLayer):
-            what = "layer" if isinstance(item, Layer) else "edges"
+        elif isinstance(item, Layer | ControlLayer | MaskedLayer):
+            what = "edges" if isinstance(item, MaskedLayer) else "layer"
             for field in fields(item):
                 if isinstance(value := getattr(item, field.name), torch.Tensor):
                     yield f"{what}.{field.name.lstrip('_')}", value

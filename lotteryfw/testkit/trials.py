@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import kinds
-from lotteryfw.recipe.words import problems
+from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.search.jobs import digest
 from lotteryfw.testkit import cutting, judging, learning, searching, training
 from lotteryfw.testkit.fixtures import CLOCKS
@@ -31,6 +31,7 @@ TRIALS: dict[str, Callable[[Subject], None]] = {
     "objective": judging.try_objective,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
+    "control": cutting.try_control,
     "analysis": judging.try_analysis,
 }
 """The trial of each kind."""

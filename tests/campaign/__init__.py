@@ -1,1 +1,1 @@
-"""Checks of any size: a few cases in the test suite, many thousands by hand."""
+"""Checks that can be run at any size: a few hundred cases in the test suite, many thousands by hand."""

@@ -44,12 +44,15 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
         campaign = Campaign(Path(folder), arguments.seed)
-        for name in arguments.only or KINDS:
-            count = round(getattr(arguments, name) * arguments.scale)
-            started = time.monotonic()
-            KINDS[name][1](campaign, count)
-            print(f"{name}: {count:,} attempts, {time.monotonic() - started:,.0f} s", flush=True)
-    print(campaign.table())
+        try:
+            for name in arguments.only or KINDS:
+                count = round(getattr(arguments, name) * arguments.scale)
+                started = time.monotonic()
+                KINDS[name][1](campaign, count)
+                seconds = time.monotonic() - started
+                print(f"{name}: {count:,} attempts, {seconds:,.0f} s", flush=True)
+        finally:  # hours of attempts are not lost to an interrupt
+            print(campaign.table())
     return 1 if any(row.failures for row in campaign.rows.values()) else 0
 
 

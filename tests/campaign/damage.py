@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from pathlib import Path
 
 from .harness import Campaign, Command, Done, differences, lotteryfw, results, study
@@ -33,6 +34,8 @@ PATTERNS = {
     "ticket": ["run/tickets/*/*"],
 }
 """By the kind of file, where files of this kind are in an attempt's folder."""
+
+CHECKPOINTS = "store/scratch/*/checkpoint-*[0-9]"
 
 SWAPPED = {
     "swapped objects": "store/objects/*/*",
@@ -166,15 +169,17 @@ def check(
 ) -> Checked:
     """Look at the run, then run it again and verify the store; in an order that is drawn."""
     checked = Checked(campaign, attempt)
-    if str(damaged[0].relative_to(attempt)).startswith("run/"):
+    if damaged[0].is_relative_to(attempt / "run"):
         _look(checked, damaged[0])
     if kind == "root":
         _collect(checked)
 
     is_clean = checked.verify() if draws.random() < 0.5 else None
+    # only a rerun into the same folder mends what is the run's own, its root in the store included
+    is_of_run = kind == "root" or damaged[0].is_relative_to(attempt / "run")
     # a study that is one level longer starts from the tensors that are stored
-    longer = name == "study" and kind not in ("levels.csv", "ticket") and draws.random() < 0.5
-    new_folder = longer or draws.random() < 0.5
+    longer = name == "study" and not is_of_run and draws.random() < 0.5
+    new_folder = longer or (not is_of_run and draws.random() < 0.5)
     checked.rerun("longer" if longer else name, damaged, new_folder=new_folder)
     # what the first verification after the damage finds it sets aside
     if not checked.verify() and (is_clean is not None or not checked.verify()):
@@ -227,11 +232,14 @@ def interrupted(campaign: Campaign) -> Path:
     template = campaign.folder / "templates" / "interrupted"
     while not list(template.glob("store/scratch/*/checkpoint-*/*")):
         shutil.rmtree(template, ignore_errors=True)
-        arguments = ("slower", template / "run", template / "store", 1, 0.1)
+        attempt = campaign.fresh()
+        arguments = ("slower", attempt / "run", attempt / "store", 1, 0.1)
         command = Command(campaign.folder / "command", study, *arguments)
-        while command.is_running() and not list(template.glob("store/scratch/*/checkpoint-*[0-9]")):
+        while command.is_running() and not list(attempt.glob(CHECKPOINTS)):
             time.sleep(0.005)
         command.kill()
+        template.parent.mkdir(exist_ok=True)
+        attempt.rename(template)
     return template
 
 
@@ -278,8 +286,8 @@ def swap(campaign: Campaign, count: int, kinds: Sequence[str] = tuple(SWAPPED)) 
         draws = campaign.draws(kind, round_number)
         attempt = campaign.fresh(campaign.template("study"))
         paths = sorted(attempt.glob(SWAPPED[kind]))
-        first = draws.choice(paths)
-        second = draws.choice([path for path in paths if _can_swap(first, path)])
+        pairs = [pair for pair in permutations(paths, 2) if _can_swap(*pair)]
+        first, second = draws.choice(pairs)
         _exchange(first, second)
         checked = check(campaign, attempt, kind, "study", [first, second], draws)
         names = [str(path.relative_to(attempt)) for path in (first, second)]
@@ -288,8 +296,6 @@ def swap(campaign: Campaign, count: int, kinds: Sequence[str] = tuple(SWAPPED)) 
 
 def _can_swap(first: Path, second: Path) -> bool:
     """Return whether swapping makes a difference, and none that missing files would show."""
-    if first == second:
-        return False
     if first.is_dir():
         return _names(first) == _names(second)
     return first.read_bytes() != second.read_bytes()

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,7 @@ def study(name: str, out: Path, store: Path, jobs: int = 1, every: float = 60.0)
 
     `every`: seconds from one checkpoint to the next.
     """
-    from lotteryfw import run
-    from lotteryfw.errors import LotteryError
+    from lotteryfw import LotteryError, run
 
     try:
         run(
@@ -272,12 +271,27 @@ class Campaign:
         """Return a folder with the store and the run folder of an undisturbed study: copy it."""
         if name not in self._templates:
             template = self.folder / "templates" / name
-            started = time.monotonic()
-            done = self.run(study, name, template / "run", template / "store")
-            self.seconds[name] = time.monotonic() - started
-            assert done.status == 0, done.err
+            with self._set_aside():  # copies must be where it ran: a store has paths of run folders
+                attempt = self.fresh()
+                started = time.monotonic()
+                done = self.run(study, name, attempt / "run", attempt / "store")
+                self.seconds[name] = time.monotonic() - started
+                assert done.status == 0, done.err
+                template.parent.mkdir(exist_ok=True)
+                attempt.rename(template)
             self._templates[name] = template
         return self._templates[name]
+
+    @contextlib.contextmanager
+    def _set_aside(self) -> Iterator[None]:
+        """Keep the attempt that is under way while another folder takes its place."""
+        attempt, aside = self.folder / "attempt", self.folder / "aside"
+        is_under_way = attempt.exists()
+        if is_under_way:
+            attempt.rename(aside)
+        yield
+        if is_under_way:
+            aside.rename(attempt)
 
     def fresh(self, template: Path | None = None) -> Path:
         """Return the folder of a new attempt, with a copy of a template's store and run folder."""

@@ -76,8 +76,7 @@ def _read_all(campaign: Campaign, kind: str, paths: dict[int, Path]) -> None:
 
 def read_tickets(paths: list[str]) -> None:
     """Read each file by both readers and print a line about it (runs in a process of its own)."""
-    from lotteryfw import load_seed_ticket, load_ticket
-    from lotteryfw.errors import LotteryError
+    from lotteryfw import LotteryError, load_seed_ticket, load_ticket
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MEMORY, size + _MEMORY))

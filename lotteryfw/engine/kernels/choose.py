@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import LotteryError, UsageError
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 _REVISIONS = {"compact": 1, "reference": 1, "fused": 1, "lockstep": 1, "scores": 1, "sparse": 1}
 """Raised when a kernel's results change in any bit: it is part of the key of every job that the kernel trains."""
+_BUILT_IN_LOSSES = ("cross_entropy",)
+"""The losses that the kernels fused, sparse and lockstep compute themselves."""
 _PLAIN: dict[str, Callable[[Train, Workshop], Kernel]] = {
     "reference": Reference, "compact": compact.Compact, "fused": Fused, "lockstep": lockstep.alone, "scores": Scores
 }  # fmt: skip
@@ -78,7 +83,7 @@ class Chooser:
         chain, layers = self._structure(job)
         if name == "compact":
             return layers if isinstance(layers, str) else compact.unfit_optimizer(job, self._shop)
-        if not self._shop.component(job.objective).is_cross_entropy():
+        if self._shop.component(job.objective).closed_form() not in _BUILT_IN_LOSSES:
             return f"it has cross-entropy built in, and the objective is '{job.objective.use}'"
         if job.device != "cpu" and name != "lockstep":
             return "it runs on the CPU only"
@@ -90,12 +95,22 @@ class Chooser:
 
     def _structure(self, job: Train) -> tuple[list[str] | str, list[Layer] | str]:
         """The network's layers as `chain_of` and as `layers_of` tell them."""
-        place = f"{job.model.canonical()} {job.data.canonical()} {job.objective.canonical()}"
+        place = f"{job.model.digest} {job.data.digest} {job.objective.digest}"
         if place not in self._built:
             facts = self._shop.component(job.data).facts(self._shop.data_folder)
             network = self._shop.network(job.model, facts, job.objective)
             self._built[place] = chain_of(network), layers_of(network, facts.shape)
         return self._built[place]
+
+
+def engine_version(code: str) -> str:
+    """What decides, beside a job and a recipe, which kernel trains the job and with which bits, as text.
+
+    `code` tells states of lotteryfw's code apart. Does not import torch, whose version is in every key.
+    """
+    kernels = [*sorted(_REVISIONS.items()), *backends().items(), *SPARSE_BELOW.items()]
+    packages = [(name, version(name)) for name in ("numpy", "torchvision") if find_spec(name)]
+    return json.dumps([code, kernels, packages])
 
 
 def kernel_of(job: Train, shop: Workshop) -> Kernel:

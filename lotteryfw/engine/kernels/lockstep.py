@@ -3,10 +3,12 @@
 The step of a small network is mostly the cost of asking for it, so a group of sixteen takes one step in little more
 time than one of them, and on a GPU far more of them do. The arithmetic is the fused kernel's with batched products.
 
-Who else is in a group changes no bit of a member's result on the CPU, and on a GPU nothing beyond rounding: a batched
-product is a product for each member, and everything else works element by element in the same vectors, since every
-parameter of every member starts at a multiple of `_ALIGNED` numbers. What breaks that, a product with a side of 1,
-which BLAS takes another way for one member than for several, is refused (see `why_not`).
+Who else is in a group changes no bit of a member's result on the CPU, and on a GPU nothing beyond rounding. Everything
+but the products works element by element or row by row. A batched product is a product for each member, and BLAS may
+round it differently where a matrix starts elsewhere in a cache line (MKL does with AVX-512) or is stored otherwise. So
+the matrices of every member start at a multiple of `_ALIGNED` numbers (see `_stack`), and a product is called alike
+for one member and for several (see `_calls`). A product with a side of 1, which BLAS takes another way for one member
+than for several, is refused (see `why_not`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,14 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from lotteryfw.engine.ahead import Augmenter
+from lotteryfw.engine.kernels.captured import (
+    Batches,
+    GatheredBatches,
+    LearningRates,
+    LoadedBatches,
+    RecordedUpdates,
+    recorder_for,
+)
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.kernels.fused import plain_rate
@@ -24,6 +34,7 @@ from lotteryfw.engine.workshop import Workshop
 from lotteryfw.search.jobs import Job, Train, digest
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _MOST = {"cpu": 16, "cuda": 64}
@@ -118,23 +129,33 @@ class Group:
         ]
         self._epoch, self._orders = -1, torch.empty(0)
         batch, widths = min(job.batch, feed.examples), [weight.shape[1] for weight in self._weights]
-        self._outputs = [
-            torch.empty(self._count, batch, width, device=shop.device) for width in widths
+        self._outputs = [_stack((self._count, batch, width), shop.device) for width in widths]
+        self._slopes = [_stack((self._count, batch, width), shop.device) for width in widths]
+        self._alive = [
+            torch.empty(out.shape, dtype=torch.bool, device=shop.device)
+            for out in self._outputs[:-1]
         ]
-        self._slopes = [torch.empty_like(out) for out in self._outputs]
-        self._alive = [torch.empty_like(out, dtype=torch.bool) for out in self._outputs[:-1]]
         self._minus = torch.full((self._count, batch, 1), -1.0, device=shop.device)
         self._measured: dict[str, list[tuple[float, float]]] = {}
+        self._recorded = self._recorded_updates(shop.device)
         self.losses = torch.zeros(self._count, device=shop.device)
         for slot, member in enumerate(jobs):
             self.load_state(slot, member.optimizer_state or {})
-        self.members = [Member(self, slot) for slot in range(self._count)]
+
+    @property
+    def members(self) -> list[Member]:
+        """The networks, each as the kernel of its training. The group does not keep them, so that it and its memory on
+        the device are let go with the last of them."""
+        return [Member(self, slot) for slot in range(self._count)]
 
     def update(self, step: int, factor: float) -> Tensor:
         """One optimizer update of every member; each batch's loss [members]."""
         import torch
 
+        self._measured.clear()
         with torch.no_grad():
+            if self._recorded is not None:
+                return self._recorded.update(step, factor, self._recorded_step)
             inputs, labels = self._batch(step)
             losses = self._forward(inputs, labels)
             self._backward(inputs, factor)
@@ -142,23 +163,64 @@ class Group:
                 self._options["lr"] = self._base_rate * factor
                 self._optimizer.step()
             self._frozen.hold()
-        self._measured.clear()
+        return losses
+
+    def _recorded_updates(self, device: str) -> RecordedUpdates | None:
+        """The updates from a recording, where the device and the optimizer allow one."""
+        import torch
+
+        recorder = recorder_for(self._optimizer, device)
+        if recorder is None:
+            return None
+        job, feed = self._job, self._feed
+        batches: Batches
+        if self._augment or not feed.is_on_device:
+            batches = LoadedBatches(self._loaded)
+        else:
+            batches = GatheredBatches(
+                feed, self._drawn_orders, job.batch, job.steps_per_epoch, device
+            )
+        rates = LearningRates(self._optimizer, device)
+        return RecordedUpdates(recorder, batches, rates, torch.zeros(self._count, device=device))
+
+    def _recorded_step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """All that an update does on the device, at the learning rates that lie there."""
+        inputs, labels = self._for_all(inputs, labels)
+        losses = self._forward(inputs, labels)
+        self._backward(inputs)
+        if self._rate is None:
+            self._optimizer.step()
+        self._frozen.hold()
         return losses
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs [members, batch, features] and labels [members, batch]: one batch seen by all where seeds agree."""
+        return self._for_all(*self._loaded(step))
+
+    def _drawn_orders(self, epoch: int) -> Tensor:
+        """The orders [draws, examples] of the examples in an epoch, on the CPU; one where seeds agree."""
+        import torch
+
+        return torch.stack([self._feed.drawn_order(epoch, seed) for seed, _ in self._draws])
+
+    def _loaded(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs [draws, batch, *shape], augmented, and labels [draws, batch]."""
         import torch
 
         job, feed = self._job, self._feed
         epoch, place = divmod(step, job.steps_per_epoch)
         if epoch != self._epoch:
-            orders = torch.stack([feed.drawn_order(epoch, seed) for seed, _ in self._draws])
-            self._epoch, self._orders = epoch, orders.to(self._flat.device)
+            self._epoch, self._orders = epoch, self._drawn_orders(epoch).to(self._flat.device)
         inputs, labels = feed.at(self._orders[:, place * job.batch : (place + 1) * job.batch])
         if self._augment:
             pairs = zip(inputs, self._augment, strict=True)
             inputs = torch.stack([augment(images, step) for images, augment in pairs])
-        return inputs.flatten(2).expand(self._count, -1, -1), labels.expand(self._count, -1)
+        return inputs, labels
+
+    def _for_all(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What `_loaded` gives, as `_batch` does."""
+        inputs = _aligned(inputs.flatten(2))
+        return inputs.expand(self._count, -1, -1), labels.expand(self._count, -1)
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Fills the outputs of every layer, and the last layer's slopes: d loss / d logits."""
@@ -166,21 +228,22 @@ class Group:
 
         x = inputs
         for weight, bias, out in zip(self._weights, self._biases, self._outputs, strict=True):
-            x = _product(x, weight, bias, out)
+            x = _linear(x, weight, bias, out)
             x = x if out is self._outputs[-1] else x.relu_()
         log_p, picked = torch.log_softmax(x, 2), labels.unsqueeze(2)
         slope = torch.exp(log_p, out=self._slopes[-1])
         slope.scatter_add_(2, picked, self._minus).div_(labels.shape[1])
         return -log_p.gather(2, picked).mean((1, 2))
 
-    def _backward(self, inputs: Tensor, factor: float) -> None:
-        """Each layer's slopes from the next one's, then its gradients, or with plain SGD its update at once."""
+    def _backward(self, inputs: Tensor, factor: float | None = None) -> None:
+        """Each layer's slopes from the next one's, then its gradients, or with plain SGD its update at once: at
+        `factor` times the learning rate, or, where that is None, at the one that lies on the device."""
         import torch
 
         below = [inputs, *self._outputs[:-1]]
         for upper in range(len(below) - 1, 0, -1):
             lower = upper - 1
-            torch.bmm(self._slopes[upper], self._weights[upper], out=self._slopes[lower])
+            _product(self._slopes[upper], self._weights[upper], self._slopes[lower])
             torch.gt(self._outputs[lower], 0.0, out=self._alive[lower])
             self._slopes[lower].mul_(self._alive[lower])
         names = iter(self._shapes)
@@ -188,11 +251,15 @@ class Group:
             below, self._slopes, self._weights, self._biases, strict=True
         ):
             if self._rate is not None:
-                weight.baddbmm_(slope.mT, x, alpha=-self._rate * factor)
+                rate = 1.0 if factor is None else self._rate * factor
+                if factor is None and self._recorded is not None:
+                    slope.mul_(self._recorded.rates.tensors[0])
+                for part in _calls(weight):
+                    weight[part].baddbmm_(slope[part].mT, x[part], alpha=-rate)
                 if bias is not None:
-                    bias.sub_(slope.sum(1), alpha=self._rate * factor)
+                    bias.sub_(slope.sum(1), alpha=rate)
             else:
-                torch.bmm(slope.mT, x, out=self._slots[next(names)])
+                _product(slope.mT, x, self._slots[next(names)])
                 if bias is not None:
                     torch.sum(slope, 1, out=self._slots[next(names)])
 
@@ -207,7 +274,8 @@ class Group:
         for inputs, labels in self._feed.sweep(part):
             x = inputs.flatten(1).expand(self._count, -1, -1)
             for weight, bias in zip(self._weights, self._biases, strict=True):
-                x = _product(x if weight is self._weights[0] else x.relu_(), weight, bias)
+                out = _stack((self._count, len(labels), weight.shape[1]), x.device)
+                x = _linear(x if weight is self._weights[0] else x.relu_(), weight, bias, out)
             picked = labels[None, :, None].expand(self._count, -1, 1)
             loss -= torch.log_softmax(x, 2).gather(2, picked).sum((1, 2))
             correct += (x.argmax(2) == labels).sum(1)
@@ -243,6 +311,8 @@ class Group:
             value.copy_(values[name])
         self.load_state(slot, state)
         self._measured.clear()
+        if self._recorded is not None:
+            self._recorded.forget()
 
     def load_state(self, slot: int, tensors: Mapping[str, Tensor]) -> None:
         """Puts one member's optimizer state back; counts of steps are the group's."""
@@ -303,17 +373,52 @@ def alone(job: Train, shop: Workshop) -> Member:
     return Group([job], shop).members[0]
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """Outputs [members, n, out] of a layer for x [members, n, in]."""
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """Write the outputs [members, n, out] of a layer for x [members, n, in] into `out`, and return it."""
     import torch
 
     if bias is None:
-        product: Tensor = torch.bmm(x, weight.mT, out=out)
-    else:
-        product = torch.baddbmm(bias.unsqueeze(1), x, weight.mT, out=out)
-    return product
+        return _product(x, weight.mT, out)
+    for part in _calls(out):
+        torch.baddbmm(bias[part].unsqueeze(1), x[part], weight[part].mT, out=out[part])
+    return out
+
+
+def _product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """Write every member's product of two matrices into `out`, and return it."""
+    import torch
+
+    for part in _calls(out):
+        torch.bmm(left[part], right[part], out=out[part])
+    return out
+
+
+def _calls(result: Tensor) -> list[slice]:
+    """Return the members of each call of a batched product: all of them at once, or one after another.
+
+    On the CPU, torch hands a batch to BLAS in another way where there are gaps between the results of its members; the
+    result of one member never has any. So one member at a time is the call that a group of one makes.
+    """
+    if result.device.type != "cpu" or result.is_contiguous():
+        return [slice(None)]
+    return [slice(slot, slot + 1) for slot in range(len(result))]
+
+
+def _stack(shape: Sequence[int], device: str | torch.device) -> Tensor:
+    """Return an uninitialised tensor [members, rows, columns], each member's matrix aligned (see `_room`)."""
+    import torch
+
+    members, *own = shape
+    return torch.empty(members, _room(own), device=device)[:, : prod(own)].view(*shape)
+
+
+def _aligned(stack: Tensor) -> Tensor:
+    """Return `stack` [members, rows, columns] with each member's matrix aligned, copied where that takes a copy."""
+    if len(stack) == 1 or stack[0].numel() % _ALIGNED == 0:
+        return stack
+    return _stack(stack.shape, stack.device).copy_(stack)
 
 
 def _room(shape: Sequence[int]) -> int:
-    """Numbers that one member's parameter takes up."""
+    """Numbers that one member's matrix or vector takes up."""
     return ceil(prod(shape) / _ALIGNED) * _ALIGNED

@@ -8,6 +8,7 @@ was built with at requires_grad=False is a constant: the optimizer never sees it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import ContractError
@@ -15,6 +16,14 @@ from lotteryfw.api.kinds import Objective
 from lotteryfw.api.layers import SCORES
 from lotteryfw.engine.ahead import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
+from lotteryfw.engine.kernels.captured import (
+    Batches,
+    GatheredBatches,
+    LearningRates,
+    LoadedBatches,
+    RecordedUpdates,
+    recorder_for,
+)
 from lotteryfw.engine.kernels.frozen import Frozen
 from lotteryfw.engine.measure import measure, placed
 from lotteryfw.engine.workshop import Workshop
@@ -30,6 +39,7 @@ class Reference:
 
     def __init__(self, job: Train, shop: Workshop):
         self.job = job
+        self._device = shop.device
         self.feed = shop.feed_of(job)
         self.module = shop.network(job.model, self.feed, job.objective)
         self.objective: Objective = shop.component(job.objective)
@@ -62,23 +72,58 @@ class Reference:
 
     def update(self, step: int, factor: float) -> Tensor:
         """One optimizer update; the batch's loss, 0-d, on the device."""
+        if self._recorded is not None:
+            return self._recorded.update(step, factor, self._recorded_step)
         loss = self.descend(step, factor, {**self.parameters, **self._constants})
+        self.frozen.hold()
+        return loss
+
+    @cached_property
+    def _recorded(self) -> RecordedUpdates | None:
+        """The updates from a recording, where the device and the optimizer allow one."""
+        import torch
+
+        recorder = recorder_for(self.optimizer, self._device)
+        if recorder is None:
+            return None
+        job, feed = self.job, self.feed
+        batches: Batches
+        if job.augment or not feed.is_on_device:
+            batches = LoadedBatches(self.batch)
+        else:
+            batches = GatheredBatches(
+                feed, self._drawn_order, job.batch, job.steps_per_epoch, self._device
+            )
+        rates = LearningRates(self.optimizer, self._device)
+        return RecordedUpdates(recorder, batches, rates, torch.zeros((), device=self._device))
+
+    def _drawn_order(self, epoch: int) -> Tensor:
+        return self.feed.drawn_order(epoch, self.job.order_seed)
+
+    def _recorded_step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """All that an update does on the device, at the learning rates that lie there."""
+        loss = self._backward(inputs, labels, {**self.parameters, **self._constants})
+        self.optimizer.step()
         self.frozen.hold()
         return loss
 
     def descend(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
         """A step of the optimizer along the gradient of the batch's loss where the network computes with `weights`,
         which come from `parameters`; the loss."""
+        loss = self._backward(*self.batch(step), weights)
+        self.optimize(factor)
+        return loss
+
+    def _backward(self, inputs: Tensor, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Leave the gradient of the batch's loss in the parameters; the loss."""
         import torch
         from torch.func import functional_call
 
-        inputs, labels = self.batch(step)
         self.module.train()
         outputs = functional_call(self.module, dict(weights), (inputs,))
         loss = self.objective.loss(outputs, inputs, labels, "mean")
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        self.optimize(factor)
         return loss.detach()
 
     def optimize(self, factor: float) -> None:
@@ -112,3 +157,5 @@ class Reference:
         for name, value in self.values().items():
             value.copy_(values[name])
         load_optimizer(self.optimizer, optimizer_state)
+        if vars(self).get("_recorded") is not None:
+            vars(self)["_recorded"].forget()

@@ -35,7 +35,7 @@ class IteRand(Parametrization):
     use = "iterand"
     formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1; every period steps w := fresh draw where ~m"
     source = "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, algorithm 3"
-    uses_density = "always"
+    needs_density = True
 
     period: Annotated[int, Field(ge=1)] = 300
     """Steps from one redraw to the next, the paper's K_per: 300 on CIFAR-10, 1000 on ImageNet."""

@@ -1,0 +1,275 @@
+"""Updates that are recorded once, as a CUDA graph, and replayed: one launch in place of some hundred.
+
+The step of a small network on a GPU is mostly the cost of launching its operations. A recorded update reads its batch
+and its learning rate from device tensors that stay where they are, so that the host only has to change those and to
+replay. Where a device has no recorder (see `RECORDERS`), kernels take their plain path; where recording fails, the same
+update runs operation by operation, with the same results, and a warning says why.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lotteryfw.engine.feed import Feed
+
+T = TypeVar("T")
+
+WARM_UP = 3
+"""Updates before the recording, which let libraries set up and optimizers make their state."""
+Body = Callable[[], None]
+"""Does all of an update that happens on the device."""
+Work = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Makes an update with the inputs and labels of a batch, and returns its losses."""
+
+
+class Recorder(Protocol):
+    """How a device records work."""
+
+    def warm_up(self, body: Body) -> None:
+        """Run `body` as it should be run before it is recorded."""
+        ...
+
+    def record(self, body: Body) -> Body:
+        """Return a function that does what `body` does, which is not executed now. Raises where that fails."""
+        ...
+
+
+class CudaGraphs:
+    """Records CUDA graphs, as the section "CUDA Graphs" of torch's documentation tells."""
+
+    def __init__(self) -> None:
+        # One for the process: cuBLAS keeps 32 MiB for each stream that it was ever called on, and torch has 32 of them.
+        self._stream: torch.cuda.Stream | None = None
+
+    def warm_up(self, body: Body) -> None:
+        """Run `body` on another stream, since what it sets up must not belong to the default stream."""
+        import torch
+
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            body()
+        torch.cuda.current_stream().wait_stream(self._stream)
+
+    def record(self, body: Body) -> Body:
+        """Return the replay of a graph. Its memory is let go with it."""
+        import torch
+
+        device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
+        generator = torch.cuda.default_generators[device]
+        state = generator.clone_state()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(graph, pool=pool):
+                body()
+        except Exception:
+            # A recording that breaks off leaves the stream, the generator and the allocator in the middle of it.
+            torch.cuda.set_stream(stream)
+            generator.graphsafe_set_state(state)
+            # Where torch has put the allocator right itself, the first call raises.
+            with suppress(RuntimeError, AttributeError):
+                torch._C._cuda_endAllocateToPool(device, pool)
+                torch._C._cuda_releasePool(device, pool)
+            raise
+        return graph.replay
+
+
+RECORDERS: dict[str, Recorder] = {"cuda": CudaGraphs()}
+"""By the type of the device. Empty it to have every update made operation by operation."""
+
+
+def recorder_for(optimizer: torch.optim.Optimizer, device: str) -> Recorder | None:
+    """Return what records updates with this optimizer on a device; None where nothing does.
+
+    An optimizer must take its learning rate from the device, as torch's fused ones do.
+    """
+    from torch.optim import SGD, Adam, AdamW
+
+    known = type(optimizer) in (SGD, Adam, AdamW) and all(
+        group.get("fused") for group in optimizer.param_groups
+    )
+    return RECORDERS.get(device) if known else None
+
+
+class LearningRates:
+    """The learning rates of an optimizer's groups as tensors on its device, which a recorded update reads."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: str):
+        import torch
+
+        self._optimizer, self._factor = optimizer, 1.0
+        self._base = [float(group["lr"]) for group in optimizer.param_groups]
+        self.tensors = [
+            torch.tensor(rate, dtype=torch.float32, device=device) for rate in self._base
+        ]
+        self.bind()
+
+    def bind(self) -> None:
+        """Make the optimizer read the tensors; to be called again after its state was loaded."""
+        for group, tensor in zip(self._optimizer.param_groups, self.tensors, strict=True):
+            group["lr"] = tensor
+
+    def set(self, factor: float) -> None:
+        """Set every rate to `factor` times what it was at first."""
+        if factor != self._factor:
+            for tensor, rate in zip(self.tensors, self._base, strict=True):
+                tensor.fill_(rate * factor)
+            self._factor = factor
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Tell the optimizer that it is being recorded: Adam wants to know, and warns where it is not."""
+        groups = [group for group in self._optimizer.param_groups if "capturable" in group]
+        for group in groups:
+            group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group in groups:
+                group["capturable"] = False
+
+
+class Batches(Protocol):
+    """The batches of a training, read from tensors that stay where they are."""
+
+    def seek(self, step: int) -> None:
+        """Prepare the batch of the update from `step` to `step + 1`."""
+        ...
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Return the inputs and labels of the batch that was prepared; a part of the recorded update."""
+        ...
+
+
+class GatheredBatches:
+    """Batches whose rows are gathered on the device, by an order of the examples that lies there too."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        order: Callable[[int], Tensor],
+        size: int,
+        steps_per_epoch: int,
+        device: str,
+    ):
+        """`order`: a method that gives the places [..., examples] int64 in the training part in an epoch's order, on
+        the CPU."""
+        import torch
+
+        self._feed, self._steps_per_epoch, self._size = feed, steps_per_epoch, size
+        self._draw = _weak(order)
+        self._epoch, self._order = 0, order(0).to(device)
+        self._columns = torch.arange(min(size, feed.examples), device=device)
+        self._start = torch.zeros((), dtype=torch.int64, device=device)
+        self._next = 0  # what `_start` is, without asking the device
+
+    def seek(self, step: int) -> None:
+        """Move to the epoch and to the place in it."""
+        epoch, place = divmod(step, self._steps_per_epoch)
+        if epoch != self._epoch:
+            self._order.copy_(self._draw(epoch))
+            self._epoch = epoch
+        start = place * self._size
+        if start != self._next:
+            self._start.fill_(start)
+        self._next = start + self._size
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Gather the batch, and move on to the next."""
+        rows = self._order.index_select(-1, self._columns + self._start)
+        self._start.add_(self._size)
+        return self._feed.at(rows)
+
+
+class LoadedBatches:
+    """Batches that are made before the recorded update, because they are augmented or come from the host's memory."""
+
+    def __init__(self, load: Callable[[int], tuple[Tensor, Tensor]]):
+        """`load`: a method that makes the inputs and labels of a step's batch."""
+        self._load = _weak(load)
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    def seek(self, step: int) -> None:
+        """Make the batch."""
+        inputs, labels = self._load(step)
+        if self._batch is None:
+            self._batch = inputs.clone(), labels.clone()
+        else:
+            self._batch[0].copy_(inputs)
+            self._batch[1].copy_(labels)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """Return the batch."""
+        assert self._batch is not None
+        return self._batch
+
+
+def _weak(method: Callable[[int], T]) -> Callable[[int], T]:
+    """Return a function that calls a method and does not keep its object: in a cycle with it, a recording's memory on
+    the device would outlive the training until Python looks for cycles."""
+    reference = weakref.WeakMethod(method)
+
+    def call(number: int) -> T:
+        alive = reference()
+        assert alive is not None
+        return alive(number)
+
+    return call
+
+
+class RecordedUpdates:
+    """The updates of one training: the first few as they are, then from a recording."""
+
+    def __init__(self, recorder: Recorder, batches: Batches, rates: LearningRates, losses: Tensor):
+        """`losses`: where each update leaves its losses."""
+        self.rates = rates
+        self._recorder, self._batches, self._losses = recorder, batches, losses
+        self._replay: Body | None = None
+        self._warm_up, self._refused = WARM_UP, False
+
+    def update(self, step: int, factor: float, work: Work) -> Tensor:
+        """Make the update from `step` to `step + 1` at `factor` times the learning rate; return its losses, which the
+        next update overwrites. `work` is the same at every call."""
+        self._batches.seek(step)
+        self.rates.set(factor)
+        batches, losses = self._batches, self._losses
+
+        def body() -> None:
+            losses.copy_(work(*batches.read()))
+
+        if self._replay is None and not self._refused and not self._warm_up:
+            self._record(body)
+
+        if self._replay is not None:
+            self._replay()
+        elif self._warm_up:
+            self._warm_up -= 1
+            self._recorder.warm_up(body)
+        else:
+            body()
+        return self._losses
+
+    def forget(self) -> None:
+        """Record anew, for the optimizer's state lies elsewhere now."""
+        self._replay, self._warm_up = None, WARM_UP
+        self.rates.bind()
+
+    def _record(self, body: Body) -> None:
+        try:
+            with self.rates.capturable():
+                self._replay = self._recorder.record(body)
+        except Exception as error:
+            self._refused = True
+            reason = error.__context__ or error  # the end of a recording that broke off raises, too
+            first_line = str(reason).partition("\n")[0]
+            text = f"a training's updates cannot be recorded as a graph and run step by step: {first_line}"
+            warnings.warn(text, RuntimeWarning, stacklevel=4)

@@ -1,0 +1,127 @@
+"""The recipe language as a JSON Schema, with which editors complete and check recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+
+from lotteryfw.api.steps import Step
+from lotteryfw.recipe.claims import Claim
+from lotteryfw.recipe.schema import (
+    TABLE_SLOTS,
+    TRAIN_SLOTS,
+    Engine,
+    Evaluate,
+    RecipeFile,
+    StudyTable,
+    Train,
+)
+from lotteryfw.registry import RegisteredComponent, Registry
+
+Schema = dict[str, Any]
+
+
+def json_schema(registry: Registry) -> Schema:
+    """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
+    definitions: Schema = {}
+    others = ("augmentation", "control", "analysis", "parametrization")
+    slots = {
+        kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
+    }
+    train = _of(Train)["properties"]
+    train |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TRAIN_SLOTS}
+    train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
+    train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
+    grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
+    definitions |= slots
+    definitions["grid"] = {"type": "object", "additionalProperties": grid}
+    body = _of(StudyTable)["properties"]
+    body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
+    body["scores"] = {"$ref": "#/$defs/initialiser"}
+    body["controls"]["items"] = {"$ref": "#/$defs/control"}
+    body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
+    body |= {
+        "train": _table(train),
+        "evaluate": _of(Evaluate),
+        "engine": _of(Engine),
+        "grid": {"$ref": "#/$defs/grid"},
+    }
+    own = {key: each for key, each in _of(RecipeFile)["properties"].items() if key not in body}
+    changes = {**body, "title": own["title"], "about": own["about"]}
+    by_name = {"type": "object", "additionalProperties": _table(body)}
+    claim = _of(Claim)
+    top = {
+        **own,
+        **body,
+        "study": {
+            "type": "array",
+            "items": _table({**body, "name": own["name"]}, required=["name"]),
+        },
+        "studies": by_name,
+        "profiles": {
+            "type": "object",
+            "additionalProperties": _table(
+                {**changes, "studies": by_name, "claim": {"type": "array", "items": claim}}
+            ),
+        },
+        "claim": {"type": "array", "items": claim},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "lotteryfw recipe",
+        **_table(top, required=["name"]),
+        "$defs": definitions,
+    }
+
+
+class _Generator(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        """Lengths as recipes write them; pydantic would take the dataclass apart."""
+        if isinstance(dft, list | tuple):
+            return [self.encode_default(each) for each in dft]
+        return str(dft) if isinstance(dft, Step) else super().encode_default(dft)
+
+
+def _of(model: type[BaseModel], references: str = "#/$defs/{model}") -> Schema:
+    return model.model_json_schema(schema_generator=_Generator, ref_template=references)
+
+
+def _table(properties: Schema, required: list[str] | None = None) -> Schema:
+    table = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**table, "required": required} if required else table
+
+
+def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
+    default = registry.default(kind)
+    offers = registry.offers(kind)
+    names = [
+        *(registry.short_name(offer) for offer in offers),
+        *(offer.full_name for offer in offers),
+    ]
+    tables = [_component(offer, offer == default, registry, definitions) for offer in offers]
+    return {"oneOf": [{"enum": list(dict.fromkeys(names))}, *tables]}
+
+
+def _component(
+    offer: RegisteredComponent, is_default: bool, registry: Registry, definitions: Schema
+) -> Schema:
+    prefix = f"{offer.kind}.{offer.distribution}.{offer.name}"
+    try:
+        schema = _of(offer.cls, f"#/$defs/{prefix}.{{model}}")
+    except Exception:  # a field type that has no schema is its author's right
+        schema = {"properties": {}, "additionalProperties": True}
+    for name, nested in schema.pop("$defs", {}).items():
+        definitions[f"{prefix}.{name}"] = nested
+    use = {"const": registry.short_name(offer), "description": offer.cls.summary()}
+    required = [] if is_default else ["use"]
+    return {
+        **schema,
+        "type": "object",
+        "title": offer.name,
+        "description": offer.cls.formula or offer.cls.summary(),
+        "properties": {"use": use, **schema["properties"]},
+        "required": [*required, *schema.get("required", [])],
+        "additionalProperties": schema.get("additionalProperties", False),
+    }

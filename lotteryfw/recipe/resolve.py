@@ -1,0 +1,244 @@
+"""From a slot's entry to its component, each distinct entry once; and back to a name, a label, a full table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import DataError, UsageError, nearest
+from lotteryfw.api.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.api.layers import LATEST
+from lotteryfw.api.limits import NUMBER
+from lotteryfw.api.steps import Clock, Step
+from lotteryfw.recipe.bounds import too_many_levels
+from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.recipe.pydantic_errors import Problem, problems
+from lotteryfw.registry import Registry
+
+T = TypeVar("T")
+Checked = tuple[T | None, list[Problem]]
+"""A value, or what is wrong with what it was to be made of."""
+
+
+class ComponentResolver:
+    """Checks entries against the registry, remembering each answer: a grid asks the same thing ten thousand times."""
+
+    def __init__(self, registry: Registry, folder: Path):
+        self._registry = registry
+        self._folder = folder
+        self._known: dict[Hashable, Checked[Any]] = {}
+
+    def component(self, kind: str, entry: Any) -> Checked[Component]:
+        """The component of this kind that `entry` describes; None stands for the kind's default."""
+        return self._memoize((kind, _canonical(entry)), lambda: self._component(kind, entry))
+
+    def table(self, model: type[BaseModel], entry: Any) -> Checked[Any]:
+        """The fixed part of a recipe that `entry` describes."""
+        return self._memoize((model, _canonical(entry)), lambda: _validated(model, entry))
+
+    def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
+        """The clock of a training on this data, whose last partial batch is left out of an epoch."""
+        # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
+        return self._memoize(
+            ("clock", id(data), length, batch), lambda: self._clock(data, length, batch)
+        )
+
+    def lengths(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
+        """The steps of each of a search's rounds."""
+        return self._memoize(("lengths", id(search), clock), lambda: self._rounds(search, clock))
+
+    def rewind(self, policy: RewindPolicy, clock: Clock, lengths: tuple[int, ...]) -> Checked[None]:
+        """Whether the point that `policy` names lies within every round of these lengths, and leaves steps to take."""
+        return self._memoize(
+            ("rewind", id(policy), clock, lengths),
+            lambda: (None, self._rewind(policy, clock, lengths)),
+        )
+
+    def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
+        """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
+        return self._memoize(
+            ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
+        )
+
+    def offered(self, kind: str) -> dict[str, type[Component]]:
+        """What recipes can name of a kind."""
+        return {
+            self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)
+        }
+
+    def name(self, component: Component) -> str:
+        """What recipes call it: its bare name where that is enough."""
+        return self._registry.short_name(self._registry.offer_of(component))
+
+    def full(self, component: Component) -> dict[str, Any]:
+        """Its entry in a recipe, with every option that TOML can write (it has no word for None)."""
+        return {"use": self.name(component), **_without_none(component.options())}
+
+    def label(self, component: Component) -> str:
+        """Its name, and the options in which it differs from their defaults: equal components have equal labels."""
+        said = []
+        for name, about in type(component).model_fields.items():
+            value = component.options()[name]
+            default = about.get_default(
+                call_default_factory=True
+            )  # as its author wrote it: perhaps not validated
+            if about.is_required() or (
+                value != default and _canonical(value) != _canonical(default)
+            ):
+                said.append(f"{name}={label_of(value)}")
+        options = ", ".join(said)
+        return self.name(component) + (f"({options})" if options else "")
+
+    def _memoize(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _component(self, kind: str, entry: Any) -> Checked[Component]:
+        names = [offer.name for offer in self._registry.offers(kind)]
+        if entry is None and self._registry.default(kind) is None:
+            return None, [Problem((), "is required", nearest("", names))]
+        try:
+            offer, options = self._registry.parse(kind, {} if entry is None else entry)
+        except UsageError as error:
+            return None, [Problem((), str(error))]
+        owner = f"the {kind} '{offer.name}'"
+        try:
+            component = offer.cls.model_validate(options)
+        except ValidationError as error:
+            return None, problems(error, options, offer.cls.model_fields, owner)
+        except Exception as error:
+            return None, [Problem((), _broke(owner, "checking its options", error))]
+        if isinstance(component, SearchAlgorithm) and (excess := too_many_levels(component)):
+            return None, excess
+        return component, []
+
+    def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
+        train, found = self._memoize(("examples", id(data)), lambda: self._examples(data))
+        if train is None:
+            return None, found
+        if batch > train:
+            text = f"a batch of {batch} is more than the {train} training examples of {self.name(data)}"
+            return None, [Problem(("train", "batch"), text)]
+        try:
+            clock = Clock.of(length, max(1, train // batch))
+        except ValueError as error:
+            return None, [Problem(("train", "length"), str(error))]
+        if clock.total < 1:
+            return None, [Problem(("train", "length"), f"'{length}' is less than one step")]
+        if NUMBER.exceeded_by(clock.total):
+            text = f"'{length}' is {NUMBER.excess(clock.total, 'steps')}"
+            return None, [Problem(("train", "length"), text, NUMBER.remedy)]
+        return clock, []
+
+    def _examples(self, data: DataSource) -> Checked[int]:
+        try:
+            return data.facts(self._folder).train, []
+        except DataError as error:
+            text = str(error)
+        except Exception as error:
+            text = _broke(f"the data '{self.name(data)}'", "`facts`", error)
+        return None, [Problem(("data",), text)]
+
+    def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
+        try:
+            lengths = tuple(search.lengths(clock))
+            if min(lengths) > 0:
+                return lengths, []
+        except Exception as error:
+            return None, [
+                Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))
+            ]
+        short = [(keys, step) for keys, step in _lengths(search) if clock.steps(step) < 1]
+        return None, [Problem(keys, f"'{step}' is less than one step") for keys, step in short] or [
+            Problem(
+                (),
+                f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none",
+            )
+        ]
+
+    def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
+        try:
+            point = policy.point(Clock(lengths[0], clock.steps_per_epoch))
+        except Exception as error:
+            return [
+                Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))
+            ]
+        # a policy with one length among its options says the point there
+        options = [keys for keys, _ in _lengths(policy)]
+        keys = ("rewind", *options[0]) if len(options) == 1 else ("rewind",)
+        end = lengths[0] if point.weights == LATEST else min(lengths)
+        steps = [point.schedule] if point.weights == LATEST else [point.weights, point.schedule]
+        what = "the training" if end == clock.total else "a cycle"
+        for step in steps:
+            if not 0 <= step <= end:
+                return [Problem(keys, f"points at step {step}, outside {what} of {end} steps")]
+        if point.steps is None and point.schedule == end:
+            return [
+                Problem(
+                    keys,
+                    f"points at step {end}, where {what} of {end} steps ends: nothing is left to train",
+                )
+            ]
+        return []
+
+
+def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:
+    return [
+        Problem(keys, f"'{step}' is {clock.steps(step)} steps; the training has only {clock.total}")
+        for keys, step in _lengths(schedule)
+        if clock.steps(step) > clock.total
+    ]
+
+
+def _lengths(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Step]]:
+    """Every length in an option's value, however deep, and where."""
+    if isinstance(value, Step):
+        yield keys, value
+    elif isinstance(value, BaseModel | dict):
+        for name, each in value.items() if isinstance(value, dict) else value:
+            yield from _lengths(each, (*keys, name))
+    elif isinstance(value, list | tuple):
+        for place, each in enumerate(value):
+            yield from _lengths(each, (*keys, place))
+
+
+def label_of(value: Any) -> str:
+    """A plain value as a person would write it, in short."""
+    if isinstance(value, list):
+        return "[" + ", ".join(label_of(each) for each in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}={label_of(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _validated(model: type[BaseModel], entry: Any) -> Checked[BaseModel]:
+    try:
+        return model.model_validate(entry), []
+    except ValidationError as error:
+        return None, problems(error, entry, model.model_fields)
+
+
+def _broke(owner: str, doing: str, error: Exception) -> str:
+    return f"{owner} broke in {doing}: {type(error).__name__}: {error}"
+
+
+_encoded = json.JSONEncoder(sort_keys=True, default=str).encode
+
+
+def _canonical(value: Any) -> str:
+    """Equal for equal values. A name, what most entries are, is told from JSON by its quotes."""
+    return f"'{value}'" if isinstance(value, str) else _encoded(value)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value

@@ -1,0 +1,83 @@
+"""The files of a run folder, each read once for the whole report."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lotteryfw.api.errors import StoreError
+from lotteryfw.report.data.findings import Findings, metric_of
+from lotteryfw.report.data.learning_curves import LearningCurves
+from lotteryfw.report.data.series import StudySeries, group_studies
+from lotteryfw.report.data.shown_series import limit_series
+from lotteryfw.store import RunFolder
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The contents of a run folder, read on first use. Reading raises StoreError.
+
+    `studies` have every series, and claims are checked against them. `shown` are the same with as
+    many series as tables and charts have room for.
+    """
+
+    folder: RunFolder
+
+    @classmethod
+    def of(cls, run: RunFolder | RunData) -> RunData:
+        """Return the data of a run folder; data are returned as they are."""
+        return run if isinstance(run, RunData) else cls(run)
+
+    @cached_property
+    def studies(self) -> list[StudySeries]:
+        """The studies in levels.csv."""
+        return group_studies(self.folder.read_levels())
+
+    @cached_property
+    def shown(self) -> list[StudySeries]:
+        """The studies, those of very many series in part."""
+        return [limit_series(study) for study in self.studies]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The contents of manifest.json."""
+        return self.folder.read_manifest()
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The resolved recipe, resolved.toml, as plain data."""
+        path = self.folder.path / "resolved.toml"
+        try:
+            return tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
+
+    @cached_property
+    def curves(self) -> LearningCurves:
+        """The learning curves of the series that are shown."""
+        cells: set[str] = set()
+        for study in self.shown:
+            cells |= study.cells
+        # a filter while reading: a large study's curves would not fit in memory
+        return LearningCurves.of(line for line in self.folder.each_curve() if line["cell"] in cells)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """The findings of the series that are shown."""
+        cells_by_study = {study.name: study.cells for study in self.shown if study.left_out}
+
+        def is_shown(line: dict[str, Any]) -> bool:
+            cells = cells_by_study.get(line["study"])
+            return cells is None or line["cell"] in cells
+
+        return Findings.of(line for line in self.folder.each_finding() if is_shown(line))
+
+    def findings_of(self, metrics: Iterable[str]) -> Findings:
+        """Return the findings of these metrics, of every cell."""
+        names = {metric for metric in metrics if "." in metric}
+        if not names:
+            return Findings.of(())
+        return Findings.of(line for line in self.folder.each_finding() if metric_of(line) in names)

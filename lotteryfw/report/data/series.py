@@ -1,0 +1,301 @@
+"""Rows of levels.csv grouped into curves over seeds: one for each combination and variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+
+from lotteryfw.report.data.density_sweeps import without_density
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.store import LevelRow
+
+TICKET = "ticket"
+"""The variant that is no control."""
+DONE = "done"
+"""The status of a row that has its figures."""
+
+# Levels of different series are compared where their densities differ by less than this share.
+_ALIKE = 0.05
+# Searches are joined to a sweep only where their final densities differ by more than this share:
+# an option called density may mean something else.
+_APART = 0.01
+
+Combination = tuple[tuple[str, str], ...]
+"""A combination of the grid, as (axis, label) pairs."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One level of a series over its seeds.
+
+    `rows` have figures; `diverged` are the rows whose training diverged.
+    """
+
+    level: int
+    density: float
+    rows: tuple[LevelRow, ...]
+    diverged: tuple[LevelRow, ...] = ()
+
+    def spread(self, metric: str) -> Spread | None:
+        """Return a column's spread over seeds; None if no row has a value."""
+        values = []
+        for row in self.rows:
+            value = getattr(row, metric)
+            if value is not None:
+                values.append(value)
+        return Spread.of(values) if values else None
+
+
+PointSpread = Callable[[Point], Spread | None]
+"""A function that returns a figure's spread over the seeds of a point, or None."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One combination of a study's grid and one variant; `points` are in order of level.
+
+    `label` is unique in its study. Searches that differ only in the density that they end at are
+    one series: its points are their final levels from dense to sparse, `axes` are those that they
+    share, and `parts` are the searches with that one point each.
+    """
+
+    label: str
+    axes: Mapping[str, str]
+    variant: str
+    points: tuple[Point, ...]
+    parts: tuple[Series, ...] = ()
+
+    @property
+    def combination(self) -> Combination:
+        """The combination of the grid, hashable."""
+        return tuple(self.axes.items())
+
+    @property
+    def rows(self) -> list[LevelRow]:
+        """The rows that have figures."""
+        return [row for point in self.points for row in point.rows]
+
+    @property
+    def cells(self) -> set[str]:
+        """The cells that have a row in this series."""
+        names: set[str] = set()
+        for point in self.points:
+            names.update(row.cell for row in (*point.rows, *point.diverged))
+        return names
+
+    def at(self, density: float) -> Point | None:
+        """Return the level of this density; series that are pruned alike differ by rounding."""
+        alike = [point for point in self.points if _alike(point.density, density)]
+        return min(alike, key=lambda point: abs(point.density - density), default=None)
+
+
+@dataclass(frozen=True)
+class StudySeries:
+    """The series of a study, in the order of its recipe.
+
+    `searches` are the combinations one by one with all their levels; they differ from `series`
+    where a series joins several. `dense` is the dense network, if all series share one. `left_out`
+    counts the searches that are not shown.
+    """
+
+    name: str
+    series: tuple[Series, ...]
+    searches: tuple[Series, ...]
+    dense: Point | None
+    left_out: int = 0
+
+    @property
+    def cells(self) -> set[str]:
+        """The cells that have a row."""
+        names: set[str] = set()
+        for search in self.searches:
+            names |= search.cells
+        return names
+
+    @property
+    def points(self) -> list[Point]:
+        """The points of all series."""
+        return [point for series in self.series for point in series.points]
+
+    @property
+    def partly_shown(self) -> str:
+        """A note on the series that are left out; empty if none is."""
+        if not self.left_out:
+            return ""
+        count = len(self.searches)
+        return (
+            f"{count:,} of {count + self.left_out:,} series, those of the highest validation "
+            "accuracy; levels.csv has all"
+        )
+
+    @property
+    def parts(self) -> list[Series]:
+        """The combinations one by one, with the points that `series` has of them."""
+        return [part for series in self.series for part in series.parts or (series,)]
+
+    @property
+    def single_level(self) -> bool:
+        """True if every series has one point, so that there is no curve to draw."""
+        return all(len(series.points) == 1 for series in self.series)
+
+    @property
+    def by_search(self) -> StudySeries | None:
+        """The same study search by search; None if `series` has all their levels already."""
+        levels = sum(len(search.points) for search in self.searches)
+        if levels > len(self.points):
+            return replace(self, series=self.searches)
+        return None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed that has a row, in order."""
+        return sorted({row.seed for search in self.searches for row in search.rows})
+
+    @property
+    def densities(self) -> list[float]:
+        """The levels at which series are compared, from dense to sparse.
+
+        They are those of the longest series, then those that others have besides. Series that are
+        pruned alike share them.
+        """
+        densities: list[float] = []
+        for series in sorted(self.series, key=lambda one: -len(one.points)):
+            # A series is compared only with earlier ones: its own levels may lie close together.
+            earlier = list(densities)
+            for point in series.points:
+                if not any(_alike(point.density, density) for density in earlier):
+                    densities.append(point.density)
+        return sorted(densities, reverse=True)
+
+    @property
+    def diverged(self) -> int:
+        """The number of trainings on record that diverged."""
+        return sum(len(point.diverged) for search in self.searches for point in search.points)
+
+
+def group_studies(rows: Iterable[LevelRow]) -> list[StudySeries]:
+    """Return the studies of levels.csv, in its order."""
+    by_study: dict[str, list[LevelRow]] = {}
+    for row in rows:
+        by_study.setdefault(row.study, []).append(row)
+    return [_group_series(name, study_rows) for name, study_rows in by_study.items()]
+
+
+def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
+    grouped: dict[tuple[Combination, str], list[LevelRow]] = {}
+    for row in rows:
+        grouped.setdefault((tuple(row.axes.items()), row.variant), []).append(row)
+
+    searches = []
+    for (axes, variant), series_rows in grouped.items():
+        searches.append(Series("", dict(axes), variant, _points(series_rows)))
+    return StudySeries(name, labelled(_join_sweeps(searches)), labelled(searches), _dense(rows))
+
+
+def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
+    """Return the searches, each sweep over densities as one series in place of its first."""
+    alike: dict[tuple[Combination, str], list[Series]] = {}
+    for search in searches:
+        axes = tuple(without_density(search.axes).items())
+        alike.setdefault((axes, search.variant), []).append(search)
+
+    joined: list[Series] = []
+    for (axes, variant), members in alike.items():
+        sweep = _sweep(dict(axes), variant, members)
+        joined += [sweep] if sweep else members
+    return joined
+
+
+def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> Series | None:
+    """Return one series of the searches' last levels; None unless their densities differ."""
+    parts = [replace(search, points=search.points[-1:]) for search in searches]
+    parts.sort(key=lambda part: -part.points[0].density)
+    ends = tuple(part.points[0] for part in parts)
+    if len(parts) < 2:
+        return None
+    for denser, sparser in pairwise(ends):
+        if sparser.density > denser.density * (1 - _APART):
+            return None
+    return Series("", axes, variant, ends, tuple(parts))
+
+
+def _alike(density: float, other: float) -> bool:
+    return density == other or abs(density - other) < _ALIKE * other
+
+
+def _points(rows: Sequence[LevelRow]) -> tuple[Point, ...]:
+    levels: dict[int, list[LevelRow]] = {}
+    for row in rows:
+        levels.setdefault(row.level, []).append(row)
+
+    points = []
+    for level, at_level in sorted(levels.items()):
+        done = tuple(row for row in at_level if row.status == DONE)
+        diverged = tuple(row for row in at_level if row.status != DONE)
+        density = fmean(row.density for row in at_level)
+        points.append(Point(level, density, done, diverged))
+    return tuple(points)
+
+
+def _dense(rows: Iterable[LevelRow]) -> Point | None:
+    """Return the dense network over seeds; None if series start from different ones."""
+    # Cells that share a dense training have a row of it each: the key tells that it is one.
+    trainings: dict[tuple[int, str], LevelRow] = {}
+    for row in rows:
+        if row.variant == TICKET and row.status == DONE and is_dense(row):
+            trainings.setdefault((row.seed, row.key), row)
+
+    seeds = {seed for seed, _ in trainings}
+    if not trainings or len(seeds) < len(trainings):
+        return None
+    return Point(0, 1.0, tuple(trainings.values()))
+
+
+def is_dense(row: LevelRow) -> bool:
+    """Return True for a row of the trained dense network.
+
+    A learned mask may keep every weight, too, but it is no trained level 0.
+    """
+    return row.level == 0 and row.weights_kept == row.weights_total and row.steps > 0
+
+
+def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
+    """Return the series with labels that distinguish them.
+
+    A label has the values that vary, with their axes where a value alone would be unclear.
+    """
+    axes: dict[str, None] = {}
+    for one in series:
+        axes.update(dict.fromkeys(one.axes))
+    varying = [axis for axis in axes if len({one.axes.get(axis) for one in series}) > 1]
+
+    labels = [_label(one, varying, in_full=False) for one in series]
+    if len(set(labels)) < len(labels):
+        labels = [_label(one, varying, in_full=True) for one in series]
+    return tuple(replace(one, label=label) for one, label in zip(series, labels, strict=True))
+
+
+def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:
+    words = []
+    for axis in varying:
+        if axis in series.axes:
+            words.append(_word(axis, series.axes[axis], in_full))
+    if series.variant != TICKET:
+        words.append(variant_label(series.variant))
+    return " · ".join(words) or TICKET
+
+
+def variant_label(variant: str) -> str:
+    """Return what a variant other than the ticket is called in a legend."""
+    return variant
+
+
+def _word(axis: str, value: str, in_full: bool) -> str:
+    if in_full:
+        return f"{axis}={value}"
+    # "0.1" or "true" says nothing without its axis
+    if value[:1].isalpha() and value not in ("true", "false", "none"):
+        return value
+    return f"{axis.rpartition('.')[2]}={value}"

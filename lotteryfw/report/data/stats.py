@@ -1,0 +1,104 @@
+"""Mean, spread and confidence interval of a handful of seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import cos, pi, sin, sqrt, tan
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of `n` values.
+
+    `sd` divides by n - 1, so it is None for a single value.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Return the spread of at least one value."""
+        n = len(values)
+        mean = sum(values) / n
+        if n == 1:
+            return cls(mean, None, n)
+
+        squares = sum((value - mean) ** 2 for value in values)
+        return cls(mean, sqrt(squares / (n - 1)), n)
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """Return Student's interval for the true mean, mean ± t sd / √n; None for one value."""
+        if self.sd is None:
+            return None
+        half = t_quantile((1 + confidence) / 2, self.n - 1) * self.sd / sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+
+def bootstrap(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the percentile bootstrap interval for the true mean.
+
+    The resamples come from a fixed stream, so equal values in equal order give equal intervals.
+    With a handful of values the interval is narrower than Student's, and it never reaches beyond
+    the values. Efron & Tibshirani 1993, section 13.3.
+    """
+    return _bootstrap(tuple(values), confidence)
+
+
+@lru_cache(maxsize=10_000)  # the terminal's tables and the page need the same intervals
+def _bootstrap(values: tuple[float, ...], confidence: float) -> tuple[float, float]:
+    import numpy as np
+
+    resampled = np.asarray(values, dtype=float)[_resamples(len(values))]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled.mean(axis=1), (tail, 1 - tail))
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _resamples(count: int) -> NDArray[Any]:
+    """Return the indices that each resample draws, as integers of shape [10,000, count].
+
+    A fresh generator's `choice` draws the same indices, in four times the time of all the rest.
+    """
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, count, size=(_RESAMPLES, count))
+
+
+def t_quantile(p: float, freedom: int) -> float:
+    """Return the p-quantile of Student's t with `freedom` degrees of freedom, p in [0.5, 1).
+
+    >>> round(t_quantile(0.975, 4), 3)
+    2.776
+    """
+    low, high = 0.0, pi / 2
+    # bisect until no float lies between the bounds
+    while low < (middle := (low + high) / 2) < high:
+        if _central_probability(middle, freedom) < 2 * p - 1:
+            low = middle
+        else:
+            high = middle
+    return tan(low) * sqrt(freedom)
+
+
+def _central_probability(angle: float, freedom: int) -> float:
+    """Return P(|T| ≤ tan(angle) √freedom), exactly: Abramowitz & Stegun, 26.7.3 and 26.7.4."""
+    odd = freedom % 2
+    term = cos(angle) if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(2 + odd, freedom, 2):
+        term *= (k - 1) / k * cos(angle) ** 2
+        total += term
+    if odd:
+        return 2 / pi * (angle + sin(angle) * total)
+    return sin(angle) * total

@@ -1,0 +1,86 @@
+"""Units of figures: accuracies and densities in per cent, steps with thousands separators."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lotteryfw.report.data.stats import Spread
+
+ACCURACY = "test_accuracy"
+"""The metric that tables, figures and charts show first."""
+SUMMARY_METRICS = (ACCURACY, "early_stop_step")
+"""The metrics of a summary: a table and a panel for each."""
+
+_SHARES = ("accuracy", "dying_ratio", "turnover")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit in which a metric is shown: `scale` times the stored figure, with `decimals`.
+
+    `title` heads a table, `axis` labels an axis, `suffix` follows a figure and
+    `difference_suffix` a difference of two figures.
+    """
+
+    title: str
+    axis: str
+    scale: float
+    decimals: int
+    suffix: str
+    difference_suffix: str
+
+    def number(self, value: float, sign: str = "") -> str:
+        """Return a figure without its unit; `sign="+"` also marks gains."""
+        return f"{value * self.scale:{sign}z,.{self.decimals}f}"
+
+    def spread(self, spread: Spread, sign: str = "") -> str:
+        """Return "97.81 ± 0.12", or the mean alone for a single value."""
+        mean = self.number(spread.mean, sign)
+        if spread.sd is None:
+            return mean
+        return f"{mean} ± {self.number(spread.sd)}"
+
+
+def unit_of(metric: str) -> Unit:
+    """Return the unit of a column of levels.csv, or of a metric in curves.jsonl."""
+    name = metric.replace("_", " ").replace("early stop step", "early-stopping step")
+    name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
+    if metric.endswith(_SHARES):
+        return _share(name)
+    if metric.endswith("loss"):
+        return Unit(name, f"{name} (nats per example)", 1, 4, "", "")
+    return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
+
+
+def analysis_unit(figure: str, kind: str) -> Unit:
+    """Return the unit of an analysis' figure, whose findings call it a "share" or a "number"."""
+    name = figure.replace("_", " ")
+    if kind == "share":
+        return _share(name)
+    return Unit(name, name, 1, 4, "", "")
+
+
+def _share(name: str) -> Unit:
+    return Unit(f"{name}, %", f"{name} (%)", 100, 2, " %", " points")
+
+
+def percent(density: float) -> str:
+    """Return the weights remaining in per cent, as papers write them, without the sign.
+
+    >>> [percent(density) for density in (1, 0.5127, 0.07, 0.0041)]
+    ['100', '51.3', '7', '0.41']
+    """
+    value = 100 * density
+    if value >= 0.95:
+        return f"{value:.1f}".removesuffix(".0")
+    return f"{value:.2g}"
+
+
+def density_range(densities: list[float]) -> str:
+    """Return the densest and the sparsest in per cent: "51.3–21.1", or one where they read alike.
+
+    `densities` fall from dense to sparse.
+    """
+    ends = dict.fromkeys((percent(densities[0]), percent(densities[-1])))
+    return "–".join(ends)

@@ -1,0 +1,244 @@
+"""The static figures of a run, as PNG and SVG: of each study's levels, and of its analyses.
+
+The same rows give the same bytes: fonts and salt are fixed, and no date is written into a file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import ceil
+from operator import methodcaller
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.errors import UsageError
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.series import StudySeries
+from lotteryfw.report.data.units import SUMMARY_METRICS, percent, unit_of
+from lotteryfw.report.figures.matplotlib_panels import (
+    INK,
+    PANEL_SIZE,
+    draw_curves,
+    draw_dots,
+    draw_scatter,
+    draw_weights,
+)
+from lotteryfw.report.plots.analysis_views import (
+    WeightSample,
+    network_metrics,
+    scatters,
+    weight_samples,
+)
+from lotteryfw.report.plots.single_level import density_plot, metric_compared
+from lotteryfw.report.plots.style import caption, error_scale
+from lotteryfw.store import RunFolder, atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SMALL, _TINY = (3.7, 3.2), (2.1, 2.0)  # inches, where there are many panels
+_PALE = "#666666"
+_STYLE: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "lotteryfw",
+}
+
+DrawPanel = Callable[["Axes"], None]
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure before it is drawn: `panels` in rows of `columns`, each of `size` inches.
+
+    With `legend`, the first panel's legend is beside them. `axes` labels all panels together.
+    """
+
+    name: str
+    note: str
+    panels: Sequence[DrawPanel]
+    columns: int
+    size: tuple[float, float] = PANEL_SIZE
+    legend: bool = True
+    axes: tuple[str, str] = ("", "")
+
+
+def write_figures(run: RunFolder | RunData) -> list[Path]:
+    """Draw figures/STUDY.png and .svg, and those of its analyses, for each study with results.
+
+    Return the paths. Raises UsageError without matplotlib, StoreError if the folder cannot be read
+    or written.
+    """
+    try:
+        from matplotlib import rc_context
+    except ImportError as error:
+        raise UsageError('figures need matplotlib: pip install "lotteryfw[plots]"') from error
+
+    data = RunData.of(run)
+    title = str(data.manifest.get("title") or "")
+    folder = data.folder.path / "figures"
+    paths = []
+    for study in data.shown:
+        if not study.seeds:
+            continue
+        findings = data.findings.of_study(study.name)
+        for spec in (_level_figure(study), *_analysis_figures(study, findings)):
+            with rc_context(_STYLE):
+                paths += _save(_draw(spec, title), folder / spec.name)
+    return paths
+
+
+def _level_figure(study: StudySeries) -> FigureSpec:
+    """Return accuracy and early-stopping step against density; for single levels, the dots."""
+    panels: list[DrawPanel] = []
+    if study.single_level:
+        for plot in (metric_compared(study, SUMMARY_METRICS[0]), density_plot(study)):
+            if plot:
+                panels.append(partial(draw_dots, plot=plot))
+        return FigureSpec(study.name, caption(study, "bars"), panels, len(panels))
+
+    for metric in SUMMARY_METRICS:
+        panels.append(
+            partial(
+                draw_curves,
+                study=study,
+                unit=unit_of(metric),
+                point_spread=methodcaller("spread", metric),
+                scale=error_scale(study, metric),
+            )
+        )
+    return FigureSpec(study.name, caption(study), panels, len(panels))
+
+
+def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[FigureSpec]:
+    for analysis in findings.analyses:
+        metrics = network_metrics(findings, analysis, distinct=True)
+        name = f"{study.name}-{analysis}"
+        if metrics and not study.single_level:
+            yield _analysis_curves(name, study, findings, metrics)
+        if study.single_level or any(series.parts for series in study.series):
+            yield from _accuracy_scatters(f"{name}-accuracy", study, findings, metrics)
+
+    samples = weight_samples(study, findings)
+    if samples:
+        yield _weights_figure(f"{study.name}-weights", samples)
+
+
+def _analysis_curves(
+    name: str, study: StudySeries, findings: Findings, metrics: Sequence[str]
+) -> FigureSpec:
+    # The dense network's own figures are the curves' points at 100 %, and no goal of the others.
+    without_dense = replace(study, dense=None)
+    panels: list[DrawPanel] = []
+    for metric in metrics:
+        panels.append(
+            partial(
+                draw_curves,
+                study=without_dense,
+                unit=findings.unit(metric),
+                point_spread=partial(findings.spread, metric=metric),
+            )
+        )
+    return FigureSpec(name, caption(study), panels, min(3, len(panels)), _SMALL)
+
+
+def _accuracy_scatters(
+    name: str, study: StudySeries, findings: Findings, metrics: Sequence[str]
+) -> Iterator[FigureSpec]:
+    """Yield one figure with a row of panels for each metric; none without points."""
+    panels: list[DrawPanel] = []
+    columns = 0
+    for metric in metrics:
+        plots = scatters(study, findings, metric)
+        columns = max(columns, len(plots))
+        for scatter in plots:
+            panels.append(partial(draw_scatter, scatter=scatter, unit=findings.unit(metric)))
+    if panels:
+        yield FigureSpec(name, "A mark for each training.", panels, columns, _SMALL, legend=False)
+
+
+def _weights_figure(name: str, samples: Sequence[WeightSample]) -> FigureSpec:
+    first = samples[0]
+    note = (
+        f"A sample of each layer in seed {first.seed}, at {percent(first.density)} % of the "
+        "weights."
+    )
+    panels = [partial(draw_weights, sample=sample) for sample in samples]
+    layers = {sample.layer for sample in samples}
+    axes = ("w_i: weight before training", "w_f: weight after training")
+    return FigureSpec(name, note, panels, len(layers), _TINY, axes=axes)
+
+
+def _draw(spec: FigureSpec, title: str) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    rows = ceil(len(spec.panels) / spec.columns)
+    figure = Figure(facecolor="white")
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12))
+    FigureCanvasAgg(figure)
+    grid = list(figure.subplots(rows, spec.columns, squeeze=False).flat)
+    for axes, draw_panel in zip(grid, spec.panels, strict=False):
+        draw_panel(axes)
+    for axes in grid[len(spec.panels) :]:
+        axes.set_axis_off()
+
+    legend_width = _add_legend(figure, grid[0]) if spec.legend else 0.0
+    width, height = spec.size
+    heading = _heading(spec, title)
+    # wide enough for the heading, and for a legend beside panels that keep their size
+    figure_width = max(spec.columns * width, 0.11 * len(heading)) + legend_width
+    figure.set_size_inches(figure_width, rows * height)
+    figure.suptitle(heading, x=0.01, ha="left", weight="bold", fontsize=12)
+
+    x_label, y_label = spec.axes
+    below = "\n".join(text for text in (x_label, spec.note) if text)
+    figure.supxlabel(below, x=0.01, ha="left", fontsize=8, color=_PALE)
+    figure.supylabel(y_label, fontsize=8, color=_PALE)
+    return figure
+
+
+def _add_legend(figure: Figure, axes: Axes) -> float:
+    """Add the legend of these axes beside all panels, and return its width in inches."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
+        handlelength=3.2,
+        markerscale=1,
+    )
+    return 0.8 + 0.07 * max(map(len, labels), default=0)
+
+
+def _heading(spec: FigureSpec, title: str) -> str:
+    name = spec.name
+    if "-" in name:
+        name = name.replace("-", " · ").replace("_", " ")
+    return " · ".join(text for text in (title, name) if text)
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(
+            buffer, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata
+        )
+        path = stem.with_name(f"{stem.name}.{kind}")
+        atomic_write(path, buffer.getvalue())
+        paths.append(path)
+    return paths

@@ -1,0 +1,214 @@
+"""Panels of the static figures: functions that draw on matplotlib axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.report.data.series import Point, PointSpread, Series, StudySeries
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent
+from lotteryfw.report.plots.analysis_views import ACCURACY_UNIT, Scatter, WeightSample
+from lotteryfw.report.plots.dot_plot import DotPlot
+from lotteryfw.report.plots.style import (
+    HUES,
+    KEPT_COLOUR,
+    MASKED_COLOUR,
+    ErrorScale,
+    LineStyle,
+    line_styles,
+    spaced_densities,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#222222"
+PANEL_SIZE = (4.9, 4.3)
+"""Width and height of a panel of curves, in inches."""
+
+_GRID_COLOUR = "#DDDDDD"
+_LONG_DASH: Any = (0, (6, 3))
+_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
+_MARKERS = "os^Dv<>PXphd*"
+_LETTERS = 50  # category names side by side in a panel, before they touch
+
+
+def draw_curves(
+    axes: Axes,
+    study: StudySeries,
+    unit: Unit,
+    point_spread: PointSpread,
+    scale: ErrorScale | None = None,
+) -> None:
+    """Draw a figure of each series against weights remaining, with the dense network's."""
+    axes.set_xscale("log")
+    dense = point_spread(study.dense) if study.dense else None
+    if dense:
+        _draw_dense(axes, dense, unit.scale)
+    for series, style in zip(study.series, line_styles(study.series), strict=True):
+        _draw_curve(axes, series, point_spread, style, unit.scale)
+
+    # a network without weights has no place on a log axis
+    densities = sorted({point.density for point in study.points} - {0.0})
+    if densities:
+        _label_densities(axes, densities)
+    axes.set_xlabel("weights remaining (%)")
+    axes.set_ylabel(unit.axis)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    if scale:
+        _space_by_error(axes, scale)
+    _finish(axes)
+
+
+def draw_dots(axes: Axes, plot: DotPlot) -> None:
+    """Draw a dot with a bar of ±1 sd for each row in each category."""
+    scale = plot.unit.scale
+    for index, row in enumerate(plot.rows):
+        spreads = row.spreads.values()
+        axes.errorbar(
+            [plot.x(index, category) for category in row.spreads],
+            [spread.mean * scale for spread in spreads],
+            yerr=[(spread.sd or 0) * scale for spread in spreads],
+            color=row.style.colour,
+            linestyle="none",
+            marker=_marker(row.style),
+            markersize=5,
+            capsize=2,
+            linewidth=1,
+            label=row.label,
+        )
+
+    count = len(plot.categories)
+    is_tight = count * max(map(len, plot.categories)) > _LETTERS
+    axes.set_xticks(range(count), plot.categories, fontsize=9, rotation=20 if is_tight else 0)
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_xlabel(plot.axis)
+    axes.set_ylabel(plot.title)
+    _finish(axes)
+
+
+def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
+    """Draw accuracy against a figure, with a colour for each value of an axis of the grid."""
+    for index, (value, points) in enumerate(scatter.groups.items()):
+        axes.plot(
+            [point.x * unit.scale for point in points],
+            [point.y * ACCURACY_UNIT.scale for point in points],
+            linestyle="none",
+            color=HUES[index % len(HUES)],
+            marker=_MARKERS[index // len(HUES)],
+            markersize=4.5,
+            alpha=0.8,
+            label=value,
+        )
+    axes.set_xlabel(unit.axis)
+    axes.set_ylabel(ACCURACY_UNIT.axis)
+    if scatter.axis:
+        axes.legend(title=scatter.axis_name, fontsize=7, title_fontsize=8, frameon=False)
+    _finish(axes)
+
+
+def draw_weights(axes: Axes, sample: WeightSample) -> None:
+    """Draw w_f against w_i, kept and masked, and the diagonal of unchanged weights."""
+    ends = sample.ends
+    axes.plot(ends, ends, color="#888888", linestyle=_LONG_DASH, linewidth=1, label="unchanged")
+    for name, kept, colour in (("masked", False, MASKED_COLOUR), ("kept", True, KEPT_COLOUR)):
+        pairs = sample.weights(kept)
+        axes.plot(
+            [before for before, _ in pairs],
+            [after for _, after in pairs],
+            color=colour,
+            linestyle="none",
+            marker=".",
+            markersize=2.5,
+            alpha=0.6,
+            label=name,
+        )
+    axes.set_title(f"{sample.label} · {sample.layer}", fontsize=8)
+    axes.tick_params(labelsize=7)
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(color=_GRID_COLOUR, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _marker(style: LineStyle) -> str:
+    return _MARKERS[style.marker % len(_MARKERS)]
+
+
+def _draw_dense(axes: Axes, spread: Spread, scale: float) -> None:
+    axes.axhline(
+        spread.mean * scale, color=INK, linestyle=_LONG_DASH, linewidth=1, label="dense network"
+    )
+    if spread.sd:
+        low, high = _band(spread, scale)
+        axes.axhspan(low, high, color=INK, alpha=0.08, linewidth=0)
+
+
+def _draw_curve(
+    axes: Axes, series: Series, point_spread: PointSpread, style: LineStyle, scale: float
+) -> None:
+    points: list[tuple[Point, Spread]] = []
+    for point in series.points:
+        spread = point_spread(point)
+        if spread and point.density > 0:
+            points.append((point, spread))
+
+    x = [100 * point.density for point, _ in points]
+    axes.plot(
+        x,
+        [spread.mean * scale for _, spread in points],
+        color=style.colour,
+        linestyle=_DASHES[style.line],
+        linewidth=1.6,
+        markersize=4,
+        marker=_marker(style),
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        label=series.label,
+    )
+    bands = [_band(spread, scale) for _, spread in points]
+    low = [band[0] for band in bands]
+    high = [band[1] for band in bands]
+    axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+
+
+def _band(spread: Spread, scale: float) -> tuple[float, float]:
+    """Return mean ± sd."""
+    sd = spread.sd or 0
+    return (spread.mean - sd) * scale, (spread.mean + sd) * scale
+
+
+def _space_by_error(axes: Axes, scale: ErrorScale) -> None:
+    import numpy as np
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    def to_axis(accuracy: Any) -> Any:
+        return -np.log10(np.maximum(100 - accuracy, scale.floor))
+
+    def to_accuracy(height: Any) -> Any:
+        return 100 - 10.0**-height
+
+    axes.set_yscale("function", functions=(to_axis, to_accuracy))
+    axes.set_ylim(scale.low, scale.high)
+    axes.yaxis.set_major_locator(FixedLocator(scale.ticks))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel(f"{axes.get_ylabel()}, log-spaced error")
+
+
+def _label_densities(axes: Axes, densities: Sequence[float]) -> None:
+    """Label as many of the real levels as fit without touching, falling from left to right."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    left, right = 100 * max(densities), 100 * min(densities)
+    margin = (left / right) ** 0.03 if left > right else 2.0
+    axes.set_xlim(left * margin, right / margin)
+    inches_per_decade = PANEL_SIZE[0] * 0.8 / log10(left * margin / (right / margin))
+    labelled = spaced_densities(densities, 0.46 / inches_per_decade)  # inches: "51.3" is narrower
+    axes.xaxis.set_major_locator(FixedLocator([100 * density for density in labelled]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: percent(value / 100))

@@ -1,0 +1,1 @@
+"""The page report.html and its charts, drawn by plotly.js."""

@@ -1,0 +1,251 @@
+"""Building blocks of the page's charts: views as plain data that plotly.js draws.
+
+A `Chart` may have several views, of which a reader sees one at a time. Colours, lines and the
+choice of axes are those of the static figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import log10
+from typing import Any
+
+from lotteryfw.report.data.series import Point, PointSpread, Series, StudySeries
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, percent
+from lotteryfw.report.plots.dot_plot import DotPlot
+from lotteryfw.report.plots.style import ErrorScale, LineStyle, line_styles, spaced_densities
+
+DENSE_COLOUR = "#8A8A8A"  # grey is seen on a light and on a dark page
+DENSE_NAME = "dense network"
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_MARKERS = (
+    "circle",
+    "square",
+    "triangle-up",
+    "diamond",
+    "triangle-down",
+    "triangle-left",
+    "triangle-right",
+    "pentagon",
+    "x",
+    "hexagon",
+    "star",
+    "diamond-tall",
+)
+_TICKS = 8  # as many as fit the width of a phone
+
+Trace = dict[str, Any]
+Height = Callable[[float], float]
+"""A function from a figure to its height on the chart's axis."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of a chart: plotly.js's traces, and its layout's `xaxis` and `yaxis`."""
+
+    label: str
+    traces: tuple[Trace, ...]
+    xaxis: dict[str, Any]
+    yaxis: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled chart of at least one view; `key` is unique on its page."""
+
+    key: str
+    title: str
+    caption: str
+    views: tuple[View, ...]
+
+
+def curves_view(
+    study: StudySeries,
+    unit: Unit,
+    point_spread: PointSpread,
+    label: str = "",
+    scale: ErrorScale | None = None,
+) -> View:
+    """Return a figure of each series against weights remaining, with the dense network's.
+
+    With a scale the figure is an accuracy. It is plotted as 100 - accuracy, on a log axis that is
+    labelled with the accuracy.
+    """
+
+    def height(value: float) -> float:
+        if scale:
+            return max(100 - value * unit.scale, scale.floor)
+        return value * unit.scale
+
+    # a network without weights has no place on a log axis
+    densities = sorted({point.density for point in study.points if point.density > 0})
+    traces: list[Trace] = []
+    dense = point_spread(study.dense) if study.dense else None
+    if dense:
+        traces += _dense_line(dense, unit, densities, height)
+    for series, style in zip(study.series, line_styles(study.series), strict=True):
+        traces += _series_curve(series, style, unit, point_spread, height)
+
+    title = f"{unit.axis}, log-spaced error" if scale else unit.axis
+    yaxis = {"title": title, **_error_axis(scale)}
+    return View(label or title, tuple(traces), density_axis(densities), yaxis)
+
+
+def _dense_line(
+    spread: Spread, unit: Unit, densities: Sequence[float], height: Height
+) -> list[Trace]:
+    points = [(100 * densities[-1], spread), (100 * densities[0], spread)]
+    text = hover_text(DENSE_NAME, "100 % of the weights", unit, spread)
+    line = {"color": DENSE_COLOUR, "dash": "longdash", "width": 1.5}
+    return curve(DENSE_NAME, points, height, line=line, mode="lines", text=[text, text])
+
+
+def _series_curve(
+    series: Series, style: LineStyle, unit: Unit, point_spread: PointSpread, height: Height
+) -> list[Trace]:
+    points = []
+    texts = []
+    for point in series.points:
+        spread = point_spread(point)
+        if spread and point.density > 0:
+            points.append((100 * point.density, spread))
+            texts.append(hover_text(series.label, _level_text(point), unit, spread))
+    if not points:
+        return []
+    return curve(
+        series.label, points, height, mode="lines+markers", text=texts, **plotly_style(style)
+    )
+
+
+def _level_text(point: Point) -> str:
+    return f"{percent(point.density)} % of the weights, level {point.level}"
+
+
+def dots_view(plot: DotPlot) -> View:
+    """Return dots with bars of ±1 sd, each row in its own colour."""
+    last = len(plot.categories) - 1
+    xaxis = {
+        "title": plot.axis,
+        "tickvals": list(range(last + 1)),
+        "ticktext": [escape(category) for category in plot.categories],
+        "range": [-0.5, last + 0.5],
+    }
+    traces = tuple(_dots(plot, index) for index in range(len(plot.rows)))
+    return View(plot.title, traces, xaxis, {"title": plot.title})
+
+
+def _dots(plot: DotPlot, index: int) -> Trace:
+    row, unit = plot.rows[index], plot.unit
+    spreads = row.spreads.values()
+    deviations = [rounded((spread.sd or 0) * unit.scale) for spread in spreads]
+    texts = []
+    for category, spread in row.spreads.items():
+        texts.append(hover_text(row.label, category, unit, spread))
+    marker = plotly_style(row.style)["marker"]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{escape(row.label)} (n = {count_range(spread.n for spread in spreads)})",
+        "legendgroup": row.label,
+        "x": [rounded(plot.x(index, category)) for category in row.spreads],
+        "y": [rounded(spread.mean * unit.scale) for spread in spreads],
+        "error_y": {"type": "data", "array": deviations, "thickness": 1.2, "width": 3},
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {**marker, "color": row.style.colour},
+    }
+
+
+def density_axis(densities: Sequence[float]) -> dict[str, Any]:
+    """Return the log axis of weights remaining for densities in rising order."""
+    ticks = spaced_densities(densities, log10(densities[-1] / densities[0]) / _TICKS)
+    return {
+        "title": "weights remaining (%)",
+        "type": "log",
+        "tickangle": 0,
+        "autorange": "reversed",  # as in the papers, from dense to sparse
+        "tickvals": [100 * density for density in ticks],
+        "ticktext": [percent(density) for density in ticks],
+    }
+
+
+def _error_axis(scale: ErrorScale | None) -> dict[str, Any]:
+    if scale is None:
+        return {}
+    return {
+        "type": "log",
+        "autorange": "reversed",
+        "tickvals": [100 - tick for tick in scale.ticks],
+        "ticktext": [f"{tick:g}" for tick in scale.ticks],
+    }
+
+
+def curve(
+    name: str, points: Sequence[tuple[float, Spread]], height: Height, **style: Any
+) -> list[Trace]:
+    """Return a curve of at least one point, and its band of ±1 sd beneath it.
+
+    Both are one legend group, so a click in the legend hides both.
+    """
+    spreads = [spread for _, spread in points]
+    x = [rounded(position) for position, _ in points]
+    line = {
+        "type": "scatter",
+        "name": f"{escape(name)} (n = {count_range(spread.n for spread in spreads)})",
+        "legendgroup": name,
+        "hovertemplate": "%{text}<extra></extra>",
+        "x": x,
+        "y": [rounded(height(spread.mean)) for spread in spreads],
+        **style,
+    }
+    if not any(spread.sd for spread in spreads):
+        return [line]
+
+    high = [rounded(height(spread.mean + (spread.sd or 0))) for spread in spreads]
+    low = [rounded(height(spread.mean - (spread.sd or 0))) for spread in spreads]
+    band = {
+        "type": "scatter",
+        "legendgroup": name,
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "mode": "lines",
+        # the outline: forth along the upper edge, back along the lower
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": f"{style['line']['color']}26",
+    }
+    return [band, line]
+
+
+def plotly_style(style: LineStyle) -> dict[str, Any]:
+    """Return a series' style as plotly.js's `line` and `marker`."""
+    line = {"color": style.colour, "dash": _DASHES[style.line], "width": 2}
+    return {"line": line, "marker": {"symbol": _MARKERS[style.marker % len(_MARKERS)], "size": 7}}
+
+
+def hover_text(name: str, where: str, unit: Unit, spread: Spread) -> str:
+    """Return the text of a point; plotly.js reads a little HTML in it, so the name is escaped."""
+    n = f"n = {spread.n}" if spread.sd is None else f"mean ± sd, n = {spread.n}"
+    figures = f"{unit.spread(spread)}{unit.suffix} ({n})"
+    lines = [f"<b>{escape(name)}</b>", where, figures]
+    interval = spread.interval()
+    if interval:
+        lines.append(f"95 % interval {' to '.join(map(unit.number, interval))}")
+    return "<br>".join(lines)
+
+
+def count_range(counts: Iterable[int]) -> str:
+    """Return the range of these counts, as "5" or "3–5"."""
+    ordered = sorted(counts)
+    ends = dict.fromkeys((str(ordered[0]), str(ordered[-1])))
+    return "–".join(ends)
+
+
+def rounded(value: float, digits: int = 6) -> float:
+    """Return a figure with so many digits: more than a screen shows would make the page heavy."""
+    return float(f"{value:.{digits}g}")

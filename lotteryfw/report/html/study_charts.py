@@ -1,0 +1,161 @@
+"""The charts of every study: accuracy and steps against density, and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from operator import methodcaller
+from typing import Any
+
+from lotteryfw.report.data.learning_curves import MEASURED, LearningCurves
+from lotteryfw.report.data.series import Point, StudySeries
+from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.html.plotly_chart import (
+    DENSE_COLOUR,
+    DENSE_NAME,
+    Chart,
+    Trace,
+    View,
+    curve,
+    curves_view,
+    dots_view,
+    plotly_style,
+)
+from lotteryfw.report.plots.single_level import density_plot, metric_compared
+from lotteryfw.report.plots.style import HUES, caption, error_scale, evenly_chosen, line_styles
+
+ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
+"""The metrics in the views of a study's first chart."""
+
+_MAX_DENSITIES = 6  # learning curves at more densities would only make the page heavy
+
+
+def density_charts(study: StudySeries) -> list[Chart]:
+    """Return accuracy and early-stopping step against weights remaining.
+
+    If searches are joined to one series, another chart shows each with all its levels. If there
+    are no curves, one chart shows each combination's variants and the densities of its ticket. A
+    study without a level to draw has no chart.
+    """
+    if not any(point.density and point.rows for point in study.points):
+        return []
+    if study.single_level:
+        return [_single_level_chart(study)]
+
+    text = caption(study)
+    title = "Accuracy against weights remaining"
+    charts = [Chart(f"{study.name}/accuracy", title, text, _accuracy_views(study))]
+    by_search = study.by_search
+    if by_search:
+        title = "Each search, level by level"
+        charts.append(Chart(f"{study.name}/searches", title, text, _accuracy_views(by_search)))
+    title = "Early-stopping step against weights remaining"
+    steps = _metric_view(study, "early_stop_step")
+    charts.append(Chart(f"{study.name}/steps", title, text, (steps,)))
+    return charts
+
+
+def _single_level_chart(study: StudySeries) -> Chart:
+    plots = [metric_compared(study, metric) for metric in ACCURACIES]
+    plots.append(density_plot(study))
+    views = tuple(dots_view(plot) for plot in plots if plot)
+    text = caption(study, "bars")
+    return Chart(f"{study.name}/accuracy", "Accuracy and density", text, views)
+
+
+def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
+    views = []
+    for metric in ACCURACIES:
+        scale = error_scale(study, metric)
+        if scale:
+            point_spread = methodcaller("spread", metric)
+            views.append(curves_view(study, unit_of(metric), point_spread, scale=scale))
+        views.append(_metric_view(study, metric))
+    return tuple(views)
+
+
+def _metric_view(study: StudySeries, metric: str) -> View:
+    return curves_view(study, unit_of(metric), methodcaller("spread", metric))
+
+
+def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
+    """Return the measurements during training; None if there are none.
+
+    The views show all series at one density, and one series at several.
+    """
+    views: list[View] = []
+    for metric in MEASURED:
+        views += _learning_views(study, curves, metric)
+    if not views:
+        return None
+    return Chart(f"{study.name}/learning", "Learning curves", caption(study), tuple(views))
+
+
+def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
+    unit = unit_of(metric)
+    name = unit.axis.partition(" (")[0]
+    for label, traces in _learning_traces(study, curves, metric):
+        if traces:
+            xaxis = {"title": "training step (updates)"}
+            yield View(f"{label} · {name}", tuple(traces), xaxis, {"title": unit.axis})
+
+
+def _learning_traces(
+    study: StudySeries, curves: LearningCurves, metric: str
+) -> Iterator[tuple[str, list[Trace]]]:
+    """Yield label and traces: all series at each density, then each series at all of them."""
+    if study.single_level:
+        yield "all series", _all_series(study, curves, metric, None)
+        return
+
+    densities = evenly_chosen(study.densities, _MAX_DENSITIES)
+    dense_line = {"color": DENSE_COLOUR, "dash": "longdash"}
+    dense = _learning_curve(DENSE_NAME, study.dense, curves, metric, line=dense_line)
+    for density in densities:
+        if density == 1 and dense:
+            continue  # every series starts from that very network, and every other view shows it
+        yield _density_label(density), dense + _all_series(study, curves, metric, density)
+
+    for series in study.series:
+        traces = []
+        for index, density in enumerate(densities):
+            point = series.at(density)
+            line = {"color": HUES[index % len(HUES)]}
+            traces += _learning_curve(_density_label(density), point, curves, metric, line=line)
+        yield series.label, traces
+
+
+def _density_label(density: float) -> str:
+    return f"{percent(density)} % of the weights"
+
+
+def _all_series(
+    study: StudySeries, curves: LearningCurves, metric: str, density: float | None
+) -> list[Trace]:
+    """Return the curves of all series at one density; None means the only one that each has."""
+    traces = []
+    for series, style in zip(study.series, line_styles(study.series), strict=True):
+        point = series.points[0] if density is None else series.at(density)
+        line = plotly_style(style)["line"]
+        traces += _learning_curve(series.label, point, curves, metric, line=line)
+    return traces
+
+
+def _learning_curve(
+    name: str, point: Point | None, curves: LearningCurves, metric: str, line: dict[str, Any]
+) -> list[Trace]:
+    measured = curves.mean(point, metric) if point else []
+    if len(measured) < 2:
+        return []
+    unit = unit_of(metric)
+    return curve(
+        name,
+        measured,
+        lambda value: value * unit.scale,
+        line=line,
+        mode="lines",
+        text=[f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}" for _, spread in measured],
+        # Learning curves have most of a page's points, so the template has the text that all
+        # points of a curve share.
+        hovertemplate=f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",
+    )

@@ -1,0 +1,146 @@
+"""Plots of studies with one level for each combination, such as learned masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import methodcaller
+
+from lotteryfw.report.data.series import (
+    TICKET,
+    Combination,
+    Point,
+    PointSpread,
+    Series,
+    StudySeries,
+    labelled,
+    variant_label,
+)
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, unit_of
+from lotteryfw.report.plots.dot_plot import DotPlot, DotRow, dot_plot
+from lotteryfw.report.plots.style import LineStyle, line_style, line_styles
+
+EXPECTED, WHOLE = "expected", "whole network"
+"""Two densities of a network: the requested one (of a sampled mask, its mean), and the mask's."""
+DENSITY_UNIT = Unit("weights remaining, %", "weights remaining (%)", 100, 2, " %", " points")
+
+_EQUAL = 0.01  # densities that differ by less than this share count as one
+
+
+@dataclass(frozen=True)
+class GridCombination:
+    """The series of one combination of the grid, with the label of its ticket."""
+
+    label: str
+    style: LineStyle
+    series: tuple[Series, ...]
+
+
+def grid_combinations(study: StudySeries) -> list[GridCombination]:
+    """Return the combinations of a study's grid, in order."""
+    grouped: dict[Combination, list[Series]] = {}
+    for series in study.series:
+        grouped.setdefault(series.combination, []).append(series)
+
+    combinations = []
+    for index, members in enumerate(grouped.values()):
+        labels = [series.label for series in members if series.variant == TICKET]
+        label = labels[0] if labels else members[0].label
+        combinations.append(GridCombination(label, line_style(index), tuple(members)))
+    return combinations
+
+
+def metric_by_variant(study: StudySeries, metric: str) -> DotPlot | None:
+    """Return a plot of a metric by variant, with a row for each combination."""
+    rows = []
+    for combination in grid_combinations(study):
+        spreads = {}
+        for series in combination.series:
+            spread = series.points[0].spread(metric)
+            if spread:
+                spreads[variant_label(series.variant)] = spread
+        rows.append(DotRow(combination.label, combination.style, spreads))
+
+    unit = unit_of(metric)
+    variants = dict.fromkeys(series.variant for series in study.series)
+    return dot_plot(unit.axis, unit, [variant_label(variant) for variant in variants], rows)
+
+
+def metric_compared(study: StudySeries, metric: str) -> DotPlot | None:
+    """Return a plot of a metric by variant or, if there is only one, by the values of an axis."""
+    if len({series.variant for series in study.series}) > 1:
+        return metric_by_variant(study, metric)
+    return figure_by_axis(study, unit_of(metric), methodcaller("spread", metric))
+
+
+def figure_by_axis(study: StudySeries, unit: Unit, point_spread: PointSpread) -> DotPlot | None:
+    """Return a plot of the tickets' figures by the values of the axis that has most.
+
+    It has a row for each combination of the other axes.
+    """
+    tickets = [series for series in study.series if series.variant == TICKET]
+    axis = _longest_axis(tickets)
+
+    # the spreads of each combination of the other axes, by the value of this axis
+    spreads: dict[Combination, dict[str, Spread]] = {}
+    for ticket in tickets:
+        others = tuple((name, value) for name, value in ticket.combination if name != axis)
+        row_spreads = spreads.setdefault(others, {})
+        spread = point_spread(ticket.points[0])
+        if spread:
+            row_spreads[ticket.axes.get(axis, TICKET)] = spread
+
+    series = labelled([Series("", dict(others), TICKET, ()) for others in spreads])
+    rows = []
+    for one, style in zip(series, line_styles(series), strict=True):
+        rows.append(DotRow(one.label, style, spreads[one.combination]))
+
+    categories = list(dict.fromkeys(ticket.axes.get(axis, TICKET) for ticket in tickets))
+    axis_name = axis.rpartition(".")[2].replace("_", " ")
+    return dot_plot(unit.axis, unit, categories, rows, axis_name)
+
+
+def _longest_axis(tickets: Sequence[Series]) -> str:
+    values: dict[str, set[str | None]] = {}
+    for ticket in tickets:
+        for name in ticket.axes:
+            values[name] = {other.axes.get(name) for other in tickets}
+    return max(values, key=lambda name: len(values[name]), default="")
+
+
+def density_plot(study: StudySeries) -> DotPlot | None:
+    """Return a plot of each ticket's densities: expected, of the network, and of each layer.
+
+    Return None if every ticket keeps the same share everywhere.
+    """
+    rows = []
+    for combination in grid_combinations(study):
+        for series in combination.series:
+            if series.variant == TICKET and series.points[0].rows:
+                spreads = _density_spreads(series.points[0])
+                rows.append(DotRow(combination.label, combination.style, spreads))
+    if all(_has_equal_means(row) for row in rows):
+        return None
+
+    categories: dict[str, None] = {}
+    for row in rows:
+        categories.update(dict.fromkeys(row.spreads))
+    return dot_plot(DENSITY_UNIT.axis, DENSITY_UNIT, list(categories), rows)
+
+
+def _density_spreads(point: Point) -> dict[str, Spread]:
+    values: dict[str, list[float]] = {}
+    for row in point.rows:
+        values.setdefault(EXPECTED, []).append(row.requested_density)
+        values.setdefault(WHOLE, []).append(row.density)
+        for text in row.layer_densities.split(";"):
+            layer, _, density = text.rpartition("=")
+            if text:
+                values.setdefault(layer, []).append(float(density))
+    return {name: Spread.of(densities) for name, densities in values.items()}
+
+
+def _has_equal_means(row: DotRow) -> bool:
+    means = [spread.mean for spread in row.spreads.values()]
+    return max(means) - min(means) <= _EQUAL * max(means)

@@ -1,0 +1,122 @@
+"""The style of curves, in the static figures and on the page alike: colours, ticks and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+from typing import TypeVar
+
+from lotteryfw.report.data.series import Series, StudySeries
+
+T = TypeVar("T")
+
+# Okabe & Ito's colours, which colour-blind people distinguish, without black and yellow, and a
+# violet. More series than colours differ by line and marker.
+HUES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A68B3")
+KEPT_COLOUR, MASKED_COLOUR = HUES[0], HUES[1]
+LINES = 4
+"""The number of line styles: solid, dashed, dotted, dash-dotted."""
+
+_ACCURACIES = (0, 50, 70, 80, 90, 95, 97, 98, 99, 99.5, 99.7, 99.8, 99.9)
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """The style of one series; each drawer has its own list for `line` and `marker`."""
+
+    colour: str
+    line: int
+    marker: int
+
+
+def line_style(index: int) -> LineStyle:
+    """Return the style of the series at this index: the colour changes first, then the line."""
+    return LineStyle(HUES[index % len(HUES)], index // len(HUES) % LINES, index)
+
+
+def line_styles(series: Sequence[Series]) -> list[LineStyle]:
+    """Return a style for each series.
+
+    If there are several variants, the colour shows the combination and the line the variant.
+    """
+    combinations = list(dict.fromkeys(one.combination for one in series))
+    variants = list(dict.fromkeys(one.variant for one in series))
+    if len(combinations) == 1 or len(variants) == 1:
+        return [line_style(index) for index in range(len(series))]
+
+    styles = []
+    for index, one in enumerate(series):
+        hue = combinations.index(one.combination)
+        line = variants.index(one.variant)
+        styles.append(LineStyle(HUES[hue % len(HUES)], line % LINES, index))
+    return styles
+
+
+@dataclass(frozen=True)
+class ErrorScale:
+    """An axis of accuracies spaced by the logarithm of the error, all in per cent.
+
+    On a plain axis 98 and 99 % would look alike. Errors below `floor` are drawn at `floor`; `low`
+    and `high` are the accuracies at the ends, `ticks` those that are labelled.
+    """
+
+    floor: float
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+
+def error_scale(study: StudySeries, metric: str) -> ErrorScale | None:
+    """Return the scale for an accuracy whose errors span a factor of ten; else None."""
+    if not metric.endswith("accuracy"):
+        return None
+
+    errors = []
+    for point in study.points:
+        spread = point.spread(metric)
+        if spread:
+            errors.append(100 * (1 - spread.mean))
+    worst = max(errors, default=0.0)
+    # an error of 0 has no place on a log axis
+    best = min((error for error in errors if error > 0), default=100.0)
+    if worst < 10 * best:
+        return None
+
+    floor = best / 2
+    low = max(0.0, 100 - 1.15 * worst)
+    ticks = tuple(tick for tick in _ACCURACIES if low <= tick <= 100 - floor)
+    return ErrorScale(floor, low, 100 - best / 1.4, ticks)
+
+
+def spaced_densities(densities: Sequence[float], gap: float) -> list[float]:
+    """Return the densities that lie more than `gap` decades apart, from the largest on."""
+    spaced: list[float] = []
+    for density in sorted(densities, reverse=True):
+        if not spaced or log10(spaced[-1] / density) > gap:
+            spaced.append(density)
+    return spaced
+
+
+def evenly_chosen(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` items (at least two), evenly, with the first and the last."""
+    last = len(items) - 1
+    if last < most:
+        return list(items)
+    return [items[round(index * last / (most - 1))] for index in range(most)]
+
+
+def caption(study: StudySeries, marks: str = "bands") -> str:
+    """Return the caption of a plot: the number of seeds, and the meaning of `marks`."""
+    counts = sorted({len(point.rows) for point in study.points if point.rows})
+    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    if counts[-1] > 1:
+        sentences = [f"Mean over n = {n} seeds; {marks} are ±1 standard deviation."]
+    else:
+        sentences = ["One seed."]
+    if study.diverged:
+        plural = "s" if study.diverged > 1 else ""
+        sentences.append(f"{study.diverged} diverged training{plural} left out.")
+    if study.left_out:
+        sentences.append(f"Shown are {study.partly_shown}.")
+    return " ".join(sentences)

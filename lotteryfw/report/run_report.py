@@ -1,0 +1,61 @@
+"""The whole report of a run: the command line prints, writes and draws it when a study ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from lotteryfw.api.errors import UsageError
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.figures.figure_files import write_figures
+from lotteryfw.report.html.page import write_page
+from lotteryfw.report.tables.best_level import untrained_masks
+from lotteryfw.report.tables.claims import claims_markdown, claims_table
+from lotteryfw.report.tables.summary import summary_markdown, summary_tables
+from lotteryfw.report.tables.text_table import markdown_table
+from lotteryfw.report.tables.winning_tickets import verdict_markdown, verdict_tables
+from lotteryfw.report.verdicts.claims import check_claims
+from lotteryfw.store import RunFolder
+
+
+def report(run: Path, show: bool = False) -> list[Path]:
+    """Write a run's report.html and, with matplotlib, its figures; return the paths, page first.
+
+    `show` prints tables, verdicts and claims. Raises UsageError if `run` is no run's folder,
+    StoreError if it cannot be read or written.
+    """
+    data = _open(run)
+    console = Console(quiet=not show, markup=False, emoji=False)
+    for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
+        console.print(table)
+    verdicts = check_claims(data)
+    if verdicts:
+        console.print(claims_table(verdicts, console.width))
+    page = write_page(data, verdicts)
+    try:
+        return [page, *write_figures(data)]
+    except UsageError as error:
+        console.print(f"No figures were drawn: {error}")
+        return [page]
+
+
+def markdown(run: Path) -> str:
+    """Return a run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
+    data = _open(run)
+    masks = untrained_masks(data.shown, data.curves)
+    parts = (
+        summary_markdown(data),
+        markdown_table(masks) if masks else "",
+        verdict_markdown(data),
+        claims_markdown(check_claims(data)),
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _open(run: Path) -> RunData:
+    folder = RunFolder(Path(run))
+    if not folder.exists():
+        raise UsageError(f"{run}: not the folder of a run; `lotteryfw runs` lists them")
+    folder.refuse_damaged()
+    return RunData(folder)

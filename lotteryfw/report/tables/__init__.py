@@ -1,0 +1,1 @@
+"""Tables as text, for a terminal and in Markdown."""

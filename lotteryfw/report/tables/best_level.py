@@ -1,0 +1,100 @@
+"""Tables of best levels, chosen on the validation set and reported on the test set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lotteryfw.report.data.best_level import best_rows
+from lotteryfw.report.data.learning_curves import LearningCurves
+from lotteryfw.report.data.series import Series, StudySeries
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import ACCURACY, density_range, unit_of
+from lotteryfw.report.tables.text_table import ABSENT, TextTable, partly_shown_note
+from lotteryfw.store import LevelRow
+
+_HEAD = ("weights remaining, %", "test accuracy, %", "seeds")
+_MASKS_TITLE = (
+    "Masks over weights that were never trained: learned ones where their search ended, others at "
+    "their best level by validation accuracy (mean ± sd over seeds)"
+)
+
+
+def untrained_masks(studies: Iterable[StudySeries], curves: LearningCurves) -> TextTable | None:
+    """Return the table of the networks whose weights were never trained; None if there are none.
+
+    A learned mask is shown at the level that its search ended at, so with the requested density;
+    others are shown at their best level. The trained dense network is the last row.
+    """
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    # several studies may share one dense network: its trainings' keys tell
+    dense: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for study in studies:
+        notes += partly_shown_note(study)
+        learned_cells = _learned_cells(study, curves)
+        for search in study.searches:
+            shown = _shown_masks(search, learned_cells, curves)
+            if shown:
+                rows.append((f"{study.name}: {search.label}", *_cells(shown)))
+        if study.dense and all(_has_trained_weights(row, curves) for row in study.dense.rows):
+            keys = tuple(sorted(row.key for row in study.dense.rows))
+            label = f"{study.name}: dense network, trained"
+            dense.setdefault(keys, (label, *_cells(study.dense.rows)))
+    if not rows:
+        return None
+    head = ("study and series", *_HEAD)
+    return TextTable(_MASKS_TITLE, head, (*rows, *dense.values()), tuple(notes))
+
+
+def _learned_cells(study: StudySeries, curves: LearningCurves) -> set[str]:
+    cells: set[str] = set()
+    for search in study.searches:
+        cells.update(row.cell for row in search.rows if curves.learned_mask(row))
+    return cells
+
+
+def _shown_masks(
+    search: Series, learned_cells: set[str], curves: LearningCurves
+) -> Sequence[LevelRow]:
+    """Return the rows of a search whose masks are over untrained weights; else none."""
+    masks = []
+    for row in search.rows:
+        if row.weights_kept < row.weights_total or not _has_trained_weights(row, curves):
+            masks.append(row)
+    if not masks or any(_has_trained_weights(row, curves) for row in masks):
+        return ()
+    if search.cells & learned_cells:
+        return search.points[-1].rows
+    return best_rows(masks)
+
+
+def _has_trained_weights(row: LevelRow, curves: LearningCurves) -> bool:
+    return row.steps > 0 and not curves.learned_mask(row)
+
+
+def best_levels(study: StudySeries) -> TextTable | None:
+    """Return the test accuracy of each series' best level; None if there is no choice.
+
+    Each seed chooses its level by validation accuracy, among those with fewer weights than the
+    dense network. The test set takes no part in the choice.
+    """
+    if study.single_level:
+        return None
+    rows = []
+    for series in study.series:
+        best = best_rows(series.rows)
+        if best:
+            rows.append((series.label, *_cells(best)))
+    if not rows:
+        return None
+    if study.dense:
+        rows.append(("dense network", *_cells(study.dense.rows)))
+    title = f"{study.name}: the best level, chosen by validation accuracy (mean ± sd over seeds)"
+    return TextTable(title, ("series", *_HEAD), tuple(rows), partly_shown_note(study))
+
+
+def _cells(rows: Sequence[LevelRow]) -> tuple[str, str, str]:
+    densities = sorted((row.density for row in rows), reverse=True)
+    accuracies = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    accuracy = unit_of(ACCURACY).spread(Spread.of(accuracies)) if accuracies else ABSENT
+    return density_range(densities), accuracy, str(len(rows))

@@ -1,0 +1,1 @@
+"""Verdicts on claims and on winning tickets."""
