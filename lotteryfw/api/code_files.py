@@ -1,7 +1,8 @@
-"""Which files make up a plugin that is not released, and a hash of them: a change of any of them makes new results.
+"""The files of a plugin that is not released, and a hash of them.
 
-A released distribution is known by its version. Anything else can change from one run to the next: then the plugin's
-own files count, and those of every local module that they import, wherever the import stands.
+A released distribution is known by its version. Anything else can change from one run to the next:
+then the plugin's own files count, and those of every local module that they import, wherever the
+import stands.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from lotteryfw.api.fingerprints import named_fingerprint
 
 _KNOWN_OTHERWISE = sys.stdlib_module_names | {"lotteryfw", "numpy", "torch", "torchvision"}
-"""Top-level modules that are never a plugin's own, even where they run from a developer's folder."""
+"""Top-level modules that are never a plugin's own, even in a developer's folder."""
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 _COMPILED = (".pyc", ".pyo")
@@ -27,7 +28,10 @@ _COMPILED = (".pyc", ".pyo")
 
 @dataclass(frozen=True)
 class Code:
-    """The files that a component is made of: their names in order, and 8 hex digits of the SHA-256 over all of them."""
+    """The files that a component is made of.
+
+    `files` are their names in order, `digest` 8 hex digits of the SHA-256 over all of them.
+    """
 
     digest: str
     files: tuple[str, ...]
@@ -36,9 +40,10 @@ class Code:
 def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ()) -> Code:
     """Return the code that starts at the files of some modules.
 
-    Of a module in a package all files of the package count. `installed` are further files, by name, that belong to it.
-    Import statements are followed, also inside functions, to modules beside these files and to local folders on
-    `sys.path`; what is installed beside lotteryfw is not followed.
+    Of a module in a package all files of the package count. `installed` are further files, by
+    name, that belong to it. Import statements are followed, also inside functions, to modules
+    beside these files and to local folders on `sys.path`; what is installed beside lotteryfw is
+    not followed.
     """
     files = _Files()
     for name, path in installed:
@@ -47,11 +52,8 @@ def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ())
         files.add_module(module)
     files.follow_imports()
     names = tuple(sorted(files.paths))
-    base = (
-        os.path.commonpath([os.path.dirname(path) for path in files.paths.values()])
-        if names
-        else ""
-    )
+    folders = [os.path.dirname(path) for path in files.paths.values()]
+    base = os.path.commonpath(folders) if folders else ""
     return Code(named_fingerprint(files.paths, base)[:8], names)
 
 
@@ -62,7 +64,7 @@ def code_of_file(file: Path) -> Code:
 
 @dataclass
 class _Files:
-    """Files found so far, by the names that count: relative to the folder that they are imported from."""
+    """The files collected so far, by names relative to the folder they are imported from."""
 
     paths: dict[str, str] = field(default_factory=dict)
     _unread: list[str] = field(default_factory=list)
@@ -93,7 +95,7 @@ class _Files:
 
     def follow_imports(self) -> None:
         """Add every local module that is imported by what was added, and by what that adds."""
-        known: set[tuple[str, int]] = set()
+        searched: set[tuple[str, int]] = set()
         names: set[str] = set()
         while self._unread:
             path = self._unread.pop()
@@ -101,8 +103,8 @@ class _Files:
                 names |= _imported(path)
             # a folder that came in later may hold a module that an earlier file imports
             for name in sorted(names):
-                if (name, len(self._folders)) not in known:
-                    known.add((name, len(self._folders)))
+                if (name, len(self._folders)) not in searched:
+                    searched.add((name, len(self._folders)))
                     self._add_named(name)
 
     def _add_named(self, name: str) -> None:
@@ -111,29 +113,27 @@ class _Files:
                 continue
             if spec.has_location and spec.origin and not _is_installed(Path(spec.origin)):
                 self.add_module(Path(spec.origin))
-            elif (
-                spec.origin is None
-            ):  # a folder without __init__.py, which may hold anything beside modules
-                for place in map(Path, spec.submodule_search_locations or ()):
-                    if not _is_installed(place):
-                        self._add_all(
-                            place.parent, [path for path in _below(place) if path.suffix == ".py"]
-                        )
+            elif spec.origin is None:
+                self._add_namespace(spec.submodule_search_locations or ())
+
+    def _add_namespace(self, locations: Iterable[str]) -> None:
+        """Add the modules of folders without __init__.py, which may hold anything beside them."""
+        for folder in map(Path, locations):
+            if not _is_installed(folder):
+                modules = [path for path in _below(folder) if path.suffix == ".py"]
+                self._add_all(folder.parent, modules)
 
 
 def _imported_from(name: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(name)
-    except (
-        ImportError,
-        ValueError,
-        AttributeError,
-    ):  # a module that was put into sys.modules by hand has no spec
+    except (ImportError, ValueError, AttributeError):
+        # a module that was put into sys.modules by hand has no spec
         return None
 
 
 def _imported(path: str) -> set[str]:
-    """The first parts of the names of the modules that a file imports, but for those that cannot be a plugin's own."""
+    """Return the top-level modules that a file imports, of those that can be a plugin's own."""
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):  # nobody can import it either
@@ -150,7 +150,7 @@ def _imported(path: str) -> set[str]:
 
 
 def _imported_by_call(node: ast.Call) -> Iterator[str]:
-    """The module of `import_module("name")` and of `__import__("name")`."""
+    """Yield the module of `import_module("name")` and of `__import__("name")`."""
     called = (
         node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     )
@@ -161,18 +161,18 @@ def _imported_by_call(node: ast.Call) -> Iterator[str]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, but for hidden ones and what Python compiled."""
-    for place, folders, names in os.walk(folder):
+    """Yield every file below a folder, except hidden ones and those that Python compiled."""
+    for parent, folders, names in os.walk(folder):
         folders[:] = [
             name for name in folders if name != "__pycache__" and not name.startswith(".")
         ]
         for name in names:
             if not name.endswith(_COMPILED) and not name.startswith("."):
-                yield Path(place) / name
+                yield Path(parent) / name
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a file is Python's own, or was installed from a package."""
+    """Return whether a file is Python's own, or was installed from a package."""
     resolved = path.resolve()
     return any(part in _INSTALLED for part in resolved.parts) or any(
         map(resolved.is_relative_to, _STANDARD)

@@ -1,6 +1,7 @@
-"""What every ingredient of a recipe is: a named, frozen, validated set of options.
+"""Components, the ingredients of a recipe: each a named, frozen, validated set of options.
 
-The pydantic fields of a component are its keys in the recipe, its help text, its bounds and its error messages at once.
+The pydantic fields of a component are its keys in the recipe, its help text, its bounds and its
+error messages at once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from lotteryfw.api.steps import Clock, Step
 class Component(BaseModel, ABC):
     """Base of all kinds; authors subclass a kind, never this.
 
-    A component states, beside its options: `use` (its name in recipes), `formula` and `source` (the paper and section
-    that it follows). The first line of its docstring is its summary.
+    A component states, beside its options: `use` (its name in recipes), `formula` and `source`
+    (the paper and section that it follows). The first line of its docstring is its summary.
     """
 
     model_config = ConfigDict(
@@ -38,12 +39,15 @@ class Component(BaseModel, ABC):
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring, without its full stop."""
+        """Return the first line of the docstring, without its full stop."""
         doc = inspect.getdoc(cls) if cls.__doc__ else None
         return doc.splitlines()[0].rstrip(".") if doc else ""
 
     def options(self, clock: Clock | None = None) -> dict[str, Any]:
-        """Every option with its value as plain JSON data; with a clock, lengths become steps (so `1ep` equals them)."""
+        """Return every option with its value as plain JSON data.
+
+        With a clock, lengths become steps, so that `1ep` equals as many steps.
+        """
         return {name: _plain(getattr(self, name), clock) for name in type(self).model_fields}
 
 

@@ -1,4 +1,4 @@
-"""Data sets: what is known of one before it is read, and its examples."""
+"""Data sets: their shapes and sizes before they are read, and their examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set without reading it: shape of one input, classes, examples in each part."""
+    """The shape of one input, the number of classes, and the number of examples in each part.
+
+    They are known without reading the data set.
+    """
 
     shape: tuple[int, ...]
     classes: int
@@ -22,7 +25,10 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Subset:
-    """Examples and labels. `inputs` [n, *shape] uint8 (read as value / 255) or float32; `labels` [n] int64."""
+    """Examples and labels.
+
+    `inputs`: [n, *shape] uint8 (read as value / 255) or float32. `labels`: [n] int64.
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -30,7 +36,9 @@ class Subset:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set. Validation data chooses, test data reports. `mean` and `std` are per channel, of inputs in [0, 1].
+    """A data set: validation data is for choosing, test data for reporting.
+
+    `mean` and `std` are per channel, of inputs in [0, 1].
 
     `mapped`: inputs are mapped from a file, being too many for memory; nobody copies them whole.
     """

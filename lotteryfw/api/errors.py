@@ -1,6 +1,7 @@
 """Every error that lotteryfw raises on purpose, each with the exit code it ends a command with.
 
-An error's text is written for the person who has to act on it: what was wrong, where, what would be right.
+An error's text is written for the person who has to act on it: what was wrong, where, what would
+be right.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import ClassVar
 
 
 class LotteryError(Exception):
-    """Base of all of lotteryfw's errors. `exit_code` is what a command ends with (2: a mistake in what was given)."""
+    """Base of all of lotteryfw's errors.
+
+    A command ends with `exit_code`; 2 is for a mistake in what the user gave.
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -27,9 +31,9 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
-        place = ": ".join(printable(part, 300) for part in (self.where, self.key) if part)
+        location = ": ".join(printable(part, 300) for part in (self.where, self.key) if part)
         remedy = f" ({printable(self.remedy, 2000)})" if self.remedy else ""
-        return f"{place}: {printable(self.problem, 2000)}{remedy}"
+        return f"{location}: {printable(self.problem, 2000)}{remedy}"
 
 
 class RecipeError(LotteryError):
@@ -43,7 +47,7 @@ class RecipeError(LotteryError):
 
 
 class UsageError(LotteryError):
-    """Something else the user gave cannot be used: an unknown name, a folder that cannot be written, …"""
+    """Something else the user gave cannot be used: an unknown name, a read-only folder, …"""
 
     exit_code = 2
 
@@ -59,7 +63,7 @@ class PluginError(LotteryError):
 
 
 class ContractError(PluginError):
-    """A component returned something its kind does not allow: a wrong shape, a wrong dtype, NaN, …"""
+    """A component returned something its kind does not allow: a wrong shape or dtype, NaN, …"""
 
 
 class StoreError(LotteryError):
@@ -69,7 +73,8 @@ class StoreError(LotteryError):
 class TrainingDiverged(LotteryError):
     """A training has no finite numbers any more. `step` is where that was noticed.
 
-    `learns_mask`: it may be scores that are not finite, of which masks, and losses, can be made all the same.
+    `learns_mask`: it may be scores that are not finite, of which masks, and losses, can be made
+    all the same.
     """
 
     def __init__(self, step: int, learns_mask: bool = False):
@@ -79,13 +84,14 @@ class TrainingDiverged(LotteryError):
 
 
 class NotKnownYet(LotteryError):
-    """A result was looked at while planning, before anything is trained: what follows depends on results."""
+    """A result was read while planning, before any training, so the rest of a plan is not known."""
 
 
 def printable(text: str, longest: int) -> str:
-    """The text with control characters and broken UTF-8 as escapes, cut in the middle where it is too long.
+    """Return the text with control characters and broken UTF-8 escaped, cut if it is too long.
 
-    What a message quotes may come from a file that nobody has looked at, and a terminal obeys control characters.
+    What a message quotes may come from a file that nobody has looked at, and a terminal obeys
+    control characters.
 
     >>> printable("a\\x1b[2Jb", 100)
     'a\\\\x1b[2Jb'
@@ -101,10 +107,10 @@ def printable(text: str, longest: int) -> str:
     return "".join(characters)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy for a misspelt name: the closest known ones, or all of them where none is close."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a remedy for a misspelt name: the closest valid ones, or all where none is close."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{match}'" for match in close) + "?"
-    return "known: " + ", ".join(known) if known else ""
+    return "known: " + ", ".join(names) if names else ""

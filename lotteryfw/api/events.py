@@ -1,4 +1,4 @@
-"""What happens in a run, as the hooks and the run folder are told it."""
+"""The events of a run, which go to the hooks and into the run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lotteryfw.api.metrics import Metrics
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A study begins: `folder` is where its results go, `trainings` how many different jobs its cells may ask for."""
+    """A study begins.
+
+    `folder` is where its results go, `trainings` how many different jobs its cells may ask for.
+    """
 
     name: str
     folder: str
@@ -21,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class JobFinished:
-    """A job was answered: computed by this run, or found in the store (`stored`), where another process had put it.
+    """A job was answered: computed by this run, or read from the store (`stored`).
 
     `seconds` is what computing it took, 0 where it was stored.
     """
@@ -54,7 +57,10 @@ class LayerCollapsed:
 
 @dataclass(frozen=True)
 class CellFinished:
-    """A cell ended: "done", "diverged" (its loss or scores are not finite) or "failed" (something in it broke)."""
+    """A cell ended.
+
+    `status` is "done", "diverged" (its loss or scores are not finite) or "failed" (something broke).
+    """
 
     cell: str
     status: Literal["done", "diverged", "failed"]
@@ -75,7 +81,7 @@ Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished
 
 
 def event_name(event: Event) -> str:
-    """What an event is called: the name of its hook.
+    """Return an event's name, which is that of its hook.
 
     >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
     'layer_collapsed'

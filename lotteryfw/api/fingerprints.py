@@ -1,8 +1,8 @@
-"""Fingerprints of files: a hash of their names and contents, the same on every machine that holds the same files.
+"""Fingerprints of files: a hash of their names and contents, the same on every machine.
 
-Reading every data file for every command would be slow, so the hash of a file is kept in a small JSON file in the
-user's cache folder, beside what the system says of the file: size, times of the last changes, inode and device. The
-kept hash is used only while all of these are the same.
+Reading every data file for every command would be slow, so the hash of a file is kept in a small
+JSON file in the user's cache folder, beside what the system says of the file: size, times of the
+last changes, inode and device. The kept hash is used only while all of these are the same.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ MANY_FILES = 100_000
 SAMPLE = 1000
 """How many files are read of a folder that has too many: evenly spread over the sorted names."""
 SETTLED_NS = 3_000_000_000
-"""A file that changed less than this before it was read is read again the next time: within the resolution of the
-file system's clock (2 s on FAT) it could change once more without any of its times showing it."""
+"""A file that changed less than this before it was read is read again the next time.
+
+Within the resolution of the file system's clock (2 s on FAT) it could change once more without any
+of its times showing it.
+"""
 WORTH_KEEPING = 4 * 2**20
 """Bytes. Reading less than this again costs no more than keeping its hashes."""
 
 
 class _Source(Protocol):
-    """What `fingerprint_of` needs of a data source."""
+    """The part of a data source that `fingerprint_of` needs."""
 
     use: ClassVar[str]
 
@@ -42,11 +45,12 @@ class _Source(Protocol):
 def files_fingerprint(paths: Iterable[Path | str], root: Path | str | None = None) -> str:
     """Return the SHA-256 (hex) of files' names, relative to `root`, and contents.
 
-    The order of `paths` does not matter, nor does where the folder lies. `root` is by default the deepest folder that
-    holds all of them. A file that is not there counts as absent: a study can be planned before its data is there.
+    The order of `paths` does not matter, nor does where the folder lies. `root` is by default the
+    deepest folder that holds all of them. A file that is not there counts as absent: a study can
+    be planned before its data is there.
 
-    Of more than 100,000 files only 1,000 are read, spread evenly over the sorted names; of the others the names and
-    sizes count. Times never count, since they differ between machines.
+    Of more than 100,000 files only 1,000 are read, spread evenly over the sorted names; of the
+    others the names and sizes count. Times never count, since they differ between machines.
 
     Raises DataError for a file that cannot be read.
     """
@@ -59,7 +63,10 @@ def files_fingerprint(paths: Iterable[Path | str], root: Path | str | None = Non
 
 
 def named_fingerprint(files: Mapping[str, str], base: str) -> str:
-    """Return the fingerprint of `files`, by the names that count for it. `base` names where their hashes are kept."""
+    """Return the fingerprint of `files`, by the names that count for it.
+
+    `base` names where their hashes are kept.
+    """
     digest = hashlib.sha256()
     names = sorted(files)
     sampled = _sample(names)
@@ -87,7 +94,7 @@ def _relative(path: str, base: str) -> str:
 
 
 def _sample(names: list[str]) -> set[str] | None:
-    """The names of the files to read; None for all of them."""
+    """Return the names of the files to read; None for all of them."""
     if len(names) <= MANY_FILES:
         return None
     return {names[number * len(names) // SAMPLE] for number in range(SAMPLE)}
@@ -104,8 +111,11 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _state(about: os.stat_result) -> list[int]:
-    """What must be unchanged for a kept hash to hold. The time of the last change of the inode notices a file whose
-    time of modification was set back, as archives and rsync do."""
+    """Return what must be unchanged for a kept hash to hold.
+
+    The time of the last change of the inode shows a file whose time of modification was set back,
+    as archives and rsync do.
+    """
     return [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino, about.st_dev]
 
 
@@ -129,9 +139,9 @@ class _KeptHashes:
         if self._kept is None:
             self._kept = self._read()
         state = _state(about)
-        known = self._kept.get(path)
-        if isinstance(known, list) and known[:-1] == state and _is_sha256(known[-1]):
-            return str(known[-1])
+        kept = self._kept.get(path)
+        if isinstance(kept, list) and kept[:-1] == state and _is_sha256(kept[-1]):
+            return str(kept[-1])
         started = time.time_ns()
         content = _hash(path)
         self._bytes_read += about.st_size
@@ -143,11 +153,12 @@ class _KeptHashes:
         return content
 
     def save(self) -> None:
-        """Keep what was read, as far as that can be done: without it the files are read again the next time."""
+        """Keep the new hashes, if that is possible; else the files are read again the next time."""
         if not self._new or self._bytes_read < WORTH_KEEPING:
             return
-        # Another process may have kept others meanwhile. If two write at once, one's are lost and read again later.
-        others = {path: known for path, known in self._read().items() if os.path.exists(path)}
+        # Another process may have kept others meanwhile. If two write at once, one's are lost and
+        # read again later.
+        others = {path: kept for path, kept in self._read().items() if os.path.exists(path)}
         text = json.dumps({"folder": self._base, "files": {**others, **self._new}})
         aside = self._path.with_name(f"{self._path.name}.{uuid4().hex}")
         try:
@@ -161,12 +172,8 @@ class _KeptHashes:
         try:
             content = json.loads(self._path.read_text("utf-8"))
             files = content["files"]
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ):  # not there, or damaged: the files are read
+        except (OSError, ValueError, KeyError, TypeError):
+            # absent or damaged: the files are read
             return {}
         return files if isinstance(files, dict) else {}
 
@@ -197,19 +204,21 @@ def _remove(path: Path) -> None:
         return
 
 
-_asked: dict[tuple[int, Path], tuple[weakref.ref[Any], str]] = {}
+_computed: dict[tuple[int, Path], tuple[weakref.ref[Any], str]] = {}
 
 
 def fingerprint_of(source: _Source, folder: Path) -> str:
     """Return `source.fingerprint(folder)`, computed once for each source object.
 
-    All cells of a study share their source objects, so a study sees one state of the files from its beginning to its
-    end, and the next study looks again. Raises DataError, and PluginError for a source that breaks.
+    All cells of a study share their source objects, so a study sees one state of the files from
+    its beginning to its end, and the next study looks again. Raises DataError, and PluginError for
+    a source that breaks.
     """
-    place = (id(source), folder)
-    known = _asked.get(place)
-    if known is not None and known[0]() is source:
-        return known[1]
+    entry = (id(source), folder)
+    cached = _computed.get(entry)
+    # another object may have the id of one that is gone
+    if cached is not None and cached[0]() is source:
+        return cached[1]
     try:
         text = source.fingerprint(folder)
     except LotteryError:
@@ -220,5 +229,5 @@ def fingerprint_of(source: _Source, folder: Path) -> str:
         ) from error
     if type(text) is not str:
         raise ContractError(f"data '{source.use}': fingerprint() returned {text!r}, not text")
-    _asked[place] = (weakref.ref(source, lambda _: _asked.pop(place, None)), text)
+    _computed[entry] = (weakref.ref(source, lambda _: _computed.pop(entry, None)), text)
     return text

@@ -1,7 +1,8 @@
 """The hooks a plugin may implement. Mark an implementation with `@hookimpl`.
 
-`register_components` and `register_commands` extend lotteryfw; the others are told what happens in a run, each with a
-frozen event, and their return value is ignored (a tracker is a plugin that implements some of them).
+`register_components` and `register_commands` extend lotteryfw; the others are told what happens in
+a run, each with a frozen event, and their return value is ignored (a tracker is a plugin that
+implements some of them).
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def register_components() -> Iterable[type[Component]]:  # type: ignore[empty-body]
-    """The component classes this plugin offers. The base class of each says its kind."""
+    """Return the component classes this plugin offers. The base class of each is its kind."""
 
 
 @hookspec
 def register_commands(app: typer.Typer) -> None:
-    """Adds commands to the command line's `app`."""
+    """Add commands to the command line's `app`."""
 
 
 @hookspec

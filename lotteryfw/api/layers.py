@@ -1,7 +1,7 @@
-"""What components are shown of a network: its prunable layers, their masks and budgets.
+"""The view of a network that components get: its prunable layers, their masks and budgets.
 
-Author code sees one network, dense, float32, on its own. How many of them run, where, and from which cache is not its
-business.
+Author code sees one network, dense, float32, on its own. How many of them run, where, and from
+which cache is not its business.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Need(Enum):
-    """What a criterion asks for beyond the weights before and after training."""
+    """An input of a criterion beyond the weights before and after training."""
 
     GRADIENT = "gradient"
-    """`layer.gradient`: the gradient of the mean training loss at w_f, over the whole training set."""
+    """`layer.gradient`: gradient of the mean training loss at w_f, over the whole training set."""
 
 
 LATEST: Literal["latest"] = "latest"
@@ -63,10 +63,12 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable tensor of one network, as a criterion or an action sees it. Every tensor has shape `info.shape`.
+    """One prunable tensor of one network, as a criterion or an action sees it.
 
-    A criterion reads it before the cut, an action after it. With rewinding to step 0 and the mask-1 action `rewind`,
-    `original`, `init` and `rewound` agree on every weight that is alive.
+    Every tensor has shape `info.shape`.
+
+    A criterion reads it before the cut, an action after it. With rewinding to step 0 and the
+    mask-1 action `rewind`, `original`, `init` and `rewound` agree on every weight that is alive.
     """
 
     info: LayerInfo
@@ -77,7 +79,7 @@ class Layer:
     final: Tensor
     """float32: what it ended with, the papers' w_f."""
     rewound: Tensor
-    """float32: where the rewind policy points, on the dense run's trajectory (`final` where it points at LATEST)."""
+    """float32: the point of the dense run that the rewind policy names; `final` for LATEST."""
     mask: Tensor
     """bool, True = alive: before the cut for a criterion, after it for an action."""
     mask_before: Tensor
@@ -94,27 +96,36 @@ class Layer:
 
     @property
     def cut(self) -> Tensor:
-        """bool: what this level's cut removed (all False for a criterion, which reads the layer before it)."""
+        """bool: the weights that this level's cut removed; all False for a criterion."""
         return self.mask_before & ~self.mask
 
     @property
     def gradient(self) -> Tensor:
-        """float32: gradient of the mean training loss at `final`. Raises AttributeError unless `needs` names it."""
+        """float32: gradient of the mean training loss at `final`.
+
+        Raises AttributeError unless `needs` names it.
+        """
         if self._gradient is None:
             raise AttributeError(
-                "layer.gradient is only there for a criterion with needs = frozenset({Need.GRADIENT})"
+                "layer.gradient is only there for a criterion with "
+                "needs = frozenset({Need.GRADIENT})"
             )
         return self._gradient
 
     def resample(self) -> Tensor:
-        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        """Return a fresh draw, float32, from the layer's own initialiser.
+
+        At one level every call returns the same draw.
+        """
         return self._resample()
 
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that share one budget: of their living weights the `keep` best are kept. `requested` is the unrounded
-    number, for the record."""
+    """Layers that share one budget: of their living weights the `keep` best are kept.
+
+    `requested` is the unrounded number, for the record.
+    """
 
     layers: tuple[str, ...]
     keep: int
@@ -177,4 +188,4 @@ class MaskedNetwork:
     draw: Callable[[LayerInfo, torch.Generator], Tensor] = field(repr=False)
     """float32 [s]: a fresh draw of a layer's weights from the recipe's initialiser."""
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """Lives as long as a training does in one process. May make a call faster, and must never decide its result."""
+    """A cache that lives as long as a training in one process; it must never decide a result."""

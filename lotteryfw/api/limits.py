@@ -16,14 +16,17 @@ from lotteryfw.api.errors import UsageError
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit: the environment variable that sets it, and its value where the variable is not set."""
+    """A limit: the environment variable that sets it, and its default."""
 
     variable: str
     default: int
 
     @property
     def value(self) -> int:
-        """The limit in force. Raises UsageError where the variable is not a positive integer."""
+        """The limit in force.
+
+        Raises UsageError where the variable is not a positive integer.
+        """
         text = os.environ.get(self.variable)
         if text is None or not text.strip():
             return self.default
@@ -37,11 +40,11 @@ class Limit:
 
     @property
     def remedy(self) -> str:
-        """How to raise the limit."""
+        """The advice to set the variable."""
         return f"set {self.variable} to raise the limit"
 
     def exceeded_by(self, number: int) -> bool:
-        """Whether `number` is above the limit."""
+        """Return whether `number` is above the limit."""
         return number > self.value
 
     def excess(self, number: int, what: str) -> str:
@@ -60,9 +63,9 @@ PLUGIN_BYTES = Limit("LOTTERYFW_MAX_PLUGIN_BYTES", 2_000_000)
 EXTENDS = Limit("LOTTERYFW_MAX_EXTENDS", 32)
 """Recipes in a chain of `extends`."""
 DEPTH = Limit("LOTTERYFW_MAX_DEPTH", 32)
-"""How deep tables and lists of a recipe are nested. Python's own limit on recursion is about 1,000."""
+"""Depth of nested tables and lists in a recipe. Python's limit on recursion is about 1,000."""
 ENTRIES = Limit("LOTTERYFW_MAX_ENTRIES", 10_000)
-"""Entries of a list that is neither `seeds` nor an axis of a grid: layers of a network, augmentations, …"""
+"""Entries of a list that is neither `seeds` nor an axis of a grid: layers, augmentations, …"""
 CELLS = Limit("LOTTERYFW_MAX_CELLS", 100_000)
 """Cells of a recipe: the product of its axes and seeds, over all studies."""
 LEVELS = Limit("LOTTERYFW_MAX_LEVELS", 10_000)
@@ -77,7 +80,7 @@ LIMITS = (
     RECIPE_BYTES, PLUGIN_BYTES, EXTENDS, DEPTH, ENTRIES, CELLS, LEVELS, NUMBER, SEED, NAME
 )  # fmt: skip
 MODEL_BYTES = "LOTTERYFW_MAX_MODEL_BYTES"
-"""Environment variable: the bytes that the parameters of a network may take, in place of the machine's memory."""
+"""Environment variable: the bytes that a network may take, instead of the machine's memory."""
 
 
 def check_variables() -> None:
@@ -87,12 +90,12 @@ def check_variables() -> None:
 
 
 def model_bytes() -> Limit:
-    """The limit on the bytes of a network's parameters and buffers: the memory that is present."""
+    """Return the limit on the bytes of a network's parameters and buffers: the memory present."""
     return Limit(MODEL_BYTES, memory_bytes())
 
 
 def memory_bytes() -> int:
-    """The bytes of memory of this machine, or of the control group that this process is in."""
+    """Return the bytes of memory of this machine, or of the control group of this process."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not every system tells
@@ -105,7 +108,7 @@ def memory_bytes() -> int:
 
 
 def readable(number: int) -> str:
-    """A whole number of any size as text; Python refuses to write more than 4,300 digits.
+    """Return an integer of any size as text; Python refuses to write more than 4,300 digits.
 
     >>> readable(-2_000), readable(2**80), readable(10**30)
     ('-2,000', '2^80', 'about 2^99')
@@ -121,8 +124,8 @@ def readable(number: int) -> str:
 def read_regular(path: Path, limit: Limit) -> bytes:
     """Return the bytes of a regular file that is no larger than `limit`.
 
-    Raises OSError where the file cannot be read, and UsageError, without the path, where it is not a regular file or is
-    too large. Neither waits for the writer of a pipe nor reads a device.
+    Raises OSError where the file cannot be read, and UsageError, without the path, where it is not
+    a regular file or is too large. Neither waits for the writer of a pipe nor reads a device.
     """
     _require_regular(os.stat(path).st_mode)
     # a pipe that has taken the file's place since would wait for its writer

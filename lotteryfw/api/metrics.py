@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Curve:
-    """What was measured during a training, one entry an evaluation. `train_loss` is the mean since the one before.
+    """The measurements during a training, one entry for each evaluation.
 
-    Where a mask was learned, `dying_ratio` is the share of edges that no step had selected by then, and `turnover` the
-    share of the edges selected at the evaluation before that are not any more.
+    `train_loss` is the mean since the evaluation before.
+
+    Where a mask was learned, `dying_ratio` is the share of edges that no step had selected by
+    then, and `turnover` the share of the edges selected at the evaluation before that are not any
+    more.
     """
 
     step: tuple[int, ...]
@@ -23,9 +26,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one training. Accuracies in [0, 1], losses in nats per example, steps in optimizer updates.
+    """The figures of one training.
 
-    The early-stopping step is the step of the lowest validation loss; test data is read there and at the end only.
+    Accuracies are in [0, 1], losses in nats per example, steps in optimizer updates.
+
+    The early-stopping step is the step of the lowest validation loss; test data is read there and
+    at the end only.
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""What a finished search recorded, and what analyses find in it."""
+"""The records of a finished search, and the results of analyses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from lotteryfw.api.tickets import MaskStats, Outcome, Ticket, Trained
 
 @dataclass(frozen=True)
 class LevelResult:
-    """A level that a search recorded, as an analysis sees it. Tensors are read when asked for, not before."""
+    """A level that a search recorded, as an analysis sees it.
+
+    Tensors are read when they are first used.
+    """
 
     study: str
     cell: str
@@ -36,10 +39,11 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class AnalysisResult:
-    """What an analysis found: a number, or several that belong together, of a level of a cell.
+    """A result of an analysis: a number, or several that belong together, of a level of a cell.
 
-    `layer` is empty for the whole network; `against` names the cell that it was compared with, if any. Reports show a
-    "share", of which 1 is all there is, in per cent, and a "number" as it is. Raises ValueError for any other unit.
+    `layer` is empty for the whole network; `against` names the cell that it was compared with, if
+    any. Reports show a "share", of which 1 is all there is, in per cent, and a "number" as it is.
+    Raises ValueError for any other unit.
     """
 
     level: LevelResult = field(repr=False)

@@ -1,6 +1,7 @@
 """Lengths of training: the only place that reads "500it", "2ep" and "1.4%".
 
-A step is one optimizer update. `2ep`, `1.4%` and a number of steps mean the same thing when they are the same number.
+A step is one optimizer update. `2ep`, `1.4%` and a number of steps mean the same thing when they
+are the same number.
 """
 
 from __future__ import annotations
@@ -22,14 +23,20 @@ _HELP = 'lengths are written "500it" (steps), "2ep" (epochs) or "1.4%" (of the t
 
 @dataclass(frozen=True)
 class Step:
-    """A point in, or length of, training as a person writes it. `Clock.steps` turns it into optimizer updates."""
+    """A point in, or length of, training as a person writes it.
+
+    `Clock.steps` turns it into optimizer updates.
+    """
 
     amount: Fraction
     unit: str
 
     @classmethod
     def parse(cls, value: object) -> Step:
-        """Reads "500it", "2ep", "1.4%" or a whole number of steps. Raises ValueError with what would be right."""
+        """Read "500it", "2ep", "1.4%" or a whole number of steps.
+
+        Raises ValueError with what would be right.
+        """
         if isinstance(value, Step):
             return value
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -70,22 +77,26 @@ class Step:
 
 @dataclass(frozen=True)
 class Clock:
-    """Turns written lengths into steps for one training: `total` steps long, `steps_per_epoch` steps an epoch."""
+    """Turns written lengths into steps, for a training of `total` steps."""
 
     total: int
     steps_per_epoch: int
 
     @classmethod
     def of(cls, length: Step, steps_per_epoch: int) -> Clock:
-        """The clock of a training of this length. Raises ValueError where the length is itself a percentage."""
+        """Return the clock of a training of this length.
+
+        Raises ValueError where the length is itself a percentage.
+        """
         if length.unit == "%":
             raise ValueError(
-                f"'{length}': a percentage of the training cannot be its length; write steps or epochs"
+                f"'{length}': a percentage of the training cannot be its length; "
+                "write steps or epochs"
             )
         return cls(cls(0, steps_per_epoch).steps(length), steps_per_epoch)
 
     def steps(self, step: Step) -> int:
-        """The number of optimizer updates, rounded to the nearest whole one.
+        """Return the number of optimizer updates, rounded to the nearest integer.
 
         >>> Clock(total=1000, steps_per_epoch=50).steps(Step.parse("2ep"))
         100

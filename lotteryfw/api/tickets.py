@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Derivation(ABC):
-    """How a ticket comes about: from its parent, its parent's training and the components of its cell."""
+    """The origin of one ticket: its parent, its parent's training, the components of its cell."""
 
     digest: str
     """SHA-256 (hex) of everything that decides the ticket. Equal digests are equal tickets."""
@@ -25,11 +25,14 @@ class Derivation(ABC):
 
     @abstractmethod
     def materialise(self) -> TicketState:
-        """Compute the ticket's tensors. Depends on the derivation alone, so it gives the same bits every time."""
+        """Compute the ticket's tensors.
+
+        They depend on the derivation alone, so every call gives the same bits.
+        """
 
     @abstractmethod
     def kept_by_budgets(self) -> Mapping[str, int]:
-        """Return how many weights of each layer the scope's budgets leave, known before any training.
+        """Return how many weights of each layer the scope's budgets leave, before any training.
 
         Raises UsageError where they leave none.
         """
@@ -37,8 +40,12 @@ class Derivation(ABC):
 
 @dataclass(frozen=True)
 class TicketState:
-    """The tensors of a ticket: `mask` bool by layer, `values` every parameter and buffer by name (masked weights at the
-    values they are frozen at), `stats` how much is kept. `scores` and `budgets` are those of a mask to be learned."""
+    """The tensors of a ticket.
+
+    `mask`: by layer, bool. `values`: every parameter and buffer by name, masked weights at the
+    values they are frozen at. `stats`: how much is kept. `scores` and `budgets` are those of a mask
+    to be learned.
+    """
 
     mask: Mapping[str, Tensor] = field(repr=False)
     values: Mapping[str, Tensor] = field(repr=False)
@@ -50,7 +57,8 @@ class TicketState:
 class TicketSource:
     """The state of a ticket, computed when it is first looked at.
 
-    The derivation, and with it the parent's tensors, is let go then: a chain of tickets holds one state at a time.
+    The derivation, and with it the parent's tensors, is let go then: a chain of tickets holds one
+    state at a time.
     """
 
     __slots__ = ("_derivation", "_kept", "_state")
@@ -84,7 +92,7 @@ class TicketSource:
         self._derivation = None
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        """How many weights of each layer the scope's budgets leave (see `Derivation.kept_by_budgets`)."""
+        """Return how many weights of each layer the budgets leave (see `Derivation`)."""
         if self._kept is None:
             if self._derivation is None:
                 return self.state().stats.kept
@@ -96,9 +104,10 @@ class TicketSource:
 class Ticket:
     """A mask and the values that training starts from.
 
-    `origin` says how the ticket came about, as a digest: equal origins are equal tickets. Its tensors are computed when
-    they are first looked at. One that `learns_mask` has scores, and its mask is learned, within `budgets` and among the
-    edges alive in `mask`, over weights that stay as they are; any other has its weights trained.
+    `origin` says how the ticket came about, as a digest: equal origins are equal tickets. Its
+    tensors are computed when they are first looked at. One that `learns_mask` has scores, and its
+    mask is learned, within `budgets` and among the edges alive in `mask`, over weights that stay
+    as they are; any other has its weights trained.
     """
 
     origin: str
@@ -106,8 +115,11 @@ class Ticket:
     point: RewindPoint
     source: TicketSource = field(repr=False)
     root: Trained | None = field(default=None, repr=False)
-    """The training that rewinding goes back to: of the dense network, or of the first cycle of learning a mask. None
-    for a ticket that begins a chain of its own."""
+    """The training that rewinding goes back to.
+
+    It is that of the dense network, or the first cycle of learning a mask; None for a ticket that
+    begins a chain.
+    """
     length: int | None = None
     """Steps of the schedule that it is trained by, where that is not the recipe's."""
     parent: int | None = None
@@ -121,7 +133,7 @@ class Ticket:
     def derived(
         cls, derivation: Derivation, level: int, point: RewindPoint, **fields: Any
     ) -> Ticket:
-        """The ticket that a derivation makes."""
+        """Return the ticket that a derivation makes."""
         return cls(derivation.digest, level, point, TicketSource(derivation), **fields)
 
     @property
@@ -136,23 +148,26 @@ class Ticket:
 
     @property
     def cut(self) -> MaskStats:
-        """How much of the network it keeps; where its mask is yet to be learned, what its budgets ask for."""
+        """The counts of kept weights; of a mask to be learned, those that its budgets ask for."""
         return self.source.state().stats
 
     @property
     def scores(self) -> Mapping[str, Tensor] | None:
-        """By layer, float32 [s]: the scores that learning a mask starts from; None where weights are trained."""
+        """By layer, float32 [s]: the first scores of a mask to learn; None where weights are trained."""
         return self.source.state().scores
 
     @property
     def budgets(self) -> tuple[Group, ...]:
-        """How many edges a mask to be learned keeps; empty where no density is asked for."""
+        """The numbers of edges that a mask to be learned keeps; empty without a density."""
         return self.source.state().budgets
 
     @property
     def optimizer(self) -> Mapping[str, Tensor] | None:
-        """The optimizer's state that training starts from: saved at the step that the ticket goes back to; None for a
-        fresh one. At step 0 an optimizer has no state yet, so saved and fresh are one."""
+        """The optimizer's state that training starts from; None for a fresh one.
+
+        It was saved at the step that the ticket goes back to.
+        """
+        # at step 0 an optimizer has no state yet, so saved and fresh are one
         step = self.point.weights
         if self.point.optimizer == "fresh" or step == 0 or step == LATEST or self.root is None:
             return None
@@ -161,9 +176,10 @@ class Ticket:
 
 @dataclass(frozen=True)
 class MaskStats:
-    """What a cut asked for and got: weights kept over all layers, and in each of them.
+    """The weights that a cut keeps: over all layers, and in each of them.
 
-    `requested` is the unrounded number that the rates asked to keep; `kept` is what whole weights allow.
+    `requested` is the unrounded number that the rates asked to keep; `kept` is what whole weights
+    allow.
     """
 
     requested: float
@@ -177,7 +193,7 @@ class MaskStats:
 
     @property
     def requested_density(self) -> float:
-        """What the rates asked for, in [0, 1]."""
+        """The density that the rates ask for, in [0, 1]."""
         return self.requested / sum(self.sizes.values())
 
     @property
@@ -188,12 +204,12 @@ class MaskStats:
 
 @dataclass(frozen=True)
 class RewindPoint:
-    """Where the next round starts. Steps count from the start of the dense run.
+    """The point that the next round starts from. Steps count from the start of the dense run.
 
-    `weights`: whose weights it starts from: the dense run's at that step, or LATEST. `schedule`: the step at which the
-    learning-rate schedule (and the data order) resumes. `steps`: how long the round is; None: to the end of the
-    schedule. `optimizer`: "fresh", or "saved" to restore its state of that step. `buffers`: "rewound" with the
-    weights, or "latest" (batch-norm statistics).
+    `weights`: whose weights it starts from: the dense run's at that step, or LATEST. `schedule`:
+    the step at which the learning-rate schedule (and the data order) resumes. `steps`: how long
+    the round is; None: to the end of the schedule. `optimizer`: "fresh", or "saved" to restore its
+    state of that step. `buffers`: "rewound" with the weights, or "latest" (batch-norm statistics).
     """
 
     weights: int | Literal["latest"]
@@ -208,7 +224,7 @@ class Request(Protocol):
 
     @property
     def origin(self) -> str:
-        """How the job comes about, as a digest."""
+        """The digest of how the job comes about."""
         ...
 
     @property
@@ -218,7 +234,7 @@ class Request(Protocol):
 
 
 class Outcome(Protocol):
-    """What a job left in the store. Tensors are read when asked for, not before."""
+    """The result of a job in the store. Tensors are read when they are first used."""
 
     @property
     def key(self) -> str:
@@ -236,15 +252,15 @@ class Outcome(Protocol):
         ...
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """Of a training every parameter and buffer at the end; of a gradient every layer's."""
+        """Return every parameter and buffer after a training; of a gradient job, every layer's."""
         ...
 
     def mask(self) -> Mapping[str, Tensor]:
-        """By layer, bool: the weights that a training had; of learning a mask, the edges that it could keep."""
+        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
         ...
 
     def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Every parameter and buffer, and the optimizer's state, after `step` steps of the schedule."""
+        """Return parameters and buffers, and the optimizer's state, after `step` steps."""
         ...
 
 
@@ -263,33 +279,44 @@ class Trained:
 
     @property
     def diverged_at(self) -> int | None:
-        """The step at which its loss was found to be no finite number any more; None for one that went well."""
+        """The step at which its loss was no finite number any more; None for one that went well."""
         return self.outcome.diverged_at
 
     @property
     def gradient(self) -> Mapping[str, Tensor] | None:
-        """By layer, float32 [s]: the gradient of the mean training loss at the end, where the criterion needs it."""
+        """By layer, float32 [s]: the gradient of the mean training loss at the end.
+
+        None where the criterion does not need it.
+        """
         return None if self.gradient_outcome is None else self.gradient_outcome.tensors()
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Every parameter and buffer after training (w_f). Raises TrainingDiverged where there are none."""
+        """Return every parameter and buffer after training (w_f).
+
+        Raises TrainingDiverged where there are none.
+        """
         return {name: value for name, value in self._tensors().items() if "/" not in name}
 
     def scores(self) -> Mapping[str, Tensor]:
-        """By layer, float32: the scores at the end of learning a mask. Raises TrainingDiverged where there are none."""
+        """Return by layer, float32: the scores at the end of learning a mask.
+
+        Raises TrainingDiverged where there are none.
+        """
         return self._below(SCORES)
 
     def selected(self) -> Mapping[str, Tensor]:
-        """By layer, bool: the edges that some step of learning a mask selected. Raises TrainingDiverged."""
+        """Return by layer, bool: the edges that some step of learning a mask selected.
+
+        Raises TrainingDiverged where there are none.
+        """
         return self._below(SELECTED)
 
     def _below(self, prefix: str) -> dict[str, Tensor]:
-        found = self._tensors()
-        return {
-            name.removeprefix(prefix): value
-            for name, value in found.items()
-            if name.startswith(prefix)
-        }
+        below: dict[str, Tensor] = {}
+        for name, value in self._tensors().items():
+            if name.startswith(prefix):
+                below[name.removeprefix(prefix)] = value
+        return below
 
     def _tensors(self) -> Mapping[str, Tensor]:
         if self.diverged_at is not None:

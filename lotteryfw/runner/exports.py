@@ -12,7 +12,7 @@ from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
 from lotteryfw.store import RunFolder, atomic_write, load_ticket
 
 Form = Literal["values", "seed"]
-"""values: every parameter and buffer as a plain safetensors file. seed: the mask and what draws the weights again."""
+"""values: every parameter and buffer, as plain safetensors. seed: the mask, and the seeds."""
 
 
 def export(
@@ -23,36 +23,36 @@ def export(
     trust: Sequence[Path] = (),
     data: Path | None = None,
 ) -> None:
-    """Writes a ticket of a run, a file below its `tickets`, to `out` in another form.
+    """Write a ticket of a run, a file below its `tickets`, to `out` in another form.
 
-    "seed" is for tickets whose weights were never trained: see `load_seed_ticket`, which reads it. It reads the run's
-    resolved.toml, with the plugin files in `trust` and the data folder that the recipe was run with. Raises UsageError
-    for a ticket that is not there, cannot be told that way, or is in no run's folder; StoreError for what cannot be
-    read or written.
+    "seed" is for tickets whose weights were never trained: see `load_seed_ticket`, which reads it.
+    It reads the run's resolved.toml, with the plugin files in `trust` and the data folder that the
+    recipe was run with. Raises UsageError for a ticket that is not there, cannot be told that way,
+    or is in no run's folder; StoreError for what cannot be read or written.
     """
     path = Path(ticket)
     if not path.is_file():
         folder = path if path.is_dir() else path.parent
-        remedy = nearest(path.name, (each.name for each in folder.glob("*.safetensors")))
+        remedy = nearest(path.name, (path.name for path in folder.glob("*.safetensors")))
         raise UsageError(f"{path}: no such ticket" + (f" ({remedy})" if remedy else ""))
-    found = load_ticket(path)
+    loaded = load_ticket(path)
     if form == "values":
         from safetensors.torch import save
 
-        plain = {name: value.contiguous() for name, value in found.values.items()}
+        plain = {name: value.contiguous() for name, value in loaded.values.items()}
         atomic_write(Path(out), save(plain))
         return
     run = next((folder for folder in path.resolve().parents if RunFolder(folder).exists()), None)
     if run is None:
         raise UsageError(
-            f"{path}: is in no run's folder; form 'seed' has to know what the run's resolved.toml says"
+            f"{path}: is in no run's folder; form 'seed' needs the run's resolved.toml"
         )
     desk = Desk(run / "resolved.toml", trust=trust, data=data)
-    cell = next((cell for cell in desk.recipe.cells if cell.id == found.meta.get("cell")), None)
+    cell = next((cell for cell in desk.recipe.cells if cell.id == loaded.meta.get("cell")), None)
     if cell is None:
         raise UsageError(f"{path}: is of no cell of the run in {run}")
     specs = {slot: desk.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
     try:
-        save_seed_ticket(Path(out), found, cell, specs, cell.data.facts(desk.data_folder))
+        save_seed_ticket(Path(out), loaded, cell, specs, cell.data.facts(desk.data_folder))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None

@@ -1,5 +1,7 @@
-"""Tickets as a seed and a mask. Weights that were only drawn, and never trained, can be drawn again: a file that says
-from what, and which of them are alive, takes a bit for each weight.
+"""Tickets as a seed and a mask.
+
+Weights that were only drawn, and never trained, can be drawn again: a file that says from what, and
+which of them are alive, takes a bit for each weight.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ PARTS = ("model", "initialiser", "mask1", "objective")
 
 
 class _Source(NamedTuple):
-    """What a network's first values are drawn from."""
+    """The seed and the components that a network's first values are drawn from."""
 
     seed: int
     shape: tuple[int, ...]
@@ -50,7 +52,7 @@ class _Source(NamedTuple):
     specs: Mapping[str, Spec]
 
     def draw(self, parts: Mapping[str, Component]) -> tuple[InitialState, dict[str, Tensor]]:
-        """The network's layers, and every parameter and buffer that masks are learned over."""
+        """Return the network's initial state, and the values that masks are learned over."""
         components: Any = SimpleNamespace(**parts)
         initial = initial_state(
             components, self.specs, DatasetInfo(self.shape, self.classes, 0, 0, 0), self.seed
@@ -61,11 +63,12 @@ class _Source(NamedTuple):
 def save_seed_ticket(
     path: Path, ticket: LoadedTicket, cell: Cell, specs: Mapping[str, Spec], facts: DatasetInfo
 ) -> None:
-    """Writes a ticket of a cell without its weights. `specs` names the cell's `PARTS` as jobs do.
+    """Write a ticket of a cell without its weights. `specs` names the cell's `PARTS` as jobs do.
 
-    Buffers that training changed (batch norm's statistics) are kept as they are, and so is one factor for each layer
-    that rescaling multiplied its weights with. Raises UsageError for a ticket whose weights are not those that the
-    mask-1 action makes of the initialisation, 0 where they are dead; StoreError where the file cannot be written.
+    Buffers that training changed (batch norm's statistics) are kept as they are, and so is one
+    factor for each layer that rescaling multiplied its weights with. Raises UsageError for a
+    ticket whose weights are not those that the mask-1 action makes of the initialisation, 0 where
+    they are dead; StoreError where the file cannot be written.
     """
     source = _Source(cell.seed, facts.shape, facts.classes, specs)
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
@@ -80,12 +83,13 @@ def save_seed_ticket(
         name: count for name in values if (count := _others(ticket.values[name], values[name]))
     }
     if changed:
-        told = ", ".join(f"{count:,} of '{name}'" for name, count in changed.items())
+        counts = ", ".join(f"{count:,} of '{name}'" for name, count in changed.items())
         raise UsageError(
-            "this ticket cannot be told by a seed: its weights are not the ones that were drawn at the initialisation "
-            f"({told}). They were trained, or changed while the mask was learned; the ticket's own file has them"
+            "this ticket cannot be told by a seed: its weights are not the ones that were drawn at "
+            f"the initialisation ({counts}). They were trained, or changed while the mask was "
+            "learned; the ticket's own file has them"
         )
-    said = {
+    recorded = {
         "seed": source.seed,
         "shape": list(source.shape),
         "classes": source.classes,
@@ -94,30 +98,35 @@ def save_seed_ticket(
         "torch": version("torch"),
         "sha256": tensors_digest(values),
     }
-    tensors.save(path, rest, ticket.mask, {**ticket.meta, DRAWN: json.dumps(said)}, checksum=True)
+    tensors.save(
+        path, rest, ticket.mask, {**ticket.meta, DRAWN: json.dumps(recorded)}, checksum=True
+    )
 
 
 def load_seed_ticket(
     path: Path | str, trust: Sequence[Path] = ()
 ) -> tuple[nn.Module, LoadedTicket]:
-    """The network of a ticket that `lotteryfw export` wrote as a seed, and the ticket, on the CPU. Needs no data set.
+    """Return the network and the ticket that `lotteryfw export` wrote as a seed, on the CPU.
 
-    The weights are drawn again and held against the SHA-256 of the ones that were exported: they are the same to the
-    bit. A network whose code may compute otherwise, being of another version, brings a UserWarning. `trust` names
-    plugin files that its components are in. Raises StoreError for a file that is damaged or no such ticket, whose
-    network cannot be built or has other shapes than its masks, which is looked at before anything is drawn, and where
-    other weights are drawn here; UsageError where a component is not here.
+    No data set is needed.
+
+    The weights are drawn again and held against the SHA-256 of the ones that were exported: they
+    are the same to the bit. A network whose code may compute otherwise, being of another version,
+    brings a UserWarning. `trust` names plugin files that its components are in. Raises StoreError
+    for a file that is damaged or no such ticket, whose network cannot be built or has other shapes
+    than its masks, which is looked at before anything is drawn, and where other weights are drawn
+    here; UsageError where a component is not here.
     """
     path = Path(path)
     rest, masks, meta = tensors.load_checked(path)
     if DRAWN not in meta:
         raise StoreError(f"{path}: no ticket without weights; load_ticket reads one that has them")
-    said = _read_drawn(path, meta.pop(DRAWN))
+    recorded = _read_drawn(path, meta.pop(DRAWN))
     specs = {
         slot: Spec(spec.kind, spec.use, spec.provider, spec.options)
-        for slot, spec in said.parts.items()
+        for slot, spec in recorded.parts.items()
     }
-    source = _Source(said.seed, tuple(said.shape), said.classes, specs)
+    source = _Source(recorded.seed, tuple(recorded.shape), recorded.classes, specs)
     registry = Registry.load(trust)
     parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
     try:
@@ -127,9 +136,9 @@ def load_seed_ticket(
         raise StoreError(f"{path}: its network cannot be built: {error}") from error
     # again, for a network that could not be built without memory
     _require_same_shapes(path, drawn, masks, rest)
-    values = _values(drawn, masks, said.factors, rest)
-    differs = _differences(registry, specs, said.torch)
-    if tensors_digest(values) != said.sha256:
+    values = _values(drawn, masks, recorded.factors, rest)
+    differs = _differences(registry, specs, recorded.torch)
+    if tensors_digest(values) != recorded.sha256:
         why = (
             f"; here is another {', another '.join(differs)}"
             if differs
@@ -156,7 +165,7 @@ class _Part(BaseModel):
 
 
 class _Drawn(BaseModel):
-    """What a seed ticket says of its weights, as JSON."""
+    """The JSON entry in a seed ticket from which its weights are drawn again."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -183,9 +192,9 @@ def _read_drawn(path: Path, text: str) -> _Drawn:
         return _Drawn.model_validate(json.loads(text))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, (DRAWN, *first["loc"])))
+        key = ".".join(map(str, (DRAWN, *first["loc"])))
         raise StoreError(
-            f"{path}: damaged, or not a file of lotteryfw's ({place}: {first['msg']})"
+            f"{path}: damaged, or not a file of lotteryfw's ({key}: {first['msg']})"
         ) from None
     except (ValueError, RecursionError) as error:
         raise StoreError(
@@ -199,9 +208,10 @@ def _compare_shapes(
     masks: Mapping[str, Tensor],
     rest: Mapping[str, Tensor],
 ) -> None:
-    """Raise StoreError where the network has other shapes than the file, before it takes any memory.
+    """Raise StoreError where the network has other shapes than the file, before it takes memory.
 
-    A file of a kilobyte can name a network of gigabytes. A network that only real memory can hold is not looked at.
+    A file of a kilobyte can name a network of gigabytes. A network that only real memory can hold
+    is not looked at.
     """
     specs = source.specs
     with blame(specs["objective"], "output_size"):
@@ -235,7 +245,8 @@ def _require_same_shapes(
     for name, kept in rest.items():
         if values[name].dtype != kept.dtype:
             raise StoreError(
-                f"{where}'{name}' is {kept.dtype} in the file and {values[name].dtype} in the network"
+                f"{where}'{name}' is {kept.dtype} in the file "
+                f"and {values[name].dtype} in the network"
             )
 
 
@@ -253,19 +264,19 @@ def _component(path: Path, registry: Registry, spec: Spec) -> Any:
 
 
 def _differences(registry: Registry, specs: Mapping[str, Spec], torch_then: str) -> list[str]:
-    """What is here in another version than it was in at the export."""
-    found = (
-        [] if version("torch") == torch_then else [f"torch ({version('torch')}, not {torch_then})"]
-    )
+    """Return what has another version here than at the export."""
+    differences: list[str] = []
+    if version("torch") != torch_then:
+        differences.append(f"torch ({version('torch')}, not {torch_then})")
     for spec in specs.values():
         provider = registry.find(spec.kind, spec.use).provider
         if provider != spec.provider:
-            found.append(f"{spec.kind} '{spec.use}' ({provider}, not {spec.provider})")
-    return found
+            differences.append(f"{spec.kind} '{spec.use}' ({provider}, not {spec.provider})")
+    return differences
 
 
 def _network(source: _Source, parts: Mapping[str, Any]) -> nn.Module:
-    """The network as a training builds it: what is not in its state is drawn under the same seed."""
+    """Build the network as a training does: with the same seed for all that is not in its state."""
     import torch
 
     outputs = parts["objective"].output_size(source.shape, source.classes)
@@ -281,7 +292,7 @@ def _values(
     factors: Mapping[str, float],
     rest: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """A ticket's values from the ones drawn: leaves times their factors, 0 where dead, and the rest as it was kept."""
+    """Return a ticket's values: drawn weights times factors, 0 where masked, and `rest`."""
     import torch
 
     kept = {
@@ -292,21 +303,20 @@ def _values(
 
 
 def _factor(drawn: Tensor, held: Tensor) -> float:
-    """The float32 whose product with `drawn` [n] is `held` [n] to the bit; 1 where there is none."""
+    """Return the float32 whose product with `drawn` [n] is `held` [n] to the bit; 1 if none is."""
     import torch
 
     if not len(drawn) or torch.equal(drawn, held):
         return 1.0
     largest = drawn.abs().argmax()
     about = (held[largest] / drawn[largest]).view(torch.int32)
-    near = [
-        (about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)
-    ]  # two roundings away at most
+    # two roundings away at most
+    near = [(about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)]
     return next((float(factor) for factor in near if torch.equal(drawn * factor, held)), 1.0)
 
 
 def _others(one: Tensor, other: Tensor) -> int:
-    """In how many places two tensors of one shape differ in any bit."""
+    """Return in how many elements two tensors of one shape differ in any bit."""
     import torch
 
     first, second = (

@@ -1,4 +1,7 @@
-"""What is kept on disk: the store of computed objects, run folders, tickets. Importing it does not import torch."""
+"""Everything on disk: the store of computed objects, run folders, tickets.
+
+Importing this package does not import torch.
+"""
 
 from lotteryfw.store.files import atomic_write, file_name, is_denied
 from lotteryfw.store.folder import EventLog, LevelRow, RunFolder, find_runs, strict_json

@@ -1,4 +1,4 @@
-"""The checksums of a run folder's files: how damage is found before a damaged file is read."""
+"""The checksums of a run folder's files, which show damage before a damaged file is read."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def damaged_files(
         path = folder / name
         if name.startswith("tickets/") and not hash_tickets and path.is_file():
             continue
-        found = file_digest(path)
-        if found is None:
+        digest = file_digest(path)
+        if digest is None:
             damage.append(Damage(name, "missing"))
-        elif found != recorded:
+        elif digest != recorded:
             damage.append(Damage(name, "changed"))
     return damage

@@ -1,4 +1,4 @@
-"""Writing files so that readers see the old content or the new one, and saying in words why one cannot be written."""
+"""Atomic writes of files, and words for the reason why one cannot be written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REASONS = {
 }
 
 _LONGEST = 200
-"""Bytes of a name that `file_name` makes; file systems take 255, of which a suffix and an extension need some."""
+"""Bytes of a name that `file_name` makes; of the 255 of file systems a suffix needs some."""
 _PLAIN = re.compile(r"[a-z0-9_=(\[{][a-z0-9_=.,+%(){}\[\] -]*(?<![. ])")
 """What every file system keeps as it is; some do not tell capital letters from small ones."""
 _ODD = re.compile(r"[^a-z0-9_=.,+%()-]")
@@ -40,10 +40,11 @@ def is_name(name: str) -> bool:
 
 
 def file_name(text: str) -> str:
-    """Return a name for a file that no other text gets, whatever characters it has and however long it is.
+    """Return a name for a file that no other text gets, whatever its characters and length.
 
-    A `/` is written `__`. A text that could not be told from the name again, or that is too long, or has a character
-    that some file system changes, gets its SHA-256 as a suffix; `~` stands in no other name.
+    A `/` is written `__`. A text that could not be told from the name again, or that is too long,
+    or has a character that some file system changes, gets its SHA-256 as a suffix; `~` stands in
+    no other name.
 
     >>> file_name("quickstart/criterion=random/seed=0")
     'quickstart__criterion=random__seed=0'
@@ -60,7 +61,7 @@ def file_name(text: str) -> str:
 
 @contextmanager
 def explained(path: Path, action: str) -> Iterator[None]:
-    """Turns any OSError into a StoreError: `path`, "cannot be `action`", and why in words."""
+    """Turn any OSError into a StoreError: `path`, "cannot be `action`", and why in words."""
     try:
         yield
     except OSError as error:
@@ -72,11 +73,13 @@ def explained(path: Path, action: str) -> Iterator[None]:
 
 
 def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
-    """Puts `data` at `path`, making its folders: whole or not at all, whoever reads or is killed. Raises StoreError.
+    """Write `data` to `path`, and make its folders.
 
-    The file is flushed to the disk before it gets its name (unless `flush` is False: for what a rerun writes again, and
-    in `Store.write`, which flushes it). The folder is not: a power cut may forget the newest files, which are computed
-    again, but never leaves a half one.
+    Whoever reads or is killed, the file is there whole or not at all. Raises StoreError.
+
+    The file is flushed to the disk before it gets its name (unless `flush` is False: for what a
+    rerun writes again, and in `Store.write`, which flushes it). The folder is not: a power cut may
+    forget the newest files, which are computed again, but never leaves a half one.
     """
     with explained(path, "written"):
         temporary = path.with_name(f".{own_name()}.tmp")
@@ -102,7 +105,7 @@ def _made(path: Path) -> BufferedWriter:
 
 
 def is_denied(error: BaseException) -> bool:
-    """Whether an error, or the OSError that a StoreError came from, says that this user may not write there."""
+    """Return whether an error, or its cause, says that this user may not write there."""
     return denial(error) != ""
 
 
@@ -120,12 +123,14 @@ def denial(error: BaseException) -> str:
 
 
 def own_name() -> str:
-    """A name that no other call, process or machine makes; `is_abandoned` tells whether its maker still lives."""
+    """Return a name that no other call, process or machine makes (see `is_abandoned`)."""
     return f"{os.getpid()}-{secrets.token_hex(4)}-{socket.gethostname()}"
 
 
 def is_abandoned(name: str) -> bool:
-    """Whether the process that made this `own_name` is gone. One of another machine counts as gone: ask under gc.
+    """Return whether the process that made this `own_name` is gone.
+
+    One of another machine counts as gone, since `gc` is sure that nobody is at work.
     A name of another form is nobody's to delete."""
     pid, _, host = [*name.split("-", 2), "", ""][:3]
     if not pid.isdecimal() or not host:

@@ -1,4 +1,4 @@
-"""The run folder: what a study leaves for people, in formats that every tool reads."""
+"""The run folder: the results of a study for people, in formats that every tool reads."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ REBUILD = "run the recipe again: it rebuilds the folder from the store"
 
 @dataclass(frozen=True)
 class LevelRow:
-    """A row of levels.csv: one training of one variant at one level. Losses in nats per example, accuracies in [0, 1].
+    """A row of levels.csv: one training of one variant at one level.
 
-    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures may be None).
-    `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the store. `axes` are the cell's
-    coordinates in the recipe's grid, a column each after the others; a row without a value there has no such axis.
+    Losses are in nats per example, accuracies in [0, 1].
+
+    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures
+    may be None). `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the
+    store. `axes` are the cell's coordinates in the recipe's grid, a column each after the others;
+    a row without a value there has no such axis.
     """
 
     study: str
@@ -67,7 +70,7 @@ _COLUMNS = {column.name: str(column.type) for column in fields(LevelRow) if colu
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's files: the recipe as given and resolved, manifest, levels, curves, events, tickets and errors.
+    """A run's files: recipe, resolved recipe, manifest, levels, curves, events, tickets, errors.
 
     Writing raises StoreError where the disk is full or the folder went away.
     """
@@ -76,7 +79,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe_text: str, resolved_text: str) -> RunFolder:
-        """Makes a run's folder, or reopens one. Raises UsageError where it cannot be written or holds other things."""
+        """Make a run's folder, or reopen one.
+
+        Raises UsageError where it cannot be written or holds other things.
+        """
         folder = cls(Path(path))
         folder._refuse_others(resolved_text)
         try:
@@ -89,7 +95,9 @@ class RunFolder:
     @classmethod
     @contextmanager
     def claimed(cls, path: Path, resolved_text: str) -> Iterator[RunFolder]:
-        """Hold the lock of a folder that `create` would make or reopen, so that one process at a time writes there.
+        """Hold the lock of a folder that `create` would make or reopen.
+
+        So one process at a time writes there.
 
         Raises UsageError as `create` does, and StoreError where another process holds the lock.
         """
@@ -112,7 +120,10 @@ class RunFolder:
             lock.release()
 
     def _refuse_others(self, resolved_text: str) -> None:
-        """Make the folder. Raises UsageError where that is impossible or where it holds anything but this run."""
+        """Make the folder.
+
+        Raises UsageError where that is impossible or where it holds anything but this run.
+        """
         wanted = resolved_text.encode()
         try:
             with explained(self.path, "made"):
@@ -137,11 +148,11 @@ class RunFolder:
             )
 
     def exists(self) -> bool:
-        """Whether this is the folder of a run."""
+        """Return whether this is the folder of a run."""
         return (self.path / _MARK).is_file() or (self.path / checksums.NAME).is_file()
 
     def mark_under_way(self) -> bool:
-        """Mark that a run writes here; return whether an earlier one was killed, which left its mark."""
+        """Mark that a run writes here; return whether an earlier one was killed."""
         mark = self.path / checksums.UNDER_WAY
         with explained(mark, "written"):
             was_killed = mark.exists()
@@ -154,10 +165,10 @@ class RunFolder:
             (self.path / checksums.UNDER_WAY).unlink(missing_ok=True)
 
     def refuse_damaged(self) -> None:
-        """Raises StoreError where files that a report reads are not as the run wrote them.
+        """Raise StoreError where files that a report reads are not as the run wrote them.
 
-        The tickets are only looked for. While a run is under way, or after it was killed, files may be newer than
-        their checksums.
+        The tickets are only looked for. While a run is under way, or after it was killed, files
+        may be newer than their checksums.
         """
         digests = checksums.read_checksums(self.path)
         if digests is None:
@@ -171,7 +182,7 @@ class RunFolder:
             raise StoreError(f"{self.path}: damaged: {checksums.describe(damage)}; {REBUILD}")
 
     def unreadable(self, name: str) -> bool:
-        """Whether one of the tables cannot be read at all."""
+        """Return whether one of the tables cannot be read at all."""
         readers = {
             "levels.csv": self.read_levels,
             "curves.jsonl": self.read_curves,
@@ -186,11 +197,11 @@ class RunFolder:
         return False
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Writes manifest.json: plain JSON data."""
+        """Write manifest.json: plain JSON data."""
         atomic_write(self.path / "manifest.json", strict_json(manifest, indent=2).encode())
 
     def read_manifest(self) -> dict[str, Any]:
-        """What `write_manifest` wrote; empty where it has not yet. Raises StoreError."""
+        """Return the content of manifest.json; empty where there is none. Raises StoreError."""
         path = self.path / "manifest.json"
         with explained(path, "read"):
             try:
@@ -201,7 +212,7 @@ class RunFolder:
                 raise StoreError(f"{path}: not a manifest: {error}; {REBUILD}") from error
 
     def write_levels(self, rows: Sequence[LevelRow]) -> None:
-        """Writes levels.csv anew. Floats are written so that they read back to the bit."""
+        """Write levels.csv anew. Floats are written so that they read back to the bit."""
         axes = list(dict.fromkeys(axis for row in rows for axis in row.axes))
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
@@ -212,7 +223,10 @@ class RunFolder:
         atomic_write(self.path / "levels.csv", text.getvalue().encode())
 
     def read_levels(self) -> list[LevelRow]:
-        """The rows of levels.csv; none where it is not there yet. Raises StoreError with the line that is wrong."""
+        """Return the rows of levels.csv; none where there is no file.
+
+        Raises StoreError with the line that is wrong.
+        """
         path = self.path / "levels.csv"
         with explained(path, "read"):
             try:
@@ -236,22 +250,26 @@ class RunFolder:
         self._write_lines("curves.jsonl", curves)
 
     def read_curves(self) -> list[dict[str, Any]]:
-        """What `write_curves` wrote; none where it has not yet. Raises StoreError."""
+        """Return the lines of curves.jsonl; none where there is no file. Raises StoreError."""
         return list(self.each_curve())
 
     def each_curve(self) -> Iterator[dict[str, Any]]:
-        """Yield what `read_curves` returns, a line at a time: a large run's curves take a gigabyte in memory."""
+        """Yield what `read_curves` returns, a line at a time.
+
+        A large run's curves take a gigabyte in memory.
+        """
         return self._lines("curves.jsonl", "curves")
 
     def write_findings(self, findings: Sequence[Mapping[str, Any]]) -> None:
-        """Writes analyses.jsonl anew: a line for each finding of an analysis.
+        """Write analyses.jsonl anew: a line for each result of an analysis.
 
-        A value that is not finite is written as null with a `note` that says what it was, and read back as NaN.
+        A value that is not finite is written as null with a `note` that says what it was, and read
+        back as NaN.
         """
         self._write_lines("analyses.jsonl", [_noted(finding) for finding in findings])
 
     def read_findings(self) -> list[dict[str, Any]]:
-        """What `write_findings` wrote; none where it has not yet. Raises StoreError."""
+        """Return the lines of analyses.jsonl; none where there is no file. Raises StoreError."""
         return list(self.each_finding())
 
     def each_finding(self) -> Iterator[dict[str, Any]]:
@@ -315,13 +333,13 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def write_error(self, name: str, text: str) -> Path:
-        """Writes errors/NAME.txt, for what is too long to tell on a terminal, and returns its path."""
+        """Write errors/NAME.txt, for text too long for a terminal, and return its path."""
         path = self.path / "errors" / f"{name}.txt"
         atomic_write(path, text.encode())
         return path
 
     def ticket_path(self, name: str) -> Path:
-        """Where the ticket of this name belongs."""
+        """Return the path of the ticket of this name."""
         return self.path / "tickets" / f"{name}.safetensors"
 
 
@@ -362,7 +380,7 @@ class EventLog:
 
 
 def find_runs(folder: Path) -> list[RunFolder]:
-    """The runs in a folder, by name: itself, or those that stand in it."""
+    """Return the runs in a folder, by name: the folder itself, or those in it."""
     here = RunFolder(Path(folder))
     if here.exists():
         return [here]
@@ -370,7 +388,7 @@ def find_runs(folder: Path) -> list[RunFolder]:
 
 
 def strict_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON that every reader takes: a number that is not finite is written as null."""
+    """Return `value` as strict JSON: a number that is not finite is written as null."""
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
     except ValueError:
@@ -378,7 +396,7 @@ def strict_json(value: Any, indent: int | None = None) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same plain data with None for every number that is not finite."""
+    """Return the same plain data with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -26,11 +26,12 @@ def _never() -> bool:
 
 @contextmanager
 def hold(path: Path, timeout: float = -1, obsolete: Callable[[], bool] = _never) -> Iterator[None]:
-    """Hold a lock file, waiting `timeout` seconds for it (-1: as long as it takes), then raise Busy.
+    """Hold a lock file; wait `timeout` seconds for it (-1: forever), then raise Busy.
 
-    The file is deleted at the end where `obsolete` says so. Only the holder deletes a lock file, and who gets a lock
-    makes sure that its file is still the one at the path: so a process that waited on a deleted file waits on for the
-    new one, and never holds a lock that nobody else sees.
+    The file is deleted at the end where `obsolete` says so. Only the holder deletes a lock file,
+    and who gets a lock makes sure that its file is still the one at the path: so a process that
+    waited on a deleted file waits on for the new one, and never holds a lock that nobody else
+    sees.
     """
     with explained(path, "locked"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def delete_lock(path: Path) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock of this file."""
+    """Return whether somebody holds the lock of this file."""
     if not path.exists():
         return False
     try:
@@ -85,7 +86,7 @@ def _try(path: Path) -> int | None:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is the one at a path."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The store: what was computed, under the key of what it was computed from.
+"""The store: results, each under the key of the data that it was computed from.
 
     store.json          the format's version
     calibration.json    by machine, what `lotteryfw doctor --calibrate` measured
@@ -11,8 +11,8 @@
     damaged/ab12…-1/    objects that were not what had been written
     active/ locks/ tmp/ who is at work, and on what
 
-Any number of processes, on any number of machines with one shared file system, may use one store at once. A store that
-one may only read answers what is in it.
+Any number of processes, on any number of machines with one shared file system, may use one store
+at once. A store that one may only read answers what is in it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Found = TypeVar("Found")
 
 
 def default_root() -> Path:
-    """Where the store is unless a command says otherwise: $LOTTERYFW_STORE, or the user's data folder."""
+    """Return the default store: $LOTTERYFW_STORE, or a folder in the user's data folder."""
     if named := os.environ.get("LOTTERYFW_STORE"):
         return Path(named).expanduser()
     from platformdirs import user_data_path
@@ -56,11 +56,13 @@ def default_root() -> Path:
 
 
 class Store:
-    """Content-addressed objects under `root`, made at the first write. A key or name is letters, digits, "_", ".", "-".
+    """Content-addressed objects under `root`, which is made at the first write.
 
-    `damaged` lists the keys that this process found damaged and set aside, `notices` what else the user should be
-    shown. Every method raises StoreError where the file system fails, with what to do about it; making one raises
-    UsageError where `root` is a file.
+    A key or name is letters, digits, "_", ".", "-".
+
+    `damaged` lists the keys that this process found damaged and set aside, `notices` what else the
+    user should be shown. Every method raises StoreError where the file system fails, with what to
+    do about it; making one raises UsageError where `root` is a file.
     """
 
     def __init__(self, root: Path):
@@ -167,12 +169,13 @@ class Store:
 
     @contextmanager
     def write(self, key: str, kind: str = "object", source: Any = None) -> Iterator[Path]:
-        """An empty folder to write an object's files into, which becomes the object when the block ends: what the block
-        wrote is flushed to the disk then, and need not be before.
+        """Yield an empty folder for an object's files, which becomes the object at the end.
 
-        `source` is the JSON data that `key` is the digest of (else ValueError): with it the object shows by itself that
-        it belongs to its key. Where the block raises, or another process wrote this key meanwhile, the folder is thrown
-        away.
+        The files are flushed to the disk then, and need not be before.
+
+        `source` is the JSON data that `key` is the digest of (else ValueError): with it the object
+        shows by itself that it belongs to its key. Where the block raises, or another process
+        wrote this key meanwhile, the folder is thrown away.
         """
         target = self._object(key)
         if source is not None and digest(source) != key:
@@ -194,19 +197,20 @@ class Store:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Around what has to be written for a result that is not there: says so where the store may only be read."""
+        """Explain a failed write for a result that is absent, where the store may only be read."""
         try:
             yield
         except StoreError as error:
             if not is_denied(error):
                 raise
             raise StoreError(
-                f"{self.root}: this store may only be read ({denial(error)}), and something is to be "
-                "computed that is not in it: name a store of your own with --store or LOTTERYFW_STORE, or ask its owner"
+                f"{self.root}: this store may only be read ({denial(error)}), and something is "
+                "to be computed that is not in it: name a store of your own with --store or "
+                "LOTTERYFW_STORE, or ask its owner"
             ) from error.__cause__
 
     def remove(self, key: str) -> None:
-        """Deletes an object, so that at no moment a part of it stands under its name."""
+        """Delete an object, so that at no moment a part of it has its name."""
         folder = self._temporary()
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._object(key).rename(folder)
@@ -214,9 +218,12 @@ class Store:
 
     @contextmanager
     def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
-        """Held while a job runs; others wait here for its result. The system releases it for a process that dies.
+        """Hold the lock of a job while it runs; other processes wait here for its result.
 
-        Its file goes once the object is there. Raises Busy after `timeout` seconds (-1: waits as long as it takes).
+        The system releases the lock of a process that dies.
+
+        Its file goes once the object is there. Raises Busy after `timeout` seconds (-1: waits as
+        long as it takes).
         """
         path = self.root / "locks" / f"{_checked(key)}.lock"
         with ExitStack() as stack:
@@ -244,12 +251,12 @@ class Store:
         return key
 
     def aliases(self) -> set[str]:
-        """Every name that stands for a key: for asking after many without opening a file for each."""
+        """Return every alias, so that many can be looked up without opening a file for each."""
         with explained(self.root, "read"):
             return {path.name for path in (self.root / "aliases").glob("*/*")}
 
     def set_alias(self, name: str, key: str) -> None:
-        """Remembers that `name` stands for `key`."""
+        """Remember that `name` stands for `key`."""
         if self.alias(name) != _checked(key):
             with self._optional():
                 self._create()
@@ -257,20 +264,26 @@ class Store:
                 atomic_write(self._alias(name), _write_alias(name, key), flush=False)
 
     def scratch(self, key: str) -> Path:
-        """Where an unfinished job has what it needs to continue; whoever writes there makes the folder."""
+        """Return the folder for what an unfinished job needs to continue; its writer makes it."""
         return self.root / "scratch" / _checked(key)
 
     def drop_scratch(self, key: str) -> None:
-        """Deletes that folder, if there is one."""
+        """Delete the scratch folder of a job, if there is one."""
         shutil.rmtree(self.root / "scratch" / _checked(key), ignore_errors=True)
 
     def new_post(self) -> str:
-        """Return a name in scratch that is nobody else's. It says which run uses it: what a killed run has left is
-        deleted when that run starts again (see `active`), and by `gc`."""
+        """Return a name in scratch that is nobody else's.
+
+        The name says which run uses it: posts that a killed run left are deleted when that run
+        starts again (see `active`), and by `gc`.
+        """
         return f"{self._posts(self._run)}{uuid4().hex}"
 
     def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
-        """Keeps these objects from `gc` for as long as the run's folder is there. Replaces the run's earlier pin."""
+        """Keep these objects from `gc` while the run's folder exists.
+
+        Replaces the run's earlier pin.
+        """
         folder = Path(folder).resolve()
         root = {
             "folder": str(folder),
@@ -284,8 +297,9 @@ class Store:
 
     @contextmanager
     def active(self, run_id: str) -> Iterator[None]:
-        """Held while a run uses the store: `gc` refuses meanwhile. Waits for a gc that is under way. What a killed
-        process of the same run had left for its workers is deleted.
+        """Mark the store as used by a run: `gc` refuses meanwhile, and one under way is awaited.
+
+        The jobs that a killed process of the same run had left for its workers are deleted.
 
         Raises StoreError where the same run is active already.
         """
@@ -308,12 +322,13 @@ class Store:
                 self._run = before
 
     def gc(self, dry_run: bool = False, force: bool = False) -> upkeep.Swept:
-        """Deletes what no run folder references any more; with `dry_run`, only counts it.
+        """Delete what no run folder references any more; with `dry_run`, only count it.
 
-        Raises StoreError while a run is active. It removes objects that no root names, roots whose run folder is gone
-        (with `force` also those whose run folder cannot be seen, as on a disk that is not mounted), scratch folders of
-        finished objects and those untouched for 14 days, jobs that killed runs left, aliases of absent objects, lock
-        files, and what dead processes left half-written.
+        Raises StoreError while a run is active. It removes objects that no root names, roots whose
+        run folder is gone (with `force` also those whose run folder cannot be seen, as on a disk
+        that is not mounted), scratch folders of finished objects and those untouched for 14 days,
+        jobs that killed runs left, aliases of absent objects, lock files, and what dead processes
+        left half-written.
         """
         if not self.root.exists():
             return upkeep.Swept(dry_run=dry_run)
@@ -327,18 +342,20 @@ class Store:
             ) from None
 
     def verify(self) -> verification.Verified:
-        """Checks every file of every object, checkpoint and posted job, every alias, and the run folders that use the
-        store with their tickets. Damaged objects are set aside, damaged checkpoints and aliases deleted."""
+        """Check every object, checkpoint, posted job and alias, and the run folders with tickets.
+
+        Damaged objects are set aside, damaged checkpoints and aliases deleted.
+        """
         with explained(self.root, "read"):
             return verification.verify(self)
 
     def info(self) -> upkeep.Info:
-        """Counts and sizes."""
+        """Return the counts and sizes of everything in the store."""
         with explained(self.root, "read"):
             return upkeep.info(self)
 
     def all_keys(self) -> Iterator[str]:
-        """The key of every object, in order. What stands among them and is no object is left out."""
+        """Yield the key of every object, in order."""
         for folder in sorted((self.root / "objects").glob("*/[!.]*")):
             if is_name(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
                 yield folder.name
@@ -361,21 +378,22 @@ class Store:
         path = self.root / "store.json"
         with explained(path, "read"):
             try:
-                found = json.loads(path.read_bytes())["format"]
+                version = json.loads(path.read_bytes())["format"]
             except FileNotFoundError:
                 return
             except NotADirectoryError:
-                file = next(place for place in (self.root, *self.root.parents) if place.exists())
+                file = next(path for path in (self.root, *self.root.parents) if path.exists())
                 raise UsageError(f"{file}: is a file, not a folder") from None
             except (ValueError, KeyError, TypeError):
-                found = None
-        if not isinstance(found, int):
+                version = None
+        if not isinstance(version, int):
             raise StoreError(
                 f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE"
             )
-        if found > FORMAT:
+        if version > FORMAT:
             raise StoreError(
-                f"{self.root}: a store of format {found}, written by a newer lotteryfw (this one reads {FORMAT}): "
+                f"{self.root}: a store of format {version}, written by a newer lotteryfw "
+                f"(this one reads {FORMAT}): "
                 "update lotteryfw, or name another folder in LOTTERYFW_STORE"
             )
 
@@ -390,7 +408,7 @@ class Store:
 
     @contextmanager
     def _optional(self, consequence: str = "") -> Iterator[None]:
-        """Around a write that finished runs can do without: where the store may only be read, it is left out."""
+        """Skip a write that finished runs can do without, where the store may only be read."""
         try:
             yield
         except StoreError as error:
@@ -400,18 +418,17 @@ class Store:
                 self._note(f"{self.root}: may only be read ({denial(error)}), so {consequence}")
 
     def _posts(self, run_id: str | None) -> str:
-        """What the names of a run's posts begin with."""
+        """Return the beginning of the names of a run's posts."""
         return f"post-{digest(run_id)[:12]}-"
 
     def _drop_posts(self, run_id: str) -> None:
-        left = list((self.root / "scratch").glob(f"{self._posts(run_id)}*"))
-        for folder in left:
+        scratch = self.root / "scratch"
+        posts = list(scratch.glob(f"{self._posts(run_id)}*"))
+        for folder in posts:
             shutil.rmtree(folder, ignore_errors=True)
-        if left:
-            jobs = "1 job" if len(left) == 1 else f"{len(left)} jobs"
-            self._note(
-                f"deleted {jobs} that a killed process of this run had left in {self.root / 'scratch'}"
-            )
+        if posts:
+            jobs = "1 job" if len(posts) == 1 else f"{len(posts)} jobs"
+            self._note(f"deleted {jobs} that a killed process of this run had left in {scratch}")
 
     def _set_aside(self, key: str, damage: str) -> None:
         self._forget(key)
@@ -431,18 +448,17 @@ class Store:
     def _held(
         self, path: Path, timeout: float = -1, obsolete: Callable[[], bool] = lambda: False
     ) -> AbstractContextManager[None]:
-        """Holds a lock file (see `locks.hold`)."""
+        """Hold a lock file (see `locks.hold`)."""
         self._create()
         return hold(path, timeout, obsolete)
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """While this is held nobody is at work, and no run can begin. Raises StoreError where somebody is at work."""
+        """Keep every run from beginning. Raises StoreError where one is at work."""
         with self._held(self.root / "gc.lock", timeout=0):
             for path in (*self.root.glob("active/*.lock"), *self.root.glob("locks/*.lock")):
-                with self._held(
-                    path, timeout=0
-                ):  # held one by one: there may be more than a process may open
+                # one by one: there may be more than a process may open
+                with self._held(path, timeout=0):
                     pass
             yield
 
@@ -466,7 +482,7 @@ def _write_alias(name: str, key: str) -> bytes:
 
 
 def _read_alias(name: str, text: bytes) -> str | None:
-    """Return the key that an alias file gives for `name`; None where it is damaged or for another name."""
+    """Return the key in the alias file of `name`; None where it is damaged or another name's."""
     try:
         alias = json.loads(text)
         written, key, checksum = alias["alias"], alias["key"], alias["sha256"]
@@ -482,7 +498,7 @@ def _read_alias(name: str, text: bytes) -> str | None:
 
 
 def _take_name(folder: Path, target: Path) -> bool:
-    """Renames a folder, unless the name is taken; says whether it did."""
+    """Rename a folder, unless the name is taken, and return whether it was renamed."""
     try:
         folder.rename(target)
     except OSError as error:

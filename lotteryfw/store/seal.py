@@ -1,7 +1,7 @@
-"""The seal of a folder: a description with the SHA-256 and size of every file in it, and of what it is.
+"""The seal of a folder: a description of it, with the SHA-256 and size of every file.
 
-Objects, checkpoints and posted jobs are sealed. The description names the key that the folder belongs to, so that a
-folder under another name is noticed, and it carries a checksum of its own.
+Objects, checkpoints and posted jobs are sealed. The description names the key that the folder
+belongs to, so that a folder under another name is noticed, and it carries a checksum of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Damaged(Exception):
 def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any) -> None:
     """Write the description of a folder whose files are complete.
 
-    `about` is further JSON data for the description. With `flush` every file is brought to the disk first.
+    `about` is further JSON data for the description. With `flush` every file is brought to the
+    disk first.
     """
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -54,7 +55,10 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the description of a sealed folder. Raises Damaged, and OSError where the disk fails."""
+    """Return the description of a sealed folder.
+
+    Raises Damaged, and OSError where the disk fails.
+    """
     try:
         with open(os.path.join(folder, INDEX), "rb") as file:
             description = json.loads(file.read())

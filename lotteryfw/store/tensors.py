@@ -1,9 +1,10 @@
-"""Tensors in files: safetensors with bit-packed masks, masked tensors stored as what is alive. Never a pickle.
+"""Tensors in files: safetensors with bit-packed masks, never a pickle.
 
-A file holds, for each name: `value:` the tensor as it is; or, where it has a mask, `alive:` the values where the mask
-is True, in order, and `dead:` those where it is False, left out when every one is +0.0 to the bit. `mask:` is
-`numpy.packbits` of the mask. Names, shapes and the text of `meta` stand in one JSON entry of the header: safetensors
-writes several in random order, and equal content must give equal files.
+A file holds, for each name: `value:` the tensor as it is; or, where it has a mask, `alive:` the
+values where the mask is True, in order, and `dead:` those where it is False, left out when every
+one is +0.0 to the bit. `mask:` is `numpy.packbits` of the mask. Names, shapes and the text of
+`meta` stand in one JSON entry of the header: safetensors writes several in random order, and equal
+content must give equal files.
 """
 
 from __future__ import annotations
@@ -37,12 +38,14 @@ def save(
     flush: bool = True,
     checksum: bool = False,
 ) -> None:
-    """Writes tensors of any shape, dtype and device, and bool masks (True = alive), atomically. Raises StoreError.
+    """Write tensors of any shape, dtype and device, and bool masks (True = alive), atomically.
 
-    A mask may stand alone; one with a value's name has that value's shape (else ValueError). `load` gives back every
-    bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text for `load_meta`,
-    `flush` as in `atomic_write`.
-    `checksum` also writes the SHA-256 of all of it, for files outside the store.
+    Raises StoreError.
+
+    A mask may stand alone; one with a value's name has that value's shape (else ValueError).
+    `load` gives back every bit of them on the CPU, -0.0 and NaN payloads included. `meta` is text
+    for `load_meta`, `flush` as in `atomic_write`. `checksum` also writes the SHA-256 of all of it,
+    for files outside the store.
     """
     import numpy as np
     import torch
@@ -57,9 +60,8 @@ def save(
     for name, value in values.items():
         value = value.detach().cpu()
         if name not in masks:
-            stored[f"value:{name}"] = value.clone(
-                memory_format=torch.contiguous_format
-            )  # safetensors refuses views
+            # safetensors refuses views
+            stored[f"value:{name}"] = value.clone(memory_format=torch.contiguous_format)
             continue
         stored[f"alive:{name}"] = _chosen(value, masks[name])
         if not is_plus_zero(value, ~masks[name]):
@@ -78,7 +80,7 @@ def save(
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The values and the masks that `save` wrote, in its order, on the CPU. Raises StoreError.
+    """Return the values and masks that `save` wrote, in its order, on the CPU. Raises StoreError.
 
     Tensors without a mask are mapped from the file: they are read when used, and writing to them leaves it alone.
     """
@@ -99,7 +101,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
-    """The values, masks and `meta` that `save` wrote with a checksum. Raises StoreError where any of it has changed.
+    """Return the values, masks and `meta` that `save` wrote with a checksum.
+
+    Raises StoreError where any of it has changed.
 
     A file without a checksum, from an older version, brings a UserWarning.
     """
@@ -122,15 +126,16 @@ def load_checked(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict
 def _checksum(
     values: Mapping[str, Tensor], masks: Mapping[str, Tensor], meta: Mapping[str, str]
 ) -> str:
-    """SHA-256 (hex) of everything that a file gives back, the order of its tensors included."""
+    """Return the SHA-256 (hex) of all content of a file, the order of its tensors included."""
     content = [list(values), tensors_digest(values), list(masks), tensors_digest(masks), dict(meta)]
     return digest(content)
 
 
 def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
-    """Whether every bit of `value` [s] where `chosen` [s] bool is that of +0.0; -0.0, which equals it, is another.
+    """Return whether `value` [s] is +0.0 to the bit, and not -0.0, where `chosen` [s] bool.
 
-    Looks at all of it and copies nothing out: where most are chosen that takes a sixth of the time of indexing.
+    Looks at all of it and copies nothing out: where most are chosen that takes a sixth of the time
+    of indexing.
     """
     import torch
 
@@ -141,14 +146,17 @@ def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
 
 
 def load_meta(path: Path) -> dict[str, str]:
-    """The `meta` that `save` was given, without reading a tensor. Raises StoreError."""
+    """Return the `meta` that `save` was given, without reading a tensor. Raises StoreError."""
     with _opened(Path(path)) as (_, index):
         return dict(index["meta"])
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """The file and its index. Whatever goes wrong while it is read is the file's fault, and says so."""
+    """Open a file and read its index.
+
+    Every error while it is read becomes a StoreError that names the file.
+    """
     from safetensors import safe_open
 
     try:
@@ -156,7 +164,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             index = json.loads((file.metadata() or {})[_HEADER])
             if index["format"] > _FORMAT:
                 raise StoreError(
-                    f"{path}: written by a newer lotteryfw (format {index['format']}): update this one"
+                    f"{path}: written by a newer lotteryfw (format {index['format']}): "
+                    "update this one"
                 )
             _check_index(index)
             yield file, index
@@ -169,7 +178,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _check_index(index: dict[str, Any]) -> None:
-    """Raise ValueError for an index that `save` did not write: its entries by name and type, shapes by their sizes."""
+    """Raise ValueError for an index that `save` did not write."""
     if (
         not {"format", "values", "masks", "meta"}
         <= index.keys()
@@ -215,15 +224,18 @@ def _filled(mask: Tensor, alive: Tensor, dead: Tensor | None) -> Tensor:
 
 
 def _chosen(value: Tensor, chosen: Tensor) -> Tensor:
-    """[n]: the entries of `value` [s] where `chosen` [s] bool, in order."""
+    """Return [n]: the entries of `value` [s] where `chosen` [s] bool, in order."""
     import torch
 
     return torch.from_numpy(_bits(value)[chosen.numpy()]).view(value.dtype)
 
 
 def _bits(value: Tensor) -> NDArray[Any]:
-    """The same memory as integers, which are copied as they are; copying a float may change the payload of a NaN. For
-    numpy, whose boolean indexing takes a seventh to a half of the time of torch's."""
+    """Return the same memory as integers, for numpy.
+
+    Integers are copied as they are; copying a float may change the payload of a NaN. The boolean
+    indexing of numpy takes a seventh to a half of the time of torch's.
+    """
     import torch
 
     integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -28,8 +28,9 @@ DRAWN = "drawn"
 class LoadedTicket:
     """A ticket read from a file.
 
-    `mask` holds a bool tensor for each pruned parameter (True = alive), `values` every parameter and buffer that
-    training starts from (dead weights at the values they are frozen at), `meta` what is told about them.
+    `mask` holds a bool tensor for each pruned parameter (True = alive), `values` every parameter
+    and buffer that training starts from (dead weights at the values they are frozen at), `meta`
+    what is told about them.
     """
 
     mask: Mapping[str, Tensor] = field(repr=False)
@@ -45,11 +46,12 @@ class LoadedTicket:
     def apply(
         self, module: nn.Module, *, masks_as: Literal["values", "prune"] = "values"
     ) -> nn.Module:
-        """Copies the values into `module`, keeping its dtypes and devices, and returns it.
+        """Copy the values into `module`, keeping its dtypes and devices, and return it.
 
-        "prune" also registers the masks in the form of `torch.nn.utils.prune`, so that training leaves the dead at 0.
-        Raises UsageError, before anything is changed, where names or shapes do not match; and for "prune" where the
-        ticket freezes dead weights at other values than 0, which that form cannot express.
+        "prune" also registers the masks in the form of `torch.nn.utils.prune`, so that training
+        leaves the dead at 0. Raises UsageError, before anything is changed, where names or shapes
+        do not match; and for "prune" where the ticket freezes dead weights at other values than 0,
+        which that form cannot express.
         """
         import torch
         from torch.nn.utils import prune
@@ -77,7 +79,7 @@ class LoadedTicket:
         return module
 
     def _not_prunable(self, parameters: set[str]) -> list[str]:
-        """What the form of `torch.nn.utils.prune` cannot express of this ticket."""
+        """Return a line for everything that `torch.nn.utils.prune` cannot express of this ticket."""
         faults = []
         for name, mask in self.mask.items():
             value = self.values.get(name)
@@ -93,8 +95,8 @@ class LoadedTicket:
                 )
             elif value[~mask].any():
                 faults.append(
-                    f"'{name}': its dead weights are frozen at other values than 0, which torch.nn.utils.prune cannot "
-                    'express; use masks_as="values"'
+                    f"'{name}': its dead weights are frozen at other values than 0, which "
+                    'torch.nn.utils.prune cannot express; use masks_as="values"'
                 )
         return faults
 
@@ -107,7 +109,8 @@ class LoadedTicket:
                 )
             elif targets[name].shape != value.shape:
                 faults.append(
-                    f"'{name}' is {list(value.shape)} here and {list(targets[name].shape)} in the module"
+                    f"'{name}' is {list(value.shape)} here "
+                    f"and {list(targets[name].shape)} in the module"
                 )
         missing = sorted(parameters - set(self.values))
         return faults + [
@@ -149,10 +152,10 @@ def _identity(ticket: Ticket, meta: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def load_ticket(path: Path | str) -> LoadedTicket:
-    """Reads a ticket, and checks it against its checksum.
+    """Read a ticket, and check it against its checksum.
 
-    Raises StoreError where the file is absent, damaged or something else. A file of an older version, which has no
-    checksum, brings a UserWarning.
+    Raises StoreError where the file is absent, damaged or something else. A file of an older
+    version, which has no checksum, brings a UserWarning.
     """
     path = Path(path)
     values, masks, meta = tensors.load_checked(path)

@@ -1,4 +1,4 @@
-"""The check of a whole store: objects, aliases, unfinished work, and the run folders that use it."""
+"""The check of a whole store: objects, aliases, unfinished work, and run folders."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lotteryfw.store.seal import Damaged, check_seal, read_description
 from lotteryfw.store.upkeep import ObjectStore, is_alias, object_folder, presence_of, read_root
 
 _KNOWN = {
-    "store.json", "calibration.json", "gc.lock", "objects", "aliases", "scratch", "roots", "damaged", "active", "locks",
-    "tmp",
+    "store.json", "calibration.json", "gc.lock", "objects", "aliases", "scratch", "roots",
+    "damaged", "active", "locks", "tmp",
 }  # fmt: skip
 """The names of everything that a store keeps in its root."""
 
