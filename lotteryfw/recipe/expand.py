@@ -308,9 +308,7 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
         f"evaluate.{name}" for name in Evaluate.model_fields
     ]
     inside += [f"engine.{name}" for name in Engine.model_fields]
-    return "is nothing that a grid can vary", nearest(
-        dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside]
-    )
+    return "is not a key that a grid can vary", nearest(dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside])
 
 
 def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:

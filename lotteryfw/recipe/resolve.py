@@ -154,13 +154,18 @@ class ComponentResolver:
             return None, [
                 Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))
             ]
-        short = [(keys, step) for keys, step in _lengths(search) if clock.steps(step) < 1]
-        return None, [Problem(keys, f"'{step}' is less than one step") for keys, step in short] or [
-            Problem(
-                (),
-                f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none",
-            )
+        too_short = [
+            Problem(keys, f"'{step}' is less than one step")
+            for keys, step in _lengths(search)
+            if clock.steps(step) < 1
         ]
+        if too_short:
+            return None, too_short
+        text = (
+            f"a training of {clock.total} steps is too short for {len(lengths)} cycles: each needs "
+            "at least one step"
+        )
+        return None, [Problem((), text)]
 
     def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
         try:
