@@ -204,7 +204,8 @@ def recipes() -> str:
             _paragraphs(Claim.__doc__)[0],
             'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `variant` selects '
             "`ticket` (where it is left out) or a control. It stands for every cell, seed and level that it does not "
-            "exclude. Write either `higher` and `lower`, or `of`, `expect` and `tolerance`.",
+            "exclude. Write `higher` and `lower`; or `of` and one of `at_least` and `at_most`; or `of`, `tolerance` and "
+            "one of `expect` and `like`.",
             _keys(Claim),
             "An order is *reproduced* where the mean difference over seeds, paired by seed, is above 0 and its 95 % "
             "interval excludes 0. A value is *reproduced* where the mean lies within `tolerance`. A claim is *not "
