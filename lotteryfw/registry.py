@@ -34,6 +34,14 @@ from lotteryfw.api.limits import PLUGIN_BYTES
 WITHOUT = "LOTTERYFW_WITHOUT"
 """Environment variable: names of entry points or distributions, with commas, that are left out."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NOUNS = {
+    "data": "data source",
+    "mask0": "mask-0 action",
+    "mask1": "mask-1 action",
+    "rewind": "rewind policy",
+    "search": "search algorithm",
+}
+"""What messages call a kind whose name in recipes is no noun."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +189,10 @@ class Registry:
             )
         if elsewhere := self._named(name):
             raise UsageError(
-                f"'{name}' is no {kind}, it is a {elsewhere[0].kind}; {self._nearest(name, kind)}"
+                f"'{name}' is not {_a(kind)}, it is {_a(elsewhere[0].kind)}; "
+                f"{self._nearest(name, kind)}"
             )
-        raise UsageError(f"there is no {kind} '{name}'; {self._nearest(name, kind)}")
+        raise UsageError(f"there is no {_noun(kind)} '{name}'; {self._nearest(name, kind)}")
 
     def find_any(self, name: str) -> list[RegisteredComponent]:
         """Everything called `name` (or "distribution/name"), of whatever kind. Raises UsageError for nothing."""
@@ -206,7 +215,9 @@ class Registry:
         default = self.default(kind)
         use = options.pop("use", default.full_name if default else None)
         if not isinstance(use, str):
-            raise UsageError(f"needs the name of a {kind}, or a table with `use`; got {entry!r}")
+            raise UsageError(
+                f"must be the name of {_a(kind)}, or a table with `use`, got {entry!r}"
+            )
         return self.find(kind, use), options
 
     def create(self, kind: str, entry: object) -> Component:
@@ -359,6 +370,16 @@ def _offer(
                 f"{cls.__name__}: {plugin.distribution} offers a {offer.kind} '{offer.name}' already"
             )
     return offer
+
+
+def _noun(kind: str) -> str:
+    return _NOUNS.get(kind, kind)
+
+
+def _a(kind: str) -> str:
+    """Return the noun of a kind with its article."""
+    noun = _noun(kind)
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _failure(plugin: Plugin, stage: str, error: BaseException) -> Failure:

@@ -108,7 +108,7 @@ def test_plan_and_dry_run_train_nothing(here: Path) -> None:
         (("batch = 16", "bacth = 16"), ["tiny.toml", "train.bacth", "did you mean 'batch'"]),
         (('use = "imp"', 'use = "impp"'), ["search", "'impp'", "'imp'"]),
         (("lr = 0.1", "lr = -1.0"), ["train.optimizer.lr", "-1"]),
-        (("levels = 2", 'levels = "two"'), ["search.levels", "whole number", "two"]),
+        (("levels = 2", 'levels = "two"'), ["search.levels", "an integer", "two"]),
         (("[train]", '[evaluate]\npoints = 3\nevery = "5it"\n[train]'), ["points", "every"]),
         (('length = "40it"', 'length = "40 moons"'), ["train.length", "500it", "2ep"]),
         (("levels = 2 }", "levels = 2 "), ["tiny.toml", "line"]),

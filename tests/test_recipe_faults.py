@@ -38,15 +38,15 @@ ONE_FAULT = {
     "unknown table": (changed(studdy=[]), "recipe: studdy: unknown key (did you mean 'study'"),
     "unknown component": (
         changed(data="sinthetic"),
-        "recipe: data: there is no data 'sinthetic'; did you mean 'synthetic'?",
+        "recipe: data: there is no data source 'sinthetic'; did you mean 'synthetic'?",
     ),
     "component of another kind": (
         changed(scope="reinit"),
-        "recipe: scope: 'reinit' is no scope, it is a mask1;",
+        "recipe: scope: 'reinit' is not a scope, it is a mask-1 action;",
     ),
     "no component at all": (
         changed(scope=3),
-        "recipe: scope: needs the name of a scope, or a table with `use`; got 3",
+        "recipe: scope: must be the name of a scope, or a table with `use`, got 3",
     ),
     "unknown option": (
         changed(search={"use": "imp", "level": 3}),
@@ -78,7 +78,7 @@ ONE_FAULT = {
     "name missing": (changed(name=None), "recipe: name: is required"),
     "odd name": (
         changed(name="A b"),
-        "recipe: name: 'A b' is no name: names are lower-case letters, digits, - and _",
+        "recipe: name: 'A b' is not a valid name: use lower-case letters, digits, - and _",
     ),
     "no length": (
         train(length="50x"),
@@ -90,7 +90,7 @@ ONE_FAULT = {
     ),
     "length of nothing": (train(length="0ep"), "recipe: train.length: '0ep' is less than one step"),
     "batch of nothing": (train(batch=0), "recipe: train.batch: must be >= 1, got 0"),
-    "batch as text": (train(batch="60"), "recipe: train.batch: must be a whole number, got '60'"),
+    "batch as text": (train(batch="60"), "recipe: train.batch: must be an integer, got '60'"),
     "batch too large": (
         train(batch=601),
         "recipe: train.batch: a batch of 601 is more than the 600 training examples of",
@@ -144,7 +144,7 @@ ONE_FAULT = {
     ),
     "more cycles than steps": (
         learned(search=IEP | {"cycles": 201}, **CYCLES),
-        "recipe: search: its 201 cycles cannot share out a training of 200 steps: some have none",
+        "recipe: search: a training of 200 steps is too short for 201 cycles: each needs at least one step",
     ),
     "densities and a density": (
         learned(search=IEP | {"densities": [0.5, 0.1], "density": 0.1, "cycles": 2}, **CYCLES),
@@ -176,7 +176,7 @@ ONE_FAULT = {
     ),
     "grid path": (
         changed(grid={"trian.batch": [1]}),
-        "recipe: grid.trian.batch: is nothing that a grid can vary (did you",
+        "recipe: grid.trian.batch: is not a key that a grid can vary (did you",
     ),
     "grid key": (
         changed(grid={"train.batchh": [1]}),
@@ -292,7 +292,7 @@ ONE_FAULT = {
     ),
     "claim's axis": (
         changed(claim=[CLAIM | {"of": {"criterio": "x"}}]),
-        "recipe: claim[0].of.criterio: is nothing that a",
+        "recipe: claim[0].of.criterio: is not a key that a",
     ),
     "claim's value": (
         changed(claim=[CLAIM | {"of": {"criterion": "randm"}}]),
@@ -462,7 +462,10 @@ def test_a_fault_names_the_file_that_its_key_came_from(tmp_path: Path) -> None:
         ("trian.length=3it", "--set: trian: unknown key (did you mean 'train'?)"),
         ("studies.x.seeds=[1]", "--set: studies.x: there is no such study"),
         ("train.optimizer.lr=nan", "--set: train.optimizer.lr: must be a finite number, got nan"),
-        ("name=2020-01-01", "--set: name: a recipe has no use for a date"),
+        (
+            "name=2020-01-01",
+            "--set: name: must be a string, a number, a boolean, a list or a table, got a date",
+        ),
     ],
 )
 def test_faults_of_set(text: str, expected: str) -> None:

@@ -173,4 +173,4 @@ def test_a_grid_is_one_thing_however_it_is_written(tmp_path: Path) -> None:
 def test_a_set_that_is_no_toml_is_text() -> None:
     assert load(BASE, sets=['title=a "quoted" one \\ of mine']).title == 'a "quoted" one \\ of mine'
     assert load(BASE, sets=['title="as toml"']).title == "as toml"
-    assert faults(BASE, sets=["name=true"]) == ["--set: name: must be text, got true"]
+    assert faults(BASE, sets=["name=true"]) == ["--set: name: must be a string, got true"]

@@ -151,7 +151,7 @@ def test_an_unknown_name_names_the_nearest_and_says_that_plugins_failed(install:
         UsageError, match=r"there is no criterion 'very_sond'; did you mean 'very_sound'\?$"
     ):
         Registry.load().find("criterion", "very_sond")
-    with pytest.raises(UsageError, match="'very_sound' is no data, it is a criterion"):
+    with pytest.raises(UsageError, match="'very_sound' is not a data source, it is a criterion"):
         Registry.load().find("data", "very_sound")
     install("broken", "1 / 0")
     with pytest.raises(
@@ -259,7 +259,9 @@ def test_create_reads_names_and_tables(install: Install) -> None:
     assert registry.offer_of(made) == registry.find("criterion", "sound")
     with pytest.raises(ValidationError):
         registry.create("criterion", {"use": "sound", "powr": 2})
-    with pytest.raises(UsageError, match="needs the name of a data, or a table with `use`; got 3"):
+    with pytest.raises(
+        UsageError, match="must be the name of a data source, or a table with `use`, got 3"
+    ):
         registry.create("data", 3)
 
 

@@ -123,27 +123,27 @@ def _default(field: Any) -> Any:
 def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         kinds = [_type(part) for part in schema["anyOf"]]
-        return "length" if "text like ^" in kinds[0] else " or ".join(dict.fromkeys(kinds))
+        return "length" if "string like ^" in kinds[0] else " or ".join(dict.fromkeys(kinds))
     if "enum" in schema:
         return " | ".join(f'"{value}"' for value in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"])
-    names = {"number": "number", "integer": "whole number", "boolean": "true | false", "string": "text",
-             "array": "list", "object": "table", "null": "nothing"}  # fmt: skip
+    names = {"number": "number", "integer": "integer", "boolean": "true | false", "string": "string",
+             "array": "list", "object": "table", "null": "null"}  # fmt: skip
     kind = names.get(schema.get("type", ""), "any")
     if "pattern" in schema:
-        return f"text like {schema['pattern']}"
+        return f"string like {schema['pattern']}"
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
     return " ".join([kind, *[" and ".join(bounds)] * bool(bounds)])
 
 
 def toml_value(value: Any) -> str:
-    """A value as it stands in a recipe; "nothing" for what TOML cannot say."""
+    """A value as it stands in a recipe; "null" for what TOML cannot say."""
     from lotteryfw.api.steps import Step
 
     if value is None:
-        return "nothing"
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Step):

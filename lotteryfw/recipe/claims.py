@@ -55,21 +55,21 @@ class Claim(Table):
     at: Literal["every level", "best level"] = "every level"
     """The mean over those levels, or for each seed the one of highest validation accuracy among those that were cut."""
     higher: dict[str, Any] | None = None
-    """Whose mean is above …"""
+    """The selection whose mean is above that of `lower`."""
     lower: dict[str, Any] | None = None
-    """… whose."""
+    """The selection whose mean is below that of `higher`."""
     of: dict[str, Any] | None = None
-    """Whose mean is …"""
+    """The selection whose mean is compared with `expect`, `like`, `at_least` or `at_most`."""
     expect: float | None = None
-    """… this, …"""
+    """The mean of `of` is this, up to `tolerance`."""
     like: dict[str, Any] | None = None
-    """… or that of this selection, …"""
+    """The mean of `of` is that of this selection, up to `tolerance`."""
     tolerance: Annotated[float, Field(ge=0)] | None = None
-    """… give or take this."""
+    """How far the mean may be from `expect` or from that of `like`."""
     at_least: float | None = None
-    """… or this or more …"""
+    """The mean of `of` is this or more."""
     at_most: float | None = None
-    """… or this or less."""
+    """The mean of `of` is this or less."""
     needs_length: Step | None = None
     """In shorter trainings the claim is not tested."""
 
@@ -79,21 +79,23 @@ class Claim(Table):
             ("higher", "lower"), ("of", "expect", "tolerance"), ("of", "like", "tolerance"), ("of", "at_least"),
             ("of", "at_most"),
         )  # fmt: skip
-        every = {name for form in forms for name in form}
-        said = {name for name in every if getattr(self, name) is not None}
-        if said not in map(set, forms):
-            raise ValueError(
-                "say either "
-                + ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms)
-            )
+        keys = {key for form in forms for key in form}
+        present = {key for key in keys if getattr(self, key) is not None}
+        if present not in map(set, forms):
+            choices = ["`" + "` and `".join(form) + "`" for form in forms]
+            raise ValueError("say either " + ", or ".join(choices))
         if self.density[0] > self.density[1]:
             raise ValueError("`density` is [lowest, highest]")
         return self
 
     def selectors(self) -> dict[str, Selector]:
-        """Those of `higher`, `lower`, `of` and `like` that are said."""
-        said = {"higher": self.higher, "lower": self.lower, "of": self.of, "like": self.like}
-        return {name: selector for name, selector in said.items() if selector is not None}
+        """Return the selectors that the claim has, by their keys."""
+        selectors = {}
+        for key in ("higher", "lower", "of", "like"):
+            selector = getattr(self, key)
+            if selector is not None:
+                selectors[key] = selector
+        return selectors
 
 
 def resolve_claim(

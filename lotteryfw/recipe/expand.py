@@ -1,4 +1,4 @@
-"""One study: its grid multiplied out into checked cells, its faults placed where they were said."""
+"""Expands one study: its grid becomes checked cells, its faults get the place they were written at."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Setup:
-    """Everything of a cell but its coordinates, and the fixed parts it was made from."""
+    """The parts of a cell except its coordinates, and the tables that they were made from."""
 
     parts: Mapping[str, Any]
     train: Train
@@ -55,7 +55,7 @@ class Setup:
 
 
 class ExpandedStudy:
-    """A study of a recipe. `faults` is what is wrong with it; `cells` are those that nothing is wrong with."""
+    """A study of a recipe, expanded: `cells` are its valid cells, `faults` its mistakes."""
 
     def __init__(self, name: str, tree: LayeredTable, resolver: ComponentResolver):
         self.name = name
@@ -66,15 +66,17 @@ class ExpandedStudy:
         self._resolver = resolver
         self._first: Setup | None = None
         self._body = StudyTable()
-        _, found = resolver.table(StudyTable, tree.table)
-        self._report(found)
-        # what is left without the faulty keys is looked at too, so that all faults come at once
-        self._table = _without(
-            tree.table,
-            [each.keys[:2] if each.keys[:1] == ("grid",) else each.keys[:1] for each in found],
-        )
-        body, more = resolver.table(StudyTable, self._table)
-        if more or body is None:  # there are more faults than are told one by one
+        _, problems = resolver.table(StudyTable, tree.table)
+        self._report(problems)
+
+        # The rest is checked without the faulty keys, so that all faults are reported at once.
+        faulty = []
+        for problem in problems:
+            length = 2 if problem.keys[:1] == ("grid",) else 1
+            faulty.append(problem.keys[:length])
+        self._table = _without(tree.table, faulty)
+        body, problems = resolver.table(StudyTable, self._table)
+        if problems or body is None:  # there are more faults than are reported one by one
             return
         self._body = body
         self.axes = list(self._checked_axes())
@@ -84,58 +86,63 @@ class ExpandedStudy:
 
     @property
     def variants(self) -> list[str]:
-        """What its searches record beside their tickets."""
-        return list(
-            dict.fromkeys(variant for cell in self.cells for variant in cell.search.variants)
-        )
+        """The names that its searches record levels under, other than "ticket"."""
+        names: dict[str, None] = {}
+        for cell in self.cells:
+            names |= dict.fromkeys(cell.search.variants)
+        return list(names)
 
     @property
     def analyses(self) -> list[str]:
-        """Those it asks for, by the names that their findings have."""
-        made = [self._resolver.component("analysis", entry)[0] for entry in self._body.analyses]
-        return [analysis.use for analysis in made if analysis]
+        """The names of its analyses."""
+        names = []
+        for entry in self._body.analyses:
+            analysis, _ = self._resolver.component("analysis", entry)
+            if analysis is not None:
+                names.append(analysis.use)
+        return names
 
     def resolved(self) -> dict[str, Any]:
-        """The study as a table in which nothing is left to defaults. Loads to the same cells."""
+        """Return the study as a table with every default filled in. It loads to the same cells."""
         assert self._first is not None, "a study with faults has nothing to resolve"
         parts, train = self._first.parts, self._first.train
         full = self._resolver.full
-        said = self._first.evaluate
-        evaluate = {"every": str(said.every)} if said.every else {"points": said.points or POINTS}
-        grid = {
-            axis.path: [self._resolved_value(axis.keys, value) for value in axis.values]
-            for axis in self.axes
-        }
-        return {
+        table: dict[str, Any] = {
             "name": self.name,
             "seeds": self._body.seeds,
-            "controls": [full(each) for each in parts["controls"]],
-            "analyses": [full(each) for each in parts["analyses"]],
-            **{slot: full(parts[slot]) for slot in TABLE_SLOTS},
-            **{slot: full(parts[slot]) for slot in ("parametrization", "scores") if parts[slot]},
-            "train": {
-                "length": str(train.length),
-                "batch": train.batch,
-                **{slot: full(parts[slot]) for slot in TRAIN_SLOTS},
-                **(
-                    {"mask_optimizer": full(parts["mask_optimizer"])}
-                    if parts["mask_optimizer"]
-                    else {}
-                ),
-                "augment": [full(each) for each in parts["augment"]],
-            },
-            "evaluate": evaluate,
-            "engine": self._first.engine.model_dump(exclude_none=True),
-            **({"grid": grid} if grid else {}),
+            "controls": list(map(full, parts["controls"])),
+            "analyses": list(map(full, parts["analyses"])),
         }
+        for slot in (*TABLE_SLOTS, "parametrization", "scores"):
+            if parts[slot] is not None:
+                table[slot] = full(parts[slot])
+
+        table["train"] = {"length": str(train.length), "batch": train.batch}
+        for slot in (*TRAIN_SLOTS, "mask_optimizer"):
+            if parts[slot] is not None:
+                table["train"][slot] = full(parts[slot])
+        table["train"]["augment"] = list(map(full, parts["augment"]))
+
+        evaluate = self._first.evaluate
+        if evaluate.every:
+            table["evaluate"] = {"every": str(evaluate.every)}
+        else:
+            table["evaluate"] = {"points": evaluate.points or POINTS}
+        table["engine"] = self._first.engine.model_dump(exclude_none=True)
+        grid = {}
+        for axis in self.axes:
+            grid[axis.path] = [self._resolved_value(axis.keys, value) for value in axis.values]
+        if grid:
+            table["grid"] = grid
+        return table
 
     def _resolved_value(self, keys: Keys, value: Any) -> Any:
         if keys == AUGMENT:
-            return [self._resolved_entry("augmentation", each) for each in value]
+            return [self._resolved_entry("augmentation", entry) for entry in value]
         return self._resolved_entry(SLOTS[keys], value) if keys in SLOTS else value
 
     def _resolved_entry(self, kind: str, entry: Any) -> Any:
-        # alone it may lack an option that another axis gives
+        # Without the other axes, an entry may lack a required option.
         component, _ = self._resolver.component(kind, entry)
         return entry if component is None else self._resolver.full(component)
 
@@ -146,48 +153,44 @@ class ExpandedStudy:
                 self._report([Problem(("grid", path), *problem)])
                 continue
             labels = [label(keys, value, self._resolver) for value in values]
-            for twice in (text for text, count in Counter(labels).items() if count > 1):
-                self._report([Problem(("grid", path), f"'{twice}' is listed twice")])
+            for text, count in Counter(labels).items():
+                if count > 1:
+                    self._report([Problem(("grid", path), f"'{text}' is listed twice")])
             yield Axis(keys, values, labels)
 
     def _check_replaced(self) -> None:
-        """Reports what is wrong with components that the grid replaces: no cell has them, but somebody wrote them."""
+        """Report mistakes in components that the grid replaces, and which no cell therefore has."""
         replaced = [axis for axis in self.axes if axis.keys in SLOTS or axis.keys == AUGMENT]
-        _, found = self._components(self._table)
-        # what is not said may be what an axis gives
-        self._report(
-            [
-                each
-                for each in found
-                if any(_below(each.keys, axis) for axis in replaced)
-                and _at(self._table, each.keys) is not None
-            ]
-        )
+        _, problems = self._components(self._table)
+        for problem in problems:
+            # A missing key is no mistake: an axis may give it.
+            is_written = _at(self._table, problem.keys) is not None
+            if is_written and any(_below(problem.keys, axis) for axis in replaced):
+                self._report([problem])
 
     def _expand(self) -> None:
-        outside_in = sorted(range(len(self.axes)), key=lambda place: len(self.axes[place].keys))
+        outside_in = sorted(range(len(self.axes)), key=lambda index: len(self.axes[index].keys))
         for chosen in product(*(range(len(axis.values)) for axis in self.axes)):
             table = self._table
-            for place in outside_in:
-                table = _put(table, self.axes[place].keys, self.axes[place].values[chosen[place]])
-            setup, found = self._setup(table)
-            self._report(found, chosen)
-            if (
-                len(self.faults) > MAX_PROBLEMS
-            ):  # nobody reads them all, and each takes a while to find
-                return
+            for index in outside_in:
+                axis = self.axes[index]
+                table = _put(table, axis.keys, axis.values[chosen[index]])
+            setup, problems = self._setup(table)
+            self._report(problems, chosen)
+            if len(self.faults) > MAX_PROBLEMS:
+                return  # nobody reads them all, and each takes a while to find
             if setup is None:
                 continue
             self._first = self._first or setup
-            parts = (
-                setup.parts
-                if setup.parts["search"].learns_masks
-                else {**setup.parts, **dict.fromkeys(MASK_SLOTS)}
-            )
-            labels = {
-                axis.path: axis.labels[index] for axis, index in zip(self.axes, chosen, strict=True)
-            }
-            stem = "/".join([self.name, *(f"{path}={label}" for path, label in labels.items())])
+
+            parts = dict(setup.parts)
+            if not parts["search"].learns_masks:
+                parts |= dict.fromkeys(MASK_SLOTS)
+            labels = {}
+            stem = self.name
+            for axis, index in zip(self.axes, chosen, strict=True):
+                labels[axis.path] = axis.labels[index]
+                stem += f"/{axis.path}={axis.labels[index]}"
             for seed in self._body.seeds:
                 self.cells.append(
                     Cell(
@@ -200,38 +203,42 @@ class ExpandedStudy:
                 )
 
     def _components(self, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-        """The component of every slot, None for one that something is wrong with."""
-        found: list[Problem] = []
+        """Return the component of every slot, None for an invalid one, and the problems."""
+        problems: list[Problem] = []
 
-        def made(keys: Keys, kind: str, entry: Any) -> Any:
-            return _kept(found, keys, self._resolver.component(kind, entry))
+        def resolve(keys: Keys, kind: str, entry: Any) -> Any:
+            return _kept(problems, keys, self._resolver.component(kind, entry))
 
-        given = table.get("train", {})
-        parts = {slot: made((slot,), slot, table.get(slot)) for slot in TABLE_SLOTS}
-        parts |= {slot: made(("train", slot), slot, given.get(slot)) for slot in TRAIN_SLOTS}
-        parts |= {
-            slot: made(keys, kind, _at(table, keys)) if _at(table, keys) is not None else None
-            for slot, (keys, kind) in MASK_SLOTS.items()
-        }
+        def resolve_list(keys: Keys, kind: str) -> tuple[Any, ...]:
+            entries = _at(table, keys)
+            if not isinstance(entries, list):
+                return ()
+            return tuple(
+                resolve((*keys, index), kind, entry) for index, entry in enumerate(entries)
+            )
 
-        def listed(keys: Keys, kind: str, entries: Any) -> Any:
-            given = entries if isinstance(entries, list) else []
-            return tuple(made((*keys, place), kind, entry) for place, entry in enumerate(given))
-
-        parts["augment"] = listed(AUGMENT, "augmentation", given.get("augment"))
-        parts["controls"] = listed(("controls",), "control", table.get("controls"))
-        parts["analyses"] = listed(("analyses",), "analysis", table.get("analyses"))
-        return parts, found
+        parts: dict[str, Any] = {}
+        for slot in TABLE_SLOTS:
+            parts[slot] = resolve((slot,), slot, table.get(slot))
+        for slot in TRAIN_SLOTS:
+            keys: Keys = ("train", slot)
+            parts[slot] = resolve(keys, slot, _at(table, keys))
+        for slot, (keys, kind) in MASK_SLOTS.items():
+            entry = _at(table, keys)
+            parts[slot] = None if entry is None else resolve(keys, kind, entry)
+        parts["augment"] = resolve_list(AUGMENT, "augmentation")
+        parts["controls"] = resolve_list(("controls",), "control")
+        parts["analyses"] = resolve_list(("analyses",), "analysis")
+        return parts, problems
 
     def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
         resolver = self._resolver
-        parts, found = self._components(table)
+        parts, problems = self._components(table)
 
         def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
-            return _kept(found, keys, answer)
+            return _kept(problems, keys, answer)
 
-        given = table.get("train", {})
-        train: Train | None = checked(("train",), resolver.table(Train, given))
+        train: Train | None = checked(("train",), resolver.table(Train, table.get("train", {})))
         evaluate: Evaluate | None = checked(
             ("evaluate",), resolver.table(Evaluate, table.get("evaluate", {}))
         )
@@ -245,61 +252,56 @@ class ExpandedStudy:
         if clock and parts["search"]:
             lengths = checked(("search",), resolver.lengths(parts["search"], clock))
             if "rewind" not in table:
-                found += check_rewind_is_named(parts["search"], lengths or ())
+                problems += check_rewind_is_named(parts["search"], lengths or ())
         if clock and parts["rewind"]:
             checked((), resolver.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
             checked(("train", "schedule"), resolver.schedule(parts["schedule"], clock))
         if clock and evaluate and evaluate.interval(clock) < 1:
-            found.append(
-                Problem(("evaluate", "every"), f"must be at least one step, got '{evaluate.every}'")
-            )
-        found += _ambiguous_variants(parts)
-        faulty = {each.keys[0] for each in found}
-        found += [
-            each
-            for each in check_compatible(parts, resolver, self._shared_keys)
-            if each.keys[0] not in faulty
-        ]
-        if found or train is None or evaluate is None or engine is None or clock is None:
-            return None, found
+            text = f"must be at least one step, got '{evaluate.every}'"
+            problems.append(Problem(("evaluate", "every"), text))
+        problems += _ambiguous_variants(parts)
+        faulty = {problem.keys[0] for problem in problems}
+        for problem in check_compatible(parts, resolver, self._shared_keys):
+            if problem.keys[0] not in faulty:
+                problems.append(problem)
+        if problems or train is None or evaluate is None or engine is None or clock is None:
+            return None, problems
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
-        return Setup(parts, train, evaluate, engine), found
+        return Setup(parts, train, evaluate, engine), problems
 
     def _shared_mask_keys(self) -> list[Keys]:
-        """What of learned masks is said once for the whole study, and so for those of its searches that learn masks."""
-        entries = next(
-            (axis.values for axis in self.axes if axis.keys == ("search",)),
-            [self._table.get("search")],
-        )
+        """Return the keys for learned masks that hold for the whole study.
+
+        They are allowed beside a search that learns none, if another search of the study learns some.
+        """
+        entries: Sequence[Any] = [self._table.get("search")]
+        for axis in self.axes:
+            if axis.keys == ("search",):
+                entries = axis.values
         searches = [self._resolver.component("search", entry)[0] for entry in entries]
-        # one that another axis completes is given the benefit of the doubt
-        if not any(
-            not isinstance(search, SearchAlgorithm) or search.learns_masks for search in searches
-        ):
+        # A search that is not complete without another axis may be one that learns masks.
+        if all(isinstance(item, SearchAlgorithm) and not item.learns_masks for item in searches):
             return []
         varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
         return [keys for keys, _ in MASK_SLOTS.values() if keys not in varied]
 
-    def _report(self, found: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
-        for problem in found:
+    def _report(self, problems: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
+        for problem in problems:
             where, keys = self._tree.locate(problem.keys)
-            # of the axes that set this, the innermost had the last word
-            axes = [
-                (axis, index)
-                for axis, index in zip(self.axes, chosen, strict=False)
-                if _below(problem.keys, axis)
-            ]
-            if axes:
-                axis, index = max(axes, key=lambda pair: len(pair[0].keys))
-                where, keys = self._tree.locate(("grid", axis.path))
-                keys = (*keys, index, *problem.keys[len(axis.keys) :])
+            # If several axes set this key, the innermost is the one whose value counts.
+            innermost = 0
+            for axis, index in zip(self.axes, chosen, strict=False):
+                if _below(problem.keys, axis) and len(axis.keys) > innermost:
+                    innermost = len(axis.keys)
+                    where, keys = self._tree.locate(("grid", axis.path))
+                    keys = (*keys, index, *problem.keys[len(axis.keys) :])
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
 
 
 def check_grid_path(keys: Keys) -> tuple[str, str] | None:
-    """What is wrong with a path that a grid is to vary, and a remedy; None where nothing is."""
+    """Return why a grid cannot vary this path, and a remedy; None if it can."""
     if keys in SLOTS or (
         len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")
     ):
@@ -308,15 +310,16 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
         f"evaluate.{name}" for name in Evaluate.model_fields
     ]
     inside += [f"engine.{name}" for name in Engine.model_fields]
-    return "is nothing that a grid can vary", nearest(
+    return "is not a key that a grid can vary", nearest(
         dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside]
     )
 
 
 def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:
-    """The short name of a grid's value: by what it is, not by how it was written."""
+    """Return the short name of a grid's value, the same for every way to write it."""
     if keys == AUGMENT and isinstance(value, list):
-        return "+".join(_entry_label("augmentation", each, resolver) for each in value) or "none"
+        labels = [_entry_label("augmentation", entry, resolver) for entry in value]
+        return "+".join(labels) or "none"
     return _entry_label(SLOTS[keys], value, resolver) if keys in SLOTS else label_of(value)
 
 
@@ -325,15 +328,16 @@ def _entry_label(kind: str, entry: Any, resolver: ComponentResolver) -> str:
     return label_of(entry) if component is None else resolver.label(component)
 
 
-def _kept(found: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
-    """The answer's value; what is wrong with it goes to `found`, as of a table at `keys`."""
-    value, wrong = answer
-    found += [Problem((*keys, *each.keys), each.text, each.remedy) for each in wrong]
+def _kept(problems: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
+    """Return the answer's value, and add its problems to `problems`, as those of a table at `keys`."""
+    value, below = answer
+    for problem in below:
+        problems.append(Problem((*keys, *problem.keys), problem.text, problem.remedy))
     return value
 
 
 def _at(value: Any, keys: Keys) -> Any:
-    """What a table says at this path; None where it says nothing."""
+    """Return the value at this path of a table, or None."""
     for key in keys:
         try:
             value = value[key]

@@ -1,4 +1,4 @@
-"""From a recipe as given to a recipe that can be run, or to everything that is wrong with it."""
+"""Loads a recipe and checks all of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lotteryfw.search.cell import Cell
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that nothing is wrong with: its cells in order, its claims, and the text it came from."""
+    """A valid recipe: its cells in order, its claims, and its source text."""
 
     name: str
     title: str
@@ -70,34 +70,33 @@ def load_recipe(
     )
     defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
     tree = read(source, defaults, profile, sets, faults)
-    unread = {(each.where, each.key): each for each in faults}
+    unread = {(fault.where, fault.key): fault for fault in faults}
     resolver = ComponentResolver(registry, data_folder)
-    file, found = resolver.table(RecipeFile, tree.table)
-    faults += [tree.fault(each.keys, each.text, each.remedy) for each in found]
+    file, problems = resolver.table(RecipeFile, tree.table)
+    for problem in problems:
+        faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
     faults += _untrusted(tree, registry)
     studies = _studies(tree, resolver)
     for study in studies:
         faults += study.faults
     claims = _claims(tree, studies, resolver, faults)
     if faults or file is None:
-        # a value that reading refused (NaN, a date) is no option either; saying so again would be two faults for one
-        raise RecipeError(
-            [
-                each
-                for each in dict.fromkeys(faults)
-                if unread.get((each.where, each.key), each) == each
-            ]
-        )
-    said = {"name": file.name, "title": file.title, "about": file.about}
-    resolved = {key: value for key, value in said.items() if value} | {
-        "study": [each.resolved() for each in studies]
+        # A value that was refused when read (NaN, a date) is reported once, not also as an option.
+        reported = []
+        for fault in dict.fromkeys(faults):
+            if unread.get((fault.where, fault.key), fault) == fault:
+                reported.append(fault)
+        raise RecipeError(reported)
+    texts = {"name": file.name, "title": file.title, "about": file.about}
+    resolved = {key: value for key, value in texts.items() if value} | {
+        "study": [study.resolved() for study in studies]
     }
     if claims:
         resolved["claim"] = [
             labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
         ]
     return Recipe(
-        **said,
+        **texts,
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
@@ -109,20 +108,19 @@ def load_recipe(
 
 
 def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
+    """Report plugin files of the recipe that are missing, or that the user does not trust."""
     plugins = tree.table.get("plugins")
     faults = []
-    for place, each in enumerate(plugins if isinstance(plugins, list) else []):
-        if isinstance(each, str) and Path(each).resolve() not in registry.trusted:
-            keys = ("plugins", place)
-            if not _is_file(each):
-                faults.append(tree.fault(keys, f"there is no plugin file {printable(each, 300)}"))
-            else:
-                text = f"{each} is code, and a recipe runs no code unless you say so"
-                faults.append(
-                    tree.fault(
-                        keys, text, f"read it, then run again with --trust {shlex.quote(each)}"
-                    )
-                )
+    for index, path in enumerate(plugins if isinstance(plugins, list) else []):
+        if not isinstance(path, str) or Path(path).resolve() in registry.trusted:
+            continue
+        keys = ("plugins", index)
+        if not _is_file(path):
+            faults.append(tree.fault(keys, f"there is no plugin file {printable(path, 300)}"))
+            continue
+        text = f"{path} is code, and a recipe runs no code unless you say so"
+        remedy = f"read it, then run again with --trust {shlex.quote(path)}"
+        faults.append(tree.fault(keys, text, remedy))
     return faults
 
 
@@ -144,7 +142,7 @@ def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedSt
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
     base = LayeredTable(
         tree.defaults,
-        {key: each for key, each in tree.table.items() if key in StudyTable.model_fields},
+        {key: value for key, value in tree.table.items() if key in StudyTable.model_fields},
         tree.origins,
     )
     studies = tree.table.get("studies")
@@ -163,7 +161,7 @@ def _study_tree(
 
     if "grid" in table:  # a study's grid replaces the base's
         base = base.replaced("grid", {}, origin)
-    return base.over({key: each for key, each in table.items() if key != "name"}, origin)
+    return base.over({key: value for key, value in table.items() if key != "name"}, origin)
 
 
 def _claims(
@@ -174,15 +172,14 @@ def _claims(
 ) -> list[tuple[Claim, Claim]]:
     """Each claim as written, and with labels for selectors as cells have them."""
     claims = []
-    given = tree.table.get("claim", [])
-    for place, table in enumerate(given if isinstance(given, list) else []):
-        claim, found = resolver.table(Claim, table)
+    tables = tree.table.get("claim")
+    studies_by_name = {study.name: study for study in studies}
+    for index, table in enumerate(tables if isinstance(tables, list) else []):
+        claim, problems = resolver.table(Claim, table)
         if claim is not None:
-            claim, labelled, found = resolve_claim(
-                claim, {study.name: study for study in studies}, resolver
-            )
+            claim, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
             claims.append((claim, labelled))
-        faults += [
-            tree.fault(("claim", place, *each.keys), each.text, each.remedy) for each in found
-        ]
+        for problem in problems:
+            keys = ("claim", index, *problem.keys)
+            faults.append(tree.fault(keys, problem.text, problem.remedy))
     return claims

@@ -18,6 +18,7 @@ from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 
 SET = "--set"
+_NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
 IN_PYTHON = "recipe"
 """Where a recipe that is no file is said to stand."""
 
@@ -268,5 +269,5 @@ def _unusable(value: Any, keys: Keys, where: str) -> list[Fault]:
     if isinstance(value, float) and not math.isfinite(value):
         return [Fault(where, dotted(keys), f"must be a finite number, got {value}")]
     if not isinstance(value, str | int | float):
-        return [Fault(where, dotted(keys), f"a recipe has no use for a {type(value).__name__}")]
+        return [Fault(where, dotted(keys), _NOT_A_VALUE.format(type(value).__name__))]
     return []

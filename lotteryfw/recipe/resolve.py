@@ -1,4 +1,4 @@
-"""From a slot's entry to its component, each distinct entry once; and back to a name, a label, a full table."""
+"""Resolves entries of a recipe to components, and describes components as recipes write them."""
 
 from __future__ import annotations
 
@@ -22,66 +22,66 @@ from lotteryfw.registry import Registry
 
 T = TypeVar("T")
 Checked = tuple[T | None, list[Problem]]
-"""A value, or what is wrong with what it was to be made of."""
+"""A value, or None and the problems that prevent it."""
 
 
 class ComponentResolver:
-    """Checks entries against the registry, remembering each answer: a grid asks the same thing ten thousand times."""
+    """Resolves and checks entries. Answers are memoized: a grid asks for the same ones many times."""
 
     def __init__(self, registry: Registry, folder: Path):
         self._registry = registry
         self._folder = folder
-        self._known: dict[Hashable, Checked[Any]] = {}
+        self._memo: dict[Hashable, Checked[Any]] = {}
 
     def component(self, kind: str, entry: Any) -> Checked[Component]:
-        """The component of this kind that `entry` describes; None stands for the kind's default."""
+        """Return the component that `entry` describes; None stands for the kind's default."""
         return self._memoize((kind, _canonical(entry)), lambda: self._component(kind, entry))
 
     def table(self, model: type[BaseModel], entry: Any) -> Checked[Any]:
-        """The fixed part of a recipe that `entry` describes."""
+        """Return a table of the recipe as its validated model."""
         return self._memoize((model, _canonical(entry)), lambda: _validated(model, entry))
 
     def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
-        """The clock of a training on this data, whose last partial batch is left out of an epoch."""
+        """Return the clock of a training on this data; an epoch leaves out its last partial batch."""
         # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
         return self._memoize(
             ("clock", id(data), length, batch), lambda: self._clock(data, length, batch)
         )
 
     def lengths(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
-        """The steps of each of a search's rounds."""
+        """Return how many steps each round of a search has."""
         return self._memoize(("lengths", id(search), clock), lambda: self._rounds(search, clock))
 
     def rewind(self, policy: RewindPolicy, clock: Clock, lengths: tuple[int, ...]) -> Checked[None]:
-        """Whether the point that `policy` names lies within every round of these lengths, and leaves steps to take."""
+        """Check that the policy's point lies within every round and leaves steps to train."""
         return self._memoize(
             ("rewind", id(policy), clock, lengths),
             lambda: (None, self._rewind(policy, clock, lengths)),
         )
 
     def schedule(self, schedule: Schedule, clock: Clock) -> Checked[None]:
-        """Whether every length among the schedule's options lies within the training: beyond, it would do nothing."""
+        """Check that no length among the schedule's options is longer than the training."""
         return self._memoize(
             ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
         )
 
     def offered(self, kind: str) -> dict[str, type[Component]]:
-        """What recipes can name of a kind."""
+        """Return the components of a kind by the names that recipes use."""
         return {
             self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)
         }
 
     def name(self, component: Component) -> str:
-        """What recipes call it: its bare name where that is enough."""
+        """Return its name in recipes: the bare name if that is unambiguous."""
         return self._registry.short_name(self._registry.offer_of(component))
 
     def full(self, component: Component) -> dict[str, Any]:
-        """Its entry in a recipe, with every option that TOML can write (it has no word for None)."""
+        """Return its entry in a recipe, with every option except those that are None."""
         return {"use": self.name(component), **_without_none(component.options())}
 
     def label(self, component: Component) -> str:
-        """Its name, and the options in which it differs from their defaults: equal components have equal labels."""
-        said = []
+        """Return its name and its options that differ from their defaults."""
+        options = []
         for name, about in type(component).model_fields.items():
             value = component.options()[name]
             default = about.get_default(
@@ -90,14 +90,14 @@ class ComponentResolver:
             if about.is_required() or (
                 value != default and _canonical(value) != _canonical(default)
             ):
-                said.append(f"{name}={label_of(value)}")
-        options = ", ".join(said)
-        return self.name(component) + (f"({options})" if options else "")
+                options.append(f"{name}={label_of(value)}")
+        name = self.name(component)
+        return f"{name}({', '.join(options)})" if options else name
 
     def _memoize(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
+        if key not in self._memo:
+            self._memo[key] = make()
+        return self._memo[key]
 
     def _component(self, kind: str, entry: Any) -> Checked[Component]:
         names = [offer.name for offer in self._registry.offers(kind)]
@@ -119,9 +119,9 @@ class ComponentResolver:
         return component, []
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
-        train, found = self._memoize(("examples", id(data)), lambda: self._examples(data))
+        train, problems = self._memoize(("examples", id(data)), lambda: self._examples(data))
         if train is None:
-            return None, found
+            return None, problems
         if batch > train:
             text = f"a batch of {batch} is more than the {train} training examples of {self.name(data)}"
             return None, [Problem(("train", "batch"), text)]
@@ -154,13 +154,18 @@ class ComponentResolver:
             return None, [
                 Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))
             ]
-        short = [(keys, step) for keys, step in _lengths(search) if clock.steps(step) < 1]
-        return None, [Problem(keys, f"'{step}' is less than one step") for keys, step in short] or [
-            Problem(
-                (),
-                f"its {len(lengths)} cycles cannot share out a training of {clock.total} steps: some have none",
-            )
+        too_short = [
+            Problem(keys, f"'{step}' is less than one step")
+            for keys, step in _lengths(search)
+            if clock.steps(step) < 1
         ]
+        if too_short:
+            return None, too_short
+        text = (
+            f"a training of {clock.total} steps is too short for {len(lengths)} cycles: each needs "
+            "at least one step"
+        )
+        return None, [Problem((), text)]
 
     def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
         try:
@@ -201,19 +206,19 @@ def _lengths(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Step]]:
     if isinstance(value, Step):
         yield keys, value
     elif isinstance(value, BaseModel | dict):
-        for name, each in value.items() if isinstance(value, dict) else value:
-            yield from _lengths(each, (*keys, name))
+        for name, item in value.items() if isinstance(value, dict) else value:
+            yield from _lengths(item, (*keys, name))
     elif isinstance(value, list | tuple):
-        for place, each in enumerate(value):
-            yield from _lengths(each, (*keys, place))
+        for index, item in enumerate(value):
+            yield from _lengths(item, (*keys, index))
 
 
 def label_of(value: Any) -> str:
     """A plain value as a person would write it, in short."""
     if isinstance(value, list):
-        return "[" + ", ".join(label_of(each) for each in value) + "]"
+        return "[" + ", ".join(map(label_of, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}={label_of(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}={label_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:.12g}" if isinstance(value, float) else str(value)
@@ -240,5 +245,5 @@ def _canonical(value: Any) -> str:
 
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, list) else value
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, list) else value

@@ -46,7 +46,7 @@ POINTS = 100
 
 
 class Table(BaseModel):
-    """A table of a recipe: no unknown keys, and no text where a number belongs."""
+    """A table of a recipe: no unknown keys, and no string where a number belongs."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -62,7 +62,7 @@ def _distinct(values: list[Any]) -> list[Any]:
 
 def _name(name: str) -> str:
     if not re.fullmatch(_NAME, name):
-        raise ValueError(f"'{name}' is no name: names are lower-case letters, digits, - and _")
+        raise ValueError(f"'{name}' is not a valid name: use lower-case letters, digits, - and _")
     if NAME.exceeded_by(len(name)):
         raise ValueError(f"has {NAME.excess(len(name), 'characters')}: file names are made of it")
     return name
