@@ -97,6 +97,7 @@ class Waits(Analysis):
     def levels(self, lab, levels):
         request = lab.request(lab.dense())
         request._job = replace(request.job, objective=replace(request.job.objective, use="nobody/nothing"))
+        request.origin = "another"
         yield (request,)
         return []
 

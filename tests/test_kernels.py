@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from torch import nn
 from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.kernels.chain import chain_of
 from lotteryfw.engine.kernels.sparse import backends
@@ -199,12 +201,11 @@ def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
         ticket = desk.dense()
         for _ in range(4):
             after = trained(desk.job(ticket), name)
-            outcome: Any = type(
-                "Outcome", (), {"tensors": lambda self, after=after: dict(after.kernel.values())}
-            )()
-            ticket = desk.prune(
-                ticket, type("T", (), {"weights": outcome.tensors, "gradient": None})()
-            )  # type: ignore[arg-type]
+            weights = dict(after.kernel.values())
+            outcome: Any = SimpleNamespace(
+                diverged_at=None, tensors=lambda weights=weights: weights
+            )
+            ticket = desk.prune(ticket, Trained(ticket, outcome))
             yield dict(ticket.mask)
 
     for one, other in zip(chain("reference"), chain(kernel), strict=True):

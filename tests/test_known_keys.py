@@ -139,7 +139,7 @@ def variants(which: str) -> list[dict[str, Any]]:
     parts = [
         {"scores": "kaiming_uniform"},
         {"mask_optimizer": "adam"},
-        {"parametrization": "bernoulli"},
+        {"parametrization": {"use": "top_k", "rank": "signed"}},
     ]
     changed = [change for change in OTHERS if not change.keys() & {"criterion", "kernel"}]
     return [*grid(LEARNING), *grid(own), *(plain | change for change in [*parts, *changed])]

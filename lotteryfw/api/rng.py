@@ -43,6 +43,8 @@ class Stream(StrEnum):
     """`layer.resample()` and the controls that re-initialise draw weights afresh."""
     TIES = "ties"
     """It is decided which of the weights that tie at a threshold stay."""
+    CONTROL = "control"
+    """A control draws from `layer.rng`."""
     RANDOM_MASK = "random_mask"
     """A random mask is drawn for a search or a control."""
     SCORES = "scores"
