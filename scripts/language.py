@@ -33,51 +33,51 @@ SHOWN_FILES = 5
 
 BOUNDS: dict[str, dict[str, float]] = {
     "(top)": {
-        "names": 20.1, "parameters": 0, "comprehensions": 42.5, "comments": 1.3, "long lines": 6.3,
-        "clauses": 4, "overriding": 0, "longest file": 450,
+        "names": 19.1, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 6,
+        "clauses": 4, "overriding": 0, "longest file": 500,
     },
     "all": {
-        "names": 13.1, "parameters": 1.5, "comprehensions": 36.6, "comments": 0.8, "long lines": 3.1,
-        "clauses": 144, "overriding": 7, "longest file": 500,
+        "names": 5.9, "parameters": 0.7, "comprehensions": 28.8, "comments": 0.9, "long lines": 2.6,
+        "clauses": 111, "overriding": 4, "longest file": 550,
     },
     "api": {
-        "names": 1, "parameters": 0, "comprehensions": 12.9, "comments": 0.6, "long lines": 2.3,
-        "clauses": 8, "overriding": 0, "longest file": 350,
+        "names": 1, "parameters": 0, "comprehensions": 12.4, "comments": 0.7, "long lines": 2.4,
+        "clauses": 8, "overriding": 0, "longest file": 400,
     },
     "cli": {
-        "names": 12, "parameters": 1, "comprehensions": 18.4, "comments": 1.1, "long lines": 2.7,
+        "names": 11.9, "parameters": 1, "comprehensions": 18.3, "comments": 1.1, "long lines": 2.7,
         "clauses": 5, "overriding": 4, "longest file": 350,
     },
     "engine": {
-        "names": 6.6, "parameters": 0.8, "comprehensions": 31.6, "comments": 0.8, "long lines": 5.3,
-        "clauses": 22, "overriding": 0, "longest file": 350,
+        "names": 6.6, "parameters": 0.9, "comprehensions": 29.4, "comments": 0.8, "long lines": 5.4,
+        "clauses": 25, "overriding": 0, "longest file": 450,
     },
     "recipe": {
-        "names": 41.2, "parameters": 3, "comprehensions": 56, "comments": 1, "long lines": 2.8,
-        "clauses": 24, "overriding": 0, "longest file": 400,
+        "names": 16.7, "parameters": 1.5, "comprehensions": 40.2, "comments": 1, "long lines": 2.3,
+        "clauses": 11, "overriding": 0, "longest file": 400,
     },
     "report": {
-        "names": 39.5, "parameters": 5.9, "comprehensions": 84.4, "comments": 0.8, "long lines": 4.4,
-        "clauses": 35, "overriding": 0, "longest file": 350,
+        "names": 0.3, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 0,
+        "clauses": 1, "overriding": 0, "longest file": 400,
     },
     "runner": {
-        "names": 12.8, "parameters": 1.3, "comprehensions": 44.7, "comments": 1, "long lines": 2.4,
-        "clauses": 23, "overriding": 0, "longest file": 500,
+        "names": 12.1, "parameters": 1.3, "comprehensions": 42.3, "comments": 1.1, "long lines": 2.5,
+        "clauses": 25, "overriding": 0, "longest file": 550,
     },
     "search": {
-        "names": 1.5, "parameters": 0, "comprehensions": 26.8, "comments": 0.7, "long lines": 5,
-        "clauses": 14, "overriding": 3, "longest file": 450,
+        "names": 2.4, "parameters": 0, "comprehensions": 26.1, "comments": 0.9, "long lines": 5,
+        "clauses": 16, "overriding": 0, "longest file": 500,
     },
     "std": {
-        "names": 1.2, "parameters": 0, "comprehensions": 18.7, "comments": 0.7, "long lines": 0.6,
+        "names": 1.2, "parameters": 0, "comprehensions": 18.3, "comments": 0.7, "long lines": 0.6,
         "clauses": 1, "overriding": 0, "longest file": 300,
     },
     "store": {
-        "names": 0.9, "parameters": 0, "comprehensions": 16.7, "comments": 0.8, "long lines": 0.4,
-        "clauses": 1, "overriding": 0, "longest file": 450,
+        "names": 1.3, "parameters": 0, "comprehensions": 14.8, "comments": 0.8, "long lines": 0.8,
+        "clauses": 8, "overriding": 0, "longest file": 550,
     },
     "testkit": {
-        "names": 14, "parameters": 3, "comprehensions": 36.7, "comments": 0.3, "long lines": 4.1,
+        "names": 13.5, "parameters": 2.9, "comprehensions": 36, "comments": 0.3, "long lines": 4,
         "clauses": 7, "overriding": 0, "longest file": 350,
     },
 }  # fmt: skip
