@@ -1,6 +1,6 @@
-"""Who offers which component: entry points in, checked offers out. Nobody is special, the built-ins come in here too.
+"""Loads plugins from entry points and registers their components, the built-in ones like all others.
 
-Each plugin is loaded in its own `try`, so a broken one costs one remembered line and the rest works.
+A plugin that fails to load is recorded in `Registry.failures`, and the others work.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NOUNS = {
 
 @dataclass(frozen=True)
 class Plugin:
-    """An entry point, or a trusted file (then the distribution is the file's name), and how much it offers."""
+    """A plugin: an entry point, or a trusted file, whose distribution is then the file's name."""
 
     name: str
     distribution: str
@@ -104,13 +104,13 @@ class _Refused(Exception):
 
 
 class BrokenFile(PluginError):
-    """A plugin file that was asked for by name does not work: whoever gave it can mend it, or not give it."""
+    """A plugin file named by the user does not work."""
 
     exit_code = 2
 
 
 class Registry:
-    """The components and hooks of all plugins that could be loaded; `failures` remembers the others."""
+    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
@@ -132,8 +132,10 @@ class Registry:
         without = {
             canonicalize_name(name.strip()) for name in os.environ.get(WITHOUT, "").split(",")
         }
-        found = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
-        for plugin, point in sorted(found, key=lambda pair: (pair[0].distribution, pair[0].name)):
+        described = [(_described(point), point) for point in entry_points(group=hookspecs.PROJECT)]
+        for plugin, point in sorted(
+            described, key=lambda pair: (pair[0].distribution, pair[0].name)
+        ):
             if without & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}:
                 registry.excluded.append(plugin.name)
             elif failure := registry._admit(
@@ -150,9 +152,9 @@ class Registry:
         return self._manager.hook
 
     def notify(self, hook: str, argument: object) -> None:
-        """Calls a hook of one argument (an event, or the command line's app) in every plugin that implements it.
+        """Call a hook of one argument in every plugin that implements it.
 
-        One that raises ends nothing: it is remembered in `failures`, once for each plugin and hook.
+        One that raises is added to `failures`, once for each plugin and hook.
         """
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:
@@ -179,11 +181,11 @@ class Registry:
 
         Raises UsageError for a name nobody offers, and for a bare one that several distributions offer.
         """
-        found = [offer for offer in self._named(name) if offer.kind == kind]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            choices = " or ".join(f"'{offer.full_name}'" for offer in found)
+        matches = [offer for offer in self._named(name) if offer.kind == kind]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            choices = " or ".join(f"'{offer.full_name}'" for offer in matches)
             raise UsageError(
                 f"the {kind} '{name}' is offered by several distributions; write {choices}"
             )
@@ -195,18 +197,18 @@ class Registry:
         raise UsageError(f"there is no {_noun(kind)} '{name}'; {self._nearest(name, kind)}")
 
     def find_any(self, name: str) -> list[RegisteredComponent]:
-        """Everything called `name` (or "distribution/name"), of whatever kind. Raises UsageError for nothing."""
+        """Return the components of any kind called `name`. Raises UsageError if there is none."""
         if found := self._named(name):
             return found
         raise UsageError(f"there is no component '{name}'; {self._nearest(name)}")
 
     def default(self, kind: str) -> RegisteredComponent | None:
-        """The one component that a recipe gets when it leaves this kind out; None where there is not exactly one."""
-        found = [offer for offer in self.offers(kind) if offer.cls.default]
-        return found[0] if len(found) == 1 else None
+        """Return the component that recipes get if they leave this kind out, or None."""
+        defaults = [offer for offer in self.offers(kind) if offer.cls.default]
+        return defaults[0] if len(defaults) == 1 else None
 
     def parse(self, kind: str, entry: object) -> tuple[RegisteredComponent, dict[str, Any]]:
-        """What a recipe's entry names, and the options it gives: a bare name, or a table of `use` and options.
+        """Return the component that an entry names (a name, or a table with `use`), and its options.
 
         A table without `use` gives options to the kind's default. Raises UsageError for an entry that names no
         component of this kind.
@@ -221,7 +223,7 @@ class Registry:
         return self.find(kind, use), options
 
     def create(self, kind: str, entry: object) -> Component:
-        """The component that a recipe's entry describes. Raises what `parse` does, and pydantic's ValidationError."""
+        """Return the component that an entry describes. Raises UsageError and ValidationError."""
         offer, options = self.parse(kind, entry)
         return offer.cls.model_validate(options)
 
@@ -233,9 +235,9 @@ class Registry:
         raise UsageError(f"no plugin offers {type(component).__name__}")
 
     def short_name(self, offer: RegisteredComponent) -> str:
-        """The bare name where that is enough, the full name where another distribution offers it too."""
+        """Return the bare name if only one distribution offers it, else the full name."""
         alike = [
-            each for each in self._offers if (each.kind, each.name) == (offer.kind, offer.name)
+            other for other in self._offers if (other.kind, other.name) == (offer.kind, offer.name)
         ]
         return offer.name if len(alike) == 1 else offer.full_name
 
@@ -283,7 +285,7 @@ class Registry:
     def _admit(
         self, plugin: Plugin, load: Callable[[], object], unreleased: EntryPoint | Path | None
     ) -> Failure | None:
-        """Takes a plugin in whole, or not at all. `unreleased`: where its code is, if its version does not tell it."""
+        """Register a plugin, or return why not. `unreleased` is its code, if the version says too little."""
         module: object = None
         stage = "import"
         try:
@@ -437,7 +439,7 @@ def _file_of(module: str) -> Path | None:
 
 
 def _installed_files(point: EntryPoint) -> Iterable[tuple[str, Path]]:
-    """The files that pip lists of a distribution, by name, but for its metadata, scripts and what Python compiled."""
+    """Return the source files that pip lists for a distribution, by name."""
     for file in (point.dist.files if point.dist else None) or ():
         path = Path(str(file.locate()))
         about = file.parts[0]

@@ -22,10 +22,10 @@ app.add_typer(store_app, name="store")
 @store_app.command()
 def info(store: StoreRoot = None) -> None:
     """Count what is in the store."""
-    place = _open(store)
-    counts = place.info()
+    opened = _open(store)
+    counts = opened.info()
     typer.echo(
-        f"{place.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it"
+        f"{opened.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it"
     )
     if counts.damaged:
         typer.echo(f"{counts.damaged} damaged objects were set aside")
@@ -35,8 +35,8 @@ def info(store: StoreRoot = None) -> None:
 def verify(store: StoreRoot = None) -> None:
     """Check every object, alias, checkpoint and posted job, and the run folders that use the store, against their
     SHA-256. Damaged objects are set aside, so that they are computed again."""
-    place = _open(store)
-    report = place.verify()
+    opened = _open(store)
+    report = opened.verify()
     typer.echo(f"{report.checked:,} objects checked, {len(report.damaged)} damaged")
     for key in report.damaged:
         typer.echo(f"  set aside: {key}")

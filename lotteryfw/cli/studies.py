@@ -54,13 +54,13 @@ def recipe(
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
     page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
-        told = {
+        summary = {
             "run": str(done.path),
             "cells": done.statuses,
             "report": str(page),
             "figures": list(map(str, figures)),
         }
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(summary))
     else:
         if not quiet:
             _tell(page, figures)
@@ -205,10 +205,10 @@ def runs(
         if as_json:
             typer.echo(json.dumps({"run": str(run.path), "rows": len(run.levels), **counts}))
         else:
-            told = (
+            summary = (
                 ", ".join(f"{count} {status}" for status, count in counts.items()) or "not finished"
             )
-            typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {told}")
+            typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {summary}")
 
 
 @app.command("report")
