@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lotteryfw.api.errors import UsageError, nearest
+from lotteryfw.api.errors import StoreError, UsageError, nearest, printable
 from lotteryfw.runner.desk import Desk
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
-from lotteryfw.store import RunFolder, atomic_write, load_ticket
+from lotteryfw.store import LoadedTicket, RunFolder, atomic_write, load_ticket, ticket_name
 
 Form = Literal["values", "seed"]
 """values: every parameter and buffer, as plain safetensors. seed: the mask, and the seeds."""
@@ -36,6 +36,7 @@ def export(
         remedy = nearest(path.name, (path.name for path in folder.glob("*.safetensors")))
         raise UsageError(f"{path}: no such ticket" + (f" ({remedy})" if remedy else ""))
     loaded = load_ticket(path)
+    _check_place(path, loaded)
     if form == "values":
         from safetensors.torch import save
 
@@ -56,3 +57,16 @@ def export(
         save_seed_ticket(Path(out), loaded, cell, specs, cell.data.facts(desk.data_folder))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _check_place(path: Path, ticket: LoadedTicket) -> None:
+    """Raise StoreError for a ticket that stands under another ticket's name in a run's folder."""
+    meta = ticket.meta
+    if path.parent.parent.name != "tickets" or not {"cell", "variant", "recorded"} <= meta.keys():
+        return
+    place = ticket_name(meta["cell"], meta["variant"], int(meta["recorded"]))
+    if place != f"{path.parent.name}/{path.stem}":
+        raise StoreError(
+            f"{path}: holds the ticket of {printable(place, 200)}: the run's files were exchanged; "
+            "run the recipe again, which writes them anew"
+        )

@@ -46,6 +46,7 @@ from lotteryfw.store import (
     save_ticket,
     saved_stats,
     strict_json,
+    ticket_name,
 )
 
 _REWRITE_SECONDS = 5.0
@@ -299,10 +300,10 @@ class Study:
         self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
     ) -> SavedTicket:
         """Write a ticket, unless an intact file of that very ticket is there: it needs no tensors."""
-        suffix = "" if variant == "ticket" else f"-{file_name(variant)}"
-        name = f"{file_name(cell.id)}/level-{level:02}{suffix}"
-        meta = {"study": cell.study, "cell": cell.id, "variant": variant, "key": key}
-        path = self._folder.ticket_path(name)
+        # A search may record a ticket at another level than its own.
+        place = {"study": cell.study, "cell": cell.id, "variant": variant, "recorded": str(level)}
+        meta = {**place, "key": key}
+        path = self._folder.ticket_path(ticket_name(cell.id, variant, level))
         stats = saved_stats(path, ticket, meta) if self._seals.is_intact(path) else None
         if stats is None:
             save_ticket(path, ticket, meta)

@@ -4,7 +4,14 @@ Importing this package does not import torch.
 """
 
 from lotteryfw.store.files import atomic_write, file_name, is_denied
-from lotteryfw.store.folder import EventLog, LevelRow, RunFolder, find_runs, strict_json
+from lotteryfw.store.folder import (
+    EventLog,
+    LevelRow,
+    RunFolder,
+    find_runs,
+    strict_json,
+    ticket_name,
+)
 from lotteryfw.store.locks import Busy
 from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
@@ -34,4 +41,5 @@ __all__ = [
     "saved_stats",
     "seal",
     "strict_json",
+    "ticket_name",
 ]

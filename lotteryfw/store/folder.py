@@ -16,7 +16,7 @@ from typing import Any
 
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import checksums
-from lotteryfw.store.files import atomic_write, explained
+from lotteryfw.store.files import atomic_write, explained, file_name
 
 _MARK = "resolved.toml"
 _LOCK = ".lock"
@@ -464,3 +464,9 @@ def _ends_whole(file: io.FileIO) -> bool:
         return True
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
+
+
+def ticket_name(cell: str, variant: str, level: int) -> str:
+    """Return the name of a recorded ticket's file below `tickets`, without its suffix."""
+    suffix = "" if variant == "ticket" else f"-{file_name(variant)}"
+    return f"{file_name(cell)}/level-{level:02}{suffix}"

@@ -290,6 +290,7 @@ class Store:
             "mount": str(upkeep.mount_of(folder)),
             "keys": sorted(set(keys)),
         }
+        root["sha256"] = digest(root)
         path = self.root / "roots" / f"{_checked(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
             self._create()

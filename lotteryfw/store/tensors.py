@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.digests import digest, tensors_digest
-from lotteryfw.api.errors import StoreError
+from lotteryfw.api.errors import StoreError, printable
 from lotteryfw.store.files import atomic_write, explained
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _HEADER = "lotteryfw"
+_LONGEST_REASON = 500
+"""Characters of a message that quotes what a file holds."""
 
 
 def save(
@@ -172,9 +174,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     except StoreError:
         raise
     except Exception as error:
-        raise StoreError(
-            f"{path}: damaged, or not a file of lotteryfw's ({type(error).__name__}: {error})"
-        ) from error
+        reason = printable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+        raise StoreError(f"{path}: damaged, or not a file of lotteryfw's ({reason})") from error
 
 
 def _check_index(index: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError
 from lotteryfw.store.files import is_abandoned, is_name
 from lotteryfw.store.locks import delete_lock
@@ -172,6 +173,9 @@ def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
     """Return a run folder, the keys that it references, and where its file system was mounted."""
     try:
         pinned = json.loads(path.read_bytes())
+        # A damaged key would let `gc` delete the object that it named.
+        if pinned.pop("sha256") != digest(pinned):
+            raise ValueError("not as it was written")
         mount = pinned.get("mount")
         return Path(pinned["folder"]), set(pinned["keys"]), Path(mount) if mount else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
