@@ -64,9 +64,9 @@ def _check_place(path: Path, ticket: LoadedTicket) -> None:
     meta = ticket.meta
     if path.parent.parent.name != "tickets" or not {"cell", "variant", "recorded"} <= meta.keys():
         return
-    place = ticket_name(meta["cell"], meta["variant"], int(meta["recorded"]))
-    if place != f"{path.parent.name}/{path.stem}":
+    expected = ticket_name(meta["cell"], meta["variant"], int(meta["recorded"]))
+    if expected != f"{path.parent.name}/{path.stem}":
         raise StoreError(
-            f"{path}: holds the ticket of {printable(place, 200)}: the run's files were exchanged; "
+            f"{path}: holds the ticket of {printable(expected, 200)}: the run's files were exchanged; "
             "run the recipe again, which writes them anew"
         )

@@ -301,8 +301,13 @@ class Study:
     ) -> SavedTicket:
         """Write a ticket, unless an intact file of that very ticket is there: it needs no tensors."""
         # A search may record a ticket at another level than its own.
-        place = {"study": cell.study, "cell": cell.id, "variant": variant, "recorded": str(level)}
-        meta = {**place, "key": key}
+        identity = {
+            "study": cell.study,
+            "cell": cell.id,
+            "variant": variant,
+            "recorded": str(level),
+        }
+        meta = {**identity, "key": key}
         path = self._folder.ticket_path(ticket_name(cell.id, variant, level))
         stats = saved_stats(path, ticket, meta) if self._seals.is_intact(path) else None
         if stats is None:
