@@ -299,7 +299,7 @@ class Study:
     def _ticket(
         self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str
     ) -> SavedTicket:
-        """Write a ticket, unless an intact file of that very ticket is there: it needs no tensors."""
+        """Write a ticket, unless an intact file of that ticket is there; it needs no tensors."""
         # A search may record a ticket at another level than its own.
         identity = {
             "study": cell.study,
