@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from support.paths import ROOT
 
 
 def packages_without_lotteryfw(folder: Path) -> Path:

@@ -10,11 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = Path(__file__).parents[1] / "scripts" / "compare_results.py"
+    path = ROOT / "scripts" / "compare_results.py"
     spec = importlib.util.spec_from_file_location("compare_results", path)
     assert spec is not None
     assert spec.loader is not None

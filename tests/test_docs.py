@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import typer
+from support.paths import ROOT
 
 import lotteryfw
 from lotteryfw.api import hookspecs
@@ -33,7 +34,6 @@ from lotteryfw.std.draws import OwnStream
 from lotteryfw.store import LevelRow
 from lotteryfw.testkit import check_plugin, trial
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")]

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.paths import ROOT
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "language.py"
+SCRIPT = ROOT / "scripts" / "language.py"
 
 
 @pytest.fixture

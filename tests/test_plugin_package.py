@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import ROOT
 
-PLUGIN = Path(__file__).parents[1] / "plugins" / "lotteryfw-lamp"
+PLUGIN = ROOT / "plugins" / "lotteryfw-lamp"
 ASK = """
 import json, sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Recipes and `--set` texts with seeded mistakes in them, and what lotteryfw makes of each.
 
-    python tests/campaign/mutate.py 5000
+    python -m tests.campaign.mutate 5000
 
 checks that many mutated recipes and as many mutated `--set` texts, and prints every one that ends in anything but
 success or an error of lotteryfw's own, or that takes longer than two seconds.

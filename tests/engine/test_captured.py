@@ -1,0 +1,311 @@
+"""Recorded updates, with a recorder on the CPU that calls the recorded work again."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.recorder import Again
+from support.small import cell, dense_job, make, shop
+from support.trainings import OPTIMIZERS, jobs_of
+
+from lotteryfw.engine.kernels import captured
+from lotteryfw.engine.kernels.captured import WARM_UP, Body
+from lotteryfw.engine.kernels.lockstep import Group
+from lotteryfw.engine.kernels.reference import Reference
+from lotteryfw.search.jobs import Train
+
+torch.set_num_threads(1)
+STEPS = 45
+"""More than two epochs of DATA in batches of 16."""
+
+
+class Refuses(Again):
+    """A recorder for which every recording breaks off."""
+
+    def record(self, body: Body) -> Body:
+        try:
+            raise RuntimeError("it asks for a number\nand waits")
+        finally:
+            raise ValueError("the recording was broken off")  # what torch raises at the end of one
+
+
+def factor(step: int) -> float:
+    """A learning rate that changes with every step, but for the first two."""
+    return 1.0 if step < 2 else 1.0 - 0.01 * step
+
+
+def conv_job(**changes: Any) -> Train:
+    data = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
+    model = {"use": "resnet20", "width": 0.1}
+    return replace(dense_job(cell(STEPS, data=data, model=model, **changes)), kernel="reference/1")
+
+
+def masked_job(**changes: Any) -> Train:
+    return replace(jobs_of(1, STEPS, **changes)[0], kernel="reference/1")
+
+
+AUGMENT = (make("augmentation", "crop"), make("augmentation", "flip"))
+REFERENCE: dict[str, Callable[[], Train]] = {
+    "sgd": lambda: masked_job(optimizer=OPTIMIZERS["sgd"]),
+    "momentum": lambda: masked_job(optimizer=OPTIMIZERS["momentum"]),
+    "adam": lambda: masked_job(optimizer=OPTIMIZERS["adam"]),
+    "adamw": lambda: masked_job(optimizer=OPTIMIZERS["adamw"]),
+    "batch of all examples": lambda: masked_job(batch=230),
+    "batch norm": conv_job,
+    "augmented": lambda: conv_job(augment=AUGMENT),
+}  # fmt: skip
+GROUPS: dict[str, Callable[[], list[Train]]] = {
+    **{
+        f"{name}, {'shared' if shared else 'own'} orders": lambda name=name, shared=shared: jobs_of(  # type: ignore[misc]
+            3, STEPS, shared=shared, optimizer=OPTIMIZERS[name]
+        )
+        for name in ("sgd", "momentum", "adam", "adamw") for shared in (True, False)
+    },
+    "augmented": lambda: jobs_of(3, STEPS, augment=AUGMENT),
+    "one": lambda: jobs_of(1, STEPS),
+}  # fmt: skip
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Again:
+    """A recorder for the CPU."""
+    recorder = Again()
+    monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
+    return recorder
+
+
+def run(kernel: Any, first: int = 0, last: int = STEPS) -> list[torch.Tensor]:
+    """The losses of updates."""
+    return [kernel.update(step, factor(step)).clone() for step in range(first, last)]
+
+
+def state(kernel: Any) -> dict[str, torch.Tensor]:
+    """All that a checkpoint holds of a kernel."""
+    tensors = {f"value.{name}": value.clone() for name, value in kernel.values().items()}
+    return tensors | {
+        f"optimizer.{name}": value.clone() for name, value in kernel.optimizer_state().items()
+    }
+
+
+def states(group: Group) -> list[dict[str, torch.Tensor]]:
+    return [state(member) for member in group.members]
+
+
+def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert value.numpy().tobytes() == theirs[name].numpy().tobytes(), name
+
+
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Equal but for the learning rate's rounding to float32."""
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("what", REFERENCE)
+def test_recorded_updates_of_the_reference_are_the_plain_ones(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = REFERENCE[what]()
+    plain = Reference(job, shop())
+    losses = run(plain)
+    recorder = Again()
+    monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
+    recorded = Reference(job, shop())
+    recorded_losses = run(recorded)
+    assert (recorder.warm_ups, recorder.recordings, recorder.replays) == (
+        WARM_UP,
+        1,
+        STEPS - WARM_UP,
+    )
+    torch.testing.assert_close(
+        torch.stack(recorded_losses), torch.stack(losses), rtol=1e-3, atol=1e-4
+    )
+    assert_close(state(recorded), state(plain))
+
+
+@pytest.mark.parametrize("what", GROUPS)
+def test_recorded_updates_of_a_group_are_the_plain_ones(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = GROUPS[what]()
+    plain = Group(jobs, shop())
+    losses = run(plain)
+    recorder = Again()
+    monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
+    recorded = Group(jobs, shop())
+    recorded_losses = run(recorded)
+    assert (recorder.warm_ups, recorder.recordings, recorder.replays) == (
+        WARM_UP,
+        1,
+        STEPS - WARM_UP,
+    )
+    torch.testing.assert_close(
+        torch.stack(recorded_losses), torch.stack(losses), rtol=1e-3, atol=1e-4
+    )
+    for ours, theirs in zip(states(recorded), states(plain), strict=True):
+        assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("what", REFERENCE)
+def test_the_reference_goes_on_from_a_checkpoint_to_the_same_bits(
+    what: str, recorder: Again
+) -> None:
+    job = REFERENCE[what]()
+    whole = Reference(job, shop())
+    run(whole, last=20)
+    kept = state(whole)
+    values = {
+        name.removeprefix("value."): value
+        for name, value in kept.items()
+        if name.startswith("value.")
+    }
+    optimizer = {
+        name.removeprefix("optimizer."): v
+        for name, v in kept.items()
+        if name.startswith("optimizer.")
+    }
+    losses = run(whole, 20)
+
+    fresh = Reference(job, shop())
+    fresh.restore(values, optimizer)
+    for kernel in (fresh, whole):  # one that has made no update yet, and one that goes back
+        kernel.restore(values, optimizer)
+        assert torch.equal(torch.stack(run(kernel, 20)), torch.stack(losses))
+    assert_same(state(fresh), state(whole))
+    assert recorder.recordings == 3
+
+
+@pytest.mark.parametrize("what", GROUPS)
+def test_a_group_goes_on_from_a_checkpoint_to_the_same_bits(what: str, recorder: Again) -> None:
+    jobs = GROUPS[what]()
+    whole = Group(jobs, shop())
+    run(whole, last=20)
+    kept = []
+    for member in whole.members:
+        kept.append(
+            (
+                {name: value.clone() for name, value in member.values().items()},
+                member.optimizer_state(),
+            )
+        )
+    losses = run(whole, 20)
+    ends = states(whole)
+
+    for group in (Group(jobs, shop()), whole):
+        for member, (values, optimizer) in zip(group.members, kept, strict=True):
+            member.restore(values, optimizer)
+        assert torch.equal(torch.stack(run(group, 20)), torch.stack(losses))
+        for ours, theirs in zip(states(group), ends, strict=True):
+            assert_same(ours, theirs)
+    assert recorder.recordings == 3
+
+
+@pytest.mark.parametrize(
+    "make_kernel", [lambda: Reference(masked_job(), shop()), lambda: Group(jobs_of(2), shop())]
+)
+def test_where_recording_fails_the_results_are_the_same_and_a_warning_says_why(
+    make_kernel: Callable[[], Any], recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = run(make_kernel())
+    monkeypatch.setitem(captured.RECORDERS, "cpu", Refuses())
+    with pytest.warns(
+        RuntimeWarning, match="cannot be recorded .* step by step: it asks for a number$"
+    ) as warned:
+        assert torch.equal(torch.stack(run(make_kernel())), torch.stack(losses))
+    assert len(warned) == 1
+
+
+def test_what_cannot_be_recorded_takes_the_plain_path(recorder: Again) -> None:
+    run(Reference(masked_job(optimizer=OPTIMIZERS["rmsprop"]), shop()))
+    assert recorder.warm_ups == 0
+    assert captured.RECORDERS.keys() == {"cuda", "cpu"}
+
+
+def test_updates_in_any_order_of_steps_see_the_batches_of_their_steps(recorder: Again) -> None:
+    """As after a restore, which may lead back to another epoch."""
+    job = masked_job(
+        optimizer=OPTIMIZERS["sgd"] | {"lr": 1e-30}
+    )  # the weights stay, so the loss tells the batch
+    kernel = Reference(job, shop())
+    straight = run(kernel)
+    for step in (30, 3, 4, 44, 0, 14, 15):
+        assert torch.equal(kernel.update(step, 1.0), straight[step]), step
+
+
+def test_evaluations_between_updates_change_nothing(recorder: Again) -> None:
+    job = conv_job()
+    plain, measured = Reference(job, shop()), Reference(job, shop())
+    run(plain)
+    for step in range(STEPS):
+        measured.update(step, factor(step))
+        measured.measure("validation")
+    assert_same(state(plain), state(measured))
+
+
+def test_float32_means_float32() -> None:
+    program = (
+        "import torch\nfrom lotteryfw.engine import settle_process\nsettle_process()\n"
+        "assert not torch.backends.cuda.matmul.allow_tf32\nassert not torch.backends.cudnn.allow_tf32\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_these_trainings_go_over_several_epochs() -> None:
+    for make_job in REFERENCE.values():
+        assert 2 * make_job().steps_per_epoch < STEPS
+
+
+def test_a_recorded_kernel_is_let_go_with_its_last_user(recorder: Again) -> None:
+    """Its memory is a GPU's: it cannot wait until Python looks for cycles."""
+    gc.disable()
+    try:
+        for make_job in (masked_job, lambda: conv_job(augment=AUGMENT)):
+            kernel = Reference(make_job(), shop())
+            kernel.update(0, 1.0)
+            gone = weakref.ref(kernel)
+            del kernel
+            assert gone() is None
+        group = Group(jobs_of(2, augment=AUGMENT), shop())
+        member = group.members[1]
+        group.update(0, 1.0)
+        gone = weakref.ref(group)
+        del group
+        assert gone() is not None
+        del member
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_all_warm_ups_of_a_process_share_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS keeps memory for each stream that it was ever called on."""
+    streams = []
+
+    class Stream:
+        def __init__(self) -> None:
+            streams.append(self)
+
+        def wait_stream(self, other: object) -> None: ...
+
+    current = Stream()
+    streams.clear()
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    recorder, runs = captured.CudaGraphs(), []
+    for _ in range(3):
+        recorder.warm_up(lambda: runs.append(1))
+    assert len(runs) == 3
+    assert len(streams) == 1

@@ -1,0 +1,343 @@
+"""Everything that runs on a device of its own, on the pretend accelerator: the CPU's numbers, bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.paths import ROOT
+from support.recorder import Again
+
+from lotteryfw import Run, load_ticket, run, runner
+from lotteryfw.engine import Chooser, Workshop
+from lotteryfw.engine.ahead import SPAN, Ahead
+from lotteryfw.engine.kernels import lockstep
+from lotteryfw.engine.kernels.captured import WARM_UP
+from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.registry import Registry
+from lotteryfw.runner import Desk, Interrupted
+from lotteryfw.search.lab import Lab
+from lotteryfw.std import optimizers
+
+pretend = pytest.importorskip(
+    "pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+)
+torch.set_num_threads(1)
+DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
+IMAGES = {"use": "synthetic", "examples": 60, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
+TRAIN = {"length": "6it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9}}
+LEARNED = {
+    "initialiser": "signed_constant",
+    "model": {"use": "mlp", "hidden": [8, 6], "bias": False},
+}
+TOP_K = {"parametrization": "top_k", **LEARNED}
+PLUGIN = ROOT / "benchmarks" / "gpu_parts" / "plugin.py"
+"""A criterion that needs gradients, and a network with dropout."""
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of the pretend accelerator, which the engine takes as it takes a GPU.
+
+    The CPU has fused optimizers and the pretend device has not, so neither uses them: their rounding is another.
+    """
+    monkeypatch.setattr(runner.study, "pick_device", lambda name: name)
+    monkeypatch.setattr(optimizers, "_in_one_call", lambda parameters: {"foreach": True})
+    monkeypatch.setitem(lockstep._MOST, pretend.NAME, 16)
+    pretend.syncs.clear()
+    with pretend.Pretend():
+        yield pretend.NAME
+
+
+def names(kind: str) -> list[str]:
+    return [
+        offer.name for offer in Registry.load().offers(kind) if offer.distribution == "lotteryfw"
+    ]
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "name": "small", "data": DATA, "model": {"use": "mlp", "hidden": [8, 6]}, "train": TRAIN,
+        "search": {"use": "imp", "levels": 1}, "evaluate": {"points": 2}, "engine": {"kernel": "reference"},
+    }  # fmt: skip
+    return plain | changes
+
+
+def images(model: dict[str, Any] | str, *augment: str, **changes: Any) -> dict[str, Any]:
+    return recipe(
+        data=IMAGES,
+        model=model,
+        train={**TRAIN, "length": "2it", "augment": list(augment)},
+        **changes,
+    )
+
+
+def learned(search: Any, **changes: Any) -> dict[str, Any]:
+    return recipe(search=search, engine={}, **changes)
+
+
+def optimizer_grid() -> list[dict[str, Any]]:
+    tables: list[dict[str, Any]] = [{"use": name, "lr": 1e-3} for name in names("optimizer")]
+    return [*tables, {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3}]
+
+
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "criteria": recipe(grid={"criterion": [*names("criterion"), "connection_sensitivity"]}),
+    "mask-1 actions": recipe(grid={"mask1": names("mask1")}),
+    "mask-0 actions": recipe(grid={"mask0": names("mask0")}, search={"use": "imp", "levels": 2}),
+    "scopes": recipe(grid={"scope": names("scope")}),
+    "rewind policies": recipe(grid={"rewind": [
+        "to_init", {"use": "to_step", "step": "2it"}, "learning_rate", "fine_tune",
+    ]}),
+    "optimizers": recipe(grid={"train.optimizer": optimizer_grid()}),
+    "schedules": recipe(train={**TRAIN, "schedule": "cosine"}),
+    "objectives": recipe(train={**TRAIN, "objective": "reconstruction"}),
+    "searches": recipe(grid={"search": [
+        {"use": "one_shot", "levels": 2}, {"use": "one_shot", "levels": 2, "train": False},
+        {"use": "random_pruning", "levels": 1},
+    ]}),
+    "controls": recipe(controls=["untrained", "reinit", "random_mask", "random_mask_reinit"]),
+    "analyses": recipe(analyses=["mask_diagnostics", "mask_overlap", "weight_scatter"]),
+    "lockstep": recipe(engine={"kernel": "lockstep"}, grid={"mask0": ["zero", "init"], "search.levels": [2]}),
+    "lockstep, Adam": recipe(
+        engine={"kernel": "lockstep"}, seeds=[0, 1], train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}}
+    ),
+    "compact": images(
+        {"use": "conv2", "width": 0.05}, engine={"kernel": "compact"}, search={"use": "imp", "levels": 2}
+    ),
+    "supermask": learned("supermask", parametrization="bernoulli", **LEARNED),
+    "supermask, rescaled": learned(
+        "supermask", parametrization={"use": "bernoulli", "rescale": "dynamic"}, **LEARNED
+    ),
+    "supermask, weights trained": learned(
+        {"use": "supermask", "train_weights": True}, parametrization="bernoulli", **LEARNED
+    ),
+    "edge_popup": learned({"use": "edge_popup", "density": 0.5}, analyses=["dying_edges"], **TOP_K),
+    "edge_popup, global": learned({"use": "edge_popup", "density": 0.5}, scope="global", **TOP_K),
+    "iterative_edge_popup": learned(
+        {"use": "iterative_edge_popup", "density": 0.5}, rewind="learning_rate", **TOP_K
+    ),
+    "iterative_edge_popup, hard": learned(
+        {"use": "iterative_edge_popup", "density": 0.5, "pruning": "hard"}, rewind={"use": "to_step", "step": "1it"},
+        train={**TRAIN, "length": "20it"}, **TOP_K,
+    ),
+    "dropout": recipe(model="dropped"),
+    "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
+    "random_resized_crop": images({"use": "conv2", "width": 0.05}, "random_resized_crop"),
+}  # fmt: skip
+
+
+class Watch:
+    """A listener that remembers troubles, and may stop the run after so many calls of `progress`."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.troubles: list[str] = []
+        self._left = stop_after
+        self._stop: Any = None
+
+    def started(self, stop: Any) -> None:
+        self._stop = stop
+
+    def event(self, event: Any) -> None: ...
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        if self._left is not None:
+            self._left -= 1
+            if self._left == 0:
+                self._stop()
+
+    def trouble(self, message: str) -> None:
+        self.troubles.append(message)
+
+
+def go(
+    folder: Path,
+    table: dict[str, Any],
+    device: str,
+    watch: Watch | None = None,
+    seconds: float = 60.0,
+) -> Run:
+    watch = watch or Watch()
+    done = run(
+        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN],
+        listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
+    )  # fmt: skip
+    assert not watch.troubles
+    assert set(done.statuses.values()) == {"done"}
+    return done
+
+
+def results(done: Run) -> list[Any]:
+    """Every figure of a run, in order; keys are left out, for the device is part of them."""
+    rows = []
+    for row in done.levels:
+        rows.append(
+            (
+                row.cell,
+                row.variant,
+                row.level,
+                row.validation_loss,
+                row.test_loss,
+                row.test_accuracy,
+                row.density,
+            )
+        )
+    return rows
+
+
+def assert_equal(one: Run, other: Run) -> None:
+    """Equal figures, and equal tickets to the bit."""
+    assert results(one) == results(other)
+    files = sorted((one.path / "tickets").rglob("*.safetensors"))
+    assert files
+    for file in files:
+        theirs = load_ticket(other.path / file.relative_to(one.path))
+        for name, value in load_ticket(file).values.items():
+            assert torch.equal(value, theirs.values[name]), f"{file.name}: {name}"
+
+
+@pytest.mark.parametrize("what", EVERYTHING)
+def test_the_device_gives_the_numbers_of_the_cpu(what: str, device: str, tmp_path: Path) -> None:
+    on_device = go(tmp_path / "device", EVERYTHING[what], device)
+    assert sum(pretend.syncs.values()) > 0  # it was used
+    assert_equal(on_device, go(tmp_path / "cpu", EVERYTHING[what], "cpu"))
+
+
+RESUMED = (
+    "dropout",
+    "supermask",
+    "iterative_edge_popup",
+    "lockstep, Adam",
+    "ResNet-20 and augmentations",
+)
+
+
+@pytest.mark.parametrize("what", RESUMED)
+def test_a_stopped_run_goes_on_to_the_same_bits(what: str, device: str, tmp_path: Path) -> None:
+    with contextlib.suppress(Interrupted):
+        go(tmp_path / "device", EVERYTHING[what], device, Watch(stop_after=2), seconds=0.0)
+        pytest.fail("the run was not stopped")
+    assert_equal(
+        go(tmp_path / "device", EVERYTHING[what], device),
+        go(tmp_path / "cpu", EVERYTHING[what], "cpu"),
+    )
+
+
+LONG = {**TRAIN, "length": "60it"}
+WITH_ADAM = {**LONG, "optimizer": {"use": "adam", "lr": 1e-3}}
+SMALL_CONV = {"data": {**IMAGES, "examples": 330}, "model": {"use": "conv2", "width": 0.05}}
+SPANS: dict[str, tuple[dict[str, Any], int]] = {
+    "reference": (recipe(train=LONG), 0),
+    "reference, Adam": (recipe(train=WITH_ADAM), 0),
+    "lockstep": (recipe(train=LONG, engine={"kernel": "lockstep"}), 0),
+    "lockstep, Adam": (recipe(train=WITH_ADAM, engine={"kernel": "lockstep"}), 0),
+    "crop and flip": (recipe(train={**LONG, "augment": ["crop", "flip"]}, **SMALL_CONV), 2),
+    "random_resized_crop": (
+        recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV),
+        2,
+    ),
+    "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
+    "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
+}
+"""Trainings whose copies and waits are counted, and how many copies of random numbers they need for 64 steps."""
+
+
+def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, Workshop]:
+    """A recipe's first training, and a workshop for it."""
+    desk = Desk(table, store=folder / "store")
+    shop = Workshop(desk.registry, folder, device)
+    lab = Lab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
+    learns = lab.cell.parametrization is not None
+    job = lab.job(
+        lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()
+    )
+    return job, shop
+
+
+def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
+    """The kernel of a recipe's first training."""
+    return kernel_of(*job_for(table, device, folder))
+
+
+@pytest.mark.parametrize("what", SPANS)
+def test_steps_neither_wait_nor_copy(what: str, device: str, tmp_path: Path) -> None:
+    table, copies = SPANS[what]
+    kernel = kernel_for(table, device, tmp_path)
+    pretend.syncs.clear()
+    kernel.update(0, 1.0)
+    drawn = {line: count for line, count in pretend.syncs.items() if "ahead.py" in line}
+    assert sum(drawn.values()) == copies
+    pretend.syncs.clear()
+    for step in range(1, 15):
+        kernel.update(step, 1.0)
+    assert not pretend.syncs
+
+
+@pytest.mark.parametrize("what", SPANS)
+def test_an_evaluation_waits_twice_at_most(what: str, device: str, tmp_path: Path) -> None:
+    kernel = kernel_for(SPANS[what][0], device, tmp_path)
+    kernel.update(0, 1.0)
+    kernel.measure("validation")  # draws what later evaluations draw again
+    kernel.update(1, 1.0)
+    pretend.syncs.clear()
+    kernel.measure("validation")
+    assert 1 <= sum(pretend.syncs.values()) <= 2, pretend.syncs
+
+
+@pytest.mark.parametrize("kernel_name", ["reference", "lockstep"])
+def test_steps_do_not_wait_after_a_checkpoint_either(
+    kernel_name: str, device: str, tmp_path: Path
+) -> None:
+    table = recipe(train=WITH_ADAM, engine={"kernel": kernel_name})
+    kernel = kernel_for(table, device, tmp_path)
+    kernel.update(0, 1.0)
+    saved = {name: value.cpu() for name, value in kernel.optimizer_state().items()}
+    values = {name: value.clone() for name, value in kernel.values().items()}
+    kernel.restore(values, saved)
+    pretend.syncs.clear()
+    for step in range(1, 15):
+        kernel.update(step, 1.0)
+    assert not pretend.syncs
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (1, 2)], ids=["shared order", "own orders"])
+def test_recorded_updates_neither_wait_nor_copy(
+    seeds: tuple[int, int], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain SGD, for torch's other updates cannot read a learning rate from the pretend device."""
+    sgd = {**LONG, "optimizer": {"use": "sgd", "lr": 0.1}}
+    table = recipe(train=sgd, engine={"kernel": "lockstep"})
+    jobs = [replace(job_for(table, "cpu", tmp_path)[0], order_seed=seed) for seed in seeds]
+    plain = lockstep.Group(jobs, job_for(table, "cpu", tmp_path)[1])
+    recorder = Again()
+    monkeypatch.setattr(lockstep, "recorder_for", lambda optimizer, device: recorder)
+    shop = job_for(table, device, tmp_path)[1]
+    recorded = lockstep.Group([replace(job, device=device) for job in jobs], shop)
+    for step in range(15):
+        pretend.syncs.clear()
+        losses = recorded.update(step, 1.0 - 0.01 * step)
+        assert not pretend.syncs or step % jobs[0].steps_per_epoch == 0
+        torch.testing.assert_close(
+            losses.cpu(), plain.update(step, 1.0 - 0.01 * step), rtol=1e-4, atol=1e-5
+        )
+    assert recorder.replays == 15 - WARM_UP
+
+
+def test_an_unfinished_span_goes_on_where_a_step_asks(device: str) -> None:
+    drawn: list[int] = []
+
+    def draw(step: int) -> dict[str, torch.Tensor]:
+        drawn.append(step)
+        return {"numbers": torch.full((3,), float(step))}
+
+    ahead = Ahead(draw, device)
+    asked = [5, 6, 5 + SPAN - 1, 5 + SPAN, 2]
+    assert [ahead(step)["numbers"].tolist() for step in asked] == [
+        [float(step)] * 3 for step in asked
+    ]
+    assert drawn == [*range(5, 5 + 2 * SPAN), *range(2, 2 + SPAN)]

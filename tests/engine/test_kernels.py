@@ -1,0 +1,352 @@
+"""Every fast kernel against the reference: same results within rounding, same promises, and when each is chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.small import DATA, cell, dense_job, describe, lab, make, shop
+from support.trainings import OPTIMIZERS, minus_zero
+from torch import nn
+
+from lotteryfw.api.errors import LotteryError, UsageError
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import Trained
+from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
+from lotteryfw.engine.kernels.chain import chain_of
+from lotteryfw.engine.kernels.sparse import backends
+from lotteryfw.engine.train import Training
+from lotteryfw.search.jobs import Train
+from lotteryfw.store import Store
+
+torch.set_num_threads(1)
+FAST = ("fused", "sparse", "compact")
+
+
+def job_of(density: float = 1.0, frozen: float = 0.0, steps: int = 100, **changes: Any) -> Train:
+    """A training of a small chain under a random mask, dead weights at `frozen` times what they were."""
+    job = dense_job(cell(steps, **changes))
+    if density == 1.0:
+        return job
+    mask = {
+        name: torch.rand(m.shape, generator=stream("mask", name)) < density
+        for name, m in job.mask.items()
+    }
+    values = {
+        n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
+        for n, v in job.values.items()
+    }
+    return replace(job, mask=mask, values=values)
+
+
+def on(job: Train, kernel: str) -> Train:
+    """The job with the kernel in its present revision."""
+    return replace(job, kernel=Chooser(shop())(job, kernel))
+
+
+def trained(job: Train, kernel: str) -> Training:
+    training = Training(on(job, kernel), shop())
+    training.run(training.end, lambda now: None)
+    return training
+
+
+def logits(of: Training) -> torch.Tensor:
+    module = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)
+    )
+    module.load_state_dict(dict(zip(module.state_dict(), of.kernel.values().values(), strict=True)))
+    (inputs, _), *_ = of._shop.feed(of.job.data).sweep("validation")
+    with torch.no_grad():
+        found: torch.Tensor = module(inputs)
+    return found
+
+
+def assert_alike(job: Train, kernel: str, tolerance: float = 5e-5) -> None:
+    """Logits within the tolerance (relative to their size) and the same figures but for rounding."""
+    reference, fast = trained(job, "reference"), trained(job, kernel)
+    truth = logits(reference)
+    assert float((truth - logits(fast)).abs().max()) <= tolerance * max(
+        1.0, float(truth.abs().max())
+    )
+    for one, other in zip(
+        reference.curve["train_loss"][1:], fast.curve["train_loss"][1:], strict=True
+    ):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert fast.curve["step"] == reference.curve["step"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "optimizer"),
+    [pair for pair in product(FAST, OPTIMIZERS) if pair != ("sparse", "rmsprop")],
+)
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.05])
+def test_a_fast_kernel_agrees_with_the_reference_after_100_steps(
+    kernel: str, optimizer: str, density: float
+) -> None:
+    assert_alike(
+        job_of(
+            density, optimizer=OPTIMIZERS[optimizer], schedule={"use": "cosine", "warmup": "10it"}
+        ),
+        kernel,
+    )
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_it_agrees_for_any_shape_density_batch_and_optimizer(
+    kernel: str, data: st.DataObject
+) -> None:
+    hidden = data.draw(st.lists(st.integers(1, 9), max_size=3))
+    model = {"use": "mlp", "hidden": hidden, "bias": data.draw(st.booleans())}
+    density = data.draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+    optimizer = OPTIMIZERS[
+        data.draw(st.sampled_from([name for name in OPTIMIZERS if name != "rmsprop"]))
+    ]
+    if "adam" in optimizer["use"]:
+        optimizer = optimizer | {
+            "eps": 1e-2
+        }  # else it blows the rounding of a gradient near zero up to a whole step
+    job = job_of(
+        density, steps=4, model=model, optimizer=optimizer, batch=data.draw(st.integers(1, 40))
+    )
+    reference, fast = trained(job, "reference"), trained(job, kernel)
+    for name, value in reference.kernel.values().items():
+        torch.testing.assert_close(fast.kernel.values()[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["decay", "momentum", "adamw"])
+@pytest.mark.parametrize(("kernel", "frozen"), [("fused", 0.0), ("fused", 1.0), ("sparse", 0.0)])
+def test_frozen_weights_stay_bit_constant(kernel: str, frozen: float, optimizer: str) -> None:
+    job = job_of(0.3, frozen, optimizer=OPTIMIZERS[optimizer])
+    after = trained(job, kernel).kernel.values()
+    for name, mask in job.mask.items():
+        assert after[name][~mask].numpy().tobytes() == job.values[name][~mask].numpy().tobytes()
+        assert not torch.equal(after[name][mask], job.values[name][mask])
+
+
+@pytest.mark.parametrize("kernel", ["reference", "fused"])
+def test_a_dead_weight_at_minus_zero_keeps_its_sign(kernel: str) -> None:
+    job = minus_zero(job_of(0.3, steps=3))
+    after = trained(job, kernel).kernel.values()
+    for name, mask in job.mask.items():
+        assert bool(torch.signbit(after[name][~mask]).all())
+
+
+@pytest.mark.parametrize("kernel", FAST)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_it_repeats_and_resumes_bit_identically(
+    kernel: str, optimizer: str, tmp_path: Path
+) -> None:
+    job = on(job_of(0.3, optimizer=OPTIMIZERS[optimizer], steps=60), kernel)
+    stores = [Store(tmp_path / name) for name in "abc"]
+    for store in stores[:2]:
+        perform(job, store, shop(), lambda done, of: False)
+    with pytest.raises(Stopped):
+        perform(job, stores[2], shop(), lambda done, of: done == 23)
+    perform(job, stores[2], shop(), lambda done, of: False)
+    outcomes = [StoredOutcome(store, job.key) for store in stores]
+    assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
+    bits = [
+        {name: value.numpy().tobytes() for name, value in o.tensors().items()} for o in outcomes
+    ]
+    assert bits[0] == bits[1] == bits[2]
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_a_saved_optimizer_state_moves_between_kernels(kernel: str) -> None:
+    job = job_of(optimizer=OPTIMIZERS["adam"], steps=40)
+    first = trained(replace(job, steps=15), "reference")
+    values = {name: value.clone() for name, value in first.kernel.values().items()}
+    rest = replace(
+        job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state()
+    )
+    whole = trained(job, "reference").kernel.values()
+    for name, value in trained(rest, kernel).kernel.values().items():
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", FAST)
+def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
+    """IMP by hand, four levels: what rounding changes must be too little to change what is kept."""
+    of = cell(60, data={**DATA, "noise": 1.0}, optimizer=OPTIMIZERS["momentum"])
+    desk = lab(of)
+
+    def chain(name: str) -> Iterator[dict[str, torch.Tensor]]:
+        ticket = desk.dense()
+        for _ in range(4):
+            after = trained(desk.job(ticket), name)
+            weights = dict(after.kernel.values())
+            outcome: Any = SimpleNamespace(
+                diverged_at=None, tensors=lambda weights=weights: weights
+            )
+            ticket = desk.prune(ticket, Trained(ticket, outcome))
+            yield dict(ticket.mask)
+
+    for one, other in zip(chain("reference"), chain(kernel), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_chains_are_told_from_other_networks() -> None:
+    linear, relu = nn.Linear(4, 4), nn.ReLU
+    assert chain_of(nn.Sequential(nn.Flatten(), linear, relu(), nn.Linear(4, 2))) == ["1", "3"]
+    assert chain_of(nn.Sequential(nn.Sequential(linear, relu()), nn.Linear(4, 2))) == ["0.0", "1"]
+    for other, why in {
+        nn.Sequential(linear, nn.Linear(4, 2)): "Linear at '1'",
+        nn.Sequential(linear, relu()): "does not end",
+        nn.Sequential(linear, nn.Dropout(), relu(), nn.Linear(4, 2)): "Dropout",
+        nn.Sequential(nn.Conv2d(1, 1, 3), relu(), nn.Flatten(), linear): "Conv2d",
+        nn.Sequential(nn.Flatten(), linear, nn.Tanh(), nn.Linear(4, 2)): "Tanh",
+        Doubling(linear, relu(), nn.Linear(4, 2)): "Doubling",
+        nn.Sequential(Doubling(linear, relu()), nn.Linear(4, 2)): "Doubling at '0'",
+    }.items():
+        assert why in chain_of(other)
+
+
+class Doubling(nn.Sequential):
+    """A Sequential in name only."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_a_chain_may_use_a_relu_twice_but_no_weight() -> None:
+    a, h, b, relu = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
+    assert chain_of(nn.Sequential(a, relu, h, relu, b)) == ["0", "2", "4"]
+    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, a))
+    assert "'4.weight'" in chain_of(nn.Sequential(a, relu, h, relu, h))
+    assert "does not end" in chain_of(nn.Sequential(a, relu, b, relu))
+    b.weight = a.weight
+    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, b))
+
+
+def _noisy(part: nn.Linear) -> None:
+    part.forward = lambda x: x  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda part: part.register_forward_hook(lambda *said: None), "Linear with hooks at '2'"),
+        (
+            lambda part: part.register_forward_pre_hook(lambda *said: None),
+            "Linear with hooks at '2'",
+        ),
+        (
+            lambda part: part.register_full_backward_hook(lambda *said: None),
+            "Linear with hooks at '2'",
+        ),
+        (nn.utils.parametrizations.weight_norm, "ParametrizedLinear at '2'"),
+        (_noisy, "Linear with a forward of its own at '2'"),
+        (lambda part: part.bias.requires_grad_(False), "'2.bias' is not trained"),
+    ],
+)
+def test_a_layer_that_does_more_than_its_product_is_in_no_chain(change: Any, why: str) -> None:
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    assert chain_of(network) == ["0", "2"]
+    change(network[2])
+    assert why in chain_of(network)
+
+
+def test_the_choice_follows_from_the_job_alone() -> None:
+    choose = Chooser(shop())
+    assert choose(job_of(), "auto") == "lockstep/1"
+    assert choose(job_of(0.5), "auto") == "lockstep/1"
+    assert choose(job_of(0.05), "auto") == f"sparse/1+numba{version('numba')}"
+    assert choose(job_of(0.05), "fused") == "fused/1"
+    for unfit, why in {
+        "frozen": (job_of(0.05, frozen=1.0), "frozen at other values than 0"),
+        "below 0": (minus_zero(job_of(0.05)), r"frozen at other values than 0 \(-0.0 is one\)"),
+        "optimizer": (job_of(0.05, optimizer=OPTIMIZERS["rmsprop"]), "no RMSprop"),
+        "augmented": (
+            replace(job_of(0.05), augment=(describe(make("augmentation", "flip"), Clock(1, 1)),)),
+            "augmen",
+        ),
+    }.values():
+        assert choose(unfit, "auto") in ("fused/1", "lockstep/1")
+        with pytest.raises(UsageError, match=why):
+            choose(unfit, "sparse")
+    assert choose(job_of(), "reference") == "reference/1"
+    images = {**DATA, "shape": [1, 8, 8]}
+    convolution = job_of(steps=2, model="conv2", data=images)
+    assert choose(convolution, "auto") == "reference/1"
+    with pytest.raises(
+        UsageError, match=r"kernel 'fused' cannot train this: .*Conv2d.*use auto or reference"
+    ):
+        choose(convolution, "fused")
+
+
+def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
+    job = job_of()
+    assert replace(job, kernel="fused/1").key != replace(job, kernel="reference/1").key
+    others = ("sparse/1", "sparse/1+numba0.1", "sparse/1+numba0.1<0.2", "fused/1<0.2", "quick/1")
+    for stale in ("fused/0", "fused", *others):
+        told = (
+            rf"made for kernel {re.escape(stale)}; .* fused/1, .*sparse/1\+numba.*, sparse/1\+torch"
+        )
+        with pytest.raises(LotteryError, match=told):
+            Training(replace(job, kernel=stale), shop())
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that finds no numba."""
+    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.find_spec", lambda name: None)
+    backends.cache_clear()
+    yield
+    backends.cache_clear()
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_without_numba_torch_does_the_sparse_products() -> None:
+    choose = Chooser(shop())
+    assert choose(job_of(0.15), "auto") == "sparse/1+torch"
+    assert "sparse" not in choose(job_of(0.26), "auto"), (
+        "its products break even at a lower density than numba's"
+    )
+    assert_alike(job_of(0.15, optimizer=OPTIMIZERS["adam"]), "auto")
+    numbas = replace(job_of(0.05), kernel=f"sparse/1+numba{version('numba')}")
+    with pytest.raises(
+        LotteryError, match=r'has [^;]*sparse/1\+torch; .*pip install "numba==[\d.]+"$'
+    ):
+        Training(numbas, shop())
+
+
+def test_a_job_made_without_numba_can_be_done_with_it() -> None:
+    """By the loops that it names: the key says whose bits they are."""
+    names = [f"sparse/1+numba{version('numba')}<0.9", "sparse/1+torch<0.9"]
+    jobs = [replace(job_of(0.5, steps=30), kernel=name) for name in names]
+    ends = []
+    for job in jobs:
+        training = Training(job, shop())
+        training.run(training.end, lambda now: None)
+        ends.append(training.kernel.values()["fc1.weight"])
+    assert jobs[0].key != jobs[1].key
+    assert not torch.equal(*ends)
+    torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
+
+
+def test_the_density_of_sparse_products_can_be_set() -> None:
+    choose, numbas = Chooser(shop()), f"sparse/1+numba{version('numba')}"
+    assert choose(job_of(0.5), "auto", 0.9) == f"{numbas}<0.9"
+    assert "sparse" not in choose(job_of(0.05), "auto", 0.0)
+    assert choose(job_of(0.05), "auto", 0.3) == choose(job_of(0.05), "auto") == numbas, (
+        "its own figure is no other job"
+    )
+    assert choose(job_of(0.05), "fused", 0.9) == "fused/1"
+    dense = trained(replace(job_of(0.5), kernel=""), "sparse")
+    sparse = Training(replace(job_of(0.5), kernel=f"{numbas}<0.9"), shop())
+    assert sparse.job.key != dense.job.key
+    assert {type(layer).__name__ for layer in dense.kernel._chain._layers} == {"_Dense"}
+    assert {type(layer).__name__ for layer in sparse.kernel._chain._layers} == {"Products"}

@@ -1,0 +1,575 @@
+"""What a recipe can get wrong: each fault says where, what, and what would be right; all come at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from pydantic import BaseModel, ValidationError
+from support.recipes import BASE, NOWHERE, changed, faults
+
+from lotteryfw.api.errors import RecipeError
+from lotteryfw.api.steps import Step
+from lotteryfw.recipe import load_recipe
+from lotteryfw.recipe.pydantic_errors import problems
+from lotteryfw.registry import Registry
+
+TRAIN = BASE["train"]
+CLAIM = {"text": "t", "source": "s", "of": {}, "expect": 0.9, "tolerance": 0.1}
+
+
+def train(**changes: Any) -> dict[str, Any]:
+    return changed(
+        train={key: value for key, value in (TRAIN | changes).items() if value is not None}
+    )
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    return changed(**({"parametrization": "top_k"} | changes))
+
+
+IEP = {"use": "iterative_edge_popup"}
+CYCLES = {"rewind": "learning_rate"}
+
+ONE_FAULT = {
+    "unknown key": (changed(sedes=[1]), "recipe: sedes: unknown key (did you mean 'seeds'"),
+    "unknown table": (changed(studdy=[]), "recipe: studdy: unknown key (did you mean 'study'"),
+    "unknown component": (
+        changed(data="sinthetic"),
+        "recipe: data: there is no data source 'sinthetic'; did you mean 'synthetic'?",
+    ),
+    "component of another kind": (
+        changed(scope="reinit"),
+        "recipe: scope: 'reinit' is not a scope, it is a mask-1 action;",
+    ),
+    "no component at all": (
+        changed(scope=3),
+        "recipe: scope: must be the name of a scope, or a table with `use`, got 3",
+    ),
+    "unknown option": (
+        changed(search={"use": "imp", "level": 3}),
+        "recipe: search.level: the search 'imp' has no option 'level' (did you mean 'levels'?)",
+    ),
+    "out of range": (
+        train(optimizer={"use": "adam", "lr": -1}),
+        "recipe: train.optimizer.lr: must be > 0, got -1",
+    ),
+    "wrong type": (
+        train(optimizer={"use": "adam", "lr": "x"}),
+        "recipe: train.optimizer.lr: must be a number, got 'x'",
+    ),
+    "option missing": (
+        train(schedule="multistep"),
+        "recipe: train.schedule.milestones: is required",
+    ),
+    "data missing": (changed(data=None), "recipe: data: is required (known: "),
+    "optimizer missing": (
+        train(optimizer=None),
+        "recipe: train.optimizer: is required (known: adam, ",
+    ),
+    "length missing": (train(length=None), "recipe: train.length: is required"),
+    "train missing a key": (
+        train(lenght="3ep"),
+        "recipe: train.lenght: unknown key (did you mean 'length'?)",
+    ),
+    "train no table": (changed(train=3), "recipe: train: must be a table, got 3"),
+    "name missing": (changed(name=None), "recipe: name: is required"),
+    "odd name": (
+        changed(name="A b"),
+        "recipe: name: 'A b' is not a valid name: use lower-case letters, digits, - and _",
+    ),
+    "no length": (
+        train(length="50x"),
+        "recipe: train.length: '50x' is not a length; lengths are written",
+    ),
+    "length in percent": (
+        train(length="50%"),
+        "recipe: train.length: '50%': a percentage of the training cannot be",
+    ),
+    "length of nothing": (train(length="0ep"), "recipe: train.length: '0ep' is less than one step"),
+    "batch of nothing": (train(batch=0), "recipe: train.batch: must be >= 1, got 0"),
+    "batch as text": (train(batch="60"), "recipe: train.batch: must be an integer, got '60'"),
+    "batch too large": (
+        train(batch=601),
+        "recipe: train.batch: a batch of 601 is more than the 600 training examples of",
+    ),
+    "augmentation": (
+        train(augment=["flp"]),
+        "recipe: train.augment[0]: there is no augmentation 'flp'; did you mean",
+    ),
+    "augmentation's option": (
+        train(augment=["flip", {"use": "crop", "padding": 0}]),
+        "recipe: train.augment[1].padding: must be >= 1, got 0",
+    ),
+    "seed": (changed(seeds=[0, -1]), "recipe: seeds[1]: must be >= 0, got -1"),
+    "seed twice": (changed(seeds=[0, 0]), "recipe: seeds: 0 is listed twice"),
+    "no seeds": (changed(seeds=[]), "recipe: seeds: must be at least 1 long, got []"),
+    "control": (
+        changed(controls=["reinti"]),
+        "recipe: controls[0]: there is no control 'reinti'; did you mean 'reinit'?",
+    ),
+    "conflict": (
+        changed(evaluate={"points": 3, "every": "1ep"}),
+        "recipe: evaluate: `points` and `every` say the same",
+    ),
+    "rewind beyond the end": (
+        changed(rewind={"use": "to_step", "step": "900it"}),
+        "recipe: rewind.step: points at step 900, outside the training of 200 steps",
+    ),
+    "rewind to the end": (
+        changed(rewind={"use": "to_step", "step": "100%"}),
+        "recipe: rewind.step: points at step 200, where the training of 200 steps ends: nothing is left to train",
+    ),
+    "rewind to the end of a cycle": (
+        learned(search=IEP, rewind={"use": "to_step", "step": "40it"}),
+        "recipe: rewind.step: points at step 40, where a cycle of 40 steps ends: nothing is left to train",
+    ),
+    "rewind to the end of a shorter cycle": (  # 67, 67 and 66 steps
+        learned(search=IEP | {"cycles": 3}, rewind={"use": "to_step", "step": "66it"}),
+        "recipe: rewind.step: points at step 66, where a cycle of 66 steps ends",
+    ),
+    "grid's rewind beyond a cycle": (
+        learned(search=IEP, grid={"rewind": ["to_init", {"use": "to_step", "step": "41it"}]}),
+        "recipe: grid.rewind[1].step: points at step 41, outside a cycle of 40 steps",
+    ),
+    "grid's step beyond a cycle": (
+        learned(search=IEP, rewind={"use": "to_step"}, grid={"rewind.step": ["39it", "100it"]}),
+        "recipe: grid.rewind.step[1]: points at step 100, outside a cycle of 40 steps",
+    ),
+    "cycle of nothing": (
+        learned(search=IEP | {"cycle": "0it"}, **CYCLES),
+        "recipe: search.cycle: '0it' is less than one step",
+    ),
+    "more cycles than steps": (
+        learned(search=IEP | {"cycles": 201}, **CYCLES),
+        "recipe: search: a training of 200 steps is too short for 201 cycles: each needs at least one step",
+    ),
+    "densities and a density": (
+        learned(search=IEP | {"densities": [0.5, 0.1], "density": 0.1, "cycles": 2}, **CYCLES),
+        "recipe: search: `densities` says each cycle's density: leave density and cycles out, or `densities`",
+    ),
+    "no rewind policy for several cycles": (
+        learned(search=IEP),
+        "recipe: rewind: is required: the search 'iterative_edge_popup' learns masks in 5 cycles",
+    ),
+    "grid of nothing": (
+        changed(grid={"criterion": []}),
+        "recipe: grid.criterion: must be at least 1 long, got []",
+    ),
+    "grid of no list": (
+        changed(grid={"criterion": "random"}),
+        "recipe: grid.criterion: must be a list, got 'random'",
+    ),
+    "grid value": (
+        changed(grid={"criterion": ["random", "randm"]}),
+        "recipe: grid.criterion[1]: there is no criterion",
+    ),
+    "grid value's option": (
+        changed(grid={"scope": [{"use": "layerwise", "rate": 2}]}),
+        "recipe: grid.scope[0].rate: must be <",
+    ),
+    "grid option": (
+        changed(grid={"search.levels": [1, -1]}),
+        "recipe: grid.search.levels[1]: must be >= 0, got -1",
+    ),
+    "grid path": (
+        changed(grid={"trian.batch": [1]}),
+        "recipe: grid.trian.batch: is not a key that a grid can vary (did you",
+    ),
+    "grid key": (
+        changed(grid={"train.batchh": [1]}),
+        "recipe: grid.train.batchh[0]: unknown key (did you mean 'batch'?)",
+    ),
+    "grid twice": (
+        changed(grid={"search.levels": [1, 1]}),
+        "recipe: grid.search.levels: '1' is listed twice",
+    ),
+    "study without name": (changed(study=[{"seeds": [1]}]), "recipe: study[0].name: is required"),
+    "study twice": (
+        changed(study=[{"name": "a"}, {"name": "a"}]),
+        "recipe: study[1].name: there is a study 'a' already",
+    ),
+    "study's key": (
+        changed(study=[{"name": "a", "sedes": [1]}]),
+        "recipe: studies.a.sedes: unknown key (did you mean 'seeds",
+    ),
+    "study's option": (
+        changed(study=[{"name": "a", "search": {"levels": -1}}, {"name": "b"}]),
+        "recipe: studies.a.search.levels: must be >= 0, got -1",
+    ),
+    "study's grid": (
+        changed(study=[{"name": "a", "grid": {"criterion": ["randm"]}}]),
+        "recipe: studies.a.grid.criterion[0]: there is no criterion 'randm'",
+    ),
+    "not a number": (
+        train(optimizer={"use": "adam", "lr": float("nan")}),
+        "recipe: train.optimizer.lr: must be a finite number, got nan",
+    ),
+    "a study's not a number": (
+        changed(study=[{"name": "a", "train": {"optimizer": {"lr": float("nan")}}}, {"name": "b"}]),
+        "recipe: studies.a.train.optimizer.lr: must be a finite number, got nan",
+    ),
+    "a grid's not a number": (
+        changed(grid={"train.optimizer.lr": [0.1, float("nan")]}),
+        "recipe: grid.train.optimizer.lr[1]: must be a finite number, got nan",
+    ),
+    "measured at no distance": (
+        changed(evaluate={"every": "0it"}),
+        "recipe: evaluate.every: must be at least one step, got '0it'",
+    ),
+    "measured more often than a step": (
+        changed(evaluate={"every": "0.1%"}),
+        "recipe: evaluate.every: must be at least one step, got '0.1%'",
+    ),
+    "milestone beyond the end": (
+        train(schedule={"use": "multistep", "milestones": ["200it", "999ep"]}),
+        "recipe: train.schedule.milestones[1]: '999ep' is 29970 steps; the training has only 200",
+    ),
+    "warmup beyond the end": (
+        train(schedule={"warmup": "201it"}),
+        "recipe: train.schedule.warmup: '201it' is 201 steps; the training has only 200",
+    ),
+    "grid's schedule beyond the end": (
+        changed(grid={"train.schedule": ["constant", {"use": "cosine", "warmup": "201it"}]}),
+        "recipe: grid.train.schedule[1].warmup: '201it' is 201 steps",
+    ),
+    "option of what a grid replaces": (
+        changed(
+            criterion={"use": "large_final", "x": 1}, grid={"criterion": ["random", "large_final"]}
+        ),
+        "recipe: criterion.x: the criterion 'large_final' has no option 'x'",
+    ),
+    "optimizer that a grid replaces": (
+        train(optimizer={"use": "adam", "lr": -1})
+        | {"grid": {"train.optimizer": [{"use": "adam", "lr": 0.1}]}},
+        "recipe: train.optimizer.lr: must be > 0, got -1",
+    ),
+    "augmentation that a grid replaces": (
+        train(augment=["flip", "flp"]) | {"grid": {"train.augment": [[], ["flip"]]}},
+        "recipe: train.augment[1]: there is no augmentation 'flp'",
+    ),
+    "infinity": (
+        train(optimizer={"use": "adam", "lr": float("inf")}),
+        "recipe: train.optimizer.lr: must be a finite number",
+    ),
+    "metric": (
+        changed(claim=[CLAIM | {"metric": "accuracy"}]),
+        "recipe: claim[0].metric: there is no metric 'accuracy'; did you mean 'test_accuracy'",
+    ),
+    "metric of an analysis that is not asked for": (
+        changed(claim=[CLAIM | {"metric": "dying_edges.turnover"}], analyses=["mask_diagnostics"]),
+        "recipe: claim[0].metric: the study 'small' asks for no analysis 'dying_edges' (add 'dying_edges' to its",
+    ),
+    "metric of no analysis": (
+        changed(claim=[CLAIM | {"metric": "dying_edge.turnover"}], analyses=["dying_edges"]),
+        "recipe: claim[0].metric: the study 'small' asks for no analysis 'dying_edge' (did you mean 'dying_edges'",
+    ),
+    "claim of no form": (
+        changed(claim=[CLAIM | {"expect": None}]),
+        "recipe: claim[0]: say either `higher` and `lower`, or `of` and `expect` and `tolerance`, or",
+    ),
+    "claim of two forms": (
+        changed(claim=[CLAIM | {"higher": {}, "lower": {}}]),
+        "recipe: claim[0]: say either `higher`",
+    ),
+    "claim's density": (
+        changed(claim=[CLAIM | {"density": [0.5, 0.1]}]),
+        "recipe: claim[0]: `density` is [lowest, highest]",
+    ),
+    "claim's percentage": (
+        changed(claim=[CLAIM | {"density": [0, 50]}]),
+        "recipe: claim[0].density[1]: must be <= 1, got 50",
+    ),
+    "claim's study": (
+        changed(claim=[CLAIM | {"study": "b"}], study=[{"name": "a"}]),
+        "recipe: claim[0].study: there is no study 'b' (known: a)",
+    ),
+    "claim's missing study": (
+        changed(claim=[CLAIM], study=[{"name": "a"}, {"name": "b"}]),
+        "recipe: claim[0].study: is required where there are several studies (known: a, b)",
+    ),
+    "claim's axis": (
+        changed(claim=[CLAIM | {"of": {"criterio": "x"}}]),
+        "recipe: claim[0].of.criterio: is not a key that a",
+    ),
+    "claim's value": (
+        changed(claim=[CLAIM | {"of": {"criterion": "randm"}}]),
+        "recipe: claim[0].of.criterion: there is no",
+    ),
+    "claim's variant": (
+        changed(claim=[CLAIM | {"of": {"variant": "reint"}}]),
+        "recipe: claim[0].of.variant: no variant 'reint' (did you",
+    ),
+}
+
+
+def test_the_recipe_these_start_from_is_right() -> None:
+    assert faults(BASE) == []
+
+
+@pytest.mark.parametrize("case", ONE_FAULT)
+def test_one_mistake_gives_one_fault(case: str) -> None:
+    recipe, expected = ONE_FAULT[case]
+    found = faults(recipe)
+    # where the whole of `train` is unusable, its required keys are missing as well
+    assert found[0].startswith(expected), found
+    assert len(found) == (4 if case == "train no table" else 1), found
+
+
+def test_what_a_grid_gives_may_be_left_out_of_what_it_varies() -> None:
+    milestones = {"train.schedule": ["multistep"], "train.schedule.milestones": [["100it"]]}
+    assert faults(train(schedule="multistep") | {"grid": milestones}) == []
+    assert faults(changed(data=None, grid={"data": [BASE["data"]]})) == []
+
+
+def test_what_goes_with_cycles_and_densities() -> None:
+    right: list[dict[str, Any]] = [
+        {"search": IEP, "rewind": {"use": "to_step", "step": "39it"}},
+        {"search": IEP | {"cycles": 200}} | CYCLES,
+        {"search": IEP | {"densities": [0.5, 0.1]}} | CYCLES,
+        {"search": "supermask", "parametrization": "bernoulli"},
+        {
+            "search": "edge_popup",
+            "claim": [CLAIM | {"metric": "dying_edges.turnover"}],
+            "analyses": ["dying_edges"],
+        },
+    ]
+    assert [faults(learned(**each)) for each in right] == [[]] * len(right)
+
+
+THIRD_PARTY = """
+from lotteryfw import Parametrization, SearchAlgorithm, hookimpl
+
+class Own(Parametrization):
+    use = "own"
+    def initial(self, layer, rng): ...
+    def masks(self, net): ...
+    def weight(self, edges, mask): ...
+
+class Finds(SearchAlgorithm):
+    use = "finds"
+    learns_masks = True
+    def search(self, lab): ...
+
+class Halves(Finds):
+    use = "halves"
+    def lengths(self, clock):
+        return {"x": 1}["y"]
+
+@hookimpl
+def register_components():
+    return [Own, Finds, Halves]
+"""
+
+
+def test_a_recipe_loads_whatever_components_say_of_densities(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(THIRD_PARTY)
+    registry = Registry.load([tmp_path / "own.py"])
+    pairs = [
+        ("supermask", "own"),
+        ("edge_popup", "own"),
+        ("finds", "top_k"),
+        ("finds", "bernoulli"),
+        ("finds", "own"),
+    ]
+    for search, parametrization in pairs:
+        load_recipe(
+            changed(search=search, parametrization=parametrization), registry, data_folder=NOWHERE
+        )
+    with pytest.raises(
+        RecipeError, match="search: the search 'halves' broke in `lengths`: KeyError: 'y'"
+    ):
+        load_recipe(changed(search="halves", parametrization="own"), registry, data_folder=NOWHERE)
+
+
+def test_all_faults_come_at_once_and_each_once() -> None:
+    recipe = changed(
+        sedes=[1], data="nothing", train=TRAIN | {"batch": 0}, scope={"rate": -1}, controls=["x"],
+        grid={"search.levels": [1, 2, 3], "criterion": ["random", "randm"]},
+    )  # fmt: skip
+    found = faults(recipe)
+    keys = [fault.split(": ")[1] for fault in found]
+    assert sorted(keys) == [
+        "controls[0]",
+        "data",
+        "grid.criterion[1]",
+        "scope.rate",
+        "sedes",
+        "train.batch",
+    ]
+
+
+def test_a_syntax_error_gives_line_and_column(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text('name = "x"\nseeds = [1,,2]\n')
+    (found,) = faults(file)
+    assert found.startswith(f"{file}: is not TOML: ")
+    assert "line 2, column 12" in found
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.toml").write_bytes(b'name = "\xff"')
+    assert faults(tmp_path / "quikstart.toml") == [
+        f"{tmp_path / 'quikstart.toml'}: there is no such recipe (did you mean 'quickstart.toml'?)"
+    ]
+    assert faults(tmp_path / "quickstart.toml") == [
+        f"{tmp_path / 'quickstart.toml'}: is not UTF-8 text (byte 8)"
+    ]
+    assert faults(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
+    (tmp_path / "child.toml").write_text('extends = "parent.toml"')
+    assert faults(tmp_path / "child.toml")[0].startswith(
+        f"{tmp_path / 'parent.toml'}: there is no such recipe"
+    )
+    (tmp_path / "child.toml").write_text("extends = 3\n" + tomli_w.dumps(BASE))
+    assert faults(tmp_path / "child.toml") == [
+        f"{tmp_path / 'child.toml'}: extends: must be the name of a recipe file, got 3"
+    ]
+
+
+def test_a_circle_of_recipes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('extends = "b.toml"')
+    (tmp_path / "b.toml").write_text('extends = "./a.toml"')
+    assert faults(tmp_path / "a.toml")[0].endswith(
+        "recipes extend each other in a circle: a.toml → b.toml → a.toml"
+    )
+
+
+def test_a_fault_names_the_file_that_its_key_came_from(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.toml", tmp_path / "child.toml"
+    base.write_text(
+        tomli_w.dumps(changed(scope={"use": "layerwise", "rate": -1}, search={"levels": -1}))
+    )
+    child.write_text(
+        'extends = "base.toml"\n[search]\nlevels = -2\n[profiles.quick.train]\nbatch = 0\n'
+    )
+    assert faults(child, profile="quick", sets=["seeds=[-1]", "rewind.step=3"]) == [
+        "--set: seeds[0]: must be >= 0, got -1",
+        f"{child}: search.levels: must be >= 0, got -2",
+        f"{base}: scope.rate: must be >= 0, got -1",
+        "--set: rewind.step: the rewind 'to_init' has no option 'step'",
+        f"{child}: profiles.quick.train.batch: must be >= 1, got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train.length", "--set: train.length: is not KEY=VALUE (such as train.length=500it)"),
+        ("a b=1", "--set: a b=1: is not KEY=VALUE (such as train.length=500it)"),
+        ("extends=x.toml", "--set: extends: can only be said in a file"),
+        ("trian.length=3it", "--set: trian: unknown key (did you mean 'train'?)"),
+        ("studies.x.seeds=[1]", "--set: studies.x: there is no such study"),
+        ("train.optimizer.lr=nan", "--set: train.optimizer.lr: must be a finite number, got nan"),
+        (
+            "name=2020-01-01",
+            "--set: name: must be a string, a number, a boolean, a list or a table, got a date",
+        ),
+    ],
+)
+def test_faults_of_set(text: str, expected: str) -> None:
+    assert faults(BASE, sets=[text])[0].startswith(expected)
+
+
+def test_faults_of_profiles() -> None:
+    assert faults(BASE, profile="quick") == [
+        "recipe: profiles.quick: there is no such profile (this recipe has no profiles)"
+    ]
+    recipe = changed(
+        profiles={"quick": {"extends": "x", "studies": {"a": {"seeds": [1]}}, "sedes": [1]}}
+    )
+    assert faults(recipe) == []  # a profile that is not asked for changes nothing
+    assert faults(recipe, profile="quik")[0].endswith(
+        "there is no such profile (did you mean 'quick'?)"
+    )
+    assert [fault.partition(" (")[0] for fault in faults(recipe, profile="quick")] == [
+        "recipe: profiles.quick.extends: a profile cannot change this",
+        "recipe: profiles.quick.studies.a: there is no such study",
+        "recipe: profiles.quick.sedes: unknown key",
+    ]
+
+
+def test_a_recipe_runs_no_code_unless_it_is_trusted(tmp_path: Path) -> None:
+    plugin, recipe = tmp_path / "mine.py", tmp_path / "r.toml"
+    recipe.write_text(tomli_w.dumps(changed(plugins=["mine.py"], criterion="mine")))
+    assert f"{recipe}: plugins[0]: there is no plugin file {plugin}" in faults(recipe)
+    plugin.write_text(
+        "from lotteryfw import MaskCriterion, hookimpl\nclass Mine(MaskCriterion):\n    use = 'mine'\n"
+        "    def score(self, layer): ...\n@hookimpl\ndef register_components():\n    return [Mine]"
+    )
+    remedy = f"read it, then run again with --trust {plugin}"
+    assert any(
+        fault.startswith(f"{recipe}: plugins[0]: ") and remedy in fault for fault in faults(recipe)
+    )
+    trusting = load_recipe(recipe, Registry.load([plugin]), data_folder=NOWHERE)
+    assert type(trusting.cells[0].criterion).__name__ == "Mine"
+
+
+BREAKING = """
+from lotteryfw import DataSource, MaskCriterion, RewindPolicy, hookimpl
+from pydantic import model_validator
+
+class Breaks(MaskCriterion):
+    use = "breaks"
+
+    @model_validator(mode="after")
+    def check(self):
+        raise TypeError("oh")
+
+    def score(self, layer): ...
+
+class NoFacts(DataSource):
+    use = "no_facts"
+
+    def facts(self, folder):
+        return {}["x"]
+
+    def load(self, folder): ...
+
+class NoPoint(RewindPolicy):
+    use = "no_point"
+
+    def point(self, clock):
+        raise RuntimeError("oh")
+
+@hookimpl
+def register_components():
+    return [Breaks, NoFacts, NoPoint]
+"""
+
+
+def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "breaking.py"
+    file.write_text(BREAKING)
+    recipe = changed(criterion="breaks", data="no_facts")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, Registry.load([file]), data_folder=NOWHERE)
+    assert [str(fault) for fault in caught.value.faults] == [
+        "recipe: criterion: the criterion 'breaks' broke in checking its options: TypeError: oh",
+        "recipe: data: the data 'no_facts' broke in `facts`: KeyError: 'x'",
+    ]
+    with pytest.raises(
+        RecipeError,
+        match=r"^recipe: rewind: the rewind 'no_point' broke in `point`: RuntimeError: oh$",
+    ):
+        load_recipe(changed(rewind="no_point"), Registry.load([file]), data_folder=NOWHERE)
+
+
+def test_facts_that_are_not_to_be_had_are_a_fault_of_the_data(tmp_path: Path) -> None:
+    (found,) = faults(changed(data={"use": "image_folder", "path": str(tmp_path / "nothing")}))
+    assert found.startswith("recipe: data: ")
+
+
+class Options(BaseModel):
+    many: list[Step] | float = 1.0
+
+
+def test_the_members_of_a_union_are_one_message() -> None:
+    given = {"many": {"a": 1}}
+    with pytest.raises(ValidationError) as caught:
+        Options.model_validate(given)
+    (found,) = problems(caught.value, given, Options.model_fields)
+    assert (found.keys, found.text) == (("many",), "must be a list or a number, got {'a': 1}")

@@ -1,0 +1,252 @@
+"""report.html in a real browser, without a network: curves, legend, hover, a phone's width, hostile names.
+
+Needs playwright (in the `dev` extra) and a Chromium of the system: `apt-get install chromium`, or another browser of
+its kind whose path stands in $LOTTERYFW_CHROMIUM.
+"""
+
+import os
+import shutil
+
+import pytest
+from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, finding, measured
+
+from lotteryfw.report import write_page
+
+api = pytest.importorskip(
+    "playwright.sync_api", reason='playwright is missing: pip install "lotteryfw[dev]"'
+)
+CHROMIUM = os.environ.get("LOTTERYFW_CHROMIUM") or next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no Chromium here: `apt-get install chromium`, or name one in $LOTTERYFW_CHROMIUM",
+    ),
+]
+
+LONG = {"criterion": "random", "mask1": "constant(keep_sign=false, rescale=true)"}
+PHONE, DESK = {"width": 375, "height": 800}, {"width": 1280, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with api.sync_playwright() as play:
+        # Chromium's own sandbox refuses to work for root, as which containers often run
+        started = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    rows = curves("criteria", [A, B], seeds=range(5), levels=12)
+    rows += curves(
+        "controls",
+        [LONG, {**LONG, "criterion": "movement"}],
+        variants=("ticket", "reinit"),
+        levels=24,
+    )
+    rows += curves(
+        "hostile",
+        [{"criterion": EVIL}, {"criterion": "<img src=x onerror=document.title='broken in'>"}],
+    )
+    folder = fake_run(
+        tmp_path_factory.mktemp("page") / "run", rows, [CLAIM, {**CLAIM, "text": EVIL}]
+    )
+    folder.write_manifest(
+        folder.read_manifest() | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9"}}
+    )
+    folder.write_curves(measured(rows))
+    folder.write_findings(findings_of(rows))
+    return write_page(folder).as_uri()
+
+
+def findings_of(rows):
+    """An analysis of one study: numbers, pairs of cells and samples of weights."""
+    level_rows = [level_row for level_row in rows if level_row.study == "criteria"]
+    lines = [
+        finding(level_row, f"edges.{name}", level_row.density)
+        for name in ("dying", "turnover")
+        for level_row in level_rows
+    ]
+    first, other = (
+        next(
+            level_row for level_row in level_rows if level_row.axes == axes and level_row.level == 1
+        )
+        for axes in (A, B)
+    )
+    lines += [finding(first, "overlap.overlap", 0.5, against=other.cell)]
+    lines += [finding(first, f"scatter.{name}", [0.1, 0.9], layer="fc1") for name in ("w_i", "w_f")]
+    return [*lines, finding(first, "scatter.kept", [0.0, 1.0], layer="fc1")]
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens the page offline at a size; whatever it asks for or complains of fails the test."""
+    contexts, troubles = [], []
+
+    def open_page(size, **options):
+        context = browser.new_context(viewport=size, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on(
+            "console",
+            lambda message: troubles.append(message.text) if message.type == "error" else None,
+        )
+        page.on(
+            "request",
+            lambda request: troubles.append(request.url) if request.url != address else None,
+        )
+        page.goto(address)
+        page.wait_for_selector(".chart:last-of-type .legend")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def chart(page, key):
+    return page.locator(f'.chart[data-chart="{key}"]')
+
+
+def lines(figure, name):
+    """How many curves of that name are drawn and seen."""
+    groups = figure.locator(".plot").evaluate(
+        "plot => plot._fullData.filter(trace => trace.visible === true).map(trace => trace.legendgroup)"
+    )
+    return groups.count(name)
+
+
+def eventually(page, condition):
+    """Waits in Python: the page's security policy forbids the evaluation that the browser's own waiting needs."""
+    for _ in range(50):
+        if condition():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it did not happen in 5 s")
+
+
+def test_every_chart_is_drawn(opened):
+    page = opened(DESK)
+    assert page.title() == f"Tickets {EVIL} · lotteryfw"
+    assert page.locator(".chart").count() == page.locator(".chart .plotly").count() == 13
+    assert page.locator(".badge.reproduced").first.is_visible()
+    assert chart(page, "criteria/overlap/pairs").locator(".heatmaplayer image").count() == 1
+    assert chart(page, "criteria/weights").locator(".scatterlayer .points path").count() == 2
+    assert (
+        chart(page, "criteria/edges/accuracy").locator(".scatterlayer .points path").count()
+        == 2 * 5 * 13
+    )
+    curves = [
+        chart
+        for chart in page.locator(".chart").all()
+        if chart.locator(".scatterlayer .js-line").count()
+    ]
+    assert len(curves) == 11
+    for figure in curves:
+        assert figure.locator(".g-xtitle").text_content()
+        assert figure.locator(".g-ytitle").text_content()
+
+
+def test_a_click_in_the_legend_hides_curve_and_band_and_another_shows_them(opened):
+    figure = chart(opened(DESK), "criteria/accuracy")
+    entry = figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle")
+    assert lines(figure, "b") == 2  # the curve and its band
+    entry.click()
+    eventually(figure.page, lambda: lines(figure, "b") == 0)
+    assert lines(figure, "a") == 2
+    entry.click()
+    eventually(figure.page, lambda: lines(figure, "b") == 2)
+
+
+def test_pointing_at_a_curve_tells_its_figures(opened):
+    figure = chart(opened(DESK), "criteria/accuracy")
+    figure.scroll_into_view_if_needed()
+    figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
+    tooltip = figure.locator(".hoverlayer .hovertext").first
+    tooltip.wait_for()
+    text = tooltip.text_content()
+    assert text.startswith(("a", "b"))
+    assert "51.2 % of the weights, level 3" in text
+    assert "(mean ± sd, n = 5)" in text
+    assert "95 % interval" in text
+
+
+def test_an_analysis_has_a_chart_whose_views_and_points_tell_its_figures(opened):
+    figure = chart(opened(DESK), "criteria/edges")
+    figure.scroll_into_view_if_needed()
+    assert figure.locator(".g-ytitle").text_content() == "dying (%)"
+    figure.locator("select").select_option(label="turnover (%)")
+    eventually(figure.page, lambda: figure.locator(".g-ytitle").text_content() == "turnover (%)")
+    figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
+    tooltip = figure.locator(".hoverlayer .hovertext").first
+    tooltip.wait_for()
+    assert "51.2 % of the weights, level 3" in tooltip.text_content()
+    assert "51.20 ± 0.00 % (mean ± sd, n = 5)" in tooltip.text_content()
+
+
+def test_another_view_is_chosen_and_what_was_hidden_stays_hidden(opened):
+    figure = chart(opened(DESK), "criteria/accuracy")
+    figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle").click()
+    eventually(figure.page, lambda: lines(figure, "b") == 0)
+    figure.locator("select").select_option(label="validation accuracy (%)")
+    assert figure.locator(".g-ytitle").text_content() == "validation accuracy (%)"
+    assert (lines(figure, "a"), lines(figure, "b")) == (2, 0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_down_only(opened, scheme):
+    page = opened(PHONE, is_mobile=True, has_touch=True, color_scheme=scheme)
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+    for table in page.locator(".scroll").all():
+        assert table.bounding_box()["width"] <= 375
+    for figure in page.locator(".chart").all():  # a long name must not press the curves together
+        assert figure.locator(".plot .nsewdrag").bounding_box()["width"] > 200
+        assert figure.locator(".plot .nsewdrag").bounding_box()["height"] > 180
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert light == (scheme == "light")
+
+
+def test_a_turned_phone_gets_the_wide_layout(opened):
+    page = opened(PHONE)
+    plot = chart(page, "controls/accuracy").locator(".plot")
+    below = plot.evaluate("plot => plot.layout.legend.y === 0")
+    page.set_viewport_size(DESK)
+    eventually(page, lambda: plot.evaluate("plot => plot.layout.legend.y === 1"))
+    assert below
+    assert page.evaluate("document.documentElement.scrollWidth") == DESK["width"]
+
+
+def test_no_button_sends_a_chart_away(opened):
+    figure = chart(opened(DESK), "criteria/accuracy")
+    figure.locator(".nsewdrag").hover()
+    buttons = [
+        button.get_attribute("data-title") for button in figure.locator(".modebar-btn").all()
+    ]
+    assert buttons == ["Download plot as a PNG", "Zoom", "Pan", "Reset axes"]
+
+
+def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
+    figure = chart(opened(DESK), "controls/accuracy")
+    figure.locator(".nsewdrag").hover()
+    bar, legend = (
+        figure.locator(selector).bounding_box() for selector in (".modebar-group", ".legend")
+    )
+    assert bar["y"] + bar["height"] <= legend["y"]
+
+
+def test_names_are_text_in_the_charts_too(opened):
+    page = opened(DESK)
+    figure = chart(page, "hostile/accuracy")
+    assert "<img src=x onerror" in figure.locator(".legend").text_content()
+    assert page.locator("img").count() == 0
+    assert page.title().startswith("Tickets ")

@@ -1,0 +1,291 @@
+"""No failure is silent: whatever breaks is named with its distribution and level, and costs only its own cell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support.runs import Watch, files, go, recipe
+
+from lotteryfw import UsageError
+from lotteryfw.engine import perform_all
+from lotteryfw.engine.worker import patience
+from lotteryfw.runner import run as run_recipe
+from lotteryfw.runner.executors import InProcess
+from lotteryfw.search.jobs import Job
+from lotteryfw.store import Store
+
+PLUGIN = """
+import os, sys
+from dataclasses import replace
+from lotteryfw import Analysis, AnalysisResult, MaskCriterion, Schedule, SearchAlgorithm, hookimpl
+
+class Exits(MaskCriterion):
+    "Calls sys.exit at the second cut."
+    use = "exits"
+    def score(self, layer):
+        if float(layer.mask.float().mean()) < 0.9:
+            sys.exit(3)
+        return layer.final.abs()
+
+class Raises(MaskCriterion):
+    "Raises at the second cut."
+    use = "raises"
+    def score(self, layer):
+        if float(layer.mask.float().mean()) < 0.9:
+            raise ZeroDivisionError("no luck")
+        return layer.final.abs()
+
+class Layers(SearchAlgorithm):
+    "Calls sys.exit after its first level."
+    use = "leaves"
+    def search(self, lab):
+        ticket = lab.dense()
+        trained = yield from lab.train(ticket)
+        lab.record(0, ticket, trained)
+        sys.exit()
+
+class Counts(Analysis):
+    "How many weights there are at each level."
+    use = "counts"
+    def levels(self, lab, levels):
+        yield from ()
+        return [AnalysisResult(level, "kept_weights", float(sum(level.cut.kept.values()))) for level in levels]
+
+class Breaks(Analysis):
+    "Raises."
+    use = "breaks_down"
+    def levels(self, lab, levels):
+        yield from ()
+        raise ZeroDivisionError("no findings")
+
+class Departs(Analysis):
+    "Calls sys.exit."
+    use = "departs"
+    def levels(self, lab, levels):
+        yield from ()
+        sys.exit("bye")
+
+class Tensors(Analysis):
+    "Finds a tensor."
+    use = "finds_tensors"
+    def levels(self, lab, levels):
+        import torch
+        yield from ()
+        return [AnalysisResult(levels[0], "norm", torch.ones(2))]
+
+class Across(Analysis):
+    "Raises across levels."
+    use = "breaks_across"
+    def across(self, levels):
+        raise ZeroDivisionError("nothing across")
+
+class Endless(Analysis):
+    "Finds what is not finite."
+    use = "endless"
+    def levels(self, lab, levels):
+        yield from ()
+        return [AnalysisResult(levels[0], "ratio", float("inf"))]
+
+class Waits(Analysis):
+    "Waits for a training that breaks."
+    use = "waits"
+    def levels(self, lab, levels):
+        request = lab.request(lab.dense())
+        request._job = replace(request.job, objective=replace(request.job.objective, use="nobody/nothing"))
+        request.origin = "another"
+        yield (request,)
+        return []
+
+class Ends(Schedule):
+    "Ends the process."
+    use = "ends"
+    def factor(self, step, clock):
+        if step == 20:
+            os._exit(7)
+        return 1.0
+
+class ExitsOnTheWay(Schedule):
+    "Calls sys.exit."
+    use = "exits_on_the_way"
+    def factor(self, step, clock):
+        if step == 20:
+            sys.exit(9)
+        return 1.0
+
+@hookimpl
+def register_components():
+    return [Exits, Raises, Layers, Counts, Breaks, Departs, Tensors, Across, Endless, Waits, Ends, ExitsOnTheWay]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> list[Path]:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return [tmp_path / "mine.py"]
+
+
+def traces(folder: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted((folder / "errors").glob("*.txt")))
+
+
+def line_of(watch: Watch, *parts: str) -> str:
+    lines = [line for line in watch.troubles if all(part in line for part in parts)]
+    assert lines, watch.troubles
+    return lines[0]
+
+
+def test_a_failing_criterion_is_named_with_its_distribution_and_level_and_leaves_its_traceback(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    done, watch = go(tmp_path, recipe(grid={"criterion": ["raises", "large_final"]}), trust=plugin)
+    assert sorted(done.statuses.values()) == ["done", "failed"]
+    line_of(watch, "criterion 'mine.py/raises' of mine.py==local", "no luck", "after level 1")
+    assert [row.level for row in done.levels if row.axes["criterion"] == "raises"] == [0, 1]
+    assert "in score\n" in traces(done.path)
+
+
+def test_sys_exit_fails_its_cell_and_names_the_component(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    table = recipe(study=[
+        {"name": "one", "criterion": "exits"},
+        {"name": "two", "search": "leaves"},
+        {"name": "three", "train": {**recipe()["train"], "schedule": "exits_on_the_way"}},
+        {"name": "four"},
+    ])  # fmt: skip
+    done, watch = go(tmp_path, table, trust=plugin)
+    assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
+    line_of(watch, "one/", "criterion 'exits' in score() called sys.exit(3)", "after level 1")
+    line_of(watch, "two/", "search 'leaves' in search() called sys.exit(None)", "after level 0")
+    line_of(watch, "three/", "schedule 'exits_on_the_way' in factor() called sys.exit(9)")
+    assert traces(done.path).count("SystemExit") >= 3
+
+
+@pytest.mark.parametrize(("schedule", "words"), [
+    ("exits_on_the_way", "schedule 'exits_on_the_way' in factor() called sys.exit(9)"),
+    ("ends", "ended 3 times without an answer (exit code 7)"),
+])  # fmt: skip
+def test_the_end_of_a_worker_process_fails_its_cell_alone(
+    tmp_path: Path, plugin: list[Path], schedule: str, words: str
+) -> None:
+    train = recipe()["train"]
+    studies = [
+        {"name": "bad", "train": train | {"schedule": schedule}},
+        {"name": "good", "train": train},
+    ]
+    done, watch = go(tmp_path, recipe(study=studies), trust=plugin, jobs=2)
+    assert sorted(done.statuses.items()) == [("bad/seed=0", "failed"), ("good/seed=0", "done")]
+    line = line_of(watch, "bad/", words)
+    assert f"schedule 'mine.py/{schedule}' of mine.py==local" in line or "factor()" in line
+
+
+def test_an_analysis_that_breaks_loses_nobody_elses_findings(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    analyses = ["breaks_down", "departs", "finds_tensors", "waits", "breaks_across", "counts"]
+    done, watch = go(tmp_path, recipe(analyses=analyses), trust=plugin)
+    assert [line["value"] for line in done.findings if line["analysis"] == "counts"]
+    assert len(done.levels) == 3
+    assert list(done.statuses.values()) == ["failed"]
+    line_of(
+        watch,
+        "analysis 'breaks_down' of mine.py==local",
+        "ZeroDivisionError: no findings",
+        "level 2",
+    )
+    line_of(watch, "analysis 'departs' in levels() called sys.exit('bye')")
+    line_of(
+        watch,
+        "analysis 'finds_tensors' of mine.py==local",
+        "'norm' must be a number or several, not a Tensor",
+    )
+    line_of(watch, "analysis 'waits' of mine.py==local", "nobody/nothing")
+    line_of(watch, "analysis 'breaks_across' of mine.py==local", "study small", "nothing across")
+    assert "no findings" in traces(done.path)
+    assert "nothing across" in traces(done.path)
+
+
+def test_a_finding_that_is_not_finite_is_null_with_a_note(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    done, _ = go(tmp_path, recipe(analyses=["endless"]), trust=plugin)
+    assert list(done.statuses.values()) == ["done"]
+    text = (done.path / "analyses.jsonl").read_text()
+    assert '"value": null' in text
+    assert "not finite: inf" in text
+
+
+def test_tracebacks_of_an_earlier_run_go(tmp_path: Path, plugin: list[Path]) -> None:
+    table = recipe(criterion="raises")
+    done, _ = go(tmp_path, table, trust=plugin)
+    assert traces(done.path)
+    (done.path / "errors" / "007.txt").write_text("of an earlier run")
+    go(tmp_path, table, trust=plugin)
+    assert "of an earlier run" not in traces(done.path)
+
+
+def test_what_another_process_computed_meanwhile_is_said_to_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(InProcess):
+        """Somebody else finishes every job while this process waits for its lock."""
+
+        def submit(self, jobs: Sequence[Job]) -> None:
+            perform_all(
+                jobs, self._store, self._shop, lambda done, of: False, lambda key, warning: None
+            )
+            super().submit(jobs)
+
+    monkeypatch.setattr("lotteryfw.runner.study.InProcess", Late)
+    _, watch = go(tmp_path)
+    events = watch.of("JobFinished")
+    assert len(events) == 3
+    assert {(event.stored, event.seconds, event.steps) for event in events} == {(True, 0.0, 40)}
+
+
+def workers() -> list[int]:
+    found = subprocess.run(["pgrep", "-f", "lotteryfw.engine.worker", "-P", str(os.getpid())],
+                           capture_output=True, text=True).stdout.split()  # fmt: skip
+    return [int(number) for number in found]
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_was_stopped_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv("LOTTERYFW_HEARTBEAT", "5")
+    table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "600it"})
+    whole, _ = go(tmp_path, table, "whole")
+    watch = Watch()
+    hit: list[int] = []
+
+    def strike(key: str, done: int, of: int) -> None:
+        if not hit:
+            hit.append(workers()[0])
+            os.kill(hit[0], number)
+
+    watch.progress = strike  # type: ignore[method-assign]
+    done = run_recipe(table, out=tmp_path / "hit", store=tmp_path / "b", jobs=2, device="cpu", data=tmp_path,
+                      listener=watch)  # fmt: skip
+    assert hit
+    assert hit[0] not in workers()
+    assert set(done.statuses.values()) == {"done"}
+    assert files(done.path) == files(whole.path)
+    how = "no sign of life" if number == signal.SIGSTOP else "exit code 0"
+    line_of(watch, f"a worker process ended ({how}", "goes on from its last checkpoint")
+    assert not Store(tmp_path / "b").gc(dry_run=True).objects
+
+
+def test_a_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert patience() == 60.0
+    for text in ("soon", "0", "-1", "nan"):
+        monkeypatch.setenv("LOTTERYFW_HEARTBEAT", text)
+        with pytest.raises(
+            UsageError, match="LOTTERYFW_HEARTBEAT: must be a number of seconds above 0"
+        ):
+            patience()

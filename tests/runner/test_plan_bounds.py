@@ -1,0 +1,133 @@
+"""Planning is bounded: results are unknown and say so, and a search that cannot run is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.layers import make_layer
+from support.recipes import changed
+from support.small import DATA
+
+from lotteryfw import run
+from lotteryfw.api.errors import ContractError
+from lotteryfw.runner import Desk
+from lotteryfw.runner.plan import Plan
+from lotteryfw.search.guard import blame
+from lotteryfw.search.jobs import Spec
+
+PLUGIN = """
+from lotteryfw import MaskCriterion, SearchAlgorithm, hookimpl
+
+
+class UntilAccurate(SearchAlgorithm):
+    "Prunes until the accuracy falls."
+    use = "until_accurate"
+
+    def search(self, lab):
+        ticket, level = lab.dense(), 0
+        while True:
+            trained = yield from lab.train(ticket)
+            lab.record(level, ticket, trained)
+            if trained.metrics.test_accuracy < 2.0:
+                return
+            ticket, level = lab.prune(ticket, trained), level + 1
+
+
+class Endless(SearchAlgorithm):
+    "Never looks at a figure and never ends."
+    use = "endless"
+
+    def search(self, lab):
+        ticket = lab.dense()
+        while True:
+            yield from lab.train(ticket)
+
+
+class Broken(SearchAlgorithm):
+    "Raises before it asks for anything."
+    use = "broken"
+
+    def search(self, lab):
+        raise ZeroDivisionError("no search")
+        yield
+
+
+class Heavy(MaskCriterion):
+    "Changes the weights that it is shown."
+    use = "heavy"
+
+    def score(self, layer):
+        return layer.final.abs_()
+
+
+@hookimpl
+def register_components():
+    return [UntilAccurate, Endless, Broken, Heavy]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    path = tmp_path / "searches.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def planned(tmp_path: Path, plugin: Path, **changes: Any) -> Plan:
+    desk = Desk(changed(seeds=[0], **changes), trust=[plugin], store=tmp_path / "store")
+    return desk.plan()
+
+
+def test_a_search_that_depends_on_figures_is_planned_up_to_there(
+    tmp_path: Path, plugin: Path
+) -> None:
+    plan = planned(tmp_path, plugin, search="until_accurate")
+    assert (plan.asked, len(plan.unknown), plan.broken) == (1, 1, ())
+
+
+def test_a_search_without_an_end_is_planned_up_to_a_bound(
+    tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lotteryfw.runner.plan._MOST_REQUESTS", 500)
+    plan = planned(tmp_path, plugin, search="endless")
+    assert (plan.asked, plan.unique, len(plan.unknown)) == (501, 1, 1)
+
+
+def test_a_broken_search_is_named_with_its_reason(tmp_path: Path, plugin: Path) -> None:
+    plan = planned(tmp_path, plugin, search="broken")
+    ((cell, fault),) = plan.broken
+    assert (plan.asked, plan.unknown) == (0, ())
+    assert "seed=0" in cell
+    assert "search 'searches.py/broken' of" in fault
+    assert "broke in search(): ZeroDivisionError: no search" in fault
+
+
+def test_a_criterion_that_changes_its_input_fails_its_cell_in_a_run(
+    tmp_path: Path, plugin: Path
+) -> None:
+    """Everything after it would compute with other values than the ones on record."""
+    recipe = changed(
+        seeds=[0], data=DATA, model={"use": "mlp", "hidden": [8]}, criterion="heavy",
+        search={"use": "imp", "levels": 1},
+        train={"length": "5it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1}},
+    )  # fmt: skip
+    done = run(
+        recipe, out=tmp_path / "run", store=tmp_path / "store", trust=[plugin], jobs=1, device="cpu"
+    )
+    assert list(done.statuses.values()) == ["failed"]
+    events = (tmp_path / "run" / "events.jsonl").read_text()
+    assert "score() on layer fc1.weight changed `final` in place" in events
+
+
+@pytest.mark.parametrize("name", ["original", "init", "final", "rewound", "mask", "mask_before"])
+def test_every_tensor_that_a_component_is_shown_is_protected(name: str) -> None:
+    spec, layer = Spec("criterion", "odd", "tests==0", {}), make_layer()
+    tensor = getattr(layer, name)
+    expected = pytest.raises(
+        ContractError, match=rf"score\(\) on layer fc1.weight changed `{name}`"
+    )
+    with expected, blame(spec, "score", layer):
+        tensor.logical_not_() if tensor.dtype == torch.bool else tensor.zero_()

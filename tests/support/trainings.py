@@ -1,0 +1,54 @@
+"""Trainings that every kernel is tried with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from support.small import cell, dense_job
+
+from lotteryfw.api.rng import stream
+from lotteryfw.search.jobs import Train
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"use": "sgd", "lr": 0.1},
+    "decay": {"use": "sgd", "lr": 0.1, "weight_decay": 1e-2},
+    "momentum": {"use": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3},
+    "nesterov": {"use": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "adam": {"use": "adam", "lr": 3e-3, "weight_decay": 1e-3},
+    "adamw": {"use": "adamw", "lr": 3e-3, "weight_decay": 1e-1},
+    "rmsprop": {"use": "rmsprop", "lr": 1e-3, "momentum": 0.9},
+}
+
+
+def minus_zero(job: Train) -> Train:
+    """The job with dead weights at -0.0."""
+    dead = {name: job.values[name].masked_fill(~mask, -0.0) for name, mask in job.mask.items()}
+    return replace(job, values={**job.values, **dead})
+
+
+def jobs_of(
+    count: int,
+    steps: int = 40,
+    *,
+    shared: bool = False,
+    density: float = 0.5,
+    frozen: float = 0.5,
+    **changes: Any,
+) -> list[Train]:
+    """Trainings that go together: each of its own seed and mask, all on the same batches where `shared`."""
+    jobs = []
+    for seed in range(count):
+        job = dense_job(cell(steps, seed=seed, **changes))
+        mask = {
+            name: torch.rand(m.shape, generator=stream("m", seed, name)) < density
+            for name, m in job.mask.items()
+        }
+        values = {
+            n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
+            for n, v in job.values.items()
+        }
+        seeds = {"order_seed": 7, "augment_seed": 8} if shared else {}
+        jobs.append(replace(job, mask=mask, values=values, kernel="lockstep/1", **seeds))
+    return jobs
