@@ -79,6 +79,9 @@ from .api.kinds import (
     ModelFamily as ModelFamily,
 )
 from .api.kinds import (
+    NetworkCriterion as NetworkCriterion,
+)
+from .api.kinds import (
     Objective as Objective,
 )
 from .api.kinds import (
@@ -125,6 +128,9 @@ from .api.layers import (
 )
 from .api.layers import (
     Need as Need,
+)
+from .api.probe import (
+    Probe as Probe,
 )
 from .api.results import (
     AnalysisResult as AnalysisResult,

@@ -25,6 +25,7 @@ from lotteryfw.api.layers import (
     MaskedNetwork,
     Need,
 )
+from lotteryfw.api.probe import Probe
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, RewindPoint
@@ -49,6 +50,24 @@ class MaskCriterion(Component):
     @abstractmethod
     def score(self, layer: Layer) -> Tensor:
         """[s] floating point, finite where `layer.mask`; only the order matters, and only among weights still alive."""
+
+
+class NetworkCriterion(MaskCriterion):
+    """Scores all layers of a network together, with data and gradients.
+
+    The engine calls `scores` on the device, once for each network that is pruned. What it returns
+    is kept in the store like the result of a training.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROBE})
+
+    @abstractmethod
+    def scores(self, probe: Probe) -> dict[str, Tensor]:
+        """By layer, [s] floating point, finite where `probe.masks`; only the order matters."""
+
+    def score(self, layer: Layer) -> Tensor:
+        """Return what `scores` gave for this layer."""
+        return layer.probed
 
 
 class Mask1Action(Component):

@@ -22,6 +22,8 @@ class Need(Enum):
 
     GRADIENT = "gradient"
     """`layer.gradient`: gradient of the mean training loss at w_f, over the whole training set."""
+    PROBE = "probe"
+    """The criterion scores whole networks: see `NetworkCriterion`."""
 
 
 LATEST: Literal["latest"] = "latest"
@@ -88,6 +90,7 @@ class Layer:
     """A stream of this layer, level and purpose alone."""
     _resample: Callable[[], Tensor] = field(repr=False)
     _gradient: Tensor | None = field(default=None, repr=False)
+    _probed: Tensor | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -111,6 +114,16 @@ class Layer:
                 "needs = frozenset({Need.GRADIENT})"
             )
         return self._gradient
+
+    @property
+    def probed(self) -> Tensor:
+        """Floating point: the scores that a `NetworkCriterion` gave this layer.
+
+        Raises AttributeError for any other criterion.
+        """
+        if self._probed is None:
+            raise AttributeError("layer.probed is only there for a NetworkCriterion")
+        return self._probed
 
     def resample(self) -> Tensor:
         """Return a fresh draw, float32, from the layer's own initialiser.
