@@ -76,6 +76,9 @@ from .api.kinds import (
     MaskCriterion as MaskCriterion,
 )
 from .api.kinds import (
+    MaskUpdate as MaskUpdate,
+)
+from .api.kinds import (
     ModelFamily as ModelFamily,
 )
 from .api.kinds import (
@@ -155,6 +158,9 @@ from .api.tickets import (
 )
 from .api.tickets import (
     Trained as Trained,
+)
+from .api.training_network import (
+    TrainingNetwork as TrainingNetwork,
 )
 from .runner import (
     Run as Run,
