@@ -97,10 +97,13 @@ from .api.kinds import (
     Scope as Scope,
 )
 from .api.kinds import (
-    Search as Search,
-)
-from .api.kinds import (
     SearchAlgorithm as SearchAlgorithm,
+)
+from .api.lab import (
+    Lab as Lab,
+)
+from .api.lab import (
+    Search as Search,
 )
 from .api.layers import (
     LATEST as LATEST,
@@ -161,9 +164,6 @@ from .runner import (
 )
 from .runner.seed_tickets import (
     load_seed_ticket as load_seed_ticket,
-)
-from .search.lab import (
-    Lab as Lab,
 )
 from .search.top_k import (
     IncrementalTopK as IncrementalTopK,

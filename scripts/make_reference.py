@@ -55,11 +55,6 @@ MET = {
 }
 """Types of what the public API returns, and the modules that define them. They are not imported by name."""
 INTERNAL = {
-    "Lab": {
-        "request": "makes the jobs of controls, which the runner asks for",
-        "job": "makes a job with its tensors, which the runner and tests need",
-        "control": "makes the controls of a recorded level, which the runner trains",
-    },
     "Ticket": {
         "origin": "is part of keys in the store, whose form may change",
         "source": "holds the derivation, which only the search package knows",
@@ -75,8 +70,6 @@ INTERNAL = {
 
 They are not promised: a later version may change or remove them without notice.
 """
-CONSTRUCTOR_ONLY = ("snapshots",)
-"""Parameters of constructors that only the runner calls. Sentences of a class about them are left out, too."""
 
 
 def pages() -> dict[str, str]:
@@ -365,7 +358,7 @@ def _described(name: str, home: str) -> Iterator[str]:
         yield _text(ast.get_docstring(node))
         return
     internal = INTERNAL.get(name, {})
-    yield _without_sentences(_text(ast.get_docstring(node)), {*internal, *CONSTRUCTOR_ONLY})
+    yield _without_sentences(_text(ast.get_docstring(node)), set(internal))
     rows = [
         f"- `{field}`" + (f": {text}" if text else "")
         for field, text in _attributes(node).items()

@@ -8,14 +8,15 @@ is given: that is what makes runs repeat bit for bit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
+from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.layers import (
     ControlLayer,
     Group,
@@ -27,17 +28,11 @@ from lotteryfw.api.layers import (
 )
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import Outcome, Request, RewindPoint
+from lotteryfw.api.tickets import RewindPoint
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-    from lotteryfw.search.lab import Lab
-
-T = TypeVar("T")
-Search = Generator[Sequence[Request], Sequence[Outcome], T]
-"""What a search is: a generator that asks for jobs, several at a time if it can, and is sent their outcomes."""
 
 
 class MaskCriterion(Component):
@@ -327,7 +322,8 @@ class Schedule(Component):
 class Control(Component):
     """Builds a network to compare a ticket with, of the ticket's density in every layer.
 
-    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at its start.
+    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at
+    its start. First all masks are made, then the values.
     """
 
     kind = "control"
@@ -342,11 +338,17 @@ class Control(Component):
         return layer.mask
 
     def kept_values(self, layer: ControlLayer) -> Tensor:
-        """[s] float32, read where the mask is True. Default: what the ticket starts from."""
+        """[s] float32, read where the mask is True.
+
+        Default: what the ticket would start from with this mask.
+        """
         return layer.start
 
     def masked_values(self, layer: ControlLayer) -> Tensor | None:
-        """[s] float32, read where the mask is False; None for zeros. Default: what the ticket has there."""
+        """[s] float32, read where the mask is False; None for zeros.
+
+        Default: what the ticket would have there with this mask.
+        """
         return layer.start
 
 

@@ -16,14 +16,15 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Control, Search
+from lotteryfw.api.kinds import Analysis, Control
+from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
 from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import without_state
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
 
 Status = Literal["done", "diverged", "failed"]
@@ -100,7 +101,7 @@ class _Control:
 class CellRun:
     """A cell between its first job and its end. `ended` says how it ended, and why where not well."""
 
-    def __init__(self, cell: Cell, open_lab: Callable[[Cell], Lab], around: Surroundings):
+    def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], around: Surroundings):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
         self.asked: tuple[JobRequest, ...] = ()

@@ -36,7 +36,7 @@ from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import Spec, digest, numerics
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import (
     EventLog,
     LevelRow,
@@ -259,9 +259,9 @@ class Study:
             cell.objective, cell.clock
         )
 
-    def _open_lab(self, cell: Cell) -> Lab:
+    def _open_lab(self, cell: Cell) -> CellLab:
         desk = self._desk
-        return Lab(
+        return CellLab(
             cell,
             desk.describe,
             desk.data_folder,

@@ -10,7 +10,7 @@ from lotteryfw.api.errors import LotteryError
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
@@ -75,7 +75,7 @@ def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job
     )
 
 
-def _play(subject: Subject, lab: Lab) -> list[Job]:
+def _play(subject: Subject, lab: CellLab) -> list[Job]:
     """Answers everything that the search asks for until it ends; returns the jobs, in order."""
     jobs: list[Job] = []
     try:
@@ -106,7 +106,7 @@ def _play(subject: Subject, lab: Lab) -> list[Job]:
     return jobs
 
 
-def _try_record(subject: Subject, lab: Lab, record: Record) -> None:
+def _try_record(subject: Subject, lab: CellLab, record: Record) -> None:
     level = record.level
     subject.demand(
         type(level) is int and level >= 0,
