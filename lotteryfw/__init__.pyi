@@ -76,6 +76,9 @@ from .api.kinds import (
     MaskCriterion as MaskCriterion,
 )
 from .api.kinds import (
+    MaskSearch as MaskSearch,
+)
+from .api.kinds import (
     ModelFamily as ModelFamily,
 )
 from .api.kinds import (

@@ -27,7 +27,7 @@ from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import (
-    MASK_SLOTS,
+    OPTIONAL_SLOTS,
     SLOTS,
     Engine,
     Evaluate,
@@ -265,12 +265,10 @@ def _claim_keys() -> Iterator[str]:
 
 def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
-    if name in MASK_SLOTS:
+    if name in OPTIONAL_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
         about = (Train if "." in path else StudyTable).model_fields[name].description
-        return (
-            f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
-        )
+        return f"- `{name}` (component, {needed} for searches that learn masks, refused beside others): {about}"
     default = _registry().default(kind)
     told = f"default `{default.name}`" if default and default.distribution == OWN else "required"
     return f"- `{name}` (component, {told}): {kinds()[kind].summary()}."

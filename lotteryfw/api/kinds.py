@@ -83,13 +83,15 @@ class RewindPolicy(Component):
 
 
 class SearchAlgorithm(Component):
-    """Looks for tickets: asks the lab for trainings, cuts, and records levels."""
+    """Looks for tickets: asks the lab for trainings, prunes, and records levels."""
 
     kind = "search"
-    learns_masks: ClassVar[bool] = False
-    """True for a search that has masks learned (`lab.learn_mask`): its recipe names a parametrization."""
     variants: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
+    required: ClassVar[Mapping[str, str]] = {}
+    """Parts of a recipe that have to be written for it, such as "rewind", each with the reason."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Further parts that it uses, of those that are refused beside other searches."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
@@ -99,6 +101,13 @@ class SearchAlgorithm(Component):
         """Steps in the schedule of each of its rounds, the first first: none may be 0, and the point that the rewind
         policy names has to lie before the end of each. Default: one as long as the recipe's training."""
         return (clock.total,)
+
+
+class MaskSearch(SearchAlgorithm):
+    """A search that has masks learned (`lab.learn_mask`), over weights that stay as they are."""
+
+    required = {"parametrization": "learns masks"}
+    optional = ("scores", "mask_optimizer")
 
 
 class Scope(Component):

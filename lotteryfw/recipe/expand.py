@@ -11,12 +11,12 @@ from typing import Any
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
-from lotteryfw.recipe.compatibility import check_compatible, check_rewind_is_named
+from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver, label_of
 from lotteryfw.recipe.schema import (
-    MASK_SLOTS,
+    OPTIONAL_SLOTS,
     POINTS,
     SLOTS,
     TABLE_SLOTS,
@@ -80,7 +80,7 @@ class ExpandedStudy:
             return
         self._body = body
         self.axes = list(self._checked_axes())
-        self._shared_keys = self._shared_mask_keys()
+        self._shared_keys = self._shared_slot_keys()
         self._check_replaced()
         self._expand()
 
@@ -184,8 +184,9 @@ class ExpandedStudy:
             self._first = self._first or setup
 
             parts = dict(setup.parts)
-            if not parts["search"].learns_masks:
-                parts |= dict.fromkeys(MASK_SLOTS)
+            for slot in OPTIONAL_SLOTS:
+                if not uses(parts["search"], slot):
+                    parts[slot] = None
             labels = {}
             stem = self.name
             for axis, index in zip(self.axes, chosen, strict=True):
@@ -223,7 +224,7 @@ class ExpandedStudy:
         for slot in TRAIN_SLOTS:
             keys: Keys = ("train", slot)
             parts[slot] = resolve(keys, slot, _at(table, keys))
-        for slot, (keys, kind) in MASK_SLOTS.items():
+        for slot, (keys, kind) in OPTIONAL_SLOTS.items():
             entry = _at(table, keys)
             parts[slot] = None if entry is None else resolve(keys, kind, entry)
         parts["augment"] = resolve_list(AUGMENT, "augmentation")
@@ -251,8 +252,6 @@ class ExpandedStudy:
         lengths: tuple[int, ...] | None = None
         if clock and parts["search"]:
             lengths = checked(("search",), resolver.lengths(parts["search"], clock))
-            if "rewind" not in table:
-                problems += check_rewind_is_named(parts["search"], lengths or ())
         if clock and parts["rewind"]:
             checked((), resolver.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
@@ -262,7 +261,8 @@ class ExpandedStudy:
             problems.append(Problem(("evaluate", "every"), text))
         problems += _ambiguous_variants(parts)
         faulty = {problem.keys[0] for problem in problems}
-        for problem in check_compatible(parts, resolver, self._shared_keys):
+        written = [keys for keys in SLOTS if _at(table, keys) is not None]
+        for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
                 problems.append(problem)
         if problems or train is None or evaluate is None or engine is None or clock is None:
@@ -271,21 +271,24 @@ class ExpandedStudy:
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), problems
 
-    def _shared_mask_keys(self) -> list[Keys]:
-        """Return the keys for learned masks that hold for the whole study.
+    def _shared_slot_keys(self) -> list[Keys]:
+        """Return the keys of components that some search of the study uses.
 
-        They are allowed beside a search that learns none, if another search of the study learns some.
+        They are allowed beside its other searches.
         """
         entries: Sequence[Any] = [self._table.get("search")]
         for axis in self.axes:
             if axis.keys == ("search",):
                 entries = axis.values
-        searches = [self._resolver.component("search", entry)[0] for entry in entries]
-        # A search that is not complete without another axis may be one that learns masks.
-        if all(isinstance(item, SearchAlgorithm) and not item.learns_masks for item in searches):
-            return []
+        searches: list[SearchAlgorithm | None] = []
+        for entry in entries:
+            # None: a search that is not complete without another axis
+            search, _ = self._resolver.component("search", entry)
+            searches.append(search if isinstance(search, SearchAlgorithm) else None)
+
         varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
-        return [keys for keys, _ in MASK_SLOTS.values() if keys not in varied]
+        keys = [OPTIONAL_SLOTS[slot][0] for slot in shared_slots(searches)]
+        return [key for key in keys if key not in varied]
 
     def _report(self, problems: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
         for problem in problems:
@@ -303,7 +306,7 @@ class ExpandedStudy:
 def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """Return why a grid cannot vary this path, and a remedy; None if it can."""
     if keys in SLOTS or (
-        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")
+        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
     ):
         return None
     inside = [f"train.{name}" for name in Train.model_fields] + [
@@ -311,7 +314,7 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     ]
     inside += [f"engine.{name}" for name in Engine.model_fields]
     return "is not a key that a grid can vary", nearest(
-        dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside]
+        dotted(keys), [*TABLE_SLOTS, *OPTIONAL_SLOTS, *inside]
     )
 
 

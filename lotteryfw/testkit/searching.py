@@ -64,14 +64,16 @@ def _try_order(subject: Subject, records: Sequence[Record]) -> None:
 
 
 def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job]) -> None:
-    """It says that it learns masks if, and only if, it does: its recipe needs a parametrization then."""
+    """Its recipes have a parametrization if, and only if, it has a mask learned."""
     learns = any(isinstance(job, Train) and job.parametrization is not None for job in asked)
+    has_parametrization = "parametrization" in (*search.required, *search.optional)
     subject.demand(
-        search.learns_masks or not learns,
-        "search() has masks learned; it needs `learns_masks = True`",
+        has_parametrization or not learns,
+        "search() has masks learned, so its class must be a MaskSearch",
     )
     subject.demand(
-        learns or not search.learns_masks, "learns_masks is True, but search() has no mask learned"
+        learns or not has_parametrization,
+        "its recipe has a parametrization, but search() has no mask learned",
     )
 
 

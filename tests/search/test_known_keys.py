@@ -14,7 +14,7 @@ from support import small
 from support.runs import files, go, recipe
 from support.small import DATA, cell, make
 
-from lotteryfw import MaskCriterion, Need, SearchAlgorithm
+from lotteryfw import MaskCriterion, MaskSearch, Need, SearchAlgorithm
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import Chooser, engine_version
@@ -58,11 +58,10 @@ class Unusual(SearchAlgorithm):
             lab.record(3, lab.prune_randomly(dense, other), before)
 
 
-class Learner(SearchAlgorithm):
+class Learner(MaskSearch):
     """Learns a mask, trains the ticket that it makes, and has that one compared with controls."""
 
     use = "learner"
-    learns_masks = True
 
     def search(self, lab: CellLab) -> Any:
         ticket = lab.learn_mask(0.3)
