@@ -36,8 +36,8 @@ def check_compatible(
         keys = _keys_of(slot)
         if keys not in written:
             text = f"is required: the search '{search.use}' {reason}"
-            names = " or ".join(f'"{name}"' for name in resolver.offered(SLOTS[keys]))
-            problems.append(Problem(keys, text, f"such as {dotted(keys)} = {names}"))
+            names = '" or "'.join(resolver.offered(SLOTS[keys]))
+            problems.append(Problem(keys, text, f'such as {dotted(keys)} = "{names}"'))
 
     for slot, (keys, _) in OPTIONAL_SLOTS.items():
         if parts[slot] is not None and keys not in shared_keys and not uses(search, slot):
