@@ -10,11 +10,12 @@ from typing import Any
 
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.labels import component_label, label_of
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver, label_of
+from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
     POINTS,
@@ -33,10 +34,14 @@ AUGMENT = ("train", "augment")
 
 @dataclass(frozen=True)
 class Axis:
-    """A path that a grid varies, its values as written, and a label for each."""
+    """A path that a grid varies, its values as written, and an entry and a label for each.
+
+    An entry is plain data: of a component its name, and the options that differ from defaults.
+    """
 
     keys: Keys
     values: Sequence[Any]
+    entries: Sequence[Any]
     labels: Sequence[str]
 
     @property
@@ -152,11 +157,12 @@ class ExpandedStudy:
             if problem := check_grid_path(keys):
                 self._report([Problem(("grid", path), *problem)])
                 continue
-            labels = [label(keys, value, self._resolver) for value in values]
+            entries = [_entry(keys, value, self._resolver) for value in values]
+            labels = [_label_of_entry(entry) for entry in entries]
             for text, count in Counter(labels).items():
                 if count > 1:
                     self._report([Problem(("grid", path), f"'{text}' is listed twice")])
-            yield Axis(keys, values, labels)
+            yield Axis(keys, values, entries, labels)
 
     def _check_replaced(self) -> None:
         """Report mistakes in components that the grid replaces, and which no cell therefore has."""
@@ -188,9 +194,11 @@ class ExpandedStudy:
                 if not uses(parts["search"], slot):
                     parts[slot] = None
             labels = {}
+            entries = {}
             stem = self.name
             for axis, index in zip(self.axes, chosen, strict=True):
                 labels[axis.path] = axis.labels[index]
+                entries[axis.path] = axis.entries[index]
                 stem += f"/{axis.path}={axis.labels[index]}"
             for seed in self._body.seeds:
                 self.cells.append(
@@ -198,6 +206,7 @@ class ExpandedStudy:
                         study=self.name,
                         id=f"{stem}/seed={seed}",
                         axes=labels,
+                        axis_values=entries,
                         seed=seed,
                         **parts,
                     )
@@ -320,15 +329,26 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
 
 def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:
     """Return the short name of a grid's value, the same for every way to write it."""
+    return _label_of_entry(_entry(keys, value, resolver))
+
+
+def _entry(keys: Keys, value: Any, resolver: ComponentResolver) -> Any:
+    """Return a grid's value as plain data, the same for every way to write it."""
     if keys == AUGMENT and isinstance(value, list):
-        labels = [_entry_label("augmentation", entry, resolver) for entry in value]
-        return "+".join(labels) or "none"
-    return _entry_label(SLOTS[keys], value, resolver) if keys in SLOTS else label_of(value)
+        return tuple(_component_entry("augmentation", item, resolver) for item in value)
+    return _component_entry(SLOTS[keys], value, resolver) if keys in SLOTS else value
 
 
-def _entry_label(kind: str, entry: Any, resolver: ComponentResolver) -> str:
-    component, _ = resolver.component(kind, entry)
-    return label_of(entry) if component is None else resolver.label(component)
+def _component_entry(kind: str, written: Any, resolver: ComponentResolver) -> Any:
+    component, _ = resolver.component(kind, written)
+    return written if component is None else resolver.entry(component)
+
+
+def _label_of_entry(entry: Any) -> str:
+    if isinstance(entry, tuple):
+        return "+".join(map(_label_of_entry, entry)) or "none"
+    is_component = isinstance(entry, dict) and "use" in entry
+    return component_label(entry) if is_component else label_of(entry)
 
 
 def _kept(problems: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:

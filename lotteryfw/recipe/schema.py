@@ -41,6 +41,8 @@ SLOTS: dict[Keys, str] = (
 """Every place of a single component, with its kind. `train.augment`, `controls` and `analyses` are lists."""
 
 _NAME = "[a-z0-9_-]+"
+WHOLE_TABLES = ("evaluate",)
+"""Tables with two spellings of one value: a later table replaces an earlier one as a whole."""
 POINTS = 100
 """Measurements in a training, where a recipe does not say."""
 

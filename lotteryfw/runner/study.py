@@ -354,7 +354,7 @@ class Study:
         self._curves_before.pop(place, None)
         if level.metrics:
             named = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
-            self._curves[place] = strict_json(named | vars(level.metrics.curve))
+            self._curves[place] = strict_json(named | level.metrics.curve.plain())
         if time.monotonic() > self._next_write:
             started = time.monotonic()
             self._save()
@@ -487,6 +487,8 @@ def _plain_finding(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
         "analysis": analysis,
     }
     said = {name: getattr(finding, name) for name in ("figure", "layer", "against", "unit")}
+    if finding.role:
+        said["role"] = finding.role
     value = finding.value
     numbers = (
         [_plain_number(number) for number in value]
