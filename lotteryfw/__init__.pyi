@@ -76,6 +76,9 @@ from .api.kinds import (
     MaskCriterion as MaskCriterion,
 )
 from .api.kinds import (
+    MaskSearch as MaskSearch,
+)
+from .api.kinds import (
     MaskUpdate as MaskUpdate,
 )
 from .api.kinds import (
@@ -103,10 +106,13 @@ from .api.kinds import (
     Scope as Scope,
 )
 from .api.kinds import (
-    Search as Search,
-)
-from .api.kinds import (
     SearchAlgorithm as SearchAlgorithm,
+)
+from .api.lab import (
+    Lab as Lab,
+)
+from .api.lab import (
+    Search as Search,
 )
 from .api.layers import (
     LATEST as LATEST,
@@ -173,9 +179,6 @@ from .runner import (
 )
 from .runner.seed_tickets import (
     load_seed_ticket as load_seed_ticket,
-)
-from .search.lab import (
-    Lab as Lab,
 )
 from .search.top_k import (
     IncrementalTopK as IncrementalTopK,

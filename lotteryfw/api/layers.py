@@ -153,9 +153,11 @@ class ControlLayer:
     original: Tensor
     """float32: the dense network at step 0."""
     start: Tensor
-    """float32: what the ticket's training starts from."""
+    """float32: what the ticket's training starts from. After a control has given another mask:
+    what it would start from with that mask, by rewinding and both actions."""
     rewound: Tensor
-    """float32: where the rewind policy points, whatever the mask."""
+    """float32: the value that the rewind policy gives each weight, whatever the mask. For LATEST
+    it is the last value that training gave the weight before it was removed."""
     mask: Tensor
     """bool, True = alive: the ticket's mask."""
     rng: torch.Generator
@@ -173,7 +175,7 @@ class ControlLayer:
         return self._random_mask()
 
     def resample(self) -> Tensor:
-        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        """float32: a fresh draw from the layer's own initialiser, the same at each call at a level."""
         return self._resample()
 
 

@@ -12,7 +12,7 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
-from lotteryfw.api.rng import stream
+from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
@@ -98,7 +98,7 @@ class SearchContext:
 
     def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
         """float32 [s]: a fresh draw of a layer from the initialiser, the same at each call at a level."""
-        rng = stream(self.seed, "reinitialise", level, layer.name)
+        rng = stream(self.seed, Stream.REINITIALISE, level, layer.name)
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
     # Where rounds start
@@ -113,7 +113,7 @@ class SearchContext:
 
     def initial_scores(self, layer: LayerInfo) -> Tensor:
         """float32 [s]: the scores that a layer begins with."""
-        rng = stream(self.seed, "scores", layer.name)
+        rng = stream(self.seed, Stream.SCORES, layer.name)
         if self.cell.scores is not None:
             return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
         assert self.cell.parametrization is not None

@@ -12,7 +12,7 @@ from lotteryfw.api.errors import ContractError, LotteryError, UsageError
 from lotteryfw.api.kinds import Initialiser, Mask1Action, ModelFamily, Objective
 from lotteryfw.api.layers import Layer, LayerInfo
 from lotteryfw.api.limits import model_bytes
-from lotteryfw.api.rng import Label, seed_of, stream
+from lotteryfw.api.rng import Label, Stream, seed_of, stream
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.top_k import check_tensor
@@ -50,7 +50,7 @@ class InitialState:
 
 def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:
     """Build the network for such data and draw its values. Raises ContractError for what is no network."""
-    with _seeded(seed, "initialisation", "as built"):
+    with _seeded(seed, Stream.INITIALISATION, "as built"):
         with blame(specs["objective"], "output_size"):
             outputs = parts.objective.output_size(facts.shape, facts.classes)
         with blame(specs["model"], "build"):
@@ -86,7 +86,7 @@ def without_memory(
     import torch
 
     try:
-        with _seeded("initialisation", "counted"), torch.device("meta"), blame(spec, "build"):
+        with _seeded(Stream.INITIALISATION, "counted"), torch.device("meta"), blame(spec, "build"):
             module: object = model.build(shape, outputs)
     except LotteryError as error:
         if "overflow" in str(error).lower():
@@ -130,10 +130,10 @@ def supermask_values(
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
         def resample(info: LayerInfo = info) -> Tensor:
-            rng = stream(seed, "reinitialise", 0, info.name)
+            rng = stream(seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
 
-        rng = stream(seed, "mask1", 0, info.name)
+        rng = stream(seed, Stream.MASK1, 0, info.name)
         layer = Layer(info, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
         with blame(specs["mask1"], "kept_values", layer):
             kept = parts.mask1.kept_values(layer)
@@ -172,7 +172,7 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
             f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
         )
     training = module.training
-    with _seeded("initialisation", "tried out"), torch.no_grad():
+    with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:
             logits = module.eval()(torch.zeros(2, *facts.shape))
         except Exception as error:
@@ -196,7 +196,7 @@ def _initial_values(
 
     for path, part in module.named_modules():
         if hasattr(part, "reset_parameters"):
-            with _seeded(seed, "initialisation", path):
+            with _seeded(seed, Stream.INITIALISATION, path):
                 part.reset_parameters()
     # of a tied weight only the first name
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
@@ -210,7 +210,7 @@ def _initial_values(
         layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
         if layer.name not in names:
             continue
-        rng = stream(seed, "initialisation", layer.name)
+        rng = stream(seed, Stream.INITIALISATION, layer.name)
         values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
         if part.bias is not None:
             values[f"{prefix}bias"] = _draw_bias(

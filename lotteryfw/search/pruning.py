@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Scope
 from lotteryfw.api.layers import Group, LayerInfo
-from lotteryfw.api.rng import stream
+from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import MaskStats
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
@@ -76,7 +76,7 @@ class Pruner:
     ) -> tuple[dict[str, Tensor], MaskStats]:
         """Keep the weights of largest score among those in `mask`, within each group's budget."""
         try:
-            pruned = cut(scores, mask, groups, lambda: stream(self._seed, "ties", level))
+            pruned = cut(scores, mask, groups, lambda: stream(self._seed, Stream.TIES, level))
         except ContractError as error:
             raise ContractError(
                 f"{describe(self._criterion_spec)}: {error} at level {level}"
@@ -93,7 +93,7 @@ class Pruner:
 
         scores = {
             layer.name: torch.rand(
-                layer.shape, generator=stream(self._seed, "random_mask", level, layer.name)
+                layer.shape, generator=stream(self._seed, Stream.RANDOM_MASK, level, layer.name)
             )
             for layer in self._layers
         }

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.layers import LATEST, SCORES
-from lotteryfw.api.rng import seed_of
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
@@ -154,7 +154,9 @@ class JobFactory:
         )
         if ticket.learns_mask:
             # Every cycle has a data order and masks of its own: what it does not see again is what iterating may gain.
-            seed = seed_of(context.seed, "cycle", ticket.level) if ticket.level else context.seed
+            seed = (
+                seed_of(context.seed, Stream.CYCLE, ticket.level) if ticket.level else context.seed
+            )
             scores: Mapping[str, Tensor] = ticket.scores or {}
             job = replace(
                 job,
