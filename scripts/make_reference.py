@@ -64,6 +64,7 @@ INTERNAL = {
     "Trained": {
         "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
         "gradient_outcome": "is the stored result; `gradient` reads it",
+        "origin": "is part of keys in the store, whose form may change",
     },
 }
 """By public class, members that the page leaves out because authors are not meant to use them, and why.

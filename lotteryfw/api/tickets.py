@@ -285,6 +285,8 @@ class Trained:
     ticket: Ticket
     outcome: Outcome = field(repr=False)
     gradient_outcome: Outcome | None = field(default=None, repr=False)
+    origin: str = ""
+    """The digest of how its job comes about; empty where nobody noted it."""
 
     @property
     def metrics(self) -> Metrics:

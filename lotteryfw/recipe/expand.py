@@ -10,9 +10,10 @@ from typing import Any
 
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
-from lotteryfw.api.labels import component_label, label_of
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
+from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
+from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver
@@ -28,8 +29,6 @@ from lotteryfw.recipe.schema import (
     Train,
 )
 from lotteryfw.search.cell import Cell
-
-AUGMENT = ("train", "augment")
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,8 @@ class ExpandedStudy:
             if problem := check_grid_path(keys):
                 self._report([Problem(("grid", path), *problem)])
                 continue
-            entries = [_entry(keys, value, self._resolver) for value in values]
-            labels = [_label_of_entry(entry) for entry in entries]
+            entries = [entry_of(keys, value, self._resolver) for value in values]
+            labels = [label_of_entry(entry) for entry in entries]
             for text, count in Counter(labels).items():
                 if count > 1:
                     self._report([Problem(("grid", path), f"'{text}' is listed twice")])
@@ -325,30 +324,6 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     return "is not a key that a grid can vary", nearest(
         dotted(keys), [*TABLE_SLOTS, *OPTIONAL_SLOTS, *inside]
     )
-
-
-def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:
-    """Return the short name of a grid's value, the same for every way to write it."""
-    return _label_of_entry(_entry(keys, value, resolver))
-
-
-def _entry(keys: Keys, value: Any, resolver: ComponentResolver) -> Any:
-    """Return a grid's value as plain data, the same for every way to write it."""
-    if keys == AUGMENT and isinstance(value, list):
-        return tuple(_component_entry("augmentation", item, resolver) for item in value)
-    return _component_entry(SLOTS[keys], value, resolver) if keys in SLOTS else value
-
-
-def _component_entry(kind: str, written: Any, resolver: ComponentResolver) -> Any:
-    component, _ = resolver.component(kind, written)
-    return written if component is None else resolver.entry(component)
-
-
-def _label_of_entry(entry: Any) -> str:
-    if isinstance(entry, tuple):
-        return "+".join(map(_label_of_entry, entry)) or "none"
-    is_component = isinstance(entry, dict) and "use" in entry
-    return component_label(entry) if is_component else label_of(entry)
 
 
 def _kept(problems: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:

@@ -35,9 +35,6 @@ _SLOTS = (
 )  # fmt: skip
 
 
-_KEPT_DIGESTS = 8
-
-
 class SearchContext:
     """One cell as its search and its tickets need it.
 
@@ -173,31 +170,27 @@ class SearchContext:
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
             cell.kernel, cell.sparse_below, numerics(self.device), self.engine,
         )  # fmt: skip
-        self._job_digests: dict[tuple[str, str, int, RewindPoint, int | None], str] = {}
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Of a job ("train", or "gradient" after it) that starts from a ticket.
+        """Return the digest of a job that starts from a ticket: "train", or "gradient" after it.
 
-        Equal digests are equal jobs, kernel and tensors included: all that decides the job's key is in it.
+        Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
+        is in it.
         """
         point = ticket.point
-        key = (kind, ticket.origin, ticket.level, point, ticket.length)
-        found = self._job_digests.get(key)
-        if found is None:
-            start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
-            length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
-            text = f"{kind}\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
-            found = sha256_of(text)
-            # Asked for by the job, by what is pruned after it and, of the training that rounds go back to, at each
-            # level: these few are kept.
-            if len(self._job_digests) >= _KEPT_DIGESTS:
-                del self._job_digests[next(iter(self._job_digests))]
-            self._job_digests[key] = found
-        return found
+        start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
+        length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
+        settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
+        return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
-        """Of what a ticket is made from: another ticket, a training, and the training that rewinding goes back to."""
-        job, first = self.job_digest("train", trained.ticket), self.job_digest("train", root.ticket)
+        """Return what a ticket's digest has of its parents.
+
+        They are another ticket, its training, and the training that rewinding goes back to.
+        """
+        # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
+        job = trained.origin or self.job_digest("train", trained.ticket)
+        first = root.origin or self.job_digest("train", root.ticket)
         has_gradient = trained.gradient_outcome is not None
         return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{has_gradient}\x1f{first}"
 

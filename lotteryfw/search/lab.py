@@ -111,8 +111,9 @@ class CellLab:
         if self._needs_gradient:
             (trained,) = yield from self.train_all([ticket])
         else:
-            (outcome,) = yield (self._jobs.training(ticket),)
-            trained = Trained(ticket, outcome)
+            request = self._jobs.training(ticket)
+            (outcome,) = yield (request,)
+            trained = Trained(ticket, outcome, origin=request.origin)
         if trained.diverged_at is not None:
             level = ticket.level + 1 if ticket.learns_mask else ticket.level
             self.record(level, ticket, trained, variant)
@@ -122,8 +123,11 @@ class CellLab:
     def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
         if not tickets:
             return []
-        outcomes = yield tuple(self._jobs.training(ticket) for ticket in tickets)
-        trained = [Trained(*pair) for pair in zip(tickets, outcomes, strict=True)]
+        trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
+        outcomes = yield trainings
+        trained = []
+        for request, outcome in zip(trainings, outcomes, strict=True):
+            trained.append(Trained(request.ticket, outcome, origin=request.origin))
         finite = [one for one in trained if one.diverged_at is None]
         if not self._needs_gradient or not finite:
             return trained
