@@ -79,13 +79,7 @@ from .api.kinds import (
     MaskSearch as MaskSearch,
 )
 from .api.kinds import (
-    MaskUpdate as MaskUpdate,
-)
-from .api.kinds import (
     ModelFamily as ModelFamily,
-)
-from .api.kinds import (
-    NetworkCriterion as NetworkCriterion,
 )
 from .api.kinds import (
     Objective as Objective,
@@ -138,6 +132,15 @@ from .api.layers import (
 from .api.layers import (
     Need as Need,
 )
+from .api.mask_updates import (
+    MaskUpdate as MaskUpdate,
+)
+from .api.mask_updates import (
+    TrainingNetwork as TrainingNetwork,
+)
+from .api.probe import (
+    NetworkCriterion as NetworkCriterion,
+)
 from .api.probe import (
     Probe as Probe,
 )
@@ -164,9 +167,6 @@ from .api.tickets import (
 )
 from .api.tickets import (
     Trained as Trained,
-)
-from .api.training_network import (
-    TrainingNetwork as TrainingNetwork,
 )
 from .runner import (
     Run as Run,

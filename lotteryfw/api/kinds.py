@@ -26,11 +26,9 @@ from lotteryfw.api.layers import (
     MaskedNetwork,
     Need,
 )
-from lotteryfw.api.probe import Probe
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
-from lotteryfw.api.training_network import TrainingNetwork
 
 if TYPE_CHECKING:
     import torch
@@ -46,24 +44,6 @@ class MaskCriterion(Component):
     @abstractmethod
     def score(self, layer: Layer) -> Tensor:
         """[s] floating point, finite where `layer.mask`; only the order matters, and only among weights still alive."""
-
-
-class NetworkCriterion(MaskCriterion):
-    """Scores all layers of a network together, with data and gradients.
-
-    The engine calls `scores` on the device, once for each network that is pruned. What it returns
-    is kept in the store like the result of a training.
-    """
-
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROBE})
-
-    @abstractmethod
-    def scores(self, probe: Probe) -> dict[str, Tensor]:
-        """By layer, [s] floating point, finite where `probe.masks`; only the order matters."""
-
-    def score(self, layer: Layer) -> Tensor:
-        """Return what `scores` gave for this layer."""
-        return layer.probed
 
 
 class Mask1Action(Component):
@@ -205,39 +185,6 @@ class Parametrization(Component):
     ) -> None:
         """What else happens after the optimizer's update from `step` to `step + 1`: it may change weights in place,
         as methods do that redraw them or flip their signs. Default: nothing."""
-
-
-class MaskUpdate(Component):
-    """Changes the mask of a network during one training.
-
-    After the update that ends at a step, the engine asks `due`; if it is True, `update` gives new masks
-    and `regrown` the values of weights that come back. Weights that go become 0. The optimizer's state of
-    both starts afresh. The engine checks that the masks keep exactly what `budgets` says.
-    """
-
-    kind = "mask_update"
-
-    @abstractmethod
-    def due(self, step: int, clock: Clock) -> bool:
-        """Whether the masks change after the update that ends at `step`, which lies in [1, clock.total)."""
-
-    @abstractmethod
-    def budgets(
-        self, step: int, clock: Clock, layers: Sequence[LayerInfo], kept: Mapping[str, int]
-    ) -> list[Group]:
-        """How many weights are alive after the change at `step`, given how many of each layer are before it.
-
-        A layer in no group keeps as many as it has."""
-
-    @abstractmethod
-    def update(self, step: int, clock: Clock, net: TrainingNetwork) -> dict[str, Tensor]:
-        """By layer, bool [s]: the new masks. A layer that is left out keeps its mask."""
-
-    def regrown(self, layer: LayerInfo, net: TrainingNetwork) -> Tensor:
-        """float32 [s], read where a weight comes back: the value that it starts from. Default: 0."""
-        import torch
-
-        return torch.zeros_like(net.weights[layer.name])
 
 
 class ModelFamily(Component):
@@ -433,7 +380,7 @@ class Analysis(Component):
 def kinds() -> dict[str, type[Component]]:
     """Every kind by its name, in the order in which people meet them."""
     found: tuple[Any, ...] = (
-        SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, Parametrization, MaskUpdate, ModelFamily,
+        SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy, Parametrization, ModelFamily,
         Initialiser, DataSource, Augmentation, Objective, Optimizer, Schedule, Control, Analysis,
     )  # fmt: skip
     return {kind.kind: kind for kind in found}

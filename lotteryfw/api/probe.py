@@ -1,11 +1,13 @@
-"""The network as a criterion sees it that scores all layers together, with data and gradients."""
+"""Criteria that score all layers of a network together, and what they see of it: data and gradients."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.kinds import MaskCriterion
+from lotteryfw.api.layers import Layer, LayerInfo, Need
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +50,7 @@ class Probe(Protocol):
 
     @property
     def classes(self) -> int:
-        """How many classes the data set has."""
+        """The number of classes of the data set."""
         ...
 
     @property
@@ -95,3 +97,21 @@ class Probe(Protocol):
     def ones(self, count: int) -> Tensor:
         """Return inputs that are all 1, float32 [count, *input_shape], on the device."""
         ...
+
+
+class NetworkCriterion(MaskCriterion):
+    """Scores all layers of a network together, with data and gradients.
+
+    The engine calls `scores` on the device, once for each network that is pruned. What it returns
+    is kept in the store like the result of a training.
+    """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.PROBE})
+
+    @abstractmethod
+    def scores(self, probe: Probe) -> dict[str, Tensor]:
+        """Return by layer, [s] floating point, finite where `probe.masks`: only the order matters."""
+
+    def score(self, layer: Layer) -> Tensor:
+        """Return what `scores` gave for this layer."""
+        return layer.probed

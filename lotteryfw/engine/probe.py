@@ -14,7 +14,7 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.probe import Part
-from lotteryfw.api.rng import Label, stream
+from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.engine.feed import Feed
 
 
@@ -52,7 +52,7 @@ class NetworkProbe:
     @cached_property
     def rng(self) -> torch.Generator:
         """The component's own stream, on the CPU."""
-        return stream(*self._stream_labels, "draws")
+        return stream(*self._stream_labels, Stream.PROBE)
 
     def forward(
         self,
@@ -94,7 +94,9 @@ class NetworkProbe:
                 f"{count} batches of {size} examples were asked for; "
                 f"the {part} part has {examples} examples"
             )
-        order = torch.randperm(examples, generator=stream(*self._stream_labels, "batches", part))
+        order = torch.randperm(
+            examples, generator=stream(*self._stream_labels, Stream.PROBE_BATCHES, part)
+        )
         for start in range(0, count * size, size):
             yield self._data.examples_at(part, order[start : start + size])
 
