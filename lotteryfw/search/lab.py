@@ -1,4 +1,4 @@
-"""The lab of one cell: makes the tickets and jobs that its search asks for, and keeps its records."""
+"""The lab of one cell: makes the tickets and jobs of its search, and keeps its records."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class CellLab:
         return Ticket.derived(derivation, level, self.context.point, root=root, parent=ticket.level)
 
     def _check_density(self, density: float | None) -> None:
-        """Raise UsageError if the parametrization needs a density and has none, or cannot use it."""
+        """Raise UsageError if the parametrization lacks a density, or cannot use one."""
         parametrization, search = self.cell.parametrization, self.cell.search
         if parametrization is None:
             return

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Pruner:
-    """Makes the masks of one cell: its scope says how much is kept, scores or a random draw say what."""
+    """Makes the masks of one cell.
+
+    Its scope says how many weights are kept, and scores or a random draw say which.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,10 @@ class Pruner:
         return MaskStats(sum(group.requested for group in budgets) + unpruned, kept, self.sizes)
 
     def budgets_after(self, kept: Mapping[str, int], times: int) -> list[Group]:
-        """Return the scope's budgets after pruning `times` times in a row. Raises ContractError for impossible ones."""
+        """Return the scope's budgets after pruning `times` times in a row.
+
+        Raises ContractError for impossible ones.
+        """
         with blame(self._scope_spec, "groups"):
             groups = self._scope.groups(self._layers, kept, times)
         return self._checked("groups", groups, kept)
@@ -91,12 +97,10 @@ class Pruner:
         """Keep a uniformly random choice of the weights in `mask`, within each group's budget."""
         import torch
 
-        scores = {
-            layer.name: torch.rand(
-                layer.shape, generator=stream(self._seed, Stream.RANDOM_MASK, level, layer.name)
-            )
-            for layer in self._layers
-        }
+        scores = {}
+        for layer in self._layers:
+            rng = stream(self._seed, Stream.RANDOM_MASK, level, layer.name)
+            scores[layer.name] = torch.rand(layer.shape, generator=rng)
         return self.by_score(mask, scores, groups, level)
 
     def _checked(self, method: str, groups: list[Group], kept: Mapping[str, int]) -> list[Group]:
@@ -116,7 +120,8 @@ class Pruner:
                 raise ContractError(f"{who} has {', '.join(sorted(repeated))} in two groups")
             if not 0 <= group.keep <= alive:
                 raise ContractError(
-                    f"{who} keeps {group.keep} of {alive} living weights in {', '.join(sorted(names))}"
+                    f"{who} keeps {group.keep} of {alive} living weights in "
+                    f"{', '.join(sorted(names))}"
                 )
             seen |= names
         return groups

@@ -365,7 +365,8 @@ def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> N
         assert (imp.parametrization, imp.scores) == (None, None)
         assert (popup.parametrization.use, popup.scores.use) == ("top_k", "glorot_normal")
     alone = load(changed(search="imp", seeds=[0])).cells[0]
-    assert replace(load(mixed).cells[0], study=alone.study, id=alone.id, axes=alone.axes) == alone
+    place = {"study": alone.study, "id": alone.id, "axes": {}, "axis_values": {}}
+    assert replace(load(mixed).cells[0], **place) == alone
     # varied, it would make cells that differ in name only
     (fault,) = faults(changed(grid=searches | {"parametrization": ["top_k"]}))
     assert "grid.parametrization[0]: has no effect: the search 'imp' does not use it" in fault, (
