@@ -77,8 +77,8 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 8, "overriding": 0, "longest file": 550,
     },
     "testkit": {
-        "names": 13.5, "parameters": 2.9, "comprehensions": 36, "comments": 0.3, "long lines": 4,
-        "clauses": 7, "overriding": 0, "longest file": 350,
+        "names": 0, "parameters": 0, "comprehensions": 18.1, "comments": 2.1, "long lines": 0.8,
+        "clauses": 0, "overriding": 0, "longest file": 400,
     },
 }  # fmt: skip
 """For each package the largest value of each measure, but for `comments` the smallest."""
