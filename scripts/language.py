@@ -33,8 +33,8 @@ SHOWN_FILES = 5
 
 BOUNDS: dict[str, dict[str, float]] = {
     "(top)": {
-        "names": 19.1, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 6,
-        "clauses": 4, "overriding": 0, "longest file": 500,
+        "names": 0, "parameters": 0, "comprehensions": 0, "comments": 0, "long lines": 22.3,
+        "clauses": 0, "overriding": 0, "longest file": 50,
     },
     "all": {
         "names": 5.9, "parameters": 0.7, "comprehensions": 28.8, "comments": 0.9, "long lines": 2.6,
@@ -55,6 +55,10 @@ BOUNDS: dict[str, dict[str, float]] = {
     "recipe": {
         "names": 16.7, "parameters": 1.5, "comprehensions": 40.2, "comments": 1, "long lines": 2.3,
         "clauses": 11, "overriding": 0, "longest file": 400,
+    },
+    "registry": {
+        "names": 0, "parameters": 0, "comprehensions": 22.7, "comments": 2.2, "long lines": 1.6,
+        "clauses": 0, "overriding": 0, "longest file": 300,
     },
     "report": {
         "names": 0.3, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 0,
