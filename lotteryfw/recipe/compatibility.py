@@ -26,8 +26,8 @@ def check_compatible(
         if parts["parametrization"] is not None:
             return []
         text = f"is required: the search '{search.use}' learns masks"
-        names = [f'"{name}"' for name in resolver.offered("parametrization")]
-        remedy = f"such as parametrization = {' or '.join(names)}"
+        names = " or ".join(f'"{name}"' for name in resolver.offered("parametrization"))
+        remedy = f"such as parametrization = {names}"
         return [Problem(("parametrization",), text, remedy)]
 
     problems = []

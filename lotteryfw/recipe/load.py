@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,12 @@ class Recipe:
     _resolved: Mapping[str, Any] = field(repr=False)
 
     def resolved(self) -> dict[str, Any]:
-        """The recipe as one TOML-able table with every default filled in; it loads to the same cells."""
+        """Return the recipe as one table with every default filled in. It loads to the same cells."""
         return copy.deepcopy(dict(self._resolved))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of what is resolved: equal for recipes that ask for the same."""
+        """The SHA-256 (hex) of the resolved recipe: equal for recipes with equal cells and claims."""
         return jobs.digest(self._resolved)
 
 
@@ -59,17 +60,16 @@ def load_recipe(
     profile: str | None = None,
     sets: Sequence[str] = (),
 ) -> Recipe:
-    """Reads a recipe (a file's path, or a table) and checks all of it. `data_folder` is where data sets are looked for.
+    """Read a recipe (a file's path, or a table) and check all of it.
 
-    Raises RecipeError with every fault found, and UsageError for an environment variable that is no limit.
+    `data_folder` has the data sets. Raises RecipeError with every fault, and UsageError for a limit in
+    the environment that is no number.
     """
     check_variables()
     faults: list[Fault] = []
-    path, source = (
-        (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
-    )
-    defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
-    tree = read(source, defaults, profile, sets, faults)
+    path = None if isinstance(source, Mapping) else Path(source)
+    source = plain(source) if isinstance(source, Mapping) else Path(source)
+    tree = read(source, _defaults(registry), profile, sets, faults)
     unread = {(fault.where, fault.key): fault for fault in faults}
     resolver = ComponentResolver(registry, data_folder)
     file, problems = resolver.table(RecipeFile, tree.table)
@@ -88,23 +88,30 @@ def load_recipe(
                 reported.append(fault)
         raise RecipeError(reported)
     texts = {"name": file.name, "title": file.title, "about": file.about}
-    resolved = {key: value for key, value in texts.items() if value} | {
-        "study": [study.resolved() for study in studies]
-    }
+    resolved: dict[str, Any] = {key: value for key, value in texts.items() if value}
+    resolved["study"] = [study.resolved() for study in studies]
     if claims:
-        resolved["claim"] = [
-            labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
-        ]
+        resolved["claim"] = [claim.model_dump(mode="json", exclude_none=True) for claim in claims]
     return Recipe(
         **texts,
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
-        claims=tuple(labelled for _, labelled in claims),
-        cells=tuple(cell for study in studies for cell in study.cells),
+        claims=tuple(claims),
+        cells=tuple(chain.from_iterable(study.cells for study in studies)),
         _resolved=resolved,
     )
+
+
+def _defaults(registry: Registry) -> dict[str, str]:
+    """Return the name of each kind's default component; some kinds have none."""
+    defaults = {}
+    for kind in kinds():
+        offer = registry.default(kind)
+        if offer is not None:
+            defaults[kind] = offer.name
+    return defaults
 
 
 def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
@@ -132,25 +139,29 @@ def _is_file(path: str) -> bool:
 
 
 def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedStudy]:
-    """Every study of the recipe. Raises RecipeError, before any cell is made, where there are too many cells."""
+    """Return every study of the recipe.
+
+    Raises RecipeError if there are too many cells, before any of them is made.
+    """
     trees = _study_trees(tree)
-    if problem := too_many_cells((name, study.table) for name, study in trees):
+    problem = too_many_cells((name, study.table) for name, study in trees)
+    if problem:
         raise RecipeError([tree.fault(("grid",), *problem)])
     return [ExpandedStudy(name, study, resolver) for name, study in trees]
 
 
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
-    base = LayeredTable(
-        tree.defaults,
-        {key: value for key, value in tree.table.items() if key in StudyTable.model_fields},
-        tree.origins,
-    )
+    """Return the name and table of each study: its own keys over those at the recipe's top."""
+    shared = {key: value for key, value in tree.table.items() if key in StudyTable.model_fields}
+    base = LayeredTable(tree.defaults, shared, tree.origins)
     studies = tree.table.get("studies")
-    items = studies.items() if isinstance(studies, Mapping) else ()
-    tables = {name: table for name, table in items if isinstance(table, Mapping)}
-    if not tables:
-        return [(str(tree.table.get("name")), base)]
-    return [(name, _study_tree(tree, base, name, table)) for name, table in tables.items()]
+    trees = []
+    for name, table in studies.items() if isinstance(studies, Mapping) else ():
+        # what is no table was reported by the schema
+        if isinstance(table, Mapping):
+            trees.append((name, _study_tree(tree, base, name, table)))
+    # without studies, the recipe is one that has the recipe's name
+    return trees or [(str(tree.table.get("name")), base)]
 
 
 def _study_tree(
@@ -161,7 +172,8 @@ def _study_tree(
 
     if "grid" in table:  # a study's grid replaces the base's
         base = base.replaced("grid", {}, origin)
-    return base.over({key: value for key, value in table.items() if key != "name"}, origin)
+    changes = {key: value for key, value in table.items() if key != "name"}
+    return base.over(changes, origin)
 
 
 def _claims(
@@ -169,16 +181,16 @@ def _claims(
     studies: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
     faults: list[Fault],
-) -> list[tuple[Claim, Claim]]:
-    """Each claim as written, and with labels for selectors as cells have them."""
+) -> list[Claim]:
+    """Return the claims, with the labels of cells in their selectors; add to `faults`."""
     claims = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
-            claim, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
-            claims.append((claim, labelled))
+            _, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
+            claims.append(labelled)
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))

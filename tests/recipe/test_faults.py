@@ -458,7 +458,7 @@ def test_a_fault_names_the_file_that_its_key_came_from(tmp_path: Path) -> None:
     [
         ("train.length", "--set: train.length: is not KEY=VALUE (such as train.length=500it)"),
         ("a b=1", "--set: a b=1: is not KEY=VALUE (such as train.length=500it)"),
-        ("extends=x.toml", "--set: extends: can only be said in a file"),
+        ("extends=x.toml", "--set: extends: can only be set in a file"),
         ("trian.length=3it", "--set: trian: unknown key (did you mean 'train'?)"),
         ("studies.x.seeds=[1]", "--set: studies.x: there is no such study"),
         ("train.optimizer.lr=nan", "--set: train.optimizer.lr: must be a finite number, got nan"),
