@@ -45,7 +45,7 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 8, "overriding": 0, "longest file": 400,
     },
     "cli": {
-        "names": 0, "parameters": 0, "comprehensions": 13.5, "comments": 2.4, "long lines": 0.6,
+        "names": 0, "parameters": 0, "comprehensions": 13.5, "comments": 2.7, "long lines": 0.6,
         "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "engine": {
@@ -53,11 +53,11 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 25, "overriding": 0, "longest file": 450,
     },
     "recipe": {
-        "names": 2.8, "parameters": 0, "comprehensions": 25.3, "comments": 2.1, "long lines": 1.2,
+        "names": 2.8, "parameters": 0, "comprehensions": 22.2, "comments": 2.8, "long lines": 1.3,
         "clauses": 1, "overriding": 0, "longest file": 400,
     },
     "registry": {
-        "names": 0, "parameters": 0, "comprehensions": 22.7, "comments": 2.2, "long lines": 1.6,
+        "names": 0, "parameters": 0, "comprehensions": 18.9, "comments": 2.9, "long lines": 1.6,
         "clauses": 0, "overriding": 0, "longest file": 300,
     },
     "report": {
@@ -81,7 +81,7 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 8, "overriding": 0, "longest file": 550,
     },
     "testkit": {
-        "names": 0, "parameters": 0, "comprehensions": 18.1, "comments": 2.1, "long lines": 0.8,
+        "names": 0, "parameters": 0, "comprehensions": 18, "comments": 2.6, "long lines": 0.8,
         "clauses": 0, "overriding": 0, "longest file": 400,
     },
 }  # fmt: skip

@@ -53,6 +53,7 @@ def list_components(
         if offer.distribution != "lotteryfw":
             line += f"  [{offer.distribution} {offer.version}]"
         typer.echo(line)
+    # on stderr, so that the list can be piped
     for failure in registry.failures:
         typer.echo(f"\nnot loaded: {failure}", err=True)
 
@@ -313,6 +314,7 @@ def doctor(
     root = store or default_root()
     folder = data or default_data_folder()
     packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
+    # of several GPUs, a run takes the current one
     device = engine.pick_device("auto")
     name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
     info = Store(root).info()

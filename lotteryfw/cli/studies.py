@@ -55,6 +55,7 @@ def recipe(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
             listener=view, on_start=on_start,
         )  # fmt: skip
+    # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
     page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
@@ -159,6 +160,7 @@ def check(
     data: Data = None,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
+    # a plugin is a file of another suffix, or a name
     if what.endswith(".toml"):
         from lotteryfw.runner import Desk
 

@@ -68,8 +68,8 @@ class ExpandedStudy:
         self.axes: list[Axis] = []
         self._tree = tree
         self._resolver = resolver
-        self._first: Setup | None = None
-        self._body = StudyTable()
+        self._first_setup: Setup | None = None
+        self._study_table = StudyTable()
         _, problems = resolver.table(StudyTable, tree.table)
         self._report(problems)
 
@@ -80,11 +80,11 @@ class ExpandedStudy:
             length = 2 if problem.keys[:1] == ("grid",) else 1
             faulty.append(problem.keys[:length])
         self._table = without(tree.table, faulty)
-        body, problems = resolver.table(StudyTable, self._table)
-        if problems or body is None:
+        study_table, problems = resolver.table(StudyTable, self._table)
+        if problems or study_table is None:
             # there are more faults than are reported one by one
             return
-        self._body = body
+        self._study_table = study_table
         self.axes = self._checked_axes()
         self._shared_keys = self._shared_mask_keys()
         self._check_replaced()
@@ -93,6 +93,7 @@ class ExpandedStudy:
     @property
     def variants(self) -> list[str]:
         """The names that its searches record levels under, other than "ticket"."""
+        # a dict, so that the order is that of the cells
         names: dict[str, None] = {}
         for cell in self.cells:
             names |= dict.fromkeys(cell.search.variants)
@@ -102,7 +103,7 @@ class ExpandedStudy:
     def analyses(self) -> list[str]:
         """The names of its analyses."""
         names = []
-        for entry in self._body.analyses:
+        for entry in self._study_table.analyses:
             analysis, _ = self._resolver.component("analysis", entry)
             if analysis is not None:
                 names.append(analysis.use)
@@ -110,17 +111,18 @@ class ExpandedStudy:
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
-        assert self._first is not None, "a study with faults has nothing to resolve"
-        parts = self._first.parts
-        train = self._first.train
+        assert self._first_setup is not None, "a study with faults has nothing to resolve"
+        parts = self._first_setup.parts
+        train = self._first_setup.train
         full = self._resolver.full
         table: dict[str, Any] = {
             "name": self.name,
-            "seeds": self._body.seeds,
+            "seeds": self._study_table.seeds,
             "controls": list(map(full, parts["controls"])),
             "analyses": list(map(full, parts["analyses"])),
         }
         for slot in (*TABLE_SLOTS, "parametrization", "scores"):
+            # TOML has no null
             if parts[slot] is not None:
                 table[slot] = full(parts[slot])
 
@@ -130,12 +132,13 @@ class ExpandedStudy:
                 table["train"][slot] = full(parts[slot])
         table["train"]["augment"] = list(map(full, parts["augment"]))
 
-        evaluate = self._first.evaluate
+        # one of the two, as a recipe may set only one
+        evaluate = self._first_setup.evaluate
         if evaluate.every:
             table["evaluate"] = {"every": str(evaluate.every)}
         else:
             table["evaluate"] = {"points": evaluate.points or POINTS}
-        table["engine"] = self._first.engine.model_dump(exclude_none=True)
+        table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
             grid[axis.path] = []
@@ -159,7 +162,7 @@ class ExpandedStudy:
         """Return the axes of the grid whose path can vary, and report the others."""
         axes = []
         faults = FaultCollector().at("grid")
-        for path, values in self._body.grid.items():
+        for path, values in self._study_table.grid.items():
             keys: Keys = tuple(path.split("."))
             problem = check_grid_path(keys)
             if problem:
@@ -200,7 +203,7 @@ class ExpandedStudy:
             if len(self.faults) > MAX_PROBLEMS:
                 return  # nobody reads them all, and each takes a while to find
             if setup is not None:
-                self._first = self._first or setup
+                self._first_setup = self._first_setup or setup
                 self._add_cells(setup, chosen)
 
     def _add_cells(self, setup: Setup, chosen: Sequence[int]) -> None:
@@ -214,7 +217,7 @@ class ExpandedStudy:
         for axis, index in zip(self.axes, chosen, strict=True):
             labels[axis.path] = axis.labels[index]
             stem += f"/{axis.path}={axis.labels[index]}"
-        for seed in self._body.seeds:
+        for seed in self._study_table.seeds:
             self.cells.append(
                 Cell(study=self.name, id=f"{stem}/seed={seed}", axes=labels, seed=seed, **parts)
             )

@@ -27,18 +27,21 @@ def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
     others = ("augmentation", "control", "analysis", "parametrization")
-    slots = {
-        kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
-    }
+    slots = {}
+    for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
+        slots[kind] = _slot(kind, registry, definitions)
     train = _of(Train)["properties"]
-    train |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TRAIN_SLOTS}
+    for kind in TRAIN_SLOTS:
+        train[kind] = {"$ref": f"#/$defs/{kind}"}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
+    # an axis may be nested tables as well as one dotted path
     definitions |= slots
     definitions["grid"] = {"type": "object", "additionalProperties": grid}
     body = _of(StudyTable)["properties"]
-    body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
+    for kind in (*TABLE_SLOTS, "parametrization"):
+        body[kind] = {"$ref": f"#/$defs/{kind}"}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
@@ -124,6 +127,7 @@ def _component(
     for name, nested in schema.pop("$defs", {}).items():
         definitions[f"{prefix}.{name}"] = nested
     use = {"const": registry.short_name(offer), "description": offer.cls.summary()}
+    # a table without `use` gives options to the default
     required = [] if is_default else ["use"]
     return {
         **schema,

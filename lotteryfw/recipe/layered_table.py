@@ -54,7 +54,8 @@ class LayeredTable:
 
     def replaced(self, key: str, value: Any, origin: Origin) -> LayeredTable:
         """Return this table with `value` instead of everything at and below `key`."""
-        table = {name: old for name, old in self.table.items() if name != key}
+        table = dict(self.table)
+        table.pop(key, None)
         origins = {keys: where for keys, where in self.origins.items() if keys[:1] != (key,)}
         return LayeredTable(self.defaults, table, origins).over({key: value}, origin)
 

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,9 @@ def load_recipe(
     path = None if isinstance(source, Mapping) else Path(source)
     source = plain(source) if isinstance(source, Mapping) else Path(source)
     tree = read(source, _defaults(registry), profile, sets, faults)
-    unread = {(fault.where, fault.key): fault for fault in faults}
+    faults_of_reading = list(faults)
+
+    # Everything is checked, whatever is wrong before, so that all faults are reported at once.
     resolver = ComponentResolver(registry, data_folder)
     file, problems = resolver.table(RecipeFile, tree.table)
     for problem in problems:
@@ -81,12 +82,11 @@ def load_recipe(
         faults += study.faults
     claims = _claims(tree, studies, resolver, faults)
     if faults or file is None:
-        # A value that was refused when read (NaN, a date) is reported once, not also as an option.
-        reported = []
-        for fault in dict.fromkeys(faults):
-            if unread.get((fault.where, fault.key), fault) == fault:
-                reported.append(fault)
-        raise RecipeError(reported)
+        raise RecipeError(_once_each(faults, faults_of_reading))
+
+    cells: list[Cell] = []
+    for study in studies:
+        cells += study.cells
     texts = {"name": file.name, "title": file.title, "about": file.about}
     resolved: dict[str, Any] = {key: value for key, value in texts.items() if value}
     resolved["study"] = [study.resolved() for study in studies]
@@ -99,9 +99,23 @@ def load_recipe(
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
         claims=tuple(claims),
-        cells=tuple(chain.from_iterable(study.cells for study in studies)),
+        cells=tuple(cells),
         _resolved=resolved,
     )
+
+
+def _once_each(faults: Sequence[Fault], faults_of_reading: Sequence[Fault]) -> list[Fault]:
+    """Return the faults without those that say again what was wrong when the recipe was read.
+
+    A value that was refused then, such as NaN or a date, is mostly no valid option either.
+    """
+    read_faults = {(fault.where, fault.key): fault for fault in faults_of_reading}
+    reported = []
+    # studies share what is at the top of a recipe, and its faults
+    for fault in dict.fromkeys(faults):
+        if read_faults.get((fault.where, fault.key), fault) == fault:
+            reported.append(fault)
+    return reported
 
 
 def _defaults(registry: Registry) -> dict[str, str]:
@@ -122,6 +136,7 @@ def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
         if not isinstance(path, str) or Path(path).resolve() in registry.trusted:
             continue
         keys = ("plugins", index)
+        # a file that is missing needs no trust
         if not _is_file(path):
             faults.append(tree.fault(keys, f"there is no plugin file {printable(path, 300)}"))
             continue
@@ -167,6 +182,7 @@ def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
 def _study_tree(
     tree: LayeredTable, base: LayeredTable, name: str, table: Mapping[str, Any]
 ) -> LayeredTable:
+    # faults in a study name the file and the [[study]] that its keys were written in
     def origin(keys: Keys) -> tuple[str, Keys]:
         return tree.locate(("studies", name, *keys))
 

@@ -64,6 +64,7 @@ def _file(
     if EXTENDS.exceeded_by(len(chain)):
         problem = f"is at the end of {EXTENDS.excess(len(chain), 'recipes that extend each other')}"
         raise RecipeError([Fault(where, "extends", problem, EXTENDS.remedy)])
+    # the extended recipe first: this file is laid over it
     parent = table.pop("extends", None)
     if isinstance(parent, str):
         tree = _file(path.parent / parent, tree, (*chain, here), faults)
@@ -100,6 +101,7 @@ def _recipes_in(folder: Path) -> list[str]:
 def _parsed(path: Path) -> dict[str, Any]:
     where = str(path)
     text = recipe_text(path)
+    # before parsing, which would end in a RecursionError
     if problem := too_deep(text):
         raise RecipeError([Fault(where, "", problem, DEPTH.remedy)])
     try:
@@ -135,6 +137,7 @@ def _laid(
         faults += _unusable({"studies": studies}, (), where)
         tree = tree.replaced("studies", studies, lambda keys: (where, keys))
     faults += _unusable(table, (), where)
+    # a fault at a key that nobody wrote is placed in the file that was read last
     tree = replace(tree, origins={**tree.origins, (): (where, ())})
     return _over(tree, table, lambda keys: (where, keys), faults)
 
@@ -158,13 +161,14 @@ def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTabl
         faults.append(Fault(where, f"profiles.{name}", "there is no such profile", remedy))
         return tree
     table = profiles[name]
+    # a profile may change no files that were read, and no list of studies: `studies` has each by name
     for key in ("extends", "plugins", "profiles", "study") & table.keys():
         faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
     return _over(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
 
 
 def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
-    key, equals, value = (part.strip() for part in text.partition("="))
+    key, equals, value = map(str.strip, text.partition("="))
     if problem := too_deep(text):
         raise RecipeError([Fault(SET, text, problem, DEPTH.remedy)])
     try:

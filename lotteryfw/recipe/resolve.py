@@ -127,6 +127,7 @@ class ComponentResolver:
             examples = f"{train} training examples of {self.name(data)}"
             text = f"a batch of {batch} is more than the {examples}"
             return None, [Problem(("train", "batch"), text)]
+        # an epoch has whole batches only, and at least one step
         try:
             clock = Clock.of(length, max(1, train // batch))
         except ValueError as error:
@@ -148,6 +149,7 @@ class ComponentResolver:
         return None, [Problem(("data",), text)]
 
     def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
+        # a search without cycles has one round, as long as the training
         try:
             lengths = tuple(search.lengths(clock))
             if min(lengths) > 0:

@@ -54,6 +54,7 @@ class Table(BaseModel):
 
 
 def _distinct(values: list[Any]) -> list[Any]:
+    # the same seed twice would be two cells of one name
     for value, count in Counter(values).items():
         if count > 1:
             raise ValueError(f"{value!r} is listed twice")

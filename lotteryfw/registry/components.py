@@ -72,6 +72,7 @@ def register(
         raise Refused(
             f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _"
         )
+    # pydantic would raise TypeError only when a recipe uses it
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise Refused(f"{cls.__name__} does not define {missing}")

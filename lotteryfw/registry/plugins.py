@@ -75,7 +75,9 @@ class BrokenFile(PluginError):
 
 def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
     """Return every installed plugin with its entry point, in an order that never changes."""
-    plugins = [(_plugin(point), point) for point in entry_points(group=hookspecs.PROJECT)]
+    plugins = []
+    for point in entry_points(group=hookspecs.PROJECT):
+        plugins.append((_plugin(point), point))
     return sorted(plugins, key=lambda pair: (pair[0].distribution, pair[0].name))
 
 

@@ -83,6 +83,7 @@ class Registry:
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """Return the components of a kind, or of all kinds in order, sorted by name."""
+        # the order of kinds is that of the contract, not of the alphabet
         order = list(kinds())
         offers = [offer for offer in self._offers if kind in (None, offer.kind)]
         return sorted(
@@ -183,7 +184,10 @@ class Registry:
         return hint
 
     def _plugin_of(self, module: object) -> Plugin:
-        return next(plugin for plugin, loaded in self._modules if loaded is module)
+        for plugin, loaded in self._modules:
+            if loaded is module:
+                return plugin
+        raise ValueError("only modules of loaded plugins have hooks")
 
     def _add_failure(self, failure: Failure) -> None:
         for earlier in self.failures:
@@ -216,6 +220,7 @@ class Registry:
         """
         module: object = None
         stage = "import"
+        # the stage says in which of its parts the plugin broke
         try:
             module = load()
             stage = "hooks"
@@ -244,6 +249,7 @@ class Registry:
         if not callers:
             raise Refused("it implements no hook; mark its functions with @hookimpl")
         try:
+            # raises for an implementation of a hook that nobody specified: a misspelt name
             self._manager.check_pending()
         except pluggy.PluginValidationError:
             hooks = [name for name, caller in vars(self._manager.hook).items() if caller.has_spec()]

@@ -63,6 +63,7 @@ def try_objective(trial: ComponentTrial) -> None:
         )
         return value
 
+    # the engine adds up losses over batches of any size, the last one smaller than the others
     whole = slice(None)
     total = loss(whole, "sum")
     by_example = sum(float(loss(slice(row, row + 1), "sum")) for row in range(BATCH))

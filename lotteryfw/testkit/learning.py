@@ -67,6 +67,7 @@ def _try_noise(
     name: str,
 ) -> None:
     """Require that `noise` and `masks_from` together give the masks of `sampled`."""
+    # the engine draws noise on the CPU for many steps, and makes masks of it on the device
     noise = trial.call("noise", [edges.info for edges in net.edges.values()], draw(), on=name)
     masks = trial.call("masks_from", net, noise, on=name)
     for layer_name, mask in sampled.items():

@@ -41,6 +41,7 @@ def check_plugin(name: str) -> list[Verdict]:
     """
     is_file = name.endswith(".py")
     registry = Registry.load(trust=[Path(name)] if is_file else [])
+    # a trusted file's distribution is its name
     wanted = canonicalize_name(Path(name).name if is_file else name)
     for failure in registry.failures:
         if wanted in _names(failure.distribution, failure.plugin):
@@ -67,6 +68,7 @@ def _try(component: RegisteredComponent) -> Verdict:
     try:
         trial(component.cls)
     except (UsageError, DataError) as error:
+        # options without a default, or no files: nothing was tried
         return Verdict(component, "skipped", str(error))
     except LotteryError as error:
         return Verdict(component, "failed", str(error))

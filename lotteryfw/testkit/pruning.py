@@ -75,6 +75,7 @@ def try_control(trial: ComponentTrial) -> None:
                 mask.shape == layer.info.shape,
                 f"{call} returned shape {list(mask.shape)}, not {list(layer.info.shape)}",
             )
+        # a control differs from its ticket in one thing, and density is not it
         kept = int(masks[0].sum())
         expected = int(layer.mask.sum())
         trial.require(kept == expected, f"{call} keeps {kept} weights; the ticket keeps {expected}")
@@ -94,6 +95,7 @@ def _one_argument(make: Callable[[], T]) -> Callable[[], tuple[T]]:
 
 
 def _with_values(make: Callable[[], Layer]) -> Callable[[], tuple[Layer, Tensor]]:
+    # the second argument is the values that the mask-1 action would restart from
     return lambda: (make(), make().rewound)
 
 
@@ -217,6 +219,7 @@ def _try_group(
 
 def try_rewind(trial: ComponentTrial) -> None:
     """Require a point that lies within the training and is the same each time."""
+    # lengths in epochs and shares are other steps in each of these trainings
     for clock in CLOCKS:
         on = f"a training of {clock.total} steps"
         point = trial.call("point", clock, on=on)

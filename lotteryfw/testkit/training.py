@@ -106,6 +106,7 @@ def _try_calls(
     values = {name: value.detach().clone() for name, value in module.state_dict().items()}
     weights = [values[name].requires_grad_() for name in names]
 
+    # batch norm and dropout compute in other ways in each of the two modes
     def call(mode: str) -> Tensor:
         try:
             logits: Tensor = functional_call(module.train(mode == "training"), values, (inputs,))
@@ -199,6 +200,7 @@ def try_data(trial: ComponentTrial) -> None:
     except DataError as error:
         # the files are here, but what they hold cannot be trained on
         raise ContractError(str(error)) from None
+    # facts and fingerprint are in keys: a value that changes would make every result new
     trial.require(facts == trial.call("facts", folder, on=on), "facts() gave two results")
     trial.require(_content(dataset) == _content(again), "load() gave two results")
     _try_fingerprint(trial, folder, on)

@@ -88,6 +88,7 @@ def _try_options(trial: ComponentTrial) -> None:
         bool(cls.model_config.get("frozen")),
         "it is not frozen; a component's options cannot change",
     )
+    # recipes show options without a clock; jobs have every length in steps
     for clock in (None, CLOCKS[0]):
         try:
             options = component.options(clock)
