@@ -33,8 +33,8 @@ SHOWN_FILES = 5
 
 BOUNDS: dict[str, dict[str, float]] = {
     "(top)": {
-        "names": 19.1, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 6,
-        "clauses": 4, "overriding": 0, "longest file": 500,
+        "names": 0, "parameters": 0, "comprehensions": 0, "comments": 0, "long lines": 22.3,
+        "clauses": 0, "overriding": 0, "longest file": 50,
     },
     "all": {
         "names": 5.9, "parameters": 0.7, "comprehensions": 28.8, "comments": 0.9, "long lines": 2.6,
@@ -45,16 +45,20 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 8, "overriding": 0, "longest file": 400,
     },
     "cli": {
-        "names": 11.9, "parameters": 1, "comprehensions": 18.3, "comments": 1.1, "long lines": 2.7,
-        "clauses": 5, "overriding": 4, "longest file": 350,
+        "names": 0, "parameters": 0, "comprehensions": 13.5, "comments": 2.7, "long lines": 0.6,
+        "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "engine": {
         "names": 6.6, "parameters": 0.9, "comprehensions": 29.4, "comments": 0.8, "long lines": 5.4,
         "clauses": 25, "overriding": 0, "longest file": 450,
     },
     "recipe": {
-        "names": 16.7, "parameters": 1.5, "comprehensions": 40.2, "comments": 1, "long lines": 2.3,
-        "clauses": 11, "overriding": 0, "longest file": 400,
+        "names": 2.8, "parameters": 0, "comprehensions": 22.2, "comments": 2.8, "long lines": 1.3,
+        "clauses": 1, "overriding": 0, "longest file": 400,
+    },
+    "registry": {
+        "names": 0, "parameters": 0, "comprehensions": 18.9, "comments": 2.9, "long lines": 1.6,
+        "clauses": 0, "overriding": 0, "longest file": 300,
     },
     "report": {
         "names": 0.3, "parameters": 0, "comprehensions": 40.3, "comments": 1.2, "long lines": 0,
@@ -77,8 +81,8 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 8, "overriding": 0, "longest file": 550,
     },
     "testkit": {
-        "names": 13.5, "parameters": 2.9, "comprehensions": 36, "comments": 0.3, "long lines": 4,
-        "clauses": 7, "overriding": 0, "longest file": 350,
+        "names": 0, "parameters": 0, "comprehensions": 18, "comments": 2.6, "long lines": 0.8,
+        "clauses": 0, "overriding": 0, "longest file": 400,
     },
 }  # fmt: skip
 """For each package the largest value of each measure, but for `comments` the smallest."""

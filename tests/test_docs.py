@@ -428,7 +428,7 @@ def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> No
         **{name.replace("_x", "_y"): np.arange(9) % 3 for name in parts},
     )
     assert block.title == "arrays.py"
-    trial(verdict.offer.cls, {"path": "mine.npz"})
+    trial(verdict.component.cls, {"path": "mine.npz"})
 
 
 def test_a_plugin_file_works_in_the_tutorials_recipe(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""The door of the house: broken plugins cost a line, clashes are named, nobody is special."""
+"""The registry: a broken plugin costs a line, clashes are named, built-in components are nothing special."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a throw-away distribution with one plugin module on the path."""
+    """Put a throw-away distribution with one plugin module on the path."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def install(name: str, source: str, version: str = "1.0", local: bool = False) -> None:
@@ -56,8 +56,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def failure(registry: Registry, distribution: str) -> tuple[str, str]:
-    (found,) = (each for each in registry.failures if each.distribution == distribution)
-    return found.stage, found.reason
+    (result,) = (item for item in registry.failures if item.distribution == distribution)
+    return result.stage, result.reason
 
 
 BROKEN = {

@@ -1,4 +1,4 @@
-"""The command line: each command is a few lines that call a function anyone can call from Python."""
+"""The command line: each command is a few lines that call a function of the other packages."""
 
 from lotteryfw.cli.main import main
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points, version
+from importlib.metadata import EntryPoints, entry_points, version
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 
 
 class _WithPlugins(TyperGroup):
-    """Finds the commands that plugins add, but loads plugins only when one of theirs may be meant."""
+    """Finds the commands of plugins, but loads plugins only if one of theirs may be meant."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *(_plugin_commands() if _has_others() else {})]
+        commands = super().list_commands(ctx)
+        # loading plugins takes a second
+        return [*commands, *_plugin_commands()] if _has_others() else commands
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or _plugin_commands().get(cmd_name)
@@ -21,19 +23,24 @@ class _WithPlugins(TyperGroup):
 
 def _has_others() -> bool:
     """Return whether a distribution other than this one has plugins: its own add no commands."""
-    names = {point.dist.name if point.dist else "" for point in entry_points(group="lotteryfw")}
+    names = {point.dist.name if point.dist else "" for point in _plugins()}
     return bool(names - {"lotteryfw"})
+
+
+def _plugins() -> EntryPoints:
+    return entry_points(group="lotteryfw")
 
 
 def _plugin_commands() -> dict[str, Any]:
     from lotteryfw.registry import Registry
 
-    theirs = typer.Typer()
-    Registry.load().notify("register_commands", theirs)
-    if not theirs.registered_commands and not theirs.registered_groups:
+    commands = typer.Typer()
+    Registry.load().notify("register_commands", commands)
+    if not commands.registered_commands and not commands.registered_groups:
         return {}
-    theirs.callback()(lambda: None)  # keeps a single command from becoming the whole app
-    return dict(typer.main.get_command(theirs).commands)  # type: ignore[attr-defined]
+    # a callback keeps a single command from becoming the whole app
+    commands.callback()(lambda: None)
+    return dict(typer.main.get_command(commands).commands)  # type: ignore[attr-defined]
 
 
 app = typer.Typer(
@@ -47,8 +54,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
         typer.echo(f"lotteryfw {version('lotteryfw')}")
         raise typer.Exit
 

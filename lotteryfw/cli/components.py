@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, StoreRoot, Trust
 
-FILES_SHOWN = 12
-"""How many files of a component's code `show` names."""
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+    from lotteryfw.registry import RegisteredComponent, Registry
+
+SHOWN_FILES = 12
+"""Files of a component's code that `show` names."""
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them.")
 app.add_typer(data_app, name="data")
@@ -34,30 +41,31 @@ def list_components(
     registry = Registry.load(trust)
     offers = registry.offers(kind)
     if as_json:
-        told = [
-            {
-                "kind": o.kind,
-                "name": o.name,
-                "full_name": o.full_name,
-                "summary": o.cls.summary(),
-                "provider": o.provider,
-            }
-            for o in offers
-        ]
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps([_row(offer) for offer in offers]))
         return
-    width = max(len(offer.name) for offer in offers) if offers else 0
-    shown = None
+    width = max((len(offer.name) for offer in offers), default=0)
+    header = None
     for offer in offers:
-        if offer.kind != shown:
-            shown = offer.kind
-            typer.echo(f"\n{shown}: {kinds()[shown].summary()}")
-        by = (
-            "" if offer.distribution == "lotteryfw" else f"  [{offer.distribution} {offer.version}]"
-        )
-        typer.echo(f"  {offer.name:<{width}}  {offer.cls.summary()}{by}")
+        if offer.kind != header:
+            header = offer.kind
+            typer.echo(f"\n{header}: {kinds()[header].summary()}")
+        line = f"  {offer.name:<{width}}  {offer.cls.summary()}"
+        if offer.distribution != "lotteryfw":
+            line += f"  [{offer.distribution} {offer.version}]"
+        typer.echo(line)
+    # on stderr, so that the list can be piped
     for failure in registry.failures:
         typer.echo(f"\nnot loaded: {failure}", err=True)
+
+
+def _row(offer: RegisteredComponent) -> dict[str, str]:
+    return {
+        "kind": offer.kind,
+        "name": offer.name,
+        "full_name": offer.full_name,
+        "summary": offer.cls.summary(),
+        "provider": offer.provider,
+    }
 
 
 @app.command()
@@ -68,78 +76,87 @@ def show(
     """Show a component: formula, options, source, provider, and an example for a recipe."""
     from lotteryfw.registry import Registry
 
-    for number, offer in enumerate(Registry.load(trust).find_any(name)):
-        typer.echo(("\n" if number else "") + describe(offer))
+    # kinds may share a name
+    texts = [describe(offer) for offer in Registry.load(trust).find_any(name)]
+    typer.echo("\n\n".join(texts))
 
 
-def describe(offer: Any) -> str:
-    """An offer as text: what it does, its formula, options, source, provider and an example."""
+def describe(offer: RegisteredComponent) -> str:
+    """Return a component as text: its formula, options, source, provider and an example."""
     cls = offer.cls
     lines = [f"{offer.name} ({offer.kind}): {cls.summary()}", ""]
-    about = (
-        ("formula", cls.formula),
-        ("source", cls.source),
-        ("provider", offer.provider),
-        ("code", code(offer)),
-    )
-    for label, value in about:
+    facts = {
+        "formula": cls.formula,
+        "source": cls.source,
+        "provider": offer.provider,
+        "code": code(offer),
+    }
+    for label, value in facts.items():
         if value:
             lines.append(f"{label:<9} {value}")
-    fields = option_rows(cls)
-    lines.append("options   " + ("" if fields else "none"))
-    for option, kind, default, text in fields:
-        lines.append(f"  {option} ({kind}, {default})" + (f": {text}" if text else ""))
-    lines += ["example", *(f"  {line}" for line in example(offer).splitlines())]
+    options = option_rows(cls)
+    lines.append("options   " if options else "options   none")
+    for name, kind, default, text in options:
+        lines.append(f"  {name} ({kind}, {default})" + (f": {text}" if text else ""))
+    lines.append("example")
+    lines.append(textwrap.indent(example(offer), "  "))
     return "\n".join(lines)
 
 
-def code(offer: Any) -> str:
-    """Which code the results of an offer's component are keyed by."""
+def code(offer: RegisteredComponent) -> str:
+    """Return a sentence about the code that the results of a component are keyed by."""
     if not offer.digest:
         return f"results are keyed by the release {offer.distribution} {offer.version}"
-    shown = ", ".join(offer.files[:FILES_SHOWN])
-    more = len(offer.files) - FILES_SHOWN
-    return f"results are keyed by {offer.digest}, the hash of {shown}" + (
-        f" and {more} more files" if more > 0 else ""
-    )
+    files = ", ".join(offer.files[:SHOWN_FILES])
+    text = f"results are keyed by {offer.digest}, the hash of {files}"
+    more = len(offer.files) - SHOWN_FILES
+    return f"{text} and {more} more files" if more > 0 else text
 
 
-def option_rows(cls: Any) -> list[tuple[str, str, str, str]]:
-    """(name, type and bounds, "required" or default, help) of every option of a component class."""
+def option_rows(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
+    """Return (name, type and bounds, "required" or default, help) of every option of a class."""
     properties = cls.model_json_schema().get("properties", {})
     rows = []
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {toml_value(_default(field))}"
-        rows.append(
-            (name, _type(properties[name]), default, " ".join((field.description or "").split()))
-        )
+        # a docstring has line breaks, a row has none
+        text = " ".join((field.description or "").split())
+        rows.append((name, _type(properties[name]), default, text))
     return rows
 
 
-def _default(field: Any) -> Any:
+def _default(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True)
 
 
 def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema's type in TOML's words, with its bounds."""
     if "anyOf" in schema:
-        kinds = [_type(part) for part in schema["anyOf"]]
-        return "length" if "string like ^" in kinds[0] else " or ".join(dict.fromkeys(kinds))
+        types = [_type(part) for part in schema["anyOf"]]
+        # a length is a number or a string of a long pattern
+        return "length" if "string like ^" in types[0] else " or ".join(dict.fromkeys(types))
     if "enum" in schema:
         return " | ".join(f'"{value}"' for value in schema["enum"])
     if "const" in schema:
         return json.dumps(schema["const"])
-    names = {"number": "number", "integer": "integer", "boolean": "true | false", "string": "string",
-             "array": "list", "object": "table", "null": "null"}  # fmt: skip
-    kind = names.get(schema.get("type", ""), "any")
     if "pattern" in schema:
         return f"string like {schema['pattern']}"
-    signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    bounds = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema]
-    return " ".join([kind, *[" and ".join(bounds)] * bool(bounds)])
+    name = schema.get("type", "any")
+    name = _TOML_TYPES.get(name, name)
+    bounds = []
+    for key, sign in _SIGNS.items():
+        if key in schema:
+            bounds.append(f"{sign} {schema[key]:g}")
+    return f"{name} {' and '.join(bounds)}" if bounds else name
+
+
+_TOML_TYPES = {"boolean": "true | false", "array": "list", "object": "table"}
+"""TOML's words for types, where JSON Schema has others."""
+_SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
 
 def toml_value(value: Any) -> str:
-    """A value as it stands in a recipe; "null" for what TOML cannot say."""
+    """Return a value as it is written in a recipe; "null" for None, which TOML does not have."""
     from lotteryfw.api.steps import Step
 
     if value is None:
@@ -149,22 +166,18 @@ def toml_value(value: Any) -> str:
     if isinstance(value, Step):
         return f'"{value}"'
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + "}"
+        pairs = [f"{key} = {toml_value(item)}" for key, item in value.items()]
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value)
 
 
-def example(offer: Any) -> str:
-    """The component in a recipe, with every option that has a value."""
+def example(offer: RegisteredComponent) -> str:
+    """Return the component in a recipe, with every option that has a value."""
     from lotteryfw.recipe.schema import TRAIN_SLOTS
 
-    lines = []
-    for name, field in offer.cls.model_fields.items():
-        if field.is_required():
-            lines.append(f"{name} = …  # required")
-        elif _default(field) is not None:
-            lines.append(f"{name} = {toml_value(_default(field))}")
+    # these kinds are in lists, mostly by their names alone
     if offer.kind == "augmentation":
         return f'[train]\naugment = ["{offer.name}"]'
     if offer.kind == "control":
@@ -172,26 +185,31 @@ def example(offer: Any) -> str:
     if offer.kind == "analysis":
         return f'analyses = ["{offer.name}"]'
     table = f"train.{offer.kind}" if offer.kind in TRAIN_SLOTS else offer.kind
-    return "\n".join([f"[{table}]", f'use = "{offer.name}"', *lines])
+    lines = [f"[{table}]", f'use = "{offer.name}"']
+    for name, field in offer.cls.model_fields.items():
+        if field.is_required():
+            lines.append(f"{name} = …  # required")
+        elif _default(field) is not None:
+            lines.append(f"{name} = {toml_value(_default(field))}")
+    return "\n".join(lines)
 
 
 @app.command()
 def plugins() -> None:
-    """List the plugins that were loaded, left out, or failed, and why."""
+    """List the plugins that were loaded, excluded, or failed, and why."""
     from lotteryfw.registry import WITHOUT, Registry
 
     registry = Registry.load()
     for plugin in registry.plugins:
-        typer.echo(
-            f"loaded    {plugin.name} ({plugin.distribution} {plugin.version}): {plugin.components} components"
-        )
+        distribution = f"{plugin.distribution} {plugin.version}"
+        typer.echo(f"loaded    {plugin.name} ({distribution}): {plugin.components} components")
     for name in registry.excluded:
-        typer.echo(f"left out  {name} (by ${WITHOUT})")
+        typer.echo(f"excluded  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")
     if registry.failures:
         typer.echo(
-            f"A plugin that is in the way can be left out: {WITHOUT}={registry.failures[0].plugin}"
+            f"To exclude a plugin that is in the way: {WITHOUT}={registry.failures[0].plugin}"
         )
 
 
@@ -205,20 +223,25 @@ def data_list(data: Data = None) -> None:
     folder = data or default_data_folder()
     typer.echo(f"data folder: {folder}")
     for offer in Registry.load().offers("data"):
-        if any(field.is_required() for field in offer.cls.model_fields.values()):
+        if _has_required_options(offer):
             typer.echo(f"  {offer.name:<14} needs options: lotteryfw show {offer.name}")
             continue
         source: Any = offer.cls()
         try:
+            # facts may be constants: only loading shows that the files are here
             source.load(folder)
             facts = source.facts(folder)
-            told = (
+            status = (
                 f"ready: {'×'.join(map(str, facts.shape))}, {facts.classes} classes, "
                 f"{facts.train:,} train / {facts.validation:,} validation / {facts.test:,} test"
             )
         except DataError:
-            told = f"not here: lotteryfw data fetch {offer.name}"
-        typer.echo(f"  {offer.name:<14} {told}")
+            status = f"not here: lotteryfw data fetch {offer.name}"
+        typer.echo(f"  {offer.name:<14} {status}")
+
+
+def _has_required_options(offer: RegisteredComponent) -> bool:
+    return any(field.is_required() for field in offer.cls.model_fields.values())
 
 
 @data_app.command("fetch")
@@ -232,30 +255,34 @@ def data_fetch(
     folder: Path = data or default_data_folder()
     source: Any = Registry.load().create("data", name)
     source.fetch(folder)
+    # what was fetched may be damaged
     source.load(folder)
     typer.echo(f"{name}: ready in {folder}")
 
 
-def data_found(registry: Any, folder: Path) -> list[str]:
-    """A line for each data set whose files are in the data folder, with its fingerprint; of those without options."""
+def available_data(registry: Registry, folder: Path) -> list[str]:
+    """Return a line for each data set whose files are in the data folder, with its fingerprint.
+
+    Data sources that need options are not among them.
+    """
     from lotteryfw.api.errors import LotteryError
     from lotteryfw.api.fingerprints import fingerprint_of
 
     lines = []
     for offer in registry.offers("data"):
-        if any(field.is_required() for field in offer.cls.model_fields.values()):
+        if _has_required_options(offer):
             continue
-        source = offer.cls()
+        source: Any = offer.cls()
         try:
             files = source.files(folder)
             if files and all(path.is_file() for path in files):
                 name = registry.short_name(offer)
-                lines.append(
-                    f"{name}: {len(files)} files, fingerprint {fingerprint_of(source, folder)[:16]}"
-                )
+                fingerprint = fingerprint_of(source, folder)[:16]
+                lines.append(f"{name}: {len(files)} files, fingerprint {fingerprint}")
         except LotteryError as error:
             lines.append(f"{offer.name}: {error}")
         except Exception as error:
+            # a plugin's data source; the others are still worth a line
             lines.append(f"{offer.name} broke in files(): {type(error).__name__}: {error}")
     return lines
 
@@ -271,7 +298,7 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Tell what lotteryfw finds here: versions, device, folders, data sets, plugins, where sparse products pay."""
+    """Show what this machine has: versions, device, folders, data sets, plugins, sparse products."""
     import platform
     import shutil
     from importlib.metadata import version
@@ -284,9 +311,10 @@ def doctor(
     from lotteryfw.store import Store, default_root
 
     registry = Registry.load()
-    root, folder = store or default_root(), data or default_data_folder()
-    place = next(path for path in [root, *root.parents] if path.exists())
+    root = store or default_root()
+    folder = data or default_data_folder()
     packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
+    # of several GPUs, a run takes the current one
     device = engine.pick_device("auto")
     name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
     info = Store(root).info()
@@ -298,9 +326,9 @@ def doctor(
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
         ("device", f"{name}, {cores()} cores"),
         ("data", str(folder)),
-        *(("", line) for line in data_found(registry, folder)),
+        *(("", line) for line in available_data(registry, folder)),
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
-        ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),
+        ("free disk", f"{shutil.disk_usage(_existing(root)).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),
         *(("sparse", line) for line in engine.sparse_advice(root)),
     ]
@@ -308,3 +336,10 @@ def doctor(
         typer.echo(f"{label:<10} {value}")
     for failure in registry.failures:
         typer.echo(f"failed     {failure}")
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or its nearest parent that exists."""
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,4 +1,4 @@
-"""The command line's door: all commands together, and how errors reach people."""
+"""Runs the command line: puts all commands together, and turns errors into messages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from contextlib import suppress
 from lotteryfw.cli import signals
 
 _OUTPUT = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EFBIG, errno.EDQUOT, errno.EBADF)
-"""What writing to an open file ends with, such as the one that stdout is."""
+"""Errors of writing to a file that is open, as stdout is."""
 
 
 def main() -> None:
-    """Runs the command line. A user's mistake ends with a message on stderr and exit code 2, never a traceback."""
+    """Run the command line.
+
+    A user's mistake ends with a message on stderr and exit code 2, never with a traceback.
+    """
     try:
         signals.install()
         _main()
@@ -25,40 +28,42 @@ def main() -> None:
     except Exception:
         if not signals.is_asked():
             raise
-        signals.say_stopped()  # an import that a signal interrupted may end with an error of its own
+        # an import that a signal interrupted may end with an error of its own
+        signals.say_stopped()
         sys.exit(130)
 
 
 def _main() -> None:
-    # Imported here, so that a signal that comes meanwhile ends with a line and no traceback.
+    # Imported here, so that a signal that comes meanwhile ends with a line and no traceback. The
+    # modules of the commands add these to the app.
     from lotteryfw.api.errors import LotteryError
-    from lotteryfw.cli import components, stores, studies  # noqa: F401  # importing them adds their commands
+    from lotteryfw.cli import components, stores, studies  # noqa: F401
     from lotteryfw.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
+            # a file's name need not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, where its failure can be reported, and not as the process ends
+            # here, where its failure can be reported, and not as the process ends
+            sys.stdout.flush()
     except LotteryError as error:
         if error.exit_code == 130:
             signals.say_stopped()
             sys.exit(error.exit_code)
         faults = getattr(error, "faults", ())
-        many = f" ({len(faults)} faults)" if len(faults) > 1 else ""
-        _end(
-            f"error{many}: {error}" if len(faults) < 2 else f"error{many}:\n{error}",
-            error.exit_code,
-        )
+        # several faults have a line each
+        start = f"error ({len(faults)} faults):\n" if len(faults) > 1 else "error: "
+        _end(f"{start}{error}", error.exit_code)
     except OSError as error:
         _end(_describe(error), 1)
 
 
 def _describe(error: OSError) -> str:
-    """A line about what the system refused; empty where whoever read the output has had enough."""
+    """Return a line about an error of the system; empty if the reader of a pipe has closed it."""
     from lotteryfw.api.errors import printable
 
     reason = error.strerror or str(error)

@@ -1,10 +1,11 @@
-"""What a run looks like while it runs: a live display, nothing, or JSON lines."""
+"""Displays of a run while it runs: a live display, nothing, or JSON lines."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -33,8 +34,8 @@ from lotteryfw.api.events import (
 )
 
 
-class Quiet:
-    """Tells only of trouble, on stderr."""
+class View(ABC):
+    """A display of a run; the runner calls `event`, `progress` and `trouble`."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,42 +46,78 @@ class Quiet:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        return None
+        self.close()
 
+    @abstractmethod
     def event(self, event: Event) -> None:
-        """Says nothing."""
+        """Show an event of the run."""
 
+    @abstractmethod
     def progress(self, key: str, done: int, of: int) -> None:
-        """Says nothing."""
+        """Show how many steps of a training are done."""
 
+    @abstractmethod
     def trouble(self, message: str) -> None:
-        """One line on stderr."""
-        print(f"warning: {message}", file=sys.stderr)
+        """Show a problem that does not end the run."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the display; the command prints its results below it."""
 
     def stopping(self) -> None:
-        """Says what a Ctrl-C does."""
-        print("stopping at a safe point; run the same command again to go on (Ctrl-C once more to drop everything)",
-              file=sys.stderr)  # fmt: skip
+        """Print what a Ctrl-C does."""
+        text = "stopping at a safe point; run the same command again to go on"
+        print(f"{text} (Ctrl-C once more to drop everything)", file=sys.stderr)
 
 
-class JsonLines(Quiet):
-    """Every event as a line of JSON on stdout."""
+class Quiet(View):
+    """Prints problems only."""
 
     def event(self, event: Event) -> None:
-        """One line."""
-        told = asdict(event)
+        """Print nothing."""
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Print nothing."""
+
+    def trouble(self, message: str) -> None:
+        """Print a line on stderr."""
+        _warn(message)
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+class JsonLines(View):
+    """Prints every event as a line of JSON on stdout."""
+
+    def event(self, event: Event) -> None:
+        """Print the event, without the curve of a level: the run folder has it."""
+        fields = asdict(event)
         if isinstance(event, LevelFinished):
-            del told["metrics"]["curve"]
-        print(json.dumps({"event": event_name(event), **told}), flush=True)
+            del fields["metrics"]["curve"]
+        print(json.dumps({"event": event_name(event), **fields}), flush=True)
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Print nothing: a script reads events."""
+
+    def trouble(self, message: str) -> None:
+        """Print a line on stderr."""
+        _warn(message)
+
+    def close(self) -> None:
+        """There is nothing to end."""
 
 
-class Terminal(Quiet):
-    """A bar of trainings with cells, speed and time left, and below it what was measured last."""
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+class Terminal(View):
+    """A bar of trainings with cells, speed and time left; below it the last measurement."""
 
     def __init__(self) -> None:
-        self._console = Console(
-            stderr=True, markup=False, emoji=False
-        )  # what it prints are people's own names
+        # without markup: the names of cells and files are people's own, and may have brackets
+        self._console = Console(stderr=True, markup=False, emoji=False)
         self._bar = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -97,54 +134,51 @@ class Terminal(Quiet):
         self._running: dict[str, int] = {}
         self._started = time.monotonic()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the live display."""
         if self._live.is_started:
             self._live.stop()
+            # rich ends the last line of a terminal only
             if not self._console.is_terminal:
-                self._console.line()  # rich ends the last line of a terminal only
+                self._console.line()
 
     def event(self, event: Event) -> None:
-        """Moves the bar, or changes what stands beside or below it."""
+        """Move the bar, or change the text beside or below it."""
         if isinstance(event, RunStarted):
             self._live.start()
             self._bar.update(self._task, total=event.trainings)
             self._cells = (0, event.cells)
-            told = f"{event.name}: {event.cells} cells, up to {event.trainings} trainings → {event.folder}"
-            self._console.print(told, highlight=False)
+            size = f"{event.cells} cells, up to {event.trainings} trainings"
+            self._console.print(f"{event.name}: {size} → {event.folder}", highlight=False)
         elif isinstance(event, JobFinished):
             self._running.pop(event.key, None)
             self._steps += 0 if event.stored else event.steps
             self._bar.advance(self._task)
         elif isinstance(event, LevelFinished):
             variant = "" if event.variant == "ticket" else f" {event.variant}"
-            told = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
-            self._last.plain = f"{told}, test accuracy {event.metrics.test_accuracy:.2%}"
+            level = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
+            self._last.plain = f"{level}, test accuracy {event.metrics.test_accuracy:.2%}"
         elif isinstance(event, CellFinished):
             self._cells = (self._cells[0] + 1, self._cells[1])
         elif isinstance(event, LayerCollapsed):
             self.trouble(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
         elif isinstance(event, RunFinished):
-            self._bar.update(
-                self._task, total=self._bar.tasks[0].completed
-            )  # sharing may have left fewer to do
+            # the total was an upper bound: cells may have shared trainings
+            self._bar.update(self._task, total=self._bar.tasks[0].completed)
         self._beside()
 
     def progress(self, key: str, done: int, of: int) -> None:
-        """Counts the steps of trainings under way into the speed."""
+        """Count the steps of running trainings into the speed."""
         self._running[key] = done
         self._beside()
 
     def trouble(self, message: str) -> None:
-        """One line above the bar."""
+        """Print a line above the bar."""
         self._console.print(f"warning: {message}", style="yellow", highlight=False)
 
     def _beside(self) -> None:
         steps = self._steps + sum(self._running.values())
+        # stored trainings count no steps, so this is the speed of computing
         speed = steps / max(time.monotonic() - self._started, 1e-9)
         self._bar.update(
             self._task, beside=f"{self._cells[0]}/{self._cells[1]} cells  {speed:,.0f} steps/s"

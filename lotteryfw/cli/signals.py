@@ -1,5 +1,8 @@
-"""Signals that ask a command to stop: Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, a scheduler's warning before it takes the
-machine away. This file imports nothing slow, so that it works while everything else is imported."""
+"""Signals that ask a command to stop.
+
+These are Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, by which a scheduler warns that it will take the
+machine away. This file imports nothing slow, so that it works while everything else is imported.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,14 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 class StopNow(BaseException):
-    """A signal ended the command at once: there was nothing that had to come to a safe point first."""
+    """A signal ended the command at once, since no run had to come to a safe point first."""
 
 
 class _State:
-    """What the handler knows. `stop` asks the run under way to stop at a safe point; None: no run is under way."""
+    """The state of the signal handler.
+
+    `stop` asks the run to stop at a safe point; it is None if no run is under way.
+    """
 
     stop: Callable[[], None] | None = None
     tell: Callable[[], None] = staticmethod(lambda: None)
@@ -32,22 +38,24 @@ _state = _State()
 
 
 def install() -> None:
-    """Handle the signals from now on. SIGHUP stays ignored where it is, as under nohup."""
+    """Handle the signals from now on. SIGHUP stays ignored if it is, as under nohup."""
+    # stdout and stderr, if they are terminals: after SIGHUP these are gone
     _state.terminals = tuple(number for number in (1, 2) if os.isatty(number))
     for name in NAMES:
         number = getattr(signal, name, None)
+        # Windows has neither SIGHUP nor SIGUSR1
         if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
             continue
         signal.signal(number, _handle)
 
 
 def is_asked() -> bool:
-    """Whether a signal came."""
+    """Return True after a signal came."""
     return _state.is_asked
 
 
 def hint() -> str:
-    """What to add to "stopped": what is done already and how to get the rest."""
+    """Return the text after "stopped": what is done already, and how to get the rest."""
     return _state.hint
 
 
@@ -58,15 +66,17 @@ def set_hint(text: str) -> None:
 
 @contextmanager
 def safe_stop(tell: Callable[[], None]) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """While a run is under way, the first signal stops it at a safe point, and a second Ctrl-C ends it at once.
+    """Let the first signal stop a run at a safe point, and a second Ctrl-C end it at once.
 
-    Yields what `run` takes as `on_start`. Before and after that a signal ends the command at once.
+    Yields the function that `run` takes as `on_start`. Before and after the run, a signal ends the
+    command at once. `tell` prints that the run is stopping.
     """
     install()
 
     def on_start(stop: Callable[[], None]) -> None:
         _state.stop, _state.tell = stop, tell
-        if _state.is_asked:  # an import swallowed the exception
+        # a signal may have come while an import swallowed the exception
+        if _state.is_asked:
             stop()
 
     try:
@@ -82,9 +92,8 @@ def _handle(number: int, frame: Any) -> None:
     if _state.stop is None:
         raise StopNow
     if is_first:
-        with contextlib.suppress(
-            OSError, ValueError, RuntimeError
-        ):  # such as a print within a print
+        # such as a print within a print
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
             _state.tell()
         _state.stop()
     elif number == signal.SIGINT:
@@ -92,11 +101,11 @@ def _handle(number: int, frame: Any) -> None:
 
 
 def _silence() -> None:
-    """The terminal is gone, and writing to it would be an error from now on."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Drop the output: the terminal is gone, and writing to it would be an error from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for number in _state.terminals:
-        os.dup2(nowhere, number)
-    os.close(nowhere)
+        os.dup2(null, number)
+    os.close(null)
 
 
 def say_stopped() -> None:

@@ -24,25 +24,33 @@ def info(store: StoreRoot = None) -> None:
     """Count what is in the store."""
     opened = _open(store)
     counts = opened.info()
-    typer.echo(
-        f"{opened.root}: {counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB, {counts.roots} runs refer to it"
-    )
+    size = f"{counts.objects:,} objects, {counts.bytes / 1e6:,.1f} MB"
+    typer.echo(f"{opened.root}: {size}, {counts.roots} runs refer to it")
     if counts.damaged:
         typer.echo(f"{counts.damaged} damaged objects were set aside")
 
 
 @store_app.command()
 def verify(store: StoreRoot = None) -> None:
-    """Check every object, alias, checkpoint and posted job, and the run folders that use the store, against their
-    SHA-256. Damaged objects are set aside, so that they are computed again."""
+    """Check everything in the store, and the run folders that use it, against their SHA-256.
+
+    That is every object, alias, checkpoint and posted job. Damaged objects are set aside, so that they
+    are computed again.
+    """
     opened = _open(store)
     report = opened.verify()
     typer.echo(f"{report.checked:,} objects checked, {len(report.damaged)} damaged")
     for key in report.damaged:
         typer.echo(f"  set aside: {key}")
-    rest = f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, {report.posts:,} posted jobs"
-    runs = f"{report.runs:,} run folders ({report.run_files:,} files with checksums, {report.tickets:,} tickets)"
-    typer.echo(f"{rest} and {runs} checked, {len(report.problems):,} damaged")
+    others = (
+        f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, "
+        f"{report.posts:,} posted jobs"
+    )
+    runs = (
+        f"{report.runs:,} run folders ({report.run_files:,} files with checksums, "
+        f"{report.tickets:,} tickets)"
+    )
+    typer.echo(f"{others} and {runs} checked, {len(report.problems):,} damaged")
     for problem in report.problems:
         typer.echo(f"  {problem}")
     for remark in report.remarks:
@@ -64,13 +72,14 @@ def gc(
         ),
     ] = False,
 ) -> None:
-    """Remove what no run folder refers to any more, and unfinished work that nothing has touched for 14 days."""
+    """Remove what no run folder refers to any more, and unfinished work untouched for 14 days."""
     swept = _open(store).gc(dry_run=dry_run, force=force)
-    removed = (
-        f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone"
+    counts = (
+        f"{swept.objects} objects ({swept.bytes / 1e6:,.1f} MB), {swept.roots} runs that are gone, "
+        f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files"
     )
-    rest = f"{swept.aliases} aliases, {swept.leftovers} leftovers, {swept.locks} lock files; {swept.kept} objects are kept"
-    typer.echo(f"{'would remove' if dry_run else 'removed'} {removed}, {rest}")
+    verb = "would remove" if dry_run else "removed"
+    typer.echo(f"{verb} {counts}; {swept.kept} objects are kept")
     if not swept.unseen:
         return
     fate = "given up" if force else "kept: mount its disk, or give these runs up with --force"
@@ -80,7 +89,7 @@ def gc(
 
 
 def _open(root: Path | None) -> Store:
-    """The store that a command is about; says where there is none yet."""
+    """Return the store, or end the command with a line if there is none yet."""
     from lotteryfw.store import Store, default_root
 
     store = Store(root or default_root())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,9 @@ import typer
 from lotteryfw.cli import signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+
+SHOWN_CELLS = 3
+"""Cells that cannot run of which `plan` shows the reason; mostly it is the same for all."""
 
 
 @app.command()
@@ -51,6 +55,7 @@ def recipe(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
             listener=view, on_start=on_start,
         )  # fmt: skip
+    # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
     page, *figures = report(done.path, show=not (quiet or as_json))
     if as_json:
@@ -71,10 +76,10 @@ def recipe(
 
 
 def _tell(page: Path, figures: Sequence[Path]) -> None:
+    # each figure is drawn twice: one line for both files
+    pictures = [str(figure) for figure in figures if figure.suffix == ".png"]
     if figures:
-        typer.echo(
-            f"figures: {', '.join(str(figure) for figure in figures if figure.suffix == '.png')} (and .svg)"
-        )
+        typer.echo(f"figures: {', '.join(pictures)} (and .svg)")
     typer.echo(f"report: {page}")
 
 
@@ -92,54 +97,51 @@ def plan(
     from lotteryfw.runner import Desk
 
     desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    found = desk.plan(_likely_device())
+    result = desk.plan(_likely_device())
     if as_json:
-        typer.echo(json.dumps(found.plain()))
+        typer.echo(json.dumps(result.plain()))
         return
-    todo = found.unique - found.stored
     rows = [
-        ("cells", f"{found.cells:,}"),
-        ("trainings asked for", f"{found.asked:,}"),
-        ("unique", f"{found.unique:,}"),
-        ("already stored", f"{found.stored:,}"),
-        ("to train", f"{todo:,}"),
-        ("steps in all", f"{found.steps:,}"),
-        ("steps to do", f"{found.steps_to_do:,}"),
-        ("time, one process", _duration(found.seconds)),
-        ("disk", _size(found.bytes)),
+        ("cells", f"{result.cells:,}"),
+        ("trainings asked for", f"{result.asked:,}"),
+        ("unique", f"{result.unique:,}"),
+        ("already stored", f"{result.stored:,}"),
+        ("to train", f"{result.unique - result.stored:,}"),
+        ("steps in all", f"{result.steps:,}"),
+        ("steps to do", f"{result.steps_to_do:,}"),
+        ("time, one process", _duration(result.seconds)),
+        ("disk", _size(result.bytes)),
     ]
-    typer.echo(f"{desk.recipe.name}" + (f" ({desk.recipe.profile})" if desk.recipe.profile else ""))
+    profile_name = f" ({desk.recipe.profile})" if desk.recipe.profile else ""
+    typer.echo(f"{desk.recipe.name}{profile_name}")
     for name, value in rows:
         typer.echo(f"  {name:<20} {value:>14}")
-    if found.unknown:
-        typer.echo(
-            f"  depend on results, planned up to there: {len(found.unknown)} cells, such as {found.unknown[0]}"
-        )
-    for cell, fault in found.broken[:3]:
+    if result.unknown:
+        cells = f"{len(result.unknown)} cells, such as {result.unknown[0]}"
+        typer.echo(f"  depend on results, planned up to there: {cells}")
+    for cell, fault in result.broken[:SHOWN_CELLS]:
         typer.echo(f"  cannot run: {cell}: {fault}")
-    if len(found.broken) > 3:
-        typer.echo(f"  cannot run: {len(found.broken) - 3} more cells")
+    if len(result.broken) > SHOWN_CELLS:
+        typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
     typer.echo(
         "Trainings whose masks turn out equal are shared too; that shows only as the study runs."
     )
 
 
 def _likely_device() -> str:
-    """The kind of device that "auto" would pick, judged without torch: its driver's device file."""
+    """Return the kind of device that "auto" would pick, judged by the driver's device file."""
+    # torch would know, and take seconds to import
     return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "not known yet"  # nothing like it was trained in this store
+        # nothing like it was trained in this store
+        return "not known yet"
     minutes = seconds / 60
-    return (
-        f"{seconds:.0f} s"
-        if minutes < 2
-        else f"{minutes:.0f} min"
-        if minutes < 120
-        else f"{minutes / 60:.1f} h"
-    )
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def _size(count: int | None) -> str:
@@ -158,6 +160,7 @@ def check(
     data: Data = None,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
+    # a plugin is a file of another suffix, or a name
     if what.endswith(".toml"):
         from lotteryfw.runner import Desk
 
@@ -192,23 +195,21 @@ def runs(
     from lotteryfw.api.errors import UsageError
     from lotteryfw.runner import runs as find
 
-    found = find(folder)
-    if not found:
+    folders = find(folder)
+    if not folders:
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
-    for run in found:
-        ended = list(run.statuses.values())
-        counts = {
-            status: ended.count(status)
-            for status in ("done", "diverged", "failed")
-            if status in ended
-        }
+    for run in folders:
+        # always in this order, and without those that are 0
+        ended = Counter(run.statuses.values())
+        counts = {}
+        for status in ("done", "diverged", "failed"):
+            if ended[status]:
+                counts[status] = ended[status]
         if as_json:
             typer.echo(json.dumps({"run": str(run.path), "rows": len(run.levels), **counts}))
-        else:
-            summary = (
-                ", ".join(f"{count} {status}" for status, count in counts.items()) or "not finished"
-            )
-            typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {summary}")
+            continue
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {summary or 'not finished'}")
 
 
 @app.command("report")
@@ -230,7 +231,7 @@ def report_run(
 
 
 class Form(StrEnum):
-    """What `lotteryfw.export` can make of a ticket."""
+    """The forms that `lotteryfw.export` writes."""
 
     VALUES = "values"
     SEED = "seed"
@@ -252,7 +253,10 @@ def export_ticket(
     trust: Trust = [],  # noqa: B006
     data: Data = None,
 ) -> None:
-    """Write a ticket for use elsewhere. One whose weights were never trained takes a bit for each weight as a seed."""
+    """Write a ticket for use elsewhere.
+
+    A ticket whose weights were never trained takes one bit for each weight as a seed.
+    """
     from lotteryfw.runner import export
 
     export(ticket, out, form.value, trust=trust, data=data)

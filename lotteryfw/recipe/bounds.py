@@ -1,10 +1,9 @@
-"""What keeps a recipe small enough to be checked at once: depth, numbers, lists, text, cells and levels."""
+"""Limits on recipes, so that checking one is quick: depth, numbers, lists, text, cells, levels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from math import prod
 from typing import Any
 
 from lotteryfw.api.errors import Fault
@@ -15,20 +14,20 @@ from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 
 _SEEDS = ("seed", "seeds")
 _LEVELS = ("levels", "cycles", "densities")
-"""Options of a search that give the number of its levels: an integer, or a list with an entry for each."""
+"""Options of a search that set its number of levels: an integer, or a list of that length."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Control characters other than tab and the ends of lines."""
 _TOKEN = re.compile(
     r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[\[\]{}.,=\n]',
     re.DOTALL,
 )
-"""Whatever of a TOML text bears on its nesting; strings and comments as wholes."""
+"""The parts of a TOML text that decide its nesting; strings and comments are skipped as wholes."""
 
 
 def too_deep(text: str) -> str:
-    """What is wrong with a TOML text that nests deeper than the limit; empty where nothing is.
+    """Return where a TOML text nests deeper than the limit, or an empty string.
 
-    tomllib answers such a text with a RecursionError, and takes time that grows with the square of a key's length.
+    tomllib raises RecursionError for such a text, and its time grows with the square of a key's length.
     """
     limit = DEPTH.value
     brackets = dots = 0
@@ -38,7 +37,11 @@ def too_deep(text: str) -> str:
             brackets += 1
         elif token in ("]", "}"):
             brackets = max(0, brackets - 1)
-        dots = dots + 1 if token == "." else 0 if token in ("=", ",", "\n", "[", "{") else dots
+        # a.b.c nests as deep as [a.b.c]; the dots of one key count until it ends
+        if token == ".":
+            dots += 1
+        elif token in ("=", ",", "\n", "[", "{"):
+            dots = 0
         if max(brackets, dots + 1) > limit:
             line = text.count("\n", 0, match.start()) + 1
             return f"line {line} is nested deeper than the limit of {limit}"
@@ -46,7 +49,7 @@ def too_deep(text: str) -> str:
 
 
 def out_of_bounds(table: Mapping[str, Any], where: str) -> list[Fault]:
-    """Every value of a recipe's table that no recipe may hold, whatever key it stands at."""
+    """Return a fault for every value of a table that no recipe may have at any key."""
     faults: list[Fault] = []
     pending: list[tuple[Keys, Any]] = [((), table)]
     depth = DEPTH.value
@@ -57,10 +60,11 @@ def out_of_bounds(table: Mapping[str, Any], where: str) -> list[Fault]:
         if len(keys) > depth:
             problem = (f"is nested deeper than the limit of {depth}", DEPTH.remedy)
             return [*faults, Fault(where, dotted(keys[:4]), *problem)]
+        entries: Iterable[tuple[Any, Any]] = ()
         if isinstance(value, Mapping):
-            entries: Iterable[tuple[Any, Any]] = value.items()
-        else:
-            entries = enumerate(value) if isinstance(value, list) else ()
+            entries = value.items()
+        elif isinstance(value, list):
+            entries = enumerate(value)
         for key, entry in entries:
             if isinstance(key, str) and (text := _unusable_text(key)):
                 faults.append(Fault(where, dotted((*keys, key)), f"the key {text}"))
@@ -69,21 +73,19 @@ def out_of_bounds(table: Mapping[str, Any], where: str) -> list[Fault]:
 
 
 def too_many_cells(studies: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[str, str] | None:
-    """What is wrong with studies, by name and table, that have more cells than the limit, and how to raise it.
+    """Return the problem and remedy of studies with more cells than the limit, else None.
 
-    Counts them without making one.
+    `studies` are their names and tables. The cells are counted without making one.
     """
     total = sum(_cells(table) for _, table in studies)
-    if CELLS.exceeded_by(total):
-        return (
-            f"asks for {CELLS.excess(total, 'cells')} (axes times seeds, over all studies)",
-            CELLS.remedy,
-        )
-    return None
+    if not CELLS.exceeded_by(total):
+        return None
+    text = f"asks for {CELLS.excess(total, 'cells')} (axes times seeds, over all studies)"
+    return text, CELLS.remedy
 
 
 def too_many_levels(search: SearchAlgorithm) -> list[Problem]:
-    """The options of a search that give it more levels than the limit."""
+    """Return a problem for each option of a search that gives it more levels than the limit."""
     problems = []
     for name in _LEVELS:
         value = getattr(search, name, None)
@@ -96,10 +98,14 @@ def too_many_levels(search: SearchAlgorithm) -> list[Problem]:
 
 
 def _cells(table: Mapping[str, Any]) -> int:
-    grid, seeds = table.get("grid"), table.get("seeds")
-    axes = grid.values() if isinstance(grid, Mapping) else []
-    sizes = [len(values) for values in axes if isinstance(values, list)]
-    return prod(sizes) * (len(seeds) if isinstance(seeds, list) else 1)
+    grid = table.get("grid")
+    seeds = table.get("seeds")
+    # faults in the types are reported later, by the study
+    cells = len(seeds) if isinstance(seeds, list) else 1
+    for values in grid.values() if isinstance(grid, Mapping) else ():
+        if isinstance(values, list):
+            cells *= len(values)
+    return cells
 
 
 def _problem(keys: Keys, value: Any) -> tuple[str, str] | None:
@@ -110,12 +116,9 @@ def _problem(keys: Keys, value: Any) -> tuple[str, str] | None:
         limit = SEED if _is_seed(keys) else NUMBER
         if abs(value) > limit.value:
             return f"{readable(value)} is beyond the limit of {readable(limit.value)}", limit.remedy
-    if (
-        isinstance(value, list)
-        and not _is_seed(keys)
-        and "grid" not in keys
-        and ENTRIES.exceeded_by(len(value))
-    ):
+    # seeds and axes are limited by the cells that they make
+    is_limited = isinstance(value, list) and not _is_seed(keys) and "grid" not in keys
+    if is_limited and ENTRIES.exceeded_by(len(value)):
         return f"has {ENTRIES.excess(len(value), 'entries')}", ENTRIES.remedy
     return None
 
@@ -126,7 +129,7 @@ def _is_seed(keys: Keys) -> bool:
 
 
 def _unusable_text(text: str) -> str:
-    """What is wrong with a text that cannot be kept in a file, or that a terminal would obey."""
+    """Return why a text cannot be kept in a file, or would change a terminal; else an empty string."""
     if not text.isascii():
         try:
             text.encode()

@@ -28,6 +28,7 @@ def check_compatible(
     A part at one of `shared_keys` is not reported: another search of the study uses it.
     """
     search = parts["search"]
+    # a search that is not valid has been reported
     if search is None:
         return []
 
@@ -50,6 +51,7 @@ def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:
     """Return the slots that some search of a study uses; a search that is not known may be one."""
     slots = []
     for slot in OPTIONAL_SLOTS:
+        # None: a search that an axis completes, of which nothing is known yet
         if any(search is None or uses(search, slot) for search in searches):
             slots.append(slot)
     return slots

@@ -1,9 +1,9 @@
-"""Expands one study: its grid becomes checked cells, its faults get the place they were written at."""
+"""Expands one study: its grid becomes checked cells; faults say where their value was written."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -12,9 +12,11 @@ from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
+from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
@@ -26,6 +28,7 @@ from lotteryfw.recipe.schema import (
     Engine,
     Evaluate,
     StudyTable,
+    Table,
     Train,
 )
 from lotteryfw.search.cell import Cell
@@ -64,26 +67,29 @@ class ExpandedStudy:
     def __init__(self, name: str, tree: LayeredTable, resolver: ComponentResolver):
         self.name = name
         self.cells: list[Cell] = []
-        self.faults: dict[Fault, None] = {}  # a set that keeps its order
+        # a dict is a set that keeps its order: a fault in many cells is reported once
+        self.faults: dict[Fault, None] = {}
         self.axes: list[Axis] = []
         self._tree = tree
         self._resolver = resolver
-        self._first: Setup | None = None
-        self._body = StudyTable()
+        self._first_setup: Setup | None = None
+        self._study_table = StudyTable()
         _, problems = resolver.table(StudyTable, tree.table)
         self._report(problems)
 
         # The rest is checked without the faulty keys, so that all faults are reported at once.
         faulty = []
         for problem in problems:
+            # one axis of a grid may be wrong and the others right
             length = 2 if problem.keys[:1] == ("grid",) else 1
             faulty.append(problem.keys[:length])
-        self._table = _without(tree.table, faulty)
-        body, problems = resolver.table(StudyTable, self._table)
-        if problems or body is None:  # there are more faults than are reported one by one
+        self._table = without(tree.table, faulty)
+        study_table, problems = resolver.table(StudyTable, self._table)
+        if problems or study_table is None:
+            # there are more faults than are reported one by one
             return
-        self._body = body
-        self.axes = list(self._checked_axes())
+        self._study_table = study_table
+        self.axes = self._checked_axes()
         self._shared_keys = self._shared_slot_keys()
         self._check_replaced()
         self._expand()
@@ -91,6 +97,7 @@ class ExpandedStudy:
     @property
     def variants(self) -> list[str]:
         """The names that its searches record levels under, other than "ticket"."""
+        # a dict, so that the order is that of the cells
         names: dict[str, None] = {}
         for cell in self.cells:
             names |= dict.fromkeys(cell.search.variants)
@@ -100,7 +107,7 @@ class ExpandedStudy:
     def analyses(self) -> list[str]:
         """The names of its analyses."""
         names = []
-        for entry in self._body.analyses:
+        for entry in self._study_table.analyses:
             analysis, _ = self._resolver.component("analysis", entry)
             if analysis is not None:
                 names.append(analysis.use)
@@ -108,16 +115,18 @@ class ExpandedStudy:
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
-        assert self._first is not None, "a study with faults has nothing to resolve"
-        parts, train = self._first.parts, self._first.train
+        assert self._first_setup is not None, "a study with faults has nothing to resolve"
+        parts = self._first_setup.parts
+        train = self._first_setup.train
         full = self._resolver.full
         table: dict[str, Any] = {
             "name": self.name,
-            "seeds": self._body.seeds,
+            "seeds": self._study_table.seeds,
             "controls": list(map(full, parts["controls"])),
             "analyses": list(map(full, parts["analyses"])),
         }
         for slot in (*TABLE_SLOTS, "parametrization", "scores"):
+            # TOML has no null
             if parts[slot] is not None:
                 table[slot] = full(parts[slot])
 
@@ -127,15 +136,18 @@ class ExpandedStudy:
                 table["train"][slot] = full(parts[slot])
         table["train"]["augment"] = list(map(full, parts["augment"]))
 
-        evaluate = self._first.evaluate
+        # one of the two, as a recipe may set only one
+        evaluate = self._first_setup.evaluate
         if evaluate.every:
             table["evaluate"] = {"every": str(evaluate.every)}
         else:
             table["evaluate"] = {"points": evaluate.points or POINTS}
-        table["engine"] = self._first.engine.model_dump(exclude_none=True)
-        grid = {}
+        table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
+        grid: dict[str, list[Any]] = {}
         for axis in self.axes:
-            grid[axis.path] = [self._resolved_value(axis.keys, value) for value in axis.values]
+            grid[axis.path] = []
+            for value in axis.values:
+                grid[axis.path].append(self._resolved_value(axis.keys, value))
         if grid:
             table["grid"] = grid
         return table
@@ -150,134 +162,162 @@ class ExpandedStudy:
         component, _ = self._resolver.component(kind, entry)
         return entry if component is None else self._resolver.full(component)
 
-    def _checked_axes(self) -> Iterator[Axis]:
-        for path, values in self._body.grid.items():
+    def _checked_axes(self) -> list[Axis]:
+        """Return the axes of the grid whose path can vary, and report the others."""
+        axes = []
+        faults = FaultCollector().at("grid")
+        for path, values in self._study_table.grid.items():
             keys: Keys = tuple(path.split("."))
-            if problem := check_grid_path(keys):
-                self._report([Problem(("grid", path), *problem)])
+            problem = check_grid_path(keys)
+            if problem:
+                faults.at(path).add(*problem)
                 continue
             entries = [entry_of(keys, value, self._resolver) for value in values]
             labels = [label_of_entry(entry) for entry in entries]
+            # two entries of one label would make two cells of one name
             for text, count in Counter(labels).items():
                 if count > 1:
-                    self._report([Problem(("grid", path), f"'{text}' is listed twice")])
-            yield Axis(keys, values, entries, labels)
+                    faults.at(path).add(f"'{text}' is listed twice")
+            axes.append(Axis(keys, values, entries, labels))
+        self._report(faults.problems)
+        return axes
 
     def _check_replaced(self) -> None:
         """Report mistakes in components that the grid replaces, and which no cell therefore has."""
         replaced = [axis for axis in self.axes if axis.keys in SLOTS or axis.keys == AUGMENT]
-        _, problems = self._components(self._table)
-        for problem in problems:
+        faults = FaultCollector()
+        self._components(self._table, faults)
+        for problem in faults.problems:
             # A missing key is no mistake: an axis may give it.
-            is_written = _at(self._table, problem.keys) is not None
-            if is_written and any(_below(problem.keys, axis) for axis in replaced):
+            is_written = value_at(self._table, problem.keys) is not None
+            if is_written and any(is_below(problem.keys, axis.keys) for axis in replaced):
                 self._report([problem])
 
     def _expand(self) -> None:
+        """Make the cells of every combination of the grid, and report the faults of the others."""
+        # A component is put before its options: "rewind" before "rewind.step".
         outside_in = sorted(range(len(self.axes)), key=lambda index: len(self.axes[index].keys))
         for chosen in product(*(range(len(axis.values)) for axis in self.axes)):
             table = self._table
             for index in outside_in:
                 axis = self.axes[index]
-                table = _put(table, axis.keys, axis.values[chosen[index]])
-            setup, problems = self._setup(table)
-            self._report(problems, chosen)
+                table = with_value(table, axis.keys, axis.values[chosen[index]])
+            faults = FaultCollector()
+            setup = self._setup(table, faults)
+            self._report(faults.problems, chosen)
             if len(self.faults) > MAX_PROBLEMS:
                 return  # nobody reads them all, and each takes a while to find
-            if setup is None:
-                continue
-            self._first = self._first or setup
+            if setup is not None:
+                self._first_setup = self._first_setup or setup
+                self._add_cells(setup, chosen)
 
-            parts = dict(setup.parts)
-            for slot in OPTIONAL_SLOTS:
-                if not uses(parts["search"], slot):
-                    parts[slot] = None
-            labels = {}
-            entries = {}
-            stem = self.name
-            for axis, index in zip(self.axes, chosen, strict=True):
-                labels[axis.path] = axis.labels[index]
-                entries[axis.path] = axis.entries[index]
-                stem += f"/{axis.path}={axis.labels[index]}"
-            for seed in self._body.seeds:
-                self.cells.append(
-                    Cell(
-                        study=self.name,
-                        id=f"{stem}/seed={seed}",
-                        axes=labels,
-                        axis_values=entries,
-                        seed=seed,
-                        **parts,
-                    )
+    def _add_cells(self, setup: Setup, chosen: Sequence[int]) -> None:
+        """Add the cells of one combination: one for each seed."""
+        parts = dict(setup.parts)
+        for slot in OPTIONAL_SLOTS:
+            # these keys are for other searches of the study
+            if not uses(parts["search"], slot):
+                parts[slot] = None
+        labels = {}
+        entries = {}
+        stem = self.name
+        for axis, index in zip(self.axes, chosen, strict=True):
+            labels[axis.path] = axis.labels[index]
+            entries[axis.path] = axis.entries[index]
+            stem += f"/{axis.path}={axis.labels[index]}"
+        for seed in self._study_table.seeds:
+            self.cells.append(
+                Cell(
+                    study=self.name,
+                    id=f"{stem}/seed={seed}",
+                    axes=labels,
+                    axis_values=entries,
+                    seed=seed,
+                    **parts,
                 )
-
-    def _components(self, table: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-        """Return the component of every slot, None for an invalid one, and the problems."""
-        problems: list[Problem] = []
-
-        def resolve(keys: Keys, kind: str, entry: Any) -> Any:
-            return _kept(problems, keys, self._resolver.component(kind, entry))
-
-        def resolve_list(keys: Keys, kind: str) -> tuple[Any, ...]:
-            entries = _at(table, keys)
-            if not isinstance(entries, list):
-                return ()
-            return tuple(
-                resolve((*keys, index), kind, entry) for index, entry in enumerate(entries)
             )
 
+    def _components(self, table: Mapping[str, Any], faults: FaultCollector) -> dict[str, Any]:
+        """Return the component of every slot, None for an invalid one."""
+        component = self._resolver.component
         parts: dict[str, Any] = {}
         for slot in TABLE_SLOTS:
-            parts[slot] = resolve((slot,), slot, table.get(slot))
+            parts[slot] = faults.at(slot).value_of(component(slot, table.get(slot)))
         for slot in TRAIN_SLOTS:
             keys: Keys = ("train", slot)
-            parts[slot] = resolve(keys, slot, _at(table, keys))
+            parts[slot] = faults.at(*keys).value_of(component(slot, value_at(table, keys)))
         for slot, (keys, kind) in OPTIONAL_SLOTS.items():
-            entry = _at(table, keys)
-            parts[slot] = None if entry is None else resolve(keys, kind, entry)
-        parts["augment"] = resolve_list(AUGMENT, "augmentation")
-        parts["controls"] = resolve_list(("controls",), "control")
-        parts["analyses"] = resolve_list(("analyses",), "analysis")
-        return parts, problems
+            # no default: only some searches have a use for these
+            entry = value_at(table, keys)
+            parts[slot] = (
+                None if entry is None else faults.at(*keys).value_of(component(kind, entry))
+            )
+        parts["augment"] = self._listed(table, AUGMENT, "augmentation", faults)
+        parts["controls"] = self._listed(table, ("controls",), "control", faults)
+        parts["analyses"] = self._listed(table, ("analyses",), "analysis", faults)
+        return parts
 
-    def _setup(self, table: Mapping[str, Any]) -> tuple[Setup | None, list[Problem]]:
+    def _listed(
+        self, table: Mapping[str, Any], keys: Keys, kind: str, faults: FaultCollector
+    ) -> tuple[Any, ...]:
+        """Return the components of a list, None for each invalid one."""
+        entries = value_at(table, keys)
+        # anything but a list was reported with the table around it
+        if not isinstance(entries, list):
+            return ()
+        components = []
+        for index, entry in enumerate(entries):
+            checked = self._resolver.component(kind, entry)
+            components.append(faults.at(*keys, index).value_of(checked))
+        return tuple(components)
+
+    def _setup(self, table: Mapping[str, Any], faults: FaultCollector) -> Setup | None:
+        """Return the parts of the cells with this table, None if there are faults."""
         resolver = self._resolver
-        parts, problems = self._components(table)
+        parts = self._components(table, faults)
 
-        def checked(keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
-            return _kept(problems, keys, answer)
+        def checked_table(model: type[Table], key: str) -> Any:
+            return faults.at(key).value_of(resolver.table(model, table.get(key, {})))
 
-        train: Train | None = checked(("train",), resolver.table(Train, table.get("train", {})))
-        evaluate: Evaluate | None = checked(
-            ("evaluate",), resolver.table(Evaluate, table.get("evaluate", {}))
-        )
-        engine: Engine | None = checked(
-            ("engine",), resolver.table(Engine, table.get("engine", {}))
-        )
+        train: Train | None = checked_table(Train, "train")
+        evaluate: Evaluate | None = checked_table(Evaluate, "evaluate")
+        engine: Engine | None = checked_table(Engine, "engine")
         clock: Clock | None = None
         if train and parts["data"]:
-            clock = checked((), resolver.clock(parts["data"], train.length, train.batch))
-        lengths: tuple[int, ...] | None = None
-        if clock and parts["search"]:
-            lengths = checked(("search",), resolver.lengths(parts["search"], clock))
-        if clock and parts["rewind"]:
-            checked((), resolver.rewind(parts["rewind"], clock, lengths or (clock.total,)))
-        if clock and parts["schedule"]:
-            checked(("train", "schedule"), resolver.schedule(parts["schedule"], clock))
-        if clock and evaluate and evaluate.interval(clock) < 1:
-            text = f"must be at least one step, got '{evaluate.every}'"
-            problems.append(Problem(("evaluate", "every"), text))
-        problems += _ambiguous_variants(parts)
-        faulty = {problem.keys[0] for problem in problems}
-        written = [keys for keys in SLOTS if _at(table, keys) is not None]
+            clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
+        if clock:
+            self._check_lengths(parts, clock, faults)
+            if evaluate and evaluate.interval(clock) < 1:
+                text = f"must be at least one step, got '{evaluate.every}'"
+                faults.at("evaluate", "every").add(text)
+        _check_variants(parts, faults)
+
+        # A faulty component is reported once, not also as one that others cannot use.
+        faulty = {problem.keys[0] for problem in faults.problems}
+        written = [keys for keys in SLOTS if value_at(table, keys) is not None]
         for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
-                problems.append(problem)
-        if problems or train is None or evaluate is None or engine is None or clock is None:
-            return None, problems
+                faults.add_all([problem])
+        if faults.problems or train is None or evaluate is None or engine is None or clock is None:
+            return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
-        return Setup(parts, train, evaluate, engine), problems
+        return Setup(parts, train, evaluate, engine)
+
+    def _check_lengths(
+        self, parts: Mapping[str, Any], clock: Clock, faults: FaultCollector
+    ) -> None:
+        """Check that cycles, the rewind point and the schedule fit into the training."""
+        resolver = self._resolver
+        lengths: tuple[int, ...] | None = None
+        if parts["search"]:
+            lengths = faults.at("search").value_of(resolver.lengths(parts["search"], clock))
+        if parts["rewind"]:
+            # a search whose cycles are wrong is reported; its rewind point is held against the whole
+            checked = resolver.rewind(parts["rewind"], clock, lengths or (clock.total,))
+            faults.value_of(checked)
+        if parts["schedule"]:
+            faults.at("train", "schedule").value_of(resolver.schedule(parts["schedule"], clock))
 
     def _shared_slot_keys(self) -> list[Keys]:
         """Return the keys of components that some search of the study uses.
@@ -294,17 +334,21 @@ class ExpandedStudy:
             search, _ = self._resolver.component("search", entry)
             searches.append(search if isinstance(search, SearchAlgorithm) else None)
 
-        varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
+        varied: set[Keys] = set()
+        for axis in self.axes:
+            # "train.mask_optimizer.lr" varies "train.mask_optimizer", which no longer is shared
+            varied |= {axis.keys[:1], axis.keys[:2]}
         keys = [OPTIONAL_SLOTS[slot][0] for slot in shared_slots(searches)]
         return [key for key in keys if key not in varied]
 
     def _report(self, problems: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
+        """Add a fault for each problem; `chosen` has the index of each axis's value in these cells."""
         for problem in problems:
             where, keys = self._tree.locate(problem.keys)
             # If several axes set this key, the innermost is the one whose value counts.
             innermost = 0
             for axis, index in zip(self.axes, chosen, strict=False):
-                if _below(problem.keys, axis) and len(axis.keys) > innermost:
+                if is_below(problem.keys, axis.keys) and len(axis.keys) > innermost:
                     innermost = len(axis.keys)
                     where, keys = self._tree.locate(("grid", axis.path))
                     keys = (*keys, index, *problem.keys[len(axis.keys) :])
@@ -313,74 +357,26 @@ class ExpandedStudy:
 
 def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """Return why a grid cannot vary this path, and a remedy; None if it can."""
-    if keys in SLOTS or (
-        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
-    ):
+    tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
+    is_option = len(keys) > 1 and keys[0] in tables
+    if keys in SLOTS or is_option:
         return None
-    inside = [f"train.{name}" for name in Train.model_fields] + [
-        f"evaluate.{name}" for name in Evaluate.model_fields
-    ]
-    inside += [f"engine.{name}" for name in Engine.model_fields]
-    return "is not a key that a grid can vary", nearest(
-        dotted(keys), [*TABLE_SLOTS, *OPTIONAL_SLOTS, *inside]
-    )
+    choices = [*TABLE_SLOTS, *OPTIONAL_SLOTS]
+    for name, model in (("train", Train), ("evaluate", Evaluate), ("engine", Engine)):
+        choices += [f"{name}.{field}" for field in model.model_fields]
+    return "is not a key that a grid can vary", nearest(dotted(keys), choices)
 
 
-def _kept(problems: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:
-    """Return the answer's value, and add its problems to `problems`, as those of a table at `keys`."""
-    value, below = answer
-    for problem in below:
-        problems.append(Problem((*keys, *problem.keys), problem.text, problem.remedy))
-    return value
-
-
-def _at(value: Any, keys: Keys) -> Any:
-    """Return the value at this path of a table, or None."""
-    for key in keys:
-        try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
-
-
-def _ambiguous_variants(parts: Mapping[str, Any]) -> list[Problem]:
-    """Controls that would be recorded under a name that is already in use in their cell."""
+def _check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
+    """Report controls that would be recorded under a name that is in use in their cell."""
     search = parts["search"]
     used = {"ticket": "what a search finds is"}
     for variant in search.variants if search else ():
         used[variant] = f"a network of the search '{search.use}' is"
-
-    problems = []
     for index, control in enumerate(parts["controls"]):
         if control is None:
             continue
         if control.use in used:
             text = f"{used[control.use]} recorded under the name '{control.use}' already"
-            problems.append(Problem(("controls", index), text, "each name can be used once"))
+            faults.at("controls", index).add(text, "each name can be used once")
         used[control.use] = "another control is"
-    return problems
-
-
-def _below(keys: Keys, axis: Axis) -> bool:
-    return keys[: len(axis.keys)] == axis.keys
-
-
-def _without(table: Mapping[str, Any], faulty: Sequence[Keys]) -> dict[str, Any]:
-    """The table without what stands at these paths, one or two keys long."""
-    left = {key: each for key, each in table.items() if (key,) not in faulty}
-    if isinstance(grid := left.get("grid"), Mapping):
-        left["grid"] = {
-            path: values for path, values in grid.items() if ("grid", path) not in faulty
-        }
-    return left
-
-
-def _put(table: Mapping[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
-    key, *rest = keys
-    if not rest:
-        return {**table, str(key): value}
-    below = table.get(str(key))
-    if not isinstance(below, Mapping):
-        below = {"use": below} if isinstance(below, str) else {}
-    return {**table, str(key): _put(below, tuple(rest), value)}

@@ -26,11 +26,13 @@ def entry_of(keys: Keys, value: Any, resolver: ComponentResolver) -> Any:
 
 def _component_entry(kind: str, written: Any, resolver: ComponentResolver) -> Any:
     component, _ = resolver.component(kind, written)
+    # None: not valid without the values of other axes
     return written if component is None else resolver.entry(component)
 
 
 def label_of_entry(entry: Any) -> str:
     """Return the short name of an entry."""
+    # only a list of augmentations is a tuple: it is one value of the grid
     if isinstance(entry, tuple):
         return "+".join(map(label_of_entry, entry)) or "none"
     is_component = isinstance(entry, dict) and "use" in entry

@@ -24,21 +24,24 @@ Schema = dict[str, Any]
 
 
 def json_schema(registry: Registry) -> Schema:
-    """JSON Schema (2020-12) of a recipe that uses what `registry` offers."""
+    """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
     others = ("augmentation", "control", "analysis", "parametrization")
-    slots = {
-        kind: _slot(kind, registry, definitions) for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others)
-    }
+    slots = {}
+    for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
+        slots[kind] = _slot(kind, registry, definitions)
     train = _of(Train)["properties"]
-    train |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in TRAIN_SLOTS}
+    for kind in TRAIN_SLOTS:
+        train[kind] = {"$ref": f"#/$defs/{kind}"}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
+    # an axis may be nested tables as well as one dotted path
     definitions |= slots
     definitions["grid"] = {"type": "object", "additionalProperties": grid}
     body = _of(StudyTable)["properties"]
-    body |= {kind: {"$ref": f"#/$defs/{kind}"} for kind in (*TABLE_SLOTS, "parametrization")}
+    for kind in (*TABLE_SLOTS, "parametrization"):
+        body[kind] = {"$ref": f"#/$defs/{kind}"}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
@@ -48,16 +51,20 @@ def json_schema(registry: Registry) -> Schema:
         "engine": _of(Engine),
         "grid": {"$ref": "#/$defs/grid"},
     }
-    own = {key: each for key, each in _of(RecipeFile)["properties"].items() if key not in body}
-    changes = {**body, "title": own["title"], "about": own["about"]}
+    # a profile changes a study's keys and the texts, but neither the name nor the files
+    top_only = {}
+    for key, schema in _of(RecipeFile)["properties"].items():
+        if key not in body:
+            top_only[key] = schema
+    changes = {**body, "title": top_only["title"], "about": top_only["about"]}
     by_name = {"type": "object", "additionalProperties": _table(body)}
     claim = _of(Claim)
     top = {
-        **own,
+        **top_only,
         **body,
         "study": {
             "type": "array",
-            "items": _table({**body, "name": own["name"]}, required=["name"]),
+            "items": _table({**body, "name": top_only["name"]}, required=["name"]),
         },
         "studies": by_name,
         "profiles": {
@@ -78,9 +85,9 @@ def json_schema(registry: Registry) -> Schema:
 
 class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
-        """Lengths as recipes write them; pydantic would take the dataclass apart."""
+        """Encode lengths as recipes write them; pydantic would take the dataclass apart."""
         if isinstance(dft, list | tuple):
-            return [self.encode_default(each) for each in dft]
+            return [self.encode_default(item) for item in dft]
         return str(dft) if isinstance(dft, Step) else super().encode_default(dft)
 
 
@@ -96,12 +103,16 @@ def _table(properties: Schema, required: list[str] | None = None) -> Schema:
 def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
     default = registry.default(kind)
     offers = registry.offers(kind)
-    names = [
-        *(registry.short_name(offer) for offer in offers),
-        *(offer.full_name for offer in offers),
-    ]
-    tables = [_component(offer, offer == default, registry, definitions) for offer in offers]
-    return {"oneOf": [{"enum": list(dict.fromkeys(names))}, *tables]}
+    short_names = []
+    full_names = []
+    tables = []
+    for offer in offers:
+        short_names.append(registry.short_name(offer))
+        full_names.append(offer.full_name)
+        tables.append(_component(offer, offer == default, registry, definitions))
+    # an ambiguous name is its own short name: each stands in the list once
+    names = list(dict.fromkeys(short_names + full_names))
+    return {"oneOf": [{"enum": names}, *tables]}
 
 
 def _component(
@@ -110,11 +121,13 @@ def _component(
     prefix = f"{offer.kind}.{offer.distribution}.{offer.name}"
     try:
         schema = _of(offer.cls, f"#/$defs/{prefix}.{{model}}")
-    except Exception:  # a field type that has no schema is its author's right
+    except Exception:
+        # a plugin may have an option whose type has no schema
         schema = {"properties": {}, "additionalProperties": True}
     for name, nested in schema.pop("$defs", {}).items():
         definitions[f"{prefix}.{name}"] = nested
     use = {"const": registry.short_name(offer), "description": offer.cls.summary()}
+    # a table without `use` gives options to the default
     required = [] if is_default else ["use"]
     return {
         **schema,

@@ -1,4 +1,4 @@
-"""Tables laid over tables, each key remembering where it was said: the merge rule of recipes lives here."""
+"""Merges the tables of a recipe, and remembers for each key where it was written."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from lotteryfw.api.errors import Fault
 Keys = tuple[str | int, ...]
 """A path into a recipe: keys of tables, and indices of lists."""
 Origin = Callable[[Keys], tuple[str, Keys]]
-"""Where a path was said: in which file, and at which path there."""
+"""A function from a path to where it was written: the file, and the path in that file."""
 
 
 def dotted(keys: Keys) -> str:
-    """A path as people write it.
+    """Return a path as people write it.
 
     >>> dotted(("train", "augment", 1, "padding"))
     'train.augment[1].padding'
     """
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(
-        "."
-    )
+    text = ""
+    for key in keys:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")
 
 
 @dataclass(frozen=True)
 class LayeredTable:
-    """A merged table. `defaults` names each kind's default component, which a table without `use` stands for.
+    """A merged table. `defaults` has the component that a kind's table without `use` stands for.
 
-    `whole` are keys of tables whose keys exclude each other, so that they replace and do not merge.
+    `whole` are keys of tables whose keys exclude each other: such a table replaces and does not merge.
     """
 
     defaults: Mapping[str, str]
@@ -38,66 +39,69 @@ class LayeredTable:
     whole: Container[str] = ()
 
     def over(self, table: Mapping[str, Any], origin: Origin) -> LayeredTable:
-        """This tree with `table` laid over it. Tables merge key by key and lists replace; a component is replaced
-        whole by one with another `use`."""
-        places: dict[Keys, tuple[str, Keys]] = {}
-        merged = self._laid(self.table, table, (), origin, places)
-        # whatever stood below a value that was replaced is gone
-        kept = {
-            keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)
-        }
-        return replace(self, table=merged, origins=kept | places)
+        """Return this table with `table` laid over it.
+
+        Tables merge key by key, and lists replace each other. A component with another `use` replaces
+        the whole table of the old one, whose options it does not have.
+        """
+        new_origins: dict[Keys, tuple[str, Keys]] = {}
+        merged = self._merge(self.table, table, (), origin, new_origins)
+        origins = dict(new_origins)
+        for keys, where in self.origins.items():
+            # whatever was written below a value that is replaced now is gone
+            if not _is_at_or_below(keys, new_origins):
+                origins[keys] = where
+        return replace(self, table=merged, origins=origins)
 
     def replaced(self, key: str, value: Any, origin: Origin) -> LayeredTable:
-        """This tree with everything below `key` forgotten, and `value` there."""
-        rest = replace(
-            self,
-            table={name: old for name, old in self.table.items() if name != key},
-            origins={keys: place for keys, place in self.origins.items() if keys[:1] != (key,)},
-        )
-        return rest.over({key: value}, origin)
+        """Return this table with `value` instead of everything at and below `key`."""
+        table = dict(self.table)
+        table.pop(key, None)
+        origins = {keys: where for keys, where in self.origins.items() if keys[:1] != (key,)}
+        return replace(self, table=table, origins=origins).over({key: value}, origin)
 
     def locate(self, keys: Keys) -> tuple[str, Keys]:
-        """Where `keys` was said, or where the table around it was; the last file read is around everything."""
+        """Return the file and path where `keys` was written, or the nearest table around it.
+
+        The last file that was read is around everything.
+        """
         for length in range(len(keys), 0, -1):
-            if found := self.origins.get(keys[:length]):
-                return found[0], (*found[1], *keys[length:])
+            origin = self.origins.get(keys[:length])
+            if origin:
+                where, written = origin
+                return where, (*written, *keys[length:])
         return self.origins[()][0], keys
 
     def fault(self, keys: Keys, problem: str, remedy: str = "") -> Fault:
-        """A fault at `keys`, placed where that was said."""
-        where, shown = self.locate(keys)
-        return Fault(where, dotted(shown), problem, remedy)
+        """Return a fault at `keys`, with the file and path where that was written."""
+        where, written = self.locate(keys)
+        return Fault(where, dotted(written), problem, remedy)
 
-    def _laid(
+    def _merge(
         self,
         base: Mapping[str, Any],
         over: Mapping[str, Any],
         path: Keys,
         origin: Origin,
-        places: dict[Keys, tuple[str, Keys]],
+        origins: dict[Keys, tuple[str, Keys]],
     ) -> dict[str, Any]:
-        """`base` with `over` laid over it; where each value that was set stands goes to `places`."""
+        """Return `base` with `over` laid over it; add where each new value is written to `origins`."""
         result = dict(base)
         for key, new in over.items():
             here = (*path, key)
             old = result.get(key)
-            old_use, new_use = (
-                self._use(key, old),
-                new.get("use") if isinstance(new, Mapping) else new,
-            )
+            old_use = self._use(key, old)
+            new_use = new.get("use") if isinstance(new, Mapping) else new
+            # the bare name of a component that has options already changes nothing
             if isinstance(old, Mapping) and isinstance(new, str) and new == old_use:
                 continue
-            if (
-                key not in self.whole
-                and isinstance(old, Mapping | str)
-                and isinstance(new, Mapping)
-                and new_use in (None, old_use)
-            ):
+            is_same_component = new_use in (None, old_use)
+            merges = isinstance(old, Mapping | str) and isinstance(new, Mapping)
+            if merges and is_same_component and key not in self.whole:
                 below = old if isinstance(old, Mapping) else {"use": old}
-                result[key] = self._laid(below, new, here, origin, places)
+                result[key] = self._merge(below, new, here, origin, origins)
                 continue
-            places[here] = origin(here)
+            origins[here] = origin(here)
             result[key] = new
         return result
 
@@ -105,5 +109,5 @@ class LayeredTable:
         return entry.get("use", self.defaults.get(key)) if isinstance(entry, Mapping) else entry
 
 
-def _at_or_below(keys: Keys, places: Mapping[Keys, object]) -> bool:
-    return any(keys[:length] in places for length in range(1, len(keys) + 1))
+def _is_at_or_below(keys: Keys, paths: Mapping[Keys, object]) -> bool:
+    return any(keys[:length] in paths for length in range(1, len(keys) + 1))

@@ -42,12 +42,12 @@ class Recipe:
     _resolved: Mapping[str, Any] = field(repr=False)
 
     def resolved(self) -> dict[str, Any]:
-        """The recipe as one TOML-able table with every default filled in; it loads to the same cells."""
+        """Return the recipe as one table with every default filled in. It loads to the same cells."""
         return copy.deepcopy(dict(self._resolved))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of what is resolved: equal for recipes that ask for the same."""
+        """The SHA-256 (hex) of the resolved recipe: equal for recipes with equal cells and claims."""
         return jobs.digest(self._resolved)
 
 
@@ -59,18 +59,19 @@ def load_recipe(
     profile: str | None = None,
     sets: Sequence[str] = (),
 ) -> Recipe:
-    """Reads a recipe (a file's path, or a table) and checks all of it. `data_folder` is where data sets are looked for.
+    """Read a recipe (a file's path, or a table) and check all of it.
 
-    Raises RecipeError with every fault found, and UsageError for an environment variable that is no limit.
+    `data_folder` has the data sets. Raises RecipeError with every fault, and UsageError for a limit in
+    the environment that is no number.
     """
     check_variables()
     faults: list[Fault] = []
-    path, source = (
-        (None, plain(source)) if isinstance(source, Mapping) else (Path(source), Path(source))
-    )
-    defaults = {kind: offer.name for kind in kinds() if (offer := registry.default(kind))}
-    tree = read(source, defaults, profile, sets, faults)
-    unread = {(fault.where, fault.key): fault for fault in faults}
+    path = None if isinstance(source, Mapping) else Path(source)
+    source = plain(source) if isinstance(source, Mapping) else Path(source)
+    tree = read(source, _defaults(registry), profile, sets, faults)
+    faults_of_reading = list(faults)
+
+    # Everything is checked, whatever is wrong before, so that all faults are reported at once.
     resolver = ComponentResolver(registry, data_folder)
     file, problems = resolver.table(RecipeFile, tree.table)
     for problem in problems:
@@ -81,30 +82,50 @@ def load_recipe(
         faults += study.faults
     claims = _claims(tree, studies, resolver, faults)
     if faults or file is None:
-        # A value that was refused when read (NaN, a date) is reported once, not also as an option.
-        reported = []
-        for fault in dict.fromkeys(faults):
-            if unread.get((fault.where, fault.key), fault) == fault:
-                reported.append(fault)
-        raise RecipeError(reported)
+        raise RecipeError(_once_each(faults, faults_of_reading))
+
+    cells: list[Cell] = []
+    for study in studies:
+        cells += study.cells
     texts = {"name": file.name, "title": file.title, "about": file.about}
-    resolved = {key: value for key, value in texts.items() if value} | {
-        "study": [study.resolved() for study in studies]
-    }
+    resolved: dict[str, Any] = {key: value for key, value in texts.items() if value}
+    resolved["study"] = [study.resolved() for study in studies]
     if claims:
-        resolved["claim"] = [
-            labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
-        ]
+        resolved["claim"] = [claim.model_dump(mode="json", exclude_none=True) for claim in claims]
     return Recipe(
         **texts,
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
-        claims=tuple(labelled for _, labelled in claims),
-        cells=tuple(cell for study in studies for cell in study.cells),
+        claims=tuple(claims),
+        cells=tuple(cells),
         _resolved=resolved,
     )
+
+
+def _once_each(faults: Sequence[Fault], faults_of_reading: Sequence[Fault]) -> list[Fault]:
+    """Return the faults without those that say again what was wrong when the recipe was read.
+
+    A value that was refused then, such as NaN or a date, is mostly no valid option either.
+    """
+    read_faults = {(fault.where, fault.key): fault for fault in faults_of_reading}
+    reported = []
+    # studies share what is at the top of a recipe, and its faults
+    for fault in dict.fromkeys(faults):
+        if read_faults.get((fault.where, fault.key), fault) == fault:
+            reported.append(fault)
+    return reported
+
+
+def _defaults(registry: Registry) -> dict[str, str]:
+    """Return the name of each kind's default component; some kinds have none."""
+    defaults = {}
+    for kind in kinds():
+        offer = registry.default(kind)
+        if offer is not None:
+            defaults[kind] = offer.name
+    return defaults
 
 
 def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
@@ -115,6 +136,7 @@ def _untrusted(tree: LayeredTable, registry: Registry) -> list[Fault]:
         if not isinstance(path, str) or Path(path).resolve() in registry.trusted:
             continue
         keys = ("plugins", index)
+        # a file that is missing needs no trust
         if not _is_file(path):
             faults.append(tree.fault(keys, f"there is no plugin file {printable(path, 300)}"))
             continue
@@ -132,35 +154,42 @@ def _is_file(path: str) -> bool:
 
 
 def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedStudy]:
-    """Every study of the recipe. Raises RecipeError, before any cell is made, where there are too many cells."""
+    """Return every study of the recipe.
+
+    Raises RecipeError if there are too many cells, before any of them is made.
+    """
     trees = _study_trees(tree)
-    if problem := too_many_cells((name, study.table) for name, study in trees):
+    problem = too_many_cells((name, study.table) for name, study in trees)
+    if problem:
         raise RecipeError([tree.fault(("grid",), *problem)])
     return [ExpandedStudy(name, study, resolver) for name, study in trees]
 
 
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
-    base = replace(
-        tree,
-        table={key: value for key, value in tree.table.items() if key in StudyTable.model_fields},
-    )
+    """Return the name and table of each study: its own keys over those at the recipe's top."""
+    shared = {key: value for key, value in tree.table.items() if key in StudyTable.model_fields}
+    base = replace(tree, table=shared)
     studies = tree.table.get("studies")
-    items = studies.items() if isinstance(studies, Mapping) else ()
-    tables = {name: table for name, table in items if isinstance(table, Mapping)}
-    if not tables:
-        return [(str(tree.table.get("name")), base)]
-    return [(name, _study_tree(tree, base, name, table)) for name, table in tables.items()]
+    trees = []
+    for name, table in studies.items() if isinstance(studies, Mapping) else ():
+        # what is no table was reported by the schema
+        if isinstance(table, Mapping):
+            trees.append((name, _study_tree(tree, base, name, table)))
+    # without studies, the recipe is one that has the recipe's name
+    return trees or [(str(tree.table.get("name")), base)]
 
 
 def _study_tree(
     tree: LayeredTable, base: LayeredTable, name: str, table: Mapping[str, Any]
 ) -> LayeredTable:
+    # faults in a study name the file and the [[study]] that its keys were written in
     def origin(keys: Keys) -> tuple[str, Keys]:
         return tree.locate(("studies", name, *keys))
 
     if "grid" in table:  # a study's grid replaces the base's
         base = base.replaced("grid", {}, origin)
-    return base.over({key: value for key, value in table.items() if key != "name"}, origin)
+    changes = {key: value for key, value in table.items() if key != "name"}
+    return base.over(changes, origin)
 
 
 def _claims(
@@ -168,16 +197,16 @@ def _claims(
     studies: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
     faults: list[Fault],
-) -> list[tuple[Claim, Claim]]:
-    """Each claim as written, and with labels for selectors as cells have them."""
+) -> list[Claim]:
+    """Return the claims, with the labels of cells in their selectors; add to `faults`."""
     claims = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
-            claim, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
-            claims.append((claim, labelled))
+            _, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
+            claims.append(labelled)
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))

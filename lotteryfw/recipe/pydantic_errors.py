@@ -1,4 +1,4 @@
-"""Pydantic's errors in plain words."""
+"""Puts pydantic's errors into plain words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.recipe.paths import value_at
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ _MUST = {
     "too_long": "at most {max_length} long",
     "string_too_short": "at least {min_length} long",
     "string_too_long": "at most {max_length} long",
+    # what people write is a TOML value: the types have TOML's names
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "an integer"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
@@ -51,61 +53,71 @@ _MUST = {
 
 
 def problems(
-    error: ValidationError, given: Any, known: Iterable[str], owner: str = ""
+    error: ValidationError, entry: Any, known_keys: Iterable[str], owner: str = ""
 ) -> list[Problem]:
-    """What is wrong with `given`, whose keys are `known`. `owner` says whose keys they are, where that helps."""
-    found: list[Problem] = []
-    wanted: dict[Keys, list[str]] = {}
+    """Return the problems of `entry`, a table that may have the keys `known_keys`.
+
+    `owner` names whose keys they are, if that helps the reader.
+    """
+    result: list[Problem] = []
+    expected: dict[Keys, list[str]] = {}
     errors = error.errors(include_url=False)
-    for each in errors[:MAX_PROBLEMS]:
-        keys, context = _keys(each["loc"], given, each["type"] == "missing"), each.get("ctx", {})
-        bounds = {
-            name: f"{value:g}" if isinstance(value, float) else value
-            for name, value in context.items()
-        }
-        if each["type"] == "missing":
-            found.append(Problem(keys, "is required"))
-        elif each["type"] == "extra_forbidden":
+    for item in errors[:MAX_PROBLEMS]:
+        kind = item["type"]
+        context = item.get("ctx", {})
+        keys = _keys(item["loc"], entry, kind == "missing")
+        if kind == "missing":
+            result.append(Problem(keys, "is required"))
+        elif kind == "extra_forbidden":
             text = f"{owner} has no option '{keys[-1]}'" if owner else "unknown key"
-            found.append(
-                Problem(keys, text, nearest(str(keys[-1]), known) if len(keys) == 1 else "")
-            )
-        elif each["type"] in ("value_error", "assertion_error"):
-            found.append(Problem(keys, str(context["error"])))
-        elif must := _MUST.get(each["type"]):
-            wanted.setdefault(keys, []).append(must.format(**bounds))
+            # a key of a nested table is not among the known ones
+            remedy = nearest(str(keys[-1]), known_keys) if len(keys) == 1 else ""
+            result.append(Problem(keys, text, remedy))
+        elif kind in ("value_error", "assertion_error"):
+            result.append(Problem(keys, str(context["error"])))
+        elif kind in _MUST:
+            expected.setdefault(keys, []).append(_MUST[kind].format(**_bounds(context)))
         else:
-            found.append(Problem(keys, f"{each['msg']}, got {shown(each['input'])}"))
-    for (
-        keys,
-        musts,
-    ) in wanted.items():  # the members of a union each say what they want at one place
-        value: Any = given
-        for key in keys:
-            value = value[key]
-        found.append(
-            Problem(keys, f"must be {' or '.join(dict.fromkeys(musts))}, got {shown(value)}")
-        )
+            result.append(Problem(keys, f"{item['msg']}, got {shown(item['input'])}"))
+
+    # each member of a union reports at the same keys what it expects; one problem names them all
+    for keys, choices in expected.items():
+        text = " or ".join(dict.fromkeys(choices))
+        result.append(Problem(keys, f"must be {text}, got {shown(value_at(entry, keys))}"))
     if len(errors) > MAX_PROBLEMS:
-        found.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
-    return found
+        result.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
+    return result
+
+
+def _bounds(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bounds of an error as people write them: 1 for 1.0."""
+    bounds = dict(context)
+    for name, value in context.items():
+        if isinstance(value, float):
+            bounds[name] = f"{value:g}"
+    return bounds
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it."""
-    return textwrap.shorten(str(value).lower() if isinstance(value, bool) else repr(value), 80)
+    """Return a value as a message quotes it."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return textwrap.shorten(text, 80)
 
 
-def _keys(loc: Iterable[str | int], given: Any, is_missing: bool) -> Keys:
-    # pydantic's places also name members of unions and keys of dicts; what stands in the recipe is what counts
+def _keys(loc: Iterable[str | int], entry: Any, is_missing: bool) -> Keys:
+    """Return the part of an error's location that is written in the recipe.
+
+    pydantic's locations also name members of unions and the types of dict keys.
+    """
     keys: list[str | int] = []
+    value = entry
     parts = list(loc)
-    for place, part in enumerate(parts):
-        if (isinstance(given, Mapping) and part in given) or (
-            isinstance(given, list) and isinstance(part, int)
-        ):
-            given = given[part]  # type: ignore[index]
+    for index, part in enumerate(parts):
+        is_key = isinstance(value, Mapping) and part in value
+        is_index = isinstance(value, list) and isinstance(part, int)
+        if is_key or is_index:
+            value = value[part]
             keys.append(part)
-        elif is_missing and place == len(parts) - 1:
+        elif is_missing and index == len(parts) - 1:
             keys.append(part)
     return tuple(keys)

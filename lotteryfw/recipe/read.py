@@ -1,4 +1,7 @@
-"""From files, profile and `--set` to one merged tree. The later said wins: extended file, file, profile, `--set`."""
+"""Merges files, a profile and `--set` into one table.
+
+The later one counts: first the extended file, then the file, the profile, and `--set`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,7 +24,7 @@ from lotteryfw.recipe.schema import WHOLE_TABLES
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
 IN_PYTHON = "recipe"
-"""Where a recipe that is no file is said to stand."""
+"""The place that faults name for a recipe that is no file."""
 
 
 def read(
@@ -31,9 +34,10 @@ def read(
     sets: Sequence[str],
     faults: list[Fault],
 ) -> LayeredTable:
-    """The merged recipe: `[[study]]` as `studies` by name, grids flat. What is wrong in passing goes to `faults`.
+    """Return the merged recipe, with `[[study]]` as `studies` by name, and grids by dotted path.
 
-    Raises RecipeError where a file cannot be read at all.
+    Faults that leave the rest readable are added to `faults`. Raises RecipeError for a file that cannot
+    be read at all.
     """
     if isinstance(source, Path):
         tree = _file(source, LayeredTable(defaults, whole=WHOLE_TABLES), (), faults)
@@ -60,13 +64,14 @@ def _file(
     table = _parsed(path)
     here = path.resolve()
     if here in chain:
-        names = " → ".join(each.name for each in (*chain[chain.index(here) :], path))
-        raise RecipeError(
-            [Fault(where, "extends", f"recipes extend each other in a circle: {names}")]
-        )
+        circle = (*chain[chain.index(here) :], path)
+        names = " → ".join(file.name for file in circle)
+        problem = f"recipes extend each other in a circle: {names}"
+        raise RecipeError([Fault(where, "extends", problem)])
     if EXTENDS.exceeded_by(len(chain)):
         problem = f"is at the end of {EXTENDS.excess(len(chain), 'recipes that extend each other')}"
         raise RecipeError([Fault(where, "extends", problem, EXTENDS.remedy)])
+    # the extended recipe first: this file is laid over it
     parent = table.pop("extends", None)
     if isinstance(parent, str):
         tree = _file(path.parent / parent, tree, (*chain, here), faults)
@@ -76,13 +81,15 @@ def _file(
 
 
 def recipe_text(path: Path) -> str:
-    """The text of a recipe file, without a byte order mark. Raises RecipeError for what is no such file."""
+    """Return the text of a recipe file, without a byte order mark.
+
+    Raises RecipeError for a file that is missing, too large, or no text.
+    """
     where = str(path)
     try:
         return read_regular(path, RECIPE_BYTES).decode("utf-8-sig")
     except FileNotFoundError:
-        here = [each.name for each in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        problem = ("there is no such recipe", nearest(path.name, here))
+        problem = ("there is no such recipe", nearest(path.name, _recipes_in(path.parent)))
     except OSError as error:
         problem = (f"cannot be read: {error.strerror or error}", "")
     except UnicodeDecodeError as error:
@@ -94,9 +101,14 @@ def recipe_text(path: Path) -> str:
     raise RecipeError([Fault(where, "", *problem)])
 
 
+def _recipes_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.glob("*.toml")] if folder.is_dir() else []
+
+
 def _parsed(path: Path) -> dict[str, Any]:
     where = str(path)
     text = recipe_text(path)
+    # before parsing, which would end in a RecursionError
     if problem := too_deep(text):
         raise RecipeError([Fault(where, "", problem, DEPTH.remedy)])
     try:
@@ -118,18 +130,21 @@ def _require_bounds(table: Mapping[str, Any], where: str) -> None:
 def _laid(
     tree: LayeredTable, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]
 ) -> LayeredTable:
-    if isinstance(plugins := table.get("plugins"), list):
-        table["plugins"] = [
-            str(folder / each) if isinstance(each, str) else each for each in plugins
-        ]
-    for each in _tables(table.get("profiles")).values():
-        _flatten_grids(each)
+    plugins = table.get("plugins")
+    if isinstance(plugins, list):
+        # a plugin's path is relative to the file that names it
+        for index, plugin in enumerate(plugins):
+            if isinstance(plugin, str):
+                plugins[index] = str(folder / plugin)
+    for profile in _tables(table.get("profiles")).values():
+        _flatten_grids(profile)
     _flatten_grids(table)
     if "study" in table:
         studies = _by_name(table.pop("study"), where, faults)
         faults += _unusable({"studies": studies}, (), where)
         tree = tree.replaced("studies", studies, lambda keys: (where, keys))
     faults += _unusable(table, (), where)
+    # a fault at a key that nobody wrote is placed in the file that was read last
     tree = replace(tree, origins={**tree.origins, (): (where, ())})
     return _over(tree, table, lambda keys: (where, keys), faults)
 
@@ -137,39 +152,35 @@ def _laid(
 def _over(
     tree: LayeredTable, table: Mapping[str, Any], origin: Origin, faults: list[Fault]
 ) -> LayeredTable:
-    known = _tables(tree.table.get("studies"))
-    for name in _tables(table.get("studies")).keys() - known.keys():
+    studies = _tables(tree.table.get("studies"))
+    for name in _tables(table.get("studies")).keys() - studies.keys():
         where, keys = origin(("studies", name))
-        faults.append(
-            Fault(
-                where, dotted(keys), "there is no such study", nearest(name, known) or "it has none"
-            )
-        )
+        remedy = nearest(name, studies) or "this recipe has no studies"
+        faults.append(Fault(where, dotted(keys), "there is no such study", remedy))
     return tree.over(table, origin)
 
 
 def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTable:
     profiles = _tables(tree.table.get("profiles"))
     if name not in profiles:
-        hint = nearest(name, profiles) or "this recipe has no profiles"
-        faults.append(
-            Fault(
-                tree.locate(("profiles",))[0], f"profiles.{name}", "there is no such profile", hint
-            )
-        )
+        remedy = nearest(name, profiles) or "this recipe has no profiles"
+        where, _ = tree.locate(("profiles",))
+        faults.append(Fault(where, f"profiles.{name}", "there is no such profile", remedy))
         return tree
     table = profiles[name]
+    # a profile may change no files that were read, and no list of studies: `studies` has each by name
     for key in ("extends", "plugins", "profiles", "study") & table.keys():
         faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
     return _over(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
 
 
 def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
-    key, equals, value = (part.strip() for part in text.partition("="))
+    key, equals, value = map(str.strip, text.partition("="))
     if problem := too_deep(text):
         raise RecipeError([Fault(SET, text, problem, DEPTH.remedy)])
     try:
-        table = tomllib.loads(f"{key} = 0")
+        # first the key alone, since a value that is no TOML is taken as a string
+        tomllib.loads(f"{key} = 0")
         if not equals or "\n" in key:
             raise ValueError
         table = _value_set(key, value)
@@ -178,7 +189,7 @@ def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
         return tree
     _require_bounds(table, SET)
     for barred in ("extends", "plugins", "profiles", "study") & table.keys():
-        faults.append(Fault(SET, barred, "can only be said in a file"))
+        faults.append(Fault(SET, barred, "can only be set in a file"))
         return tree
     _flatten_grids(table)
     faults += _unusable(table, (), SET)
@@ -186,7 +197,10 @@ def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
 
 
 def _value_set(key: str, value: str) -> dict[str, Any]:
-    """The table that `key = value` makes; a value that is no TOML is text. Raises ValueError for what is neither."""
+    """Return the table that `key = value` makes; a value that is no TOML is a string.
+
+    Raises ValueError for a key that is no TOML.
+    """
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
@@ -194,87 +208,84 @@ def _value_set(key: str, value: str) -> dict[str, Any]:
 
 
 def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for place, study in enumerate(studies if isinstance(studies, list) else [studies]):
+    by_name: dict[str, Any] = {}
+    for index, study in enumerate(studies if isinstance(studies, list) else [studies]):
+        key = f"study[{index}].name"
         name = study.get("name") if isinstance(study, Mapping) else None
         if not isinstance(name, str):
-            faults.append(
-                Fault(where, f"study[{place}].name", "is required: studies are told apart by name")
-            )
-        elif name in found:
-            faults.append(
-                Fault(where, f"study[{place}].name", f"there is a study '{name}' already")
-            )
+            faults.append(Fault(where, key, "is required: studies are told apart by name"))
+        elif name in by_name:
+            faults.append(Fault(where, key, f"there is a study '{name}' already"))
         else:
-            found[name] = study
-    return found
+            by_name[name] = study
+    return by_name
 
 
 def _flatten_grids(table: Any) -> None:
-    """Makes every grid below a recipe's top one table from dotted path to values, however it was written."""
+    """Make every grid of a recipe one table from dotted path to values, however it was written."""
     if not isinstance(table, dict):
         return
-    if isinstance(grid := table.get("grid"), Mapping):
-        table["grid"] = dict(_flat(grid, ""))
-    studies = table.get("study", [])
-    for study in [
-        *(studies if isinstance(studies, list) else []),
-        *_tables(table.get("studies")).values(),
-    ]:
+    grid = table.get("grid")
+    if isinstance(grid, Mapping):
+        table["grid"] = _flat(grid, "")
+    studies = list(_tables(table.get("studies")).values())
+    if isinstance(table.get("study"), list):
+        studies += table["study"]
+    for study in studies:
         _flatten_grids(study)
 
 
-def _flat(grid: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
+def _flat(grid: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for key, value in grid.items():
-        flat += (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else [(prefix + key, value)]
-        )
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
     return flat
 
 
 def _tables(value: Any) -> dict[str, dict[str, Any]]:
-    """The tables in a table of tables, whatever else a recipe has put there."""
-    return (
-        {key: each for key, each in value.items() if isinstance(each, dict)}
-        if isinstance(value, Mapping)
-        else {}
-    )
+    """Return the tables in a table of tables; anything else is reported by the schema."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {key: table for key, table in value.items() if isinstance(table, dict)}
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A recipe given from Python as TOML would give it, in dicts and lists of its own; None says nothing.
+    """Return a copy of a recipe from Python with the types of TOML; keys that are None are left out.
 
-    Raises RecipeError for one that nests deeper than the limit, such as one that holds itself.
+    Raises RecipeError for one that nests deeper than the limit, such as one that contains itself.
     """
     if depth > DEPTH.value:
         problem = f"is nested deeper than the limit of {DEPTH.value}"
         raise RecipeError([Fault(IN_PYTHON, "", problem, DEPTH.remedy)])
     if isinstance(value, Mapping):
-        return {
-            str(key): plain(entry, depth + 1) for key, entry in value.items() if entry is not None
-        }
+        table = {}
+        for key, entry in value.items():
+            if entry is not None:
+                table[str(key)] = plain(entry, depth + 1)
+        return table
     if isinstance(value, list | tuple):
         return [plain(entry, depth + 1) for entry in value]
     return str(value) if isinstance(value, Step | PurePath) else value
 
 
 def _unusable(value: Any, keys: Keys, where: str) -> list[Fault]:
-    """Values that no part of a recipe can use: keys and records are JSON, which has neither dates nor infinity."""
+    """Return a fault for every value that no part of a recipe can use.
+
+    Keys and records are written as JSON, which has neither dates nor infinity.
+    """
+    entries: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, Mapping):
-        return [
-            found for key, each in value.items() for found in _unusable(each, (*keys, key), where)
-        ]
-    if isinstance(value, list):
-        return [
-            found
-            for place, each in enumerate(value)
-            for found in _unusable(each, (*keys, place), where)
-        ]
-    if isinstance(value, float) and not math.isfinite(value):
+        entries = value.items()
+    elif isinstance(value, list):
+        entries = enumerate(value)
+    elif isinstance(value, float) and not math.isfinite(value):
         return [Fault(where, dotted(keys), f"must be a finite number, got {value}")]
-    if not isinstance(value, str | int | float):
+    elif not isinstance(value, str | int | float):
         return [Fault(where, dotted(keys), _NOT_A_VALUE.format(type(value).__name__))]
-    return []
+    faults = []
+    for key, entry in entries:
+        faults += _unusable(entry, (*keys, key), where)
+    return faults

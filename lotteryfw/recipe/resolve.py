@@ -44,7 +44,7 @@ class ComponentResolver:
 
     def clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         """Return the clock of a training on this data; an epoch leaves out its last partial batch."""
-        # `id` is safe in these keys: every component that comes here is remembered, so none is ever freed
+        # `id` is safe in these keys: the memo holds every component, so that none is ever freed
         return self._memoize(
             ("clock", id(data), length, batch), lambda: self._clock(data, length, batch)
         )
@@ -68,9 +68,8 @@ class ComponentResolver:
 
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """Return the components of a kind by the names that recipes use."""
-        return {
-            self._registry.short_name(offer): offer.cls for offer in self._registry.offers(kind)
-        }
+        offers = self._registry.offers(kind)
+        return {self._registry.short_name(offer): offer.cls for offer in offers}
 
     def name(self, component: Component) -> str:
         """Return its name in recipes: the bare name if that is unambiguous."""
@@ -103,8 +102,8 @@ class ComponentResolver:
         return self._memo[key]
 
     def _component(self, kind: str, entry: Any) -> Checked[Component]:
-        names = [offer.name for offer in self._registry.offers(kind)]
         if entry is None and self._registry.default(kind) is None:
+            names = [offer.name for offer in self._registry.offers(kind)]
             return None, [Problem((), "is required", nearest("", names))]
         try:
             offer, options = self._registry.parse(kind, {} if entry is None else entry)
@@ -116,9 +115,12 @@ class ComponentResolver:
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
+            # a plugin's own validator may raise anything
             return None, [Problem((), _broke(owner, "checking its options", error))]
-        if isinstance(component, SearchAlgorithm) and (excess := too_many_levels(component)):
-            return None, excess
+        if isinstance(component, SearchAlgorithm):
+            excess = too_many_levels(component)
+            if excess:
+                return None, excess
         return component, []
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
@@ -126,8 +128,10 @@ class ComponentResolver:
         if train is None:
             return None, problems
         if batch > train:
-            text = f"a batch of {batch} is more than the {train} training examples of {self.name(data)}"
+            examples = f"{train} training examples of {self.name(data)}"
+            text = f"a batch of {batch} is more than the {examples}"
             return None, [Problem(("train", "batch"), text)]
+        # an epoch has whole batches only, and at least one step
         try:
             clock = Clock.of(length, max(1, train // batch))
         except ValueError as error:
@@ -149,19 +153,20 @@ class ComponentResolver:
         return None, [Problem(("data",), text)]
 
     def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
+        # a search without cycles has one round, as long as the training
         try:
             lengths = tuple(search.lengths(clock))
             if min(lengths) > 0:
                 return lengths, []
         except Exception as error:
-            return None, [
-                Problem((), _broke(f"the search '{self.name(search)}'", "`lengths`", error))
-            ]
-        too_short = [
-            Problem(keys, f"'{step}' is less than one step")
-            for keys, step in _lengths(search)
-            if clock.steps(step) < 1
-        ]
+            owner = f"the search '{self.name(search)}'"
+            return None, [Problem((), _broke(owner, "`lengths`", error))]
+
+        # an option that is too short is named; else it is their number that does not fit
+        too_short = []
+        for keys, step in _lengths(search):
+            if clock.steps(step) < 1:
+                too_short.append(Problem(keys, f"'{step}' is less than one step"))
         if too_short:
             return None, too_short
         text = (
@@ -174,41 +179,45 @@ class ComponentResolver:
         try:
             point = policy.point(Clock(lengths[0], clock.steps_per_epoch))
         except Exception as error:
-            return [
-                Problem(("rewind",), _broke(f"the rewind '{self.name(policy)}'", "`point`", error))
-            ]
-        # a policy with one length among its options says the point there
+            owner = f"the rewind '{self.name(policy)}'"
+            return [Problem(("rewind",), _broke(owner, "`point`", error))]
+
+        # if a policy has one length among its options, that is where the point is written
         options = [keys for keys, _ in _lengths(policy)]
         keys = ("rewind", *options[0]) if len(options) == 1 else ("rewind",)
-        end = lengths[0] if point.weights == LATEST else min(lengths)
-        steps = [point.schedule] if point.weights == LATEST else [point.weights, point.schedule]
-        what = "the training" if end == clock.total else "a cycle"
+        if point.weights == LATEST:
+            # every cycle goes on from the last one; the schedule's step is one of the first cycle
+            end = lengths[0]
+            steps = [point.schedule]
+        else:
+            end = min(lengths)
+            steps = [point.weights, point.schedule]
+        training = f"{'the training' if end == clock.total else 'a cycle'} of {end} steps"
         for step in steps:
             if not 0 <= step <= end:
-                return [Problem(keys, f"points at step {step}, outside {what} of {end} steps")]
+                return [Problem(keys, f"points at step {step}, outside {training}")]
         if point.steps is None and point.schedule == end:
-            return [
-                Problem(
-                    keys,
-                    f"points at step {end}, where {what} of {end} steps ends: nothing is left to train",
-                )
-            ]
+            text = f"points at step {end}, where {training} ends: nothing is left to train"
+            return [Problem(keys, text)]
         return []
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:
-    return [
-        Problem(keys, f"'{step}' is {clock.steps(step)} steps; the training has only {clock.total}")
-        for keys, step in _lengths(schedule)
-        if clock.steps(step) > clock.total
-    ]
+    problems = []
+    for keys, step in _lengths(schedule):
+        steps = clock.steps(step)
+        if steps > clock.total:
+            text = f"'{step}' is {steps} steps; the training has only {clock.total}"
+            problems.append(Problem(keys, text))
+    return problems
 
 
 def _lengths(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Step]]:
-    """Every length in an option's value, however deep, and where."""
+    """Yield every length in an option's value, however deep, with its path."""
     if isinstance(value, Step):
         yield keys, value
     elif isinstance(value, BaseModel | dict):
+        # a pydantic model iterates over its (name, value) pairs
         for name, item in value.items() if isinstance(value, dict) else value:
             yield from _lengths(item, (*keys, name))
     elif isinstance(value, list | tuple):
@@ -231,7 +240,10 @@ _encoded = json.JSONEncoder(sort_keys=True, default=str).encode
 
 
 def _canonical(value: Any) -> str:
-    """Equal for equal values. A name, what most entries are, is told from JSON by its quotes."""
+    """Return a text that is equal for equal values.
+
+    Most entries are names, for which JSON would be slow; JSON has no single quotes.
+    """
     return f"'{value}'" if isinstance(value, str) else _encoded(value)
 
 

@@ -1,4 +1,4 @@
-"""The fixed parts of a recipe as pydantic models. What stands in a component's slot is the registry's business."""
+"""The fixed parts of a recipe as pydantic models. The registry checks the components in its slots."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ SLOTS: dict[Keys, str] = (
     | {("train", s): s for s in TRAIN_SLOTS}
     | dict(OPTIONAL_SLOTS.values())
 )
-"""Every place of a single component, with its kind. `train.augment`, `controls` and `analyses` are lists."""
+"""The paths of single components, with their kinds. `train.augment` and others are lists."""
 
 _NAME = "[a-z0-9_-]+"
 WHOLE_TABLES = ("evaluate",)
 """Tables with two spellings of one value: a later table replaces an earlier one as a whole."""
 POINTS = 100
-"""Measurements in a training, where a recipe does not say."""
+"""Evaluations in a training, if the recipe does not say."""
 
 
 class Table(BaseModel):
@@ -56,6 +56,7 @@ class Table(BaseModel):
 
 
 def _distinct(values: list[Any]) -> list[Any]:
+    # the same seed twice would be two cells of one name
     for value, count in Counter(values).items():
         if count > 1:
             raise ValueError(f"{value!r} is listed twice")
@@ -76,7 +77,7 @@ Component = Any
 
 
 class Train(Table):
-    """How every network of a study is trained."""
+    """The training of every network of a study."""
 
     length: Step
     """Length of a training."""
@@ -86,18 +87,18 @@ class Train(Table):
     optimizer: Component = None
     schedule: Component = None
     mask_optimizer: Component = None
-    """The optimizer of scores, where masks are learned; left out: `optimizer`."""
+    """The optimizer of scores, for learned masks. If it is left out, it is `optimizer`."""
     augment: list[Component] = []
     """Changes to training images, in order."""
 
 
 class Evaluate(Table):
-    """How often a training is measured: give one of the two, or neither for 100 points."""
+    """When a training is evaluated: set one of the two, or neither for 100 points."""
 
     points: Annotated[int, Field(ge=1)] | None = None
-    """How many times in a training."""
+    """The number of evaluations in a training."""
     every: Step | None = None
-    """How far apart."""
+    """The length between two evaluations."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Evaluate:
@@ -106,12 +107,10 @@ class Evaluate(Table):
         return self
 
     def interval(self, clock: Clock) -> int:
-        """Steps from one measurement to the next; below one only where `every` is, which no recipe may say."""
-        return (
-            clock.steps(self.every)
-            if self.every
-            else max(1, clock.total // (self.points or POINTS))
-        )
+        """Return the steps between two evaluations; 0 if `every` is less than one step."""
+        if self.every:
+            return clock.steps(self.every)
+        return max(1, clock.total // (self.points or POINTS))
 
 
 def _kernel(name: str) -> str:
@@ -121,19 +120,20 @@ def _kernel(name: str) -> str:
 
 
 class Engine(Table):
-    """How trainings are computed."""
+    """The arithmetic that trainings are computed with."""
 
     kernel: Annotated[
         str, AfterValidator(_kernel), Field(json_schema_extra={"enum": list(KERNELS)})
     ] = "auto"
-    """The arithmetic of every training: "auto" lets each job have the fastest that can do it."""
+    """The kernel of every training. "auto" takes the fastest one that can do a job."""
     sparse_below: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Density below which the sparse kernel multiplies a layer by its living weights alone; left out: a fixed figure
-    that depends only on whether numba is installed. `lotteryfw doctor --calibrate` measures it."""
+    """Density below which the sparse kernel multiplies by a layer's unpruned weights alone. If it is
+    left out, it is a fixed figure that depends only on whether numba is installed;
+    `lotteryfw doctor --calibrate` measures it."""
 
 
 class StudyTable(Table):
-    """What a study is made of: the top of a recipe says it for all studies, a study for itself."""
+    """The parts of a study. Those at the top of a recipe hold for all its studies."""
 
     data: Component = None
     model: Component = None
@@ -145,22 +145,22 @@ class StudyTable(Table):
     mask0: Component = None
     rewind: Component = None
     parametrization: Component = None
-    """How a mask is learned, for searches that learn masks."""
+    """The component that learns masks, for searches that learn masks."""
     scores: Component = None
-    """The initialiser that scores are drawn by; left out: the parametrization's own."""
+    """The initialiser that draws scores. If it is left out, the parametrization draws them."""
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     engine: dict[str, Any] = {}
     seeds: Annotated[
         list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)
     ] = [0]
-    """Each combination of the grid runs once with each of these."""
+    """Each combination of the grid runs once with each seed."""
     analyses: list[Component] = []
-    """What is looked at in every finished search."""
+    """The analyses of every finished search."""
     controls: list[Component] = []
-    """What every ticket is compared with; each name may stand there once."""
+    """The networks that every ticket is compared with. Each name can be used once."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
-    """Dotted path to the values it takes in turn; the values of all paths are multiplied."""
+    """Dotted paths, each with a list of values. A study has a cell for every combination of values."""
 
 
 class RecipeFile(StudyTable):
@@ -169,16 +169,16 @@ class RecipeFile(StudyTable):
     name: Name
     title: str = ""
     about: str = ""
-    """What the study is about, as long as need be."""
+    """The purpose of the study, in as many words as it needs."""
     extends: str = ""
-    """Another recipe, relative to this file, that this one changes."""
+    """Another recipe that this one changes; its path is relative to this file."""
     plugins: list[str] = []
-    """Plugin files of one's own; they are code, so whoever runs the recipe has to trust each by name."""
+    """Local plugin files. They are code: whoever runs the recipe has to name each with --trust."""
     study: list[dict[str, Any]] = []
-    """Several grids over one base; a merged recipe has them in `studies`."""
+    """Studies that share what is written at the top; a merged recipe has them in `studies`."""
     studies: dict[Name, dict[str, Any]] = {}
-    """By name, what a study changes."""
+    """The changes of each study, by its name."""
     profiles: dict[str, dict[str, Any]] = {}
-    """By name, what another version of the whole changes."""
+    """Other versions of the whole recipe: the changes of each, by its name."""
     claim: list[dict[str, Any]] = []
-    """What the paper reports."""
+    """The statements of the paper."""

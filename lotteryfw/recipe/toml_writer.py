@@ -1,4 +1,4 @@
-"""Recipes as TOML, so that what is read back is the same, order and all."""
+"""Writes recipes as TOML that reads back as the same recipe, in the same order."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ import tomli_w
 
 
 def to_toml(recipe: Mapping[str, Any]) -> str:
-    """A recipe's text.
+    """Return a recipe's text.
 
-    TOML has plain keys stand before tables, and the order of a grid's axes is that of its cells: an axis is one plain
-    key, whatever its values are.
+    In TOML, plain keys come before tables, but the order of a grid's axes is that of its cells. So
+    each axis is written as one plain key, whatever its values are.
     """
     return "\n".join(_lines(recipe, ())) + "\n"
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    below = (
-        {}
-        if path[-1:] == ("grid",)
-        else {key: value for key, value in table.items() if _is_tables(value)}
-    )
+    tables = {}
     for key, value in table.items():
-        if key not in below:
+        if _is_tables(value) and path[-1:] != ("grid",):
+            tables[key] = value
+        else:
             yield f"{_key(key)} = {_inline(value)}"
-    for key, value in below.items():
+    for key, value in tables.items():
         here = (*path, _key(key))
-        for each in [value] if isinstance(value, Mapping) else value:
-            yield ""
-            yield f"[{'.'.join(here)}]" if isinstance(value, Mapping) else f"[[{'.'.join(here)}]]"
-            yield from _lines(each, here)
+        header = ".".join(here)
+        if isinstance(value, Mapping):
+            yield from ("", f"[{header}]")
+            yield from _lines(value, here)
+            continue
+        for entry in value:
+            yield from ("", f"[[{header}]]")
+            yield from _lines(entry, here)
 
 
 def _is_tables(value: Any) -> bool:
+    """Return True for a table, and for a list of tables that is not empty."""
     rows = value if isinstance(value, list) else [value]
     return bool(rows) and all(isinstance(row, Mapping) for row in rows)
 
 
 def _inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        return (
-            "{ " + ", ".join(f"{_key(key)} = {_inline(each)}" for key, each in value.items()) + " }"
-        )
+        pairs = [f"{_key(key)} = {_inline(entry)}" for key, entry in value.items()]
+        return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, list):
-        rows = [_inline(each) for each in value]
-        return (
-            "[\n" + "".join(f"    {row},\n" for row in rows) + "]"
-            if _is_tables(value)
-            else f"[{', '.join(rows)}]"
-        )
+        rows = [_inline(entry) for entry in value]
+        # tables get a line each
+        if _is_tables(value):
+            return "[\n    " + ",\n    ".join(rows) + ",\n]"
+        return f"[{', '.join(rows)}]"
     return tomli_w.dumps({"_": value}).removeprefix("_ = ").removesuffix("\n")
 
 

@@ -1,4 +1,4 @@
-"""Trials: each puts a component to work as the engine would, and says which of its kind's promises it broke.
+"""Trials: each uses a component as the engine would, and names the promises that it broke.
 
 In a plugin's own tests:
 
@@ -8,10 +8,10 @@ In a plugin's own tests:
         trial(MyCriterion, {"power": 3})
 """
 
+from lotteryfw.testkit.component_trial import Skipped
 from lotteryfw.testkit.fixtures import make_layer
 from lotteryfw.testkit.plugins import Verdict, check_plugin
 from lotteryfw.testkit.probes import make_probe, small_conv_net
-from lotteryfw.testkit.subject import Skipped
 from lotteryfw.testkit.trials import trial
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What components are put to work on: leaves as they come up in a study, large and small, whole and nearly gone."""
+"""Layers and networks that components are tried on, from whole to almost pruned away."""
 
 from __future__ import annotations
 
@@ -41,26 +41,29 @@ def make_layer(
     seed: int = 0,
     gradient: bool = False,
 ) -> Layer:
-    """A layer of a small network, the same one for equal arguments, with its random stream not yet drawn from.
+    """Return a layer of a small network, the same one for equal arguments.
 
-    `alive` weights (None: all that are not cut) are alive now, at random places; `cut` more were so until this level's
-    cut (0: a criterion's layer, which is read before the cut). The rest was cut earlier and is frozen at 0.
+    The mask keeps `alive` weights (None: all that are not cut) at random places; this level's pruning
+    removed `cut` more (0: the layer of a criterion, which is read before). The others were pruned
+    earlier and are frozen at 0. Nothing was drawn from the layer's random stream yet.
     """
     import torch
 
-    layer = LayerInfo("conv.weight" if len(shape) > 2 else "fc.weight", shape)
+    info = LayerInfo("conv.weight" if len(shape) > 2 else "fc.weight", shape)
 
-    def draw(what: str, scale: float) -> Tensor:
-        return scale * torch.randn(shape, generator=stream(seed, "testkit", what))
+    def draw(purpose: str, scale: float) -> Tensor:
+        return scale * torch.randn(shape, generator=stream(seed, "testkit", purpose))
 
-    order = torch.randperm(layer.size, generator=stream(seed, "testkit", "order")).reshape(shape)
-    kept = layer.size - cut if alive is None else alive
+    # the rank of a weight in this order decides when it is pruned
+    order = torch.randperm(info.size, generator=stream(seed, "testkit", "order")).reshape(shape)
+    kept = info.size - cut if alive is None else alive
     mask_before = order < kept + cut
     original = draw("original", 0.3)
+    # a short training moves weights little, a whole one moves them by about their own size
     rewound = original + draw("early", 0.03)
     init = rewound.where(mask_before, 0.0)
     return Layer(
-        info=layer,
+        info=info,
         original=original,
         init=init,
         final=(init + draw("late", 0.2)).where(mask_before, init),
@@ -78,31 +81,41 @@ _CASES: dict[str, tuple[tuple[int, ...], int | None, int]] = {
     "a convolution's layer": ((5, 4, 3, 3), None, 36),
     "a layer with weights that were cut earlier": ((6, 8), 20, 5),
     "a convolution's layer with weights that were cut earlier": ((5, 4, 3, 3), 40, 10),
-    "a layer with one living weight": ((6, 8), 1, 3),
-    "a layer with no living weight": ((6, 8), 0, 1),
+    "a layer with one unpruned weight": ((6, 8), 1, 3),
+    "a layer with no unpruned weight": ((6, 8), 0, 1),
     "a layer with ties and zeros": ((6, 8), 30, 6),
 }
-"""Shape, living weights and weights cut now."""
+"""Shape, unpruned weights, and weights that this level's pruning removes."""
 
 
 def layers(*, after_cut: bool, gradient: bool = False) -> Iterator[tuple[str, Callable[[], Layer]]]:
-    """(what it is, a maker of equal copies) of every layer to try: before the cut for criteria, after it for actions."""
-    for what, (shape, alive, cut) in _CASES.items():
+    """Yield a name for each layer to try, and a function that makes equal copies of it.
+
+    A criterion sees layers before the cut, an action after it.
+    """
+    for name, (shape, alive, cut) in _CASES.items():
         make = partial(make_layer, shape, alive, cut if after_cut else 0, gradient=gradient)
-        yield what, partial(_flattened, make) if "ties" in what else make
+        yield name, partial(_with_ties, make) if "ties" in name else make
 
 
-def _flattened(make: Callable[[], Layer]) -> Layer:
-    """The layer made as a signed constant would have it: weights of one magnitude, and some that are exactly 0."""
+def _with_ties(make: Callable[[], Layer]) -> Layer:
+    """Return the layer as a signed constant would draw it: equal magnitudes, and exact zeros."""
     layer = make()
-    names = ("original", "init", "final", "rewound")
+
+    def rounded(values: Tensor) -> Tensor:
+        return (values * 4).round().clamp(-1, 1)
+
     return replace(
-        layer, **{name: (getattr(layer, name) * 4).round().clamp(-1, 1) for name in names}
+        layer,
+        original=rounded(layer.original),
+        init=rounded(layer.init),
+        final=rounded(layer.final),
+        rewound=rounded(layer.rewound),
     )
 
 
 def make_control_layer(make: Callable[[], Layer]) -> ControlLayer:
-    """Return a layer of a recorded ticket, as a control sees it; `make` makes it as an action sees it."""
+    """Return a layer of a recorded ticket, as a control sees it; `make` makes an action's layer."""
     import torch
 
     layer = make()
@@ -127,34 +140,41 @@ def make_control_layer(make: Callable[[], Layer]) -> ControlLayer:
 def make_net(
     share: float = 1.0, *, together: bool = False, round_to: int | None = None, drift: int = 0
 ) -> MaskedNetwork:
-    """A small network while its mask is learned, the same one for equal arguments.
+    """Return a small network whose mask is being learned, the same one for equal arguments.
 
-    `share` of each layer's edges are allowed (0: those of the first layer all are, of the others none), and half of
-    those are to be kept, in one budget for all layers or in one each. `drift` steps have moved the scores, which are
-    multiples of 1 / `round_to` where that is given: many tie then.
+    `share` of each layer's edges are allowed (0: all of the first layer, none of the others), and half
+    of those are to be kept, in one budget for each layer or, `together`, in one for all. `drift` is the
+    number of steps that have moved the scores. With `round_to` they are multiples of 1 / `round_to`, so
+    that many tie.
     """
     import torch
 
-    edges = {}
-    for place, layer in enumerate(LAYERS):
+    edges: dict[str, MaskedLayer] = {}
+    for index, layer in enumerate(LAYERS):
+        # `layer` is a default, since a closure would see the loop's last one
+        def draw(purpose: str, scale: float, layer: LayerInfo = layer) -> Tensor:
+            noise = torch.randn(layer.shape, generator=stream("testkit", purpose, layer.name))
+            return scale * noise
 
-        def draw(what: str, scale: float, layer: LayerInfo = layer) -> Tensor:
-            return scale * torch.randn(layer.shape, generator=stream("testkit", what, layer.name))
-
-        scores = draw("scores", 0.5) + sum(draw(f"drift {step}", 0.01) for step in range(drift))
+        scores = draw("scores", 0.5)
+        for step in range(drift):
+            scores = scores + draw(f"drift {step}", 0.01)
         if round_to:
             scores = (scores * round_to).round() / round_to
         chances = torch.rand(layer.shape, generator=stream("testkit", "allowed", layer.name))
-        edges[layer.name] = MaskedLayer(
-            layer, draw("weights", 0.3), scores, chances < (share or float(place == 0))
-        )
-    halves = {name: int(each.allowed.sum()) // 2 for name, each in edges.items()}
-    layerwise = tuple(Group((name,), half, half) for name, half in halves.items())
-    one = Group(tuple(halves), sum(halves.values()), sum(halves.values()))
-    return MaskedNetwork(edges, (one,) if together else layerwise, _drawn)
+        allowed = chances < (share or float(index == 0))
+        edges[layer.name] = MaskedLayer(layer, draw("weights", 0.3), scores, allowed)
+
+    halves = {name: int(layer.allowed.sum()) // 2 for name, layer in edges.items()}
+    if together:
+        total = sum(halves.values())
+        budgets = [Group(tuple(halves), total, total)]
+    else:
+        budgets = [Group((name,), half, half) for name, half in halves.items()]
+    return MaskedNetwork(edges, tuple(budgets), _draw_weights)
 
 
-def _drawn(layer: LayerInfo, rng: torch.Generator) -> Tensor:
+def _draw_weights(layer: LayerInfo, rng: torch.Generator) -> Tensor:
     import torch
 
     return 0.3 * torch.randn(layer.shape, generator=rng)
@@ -168,4 +188,4 @@ NETS: dict[str, Callable[..., MaskedNetwork]] = {
     "a network with layers that have no edge left": partial(make_net, 0.0),
     "a network whose scores tie": partial(make_net, round_to=2),
 }
-"""Makers of networks whose mask is learned. All take `drift`."""
+"""Functions that make networks whose mask is being learned. All take `drift`."""

@@ -1,4 +1,4 @@
-"""The trial of parametrizations: masks are learned for a few steps on small networks, as the engine does it."""
+"""The trial of parametrizations: masks are learned for a few steps on small networks."""
 
 from __future__ import annotations
 
@@ -11,47 +11,53 @@ from typing import TYPE_CHECKING, Any, cast
 from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.rng import stream
+from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import LAYERS, NETS
-from lotteryfw.testkit.subject import Subject
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 STEPS = 3
-"""How many steps scores drift while one `memory` is kept."""
+"""Steps that scores drift for while one `memory` is kept."""
 
 
-def try_parametrization(subject: Subject) -> None:
-    """Scores begin the same; masks are bool, alive only where allowed, and decided by scores and stream alone; weights
-    are 0 where masked, pass a gradient to every score, and stay what they are."""
+def try_parametrization(trial: ComponentTrial) -> None:
+    """Require initial scores that repeat, valid masks, weights with gradients, and valid counts.
+
+    Masks are bool, keep allowed edges only, and depend on scores and stream alone. Weights are 0 where
+    masked, pass a gradient to every score, and are not written to.
+    """
     for layer in LAYERS:
-        subject.demand_tensor("initial", partial(_drawing, layer), layer.shape, layer.name)
-    for method, least in (("draws", 0), ("refresh", 1)):
-        count = subject.ask(method, on="its options")
-        whole = type(count) is int and count >= least
-        subject.demand(
-            whole, f"{method}() returned {count!r}, not a whole number of at least {least}"
+        trial.require_tensor("initial", partial(_draw_arguments, layer), layer.shape, layer.name)
+    for method, minimum in (("draws", 0), ("refresh", 1)):
+        count = trial.call(method, on="its options")
+        is_count = type(count) is int and count >= minimum
+        trial.require(
+            is_count, f"{method}() returned {count!r}, not an integer of at least {minimum}"
         )
-    for what, make in NETS.items():
+
+    has_noise = _has_noise(cast(Parametrization, trial.component))
+    for name, make in NETS.items():
         with_memory = make()
         for step in range(STEPS):
-            fresh = make(drift=step)
-            net = replace(fresh, memory=with_memory.memory)
-            learned = _masks(subject, "masks", fresh, net, what)
-            sampled = _masks(
-                subject, "sampled", fresh, net, what, partial(stream, "testkit", "masks", step)
-            )
-            if _draws_apart(cast(Parametrization, subject.component)):
-                _try_noise(subject, fresh, sampled, partial(stream, "testkit", "masks", step), what)
-            for name, edges in fresh.edges.items():
-                _try_weight(subject, edges, sampled[name], f"{name} of {what}")
-                _try_weight(subject, edges, learned[name], f"{name} of {what}")
-                _try_expected(subject, edges, learned[name], f"{name} of {what}")
-        _try_after_step(subject, make, what)
+            # scores move as in training, and `memory` is from the step before
+            net = make(drift=step)
+            remembering = replace(net, memory=with_memory.memory)
+            draw = partial(stream, "testkit", "masks", step)
+            learned = _masks(trial, "masks", net, remembering, name)
+            sampled = _masks(trial, "sampled", net, remembering, name, draw)
+            if has_noise:
+                _try_noise(trial, net, sampled, draw, name)
+            for layer_name, edges in net.edges.items():
+                on = f"{layer_name} of {name}"
+                _try_weight(trial, edges, sampled[layer_name], on)
+                _try_weight(trial, edges, learned[layer_name], on)
+                _try_expected(trial, edges, learned[layer_name], on)
+        _try_after_step(trial, make, name)
 
 
-def _draws_apart(parametrization: Parametrization) -> bool:
+def _has_noise(parametrization: Parametrization) -> bool:
     """Return whether it has a `noise`, which is optional. The trial asks again where it breaks."""
     try:
         parametrization.noise(list(LAYERS), stream("testkit", "masks"))
@@ -63,131 +69,138 @@ def _draws_apart(parametrization: Parametrization) -> bool:
 
 
 def _try_noise(
-    subject: Subject,
+    trial: ComponentTrial,
     net: MaskedNetwork,
     sampled: Mapping[str, Tensor],
-    rng: Callable[[], torch.Generator],
-    what: str,
+    draw: Callable[[], torch.Generator],
+    name: str,
 ) -> None:
-    """`noise` and `masks_from` do together what `sampled` does."""
-    noise = subject.ask("noise", [edges.info for edges in net.edges.values()], rng(), on=what)
-    masks = subject.ask("masks_from", net, noise, on=what)
-    for name, mask in sampled.items():
-        equal = bool((masks[name] == mask).all())
-        on = f"{name} of {what}"
-        subject.demand(
-            equal, f"noise() and masks_from() on {on} do not do together what sampled() does"
+    """Require that `noise` and `masks_from` together give the masks of `sampled`."""
+    # the engine draws noise on the CPU for many steps, and makes masks of it on the device
+    noise = trial.call("noise", [edges.info for edges in net.edges.values()], draw(), on=name)
+    masks = trial.call("masks_from", net, noise, on=name)
+    for layer_name, mask in sampled.items():
+        trial.require(
+            bool((masks[layer_name] == mask).all()),
+            f"noise() and masks_from() on {layer_name} of {name} do not do together what sampled() "
+            "does",
         )
 
 
-def _drawing(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
+def _draw_arguments(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
     return layer, stream("testkit", layer.name)
 
 
 def _masks(
-    subject: Subject,
+    trial: ComponentTrial,
     method: str,
-    fresh: MaskedNetwork,
+    net: MaskedNetwork,
     remembering: MaskedNetwork,
-    what: str,
-    *rng: Callable[[], torch.Generator],
+    name: str,
+    *draws: Callable[[], torch.Generator],
 ) -> Mapping[str, Tensor]:
-    """What `masks` or `sampled` gives for a network, with an empty memory and with one of earlier calls."""
+    """Return the masks that `masks` or `sampled` gives, after trying it three times.
+
+    It must give the same ones twice with an empty memory, and with the memory of earlier calls.
+    """
     import torch
 
-    call = f"{method}() on {what}"
-    first, second, later = (
-        subject.ask(method, net, *(draw() for draw in rng), on=what)
-        for net in (fresh, replace(fresh, memory={}), remembering)
-    )
-    for masks in (first, second, later):
-        _try_masks(subject, masks, fresh, call)
-    for name, mask in first.items():
-        subject.demand(
-            torch.equal(mask, second[name]), f"{call} gave two results for equal inputs and streams"
+    call = f"{method}() on {name}"
+    results = []
+    for shown in (net, replace(net, memory={}), remembering):
+        masks = trial.call(method, shown, *(draw() for draw in draws), on=name)
+        _try_masks(trial, masks, net, call)
+        results.append(masks)
+    first, second, remembered = results
+    for layer_name, mask in first.items():
+        trial.require(
+            torch.equal(mask, second[layer_name]),
+            f"{call} gave two results for equal inputs and streams",
         )
-        subject.demand(
-            torch.equal(mask, later[name]),
-            f"{call} gives another mask of {name} when net.memory holds something: memory may make it faster, and must "
-            "never decide",
+        trial.require(
+            torch.equal(mask, remembered[layer_name]),
+            f"{call} gives another mask of {layer_name} when net.memory holds something: memory may "
+            "make it faster, and must never decide",
         )
     return cast(Mapping[str, "Tensor"], first)
 
 
-def _try_masks(subject: Subject, masks: Any, net: MaskedNetwork, call: str) -> None:
+def _try_masks(trial: ComponentTrial, masks: Any, net: MaskedNetwork, call: str) -> None:
     import torch
 
-    subject.demand(
+    trial.require(
         isinstance(masks, Mapping), f"{call} returned {type(masks).__name__}, not a dict by layer"
     )
-    missing, strange = net.edges.keys() - masks.keys(), masks.keys() - net.edges.keys()
-    subject.demand(not missing, f"{call} has no mask for {', '.join(sorted(missing))}")
-    subject.demand(
-        not strange, f"{call} names no layer of the network: {', '.join(map(str, sorted(strange)))}"
-    )
+    missing = sorted(net.edges.keys() - masks.keys())
+    unknown = sorted(map(str, masks.keys() - net.edges.keys()))
+    trial.require(not missing, f"{call} has no mask for {', '.join(missing)}")
+    trial.require(not unknown, f"{call} names no layer of the network: {', '.join(unknown)}")
     for name, edges in net.edges.items():
         mask = masks[name]
-        found = f"{mask.dtype}" if isinstance(mask, torch.Tensor) else type(mask).__name__
-        subject.demand(found == "torch.bool", f"{call} returned {found} for {name}, not torch.bool")
+        dtype = f"{mask.dtype}" if isinstance(mask, torch.Tensor) else type(mask).__name__
+        trial.require(dtype == "torch.bool", f"{call} returned {dtype} for {name}, not torch.bool")
         shape = list(edges.info.shape)
-        subject.demand(
+        trial.require(
             list(mask.shape) == shape,
             f"{call} returned shape {list(mask.shape)} for {name}, not {shape}",
         )
         removed = int((mask & ~edges.allowed).sum())
-        subject.demand(
+        trial.require(
             not removed,
             f"{call} keeps {removed} edges of {name} that were removed for good; `& edges.allowed`",
         )
 
 
-def _try_weight(subject: Subject, edges: MaskedLayer, mask: Tensor, what: str) -> None:
+def _try_weight(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str) -> None:
     import torch
 
-    call = f"weight() on {what}"
+    call = f"weight() on {on}"
     scores = edges.scores.clone().requires_grad_()
     edges = replace(edges, scores=scores)
-    subject.demand_tensor("weight", lambda: (edges, mask), edges.info.shape, what)
-    weight: Tensor = subject.ask("weight", edges, mask, on=what)
+    trial.require_tensor("weight", lambda: (edges, mask), edges.info.shape, on)
+    weight: Tensor = trial.call("weight", edges, mask, on=on)
+    # what is masked must not take part in the forward pass, whatever its gradient is
     leaking = int(weight.detach()[~mask].count_nonzero())
-    subject.demand(not leaking, f"{call} is not 0 for {leaking} edges that are masked")
-    subject.demand(
+    trial.require(not leaking, f"{call} is not 0 for {leaking} edges that are masked")
+    trial.require(
         weight.requires_grad,
-        f"{call} has no gradient: a mask is bool; lotteryfw.straight_through(mask, surrogate) passes one to the scores",
+        f"{call} has no gradient: a mask is bool; lotteryfw.straight_through(mask, surrogate) passes "
+        "one to the scores",
     )
-    (slope,) = torch.autograd.grad(weight.sum(), scores, allow_unused=True)
-    subject.demand(slope is not None, f"{call} does not depend on edges.scores")
-    finite = bool(torch.isfinite(slope).all())
-    subject.demand(finite, f"{call} gives scores a gradient that is NaN or infinite")
+    (gradient,) = torch.autograd.grad(weight.sum(), scores, allow_unused=True)
+    trial.require(gradient is not None, f"{call} does not depend on edges.scores")
+    is_finite = bool(torch.isfinite(gradient).all())
+    trial.require(is_finite, f"{call} gives scores a gradient that is NaN or infinite")
 
 
-def _try_expected(subject: Subject, edges: MaskedLayer, mask: Tensor, what: str) -> None:
-    expected = subject.ask("expected", edges, mask, on=what)
+def _try_expected(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str) -> None:
+    expected = trial.call("expected", edges, mask, on=on)
     allowed = int(edges.allowed.sum())
-    number = isinstance(expected, float | int) and isfinite(expected)
-    subject.demand(number, f"expected() on {what} returned {expected!r}, not a finite number")
+    is_number = isinstance(expected, float | int) and isfinite(expected)
+    trial.require(is_number, f"expected() on {on} returned {expected!r}, not a finite number")
     # a sum of float32 may be off in its last bits
-    within = -1e-3 <= expected <= allowed * (1 + 1e-6) + 1e-3
-    subject.demand(within, f"expected() on {what} is {expected}; {allowed} edges may take part")
+    is_within = -1e-3 <= expected <= allowed * (1 + 1e-6) + 1e-3
+    trial.require(is_within, f"expected() on {on} is {expected}; {allowed} edges may take part")
 
 
-def _try_after_step(subject: Subject, make: Callable[..., MaskedNetwork], what: str) -> None:
-    """It may write to weights, and to nothing else; what it writes is finite and repeats."""
+def _try_after_step(trial: ComponentTrial, make: Callable[..., MaskedNetwork], name: str) -> None:
+    """Require that `after_step` writes to weights alone; they must stay finite and repeat."""
     import torch
 
-    written = []
+    results: list[dict[str, Tensor]] = []
     for _ in range(2):
         net = make()
-        masks = subject.ask("sampled", net, stream("testkit", "masks"), on=what)
+        masks = trial.call("sampled", net, stream("testkit", "masks"), on=name)
         for step in range(STEPS):
-            given = (step, net, masks, stream("testkit", "after step", step))
-            subject.ask("after_step", *given, on=what, may_change="edges.weights")
-        written.append({name: edges.weights for name, edges in net.edges.items()})
-    for name, weights in written[0].items():
-        call = f"after_step() on {what}"
-        finite = bool(torch.isfinite(weights).all())
-        subject.demand(finite, f"{call} made weights of {name} NaN or infinite")
-        subject.demand(
-            torch.equal(weights, written[1][name]),
+            rng = stream("testkit", "after step", step)
+            trial.call("after_step", step, net, masks, rng, on=name, may_change="edges.weights")
+        results.append({layer_name: edges.weights for layer_name, edges in net.edges.items()})
+    first, second = results
+    call = f"after_step() on {name}"
+    for layer_name, weights in first.items():
+        is_finite = bool(torch.isfinite(weights).all())
+        trial.require(is_finite, f"{call} made weights of {layer_name} NaN or infinite")
+        trial.require(
+            torch.equal(weights, second[layer_name]),
             f"{call} gave two results for equal inputs and streams",
         )

@@ -1,4 +1,4 @@
-"""Every component of a plugin through its trial: what `lotteryfw check PLUGIN` prints."""
+"""Tries every component of a plugin, for `lotteryfw check PLUGIN`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lotteryfw.testkit.trials import trial
 
 @dataclass(frozen=True)
 class Verdict:
-    """How the trial of one component ended; `reason` says why it failed, or why there was none."""
+    """The end of a component's trial; `reason` says why it failed, or why there was none."""
 
-    offer: RegisteredComponent
+    component: RegisteredComponent
     outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
 
@@ -27,43 +27,49 @@ class Verdict:
         return self.outcome == "failed"
 
     def __str__(self) -> str:
-        return f"{self.outcome}: {self.offer.kind} {self.offer.full_name}" + (
-            f": {self.reason}" if self.reason else ""
-        )
+        text = f"{self.outcome}: {self.component.kind} {self.component.full_name}"
+        return f"{text}: {self.reason}" if self.reason else text
 
 
-def check_plugin(what: str) -> list[Verdict]:
-    """The verdicts on all components of a plugin: a file's path, a distribution's or an entry point's name.
+def check_plugin(name: str) -> list[Verdict]:
+    """Return the verdicts on all components of a plugin.
 
-    Components are tried with their default options; those that have options without a default, and data sources
-    without their files, are skipped. Raises UsageError for a plugin that is not there, PluginError for one that could
-    not be loaded.
+    `name` is the path of a plugin file, or the name of a distribution or an entry point. Components
+    are tried with their default options; those that have options without a default, and data sources
+    without their files, are skipped. Raises UsageError if there is no such plugin, PluginError if it
+    could not be loaded.
     """
-    is_file = what.endswith(".py")
-    registry = Registry.load(trust=[Path(what)] if is_file else [])
-    name = canonicalize_name(Path(what).name if is_file else what)
+    is_file = name.endswith(".py")
+    registry = Registry.load(trust=[Path(name)] if is_file else [])
+    # a trusted file's distribution is its name
+    wanted = canonicalize_name(Path(name).name if is_file else name)
     for failure in registry.failures:
-        if name in _names(failure.distribution, failure.plugin):
+        if wanted in _names(failure.distribution, failure.plugin):
             raise PluginError(str(failure))
-    offers = [
-        offer for offer in registry.offers() if name in _names(offer.distribution, offer.plugin)
-    ]
-    if not offers:
-        known = [plugin.distribution for plugin in registry.plugins]
-        raise UsageError(f"no plugin that is installed is called '{what}', or it has no components; "
-                         f"{nearest(what, known)}")  # fmt: skip
-    return [_verdict(offer) for offer in offers]
+
+    verdicts = []
+    for component in registry.offers():
+        if wanted in _names(component.distribution, component.plugin):
+            verdicts.append(_try(component))
+    if not verdicts:
+        distributions = [plugin.distribution for plugin in registry.plugins]
+        raise UsageError(
+            f"no plugin that is installed is called '{name}', or it has no components; "
+            f"{nearest(name, distributions)}"
+        )
+    return verdicts
 
 
 def _names(distribution: str, plugin: str) -> set[str]:
     return {canonicalize_name(distribution), canonicalize_name(plugin)}
 
 
-def _verdict(offer: RegisteredComponent) -> Verdict:
+def _try(component: RegisteredComponent) -> Verdict:
     try:
-        trial(offer.cls)
+        trial(component.cls)
     except (UsageError, DataError) as error:
-        return Verdict(offer, "skipped", str(error))
+        # options without a default, or no files: nothing was tried
+        return Verdict(component, "skipped", str(error))
     except LotteryError as error:
-        return Verdict(offer, "failed", str(error))
-    return Verdict(offer, "passed")
+        return Verdict(component, "failed", str(error))
+    return Verdict(component, "passed")

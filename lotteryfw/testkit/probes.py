@@ -19,14 +19,15 @@ EXAMPLES = 300
 
 
 def small_conv_net(seed: int = 0) -> nn.Module:
-    """Two convolutions, the first with batch normalisation, and a linear layer for images [3, 8, 8]."""
+    """Return two convolutions, one with batch normalisation, and a linear layer for [3, 8, 8]."""
     import torch
     from torch import nn
 
     rng = stream(seed, "testkit", "small conv net")
     net = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32, CLASSES),
     )  # fmt: skip
     with torch.no_grad():
         for name, value in net.named_parameters():
@@ -43,8 +44,8 @@ def make_probe(
 ) -> Probe:
     """A probe on the CPU: of `module`, or of a small convolutional network, over made-up images.
 
-    `masks` [s] bool by layer: weights where they are False are zero. Left out: all are alive. `module`
-    takes inputs [n, 3, 8, 8] and has 5 outputs; its parameters of two dimensions or more are prunable.
+    `masks` [s] bool by layer: weights where they are False are zero. Left out: all are alive.
+    `module` takes inputs [n, 3, 8, 8] and has 5 outputs; its parameters of two dimensions or more are prunable.
     """
     import torch
 
@@ -52,19 +53,23 @@ def make_probe(
     from lotteryfw.engine.probe import NetworkProbe
 
     module = small_conv_net(seed) if module is None else module
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    tensors = {name: value.detach().clone() for name, value in tensors.items()}
+    # copies: a probe must leave the network that it is of as it is
+    tensors = {}
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        tensors[name] = value.detach().clone()
     names = [name for name, value in module.named_parameters() if value.dim() > 1]
-    layers = tuple(
-        LayerInfo(name, tuple(tensors[name].shape), is_output=name == names[-1]) for name in names
-    )
+    layers = []
+    for name in names:
+        # the last layer of a network gives its outputs
+        layers.append(LayerInfo(name, tuple(tensors[name].shape), is_output=name == names[-1]))
     if masks is None:
         masks = {name: torch.ones_like(tensors[name], dtype=torch.bool) for name in names}
     for name, mask in masks.items():
+        # masked weights are frozen at 0, as with the mask-0 action `zero`
         tensors[name] *= mask
-    return NetworkProbe(
-        module, tensors, masks, layers, Feed(_examples(), _INFO, "cpu"), _CrossEntropy(), (seed, "testkit")
-    )  # fmt: skip
+    data = Feed(_examples(), _INFO, "cpu")
+    labels = (seed, "testkit")
+    return NetworkProbe(module, tensors, masks, tuple(layers), data, _CrossEntropy(), labels)
 
 
 _INFO = DatasetInfo(shape=SHAPE, classes=CLASSES, train=EXAMPLES, validation=50, test=50)

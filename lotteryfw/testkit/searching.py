@@ -1,4 +1,4 @@
-"""The trial of searches: played to the end in a lab where trainings take no time."""
+"""The trial of searches: run to their end in a lab where trainings take no time."""
 
 from __future__ import annotations
 
@@ -12,120 +12,130 @@ from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
 from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
-from lotteryfw.testkit.bench import MadeUp, make_lab
-from lotteryfw.testkit.subject import Subject
+from lotteryfw.testkit.component_trial import ComponentTrial
+from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
 
-PATIENCE = 1000
-"""How many times a search may ask before it is held to be endless."""
+MAX_REQUESTS = 1000
+"""A search that asks this many times counts as endless."""
 
 
-def try_search(subject: Subject) -> None:
-    """It ends, records levels that get sparser, asks for jobs only, and does the same when it is played again."""
-    search = cast(SearchAlgorithm, subject.component)
+def try_search(trial: ComponentTrial) -> None:
+    """Require a search that ends, records levels that get sparser, and repeats its jobs."""
+    search = cast(SearchAlgorithm, trial.component)
     lab = make_lab(search=search)
-    asked = _play(subject, lab)
-    subject.demand(
+    jobs = _run(trial, lab)
+    trial.require(
         bool(lab.records),
         "search() records no level; it needs `lab.record(level, ticket, trained)`",
     )
     for record in lab.records:
-        _try_record(subject, lab, record)
-    _try_learning(subject, search, asked)
-    own = sorted({record.variant for record in lab.records} - {"ticket", *search.variants})
-    subject.demand(
-        not own,
-        f"search() records under the variant {', '.join(own)}, which is not in its `variants`",
-    )
-    for variant in ("ticket", *search.variants):
-        _try_order(
-            subject,
-            sorted(
-                (each for each in lab.records if each.variant == variant),
-                key=lambda each: each.level,
-            ),
+        _try_record(trial, lab, record)
+    _try_learning(trial, search, jobs)
+
+    variants = ("ticket", *search.variants)
+    by_variant: dict[str, list[Record]] = {variant: [] for variant in variants}
+    for record in lab.records:
+        trial.require(
+            record.variant in by_variant,
+            f"search() records under the variant {record.variant}, which is not in its `variants`",
         )
-    again = _play(subject, make_lab(search=search))
-    same = [job.key for job in asked] == [job.key for job in again]
-    subject.demand(
-        same, "search() asked for other jobs when it was played again: a study could not resume"
+        by_variant[record.variant].append(record)
+    for records in by_variant.values():
+        # a search may record its levels in any order
+        _try_order(trial, sorted(records, key=lambda record: record.level))
+
+    # a run that resumes plays its searches again, and finds stored results by their keys
+    again = _run(trial, make_lab(search=search))
+    trial.require(
+        _keys(jobs) == _keys(again),
+        "search() asked for other jobs when it was played again: a study could not resume",
     )
 
 
-def _try_order(subject: Subject, records: Sequence[Record]) -> None:
-    """The levels of one variant, in order."""
+def _keys(jobs: Sequence[Job]) -> list[str]:
+    return [job.key for job in jobs]
+
+
+def _try_order(trial: ComponentTrial, records: Sequence[Record]) -> None:
+    """Require that the levels of one variant, given in order, differ and keep fewer weights."""
     for before, after in pairwise(records):
-        subject.demand(before.level != after.level, f"search() records level {after.level} twice")
-        sparser = _alive(after.ticket) <= _alive(before.ticket)
-        subject.demand(
-            sparser,
-            f"search() keeps more weights at level {after.level} ({_alive(after.ticket)}) than at level "
-            f"{before.level} ({_alive(before.ticket)})",
+        trial.require(before.level != after.level, f"search() records level {after.level} twice")
+        kept_before = _kept(before.ticket)
+        kept_after = _kept(after.ticket)
+        trial.require(
+            kept_after <= kept_before,
+            f"search() keeps more weights at level {after.level} ({kept_after}) than at level "
+            f"{before.level} ({kept_before})",
         )
 
 
-def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job]) -> None:
-    """Its recipes have a parametrization if, and only if, it has a mask learned."""
-    learns = any(isinstance(job, Train) and job.parametrization is not None for job in asked)
+def _try_learning(trial: ComponentTrial, search: SearchAlgorithm, jobs: Sequence[Job]) -> None:
+    """Require a parametrization in the recipes of a search that learns masks, and of no other."""
+    learns = any(isinstance(job, Train) and job.parametrization is not None for job in jobs)
     has_parametrization = "parametrization" in (*search.required, *search.optional)
-    subject.demand(
+    trial.require(
         has_parametrization or not learns,
         "search() has masks learned, so its class must be a MaskSearch",
     )
-    subject.demand(
+    trial.require(
         learns or not has_parametrization,
         "its recipe has a parametrization, but search() has no mask learned",
     )
 
 
-def _play(subject: Subject, lab: CellLab) -> list[Job]:
-    """Answers everything that the search asks for until it ends; returns the jobs, in order."""
+def _run(trial: ComponentTrial, lab: CellLab) -> list[Job]:
+    """Answer every request of the search until it ends; return its jobs, in order."""
     jobs: list[Job] = []
     try:
         search = lab.cell.search.search(lab)
-        subject.demand(
+        trial.require(
             isinstance(search, Generator),
             "search() is no generator: it needs `yield from lab.train(…)`",
         )
-        asked: Any = next(search)
-        for _ in range(PATIENCE):
-            right = isinstance(asked, Sequence) and all(
-                isinstance(request, JobRequest) for request in asked
+        requests: Any = next(search)
+        for _ in range(MAX_REQUESTS):
+            are_requests = isinstance(requests, Sequence) and all(
+                isinstance(request, JobRequest) for request in requests
             )
-            subject.demand(
-                right,
-                f"search() yields {type(asked).__name__}; ask with `yield from lab.train(ticket)`",
+            trial.require(
+                are_requests,
+                f"search() yields {type(requests).__name__}; ask with "
+                "`yield from lab.train(ticket)`",
             )
-            now = [request.job for request in asked]
-            jobs += now
-            asked = search.send([MadeUp(job) for job in now])
+            # a request's job is made from its ticket: once, and before the search goes on
+            batch = [request.job for request in requests]
+            jobs += batch
+            requests = search.send([FakeOutcome(job) for job in batch])
     except StopIteration:
         return jobs
     except LotteryError:
+        # on purpose: the lab or the search explains what it cannot do
         raise
     except Exception as error:
-        subject.demand(False, f"search() raised {type(error).__name__}: {error}")
-    subject.demand(False, f"search() asked {PATIENCE} times and has not ended")
+        trial.require(False, f"search() raised {type(error).__name__}: {error}")
+    trial.require(False, f"search() asked {MAX_REQUESTS} times and has not ended")
     return jobs
 
 
-def _try_record(subject: Subject, lab: CellLab, record: Record) -> None:
+def _try_record(trial: ComponentTrial, lab: CellLab, record: Record) -> None:
     level = record.level
-    subject.demand(
+    trial.require(
         type(level) is int and level >= 0,
         f"search() records level {level!r}; levels are 0, 1, 2, …",
     )
-    made = isinstance(record.ticket, Ticket) and isinstance(record.trained, Trained)
-    subject.demand(
-        made, f"search() records something else than a Ticket and its Trained at level {level}"
+    has_types = isinstance(record.ticket, Ticket) and isinstance(record.trained, Trained)
+    trial.require(
+        has_types, f"search() records something else than a Ticket and its Trained at level {level}"
     )
     trained = record.trained.ticket
-    own = record.ticket.origin == trained.origin
-    if (
-        not own and trained.learns_mask
-    ):  # a ticket may be shown with the figures of the learning that found it
-        own = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
-    subject.demand(own, f"search() records a ticket with another one's training at level {level}")
+    belongs = record.ticket.origin == trained.origin
+    # a ticket may be recorded with the figures of the training that learned its mask
+    if not belongs and trained.learns_mask:
+        belongs = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
+    trial.require(
+        belongs, f"search() records a ticket with another one's training at level {level}"
+    )
 
 
-def _alive(ticket: Ticket) -> int:
+def _kept(ticket: Ticket) -> int:
     return sum(int(mask.sum()) for mask in ticket.mask.values())

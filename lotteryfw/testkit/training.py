@@ -1,4 +1,4 @@
-"""The trials of what a training is made of: model, initialiser, data, augmentation, optimizer, schedule."""
+"""Trials for the parts of a training: model, initialiser, data, optimizer, and others."""
 
 from __future__ import annotations
 
@@ -17,130 +17,137 @@ from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.workshop import load, wrong_label
 from lotteryfw.runner import default_data_folder
 from lotteryfw.search.jobs import tensors_digest
+from lotteryfw.testkit.component_trial import ComponentTrial, Skipped
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS
-from lotteryfw.testkit.subject import Skipped, Subject
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 SHAPES = ((1, 28, 28), (3, 32, 32))
-"""Of the images to try: MNIST's and CIFAR's."""
+"""Shapes of the images that models are tried with: MNIST's and CIFAR's."""
 CLASSES = 7
 BATCH = 4
 
 
-def try_model(subject: Subject) -> None:
-    """It builds a module that works as the engine runs it: through `functional_call`, in both modes."""
+def try_model(trial: ComponentTrial) -> None:
+    """Require a module that works as the engine calls it: by `functional_call`, in both modes."""
     import torch
 
     def attempt(shape: tuple[int, ...]) -> None:
-        module, twin = _build(subject, shape), _build(subject, shape)
-        same = tensors_digest(module.state_dict()) == tensors_digest(twin.state_dict())
-        subject.demand(
-            same,
+        module = _build(trial, shape)
+        twin = _build(trial, shape)
+        trial.require(
+            tensors_digest(module.state_dict()) == tensors_digest(twin.state_dict()),
             f"build() for {list(shape)} gave two networks under one seed of torch's global stream",
         )
+        # dropout draws from the global stream
         with torch.random.fork_rng(devices=[]):
-            _try_calls(subject, module, _prunable(subject, module), shape)
+            _try_calls(trial, module, _prunable(trial, module), shape)
 
-    _for_images(subject, attempt)
+    _for_images(trial, attempt)
 
 
-def _for_images(subject: Subject, attempt: Callable[[tuple[int, ...]], None]) -> None:
-    """Makes the attempt on images of every shape; a component may refuse some of them, not all."""
-    refused = []
+def _for_images(trial: ComponentTrial, attempt: Callable[[tuple[int, ...]], None]) -> None:
+    """Make the attempt on images of every shape; a component may refuse some of them, not all."""
+    refusals = []
     for shape in SHAPES:
         try:
             attempt(shape)
         except PluginError:
+            # a broken promise, not a refusal
             raise
         except LotteryError as error:
-            refused.append(str(error))
-    subject.demand(len(refused) < len(SHAPES), f"it takes no images at all: {'; '.join(refused)}")
+            refusals.append(str(error))
+    trial.require(len(refusals) < len(SHAPES), f"it takes no images at all: {'; '.join(refusals)}")
 
 
-def _build(subject: Subject, shape: tuple[int, ...]) -> nn.Module:
+def _build(trial: ComponentTrial, shape: tuple[int, ...]) -> nn.Module:
     import torch
     from torch import nn
 
+    # torch's layers draw from the global stream as they are made; the initialiser draws again
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("testkit", "build"))
-        module = subject.ask("build", shape, CLASSES, on=f"inputs {list(shape)}", seeded=True)
-    subject.demand(
+        module = trial.call("build", shape, CLASSES, on=f"inputs {list(shape)}", seeded=True)
+    trial.require(
         isinstance(module, nn.Module),
         f"build() returned {type(module).__name__}, not a torch.nn.Module",
     )
     return cast("nn.Module", module)
 
 
-def _prunable(subject: Subject, module: nn.Module) -> list[str]:
-    names = list(subject.ask("prunable", module, on="the network it built"))
+def _prunable(trial: ComponentTrial, module: nn.Module) -> list[str]:
+    names = list(trial.call("prunable", module, on="the network it built"))
     parameters = dict(module.named_parameters())
-    unknown = [name for name in names if name not in parameters]
-    subject.demand(bool(names), "prunable() names no parameter")
-    subject.demand(
-        not unknown, f"prunable() names no parameter of the network: {', '.join(map(str, unknown))}"
+    unknown = [str(name) for name in names if name not in parameters]
+    trial.require(bool(names), "prunable() names no parameter")
+    trial.require(
+        not unknown, f"prunable() names no parameter of the network: {', '.join(unknown)}"
     )
-    subject.demand(len(set(names)) == len(names), "prunable() names a parameter twice")
+    trial.require(len(set(names)) == len(names), "prunable() names a parameter twice")
+    # scopes prune the output layer at a rate of its own, and know it by its position
     outputs = parameters[names[-1]].shape[0]
-    subject.demand(
+    trial.require(
         outputs == CLASSES,
-        f"prunable() ends with {names[-1]}, which has {outputs} outputs for {CLASSES} classes; the output layer's "
-        "weights come last",
+        f"prunable() ends with {names[-1]}, which has {outputs} outputs for {CLASSES} classes; the "
+        "output layer's weights come last",
     )
     return names
 
 
 def _try_calls(
-    subject: Subject, module: nn.Module, names: list[str], shape: tuple[int, ...]
+    trial: ComponentTrial, module: nn.Module, names: list[str], shape: tuple[int, ...]
 ) -> None:
     import torch
     from torch.func import functional_call
 
     inputs = torch.rand(BATCH, *shape, generator=stream("testkit", "inputs"))
     values = {name: value.detach().clone() for name, value in module.state_dict().items()}
-    layers = [values[name].requires_grad_() for name in names]
+    weights = [values[name].requires_grad_() for name in names]
 
+    # batch norm and dropout compute in other ways in each of the two modes
     def call(mode: str) -> Tensor:
         try:
             logits: Tensor = functional_call(module.train(mode == "training"), values, (inputs,))
         except Exception as error:
-            subject.demand(
+            trial.require(
                 False, f"the network broke in {mode} mode: {type(error).__name__}: {error}"
             )
-        found = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        subject.demand(
-            found == [BATCH, CLASSES],
-            f"the network returned {found} for inputs [{BATCH}, {', '.join(map(str, shape))}], not logits "
-            f"[{BATCH}, {CLASSES}]",
+        is_tensor = isinstance(logits, torch.Tensor)
+        result = list(logits.shape) if is_tensor else type(logits).__name__
+        trial.require(
+            result == [BATCH, CLASSES],
+            f"the network returned {result} for inputs {[BATCH, *shape]}, not logits "
+            f"{[BATCH, CLASSES]}",
         )
         return logits
 
-    slopes = torch.autograd.grad(call("training").sum(), layers, allow_unused=True)
-    unused = [name for name, slope in zip(names, slopes, strict=True) if slope is None]
-    subject.demand(
+    gradients = torch.autograd.grad(call("training").sum(), weights, allow_unused=True)
+    unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    trial.require(
         not unused,
         f"the network's output does not depend on {', '.join(unused)}, which prunable() names",
     )
-    subject.demand(
+    trial.require(
         torch.equal(call("evaluation"), call("evaluation")),
         "in evaluation mode it gave two results",
     )
 
 
-def try_initialiser(subject: Subject) -> None:
-    """Weights and biases have the layer's shape, are float32 and depend on the stream alone."""
+def try_initialiser(trial: ComponentTrial) -> None:
+    """Require float32 weights and biases of the layer's shape that depend on the stream alone."""
     for layer in LAYERS:
-        for method, shape in (("weight", layer.shape), ("bias", layer.shape[:1])):
-            subject.demand_tensor(method, partial(_drawing, layer), shape, layer.name)
+        arguments = partial(_draw_arguments, layer)
+        trial.require_tensor("weight", arguments, layer.shape, layer.name)
+        trial.require_tensor("bias", arguments, layer.shape[:1], layer.name)
 
 
-def _drawing(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
+def _draw_arguments(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
     return layer, stream("testkit", layer.name)
 
 
-def _draws_apart(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
+def _has_noise(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
     """Return whether it has a `noise`, which is optional. The trial asks again where it breaks."""
     try:
         augmentation.noise(shape, stream("testkit", "augmentation"))
@@ -151,181 +158,211 @@ def _draws_apart(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def try_augmentation(subject: Subject) -> None:
-    """Images keep their shape and type, and depend on the stream alone; `noise` and `transform`, where it has them, do
-    together what `apply` does."""
+def try_augmentation(trial: ComponentTrial) -> None:
+    """Require images of the same shape and type that depend on the stream alone.
+
+    Where there are `noise` and `transform`, they must do together what `apply` does.
+    """
     import torch
 
     def attempt(shape: tuple[int, ...]) -> None:
-        def given() -> tuple[Tensor, torch.Generator]:
-            return torch.rand(BATCH, *shape, generator=stream("testkit", "images")), stream(
-                "testkit", "augmentation"
-            )
+        def arguments() -> tuple[Tensor, torch.Generator]:
+            images = torch.rand(BATCH, *shape, generator=stream("testkit", "images"))
+            return images, stream("testkit", "augmentation")
 
-        subject.demand_tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
-        if _draws_apart(cast(Augmentation, subject.component), (BATCH, *shape)):
-            on = f"images {[BATCH, *shape]}"
-            applied = subject.ask("apply", *given(), on=on)
-            images, rng = given()
-            transformed = subject.ask(
-                "transform", images, subject.ask("noise", (BATCH, *shape), rng, on=on), on=on
-            )
-            equal = torch.equal(transformed, applied)
-            subject.demand(
-                equal, f"noise() and transform() on {on} do not do together what apply() does"
-            )
+        on = f"images {[BATCH, *shape]}"
+        trial.require_tensor("apply", arguments, (BATCH, *shape), on)
+        if not _has_noise(cast(Augmentation, trial.component), (BATCH, *shape)):
+            return
+        applied = trial.call("apply", *arguments(), on=on)
+        images, rng = arguments()
+        noise = trial.call("noise", (BATCH, *shape), rng, on=on)
+        transformed = trial.call("transform", images, noise, on=on)
+        trial.require(
+            torch.equal(transformed, applied),
+            f"noise() and transform() on {on} do not do together what apply() does",
+        )
 
-    _for_images(subject, attempt)
+    _for_images(trial, attempt)
 
 
-def try_data(subject: Subject) -> None:
-    """What it loads is what its facts say, the same each time. Raises Skipped where the files are not here."""
+def try_data(trial: ComponentTrial) -> None:
+    """Require a data set that agrees with its facts and is the same each time.
+
+    Raises Skipped if its files are not here.
+    """
     folder = default_data_folder()
     on = "the data folder"
     try:
-        facts, splits = subject.ask("facts", folder, on=on), subject.ask("load", folder, on=on)
+        facts = trial.call("facts", folder, on=on)
+        dataset = trial.call("load", folder, on=on)
     except DataError as error:
         raise Skipped(str(error)) from None
-    subject.demand(
+    trial.require(
         isinstance(facts, DatasetInfo), f"facts() returned {type(facts).__name__}, not DatasetInfo"
     )
-    subject.demand(
-        isinstance(splits, Dataset), f"load() returned {type(splits).__name__}, not Dataset"
+    trial.require(
+        isinstance(dataset, Dataset), f"load() returned {type(dataset).__name__}, not Dataset"
     )
     try:
-        again = load(cast(DataSource, subject.component), folder)
-    except DataError as error:  # the files are here: what they hold cannot be trained on
+        again = load(cast(DataSource, trial.component), folder)
+    except DataError as error:
+        # the files are here, but what they hold cannot be trained on
         raise ContractError(str(error)) from None
-    subject.demand(facts == subject.ask("facts", folder, on=on), "facts() gave two results")
-    subject.demand(_content(splits) == _content(again), "load() gave two results")
-    _try_fingerprint(subject, folder, on)
-    if wrong := wrong_label(subject.component.use, facts.classes, splits):
-        raise ContractError(wrong)
-    for part in ("validation", "test"):
-        _try_apart(subject, splits.train, part, getattr(splits, part))
+    # facts and fingerprint are in keys: a value that changes would make every result new
+    trial.require(facts == trial.call("facts", folder, on=on), "facts() gave two results")
+    trial.require(_content(dataset) == _content(again), "load() gave two results")
+    _try_fingerprint(trial, folder, on)
+    if problem := wrong_label(trial.component.use, facts.classes, dataset):
+        raise ContractError(problem)
+    _try_disjoint(trial, dataset.train, "validation", dataset.validation)
+    _try_disjoint(trial, dataset.train, "test", dataset.test)
 
 
-def _try_fingerprint(subject: Subject, folder: Path, on: str) -> None:
-    files = subject.ask("files", folder, on=on)
-    absent = [str(path) for path in files if not Path(path).is_file()]
-    subject.demand(
-        not absent, f"files() names what is not there, though load() works: {', '.join(absent[:3])}"
+def _try_fingerprint(trial: ComponentTrial, folder: Path, on: str) -> None:
+    files = trial.call("files", folder, on=on)
+    missing = [str(path) for path in files if not Path(path).is_file()]
+    trial.require(
+        not missing,
+        f"files() names what is not there, though load() works: {', '.join(missing[:3])}",
     )
-    fingerprints = [subject.ask("fingerprint", folder, on=on) for _ in range(2)]
-    subject.demand(
-        type(fingerprints[0]) is str, f"fingerprint() returned {fingerprints[0]!r}, not text"
+    fingerprint = trial.call("fingerprint", folder, on=on)
+    trial.require(type(fingerprint) is str, f"fingerprint() returned {fingerprint!r}, not a string")
+    trial.require(
+        fingerprint == trial.call("fingerprint", folder, on=on), "fingerprint() gave two results"
     )
-    subject.demand(fingerprints[0] == fingerprints[1], "fingerprint() gave two results")
-    subject.demand(
-        not files or fingerprints[0] != "", "files() names files, but fingerprint() is empty"
+    trial.require(not files or fingerprint != "", "files() names files, but fingerprint() is empty")
+
+
+def _content(dataset: Dataset) -> str:
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    tensors = {}
+    for name, part in parts.items():
+        tensors[f"{name} inputs"] = part.inputs
+        tensors[f"{name} labels"] = part.labels
+    return tensors_digest(tensors)
+
+
+def _try_disjoint(trial: ComponentTrial, train: Subset, name: str, part: Subset) -> None:
+    """Require that a part has no examples of the training part, with some room for duplicates.
+
+    MNIST and CIFAR have a few equal examples in both, so up to half of a part may be in train.
+    """
+    examples = {row.tobytes() for row in train.inputs.numpy()}
+    # where examples repeat as much as this, equal ones in both parts tell nothing
+    if len(examples) <= len(train.labels) / 2:
+        return
+    shared = sum(row.tobytes() in examples for row in part.inputs.numpy())
+    trial.require(
+        shared <= len(part.labels) / 2,
+        f"load() has {shared} of {len(part.labels)} {name} examples in train, too; parts are "
+        "disjoint",
     )
 
 
-def _content(splits: Dataset) -> str:
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return tensors_digest({name: part.inputs for name, part in parts.items()}) + tensors_digest(
-        {name: part.labels for name, part in parts.items()}
-    )
-
-
-def _try_apart(subject: Subject, train: Subset, part: str, split: Subset) -> None:
-    """No part is taken from the training examples. Sets hold a few equal examples, so more than half must differ."""
-    known = {row.tobytes() for row in train.inputs.numpy()}
-    shared = sum(row.tobytes() in known for row in split.inputs.numpy())
-    if len(known) > len(train.labels) / 2:  # else examples repeat so much that this tells nothing
-        subject.demand(
-            shared <= len(split.labels) / 2,
-            f"load() has {shared} of {len(split.labels)} {part} examples in train, too; parts are disjoint",
-        )
-
-
-def try_optimizer(subject: Subject) -> None:
-    """It moves parameters by its learning rate, and all that it remembers can be saved."""
+def try_optimizer(trial: ComponentTrial) -> None:
+    """Require steps that scale with the learning rate, and a state that can be saved."""
     import torch
 
     start = {
         "weight": torch.randn(5, 4, generator=stream("testkit", "weight")),
         "bias": torch.randn(5, generator=stream("testkit", "bias")),
     }
-    trained = _Stepped(subject, start)
-    trained.step()
-    trained.step()
-    moved = any(not torch.equal(value, start[name]) for name, value in trained.values.items())
-    subject.demand(moved, "the optimizer of build() left every parameter where it was")
-    finite = all(bool(torch.isfinite(value).all()) for value in trained.values.values())
-    subject.demand(
-        finite, "the optimizer of build() made parameters NaN or infinite on a small, smooth loss"
+    training = _SmallTraining(trial, start)
+    training.step()
+    training.step()
+    trial.require(
+        not training.is_at(start), "the optimizer of build() left every parameter where it was"
     )
-    resumed = _Stepped(subject, trained.values)
-    load_optimizer(resumed.optimizer, optimizer_tensors(trained.optimizer))
-    trained.step()
+    is_finite = all(bool(torch.isfinite(value).all()) for value in training.values.values())
+    trial.require(
+        is_finite,
+        "the optimizer of build() made parameters NaN or infinite on a small, smooth loss",
+    )
+
+    # a checkpoint holds what is in the optimizer's `state`, and nothing else
+    resumed = _SmallTraining(trial, training.values)
+    load_optimizer(resumed.optimizer, optimizer_tensors(training.optimizer))
+    training.step()
     resumed.step()
-    same = all(torch.equal(value, resumed.values[name]) for name, value in trained.values.items())
-    subject.demand(
-        same,
+    trial.require(
+        training.is_at(resumed.values),
         "a saved and restored optimizer takes another step: keep all that changes in its `state`",
     )
-    before = {name: value.clone() for name, value in trained.values.items()}
-    for group in trained.optimizer.param_groups:
+
+    before = {name: value.clone() for name, value in training.values.items()}
+    for group in training.optimizer.param_groups:
         group["lr"] = 0.0
-    trained.step()
-    still = all(torch.equal(value, before[name]) for name, value in trained.values.items())
-    subject.demand(
-        still, "with lr = 0 the optimizer still moves parameters: the schedule cannot slow it down"
+    training.step()
+    trial.require(
+        training.is_at(before),
+        "with lr = 0 the optimizer still moves parameters: the schedule cannot slow it down",
     )
 
 
-class _Stepped:
-    """Parameters that start at copies of `start`, with a fresh optimizer, on the loss half their squares' sum."""
+class _SmallTraining:
+    """Parameters that start at copies of `start`, with a fresh optimizer.
 
-    def __init__(self, subject: Subject, start: dict[str, Tensor]):
+    The loss is half the sum of their squares, so that the gradient is the parameter itself.
+    """
+
+    def __init__(self, trial: ComponentTrial, start: dict[str, Tensor]):
         import torch
 
-        self.values = {
-            name: value.detach().clone().requires_grad_() for name, value in start.items()
-        }
-        self.optimizer: torch.optim.Optimizer = subject.ask(
+        self.values: dict[str, Tensor] = {}
+        for name, value in start.items():
+            self.values[name] = value.detach().clone().requires_grad_()
+        self.optimizer: torch.optim.Optimizer = trial.call(
             "build", iter(self.values.values()), on="two parameters"
         )
-        made = isinstance(self.optimizer, torch.optim.Optimizer)
-        subject.demand(
-            made, f"build() returned {type(self.optimizer).__name__}, not a torch.optim.Optimizer"
+        trial.require(
+            isinstance(self.optimizer, torch.optim.Optimizer),
+            f"build() returned {type(self.optimizer).__name__}, not a torch.optim.Optimizer",
         )
+
         groups = self.optimizer.param_groups
-        held = sorted(id(value) for group in groups for value in group["params"])
-        own = sorted(map(id, self.values.values()))
-        subject.demand(
-            held == own, "build() does not hold each of the parameters it is given, once"
+        in_groups: list[int] = []
+        for group in groups:
+            in_groups += map(id, group["params"])
+        trial.require(
+            sorted(in_groups) == sorted(map(id, self.values.values())),
+            "build() does not hold each of the parameters it is given, once",
         )
-        rates = all(isinstance(group.get("lr"), float | int) for group in groups)
-        subject.demand(
-            rates,
-            "build() has a parameter group whose `lr` is no number for the schedule to multiply",
-        )
+        # PyTorch takes a tensor as a rate, too; the schedule multiplies numbers
+        for group in groups:
+            trial.require(
+                isinstance(group.get("lr"), float | int),
+                "build() has a parameter group whose `lr` is no number for the schedule to multiply",
+            )
 
     def step(self) -> None:
         for value in self.values.values():
             value.grad = value.detach().clone()
         self.optimizer.step()
 
+    def is_at(self, values: dict[str, Tensor]) -> bool:
+        """Return True if every parameter has exactly these values."""
+        import torch
 
-def try_schedule(subject: Subject) -> None:
-    """Factors are finite and not negative over the whole training, and depend on the step and the clock alone."""
+        return all(torch.equal(value, values[name]) for name, value in self.values.items())
+
+
+def try_schedule(trial: ComponentTrial) -> None:
+    """Require finite factors ≥ 0 over the training that depend on step and clock alone."""
     for clock in CLOCKS:
         on = f"a training of {clock.total} steps"
         steps = [*range(0, clock.total, clock.total // 100), clock.total - 1]
-        factors: dict[int, Any] = {
-            step: subject.ask("factor", step, clock, on=on) for step in steps
-        }
+        factors: dict[int, Any] = {step: trial.call("factor", step, clock, on=on) for step in steps}
         for step, factor in factors.items():
-            good = isinstance(factor, float | int) and isfinite(factor) and factor >= 0
-            subject.demand(
-                good,
+            is_factor = isinstance(factor, float | int) and isfinite(factor) and factor >= 0
+            trial.require(
+                is_factor,
                 f"factor() on {on} is {factor!r} at step {step}; a finite number ≥ 0 is needed",
             )
+        # backwards, since a schedule with a memory would give the same in the same order
         for step in reversed(steps):
-            again = subject.ask("factor", step, clock, on=on)
-            subject.demand(
+            again = trial.call("factor", step, clock, on=on)
+            trial.require(
                 again == factors[step], f"factor() on {on} gave two results for step {step}"
             )
-        subject.demand(any(factors.values()), f"factor() on {on} is 0 at every step")
+        trial.require(any(factors.values()), f"factor() on {on} is 0 at every step")

@@ -1,4 +1,4 @@
-"""The face of the trials: makes the component from its options, then asks what all kinds, and its kind, promise."""
+"""Makes a component from its options, then tries what all kinds promise, and what its own does."""
 
 from __future__ import annotations
 
@@ -12,94 +12,93 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.search.jobs import digest
-from lotteryfw.testkit import cutting, judging, learning, searching, training
+from lotteryfw.testkit import evaluation, learning, pruning, searching, training
+from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS
-from lotteryfw.testkit.subject import Subject
 
-TRIALS: dict[str, Callable[[Subject], None]] = {
+TRIALS: dict[str, Callable[[ComponentTrial], None]] = {
     "search": searching.try_search,
-    "criterion": cutting.try_criterion,
-    "scope": cutting.try_scope,
-    "mask1": cutting.try_mask1,
-    "mask0": cutting.try_mask0,
-    "rewind": cutting.try_rewind,
+    "criterion": pruning.try_criterion,
+    "scope": pruning.try_scope,
+    "mask1": pruning.try_mask1,
+    "mask0": pruning.try_mask0,
+    "rewind": pruning.try_rewind,
     "parametrization": learning.try_parametrization,
     "model": training.try_model,
     "initialiser": training.try_initialiser,
     "data": training.try_data,
     "augmentation": training.try_augmentation,
-    "objective": judging.try_objective,
+    "objective": evaluation.try_objective,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
-    "control": cutting.try_control,
-    "analysis": judging.try_analysis,
+    "control": pruning.try_control,
+    "analysis": evaluation.try_analysis,
 }
 """The trial of each kind."""
 
 
 def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> None:
-    """Puts a component to work on small, realistic inputs; returns when it keeps what its kind promises.
+    """Try a component on small, realistic inputs. Return if it keeps the promises of its kind.
 
-    `options` are written as in a recipe; what they leave out has its default. Raises ContractError, which says what
-    was broken; UsageError where options are missing or refused; Skipped where a data source's files are not here
-    (they are looked for where recipes look: $LOTTERYFW_DATA or the user's cache folder).
+    `options` are written as in a recipe; options that are left out have their default. Raises
+    ContractError, which says what was broken; UsageError if options are missing or refused; Skipped
+    for a data source without its files, which are looked for where recipes look ($LOTTERYFW_DATA, or
+    the user's cache folder).
     """
     if not (isinstance(cls, type) and issubclass(cls, Component) and cls.kind in kinds()):
         raise UsageError(
             f"{cls!r} is no component class: it must subclass one of lotteryfw's kinds"
         )
-    subject = Subject(_made(cls, dict(options or {})))
-    _try_options(subject)
-    TRIALS[cls.kind](subject)
+    component_trial = ComponentTrial(_make(cls, dict(options or {})))
+    _try_options(component_trial)
+    TRIALS[cls.kind](component_trial)
 
 
-def _made(cls: type[Component], options: dict[str, Any]) -> Component:
-    missing = [
-        name
-        for name, field in cls.model_fields.items()
-        if field.is_required() and name not in options
-    ]
+def _make(cls: type[Component], options: dict[str, Any]) -> Component:
+    missing = []
+    for name, field in cls.model_fields.items():
+        if field.is_required() and name not in options:
+            missing.append(name)
     if missing:
         example = "{" + ", ".join(f'"{name}": …' for name in missing) + "}"
         raise UsageError(
-            f"{cls.kind} '{cls.use}' has options without a default: {', '.join(missing)}; pass them to its trial: "
-            f"trial({cls.__name__}, {example})"
+            f"{cls.kind} '{cls.use}' has options without a default: {', '.join(missing)}; pass "
+            f"them to its trial: trial({cls.__name__}, {example})"
         )
     try:
         return cls.model_validate(options)
     except ValidationError as error:
-        found = problems(error, options, cls.model_fields, f"{cls.kind} '{cls.use}'")
-        told = "; ".join(
-            f"{'.'.join(map(str, each.keys))} {each.text}"
-            + (f" ({each.remedy})" if each.remedy else "")
-            for each in found
-        )
-        raise UsageError(f"{cls.kind} '{cls.use}': {told}") from None
+        texts = []
+        for problem in problems(error, options, cls.model_fields, f"{cls.kind} '{cls.use}'"):
+            text = f"{'.'.join(map(str, problem.keys))} {problem.text}"
+            texts.append(f"{text} ({problem.remedy})" if problem.remedy else text)
+        raise UsageError(f"{cls.kind} '{cls.use}': {'; '.join(texts)}") from None
 
 
-def _try_options(subject: Subject) -> None:
-    """Every kind: it says what it is, cannot be changed, and can be built again from its options as plain data."""
-    component = subject.component
+def _try_options(trial: ComponentTrial) -> None:
+    """Require a name, a summary, and options that cannot change and survive as plain data."""
+    component = trial.component
     cls = type(component)
-    subject.demand(bool(cls.use), 'it has no name; it needs a line like `use = "my_name"`')
-    subject.demand(
+    trial.require(bool(cls.use), 'it has no name; it needs a line like `use = "my_name"`')
+    trial.require(
         bool(cls.summary()),
         "it has no summary; write a docstring whose first line says what it does",
     )
-    subject.demand(
+    trial.require(
         bool(cls.model_config.get("frozen")),
         "it is not frozen; a component's options cannot change",
     )
+    # recipes show options without a clock; jobs have every length in steps
     for clock in (None, CLOCKS[0]):
         try:
             options = component.options(clock)
             digest(options)
-            again = cls.model_validate(options)
-        except ValueError as error:  # what pydantic and json raise
-            subject.demand(
+            copy = cls.model_validate(options)
+        except ValueError as error:  # raised by pydantic and json
+            trial.require(
                 False, f"it cannot be built again from its own options as plain data: {error}"
             )
-        subject.demand(
-            again.options(clock) == options,
+        trial.require(
+            copy.options(clock) == options,
             f"built again from its options {options}, it has others",
         )

@@ -27,7 +27,7 @@ from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
-from lotteryfw.testkit.bench import MadeUp
+from lotteryfw.testkit.fake_lab import FakeOutcome
 
 CONTROLS = ("untrained", "reinit", "random_mask", "random_mask_reinit")
 
@@ -164,7 +164,7 @@ def requests(lab: CellLab) -> Iterator[JobRequest]:
     try:
         while True:
             yield from asked
-            asked = search.send([MadeUp(request.job) for request in asked])
+            asked = search.send([FakeOutcome(request.job) for request in asked])
     except StopIteration:
         pass
     for record in lab.records:

@@ -33,7 +33,7 @@ from lotteryfw.api.tickets import Ticket, TicketSource, TicketState, Trained
 from lotteryfw.search.derivations import Loaded
 from lotteryfw.search.jobs import Gradient, Spec
 from lotteryfw.search.lab import CellLab
-from lotteryfw.testkit.bench import MadeUp
+from lotteryfw.testkit.fake_lab import FakeOutcome
 
 
 def trained(desk: CellLab, ticket: Ticket) -> Trained:
@@ -411,12 +411,12 @@ class Steepest(MaskCriterion):
 def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() -> None:
     desk = bare_lab(criterion=Steepest())
     generator = desk.train(desk.dense())
-    outcomes = [MadeUp(request.job) for request in next(generator)]
+    outcomes = [FakeOutcome(request.job) for request in next(generator)]
     asked = [request.job for request in generator.send(outcomes)]
     assert [type(job) for job in asked] == [Gradient]
     assert bits(asked[0].values) == bits(outcomes[0].tensors())
     with pytest.raises(StopIteration) as stop:
-        generator.send([MadeUp(job) for job in asked])
+        generator.send([FakeOutcome(job) for job in asked])
     after = stop.value.value
     ticket = desk.prune(after.ticket, after)
     for layer in desk.layers:

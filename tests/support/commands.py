@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,9 +19,30 @@ length = "{length}"
 batch = 16
 optimizer = {{ use = "sgd", lr = 0.1 }}
 """
+PLUGIN = """
+from lotteryfw import MaskCriterion, hookimpl
+
+class Broken(MaskCriterion):
+    "Breaks."
+    use = "broken"
+    def score(self, layer):
+        raise ZeroDivisionError("no luck")
+
+@hookimpl
+def register_components():
+    return [Broken]
+
+@hookimpl
+def register_commands(app):
+    @app.command()
+    def hello():
+        print("hello from a plugin")
+"""
+"""A plugin whose criterion breaks in a run, and which adds a command."""
 
 
 def environment(here: Path, **more: str) -> dict[str, str]:
+    """Return the variables of a command that runs in this folder."""
     named = {
         "LOTTERYFW_STORE": str(here / "store"),
         "LOTTERYFW_DATA": str(here / "data"),
@@ -30,4 +52,21 @@ def environment(here: Path, **more: str) -> dict[str, str]:
 
 
 def command(*words: str) -> list[str]:
+    """Return the command that runs a command line with this Python."""
     return [sys.executable, "-c", "from lotteryfw.cli import main; main()", *words]
+
+
+def cli(here: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a folder."""
+    return subprocess.run(
+        command(*words), cwd=here, env=environment(here, **more), capture_output=True, text=True
+    )
+
+
+def refused(here: Path, *words: str, **more: str) -> str:
+    """Return the message of a command that ends with a user's mistake, before anything is trained."""
+    done = cli(here, *words, **more)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (here / "store" / "objects").exists()
+    return done.stderr

@@ -160,8 +160,10 @@ CLAIM = {"text": "a beats b", "source": "a paper", "study": "criteria", "higher"
 EVIL = "<script>document.title='broken in'</script>"
 
 
-def measured(rows, steps=(0, 100, 200)):
-    """curves.jsonl of these rows: accuracy rises to the row's own."""
+def measured(
+    rows: Sequence[LevelRow], steps: Sequence[int] = (0, 100, 200)
+) -> list[dict[str, Any]]:
+    """Return the lines of curves.jsonl for these rows: accuracy rises to that of the row."""
     lines = []
     for level_row in rows:
         accuracy = level_row.validation_accuracy

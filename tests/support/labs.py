@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lotteryfw.search.lab import CellLab, Record
-from lotteryfw.testkit.bench import MadeUp
+from lotteryfw.testkit.fake_lab import FakeOutcome
 
 
 def run(generator: Any) -> Any:
@@ -13,7 +13,7 @@ def run(generator: Any) -> Any:
     try:
         asked = next(generator)
         while True:
-            asked = generator.send([MadeUp(request.job) for request in asked])
+            asked = generator.send([FakeOutcome(request.job) for request in asked])
     except StopIteration as stop:
         return stop.value
 

@@ -20,25 +20,43 @@ BASE: dict[str, Any] = {
     "train": {"length": "200it", "batch": 20, "optimizer": {"use": "adam", "lr": 1e-3}},
 }
 NOWHERE = Path("no-data-here")
+TRAIN = BASE["train"]
+CLAIM = {"text": "t", "source": "s", "of": {}, "expect": 0.9, "tolerance": 0.1}
+IEP = {"use": "iterative_edge_popup"}
+CYCLES = {"rewind": "learning_rate"}
+"""The rewind policy that a search with several cycles needs."""
 
 
 @cache
 def registry() -> Registry:
+    """Return the installed components, loaded once."""
     return Registry.load()
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """BASE with these top-level keys; None takes a key away."""
+    """Return BASE with these top-level keys; None takes a key away."""
     recipe = copy.deepcopy(BASE) | changes
     return {key: value for key, value in recipe.items() if value is not None}
 
 
+def train(**changes: Any) -> dict[str, Any]:
+    """Return BASE with these keys of `train`; None takes a key away."""
+    table = {key: value for key, value in (TRAIN | changes).items() if value is not None}
+    return changed(train=table)
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    """Return BASE with a parametrization and these top-level keys."""
+    return changed(**({"parametrization": "top_k"} | changes))
+
+
 def load(source: Any, profile: str | None = None, sets: Sequence[str] = ()) -> Recipe:
+    """Load a recipe that needs no data files."""
     return load_recipe(source, registry(), data_folder=NOWHERE, profile=profile, sets=sets)
 
 
 def faults(source: Any, profile: str | None = None, sets: Sequence[str] = ()) -> list[str]:
-    """Every fault of a recipe as text; none for one that is right."""
+    """Return every fault of a recipe as text; none for a valid one."""
     try:
         load(source, profile, sets)
     except RecipeError as error:

@@ -40,7 +40,7 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
     }  # fmt: skip
     tables |= {slot: changes.pop(slot) for slot in list(changes) if slot in tables}
     batch = changes.pop("batch", 16)
-    slots = {
+    slots: dict[str, Any] = {
         slot: make(slot, table) if not isinstance(table, Component) else table
         for slot, table in tables.items()
     }
@@ -59,7 +59,9 @@ def lab(of: Cell, device: str = "cpu") -> CellLab:
 def dense_job(of: Cell) -> Train:
     """The training of a cell's dense network."""
     desk = lab(of)
-    return desk.job(desk.dense())
+    job = desk.job(desk.dense())
+    assert isinstance(job, Train)
+    return job
 
 
 def shop() -> Workshop:

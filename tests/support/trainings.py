@@ -49,6 +49,6 @@ def jobs_of(
             n: torch.where(mask[n], v, v * frozen + 0.0) if n in mask else v
             for n, v in job.values.items()
         }
-        seeds = {"order_seed": 7, "augment_seed": 8} if shared else {}
+        seeds: dict[str, Any] = {"order_seed": 7, "augment_seed": 8} if shared else {}
         jobs.append(replace(job, mask=mask, values=values, kernel="lockstep/1", **seeds))
     return jobs

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, where, and which exit code it ends with."""
+"""Commands about recipes and runs: what they print, where, and their exit code."""
 
 from __future__ import annotations
 
@@ -6,35 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.commands import QUICK, command, environment
+from support.commands import PLUGIN, QUICK, cli, command, environment, refused
 from support.paths import ROOT
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "tiny.toml").write_text(QUICK.format(length="40it", more=""))
-    return tmp_path
-
-
-def cli(here: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), cwd=here, env=environment(here, **more), capture_output=True, text=True
-    )
-
-
-def refused(here: Path, *words: str, **more: str) -> str:
-    """The message of a command that a user's mistake ends: exit code 2, nothing on stdout, no traceback."""
-    done = cli(here, *words, **more)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (here / "store" / "objects").exists()  # before anything is trained
-    return done.stderr
 
 
 def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> None:
@@ -69,9 +46,9 @@ def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> Non
 
 def test_plan_and_dry_run_train_nothing(here: Path) -> None:
     for words in (("plan", "tiny.toml"), ("recipe", "tiny.toml", "--dry-run")):
-        told = cli(here, *words)
-        assert told.returncode == 0
-        assert "trainings asked for" in told.stdout
+        message = cli(here, *words)
+        assert message.returncode == 0
+        assert "trainings asked for" in message.stdout
         assert not (here / "store" / "objects").exists()
     found = json.loads(cli(here, "plan", "tiny.toml", "--json", "--set", "seeds=[0,1,2]").stdout)
     assert (found["cells"], found["asked"], found["unique"], found["steps"]) == (3, 9, 9, 360)
@@ -100,9 +77,9 @@ def test_mistakes_in_a_recipe(here: Path, change: tuple[str, str], parts: list[s
     assert change[0] in text
     (here / "tiny.toml").write_text(text.replace(*change))
     if parts:
-        told = refused(here, "recipe", "tiny.toml")
+        message = refused(here, "recipe", "tiny.toml")
         for part in parts:
-            assert part in told
+            assert part in message
 
 
 def test_all_faults_are_told_at_once(here: Path) -> None:
@@ -113,10 +90,10 @@ def test_all_faults_are_told_at_once(here: Path) -> None:
         .replace('"mlp"', '"mpl"')
     )
     (here / "tiny.toml").write_text(text + "\nmomentum = 1\n")
-    told = refused(here, "check", "tiny.toml")
-    assert "3 faults" in told
+    message = refused(here, "check", "tiny.toml")
+    assert "3 faults" in message
     for part in ("train.batch", "'mpl'", "train.momentum"):
-        assert part in told
+        assert part in message
 
 
 def test_other_mistakes(here: Path) -> None:
@@ -126,9 +103,11 @@ def test_other_mistakes(here: Path) -> None:
     assert "quick" in refused(
         here, "recipe", str(ROOT / "recipes" / "deconstruct.toml"), "--profile", "quik"
     )
-    told = refused(here, "recipe", str(ROOT / "recipes" / "deconstruct.toml"), "--profile", "quick")
-    assert str(here / "data") in told
-    assert "lotteryfw data fetch mnist" in told
+    message = refused(
+        here, "recipe", str(ROOT / "recipes" / "deconstruct.toml"), "--profile", "quick"
+    )
+    assert str(here / "data") in message
+    assert "lotteryfw data fetch mnist" in message
     assert "cuda" in refused(here, "recipe", "tiny.toml", "--device", "tpu")
     assert "no runs here" in refused(here, "runs", "elsewhere")
     (here / "full").mkdir()
@@ -194,27 +173,6 @@ def test_ctrl_c_stops_at_a_safe_point_and_says_how_to_go_on(here: Path, jobs: st
     assert not out.strip()
 
 
-PLUGIN = """
-from lotteryfw import MaskCriterion, hookimpl
-
-class Broken(MaskCriterion):
-    "Breaks."
-    use = "broken"
-    def score(self, layer):
-        raise ZeroDivisionError("no luck")
-
-@hookimpl
-def register_components():
-    return [Broken]
-
-@hookimpl
-def register_commands(app):
-    @app.command()
-    def hello():
-        print("hello from a plugin")
-"""
-
-
 def test_a_plugin_that_breaks_in_a_run_is_named_without_a_traceback(here: Path) -> None:
     (here / "mine.py").write_text(PLUGIN)
     done = cli(
@@ -249,131 +207,6 @@ def test_a_plugin_file_needs_trust(here: Path) -> None:
     assert cli(here, "check", "tiny.toml", "--trust", "mine.py").returncode == 0
 
 
-def installed(folder: Path, name: str, text: str) -> str:
-    """A distribution on disk that offers a plugin; returns the folder for PYTHONPATH."""
-    (folder / f"{name}.py").write_text(text)
-    info = folder / f"{name}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[lotteryfw]\n{name} = {name}\n")
-    return str(folder)
-
-
-def test_installed_plugins_add_components_and_commands_and_can_be_left_out(
-    here: Path, tmp_path: Path
-) -> None:
-    path = {"PYTHONPATH": installed(tmp_path, "strangers", PLUGIN)}
-    assert "broken" in cli(here, "list", "criterion", **path).stdout
-    assert "hello from a plugin" in cli(here, "hello", **path).stdout
-    assert "hello" in cli(here, "--help", **path).stdout
-    assert (
-        "left out  strangers" in cli(here, "plugins", LOTTERYFW_WITHOUT="strangers", **path).stdout
-    )
-    assert cli(here, "hello", LOTTERYFW_WITHOUT="strangers", **path).returncode == 2
-    misspelt = PLUGIN.replace("def register_components", "def register_component")
-    bad = {
-        "PYTHONPATH": installed(tmp_path / "x", "bad", misspelt)
-        if (tmp_path / "x").mkdir() is None
-        else ""
-    }
-    told = cli(here, "plugins", **bad).stdout
-    for part in ("failed", "bad", "1.2", "hooks", "register_components", "LOTTERYFW_WITHOUT=bad"):
-        assert part in told
-
-
-def test_show_tells_formula_options_source_provider_and_example(here: Path) -> None:
-    told = cli(here, "show", "large_final").stdout
-    for part in (
-        "|w_f|",
-        "Frankle & Carbin 2019",
-        "lotteryfw==",
-        '[criterion]\nuse = "large_final"'.replace("\n", "\n  "),
-    ):
-        assert part in told
-    assert "length" in cli(here, "show", "to_step").stdout
-
-
-def test_list_names_every_component(here: Path) -> None:
-    from lotteryfw.registry import Registry
-
-    found: list[dict[str, Any]] = json.loads(cli(here, "list", "--json").stdout)
-    assert {(each["kind"], each["name"]) for each in found} == {
-        (o.kind, o.name) for o in Registry.load().offers()
-    }
-    told = cli(here, "list").stdout
-    assert all(each["name"] in told and each["summary"] in told for each in found)
-
-
-def test_schema_is_json_and_knows_components(here: Path) -> None:
-    text = cli(here, "schema").stdout
-    assert json.loads(text)["$schema"]
-    assert '"large_final"' in text
-
-
-def test_store_commands(here: Path) -> None:
-    assert cli(here, "recipe", "tiny.toml", "-q", "--jobs", "1").returncode == 0
-    assert "7 objects" in cli(here, "store", "info").stdout
-    assert "7 objects checked, 0 damaged" in cli(here, "store", "verify").stdout
-    victim = next((here / "store" / "objects").rglob("tensors.safetensors"))
-    victim.write_bytes(victim.read_bytes()[:-3])
-    damaged = cli(here, "store", "verify")
-    assert damaged.returncode == 1
-    assert "1 damaged" in damaged.stdout
-    assert cli(here, "store", "gc", "--dry-run").stdout.startswith("would remove 0 objects")
-    subprocess.run(["rm", "-r", str(here / "runs")], check=True)
-    kept = cli(
-        here, "store", "gc"
-    ).stdout  # the folder of the runs is gone, too: it may be a disk that is not mounted
-    assert kept.startswith("removed 0 objects")
-    assert "--force" in kept
-    assert cli(here, "store", "gc", "--force").stdout.startswith("removed 6 objects")
-
-
-def test_data_list_and_fetch_without_a_network(here: Path) -> None:
-    told = cli(here, "data", "list").stdout
-    assert "digits" in told
-    assert "ready: 1×8×8, 10 classes" in told
-    assert "lotteryfw data fetch mnist" in told
-    assert "nosuch" in refused(here, "data", "fetch", "nosuch")
-
-
-def test_doctor_tells_the_data_sets_that_are_here(here: Path) -> None:
-    raw = here / "sets" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        for what in ("images-idx3", "labels-idx1"):
-            (raw / f"{part}-{what}-ubyte").write_text("x")
-    before = cli(here, "doctor", "--data", "sets").stdout
-    (line,) = (line for line in before.splitlines() if "fingerprint" in line)
-    assert line.strip().startswith("mnist: 4 files, fingerprint ")
-    (raw / "t10k-images-idx3-ubyte").write_text("y")
-    assert line not in cli(here, "doctor", "--data", "sets").stdout
-
-
-def test_doctor_tells_versions_and_folders(here: Path) -> None:
-    told = cli(here, "doctor").stdout
-    for part in ("torch", "device", str(here / "store"), str(here / "data"), "plugins"):
-        assert part in told
-
-
-def test_help_and_import_are_light(here: Path) -> None:
-    """Not a timing: neither may load torch, which alone takes longer than a help text should."""
-    for code in (
-        "import lotteryfw",
-        "import sys; sys.argv[1:] = ['--help']; from lotteryfw.cli import main; main()",
-    ):
-        told = subprocess.run(
-            [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True
-        )
-        modules = [line.split("|")[-1].strip() for line in told.stderr.splitlines()]
-        assert "lotteryfw" in modules
-        assert "torch" not in modules
-    planned = subprocess.run([sys.executable, "-X", "importtime", *command("plan", "tiny.toml")[1:]], cwd=here,
-                             env=environment(here), capture_output=True, text=True)  # fmt: skip
-    assert planned.returncode == 0
-    assert "torch" not in [line.split("|")[-1].strip() for line in planned.stderr.splitlines()]
-
-
 def test_a_redirected_log_ends_its_last_line_and_prints_names_in_brackets(here: Path) -> None:
     grid = 'grid = { scope = [{ use = "global", exclude = ["fc3*"] }] }'
     (here / "tiny.toml").write_text(QUICK.format(length="40it", more=grid))
@@ -399,8 +232,8 @@ def test_export_of_a_ticket_that_is_not_there(here: Path) -> None:
     cell = here / "tickets"
     cell.mkdir()
     (cell / "level-01.safetensors").touch()
-    told = refused(here, "export", "tickets/level-09.safetensors", "--out", "x")
-    assert told.count("level-09") == 1
-    assert "did you mean 'level-01.safetensors'?" in told
+    message = refused(here, "export", "tickets/level-09.safetensors", "--out", "x")
+    assert message.count("level-09") == 1
+    assert "did you mean 'level-01.safetensors'?" in message
     assert "known: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
     assert "no such ticket" in refused(here, "export", "nowhere/at/all", "--out", "x")

@@ -1,0 +1,268 @@
+"""The registry: the components and hooks of all plugins, and the plugins that failed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pluggy
+from packaging.utils import canonicalize_name
+
+from lotteryfw.api import hookspecs
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import UsageError, nearest
+from lotteryfw.api.kinds import kinds
+from lotteryfw.registry.components import (
+    RegisteredComponent,
+    noun,
+    noun_with_article,
+    register,
+)
+from lotteryfw.registry.plugins import (
+    BrokenFile,
+    Failure,
+    Plugin,
+    Refused,
+    check_file,
+    code_lookup,
+    import_file,
+    installed_plugins,
+    is_excluded,
+    unreleased_code,
+)
+
+
+class Registry:
+    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
+
+    def __init__(self) -> None:
+        self.plugins: list[Plugin] = []
+        self.failures: list[Failure] = []
+        self.excluded: list[str] = []
+        self.trusted: set[Path] = set()
+        self._offers: list[RegisteredComponent] = []
+        self._modules: list[tuple[Plugin, object]] = []
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+
+    @classmethod
+    def load(cls, trust: Sequence[Path] = ()) -> Registry:
+        """Load every installed plugin that can be loaded, and the plugin files in `trust`.
+
+        Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
+        """
+        registry = cls()
+        for plugin, point in installed_plugins():
+            if is_excluded(plugin):
+                registry.excluded.append(plugin.name)
+                continue
+            # one plugin that fails must not take the others with it
+            failure = registry._admit(plugin, point.load, unreleased_code(point))
+            if failure:
+                registry.failures.append(failure)
+        for path in trust:
+            registry._trust(path)
+        return registry
+
+    def notify(self, hook: str, argument: object) -> None:
+        """Call a hook of one argument in every plugin that implements it.
+
+        One that raises is added to `failures`, once for each plugin and hook.
+        """
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            # pluggy lets an implementation leave arguments out
+            arguments = [argument] if implementation.argnames else []
+            try:
+                implementation.function(*arguments)
+            except (Exception, SystemExit) as error:
+                self._add_failure(Failure.of(self._plugin_of(implementation.plugin), hook, error))
+
+    def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
+        """Return the components of a kind, or of all kinds in order, sorted by name."""
+        # the order of kinds is that of the contract, not of the alphabet
+        order = list(kinds())
+        offers = [offer for offer in self._offers if kind in (None, offer.kind)]
+        return sorted(
+            offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+        )
+
+    def find(self, kind: str, name: str) -> RegisteredComponent:
+        """Return the component of this kind called `name`, or "distribution/name".
+
+        Raises UsageError for a name nobody offers, and for a bare one that several distributions offer.
+        """
+        named = self._named(name)
+        matches = [offer for offer in named if offer.kind == kind]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            choices = " or ".join(f"'{offer.full_name}'" for offer in matches)
+            raise UsageError(
+                f"the {kind} '{name}' is offered by several distributions; write {choices}"
+            )
+        if named:
+            raise UsageError(
+                f"'{name}' is not {noun_with_article(kind)}, it is "
+                f"{noun_with_article(named[0].kind)}; {self._nearest(name, kind)}"
+            )
+        raise UsageError(f"there is no {noun(kind)} '{name}'; {self._nearest(name, kind)}")
+
+    def find_any(self, name: str) -> list[RegisteredComponent]:
+        """Return the components of any kind called `name`. Raises UsageError if there is none."""
+        offers = self._named(name)
+        if not offers:
+            raise UsageError(f"there is no component '{name}'; {self._nearest(name)}")
+        return offers
+
+    def default(self, kind: str) -> RegisteredComponent | None:
+        """Return the component that recipes get if they leave this kind out, or None."""
+        defaults = [offer for offer in self.offers(kind) if offer.cls.default]
+        return defaults[0] if len(defaults) == 1 else None
+
+    def parse(self, kind: str, entry: object) -> tuple[RegisteredComponent, dict[str, Any]]:
+        """Return the component that an entry names (a name, or a table with `use`), and its options.
+
+        A table without `use` gives options to the kind's default. Raises UsageError for an entry that
+        names no component of this kind.
+        """
+        options = dict(entry) if isinstance(entry, Mapping) else {"use": entry}
+        default = self.default(kind)
+        use = options.pop("use", default.full_name if default else None)
+        if not isinstance(use, str):
+            raise UsageError(
+                f"must be the name of {noun_with_article(kind)}, or a table with `use`, "
+                f"got {entry!r}"
+            )
+        return self.find(kind, use), options
+
+    def create(self, kind: str, entry: object) -> Component:
+        """Return the component that an entry describes. Raises UsageError and ValidationError."""
+        offer, options = self.parse(kind, entry)
+        return offer.cls.model_validate(options)
+
+    def offer_of(self, component: Component) -> RegisteredComponent:
+        """Return the entry of this component. Raises UsageError for one that no plugin offers."""
+        for offer in self._offers:
+            if offer.cls is type(component):
+                return offer
+        raise UsageError(f"no plugin offers {type(component).__name__}")
+
+    def short_name(self, offer: RegisteredComponent) -> str:
+        """Return the bare name if only one distribution offers it, else the full name."""
+        for other in self._offers:
+            is_alike = (other.kind, other.name) == (offer.kind, offer.name)
+            if is_alike and other.distribution != offer.distribution:
+                return offer.full_name
+        return offer.name
+
+    def _named(self, name: str) -> list[RegisteredComponent]:
+        distribution, _, bare = name.rpartition("/")
+        wanted = canonicalize_name(distribution)
+        offers = []
+        for offer in self.offers():
+            is_wanted = not distribution or canonicalize_name(offer.distribution) == wanted
+            if offer.name == bare and is_wanted:
+                offers.append(offer)
+        return offers
+
+    def _nearest(self, name: str, kind: str | None = None) -> str:
+        """Return the closest names that would be right, as the second half of a message."""
+        bare = name.rpartition("/")[2]
+        names = {offer.name for offer in self.offers(kind)}
+        if kind is None and names:
+            # there are too many components of all kinds to list them
+            close = difflib.get_close_matches(bare, names)
+            hint = nearest(bare, close) or "`lotteryfw list` shows all"
+        else:
+            hint = nearest(bare, names) or "none is installed"
+        if self.failures:
+            hint += "; some plugins could not be loaded: `lotteryfw plugins` says why"
+        return hint
+
+    def _plugin_of(self, module: object) -> Plugin:
+        for plugin, loaded in self._modules:
+            if loaded is module:
+                return plugin
+        raise ValueError("only modules of loaded plugins have hooks")
+
+    def _add_failure(self, failure: Failure) -> None:
+        for earlier in self.failures:
+            is_same_plugin = (earlier.plugin, earlier.distribution) == (
+                failure.plugin,
+                failure.distribution,
+            )
+            # a hook that raises does so at every event: one line is enough
+            if is_same_plugin and earlier.stage == failure.stage:
+                return
+        self.failures.append(failure)
+
+    def _trust(self, path: Path) -> None:
+        check_file(path)
+        if path.resolve() in self.trusted:
+            return
+        # the file's name, not its path: a component's provider is in a job's key, a folder is not
+        plugin = Plugin(path.stem, path.name, "local")
+        failure = self._admit(plugin, lambda: import_file(path), path)
+        if failure:
+            raise BrokenFile(f"{path}: {failure}")
+        self.trusted.add(path.resolve())
+
+    def _admit(
+        self, plugin: Plugin, load: Callable[[], object], unreleased: EntryPoint | Path | None
+    ) -> Failure | None:
+        """Register a plugin and all its components, or none of it and return the failure.
+
+        `unreleased` is the plugin's code if its version says too little about it.
+        """
+        module: object = None
+        stage = "import"
+        # the stage says in which of its parts the plugin broke
+        try:
+            module = load()
+            stage = "hooks"
+            self._manager.register(module, f"{plugin.distribution}/{plugin.name}")
+            self._check_hooks(module)
+            stage = "register_components"
+            classes = self._component_classes(module)
+            stage = "component"
+            code_of = code_lookup(unreleased, plugin, classes)
+            offers: list[RegisteredComponent] = []
+            for cls in classes:
+                offers.append(register(cls, plugin, code_of, taken=[*self._offers, *offers]))
+        # a plugin may also end the process as it is imported
+        except (Exception, SystemExit) as error:
+            if module is not None and self._manager.is_registered(module):
+                self._manager.unregister(module)
+            return Failure.of(plugin, stage, error)
+        plugin = replace(plugin, components=len(offers))
+        self._offers += offers
+        self._modules.append((plugin, module))
+        self.plugins.append(plugin)
+        return None
+
+    def _check_hooks(self, module: object) -> None:
+        callers = self._manager.get_hookcallers(module)
+        if not callers:
+            raise Refused("it implements no hook; mark its functions with @hookimpl")
+        try:
+            # raises for an implementation of a hook that nobody specified: a misspelt name
+            self._manager.check_pending()
+        except pluggy.PluginValidationError:
+            hooks = [name for name, caller in vars(self._manager.hook).items() if caller.has_spec()]
+            unknown = next(caller.name for caller in callers if not caller.has_spec())
+            raise Refused(f"there is no hook '{unknown}'; {nearest(unknown, hooks)}") from None
+
+    def _component_classes(self, module: object) -> list[Any]:
+        classes: list[Any] = []
+        # not by calling the hook: pluggy drops None, and so would hide a forgotten `return`
+        for implementation in self._manager.hook.register_components.get_hookimpls():
+            if implementation.plugin is module:
+                result = implementation.function()
+                if not isinstance(result, Iterable):
+                    raise Refused(f"must return component classes, returned {result!r}")
+                classes += result
+        return classes

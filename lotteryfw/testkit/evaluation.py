@@ -1,0 +1,176 @@
+"""Trials for what judges networks: objectives, and analyses of finished searches."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.lab import Lab, Search
+from lotteryfw.api.results import AnalysisResult, LevelResult
+from lotteryfw.api.rng import stream
+from lotteryfw.api.tickets import Ticket
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.requests import JobRequest
+from lotteryfw.testkit.component_trial import ComponentTrial
+from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH, CLASSES, SHAPE = 6, 4, (1, 3, 3)
+
+
+class ThreeRounds(SearchAlgorithm):
+    """Trains and prunes three times."""
+
+    def search(self, lab: Lab) -> Search[None]:
+        ticket = lab.dense()
+        trained = yield from lab.train(ticket)
+        lab.record(0, ticket, trained)
+        for level in range(1, 4):
+            ticket = lab.prune(ticket, trained)
+            trained = yield from lab.train(ticket)
+            lab.record(level, ticket, trained)
+
+
+def try_objective(trial: ComponentTrial) -> None:
+    """Require a differentiable loss that adds up over a batch, and correctness in [0, 1]."""
+    import torch
+
+    width = trial.call(
+        "output_size", SHAPE, CLASSES, on=f"inputs {list(SHAPE)} of {CLASSES} classes"
+    )
+    trial.require(
+        type(width) is int and width > 0, f"output_size() gave {width!r}, not a number of outputs"
+    )
+    inputs = torch.rand(BATCH, *SHAPE, generator=stream("testkit", "inputs"))
+    labels = torch.arange(BATCH) % CLASSES
+    outputs = torch.randn(BATCH, width, generator=stream("testkit", "outputs"))
+
+    def loss(rows: slice, reduction: str, outputs: Tensor = outputs) -> Tensor:
+        value: Tensor = trial.call(
+            "loss", outputs[rows], inputs[rows], labels[rows], reduction, on="a batch"
+        )
+        is_number = (
+            isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype == torch.float32
+        )
+        trial.require(
+            is_number and bool(value.isfinite()),
+            f"loss() gave {value!r}, not one finite float32 number",
+        )
+        return value
+
+    # the engine adds up losses over batches of any size, the last one smaller than the others
+    whole = slice(None)
+    total = loss(whole, "sum")
+    by_example = sum(float(loss(slice(row, row + 1), "sum")) for row in range(BATCH))
+    # float32 sums in another order differ in their last bits
+    trial.require(
+        abs(float(total) - by_example) <= 1e-4 + 1e-5 * abs(by_example),
+        'loss(…, "sum") of a batch is not the sum of its examples\' losses',
+    )
+    trial.require(
+        torch.allclose(loss(whole, "mean"), total / BATCH, atol=1e-5),
+        'loss(…, "mean") is not the sum over the count',
+    )
+
+    # a gradient that is NaN would end every training at its first step
+    leaf = outputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(whole, "mean", leaf), leaf)
+    trial.require(bool(gradient.isfinite().all()), "the gradient of loss() is not finite")
+
+    correct = trial.call("correct", outputs, inputs, labels, on="a batch")
+    has_shape = isinstance(correct, torch.Tensor) and correct.shape == (BATCH,)
+    trial.require(
+        has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
+        f"correct() gave {correct!r}, not [n] in [0, 1]",
+    )
+
+
+def try_analysis(trial: ComponentTrial) -> None:
+    """Require the same finite numbers each time, about levels it was shown, by jobs only."""
+    lab, levels = _finished_search()
+    for method in ("levels", "across"):
+        results = _results(trial, method, lab, levels)
+        trial.require(
+            results == _results(trial, method, lab, levels),
+            f"{method}() found other things when it was asked again",
+        )
+        for result in results:
+            is_result = isinstance(result, AnalysisResult) and result.level in levels
+            trial.require(
+                is_result,
+                f"{method}() gave {result!r}, not an AnalysisResult of a level that it was shown",
+            )
+            # several numbers may belong together, such as a point of a scatter plot
+            values = result.value if isinstance(result.value, tuple) else (result.value,)
+            is_plain = all(isinstance(value, int | float) and isfinite(value) for value in values)
+            trial.require(
+                is_plain,
+                f"{method}(): the value of '{result.figure}' is not made of finite numbers",
+            )
+
+
+def _finished_search() -> tuple[CellLab, list[LevelResult]]:
+    """Run a search to its end with fake outcomes, and return its lab and levels."""
+    lab = make_lab(search=ThreeRounds())
+    _drain(lab.cell.search.search(lab))
+
+    def load(ticket: Ticket) -> Ticket:
+        # a new object for each call, as when the runner reads a ticket from its file
+        return replace(ticket)
+
+    levels = []
+    for record in lab.records:
+        levels.append(
+            LevelResult(
+                lab.cell.study,
+                lab.cell.id,
+                lab.cell.axes,
+                lab.seed,
+                record.level,
+                record.variant,
+                record.ticket.cut,
+                record.trained.outcome,
+                partial(load, record.ticket),
+            )
+        )
+    return lab, levels
+
+
+def _results(
+    trial: ComponentTrial, method: str, lab: CellLab, levels: list[LevelResult]
+) -> list[AnalysisResult]:
+    if method == "across":
+        return list(trial.call("across", levels, on="a finished study"))
+    search = trial.call("levels", lab, levels, on="a finished search")
+    trial.require(
+        isinstance(search, Generator),
+        "levels() is no generator: where it asks for nothing, it needs a `yield from ()`",
+    )
+    results = _drain(search, trial)
+    trial.require(
+        isinstance(results, list),
+        f"levels() returned {type(results).__name__}, not a list of findings",
+    )
+    return list(results)
+
+
+def _drain(search: Any, trial: ComponentTrial | None = None) -> Any:
+    """Answer every request of a generator with fake outcomes, and return what it returns."""
+    try:
+        requests = next(search)
+        while True:
+            outcomes = []
+            for request in requests:
+                if trial is not None:
+                    is_job = isinstance(request, JobRequest)
+                    trial.require(is_job, "levels() asks for other things than jobs")
+                outcomes.append(FakeOutcome(request.job))
+            requests = search.send(outcomes)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,164 @@
+"""A lab to try searches in: a real one over a tiny cell, whose trainings have fake outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.component import Component
+from lotteryfw.api.kinds import Parametrization
+from lotteryfw.api.layers import SCORES, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.rng import stream
+from lotteryfw.api.steps import Clock
+from lotteryfw.registry import Registry
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.jobs import Gradient, Job, Spec, Train
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.top_k import straight_through
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CLOCK = Clock(1000, 10)
+COMPONENTS: Mapping[str, object] = {
+    "search": "lotteryfw/imp",
+    "criterion": "lotteryfw/large_final",
+    "scope": "lotteryfw/layerwise",
+    "mask1": "lotteryfw/rewind",
+    "mask0": "lotteryfw/zero",
+    "rewind": "lotteryfw/to_init",
+    "model": {"use": "lotteryfw/mlp", "hidden": [10]},
+    "initialiser": "lotteryfw/glorot_normal",
+    "data": {"use": "lotteryfw/synthetic", "examples": 200, "classes": 4, "shape": [8]},
+    "objective": "lotteryfw/classification",
+    "optimizer": {"use": "lotteryfw/sgd", "lr": 0.1},
+    "schedule": "lotteryfw/constant",
+}
+"""The cell's components as a recipe names them; no job runs, so none of the data is made.
+
+They are named in full: a plugin that offers another default must not change another one's trial.
+"""
+
+
+class LargestScores(Parametrization):
+    """Keeps the edges of largest score in each budget; without budgets those above 0.
+
+    A search under trial may pass a density or none; each built-in parametrization takes one of these.
+    """
+
+    def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.randn(layer.shape, generator=rng)
+
+    def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
+        import torch
+
+        masks = {name: edges.allowed & (edges.scores > 0) for name, edges in net.edges.items()}
+        for group in net.budgets:
+            (name,) = group.layers  # the scope of this cell has a budget for each layer
+            edges = net.edges[name]
+            scores = edges.scores.masked_fill(~edges.allowed, float("-inf"))
+            order = scores.flatten().argsort(descending=True)
+            mask = torch.zeros(edges.info.size, dtype=torch.bool)
+            mask[order[: group.keep]] = True
+            masks[name] = mask.reshape(edges.info.shape)
+        return masks
+
+    def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
+        return edges.weights * straight_through(mask, edges.scores)
+
+
+@cache
+def _components() -> dict[str, Component]:
+    registry = Registry.load()
+    components = {kind: registry.create(kind, entry) for kind, entry in COMPONENTS.items()}
+    return {**components, "parametrization": LargestScores()}
+
+
+def make_lab(*, seed: int = 0, clock: Clock = CLOCK, **parts: Any) -> CellLab:
+    """Return a lab over a tiny cell; `parts` replace its fields by the names of `Cell`'s fields."""
+    fields: dict[str, Any] = {
+        "study": "",
+        "id": "",
+        "axes": {},
+        "augment": (),
+        "batch": 20,
+        "evaluate_every": 100,
+    }
+    cell = Cell(**{**_components(), **fields, **parts}, seed=seed, clock=clock)
+    return CellLab(cell, _describe, Path(), "cpu")
+
+
+def _describe(component: Component, clock: Clock) -> Spec:
+    cls = type(component)
+    return Spec(component.kind, cls.use or cls.__name__, "testkit", component.options(clock))
+
+
+class FakeOutcome:
+    """The outcome of a job that did not run: trained tensors take a random step, others stay.
+
+    Equal jobs have equal outcomes. Accuracy falls with density, so that a search which prunes until
+    accuracy is too low comes to its end.
+    """
+
+    diverged_at: int | None = None
+
+    def __init__(self, job: Job):
+        self.job = job
+        self.key = job.key
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        kept = total = 0
+        for mask in self.job.mask.values():
+            kept += int(mask.sum())
+            total += mask.numel()
+        accuracy = 0.5 + 0.4 * (kept / total)
+        steps = self.job.steps if isinstance(self.job, Train) else 0
+        curve = Curve((0, steps), (None, 0.5), (1.4, 0.6), (0.25, accuracy))
+        # the same loss and accuracy on every part, at the end and at the early stop
+        return Metrics(
+            steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
+        )
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        # a gradient job has one tensor for each prunable parameter
+        if isinstance(self.job, Gradient):
+            return {name: self._noise(name, 0) for name in self.job.mask}
+        return self._values(self.job.steps)
+
+    def mask(self) -> Mapping[str, Tensor]:
+        return self.job.mask
+
+    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        # the engine has no other state either: a search that reads one did not ask for it
+        assert isinstance(self.job, Train)
+        assert step in self.job.snapshots, (
+            f"nobody asked the training to keep its state of step {step}"
+        )
+        return self._values(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
+
+    def _values(self, step: int) -> dict[str, Tensor]:
+        values = dict(self.job.values)
+        if not step:
+            return values
+        learns_mask = isinstance(self.job, Train) and self.job.parametrization is not None
+        for name, value in values.items():
+            # where a mask is learned, scores are trained and weights stay
+            if learns_mask and not name.startswith(SCORES):
+                continue
+            moved = value + self._noise(name, step)
+            mask = self.job.mask.get(name)
+            values[name] = moved if mask is None else moved.where(mask, value)
+        return values
+
+    def _noise(self, name: str, step: int) -> Tensor:
+        import torch
+
+        rng = stream("testkit", self.key, name, step)
+        return 0.2 * torch.randn(self.job.values[name].shape, generator=rng)

@@ -1,0 +1,134 @@
+"""Commands about what is installed, the store and the data: what they print, and their exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.commands import PLUGIN, cli, command, environment, refused
+
+
+def installed(folder: Path, name: str, text: str) -> str:
+    """Write a distribution that offers a plugin. Return a PYTHONPATH that has it first."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(text)
+    info = folder / f"{name}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[lotteryfw]\n{name} = {name}\n")
+    return os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+
+
+def test_installed_plugins_add_components_and_commands_and_can_be_left_out(
+    here: Path, tmp_path: Path
+) -> None:
+    path = {"PYTHONPATH": installed(tmp_path, "strangers", PLUGIN)}
+    assert "broken" in cli(here, "list", "criterion", **path).stdout
+    assert "hello from a plugin" in cli(here, "hello", **path).stdout
+    assert "hello" in cli(here, "--help", **path).stdout
+    assert (
+        "excluded  strangers" in cli(here, "plugins", LOTTERYFW_WITHOUT="strangers", **path).stdout
+    )
+    assert cli(here, "hello", LOTTERYFW_WITHOUT="strangers", **path).returncode == 2
+    misspelt = PLUGIN.replace("def register_components", "def register_component")
+    bad = {"PYTHONPATH": installed(tmp_path / "x", "bad", misspelt)}
+    output = cli(here, "plugins", **bad).stdout
+    for part in ("failed", "bad", "1.2", "hooks", "register_components", "LOTTERYFW_WITHOUT=bad"):
+        assert part in output
+
+
+def test_show_tells_formula_options_source_provider_and_example(here: Path) -> None:
+    output = cli(here, "show", "large_final").stdout
+    for part in (
+        "|w_f|",
+        "Frankle & Carbin 2019",
+        "lotteryfw==",
+        '[criterion]\nuse = "large_final"'.replace("\n", "\n  "),
+    ):
+        assert part in output
+    assert "length" in cli(here, "show", "to_step").stdout
+
+
+def test_list_names_every_component(here: Path) -> None:
+    from lotteryfw.registry import Registry
+
+    found: list[dict[str, Any]] = json.loads(cli(here, "list", "--json").stdout)
+    assert {(each["kind"], each["name"]) for each in found} == {
+        (o.kind, o.name) for o in Registry.load().offers()
+    }
+    output = cli(here, "list").stdout
+    assert all(each["name"] in output and each["summary"] in output for each in found)
+
+
+def test_schema_is_json_and_knows_components(here: Path) -> None:
+    text = cli(here, "schema").stdout
+    assert json.loads(text)["$schema"]
+    assert '"large_final"' in text
+
+
+def test_store_commands(here: Path) -> None:
+    assert cli(here, "recipe", "tiny.toml", "-q", "--jobs", "1").returncode == 0
+    assert "7 objects" in cli(here, "store", "info").stdout
+    assert "7 objects checked, 0 damaged" in cli(here, "store", "verify").stdout
+    victim = next((here / "store" / "objects").rglob("tensors.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:-3])
+    damaged = cli(here, "store", "verify")
+    assert damaged.returncode == 1
+    assert "1 damaged" in damaged.stdout
+    assert cli(here, "store", "gc", "--dry-run").stdout.startswith("would remove 0 objects")
+    subprocess.run(["rm", "-r", str(here / "runs")], check=True)
+    kept = cli(
+        here, "store", "gc"
+    ).stdout  # the folder of the runs is gone, too: it may be a disk that is not mounted
+    assert kept.startswith("removed 0 objects")
+    assert "--force" in kept
+    assert cli(here, "store", "gc", "--force").stdout.startswith("removed 6 objects")
+
+
+def test_data_list_and_fetch_without_a_network(here: Path) -> None:
+    output = cli(here, "data", "list").stdout
+    assert "digits" in output
+    assert "ready: 1×8×8, 10 classes" in output
+    assert "lotteryfw data fetch mnist" in output
+    assert "nosuch" in refused(here, "data", "fetch", "nosuch")
+
+
+def test_doctor_tells_the_data_sets_that_are_here(here: Path) -> None:
+    raw = here / "sets" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for what in ("images-idx3", "labels-idx1"):
+            (raw / f"{part}-{what}-ubyte").write_text("x")
+    before = cli(here, "doctor", "--data", "sets").stdout
+    (line,) = (line for line in before.splitlines() if "fingerprint" in line)
+    assert line.strip().startswith("mnist: 4 files, fingerprint ")
+    (raw / "t10k-images-idx3-ubyte").write_text("y")
+    assert line not in cli(here, "doctor", "--data", "sets").stdout
+
+
+def test_doctor_tells_versions_and_folders(here: Path) -> None:
+    output = cli(here, "doctor").stdout
+    for part in ("torch", "device", str(here / "store"), str(here / "data"), "plugins"):
+        assert part in output
+
+
+def test_help_and_import_are_light(here: Path) -> None:
+    """Not a timing: neither may load torch, which alone takes longer than a help text should."""
+    for code in (
+        "import lotteryfw",
+        "import sys; sys.argv[1:] = ['--help']; from lotteryfw.cli import main; main()",
+    ):
+        output = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True
+        )
+        modules = [line.split("|")[-1].strip() for line in output.stderr.splitlines()]
+        assert "lotteryfw" in modules
+        assert "torch" not in modules
+    planned = subprocess.run([sys.executable, "-X", "importtime", *command("plan", "tiny.toml")[1:]], cwd=here,
+                             env=environment(here), capture_output=True, text=True)  # fmt: skip
+    assert planned.returncode == 0
+    assert "torch" not in [line.split("|")[-1].strip() for line in planned.stderr.splitlines()]

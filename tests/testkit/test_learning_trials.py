@@ -1,0 +1,181 @@
+"""The trial of parametrizations notices each kind of fault.
+
+One parametrization keeps all promises; for each fault one of its methods is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from support.broken import COUNTER, component
+from torch import Tensor
+
+from lotteryfw import (
+    ContractError,
+    MaskedLayer,
+    MaskedNetwork,
+    Parametrization,
+    straight_through,
+)
+from lotteryfw.testkit import trial
+
+
+def positive(net: MaskedNetwork) -> dict[str, Tensor]:
+    return {name: (edges.scores > 0) & edges.allowed for name, edges in net.edges.items()}
+
+
+def without_rng(net: MaskedNetwork) -> dict[str, Tensor]:
+    return {
+        name: (torch.rand(edges.info.shape) < 0.5) & edges.allowed
+        for name, edges in net.edges.items()
+    }
+
+
+def remembered(net: MaskedNetwork) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = net.memory.setdefault("masks", positive(net))
+    return found
+
+
+def scores_changed(net: MaskedNetwork) -> dict[str, Tensor]:
+    with torch.no_grad():
+        return {name: edges.scores.sub_(0.1) > 9 for name, edges in net.edges.items()}
+
+
+def passed(edges: MaskedLayer, mask: Tensor) -> Tensor:
+    return edges.weights * straight_through(mask, edges.scores)
+
+
+def redrawn(
+    self: Any, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
+) -> None:
+    for name, edges in net.edges.items():
+        edges.weights.copy_(torch.where(masks[name], edges.weights, net.draw(edges.info, rng)))
+
+
+def scores_moved(
+    self: Any, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
+) -> None:
+    for edges in net.edges.values():
+        edges.scores.mul_(0.5)
+
+
+def drawn_from_anywhere(
+    self: Any, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
+) -> None:
+    for edges in net.edges.values():
+        edges.weights.add_(next(COUNTER))
+
+
+PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "initial's shape": (
+        {"initial": lambda self, layer, rng: torch.zeros(3)},
+        r"initial.. on conv1.weight .* shape",
+    ),
+    "initial's dtype": (
+        {"initial": lambda self, layer, rng: torch.zeros(layer.shape).double()},
+        "not float32",
+    ),
+    "initial draws": (
+        {"initial": lambda self, layer, rng: torch.rand(layer.shape)},
+        "used a global random stream",
+    ),
+    "no dict": (
+        {"masks": lambda self, net: list(positive(net).values())},
+        "masks.. on a whole .* returned list",
+    ),
+    "a layer left out": (
+        {"masks": lambda self, net: dict(list(positive(net).items())[1:])},
+        "no mask for conv1.weight",
+    ),
+    "floats": (
+        {"masks": lambda self, net: {n: m.float() for n, m in positive(net).items()}},
+        "not torch.bool",
+    ),
+    "flat": (
+        {"masks": lambda self, net: {n: m.flatten() for n, m in positive(net).items()}},
+        r"not \[16, 3, 3, 3\]",
+    ),
+    "removed edges": (
+        {"masks": lambda self, net: {n: e.scores > 0 for n, e in net.edges.items()}},
+        "masks.. on a network with few edges left keeps .* of conv1.weight that were removed for good",
+    ),
+    "scores changed": ({"masks": lambda self, net: scores_changed(net)}, "changed edges.scores"),
+    "sampled elsewhere": (
+        {"sampled": lambda self, net, rng: without_rng(net)},
+        "sampled.. .*global random stream",
+    ),
+    "memory decides": (
+        {"masks": lambda self, net: remembered(net)},
+        "another mask of conv1.weight when net.memory",
+    ),
+    "weights leak": (
+        {"weight": lambda self, edges, mask: edges.weights * edges.scores},
+        "is not 0 for .* masked",
+    ),
+    "no gradient": (
+        {"weight": lambda self, edges, mask: edges.weights * mask},
+        "weight.. on .* has no gradient",
+    ),
+    "NaN gradient": (
+        {
+            "weight": lambda self, edges, mask: (
+                passed(edges, mask) + 0 * (edges.scores * 0).sqrt() * mask
+            )
+        },
+        "a gradient that is NaN",
+    ),
+    "weights written": (
+        {
+            "weight": lambda self, edges, mask: (
+                edges.weights.mul_(mask) * straight_through(mask, edges.scores)
+            )
+        },
+        "changed edges.weights",
+    ),
+    "more than allowed": (
+        {"expected": lambda self, edges, mask: 1e9},
+        "expected.. on .* is 1000000000.0; 432 edges",
+    ),
+    "expected text": (
+        {"expected": lambda self, edges, mask: "half"},
+        "returned 'half', not a finite number",
+    ),
+    "draws": (
+        {"draws": lambda self: 1.5},
+        "draws.. returned 1.5, not an integer of at least 0",
+    ),
+    "refresh": (
+        {"refresh": lambda self: 0},
+        "refresh.. returned 0, not an integer of at least 1",
+    ),
+    "scores moved": ({"after_step": scores_moved}, "after_step.. on .* changed edges.scores"),
+    "redrawn anyhow": ({"after_step": drawn_from_anywhere}, "after_step.. on .* gave two results"),
+    "raises": (
+        {"masks": lambda self, net: net.egdes},
+        "masks.. on a whole network raised AttributeError",
+    ),
+}
+
+
+def parametrization(**methods: Any) -> type[Any]:
+    right = {
+        "initial": lambda self, layer, rng: torch.rand(layer.shape, generator=rng) - 0.5,
+        "masks": lambda self, net: positive(net),
+        "weight": lambda self, edges, mask: passed(edges, mask),
+    }
+    return component(Parametrization, **(right | methods))
+
+
+@pytest.mark.parametrize("fault", PARAMETRIZATION_FAULTS)
+def test_a_broken_parametrization_is_noticed(fault: str) -> None:
+    methods, message = PARAMETRIZATION_FAULTS[fault]
+    with pytest.raises(ContractError, match=rf"parametrization 'broken': .*{message}"):
+        trial(parametrization(**methods))
+
+
+def test_a_parametrization_may_redraw_weights_after_a_step() -> None:
+    trial(parametrization())
+    trial(parametrization(after_step=redrawn))
