@@ -31,9 +31,9 @@ class Component(BaseModel, ABC):
     use: ClassVar[str] = ""
     """The name that recipes call this component by."""
     formula: ClassVar[str] = ""
-    """What it computes, in a line."""
+    """The formula that it computes, in a line."""
     source: ClassVar[str] = ""
-    """Where that comes from: paper and section."""
+    """The paper and section that it follows."""
     default: ClassVar[bool] = False
     """True for the component a recipe gets when it leaves this kind out."""
 

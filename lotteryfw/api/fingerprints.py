@@ -21,9 +21,9 @@ from uuid import uuid4
 from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
 
 MANY_FILES = 100_000
-"""Of more files than this, such as ImageNet's 1.3 million, only a sample is read."""
+"""The number of files above which, as in ImageNet with 1.3 million, only a sample is read."""
 SAMPLE = 1000
-"""How many files are read of a folder that has too many: evenly spread over the sorted names."""
+"""The number of files in such a sample, evenly spread over the sorted names."""
 SETTLED_NS = 3_000_000_000
 """A file that changed less than this before it was read is read again the next time.
 

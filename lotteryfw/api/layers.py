@@ -32,11 +32,11 @@ LATEST: Literal["latest"] = "latest"
 
 SCORES = "scores/"
 
-"""What the scores of a layer are called among a job's tensors: no parameter's path has a slash."""
+"""The prefix of the scores among a job's tensors: no parameter's path has a slash."""
 
 SELECTED = "selected/"
 
-"""The same for which of its edges a mask of the training ever had."""
+"""The prefix of the edges that some mask of a training had."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class MaskedNetwork:
     edges: Mapping[str, MaskedLayer]
     """By layer, in the order of the network."""
     budgets: tuple[Group, ...]
-    """How many edges are to be kept; empty where the search asks for no density."""
+    """The numbers of edges to keep; empty where the search asks for no density."""
     draw: Callable[[LayerInfo, torch.Generator], Tensor] = field(repr=False)
     """float32 [s]: a fresh draw of a layer's weights from the recipe's initialiser."""
     memory: dict[Any, Any] = field(default_factory=dict, repr=False)

@@ -27,7 +27,7 @@ from lotteryfw.api.kinds import (
 from lotteryfw.api.steps import Clock
 
 KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
-"""What a recipe can ask of the engine: to choose, or one kernel for every training."""
+"""The kernels that a recipe can name: one for every training, or "auto" for the fastest."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Cell:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What its levels are recorded under, in order: the ticket, what its search compares it
-        with, and its controls."""
+        """The names that its levels are recorded under, in order.
+
+        They are "ticket", the networks that its search compares tickets with, and its controls.
+        """
         controls = [control.use for control in self.controls]
         return ("ticket", *self.search.variants, *controls)

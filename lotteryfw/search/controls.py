@@ -1,4 +1,4 @@
-"""How controls come about: networks of a recorded ticket's density in every layer."""
+"""Controls as derivations: networks of a recorded ticket's density in every layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How tickets come about. Each derivation has a digest, known at once, and a state, computed later.
+"""Derivations say how tickets come about: by a digest, known at once, and a state, computed later.
 
 A digest is made of the derivation's own fields and its parent's digest: equal digests are equal
 tickets, since all else is drawn from named streams. A plan is made of digests alone.

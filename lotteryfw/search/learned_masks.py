@@ -1,4 +1,4 @@
-"""How tickets with a learned mask come about: fresh scores, further cycles, the mask extracted."""
+"""Derivations of learned masks: fresh scores, further cycles, the ticket of a mask."""
 
 from __future__ import annotations
 

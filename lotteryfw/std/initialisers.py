@@ -88,14 +88,14 @@ class SignedConstant(Initialiser):
 
 
 class Constant(Initialiser):
-    """The same value everywhere: for scores that are to start equal."""
+    """One value everywhere: for scores that are to start equal."""
 
     use = "constant"
     formula = "value"
     source = "PyTorch, torch.nn.init.constant_"
 
     value: float = 1.0
-    """What everything starts at."""
+    """The value that everything starts at."""
 
     def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch

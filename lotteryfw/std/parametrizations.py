@@ -38,7 +38,7 @@ class Bernoulli(Parametrization):
     """Multiply a layer's masked weights by size / kept: "dynamic" by those of the mask just drawn, with the gradient
     through the factor too; "static" by those expected at the start."""
     logit: float = 0.0
-    """What every score starts at; 0: a probability of one half."""
+    """The value that every score starts at; 0: a probability of one half."""
     samples: Annotated[int, Field(ge=1)] = 10
     """Masks that an evaluation draws and averages over."""
 

@@ -65,7 +65,7 @@ class FineTune(RewindPolicy):
     )
 
     length: Step | None = None
-    """How long each round is; left out: as long as the dense training."""
+    """The length of each round; left out: that of the dense training."""
 
     def point(self, clock: Clock) -> RewindPoint:
         steps = clock.total if self.length is None else clock.steps(self.length)

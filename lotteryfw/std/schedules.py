@@ -40,9 +40,9 @@ class Multistep(Schedule):
     source = "Frankle et al. 2019, Stabilizing the Lottery Ticket Hypothesis, figure 1"
 
     milestones: list[Step] = Field(min_length=1)
-    """Where it drops, counted from the start of training."""
+    """The steps at which it drops, counted from the start of training."""
     gamma: float = Field(default=0.1, gt=0)
-    """What it is multiplied by at each milestone."""
+    """The factor that it is multiplied by at each milestone."""
     warmup: Warmup = None
 
     def factor(self, step: int, clock: Clock) -> float:

@@ -25,7 +25,7 @@ class Layerwise(Scope):
     rate: Rate = 0.2
     """Share of a layer's living weights that a cut removes."""
     output_rate: Rate | None = None
-    """The same for the output layer; left out: `rate`."""
+    """The rate of the output layer; left out: `rate`."""
     rates: dict[str, Rate] = {}
     """Rates of single layers, by name or pattern ("fc1", "conv*").
 

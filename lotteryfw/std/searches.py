@@ -159,7 +159,7 @@ class IterativeEdgePopup(MaskSearch):
     density: Density = 0.5
     cycles: Annotated[int, Field(ge=1, description="K. Assumed: no source states it.")] = 5
     falls: Literal["geometric", "linear"] = "geometric"
-    """How the density falls from 1 before the first cycle to `density` in the last."""
+    """The way in which the density falls from 1 before the first cycle to `density` in the last."""
     densities: list[Density] | None = None
     """The density of each cycle, in place of `density`, `cycles` and `falls`."""
     cycle: Step | None = None
@@ -179,15 +179,16 @@ class IterativeEdgePopup(MaskSearch):
         return densities
 
     @model_validator(mode="after")
-    def _said_once(self) -> IterativeEdgePopup:
-        said = ("density", "cycles", "falls")
-        # not what was given, but what differs: resolved recipes write every option
-        idle = [
-            name for name in said if getattr(self, name) != type(self).model_fields[name].default
-        ]
+    def _densities_once(self) -> IterativeEdgePopup:
+        # Resolved recipes write every option, so only one that differs from its default counts.
+        idle = []
+        for name in ("density", "cycles", "falls"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                idle.append(name)
         if self.densities is not None and idle:
             raise ValueError(
-                f"`densities` says each cycle's density: leave {' and '.join(idle)} out, or `densities`"
+                f"`densities` says each cycle's density: leave {' and '.join(idle)} out, "
+                "or `densities`"
             )
         return self
 

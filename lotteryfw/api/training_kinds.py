@@ -1,0 +1,192 @@
+"""The contract of what is trained: models, data, objectives, optimizers, schedules.
+
+`lotteryfw.api.kinds` has the other kinds, and the rules for all of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from lotteryfw.api.component import Component
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.fingerprints import files_fingerprint
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.steps import Clock
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class ModelFamily(Component):
+    """Builds an ordinary `nn.Module` and names its prunable parameters."""
+
+    kind = "model"
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Return a network for inputs of `shape` (no batch dimension) with outputs [n, classes].
+
+        The outputs are logits; `classes` is the objective's `output_size`.
+        """
+
+    def prunable(self, module: nn.Module) -> list[str]:
+        """Return the paths of the prunable parameters in order, the output layer's last.
+
+        Default: Linear and Conv weights, and of one that several layers share the first path.
+        """
+        from torch import nn
+
+        prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        first_names = dict(module.named_parameters())
+        all_names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+        shared = set(all_names) - first_names.keys()
+        layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
+        names = [f"{path}.weight" if path else "weight" for path in layers]
+        return [name for name in names if name not in shared]
+
+
+class Initialiser(Component):
+    """Draws the first values of Linear and Conv layers."""
+
+    kind = "initialiser"
+
+    @abstractmethod
+    def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
+        """Return [s] float32: a fresh draw of the layer's weights from `rng` alone."""
+
+    def bias(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
+        """Return [shape[0]] float32: the layer's biases. Default: zeros."""
+        import torch
+
+        return torch.zeros(layer.shape[0])
+
+
+class DataSource(Component):
+    """Gives train, validation and test examples as whole tensors."""
+
+    kind = "data"
+
+    @abstractmethod
+    def facts(self, folder: Path) -> DatasetInfo:
+        """Return shapes and sizes, without reading the examples.
+
+        Raises DataError where they cannot be known.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path) -> Dataset:
+        """Return the examples, from below `folder`.
+
+        Raises DataError that names the place that they were looked for in.
+        """
+
+    def files(self, folder: Path) -> Sequence[Path]:
+        """Return the files that `load` reads, present or not. Default: none."""
+        return ()
+
+    def fingerprint(self, folder: Path) -> str:
+        """Return a text that differs between states of the data where the options do not.
+
+        It is part of the key of every job. Default: a hash of the names and contents of
+        `files(folder)` (see `files_fingerprint`), "" where it names none.
+        """
+        files = self.files(folder)
+        return files_fingerprint(files) if files else ""
+
+    def fetch(self, folder: Path) -> None:
+        """Download the files that `load` reads, if there are any. Raises DataError."""
+
+
+class Augmentation(Component):
+    """Changes training images at random, a batch at a time."""
+
+    kind = "augmentation"
+
+    @abstractmethod
+    def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Return [n, c, h, w] float32: changed images of the same shape.
+
+        `rng` is on the CPU and belongs to this job and step.
+        """
+
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
+        """Return all random numbers of one batch of images of `shape` [n, c, h, w], on the CPU.
+
+        Their names are free, and their shapes depend on `shape` alone. With this method and
+        `transform`, a training on a GPU draws for many steps at once and does not wait for copies;
+        without them (the default) it calls `apply`.
+        """
+        raise NotImplementedError
+
+    def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
+        """Return the images of `apply` for the numbers of `noise`, on the images' device."""
+        raise NotImplementedError
+
+
+class Objective(Component):
+    """Says what a training makes small, and what is reported of it."""
+
+    kind = "objective"
+    labels_are_classes: ClassVar[bool] = True
+    """True for one that reads labels as numbers of classes.
+
+    Data with labels outside 0 … classes - 1 is refused then. Set it to False for one that does not
+    read them, or reads them as something else."""
+
+    def output_size(self, shape: tuple[int, ...], classes: int) -> int:
+        """Return the number of outputs that the network has for an input of `shape`.
+
+        Default: one for each class.
+        """
+        return classes
+
+    @abstractmethod
+    def loss(
+        self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
+    ) -> Tensor:
+        """Return 0-d float32, differentiable: the mean, or the sum, over the examples of a batch.
+
+        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64.
+        """
+
+    @abstractmethod
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return [n] bool, or float in [0, 1]: the degree to which each example is correct.
+
+        Its mean is reported as the accuracy.
+        """
+
+    def closed_form(self) -> str:
+        """Return the name of the loss, if it is one that kernels may have built in. Default: "".
+
+        "cross_entropy": `loss` is the plain cross-entropy of logits and labels, and `correct` is
+        True where the largest logit is the label's.
+        """
+        return ""
+
+
+class Optimizer(Component):
+    """Builds the optimizer of a training."""
+
+    kind = "optimizer"
+
+    @abstractmethod
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """Return a fresh optimizer over `parameters`.
+
+        The schedule's factor multiplies its learning rates.
+        """
+
+
+class Schedule(Component):
+    """Multiplies the learning rate over the steps of a training."""
+
+    kind = "schedule"
+
+    @abstractmethod
+    def factor(self, step: int, clock: Clock) -> float:
+        """Return the factor for the update from `step` to `step + 1`, `step` in [0, clock.total)."""
