@@ -150,11 +150,11 @@ class Parametrization(Component):
         """By layer, [s] bool: the mask of one step, or of one draw of an evaluation. Default: `masks(net)`."""
         return self.masks(net)
 
-    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor]:
+    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor] | None:
         """By layer, all random numbers that `sampled` draws for a network of these layers, on the CPU. With this method
-        and `masks_from`, a training on a GPU draws for many steps at once and does not wait for copies; without them
-        (the default) it calls `sampled`."""
-        raise NotImplementedError
+        and `masks_from`, a training on a GPU draws for many steps at once and does not wait for copies. Default: None,
+        it calls `sampled`."""
+        return None
 
     def masks_from(self, net: MaskedNetwork, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `sampled` gives, given the numbers that `noise` drew, on the device of the scores."""
@@ -261,11 +261,11 @@ class Augmentation(Component):
     def apply(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """[n, c, h, w] float32 → the same shape. `rng` is on the CPU and belongs to this job and step."""
 
-    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor] | None:
         """All random numbers of one batch of images of `shape` [n, c, h, w], by names of your own, on the CPU; their
         shapes depend on `shape` alone. With this method and `transform`, a training on a GPU draws for many steps at
-        once and does not wait for copies; without them (the default) it calls `apply`."""
-        raise NotImplementedError
+        once and does not wait for copies. Default: None, it calls `apply`."""
+        return None
 
     def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """What `apply` makes of the images, given the numbers that `noise` drew, on the images' device."""

@@ -28,14 +28,6 @@ LATEST: Literal["latest"] = "latest"
 
 """The weights the round just trained ended with: nothing is rewound."""
 
-SCORES = "scores/"
-
-"""What the scores of a layer are called among a job's tensors: no parameter's path has a slash."""
-
-SELECTED = "selected/"
-
-"""The same for which of its edges a mask of the training ever had."""
-
 
 @dataclass(frozen=True)
 class LayerInfo:

@@ -264,14 +264,8 @@ def data_found(registry: Any, folder: Path) -> list[str]:
 def doctor(
     data: Data = None,
     store: StoreRoot = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Measure where sparse products pay here (under a minute); keep it."
-        ),
-    ] = False,
 ) -> None:
-    """Tell what lotteryfw finds here: versions, device, folders, data sets, plugins, where sparse products pay."""
+    """Tell what lotteryfw finds here: versions, device, folders, data sets, plugins."""
     import platform
     import shutil
     from importlib.metadata import version
@@ -290,9 +284,6 @@ def doctor(
     device = engine.pick_device("auto")
     name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
     info = Store(root).info()
-    if calibrate:
-        engine.settle_process()
-        engine.calibrate(root)
     rows = [
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
@@ -302,7 +293,6 @@ def doctor(
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(place).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),
-        *(("sparse", line) for line in engine.sparse_advice(root)),
     ]
     for label, value in rows:
         typer.echo(f"{label:<10} {value}")

@@ -12,7 +12,7 @@ from lotteryfw.api.errors import nearest
 from lotteryfw.api.limits import NAME
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.layered_table import Keys
-from lotteryfw.search.cell import KERNELS
+from lotteryfw.search.kernel_list import KERNELS
 
 TABLE_SLOTS = (
     "data",
@@ -127,7 +127,7 @@ class Engine(Table):
     """The arithmetic of every training: "auto" lets each job have the fastest that can do it."""
     sparse_below: Annotated[float, Field(ge=0, le=1)] | None = None
     """Density below which the sparse kernel multiplies a layer by its living weights alone; left out: a fixed figure
-    that depends only on whether numba is installed. `lotteryfw doctor --calibrate` measures it."""
+    that depends only on whether numba is installed. `benchmarks/sparse_step.py` measures it."""
 
 
 class StudyTable(Table):

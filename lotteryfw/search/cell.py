@@ -25,9 +25,6 @@ from lotteryfw.api.kinds import (
 )
 from lotteryfw.api.steps import Clock
 
-KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
-"""What a recipe can ask of the engine: to choose, or one kernel for every training."""
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -15,7 +15,6 @@ from lotteryfw.api.errors import ContractError, PluginError, StoreError, UsageEr
 from lotteryfw.api.kinds import Control
 from lotteryfw.api.layers import (
     LATEST,
-    SCORES,
     ControlLayer,
     Layer,
     LayerInfo,
@@ -225,9 +224,8 @@ class NextCycle(Derivation):
             first = self._root.ticket
             weights, scores = first.values, first.scores or {}
         elif rewind != LATEST:
-            values, _ = self._root.outcome.state(rewind)
-            weights = {name: value for name, value in values.items() if "/" not in name}
-            scores = {layer.name: values[SCORES + layer.name] for layer in context.layers}
+            network, _ = self._root.outcome.state(rewind)
+            weights, scores = network.values, network.scores
         return TicketState(mask, weights, context.pruner.budget_stats(budgets), scores, budgets)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
@@ -417,7 +415,7 @@ def rewound_weights(
             f"{describe(context.specs['search'])} prunes a ticket that does not come from a training of the dense "
             f"network, so there is no step {step} to rewind to: train lab.dense() first"
         )
-    return root.outcome.state(step)[0]
+    return root.outcome.state(step)[0].values
 
 
 def carried_values(

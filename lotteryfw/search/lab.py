@@ -25,7 +25,7 @@ from lotteryfw.search.derivations import (
 )
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
-from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, reference_kernel
+from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
 
 _WHOLE_SCHEDULE = RewindPoint(weights=0, schedule=0)
 
@@ -52,7 +52,7 @@ class Lab:
         describe_component: Describe,
         data_folder: Path,
         device: str,
-        choose_kernel: ChooseKernel = reference_kernel,
+        choose_kernel: ChooseKernel = no_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
         engine: str = "",
     ):

@@ -6,25 +6,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.layers import LATEST, SCORES
+from lotteryfw.api.layers import LATEST
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
+from lotteryfw.search.jobs import (
+    NO_KERNEL,
+    Gradient,
+    Job,
+    KernelSpec,
+    Train,
+    without_tensors,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
-ChooseKernel = Callable[[Train, str, float | None], str]
-"""Names the kernel, with its revision, that trains a job, given the `kernel` and `sparse_below` that the recipe asks
+ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
+"""Chooses the kernel that trains a job, given the `kernel` and `sparse_below` that the recipe asks
 for; the engine knows."""
 
 _NONE: frozenset[int] = frozenset()
 
 
-def reference_kernel(job: Train, wanted: str, sparse_below: float | None) -> str:
-    """The kernel that can train every job."""
-    return "reference/1"
+def no_kernel(job: Train, wanted: str, sparse_below: float | None) -> KernelSpec:
+    """Choose no kernel: for jobs that are not to be trained."""
+    return NO_KERNEL
 
 
 class JobRequest:
@@ -106,7 +113,7 @@ class JobFactory:
     def __init__(
         self,
         context: SearchContext,
-        choose_kernel: ChooseKernel = reference_kernel,
+        choose_kernel: ChooseKernel = no_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
     ):
         self._context = context
@@ -145,7 +152,7 @@ class JobFactory:
             order_seed=context.seed,
             augment_seed=context.seed,
             device=context.device,
-            kernel="",
+            kernel=NO_KERNEL,
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
@@ -155,13 +162,9 @@ class JobFactory:
         if ticket.learns_mask:
             # Every cycle has a data order and masks of its own: what it does not see again is what iterating may gain.
             seed = seed_of(context.seed, "cycle", ticket.level) if ticket.level else context.seed
-            scores: Mapping[str, Tensor] = ticket.scores or {}
             job = replace(
                 job,
-                values={
-                    **ticket.values,
-                    **{SCORES + name: score for name, score in scores.items()},
-                },
+                scores=ticket.scores or {},
                 optimizer=specs.get("mask_optimizer", specs["optimizer"]),
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
@@ -181,7 +184,7 @@ class JobFactory:
             objective=specs["objective"],
             batch=context.cell.batch,
             device=context.device,
-            values=outcome.tensors(),
+            values=outcome.tensors().values,
             mask=request.ticket.mask,
             origin=request.origin,
         )

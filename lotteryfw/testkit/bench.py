@@ -28,8 +28,9 @@ from lotteryfw.api.kinds import (
     Search,
     SearchAlgorithm,
 )
-from lotteryfw.api.layers import SCORES, Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
@@ -232,32 +233,35 @@ class MadeUp:
             steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
         )
 
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> NetworkState:
         if isinstance(self.job, Gradient):
-            return {name: self._noise(name, 0) for name in self.job.mask}
-        return self._values(self.job.steps)
+            return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
+        return self._network(self.job.steps)
 
     def mask(self) -> Mapping[str, Tensor]:
         return self.job.mask
 
-    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
         assert isinstance(self.job, Train)
         assert step in self.job.snapshots, (
             f"nobody asked the training to keep its state of step {step}"
         )
-        return self._values(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
+        return self._network(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
 
-    def _values(self, step: int) -> dict[str, Tensor]:
-        values = dict(self.job.values)
-        scored = isinstance(self.job, Train) and self.job.parametrization is not None
-        trained = [name for name in values if name.startswith(SCORES) or not scored] if step else []
-        for name in trained:
-            value = values[name]
-            moved = value + self._noise(name, step)
-            values[name] = (
-                moved.where(self.job.mask[name], value) if name in self.job.mask else moved
-            )
-        return values
+    def _network(self, step: int) -> NetworkState:
+        job = self.job
+        scores = job.scores if isinstance(job, Train) else {}
+        if not step:
+            return NetworkState(job.values, scores=scores)
+        if scores:
+            moved = {name: value + self._noise(name, step) for name, value in scores.items()}
+            return NetworkState(job.values, scores=moved)
+        values = {}
+        for name, value in job.values.items():
+            values[name] = value + self._noise(name, step)
+            if name in job.mask:
+                values[name] = values[name].where(job.mask[name], value)
+        return NetworkState(values)
 
     def _noise(self, name: str, step: int) -> Tensor:
         import torch

@@ -8,7 +8,6 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.rng import stream
 from lotteryfw.testkit.fixtures import LAYERS, NETS
@@ -33,9 +32,6 @@ def try_parametrization(subject: Subject) -> None:
         subject.demand(
             whole, f"{method}() returned {count!r}, not a whole number of at least {least}"
         )
-    redraws = (
-        type(cast(Parametrization, subject.component)).after_step is not Parametrization.after_step
-    )
     for what, make in NETS.items():
         with_memory = make()
         for step in range(STEPS):
@@ -45,14 +41,12 @@ def try_parametrization(subject: Subject) -> None:
             sampled = _masks(
                 subject, "sampled", fresh, net, what, partial(stream, "testkit", "masks", step)
             )
-            if type(cast(Parametrization, subject.component)).noise is not Parametrization.noise:
-                _try_noise(subject, fresh, sampled, partial(stream, "testkit", "masks", step), what)
+            _try_noise(subject, fresh, sampled, partial(stream, "testkit", "masks", step), what)
             for name, edges in fresh.edges.items():
                 _try_weight(subject, edges, sampled[name], f"{name} of {what}")
                 _try_weight(subject, edges, learned[name], f"{name} of {what}")
                 _try_expected(subject, edges, learned[name], f"{name} of {what}")
-        if redraws:
-            _try_after_step(subject, make, what)
+        _try_after_step(subject, make, what)
 
 
 def _try_noise(
@@ -62,8 +56,10 @@ def _try_noise(
     rng: Callable[[], torch.Generator],
     what: str,
 ) -> None:
-    """`noise` and `masks_from` do together what `sampled` does."""
+    """`noise`, unless it is None, and `masks_from` do together what `sampled` does."""
     noise = subject.ask("noise", [edges.info for edges in net.edges.values()], rng(), on=what)
+    if noise is None:
+        return
     masks = subject.ask("masks_from", net, noise, on=what)
     for name, mask in sampled.items():
         equal = bool((masks[name] == mask).all())

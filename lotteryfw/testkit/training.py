@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
-from lotteryfw.api.kinds import Augmentation, DataSource
+from lotteryfw.api.kinds import DataSource
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import seed_of, stream
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
-from lotteryfw.engine.workshop import load, wrong_label
+from lotteryfw.engine.dataset_loading import describe_wrong_label, load_dataset
 from lotteryfw.runner import default_data_folder
 from lotteryfw.search.jobs import tensors_digest
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS
@@ -145,8 +145,6 @@ def try_augmentation(subject: Subject) -> None:
     together what `apply` does."""
     import torch
 
-    draws_apart = type(cast(Augmentation, subject.component)).noise is not Augmentation.noise
-
     def attempt(shape: tuple[int, ...]) -> None:
         def given() -> tuple[Tensor, torch.Generator]:
             return torch.rand(BATCH, *shape, generator=stream("testkit", "images")), stream(
@@ -154,13 +152,12 @@ def try_augmentation(subject: Subject) -> None:
             )
 
         subject.demand_tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
-        if draws_apart:
-            on = f"images {[BATCH, *shape]}"
+        on = f"images {[BATCH, *shape]}"
+        images, rng = given()
+        noise = subject.ask("noise", (BATCH, *shape), rng, on=on)
+        if noise is not None:
             applied = subject.ask("apply", *given(), on=on)
-            images, rng = given()
-            transformed = subject.ask(
-                "transform", images, subject.ask("noise", (BATCH, *shape), rng, on=on), on=on
-            )
+            transformed = subject.ask("transform", images, noise, on=on)
             equal = torch.equal(transformed, applied)
             subject.demand(
                 equal, f"noise() and transform() on {on} do not do together what apply() does"
@@ -184,13 +181,13 @@ def try_data(subject: Subject) -> None:
         isinstance(splits, Dataset), f"load() returned {type(splits).__name__}, not Dataset"
     )
     try:
-        again = load(cast(DataSource, subject.component), folder)
+        again = load_dataset(cast(DataSource, subject.component), folder)
     except DataError as error:  # the files are here: what they hold cannot be trained on
         raise ContractError(str(error)) from None
     subject.demand(facts == subject.ask("facts", folder, on=on), "facts() gave two results")
     subject.demand(_content(splits) == _content(again), "load() gave two results")
     _try_fingerprint(subject, folder, on)
-    if wrong := wrong_label(subject.component.use, facts.classes, splits):
+    if wrong := describe_wrong_label(subject.component.use, facts.classes, splits):
         raise ContractError(wrong)
     for part in ("validation", "test"):
         _try_apart(subject, splits.train, part, getattr(splits, part))

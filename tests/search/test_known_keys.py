@@ -17,7 +17,7 @@ from support.small import DATA, cell, make
 from lotteryfw import MaskCriterion, Need, SearchAlgorithm
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Trained
-from lotteryfw.engine import Chooser, engine_version
+from lotteryfw.engine import KernelDispatcher, engine_version
 from lotteryfw.engine.kernels import choose
 from lotteryfw.runner import study
 from lotteryfw.runner.drive import Driver
@@ -192,7 +192,7 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("which", ["pruning", "learning"])
 def test_equal_origins_are_equal_keys_whatever_a_cell_is_made_of(which: str) -> None:
     keys: dict[str, str] = {}
-    kinds, chooser = set(), Chooser(small.shop())
+    kinds, chooser = set(), KernelDispatcher(small.engine_context())
     for changes in variants(which):
         of = made(which, changes)
         for request in requests(
@@ -295,7 +295,7 @@ def test_a_rerun_builds_no_network_and_hashes_no_tensor(
     monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_gradient", refuse)
     monkeypatch.setattr("lotteryfw.store.tensors.load", refuse)
     monkeypatch.setattr("lotteryfw.runner.desk.Desk.refuse_impossible", lambda *_: None)
-    monkeypatch.setattr("lotteryfw.engine.workshop.Workshop.feed", lambda *_: None)
+    monkeypatch.setattr("lotteryfw.engine.runtime.EngineContext.feed", lambda *_: None)
     done, watch = again(*finished)
     assert not watch.troubles
     assert set(done.statuses.values()) == {"done"}
