@@ -17,7 +17,7 @@ from lotteryfw.api import fingerprints
 from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, PluginError
 from lotteryfw.api.kinds import DataSource
-from lotteryfw.engine import EngineContext, load
+from lotteryfw.engine import EngineContext, load_dataset
 from lotteryfw.runner import Desk, run
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Mnist
@@ -53,7 +53,7 @@ def parts(dtype: torch.dtype = torch.float32, **changes: Any) -> Dataset:
 def loaded(splits: Any, facts: Any = FACTS) -> Dataset:
     source = Promising()
     source._splits, source._facts = splits, facts
-    return load(source, Path("unused"))
+    return load_dataset(source, Path("unused"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
