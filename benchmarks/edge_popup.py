@@ -29,7 +29,7 @@ from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.selection_stats import SelectionStats
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import IncrementalTopK
 
 DENSITY, BATCH = 0.5, 128
@@ -57,7 +57,7 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, EngineContext]
     }
     desk = Desk(recipe, data=folder, store=folder / "store")
     engine_context = EngineContext(desk.registry, folder, "cpu")
-    lab = Lab(desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context))
+    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context))
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), engine_context
 

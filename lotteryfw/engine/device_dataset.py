@@ -67,6 +67,13 @@ class DeviceDataset:
         inputs, labels = self.raw("train")
         return self._normalised(inputs[indices.to(inputs.device)]), labels[indices]
 
+    def examples_at(self, part: str, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs [*indices, *shape] float32 and labels [*indices] of any part."""
+        inputs, labels = self.raw(part)
+        return self._normalised(inputs[indices.to(inputs.device)]), labels[
+            indices.to(labels.device)
+        ]
+
     def batch_indices(self, step: int, size: int, steps_per_epoch: int, seed: int) -> Tensor:
         """Return the indices [size] int64, in the training part, of a step's examples.
 

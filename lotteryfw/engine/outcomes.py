@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.search.jobs import Job, Train, from_plain, state_key
 from lotteryfw.store import Damaged, Store, check_seal, seal
@@ -64,9 +64,7 @@ class StoredOutcome:
         """The figures of the training. Raises TrainingDiverged for one that has none."""
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
-        figures = dict(self.record["metrics"])
-        curve = {name: tuple(values) for name, values in figures.pop("curve").items()}
-        return Metrics(**figures, curve=Curve(**curve))
+        return Metrics.of(self.record["metrics"])
 
     def tensors(self) -> NetworkState:
         """Return the network at the end of a training; of a gradient, that of every layer."""

@@ -66,7 +66,7 @@ class Training:
         self._clock = Clock(job.total, job.steps_per_epoch)
         self._schedule = context.component(job.schedule)
         self.step = job.start
-        self.curve: dict[str, list[Any]] = {name: [] for name in (*_CURVE, *member.curve_names)}
+        self.curve: dict[str, list[Any]] = {name: [] for name in (*_CURVE, *member.curve_units)}
         self._losses = losses
         self._counted = 0
         self.best_step = -1
@@ -144,7 +144,7 @@ class Training:
             early_validation_accuracy=curve["validation_accuracy"][best],
             early_test_loss=early[0],
             early_test_accuracy=early[1],
-            curve=Curve(**{name: tuple(values) for name, values in curve.items()}),
+            curve=Curve.of({**curve, "units": self.member.curve_units}),
         )
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,7 @@ class TrainingTask:
             if diverged:
                 outcome["diverged_at"] = diverged.step
             else:
-                outcome["metrics"] = asdict(self.training.metrics())
+                outcome["metrics"] = self.training.metrics().plain()
             with self._store.write(job.key, "training", job.source) as folder:
                 write_json(folder / "outcome.json", outcome)
                 if not diverged:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
-from lotteryfw.api.kinds import DataSource
+from lotteryfw.api.kinds import Augmentation, DataSource
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import seed_of, stream
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
@@ -140,6 +140,14 @@ def _drawing(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
     return layer, stream("testkit", layer.name)
 
 
+def _draws_apart(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
+    """Return whether it has a `noise`, which is optional. The trial asks again where it breaks."""
+    try:
+        return augmentation.noise(shape, stream("testkit", "augmentation")) is not None
+    except Exception:
+        return True
+
+
 def try_augmentation(subject: Subject) -> None:
     """Images keep their shape and type, and depend on the stream alone; `noise` and `transform`, where it has them, do
     together what `apply` does."""
@@ -152,12 +160,13 @@ def try_augmentation(subject: Subject) -> None:
             )
 
         subject.demand_tensor("apply", given, (BATCH, *shape), f"images {[BATCH, *shape]}")
-        on = f"images {[BATCH, *shape]}"
-        images, rng = given()
-        noise = subject.ask("noise", (BATCH, *shape), rng, on=on)
-        if noise is not None:
+        if _draws_apart(cast(Augmentation, subject.component), (BATCH, *shape)):
+            on = f"images {[BATCH, *shape]}"
             applied = subject.ask("apply", *given(), on=on)
-            transformed = subject.ask("transform", images, noise, on=on)
+            images, rng = given()
+            transformed = subject.ask(
+                "transform", images, subject.ask("noise", (BATCH, *shape), rng, on=on), on=on
+            )
             equal = torch.equal(transformed, applied)
             subject.demand(
                 equal, f"noise() and transform() on {on} do not do together what apply() does"

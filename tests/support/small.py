@@ -14,7 +14,7 @@ from lotteryfw.engine.kernels.dispatch import descriptions
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, KernelSpec, Spec, Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store
 
 REGISTRY = Registry.load()
@@ -54,9 +54,9 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
     return replace(plain, **changes)
 
 
-def lab(of: Cell, device: str = "cpu") -> Lab:
+def lab(of: Cell, device: str = "cpu") -> CellLab:
     """The lab of a cell."""
-    return Lab(of, describe, Path("unused"), device, reference_kernel)
+    return CellLab(of, describe, Path("unused"), device, reference_kernel)
 
 
 def kernel(name: str, **options: Any) -> KernelSpec:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import KernelSpec, Train
@@ -26,8 +27,8 @@ class Member(Protocol):
     """One of the networks that a kernel trains."""
 
     @property
-    def curve_names(self) -> Sequence[str]:
-        """The further figures of the curve that this network has (see `lotteryfw.api.metrics`)."""
+    def curve_units(self) -> Mapping[str, FigureUnit]:
+        """The further curves of this network, with their units (see `lotteryfw.api.metrics`)."""
         ...
 
     def evaluate(self, part: str) -> tuple[float, float]:
@@ -35,7 +36,7 @@ class Member(Protocol):
         ...
 
     def curve_figures(self) -> Mapping[str, float]:
-        """Return the figures of `curve_names`; called once at each evaluation."""
+        """Return the figures of `curve_units`; called once at each evaluation."""
         ...
 
     def state(self) -> NetworkState:

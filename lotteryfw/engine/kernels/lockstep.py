@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.kernels.captured import (
@@ -316,7 +317,7 @@ class Group:
 class LockstepMember:
     """One network of a group."""
 
-    curve_names: Sequence[str] = ()
+    curve_units: Mapping[str, FigureUnit] = {}
 
     def __init__(self, group: Group, slot: int):
         self._group = group

@@ -15,7 +15,7 @@ from torch import Tensor
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
-from lotteryfw.engine.kernels.selection_stats import CURVE_NAMES, SelectionStats
+from lotteryfw.engine.kernels.selection_stats import CURVE_UNITS, SelectionStats
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.learned_mask import LearnedMask, evaluate_learned_mask
 from lotteryfw.engine.runtime import EngineContext
@@ -26,7 +26,7 @@ class MaskTraining:
     """Trains every job with a parametrization. It is its own and only `Member`."""
 
     loss_dtype = torch.float32
-    curve_names = CURVE_NAMES
+    curve_units = CURVE_UNITS
 
     def __init__(self, job: Train, context: EngineContext):
         self._job = job

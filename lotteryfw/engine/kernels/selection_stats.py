@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.tickets import SELECTED
 
-CURVE_NAMES = ("dying_ratio", "turnover")
+CURVE_UNITS: Mapping[str, FigureUnit] = {"dying_ratio": "share", "turnover": "share"}
 _LAST = "last"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Objective
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
@@ -26,7 +27,7 @@ class TrainedNetwork:
     built with at requires_grad=False is a constant: the optimizer never sees it. It is a `Member`.
     """
 
-    curve_names: Sequence[str] = ()
+    curve_units: Mapping[str, FigureUnit] = {}
 
     def __init__(self, job: Train, context: EngineContext):
         self.job = job

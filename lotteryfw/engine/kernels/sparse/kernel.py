@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample_optimizer
 from lotteryfw.engine.kernels.mlp import mlp_layers
@@ -41,7 +42,7 @@ class Sparse:
 
     # The loops return sums in double precision.
     loss_dtype = torch.float64
-    curve_names: Sequence[str] = ()
+    curve_units: Mapping[str, FigureUnit] = {}
 
     def __init__(self, job: Train, context: EngineContext, backend: Backend, below: float):
         self._job = job
