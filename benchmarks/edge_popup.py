@@ -57,7 +57,9 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, EngineContext]
     }
     desk = Desk(recipe, data=folder, store=folder / "store")
     engine_context = EngineContext(desk.registry, folder, "cpu")
-    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context))
+    lab = CellLab(
+        desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context)
+    )
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), engine_context
 

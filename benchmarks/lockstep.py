@@ -47,7 +47,13 @@ def job_of(
     }  # fmt: skip
     desk = Desk(recipe, store=store)
     engine_context = EngineContext(desk.registry, desk.data_folder, "cpu")
-    lab = CellLab(desk.recipe.cells[0], desk.describe, desk.data_folder, "cpu", KernelDispatcher(engine_context))
+    lab = CellLab(
+        desk.recipe.cells[0],
+        desk.describe,
+        desk.data_folder,
+        "cpu",
+        KernelDispatcher(engine_context),
+    )
     job = lab.job(lab.dense())
     mask = {name: torch.rand(alive.shape) < density for name, alive in job.mask.items()}
     values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}

@@ -120,7 +120,11 @@ def _reference_parity(report: Report) -> None:
             job, engine_context = prepare(
                 report, {"data": data, "model": model, "train": train}, density=density
             )
-            _compare(report, name, lambda job=job, engine_context=engine_context: Reference(job, engine_context))
+            _compare(
+                report,
+                name,
+                lambda job=job, engine_context=engine_context: Reference(job, engine_context),
+            )
 
     with report.attempt("dropout"):
         job, engine_context = prepare(report, _digits(report))

@@ -59,7 +59,9 @@ def _engine(report: Report, model: dict[str, Any]) -> None:
             report.add(f"{name}: reference kernel, dense, TF32", seconds * 1e3, "ms/step")
 
     inputs = engine_context.dataset(job.data).raw("train")[0][: job.batch]
-    augment = Augmenter([engine_context.component(spec) for spec in job.augment], 0, engine_context.device)
+    augment = Augmenter(
+        [engine_context.component(spec) for spec in job.augment], 0, engine_context.device
+    )
     steps = iter(range(10**9))
     seconds = report.seconds_per_call(lambda: augment(inputs, next(steps)))
     report.add(f"{name}: crop + flip alone", seconds * 1e3, "ms/step")
@@ -75,7 +77,9 @@ class Loop:
         self.inputs, self.labels = feed.raw("train")
         self.inputs = self.inputs.contiguous(memory_format=layout)
         self.rows = torch.randperm(len(self.labels), device=report.device)[: job.batch]
-        self.module = engine_context.network(job.model, feed, job.objective).to(memory_format=layout).train()
+        self.module = (
+            engine_context.network(job.model, feed, job.objective).to(memory_format=layout).train()
+        )
         parameters = list(self.module.parameters())
         self.optimizer = torch.optim.SGD(parameters, 0.01, 0.9, weight_decay=1e-4, foreach=True)
         self.cast: Callable[[], Any] = nullcontext
