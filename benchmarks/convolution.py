@@ -3,7 +3,7 @@
     python benchmarks/convolution.py [--rounds 5] [--batch 16] [--steps 60]
 
 First table: Conv-4 on 3×32×32 images, SGD with momentum; the given share of each convolution's channels has neither
-incoming nor outgoing weights. Whole steps and steps of the living part (`Shrunk`, what the compact kernel trains) take
+incoming nor outgoing weights. Whole steps and steps of the living part (`LiveNetwork`, what the compact kernel trains) take
 turns; medians over the rounds of processor time, which waits for nobody, and of the rounds' ratios.
 
 Second table: Conv-4 on the embedded 8×8 digits, Glorot weights, biases 0, Adam; 24 levels of magnitude pruning by 20 %,
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine.kernels.frozen import Frozen
-from lotteryfw.engine.kernels.shrunk import Shrunk, layers_of
+from lotteryfw.engine.kernels.dead_units import LiveNetwork, shrinkable_layers
+from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.std.digits import Digits
 from lotteryfw.std.models import Conv4
 
@@ -47,15 +47,15 @@ def weights_of(module: nn.Module) -> Tensors:
     }
 
 
-def shrunk(module: nn.Module, mask: Tensors, shape: tuple[int, ...]) -> Shrunk:
+def shrunk(module: nn.Module, mask: Tensors, shape: tuple[int, ...]) -> LiveNetwork:
     """The living part of a module, whose masked weights become 0."""
-    layers = layers_of(module, shape)
+    layers = shrinkable_layers(module, shape)
     assert not isinstance(layers, str), layers
     parameters = dict(module.named_parameters())
     with torch.no_grad():
         for name, alive in mask.items():
             parameters[name].mul_(alive)
-    return Shrunk(layers, parameters, mask)
+    return LiveNetwork(layers, parameters, mask)
 
 
 def trainer(
@@ -63,13 +63,13 @@ def trainer(
 ) -> Callable[[Tensor, Tensor], None]:
     """A step of the module with the parameters that `used` gives."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
-    frozen = Frozen(mask, dict(module.named_parameters()))
+    frozen = MaskConstraint(mask, dict(module.named_parameters()))
 
     def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
         cross_entropy(functional_call(module, used(), (x,)), y).backward()
         optimizer.step()
-        frozen.hold()
+        frozen.apply()
 
     return step
 
@@ -175,7 +175,7 @@ class Digits8:
         self._rewind()
         part = shrunk(self.module, mask, (1, 8, 8))
         optimizer = torch.optim.Adam(self.module.parameters(), lr=2e-3)
-        frozen = Frozen(mask, dict(self.module.named_parameters()))
+        frozen = MaskConstraint(mask, dict(self.module.named_parameters()))
         data, rng = self._splits.train, torch.Generator().manual_seed(0)
         for _ in range(self._steps):
             chosen = torch.randint(0, len(data.labels), (32,), generator=rng)
@@ -185,7 +185,7 @@ class Digits8:
                 functional_call(self.module, part.parameters(), (x,)), data.labels[chosen]
             ).backward()
             optimizer.step()
-            frozen.hold()
+            frozen.apply()
         return weights_of(self.module)
 
     def accuracy(self) -> float:

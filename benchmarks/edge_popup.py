@@ -24,10 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotteryfw.api.layers import SCORES
-from lotteryfw.engine import Chooser, Workshop, settle_process
-from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.engine.kernels.selected import Selected
+from lotteryfw.engine import EngineContext, KernelDispatcher, configure_torch
+from lotteryfw.engine.kernels.dispatch import make_kernel
+from lotteryfw.engine.kernels.selection_stats import SelectionStats
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
@@ -42,7 +41,7 @@ LEARNED: dict[str, dict[str, Any]] = {
 }
 
 
-def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
+def job(folder: Path, model: str, **learned: Any) -> tuple[Train, EngineContext]:
     """The training of a network, dense or as `learned` says, and where it is done."""
     recipe = {
         "name": "edge-popup-benchmark",
@@ -57,10 +56,12 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
         **learned,
     }
     desk = Desk(recipe, data=folder, store=folder / "store")
-    shop = Workshop(desk.registry, folder, "cpu")
-    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
+    engine_context = EngineContext(desk.registry, folder, "cpu")
+    lab = CellLab(
+        desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context)
+    )
     density = DENSITY if learned.get("parametrization") == "top_k" else None
-    return lab.job(lab.learn_mask(density) if learned else lab.dense()), shop
+    return lab.job(lab.learn_mask(density) if learned else lab.dense()), engine_context
 
 
 def by_sort(scores: Tensor) -> Tensor:
@@ -83,12 +84,13 @@ def timed(work: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
 
 def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
     """Seconds a step of each training, and of each way of selecting, round by round."""
-    trainings = {"dense": kernel_of(*job(folder, model))}
-    trainings |= {name: kernel_of(*job(folder, model, **how)) for name, how in LEARNED.items()}
-    popup = trainings["edge-popup"].values().items()
-    scores = {name.removeprefix(SCORES): value for name, value in popup if name.startswith(SCORES)}
+    trainings = {}
+    for name, learned in {"dense": {}, **LEARNED}.items():
+        training, engine_context = job(folder, model, **learned)
+        trainings[name] = make_kernel([training], engine_context)
+    scores = trainings["edge-popup"].members[0].state().scores
     warm = [IncrementalTopK(round(DENSITY * score.numel())) for score in scores.values()]
-    selected = Selected(
+    selected = SelectionStats(
         {name: torch.ones_like(score, dtype=torch.bool) for name, score in scores.items()}
     )
     steps = NETWORKS[model][1]
@@ -107,7 +109,7 @@ def rounds(folder: Path, model: str, count: int) -> Iterator[dict[str, float]]:
             taken["stable sort"] += seconds / steps
             assert all(map(torch.equal, masks, sorted_))
             started = time.perf_counter()
-            selected.see(dict(zip(scores, masks, strict=True)))
+            selected.update(dict(zip(scores, masks, strict=True)))
             taken["dying edges"] += (time.perf_counter() - started) / steps
         if number:  # the first has no warm start
             yield taken
@@ -118,7 +120,7 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=15)
     count = asked.parse_args().rounds
-    settle_process()
+    configure_torch()
     print(
         f"{platform.machine()}, torch {version('torch')}, batch {BATCH}, one thread, {count} rounds"
     )

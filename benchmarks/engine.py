@@ -22,7 +22,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lotteryfw import run, stream
-from lotteryfw.engine import settle_process
+from lotteryfw.engine import configure_torch
 from lotteryfw.registry import Registry
 from lotteryfw.runner import default_data_folder
 
@@ -92,7 +92,7 @@ def main() -> None:
     asked.add_argument("--steps", type=int, default=3000)
     asked.add_argument("--repeats", type=int, default=3)
     given = asked.parse_args()
-    settle_process()
+    configure_torch()
     whole_path(200)  # imports and first touches
     pairs = [(whole_path(given.steps), bare_loop(given.steps)) for _ in range(given.repeats)]
     print(

@@ -73,9 +73,9 @@ def main() -> int:
         describe_packages(folder / "metadata")
         import torch
 
-        from lotteryfw.engine import settle_process
+        from lotteryfw.engine import configure_torch
 
-        settle_process()
+        configure_torch()
         torch.manual_seed(0)
         tiny = options.tiny or not torch.cuda.is_available()
         path = options.json or folder / "rows.json"

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 
-from lotteryfw.engine import Chooser, Workshop
-from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine import EngineContext, KernelDispatcher
+from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
@@ -46,18 +46,24 @@ def job_of(
         "train": {"length": "1ep", "batch": batch, "optimizer": optimizer},
     }  # fmt: skip
     desk = Desk(recipe, store=store)
-    shop = Workshop(desk.registry, desk.data_folder, "cpu")
-    lab = CellLab(desk.recipe.cells[0], desk.describe, desk.data_folder, "cpu", Chooser(shop))
+    engine_context = EngineContext(desk.registry, desk.data_folder, "cpu")
+    lab = CellLab(
+        desk.recipe.cells[0],
+        desk.describe,
+        desk.data_folder,
+        "cpu",
+        KernelDispatcher(engine_context),
+    )
     job = lab.job(lab.dense())
     mask = {name: torch.rand(alive.shape) < density for name, alive in job.mask.items()}
     values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}
-    return replace(job, mask=mask, values=values), shop
+    return replace(job, mask=mask, values=values), engine_context
 
 
-def one_by_one(jobs: list[Train], kernel: str, shop: Workshop) -> Run:
+def one_by_one(jobs: list[Train], kernel: str, engine_context: EngineContext) -> Run:
     """All steps of the first, then those of the next."""
-    name = Chooser(shop)(jobs[0], kernel)
-    kernels = [kernel_of(replace(job, kernel=name), shop) for job in jobs]
+    name = KernelDispatcher(engine_context)(jobs[0], kernel)
+    kernels = [make_kernel([replace(job, kernel=name)], engine_context) for job in jobs]
 
     def run(steps: int) -> None:
         for each in kernels:
@@ -67,13 +73,14 @@ def one_by_one(jobs: list[Train], kernel: str, shop: Workshop) -> Run:
     return run
 
 
-def at_once(jobs: list[Train], shop: Workshop) -> Run:
+def at_once(jobs: list[Train], engine_context: EngineContext) -> Run:
     """Step by step, all of them in each."""
-    group = Group(jobs, shop)
+    group = Group(jobs, engine_context)
+    losses = torch.zeros(len(jobs))
 
     def run(steps: int) -> None:
         for step in range(steps):
-            group.losses += group.update(step, 1.0)
+            losses.add_(group.update(step, 1.0))
 
     return run
 
@@ -115,7 +122,7 @@ def main() -> None:
             for optimizer in OPTIMIZERS
             for batch in (60, 128)
         ):
-            job, shop = job_of(
+            job, engine_context = job_of(
                 side, list(shape[1:-1]), batch, optimizer, given.density, Path(folder)
             )
             for members in given.members:
@@ -124,12 +131,12 @@ def main() -> None:
                     replace(job, order_seed=job.order_seed + number) for number in range(members)
                 ]
                 runs = {
-                    "fused": one_by_one(same, "fused", shop),
-                    "shared": at_once(same, shop),
-                    "own": at_once(own, shop),
+                    "fused": one_by_one(same, "fused", engine_context),
+                    "shared": at_once(same, engine_context),
+                    "own": at_once(own, engine_context),
                 }
                 if given.density < 1:
-                    runs["sparse"] = one_by_one(same, "sparse", shop)
+                    runs["sparse"] = one_by_one(same, "sparse", engine_context)
                 times = rounds(runs, given.rounds, members, 60 if side == 8 else 20)
                 told = (
                     f"{'-'.join(map(str, shape)):>15} {optimizer['use']:>5} {batch:5} {members:7}"

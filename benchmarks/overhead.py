@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw import run
-from lotteryfw.engine import settle_process, train
+from lotteryfw.engine import configure_torch, train
 from lotteryfw.recipe.schema import POINTS
 from lotteryfw.runner import cells, executors, study
 
 STEPS, EVALUATION = "steps", "evaluation"
 WATCHED = {
     EVALUATION: [(train.Training, "metrics")],
-    "curves, progress, best weights": [(train.Training, "run")],
-    "kernel made ready": [(train.Training, "__init__")],
+    "curves, progress, best weights": [(train.Training, "count"), (train.TrainingGroup, "update")],
+    "kernel made ready": [(train.TrainingGroup, "__init__")],
     "store": [(executors.InProcess, "wait"), (study.Study, "_ticket")],
     "events, tables, manifest": [
         (study.Study, "_emit"),
@@ -86,15 +86,16 @@ def watch_everything() -> Ledger:
     for part, places in WATCHED.items():
         for owner, name in places:
             setattr(owner, name, ledger.watched(getattr(owner, name), part))
-    made = train.kernel_of
+    made = train.make_kernel
 
-    def kernel_of(*given: Any) -> Any:
+    def make_kernel(*given: Any) -> Any:
         kernel = made(*given)
         kernel.update = ledger.watched(kernel.update, STEPS)
-        kernel.measure = ledger.watched(kernel.measure, EVALUATION)
+        for member in kernel.members:
+            member.evaluate = ledger.watched(member.evaluate, EVALUATION)
         return kernel
 
-    train.kernel_of = kernel_of
+    train.make_kernel = make_kernel
     return ledger
 
 
@@ -133,7 +134,7 @@ def main() -> None:
     asked.add_argument("--levels", type=int, default=24)
     asked.add_argument("--repeats", type=int, default=3)
     given = asked.parse_args()
-    settle_process()
+    configure_torch()
     ledger = watch_everything()
     variants = {
         f"{kind}, {points} points": recipe(given.steps, points, levels, seeds)

@@ -23,8 +23,8 @@ from numba import njit
 from torch import Tensor
 from torch.nn.functional import conv2d, fold, unfold
 
-from lotteryfw.engine.kernels.sparse_loops import Floats, Ints
-from lotteryfw.engine.kernels.sparse_numba import Products
+from lotteryfw.engine.kernels.sparse.loops import Floats, Ints
+from lotteryfw.engine.kernels.sparse.numba_loops import Products
 
 LAYERS = ((64, 32), (128, 16))
 """Channels in and out, height and width of the image."""

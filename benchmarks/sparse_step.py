@@ -4,7 +4,7 @@
 
 LeNet-300-100 (784-300-100-10), SGD at rate 0.1, random masks of one density in every layer, random uint8 images
 gathered by index, in one process of one thread. Ways to take the same step: eager autograd that zeroes masked weights
-after the update; and for each back end that is here, `SparseChain` with every layer on sparse products and with every
+after the update; and for each back end that is here, `SparseMlp` with every layer on sparse products and with every
 layer on dense ones. They take turns, 20 steps each; a median over the rounds is printed, and the ratio to eager is the
 median of the rounds' ratios.
 """
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw.engine.kernels.sparse import Backend, backends, loops_of
-from lotteryfw.engine.kernels.sparse_chain import SparseChain, Update, warm_up
+from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
+from lotteryfw.engine.kernels.sparse.kernel import Backend, backends, loops_of
+from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 WIDTHS, RATE, EXAMPLES, STEPS = (784, 300, 100, 10), 0.1, 20_000, 20
 DENSITIES = (1.0, 0.5, 0.3, 0.2, 0.087, 0.036, 0.012)
@@ -56,8 +57,8 @@ def chain(
     """One step of the sparse kernel."""
     weights = [layer.weight.detach() for layer in linears(module)]
     biases = [layer.bias.detach() for layer in linears(module)]
-    trained = SparseChain(
-        weights, masks, biases, Update("sgd"), batch, dense_from, loops_of(backend)
+    trained = SparseMlp(
+        weights, masks, biases, UpdateRule("sgd"), batch, dense_from, loops_of(backend)
     )
     return lambda chosen: trained.step(images, labels, chosen, RATE)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw import Run, run
-from lotteryfw.engine import settle_process
+from lotteryfw.engine import configure_torch
 from lotteryfw.runner import Desk, Levels
 
 LEVELS = 24
@@ -126,7 +126,7 @@ def main() -> None:
     asked.add_argument("--steps", type=int, default=300)
     asked.add_argument("--only", default=",".join(PARTS))
     given = asked.parse_args()
-    settle_process()
+    configure_torch()
     print(f"{platform.machine()}, torch {version('torch')}, numba {version('numba')}")
     for name in given.only.split(","):
         PARTS[name](given.steps)

@@ -14,8 +14,9 @@ from torch.nn.functional import dropout
 
 from lotteryfw.engine.kernels import captured
 from lotteryfw.engine.kernels.captured import Body
-from lotteryfw.engine.kernels.lockstep import Group
+from lotteryfw.engine.kernels.lockstep import KERNEL, Group
 from lotteryfw.engine.kernels.reference import Reference
+from lotteryfw.search.jobs import KernelSpec
 
 from .convs import BATCH, Loop, settings
 from .edge_popup import SIZES, selection
@@ -84,8 +85,8 @@ def _lockstep_parity(report: Report) -> None:
         train = {"length": "1000it", "batch": 60, "optimizer": optimizer}
         table = {"data": digit_data(report), "model": "lenet_300_100", "train": train}
         with report.attempt(f"lockstep, {name}"):
-            job, shop = prepare(report, table, density=0.2)
-            job = replace(job, kernel="lockstep/1")
+            job, engine_context = prepare(report, table, density=0.2)
+            job = replace(job, kernel=KernelSpec(KERNEL.name, KERNEL.revision))
             for label in ("shared order", "own orders"):
                 jobs = [job] * 3
                 if label == "own orders":
@@ -93,7 +94,7 @@ def _lockstep_parity(report: Report) -> None:
                 _compare(
                     report,
                     f"lockstep, {name}, {label}",
-                    lambda jobs=jobs, shop=shop: Group(jobs, shop),
+                    lambda jobs=jobs, engine_context=engine_context: Group(jobs, engine_context),
                 )
 
 
@@ -116,17 +117,21 @@ def _reference_parity(report: Report) -> None:
                 "augment": augment,
             }
             data = image_data(report) if isinstance(model, dict) else digit_data(report)
-            job, shop = prepare(
+            job, engine_context = prepare(
                 report, {"data": data, "model": model, "train": train}, density=density
             )
-            _compare(report, name, lambda job=job, shop=shop: Reference(job, shop))
+            _compare(
+                report,
+                name,
+                lambda job=job, engine_context=engine_context: Reference(job, engine_context),
+            )
 
     with report.attempt("dropout"):
-        job, shop = prepare(report, _digits(report))
+        job, engine_context = prepare(report, _digits(report))
 
         def make() -> Reference:
-            kernel = Reference(job, shop)
-            kernel.module.register_forward_hook(lambda *call: dropout(call[-1], 0.5))
+            kernel = Reference(job, engine_context)
+            kernel.network.module.register_forward_hook(lambda *call: dropout(call[-1], 0.5))
             return kernel
 
         _compare(report, "dropout", make)
@@ -169,10 +174,9 @@ def _trained(report: Report, make: Callable[[], Any]) -> dict[str, torch.Tensor]
     torch.manual_seed(1)
     kernel = make()
     losses = [kernel.update(step, factor(step)).clone() for step in range(STEPS)]
-    members = kernel.members if isinstance(kernel, Group) else [kernel]
     result = {"losses": torch.stack(losses)}
-    for number, member in enumerate(members):
-        for name, value in member.values().items():
+    for number, member in enumerate(kernel.members):
+        for name, value in member.state().values.items():
             result[f"{number}: {name}"] = value.clone()
     report.synchronize()
     return result
@@ -180,16 +184,16 @@ def _trained(report: Report, make: Callable[[], Any]) -> dict[str, torch.Tensor]
 
 def _broken_off(report: Report) -> None:
     """A network that asks the device for a number: it must go on step by step, and harm nothing that comes later."""
-    job, shop = prepare(report, _digits(report))
+    job, engine_context = prepare(report, _digits(report))
 
     def make() -> Reference:
-        kernel = Reference(job, shop)
+        kernel = Reference(job, engine_context)
 
         def ask(module: Any, inputs: Any, outputs: torch.Tensor) -> torch.Tensor:
             scale = 1.0 if outputs.sum().item() == 0.125 else 0.5
             return dropout(outputs, 0.5) * scale
 
-        kernel.module.register_forward_hook(ask)
+        kernel.network.module.register_forward_hook(ask)
         return kernel
 
     with warnings.catch_warnings(record=True) as caught:
@@ -213,7 +217,7 @@ def _broken_off(report: Report) -> None:
         report.add("recording fails: default stream again", "pass" if default else "FAILED")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _compare(report, "after a recording that failed", lambda: Reference(job, shop))
+        _compare(report, "after a recording that failed", lambda: Reference(job, engine_context))
 
 
 def _memory(report: Report) -> None:
@@ -226,10 +230,10 @@ def _memory(report: Report) -> None:
         "augment": ["flip"],
     }
     table = {"data": image_data(report), "model": {"use": "resnet20"} | width, "train": train}
-    job, shop = prepare(report, table)
+    job, engine_context = prepare(report, table)
     used, reserved = [], []
     for _ in range(4):
-        kernel = Reference(job, shop)
+        kernel = Reference(job, engine_context)
         for step in range(6):
             kernel.update(step, 1.0)
         report.synchronize()
@@ -258,8 +262,8 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
     for label, augment, density in (
         ("dense", [], 1.0), ("20 % mask", [], 0.2), ("crop + flip", ["crop", "flip"], 1.0)
     ):  # fmt: skip
-        job, shop = prepare(report, table(augment), density=density)
-        step = training_step(job, shop)
+        job, engine_context = prepare(report, table(augment), density=density)
+        step = training_step(job, engine_context)
         report.synchronize()
         started = time.perf_counter()
         for _ in range(captured.WARM_UP + 1):
@@ -271,7 +275,7 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
         report.add(f"{name}: reference, recorded, {label}", each * 1e3, "ms/step", note)
         if label == "dense":
             with recorder(report, None):
-                each = report.seconds_per_call(training_step(job, shop), seconds)
+                each = report.seconds_per_call(training_step(job, engine_context), seconds)
             report.add(f"{name}: reference, plain, {label}", each * 1e3, "ms/step")
 
     with settings(tf32=False, fastest=False):

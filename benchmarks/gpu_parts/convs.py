@@ -12,7 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
-from lotteryfw.engine.ahead import Augmenter
+from lotteryfw.engine.augmenter import Augmenter
 
 from .graphs import captured
 from .report import Report
@@ -46,8 +46,8 @@ def _engine(report: Report, model: dict[str, Any]) -> None:
     for label, augment, density in (
         ("dense", [], 1.0), ("20 % mask", [], 0.2), ("dense, crop + flip", ["crop", "flip"], 1.0)
     ):  # fmt: skip
-        job, shop = prepare(report, _table(report, model, augment), density=density)
-        step = training_step(job, shop)
+        job, engine_context = prepare(report, _table(report, model, augment), density=density)
+        step = training_step(job, engine_context)
         report.add(
             f"{name}: reference kernel, {label}",
             report.seconds_per_call(step, 1.5) * 1e3,
@@ -55,11 +55,13 @@ def _engine(report: Report, model: dict[str, Any]) -> None:
         )
         if label == "dense":
             with settings(tf32=True, fastest=False):
-                seconds = report.seconds_per_call(training_step(job, shop), 1.5)
+                seconds = report.seconds_per_call(training_step(job, engine_context), 1.5)
             report.add(f"{name}: reference kernel, dense, TF32", seconds * 1e3, "ms/step")
 
-    inputs = shop.feed(job.data).raw("train")[0][: job.batch]
-    augment = Augmenter([shop.component(spec) for spec in job.augment], 0, shop.device)
+    inputs = engine_context.dataset(job.data).raw("train")[0][: job.batch]
+    augment = Augmenter(
+        [engine_context.component(spec) for spec in job.augment], 0, engine_context.device
+    )
     steps = iter(range(10**9))
     seconds = report.seconds_per_call(lambda: augment(inputs, next(steps)))
     report.add(f"{name}: crop + flip alone", seconds * 1e3, "ms/step")
@@ -69,13 +71,15 @@ class Loop:
     """A training loop by hand: batches gathered on the device, forward, backward, SGD."""
 
     def __init__(self, report: Report, model: dict[str, Any], channels_last: bool, bf16: bool):
-        job, shop = prepare(report, _table(report, model, []))
-        feed = shop.feed(job.data)
+        job, engine_context = prepare(report, _table(report, model, []))
+        feed = engine_context.dataset(job.data)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.inputs, self.labels = feed.raw("train")
         self.inputs = self.inputs.contiguous(memory_format=layout)
         self.rows = torch.randperm(len(self.labels), device=report.device)[: job.batch]
-        self.module = shop.network(job.model, feed, job.objective).to(memory_format=layout).train()
+        self.module = (
+            engine_context.network(job.model, feed, job.objective).to(memory_format=layout).train()
+        )
         parameters = list(self.module.parameters())
         self.optimizer = torch.optim.SGD(parameters, 0.01, 0.9, weight_decay=1e-4, foreach=True)
         self.cast: Callable[[], Any] = nullcontext
@@ -156,11 +160,11 @@ def _ensemble(report: Report, model: dict[str, Any]) -> None:
 
 
 def _ensemble_step(report: Report, model: dict[str, Any], bf16: bool) -> Callable[[], Any]:
-    job, shop = prepare(report, _table(report, model, []))
-    feed = shop.feed(job.data)
+    job, engine_context = prepare(report, _table(report, model, []))
+    feed = engine_context.dataset(job.data)
     modules: list[nn.Module] = []
     for _ in range(ENSEMBLE):
-        modules.append(shop.network(job.model, feed, job.objective).train())
+        modules.append(engine_context.network(job.model, feed, job.objective).train())
     parameters, buffers = stack_module_state(modules)
     optimizer = torch.optim.SGD(
         list(parameters.values()), 0.01, 0.9, weight_decay=1e-4, foreach=True

@@ -15,7 +15,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from lotteryfw.engine.kernels.captured import WARM_UP
-from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.lockstep import Group
 
 from .report import Report
@@ -137,9 +137,9 @@ def _steps(report: Report) -> dict[str, Callable[[], Callable[[], Any]]]:
 
     def group_step(own_orders: bool) -> Callable[[], Any]:
         table, _, _ = _jobs(report)["LeNet, reference"]
-        job, shop = prepare(report, table, "lockstep")
+        job, engine_context = prepare(report, table, "lockstep")
         seeds = range(16) if own_orders else [0] * 16
-        group = Group([replace(job, order_seed=seed) for seed in seeds], shop)
+        group = Group([replace(job, order_seed=seed) for seed in seeds], engine_context)
         steps = iter(range(10**9))
         return lambda: group.update(next(steps), 1.0)
 
@@ -153,9 +153,10 @@ def _steps(report: Report) -> dict[str, Callable[[], Callable[[], Any]]]:
 def _evaluations(report: Report) -> dict[str, Callable[[], Callable[[], Any]]]:
     def measured(name: str) -> Callable[[], Any]:
         table, kernel_name, density = _jobs(report)[name]
-        kernel = kernel_of(*prepare(report, table, kernel_name, density))
+        job, engine_context = prepare(report, table, kernel_name, density)
+        kernel = make_kernel([job], engine_context)
         kernel.update(0, 1.0)
-        return lambda: kernel.measure("validation")
+        return lambda: kernel.members[0].evaluate("validation")
 
     chosen = ("LeNet, reference", "ResNet-20", "LeNet, edge-popup", "LeNet, supermask")[
         : 1 if report.tiny else 4

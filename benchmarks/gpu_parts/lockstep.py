@@ -7,7 +7,10 @@ from dataclasses import replace
 from math import isnan
 from typing import Any
 
-from lotteryfw.engine.kernels.lockstep import Group
+import torch
+
+from lotteryfw.engine.kernels.lockstep import KERNEL, Group
+from lotteryfw.search.jobs import KernelSpec
 
 from .captured import recorder
 from .report import Report
@@ -27,19 +30,19 @@ def run(report: Report) -> None:
             "data": digit_data(report), "model": "lenet_300_100",
             "train": {"length": "1000it", "batch": BATCH, "optimizer": optimizer},
         }  # fmt: skip
-        job, shop = prepare(report, table)
+        job, engine_context = prepare(report, table)
         with report.attempt(f"{name}, reference"):
-            seconds = report.seconds_per_call(training_step(job, shop))
+            seconds = report.seconds_per_call(training_step(job, engine_context))
             report.add(f"{name}, reference, 1 network", 1 / seconds, "steps/s")
 
         for members in (1, 4) if report.tiny else MEMBERS:
             with report.attempt(f"{name}, {members} members"):
-                _measure(report, name, job, shop, members)
+                _measure(report, name, job, engine_context, members)
 
 
-def _measure(report: Report, name: str, job: Any, shop: Any, members: int) -> None:
+def _measure(report: Report, name: str, job: Any, engine_context: Any, members: int) -> None:
     """Members that see one order of the examples, members with an order of their own, and without a recording."""
-    jobs = [replace(job, kernel="lockstep/1")] * members
+    jobs = [replace(job, kernel=KernelSpec(KERNEL.name, KERNEL.revision))] * members
     least = least_seconds(report, name, job, members)
     own = [replace(each, order_seed=number) for number, each in enumerate(jobs)]
     for label, members_jobs in (
@@ -50,11 +53,12 @@ def _measure(report: Report, name: str, job: Any, shop: Any, members: int) -> No
         if members == 1 and label == "own orders":
             continue
         with recorder(report, None) if "not recorded" in label else nullcontext():
-            group = Group(members_jobs, shop)
+            group = Group(members_jobs, engine_context)
         steps = iter(range(10**9))
+        losses = torch.zeros(members, device=report.device)
 
-        def update(group: Group = group, steps: Any = steps) -> None:
-            group.losses += group.update(next(steps), 1.0)
+        def update(group: Group = group, steps: Any = steps, losses: Any = losses) -> None:
+            losses.add_(group.update(next(steps), 1.0))
 
         seconds = report.seconds_per_call(update)
         note = f"{seconds * 1e6:.0f} µs a step of all"

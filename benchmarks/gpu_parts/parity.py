@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine.kernels.dispatch import make_kernel
 
 from .report import Report
 from .studies import base, go, tickets
@@ -70,13 +70,14 @@ def _compare(report: Report, label: str, one: Any, other: Any) -> None:
 def _steps(report: Report, name: str, table: dict[str, Any]) -> None:
     kernels = []
     for device in ("cpu", report.device):
-        kernels.append(kernel_of(*prepare(replace(report, device=device), table)))
+        job, engine_context = prepare(replace(report, device=device), table)
+        kernels.append(make_kernel([job], engine_context))
     torch.manual_seed(0)
     last = 3 if report.tiny else 30
     for step in range(last):
         losses = [float(kernel.update(step, 1.0)) for kernel in kernels]
         if step in (0, 2, 9, last - 1):
-            values = [kernel.values() for kernel in kernels]
+            values = [kernel.members[0].state().values for kernel in kernels]
             apart = [
                 (values[0][each] - values[1][each].cpu()).abs().max().item() for each in values[0]
             ]

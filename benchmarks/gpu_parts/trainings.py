@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lotteryfw.engine import Chooser, Workshop
-from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine import EngineContext, KernelDispatcher
+from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
@@ -39,9 +39,13 @@ def prepare(
     """The first training of a recipe, as a job for a kernel, under a random mask; and a workshop to run it in."""
     plain = {"name": "gpu-benchmark", "search": {"use": "imp", "levels": 1}}
     desk = Desk(plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store")
-    shop = Workshop(desk.registry, Path("no-data-needed"), report.device)
+    engine_context = EngineContext(desk.registry, Path("no-data-needed"), report.device)
     lab = CellLab(
-        desk.recipe.cells[0], desk.describe, shop.data_folder, report.device, Chooser(shop)
+        desk.recipe.cells[0],
+        desk.describe,
+        engine_context.data_folder,
+        report.device,
+        KernelDispatcher(engine_context),
     )
     job = lab.job(first_ticket(lab))
     if density < 1:
@@ -51,7 +55,7 @@ def prepare(
         }
         values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}
         job = replace(job, mask=mask, values=values)
-    return job, shop
+    return job, engine_context
 
 
 def first_ticket(lab: CellLab) -> Any:
@@ -61,9 +65,9 @@ def first_ticket(lab: CellLab) -> Any:
     return lab.learn_mask(getattr(lab.cell.search, "density", None))
 
 
-def training_step(job: Train, shop: Workshop) -> Callable[[], Any]:
+def training_step(job: Train, engine_context: EngineContext) -> Callable[[], Any]:
     """A function that does the next update of a job, its loss left on the device."""
-    kernel = kernel_of(job, shop)
+    kernel = make_kernel([job], engine_context)
     step = -1
 
     def update() -> Any:

@@ -185,13 +185,13 @@ class Parametrization(Component):
         """
         return self.masks(net)
 
-    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor]:
+    def noise(self, layers: Sequence[LayerInfo], rng: torch.Generator) -> dict[str, Tensor] | None:
         """Return, by layer, all random numbers that `sampled` draws for such a network, on the CPU.
 
         With this method and `masks_from`, a training on a GPU draws for many steps at once and does
-        not wait for copies; without them (the default) it calls `sampled`.
+        not wait for copies. Default: None, it calls `sampled`.
         """
-        raise NotImplementedError
+        return None
 
     def masks_from(self, net: MaskedNetwork, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the masks of `sampled` for the numbers of `noise`, on the device of the scores."""

@@ -30,14 +30,6 @@ LATEST: Literal["latest"] = "latest"
 
 """The weights the round just trained ended with: nothing is rewound."""
 
-SCORES = "scores/"
-
-"""The prefix of the scores among a job's tensors: no parameter's path has a slash."""
-
-SELECTED = "selected/"
-
-"""The prefix of the edges that some mask of a training had."""
-
 
 @dataclass(frozen=True)
 class LayerInfo:

@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lotteryfw.api.errors import TrainingDiverged
-from lotteryfw.api.layers import LATEST, SCORES, SELECTED, Group
+from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.network_state import NetworkState
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+SELECTED = "selected"
+"""The name of `Trained.selected` among the further tensors of a network (`NetworkState.extra`)."""
 
 
 class Derivation(ABC):
@@ -265,16 +270,16 @@ class Outcome(Protocol):
         """The step at which a training was found to have diverged, or None."""
         ...
 
-    def tensors(self) -> Mapping[str, Tensor]:
-        """Return every parameter and buffer after a training; of a gradient job, every layer's."""
+    def tensors(self) -> NetworkState:
+        """Return the network after a training; of a gradient job, the gradient of each layer."""
         ...
 
     def mask(self) -> Mapping[str, Tensor]:
         """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
         ...
 
-    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Return parameters and buffers, and the optimizer's state, after `step` steps."""
+    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
+        """Return the network, and the optimizer's state, after `step` steps."""
         ...
 
 
@@ -304,37 +309,30 @@ class Trained:
 
         None where the criterion does not need it.
         """
-        return None if self.gradient_outcome is None else self.gradient_outcome.tensors()
+        return None if self.gradient_outcome is None else self.gradient_outcome.tensors().values
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return every parameter and buffer after training (w_f).
 
         Raises TrainingDiverged where there are none.
         """
-        return {name: value for name, value in self._tensors().items() if "/" not in name}
+        return self._network().values
 
     def scores(self) -> Mapping[str, Tensor]:
         """Return by layer, float32: the scores at the end of learning a mask.
 
         Raises TrainingDiverged where there are none.
         """
-        return self._below(SCORES)
+        return self._network().scores
 
     def selected(self) -> Mapping[str, Tensor]:
         """Return by layer, bool: the edges that some step of learning a mask selected.
 
         Raises TrainingDiverged where there are none.
         """
-        return self._below(SELECTED)
+        return self._network().extra.get(SELECTED, {})
 
-    def _below(self, prefix: str) -> dict[str, Tensor]:
-        below: dict[str, Tensor] = {}
-        for name, value in self._tensors().items():
-            if name.startswith(prefix):
-                below[name.removeprefix(prefix)] = value
-        return below
-
-    def _tensors(self) -> Mapping[str, Tensor]:
+    def _network(self) -> NetworkState:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
         return self.outcome.tensors()

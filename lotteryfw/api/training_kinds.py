@@ -113,14 +113,14 @@ class Augmentation(Component):
         `rng` is on the CPU and belongs to this job and step.
         """
 
-    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor]:
+    def noise(self, shape: tuple[int, ...], rng: torch.Generator) -> dict[str, Tensor] | None:
         """Return all random numbers of one batch of images of `shape` [n, c, h, w], on the CPU.
 
         Their names are free, and their shapes depend on `shape` alone. With this method and
-        `transform`, a training on a GPU draws for many steps at once and does not wait for copies;
-        without them (the default) it calls `apply`.
+        `transform`, a training on a GPU draws for many steps at once and does not wait for copies.
+        Default: None, it calls `apply`.
         """
-        raise NotImplementedError
+        return None
 
     def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """Return the images of `apply` for the numbers of `noise`, on the images' device."""

@@ -291,14 +291,8 @@ def available_data(registry: Registry, folder: Path) -> list[str]:
 def doctor(
     data: Data = None,
     store: StoreRoot = None,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate", help="Measure where sparse products pay here (under a minute); keep it."
-        ),
-    ] = False,
 ) -> None:
-    """Show what this machine has: versions, device, folders, data sets, plugins, sparse products."""
+    """Show what this machine has: versions, device, folders, data sets, plugins."""
     import platform
     import shutil
     from importlib.metadata import version
@@ -318,9 +312,6 @@ def doctor(
     device = engine.pick_device("auto")
     name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
     info = Store(root).info()
-    if calibrate:
-        engine.settle_process()
-        engine.calibrate(root)
     rows = [
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
@@ -330,7 +321,6 @@ def doctor(
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
         ("free disk", f"{shutil.disk_usage(_existing(root)).free / 1e9:,.1f} GB"),
         ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),
-        *(("sparse", line) for line in engine.sparse_advice(root)),
     ]
     for label, value in rows:
         typer.echo(f"{label:<10} {value}")

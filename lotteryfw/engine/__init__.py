@@ -1,43 +1,46 @@
-"""How a job is run: data feed, training step, evaluation, checkpoints, workers."""
+"""The engine: it runs jobs, with data on the device, kernels, checkpoints and worker processes.
 
+None of the modules that are imported here imports torch, since a plan needs names of them.
+"""
+
+from lotteryfw.engine.dataset_loading import load_dataset
+from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
-from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
-from lotteryfw.engine.kernels.choose import Chooser, engine_version
-from lotteryfw.engine.kernels.lockstep import Alike, together
-from lotteryfw.engine.perform import (
+from lotteryfw.engine.kernels.dispatch import (
+    GroupKey,
+    KernelDispatcher,
+    engine_version,
+    group_key,
+)
+from lotteryfw.engine.outcomes import (
     DamagedJob,
     ObjectLost,
+    Stopped,
     StoredOutcome,
     is_complete,
     is_stored,
-    perform,
-    perform_all,
     pick_up,
     post,
 )
-from lotteryfw.engine.work import Stopped
-from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
+from lotteryfw.engine.runtime import EngineContext, configure_torch, pick_device
 
 __all__ = [
-    "Alike",
-    "Chooser",
     "DamagedJob",
+    "EngineContext",
+    "GroupKey",
+    "KernelDispatcher",
     "ObjectLost",
     "Stopped",
     "StoredOutcome",
-    "Workshop",
-    "calibrate",
+    "configure_torch",
     "engine_version",
+    "execute",
     "exit_error",
+    "group_key",
     "is_complete",
     "is_stored",
-    "load",
-    "perform",
-    "perform_all",
+    "load_dataset",
     "pick_device",
     "pick_up",
     "post",
-    "settle_process",
-    "sparse_advice",
-    "together",
 ]

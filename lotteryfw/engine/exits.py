@@ -1,4 +1,4 @@
-"""What `sys.exit` in a component becomes: an error that names the component, as any other that it raises."""
+"""The error that stands for a `sys.exit` in a component."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def exit_error(error: SystemExit) -> PluginError:
         if name := _component(frame):
             where = f"{name} in {frame.f_code.co_name}()"
             break
-    found = PluginError(
+    plugin_error = PluginError(
         f"{where} called sys.exit({error.code!r}); it must raise an exception instead"
     )
-    found.__cause__ = error
-    return found
+    plugin_error.__cause__ = error
+    return plugin_error
 
 
 def _component(frame: FrameType) -> str:
-    """The kind and name of the component whose method a frame runs, or nothing."""
+    """Return the kind and name of the component whose method a frame runs; "" for none."""
     owner = frame.f_locals.get("self")
     return f"{owner.kind} '{owner.use}'" if isinstance(owner, Component) else ""

@@ -15,7 +15,7 @@ from lotteryfw.api.kinds import Objective
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.probe import Part
 from lotteryfw.api.rng import Label, Stream, stream
-from lotteryfw.engine.feed import Feed
+from lotteryfw.engine.device_dataset import DeviceDataset
 
 
 class NetworkProbe:
@@ -27,7 +27,7 @@ class NetworkProbe:
         tensors: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         layers: tuple[LayerInfo, ...],
-        data: Feed,
+        data: DeviceDataset,
         objective: Objective,
         stream_labels: tuple[Label, ...],
     ):

@@ -1,133 +1,138 @@
-"""One training from start to end: when to measure, what to keep, how to go on. A kernel does the steps."""
+"""Trainings in progress: when to evaluate, what to keep, how to go on. A kernel makes the steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
-from lotteryfw.api.rng import seed_of
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.engine.kernels.kernel import Kernel, Watched
-from lotteryfw.engine.masking import measure_job
-from lotteryfw.engine.workshop import Workshop, seed_torch
+from lotteryfw.engine.kernels.dispatch import make_kernel
+from lotteryfw.engine.kernels.kernel import Member
+from lotteryfw.engine.learned_mask import evaluate_state
+from lotteryfw.engine.runtime import EngineContext, seed_torch
 from lotteryfw.search.jobs import Train
 
-if TYPE_CHECKING:
-    from torch import Tensor
+_CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy")
+_STATE, _BEST, _OPTIMIZER = "value", "best", "optimizer"
 
-    from lotteryfw.engine.kernels.lockstep import Member
+
+class TrainingGroup:
+    """Trainings that one kernel advances in step; mostly a group of one."""
+
+    def __init__(self, jobs: Sequence[Train], context: EngineContext):
+        self.kernel = make_kernel(jobs, context)
+        # The losses since the last evaluation. They stay on the device: a look at them waits.
+        self._losses = torch.zeros(len(jobs), dtype=self.kernel.loss_dtype, device=context.device)
+        self.trainings: list[Training] = []
+        for slot, (job, member) in enumerate(zip(jobs, self.kernel.members, strict=True)):
+            self.trainings.append(Training(job, context, member, self._losses[slot]))
+
+    def update(self, step: int, until: int, interrupt: Callable[[int], bool]) -> int:
+        """Make the updates from `step` on, and return how many were made.
+
+        They end at step `until`, or once `interrupt` returns True, which is called with the step
+        after every update.
+        """
+        factor = self.trainings[0].factor
+        updates = 0
+        while step < until:
+            self._losses += self.kernel.update(step, factor(step))
+            step += 1
+            updates += 1
+            if interrupt(step):
+                break
+        return updates
 
 
 class Training:
-    """A training in progress, at `step` of its schedule. Everything that a checkpoint must hold is in `state()`."""
+    """A training in progress, at `step` of its schedule.
 
-    def __init__(self, job: Train, shop: Workshop, member: Member | None = None):
-        """`member`: its place in a lockstep group, which then makes the updates and adds the losses up."""
-        import torch
+    Everything that a checkpoint must hold is in `checkpoint()`.
+    """
 
+    def __init__(self, job: Train, context: EngineContext, member: Member, losses: Tensor):
+        """`losses`: the sum of the losses since the last evaluation, 0-d, that its group adds to."""
         self.job = job
-        self.kernel: Kernel = member or kernel_of(job, shop)
-        self._shop = shop
+        self.member = member
+        self._context = context
         self._clock = Clock(job.total, job.steps_per_epoch)
-        self._schedule = shop.component(job.schedule)
+        self._schedule = context.component(job.schedule)
         self.step = job.start
-        self.curve: dict[str, list[Any]] = {
-            "step": [], "train_loss": [], "validation_loss": [], "validation_accuracy": []
-        }  # fmt: skip
-        if isinstance(self.kernel, Watched):
-            self.curve |= {name: [] for name in self.kernel.units}
-        self._losses = member.losses if member else torch.zeros((), device=shop.device)
-        self._plain_losses = 0.0  # of a kernel that gives numbers
+        self.curve: dict[str, list[Any]] = {name: [] for name in (*_CURVE, *member.curve_units)}
+        self._losses = losses
         self._counted = 0
         self.best_step = -1
-        self.best: dict[str, Tensor] = {}
-        seed_torch(
-            seed_of(job.order_seed, "in training"), shop.device
-        )  # what dropout and the like draw from
+        self.best = NetworkState()
+        # Dropout and the like draw from torch's global generators.
+        seed_torch(seed_of(job.order_seed, Stream.IN_TRAINING), context.device)
 
     @property
     def end(self) -> int:
         """The step at which this training is over."""
         return self.job.start + self.job.steps
 
-    def run(self, until: int, at_step: Callable[[Training], None]) -> None:
-        """Trains up to step `until`, measuring on the way; `at_step` is called at the start and after every update.
-
-        Raises TrainingDiverged, and what `at_step` raises.
-        """
-        if not self.curve["step"]:
-            self.take(0)
-            at_step(self)
-        while self.step < until:
-            loss = self.kernel.update(self.step, self.factor(self.step))
-            if isinstance(loss, float):
-                self._plain_losses += loss
-            else:
-                self._losses += loss
-            self.take(1)
-            at_step(self)
-
     def factor(self, step: int) -> float:
-        """Times the learning rate, for the update from `step` to `step + 1`."""
+        """Return the factor of the learning rate for the update from `step` to `step + 1`."""
         factor: float = self._schedule.factor(min(step, self.job.total - 1), self._clock)
         return factor
 
-    def take(self, updates: int) -> None:
-        """Counts updates that were made, none of them beyond `next_point`, and measures where it is time to.
+    def count(self, updates: int) -> None:
+        """Count updates that were made, none of them beyond `next_point`, and evaluate where due.
 
         Raises TrainingDiverged.
         """
         self.step += updates
         self._counted += updates
-        is_point = (
-            self.step in (self.job.start, self.end) or self.step % self.job.evaluate_every == 0
-        )
+        is_point = self.step in (self.job.start, self.end)
+        is_point |= self.step % self.job.evaluate_every == 0
         if is_point and self.curve["step"][-1:] != [self.step]:
             self._evaluate()
 
     @property
     def next_point(self) -> int:
-        """The next step to measure at."""
+        """The next step at which the network is evaluated."""
         every = self.job.evaluate_every
         return min(self.end, (self.step // every + 1) * every)
 
     def _evaluate(self) -> None:
-        """Adds a point to the curve and keeps the best weights so far. Raises TrainingDiverged."""
-        loss, accuracy = self.kernel.measure("validation")
-        mean = (float(self._losses) + self._plain_losses) / self._counted if self._counted else None
-        if not math.isfinite(loss) or (mean is not None and not math.isfinite(mean)):
+        """Add a point to the curve and keep the best state so far. Raises TrainingDiverged."""
+        loss, accuracy = self.member.evaluate("validation")
+        train_loss = float(self._losses) / self._counted if self._counted else None
+        if not math.isfinite(loss) or (train_loss is not None and not math.isfinite(train_loss)):
             raise TrainingDiverged(self.step)
         if loss < min(self.curve["validation_loss"], default=math.inf):
             self.best_step = self.step
-            self.best = {name: value.clone() for name, value in self.kernel.values().items()}
-        told = {
+            self.best = self.member.state().copied()
+        point = {
             "step": self.step,
-            "train_loss": mean,
+            "train_loss": train_loss,
             "validation_loss": loss,
             "validation_accuracy": accuracy,
+            **self.member.curve_figures(),
         }
-        if isinstance(self.kernel, Watched):
-            told |= self.kernel.figures()
-        for name, value in told.items():
+        for name, value in point.items():
             self.curve[name].append(value)
         self._losses.zero_()
-        self._plain_losses = 0.0
         self._counted = 0
 
     def metrics(self) -> Metrics:
-        """The figures of the finished training. The test set is read here, at the end and at the best step."""
-        curve, shop = self.curve, self._shop
-        units = self.kernel.units if isinstance(self.kernel, Watched) else {}
+        """Return the figures of the finished training.
+
+        The test set is read here alone, for the end and the best step.
+        """
+        curve = self.curve
         best = curve["step"].index(self.best_step)
-        early = test = self.kernel.measure("test")
+        early = test = self.member.evaluate("test")
         if self.best_step != self.step:
-            feed = shop.feed_of(self.job)
-            module = shop.network(self.job.model, feed, self.job.objective)
-            early = measure_job(self.job, shop, module, self.best, feed, "test")
+            early = evaluate_state(self.job, self._context, self.best, "test")
         return Metrics(
             steps=self.job.steps,
             early_stop_step=self.best_step,
@@ -139,19 +144,20 @@ class Training:
             early_validation_accuracy=curve["validation_accuracy"][best],
             early_test_loss=early[0],
             early_test_accuracy=early[1],
-            curve=Curve.of({**curve, "units": units}),
+            curve=Curve.of({**curve, "units": self.member.curve_units}),
         )
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a checkpoint holds: tensors and plain data, enough to go on bit for bit."""
-        import torch
-
-        tensors = {f"value.{name}": value for name, value in self.kernel.values().items()}
-        tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= {
-            f"optimizer.{name}": value for name, value in self.kernel.optimizer_state().items()
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain data, enough to go on bit for bit."""
+        parts = {
+            _STATE: self.member.state().encoded(),
+            _BEST: self.best.encoded(),
+            _OPTIMIZER: self.member.optimizer_state(),
         }
-        tensors |= {"losses": self._losses, "rng": torch.get_rng_state()}
+        tensors = {"losses": self._losses, "rng": torch.get_rng_state()}
+        for part, named in parts.items():
+            for name, tensor in named.items():
+                tensors[f"{part}.{name}"] = tensor
         if self._losses.is_cuda:
             tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {
@@ -160,39 +166,34 @@ class Training:
             "best_step": self.best_step,
             "curve": self.curve,
         }
-        plain |= {"losses": self._plain_losses}
         return tensors, plain
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Goes back to a state that `state()` gave. Raises ValueError, KeyError or TypeError for another."""
-        import torch
+        """Go back to a state that `checkpoint()` returned.
 
+        Raises ValueError, KeyError or TypeError for anything else.
+        """
         curve = {name: list(plain["curve"][name]) for name in self.curve}
-        whole = all(isinstance(plain[name], int) for name in ("step", "counted", "best_step"))
-        if (
-            not whole
-            or len(set(map(len, curve.values()))) != 1
-            or set(plain["curve"]) != set(curve)
-        ):
+        are_whole = all(isinstance(plain[name], int) for name in ("step", "counted", "best_step"))
+        lengths = set(map(len, curve.values()))
+        if not are_whole or len(lengths) != 1 or set(plain["curve"]) != set(curve):
             raise ValueError("its numbers are not those of a training")
-        parts: dict[str, dict[str, Tensor]] = {"value": {}, "best": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            head, _, rest = name.partition(".")
-            if head in parts:
-                # an optimizer puts its state where it wants it: counts of steps mostly stay on the CPU
-                parts[head][rest] = (
-                    tensor if head == "optimizer" else tensor.to(self._losses.device)
-                )
-        self.kernel.restore(parts["value"], parts["optimizer"])
-        self.best = parts["best"]
+
+        parts: dict[str, dict[str, Tensor]] = {_STATE: {}, _BEST: {}, _OPTIMIZER: {}}
+        for label, tensor in tensors.items():
+            part, _, name = label.partition(".")
+            if part == _OPTIMIZER:
+                # An optimizer moves its state by itself: counts of steps mostly stay on the CPU.
+                parts[part][name] = tensor
+            elif part in parts:
+                parts[part][name] = tensor.to(self._losses.device)
+        self.member.restore(NetworkState.decoded(parts[_STATE]), parts[_OPTIMIZER])
+        self.best = NetworkState.decoded(parts[_BEST])
         self._losses.copy_(tensors["losses"])
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu())
-        self.step, self._counted, self.best_step = (
-            plain["step"],
-            plain["counted"],
-            plain["best_step"],
-        )
-        self._plain_losses = float(plain["losses"])
+        self.step = plain["step"]
+        self._counted = plain["counted"]
+        self.best_step = plain["best_step"]
         self.curve = curve

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lotteryfw.api.errors import LotteryError, UsageError
+from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
-from lotteryfw.engine.perform import DamagedJob, perform_all, pick_up
-from lotteryfw.engine.work import Stopped
-from lotteryfw.engine.workshop import Workshop, settle_process
+from lotteryfw.engine.outcomes import DamagedJob, Stopped, pick_up
+from lotteryfw.engine.runtime import EngineContext, configure_torch
 from lotteryfw.registry import Registry
 from lotteryfw.store import Store
 
@@ -117,14 +117,14 @@ def main() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
     line.beat(min(_ALIVE_SECONDS, patience() / 6))
-    settle_process()
+    configure_torch()
     first = line.next()
     if first is None:
         return
     setup = first["setup"]
     registry = Registry.load([Path(path) for path in setup["trust"]])
     store = Store(Path(setup["store"]))
-    shop = Workshop(registry, Path(setup["data_folder"]), setup["device"], store)
+    shop = EngineContext(registry, Path(setup["data_folder"]), setup["device"], store)
     line.say(ready=True)
     while message := line.next():
         _work(message["posts"], store, shop, line, setup["checkpoint_seconds"])
@@ -133,7 +133,7 @@ def main() -> None:
 def _work(
     posts: dict[str, str],
     store: Store,
-    shop: Workshop,
+    shop: EngineContext,
     line: Conversation,
     checkpoint_seconds: float,
 ) -> None:
@@ -162,7 +162,7 @@ def _work(
             except DamagedJob as damaged:  # the others of its group are sound
                 left.remove(key)
                 line.say(failed=key, error=str(damaged), kind="DamagedJob", trace="")
-        perform_all(jobs, store, shop, tick, done, checkpoint_seconds, stored.add)
+        execute(jobs, store, shop, tick, done, checkpoint_seconds, stored.add)
     except Stopped:
         for key in left:
             line.say(stopped=key)

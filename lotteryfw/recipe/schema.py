@@ -12,7 +12,7 @@ from lotteryfw.api.errors import nearest
 from lotteryfw.api.limits import NAME
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.layered_table import Keys
-from lotteryfw.search.cell import KERNELS
+from lotteryfw.search.kernel_list import KERNELS
 
 TABLE_SLOTS = (
     "data",
@@ -129,7 +129,7 @@ class Engine(Table):
     sparse_below: Annotated[float, Field(ge=0, le=1)] | None = None
     """Density below which the sparse kernel multiplies by a layer's unpruned weights alone. If it is
     left out, it is a fixed figure that depends only on whether numba is installed;
-    `lotteryfw doctor --calibrate` measures it."""
+    `benchmarks/sparse_step.py` measures it."""
 
 
 class StudyTable(Table):

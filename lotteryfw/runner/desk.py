@@ -9,7 +9,7 @@ from typing import Any
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import Chooser, Workshop, engine_version
+from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
@@ -76,7 +76,9 @@ class Desk:
         a kernel that cannot train the dense network."""
         cells = self.recipe.cells
         refuse_empty(cells, self.describe, self.data_folder, device)
-        choose = Chooser(Workshop(self.registry, self.data_folder, device, self.store))
+        choose = KernelDispatcher(
+            EngineContext(self.registry, self.data_folder, device, self.store)
+        )
         for cell in {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}.values():
             if cell.kernel != "auto":
                 lab = CellLab(cell, self.describe, self.data_folder, device, choose)

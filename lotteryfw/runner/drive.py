@@ -13,14 +13,14 @@ from lotteryfw.api.events import CellFinished, Event, JobFinished, LayerCollapse
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import Ticket
 from lotteryfw.engine import (
-    Alike,
     DamagedJob,
+    GroupKey,
     ObjectLost,
     StoredOutcome,
+    group_key,
     is_complete,
     pick_up,
     post,
-    together,
 )
 from lotteryfw.runner.cells import CellRun, Found, Level, SavedTicket, Status
 from lotteryfw.runner.executors import Executor, Finished
@@ -75,7 +75,7 @@ class Driver:
         self._waiting: dict[str, list[CellRun]] = {}
         self._backlog: dict[str, Job] = {}
         self._parked: dict[str, str] = {}
-        self._kinds: dict[str, Alike | None] = {}
+        self._kinds: dict[str, GroupKey | None] = {}
         self._at_work: dict[str, Job] = {}
         self._groups: list[set[str]] = []
         self._announced: set[str] = set()
@@ -161,7 +161,7 @@ class Driver:
             waiting.append(waiter)
         if key not in self._at_work and key not in self._backlog:
             self._backlog[key] = job
-            self._kinds[key] = together(job)
+            self._kinds[key] = group_key(job)
         return False
 
     def outcome(self, key: str) -> StoredOutcome:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from lotteryfw.api.errors import DataError, LotteryError, StoreError
-from lotteryfw.engine import DamagedJob, Stopped, Workshop, exit_error, perform_all, post
+from lotteryfw.engine import DamagedJob, EngineContext, Stopped, execute, exit_error, post
 from lotteryfw.engine.worker import patience
 from lotteryfw.search.jobs import Job, Spec
 from lotteryfw.store import Store
@@ -80,7 +80,9 @@ class InProcess:
 
     capacity = 1
 
-    def __init__(self, store: Store, shop: Workshop, progress: Progress, checkpoint_seconds: float):
+    def __init__(
+        self, store: Store, shop: EngineContext, progress: Progress, checkpoint_seconds: float
+    ):
         self._store, self._shop, self._progress = store, shop, progress
         self._checkpoint_seconds = checkpoint_seconds
         self._queue: deque[Sequence[Job]] = deque()
@@ -109,9 +111,7 @@ class InProcess:
             self._finished.append(Finished(key, warning=warning, stored=key in stored))
 
         try:
-            perform_all(
-                jobs, self._store, self._shop, tick, done, self._checkpoint_seconds, stored.add
-            )
+            execute(jobs, self._store, self._shop, tick, done, self._checkpoint_seconds, stored.add)
         except Stopped:
             self._finished += [Finished(key, stopped=True) for key in left]
         except (Exception, SystemExit) as raised:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
-from lotteryfw.engine.perform import StoredOutcome
+from lotteryfw.engine.outcomes import StoredOutcome
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec

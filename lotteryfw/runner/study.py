@@ -25,7 +25,13 @@ from lotteryfw.api.events import (
 )
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
-from lotteryfw.engine import Chooser, Workshop, exit_error, pick_device, settle_process
+from lotteryfw.engine import (
+    EngineContext,
+    KernelDispatcher,
+    configure_torch,
+    exit_error,
+    pick_device,
+)
 from lotteryfw.recipe import to_toml
 from lotteryfw.runner.cells import Found, Level, SavedTicket, checked_findings
 from lotteryfw.runner.desk import Desk
@@ -103,7 +109,7 @@ def run(
     try:
         desk = Desk(source, profile=profile, sets=sets, trust=trust, data=data, store=store)
         kind = pick_device(device)
-        settle_process()
+        configure_torch()
         desk.refuse_impossible(kind)
         study = Study(desk, kind, Path(out) if out else desk.default_out(), listener or _Nobody())
         return study.run(
@@ -150,8 +156,8 @@ class Study:
         self._variants = {cell.id: cell.variants for cell in desk.recipe.cells}
         self._errors = 0
         self._save: Callable[[], None] = lambda: None
-        self._shop = Workshop(desk.registry, desk.data_folder, device, desk.store)
-        self._choose_kernel = Chooser(self._shop)
+        self._shop = EngineContext(desk.registry, desk.data_folder, device, desk.store)
+        self._choose_kernel = KernelDispatcher(self._shop)
         self._plan = desk.plan(device)
         self._folder = RunFolder(out)
         self._event_log = EventLog(self._folder)
@@ -233,7 +239,7 @@ class Study:
             for pair in map(self._data_specs, desk.recipe.cells)
         }
         for data, objective in pairs.values():
-            self._shop.feed(
+            self._shop.dataset(
                 data, objective
             )  # absent or unusable data is refused here, before any training
         executor: Executor

@@ -26,9 +26,6 @@ from lotteryfw.api.kinds import (
 )
 from lotteryfw.api.steps import Clock
 
-KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
-"""The kernels that a recipe can name: one for every training, or "auto" for the fastest."""
-
 
 @dataclass(frozen=True)
 class Cell:

@@ -265,7 +265,7 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
             f"training of the dense network, so there is no step {step} to rewind to: train "
             "lab.dense() first"
         )
-    return root.outcome.state(step)[0]
+    return root.outcome.state(step)[0].values
 
 
 def rewinding(

@@ -44,8 +44,33 @@ class Spec:
         }
 
 
+@dataclass(frozen=True)
+class KernelSpec:
+    """The kernel that trains a job, as the job names it.
+
+    `revision` is raised when the kernel's results change in any bit. `options` hold whatever else
+    decides these bits, as JSON-able data.
+    """
+
+    name: str
+    revision: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def canonical(self) -> dict[str, Any]:
+        """Return plain data that is equal for equal specs."""
+        return {"name": self.name, "revision": self.revision, "options": dict(self.options)}
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.name}/{self.revision}" + (f" ({options})" if options else "")
+
+
+NO_KERNEL = KernelSpec("", 0)
+"""The kernel of a job that no engine has chosen one for: it has a key, and cannot be trained."""
+
+
 def _canonical(value: Any) -> Any:
-    if isinstance(value, Spec):
+    if isinstance(value, Spec | KernelSpec):
         return value.canonical()
     if isinstance(value, tuple):
         return [_canonical(item) for item in value]
@@ -60,11 +85,11 @@ class Train:
 
     `values`: every parameter and buffer at the start, masked weights at what they are frozen at.
     `mask`: by layer, bool. `optimizer_state`: None for a fresh optimizer. `total` and
-    `steps_per_epoch` are the schedule's clock. `kernel` names the arithmetic and its revision
-    ("fused/1"), since a faster kernel need not round as the reference does.
+    `steps_per_epoch` are the schedule's clock. `kernel` is part of the key, since a faster kernel
+    need not round as the reference does.
 
-    With a `parametrization` scores are trained, which are among `values` under `SCORES` + the
-    layer's name, and `mask` has the edges that may be kept. `budgets` are (layers, number to keep);
+    With a `parametrization`, `scores` are trained, by layer, and `mask` has the edges that may be
+    kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
@@ -87,10 +112,11 @@ class Train:
     order_seed: int
     augment_seed: int
     device: str
-    kernel: str
+    kernel: KernelSpec
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     optimizer_state: Mapping[str, Tensor] | None = field(default=None, repr=False)
+    scores: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     parametrization: Spec | None = None
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
@@ -148,7 +174,7 @@ class Gradient:
 
 Job = Train | Gradient
 _JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
-_TENSORS = ("values", "mask", "optimizer_state")
+_TENSORS = ("values", "mask", "optimizer_state", "scores")
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
 
 
@@ -177,7 +203,7 @@ def job_key(job: Job) -> str:
 def without_tensors(job: Job) -> Job:
     """Return the job under the same key without its tensors, light enough to keep in memory."""
     if isinstance(job, Train):
-        return replace(job, values={}, mask={}, optimizer_state=None, known_key=job.key)
+        return replace(job, values={}, mask={}, optimizer_state=None, scores={}, known_key=job.key)
     return replace(job, values={}, mask={}, known_key=job.key)
 
 
@@ -214,7 +240,7 @@ def state_source(key: str, step: int) -> dict[str, Any]:
 
 def _plain(job: Job) -> dict[str, Any]:
     def plain(value: Any) -> Any:
-        if isinstance(value, Spec):
+        if isinstance(value, Spec | KernelSpec):
             return value.canonical()
         if isinstance(value, tuple | frozenset):
             return [plain(item) for item in value]
@@ -241,6 +267,7 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
             fields[name] = Spec(**fields[name])
     if cls is Train:
         # JSON has lists for tuples and sets
+        fields["kernel"] = KernelSpec(**fields["kernel"])
         fields["augment"] = tuple(Spec(**spec) for spec in fields["augment"])
         fields["snapshots"] = frozenset(fields["snapshots"])
         fields["budgets"] = tuple((tuple(layers), keep) for layers, keep in fields["budgets"])

@@ -19,7 +19,7 @@ from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
-from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, reference_kernel
+from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
 
 _WHOLE_SCHEDULE = RewindPoint(weights=0, schedule=0)
 
@@ -46,7 +46,7 @@ class CellLab:
         describe_component: Describe,
         data_folder: Path,
         device: str,
-        choose_kernel: ChooseKernel = reference_kernel,
+        choose_kernel: ChooseKernel = no_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
         engine: str = "",
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.layers import LATEST, SCORES, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.derivations import merge, whole_masks, zeros_where_masked
@@ -96,9 +96,8 @@ class NextCycle(Derivation):
             first = self._root.ticket
             weights, scores = first.values, first.scores or {}
         elif step != LATEST:
-            values, _ = self._root.outcome.state(step)
-            weights = {name: value for name, value in values.items() if "/" not in name}
-            scores = {layer.name: values[SCORES + layer.name] for layer in context.layers}
+            network, _ = self._root.outcome.state(step)
+            weights, scores = network.values, network.scores
         stats = context.pruner.budget_stats(budgets)
         return TicketState(mask, weights, stats, scores, budgets)
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.layers import LATEST, SCORES
+from lotteryfw.api.layers import LATEST
 from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
+from lotteryfw.search.jobs import NO_KERNEL, Gradient, Job, KernelSpec, Train, without_tensors
 
 if TYPE_CHECKING:
     pass
 
-ChooseKernel = Callable[[Train, str, float | None], str]
-"""A function of the engine that names the kernel of a job, with its revision.
+ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
+"""A function of the engine that chooses the kernel of a job.
 
 It is given the job, and the `kernel` and `sparse_below` that the recipe asks for.
 """
@@ -24,9 +24,9 @@ It is given the job, and the `kernel` and `sparse_below` that the recipe asks fo
 _NONE: frozenset[int] = frozenset()
 
 
-def reference_kernel(job: Train, wanted: str, sparse_below: float | None) -> str:
-    """Return the kernel that can train every job."""
-    return "reference/1"
+def no_kernel(job: Train, wanted: str, sparse_below: float | None) -> KernelSpec:
+    """Return no kernel: for jobs that are not to be trained."""
+    return NO_KERNEL
 
 
 class JobRequest:
@@ -111,7 +111,7 @@ class JobFactory:
     def __init__(
         self,
         context: SearchContext,
-        choose_kernel: ChooseKernel = reference_kernel,
+        choose_kernel: ChooseKernel = no_kernel,
         snapshots: Mapping[str, frozenset[int]] | None = None,
     ):
         self._context = context
@@ -150,7 +150,7 @@ class JobFactory:
             order_seed=context.seed,
             augment_seed=context.seed,
             device=context.device,
-            kernel="",
+            kernel=NO_KERNEL,
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
@@ -163,12 +163,9 @@ class JobFactory:
             seed = (
                 seed_of(context.seed, Stream.CYCLE, ticket.level) if ticket.level else context.seed
             )
-            values = dict(ticket.values)
-            for name, score in (ticket.scores or {}).items():
-                values[SCORES + name] = score
             job = replace(
                 job,
-                values=values,
+                scores=ticket.scores or {},
                 optimizer=specs.get("mask_optimizer", specs["optimizer"]),
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
@@ -188,7 +185,7 @@ class JobFactory:
             objective=specs["objective"],
             batch=context.cell.batch,
             device=context.device,
-            values=outcome.tensors(),
+            values=outcome.tensors().values,
             mask=request.ticket.mask,
             origin=request.origin,
         )

@@ -153,6 +153,7 @@ class RandomResizedCrop(Augmentation):
 def _applied(augmentation: Augmentation, images: Tensor, rng: torch.Generator) -> Tensor:
     """Return the changed images of one batch, whose numbers are drawn and copied for it alone."""
     noise = augmentation.noise(tuple(images.shape), rng)
+    assert noise is not None
     here = {name: numbers.to(images.device) for name, numbers in noise.items()}
     return augmentation.transform(images, here)
 

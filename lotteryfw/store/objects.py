@@ -1,7 +1,6 @@
 """The store: results, each under the key of the data that it was computed from.
 
     store.json          the format's version
-    calibration.json    by machine, what `lotteryfw doctor --calibrate` measured
     objects/ab/ab12…/   one result: its files, and object.json: the key, what it is the digest of, and the SHA-256 and
                         size of each file (see `seal`)
     aliases/ab/ab12…    the object key that a derivation's digest stands for

@@ -17,7 +17,7 @@ from lotteryfw.store.seal import Damaged, check_seal, read_description
 from lotteryfw.store.upkeep import ObjectStore, is_alias, object_folder, presence_of, read_root
 
 _KNOWN = {
-    "store.json", "calibration.json", "gc.lock", "objects", "aliases", "scratch", "roots",
+    "store.json", "gc.lock", "objects", "aliases", "scratch", "roots",
     "damaged", "active", "locks", "tmp",
 }  # fmt: skip
 """The names of everything that a store keeps in its root."""

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.kinds import Parametrization
-from lotteryfw.api.layers import SCORES, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry import Registry
@@ -126,36 +127,38 @@ class FakeOutcome:
             steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
         )
 
-    def tensors(self) -> Mapping[str, Tensor]:
+    def tensors(self) -> NetworkState:
         # a gradient job has one tensor for each prunable parameter
         if isinstance(self.job, Gradient):
-            return {name: self._noise(name, 0) for name in self.job.mask}
-        return self._values(self.job.steps)
+            return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
+        return self._network(self.job.steps)
 
     def mask(self) -> Mapping[str, Tensor]:
         return self.job.mask
 
-    def state(self, step: int) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
         # the engine has no other state either: a search that reads one did not ask for it
         assert isinstance(self.job, Train)
         assert step in self.job.snapshots, (
             f"nobody asked the training to keep its state of step {step}"
         )
-        return self._values(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
+        return self._network(step), {"0.momentum": self._noise(next(iter(self.job.mask)), step)}
 
-    def _values(self, step: int) -> dict[str, Tensor]:
-        values = dict(self.job.values)
+    def _network(self, step: int) -> NetworkState:
+        job = self.job
+        scores = job.scores if isinstance(job, Train) else {}
         if not step:
-            return values
-        learns_mask = isinstance(self.job, Train) and self.job.parametrization is not None
-        for name, value in values.items():
-            # where a mask is learned, scores are trained and weights stay
-            if learns_mask and not name.startswith(SCORES):
-                continue
-            moved = value + self._noise(name, step)
-            mask = self.job.mask.get(name)
-            values[name] = moved if mask is None else moved.where(mask, value)
-        return values
+            return NetworkState(job.values, scores=scores)
+        # where a mask is learned, scores are trained and weights stay
+        if scores:
+            moved = {name: value + self._noise(name, step) for name, value in scores.items()}
+            return NetworkState(job.values, scores=moved)
+        values = {}
+        for name, value in job.values.items():
+            values[name] = value + self._noise(name, step)
+            if name in job.mask:
+                values[name] = values[name].where(job.mask[name], value)
+        return NetworkState(values)
 
     def _noise(self, name: str, step: int) -> Tensor:
         import torch

@@ -49,7 +49,7 @@ def make_probe(
     """
     import torch
 
-    from lotteryfw.engine.feed import Feed
+    from lotteryfw.engine.device_dataset import DeviceDataset
     from lotteryfw.engine.probe import NetworkProbe
 
     module = small_conv_net(seed) if module is None else module
@@ -67,7 +67,7 @@ def make_probe(
     for name, mask in masks.items():
         # masked weights are frozen at 0, as with the mask-0 action `zero`
         tensors[name] *= mask
-    data = Feed(_examples(), _INFO, "cpu")
+    data = DeviceDataset(_examples(), _INFO, "cpu")
     labels = (seed, "testkit")
     return NetworkProbe(module, tensors, masks, tuple(layers), data, _CrossEntropy(), labels)
 

@@ -14,7 +14,7 @@ from lotteryfw.api.kinds import Augmentation, DataSource
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import seed_of, stream
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
-from lotteryfw.engine.workshop import load, wrong_label
+from lotteryfw.engine.dataset_loading import describe_wrong_label, load_dataset
 from lotteryfw.runner import default_data_folder
 from lotteryfw.search.jobs import tensors_digest
 from lotteryfw.testkit.component_trial import ComponentTrial, Skipped
@@ -150,12 +150,9 @@ def _draw_arguments(layer: LayerInfo) -> tuple[LayerInfo, torch.Generator]:
 def _has_noise(augmentation: Augmentation, shape: tuple[int, ...]) -> bool:
     """Return whether it has a `noise`, which is optional. The trial asks again where it breaks."""
     try:
-        augmentation.noise(shape, stream("testkit", "augmentation"))
-    except NotImplementedError:
-        return False
+        return augmentation.noise(shape, stream("testkit", "augmentation")) is not None
     except Exception:
         return True
-    return True
 
 
 def try_augmentation(trial: ComponentTrial) -> None:
@@ -205,7 +202,7 @@ def try_data(trial: ComponentTrial) -> None:
         isinstance(dataset, Dataset), f"load() returned {type(dataset).__name__}, not Dataset"
     )
     try:
-        again = load(cast(DataSource, trial.component), folder)
+        again = load_dataset(cast(DataSource, trial.component), folder)
     except DataError as error:
         # the files are here, but what they hold cannot be trained on
         raise ContractError(str(error)) from None
@@ -213,7 +210,7 @@ def try_data(trial: ComponentTrial) -> None:
     trial.require(facts == trial.call("facts", folder, on=on), "facts() gave two results")
     trial.require(_content(dataset) == _content(again), "load() gave two results")
     _try_fingerprint(trial, folder, on)
-    if problem := wrong_label(trial.component.use, facts.classes, dataset):
+    if problem := describe_wrong_label(trial.component.use, facts.classes, dataset):
         raise ContractError(problem)
     _try_disjoint(trial, dataset.train, "validation", dataset.validation)
     _try_disjoint(trial, dataset.train, "test", dataset.test)

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 from support.recorder import Again
-from support.small import cell, dense_job, make, shop
+from support.small import cell, dense_job, engine_context, kernel, make
 from support.trainings import OPTIMIZERS, jobs_of
 
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels import captured
 from lotteryfw.engine.kernels.captured import WARM_UP, Body
+from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.search.jobs import Train
@@ -46,11 +48,13 @@ def factor(step: int) -> float:
 def conv_job(**changes: Any) -> Train:
     data = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
     model = {"use": "resnet20", "width": 0.1}
-    return replace(dense_job(cell(STEPS, data=data, model=model, **changes)), kernel="reference/1")
+    return replace(
+        dense_job(cell(STEPS, data=data, model=model, **changes)), kernel=kernel("reference")
+    )
 
 
 def masked_job(**changes: Any) -> Train:
-    return replace(jobs_of(1, STEPS, **changes)[0], kernel="reference/1")
+    return replace(jobs_of(1, STEPS, **changes)[0], kernel=kernel("reference"))
 
 
 AUGMENT = (make("augmentation", "crop"), make("augmentation", "flip"))
@@ -89,15 +93,21 @@ def run(kernel: Any, first: int = 0, last: int = STEPS) -> list[torch.Tensor]:
 
 
 def state(kernel: Any) -> dict[str, torch.Tensor]:
-    """All that a checkpoint holds of a kernel."""
-    tensors = {f"value.{name}": value.clone() for name, value in kernel.values().items()}
-    return tensors | {
-        f"optimizer.{name}": value.clone() for name, value in kernel.optimizer_state().items()
+    """All that a checkpoint holds of a kernel with one member."""
+    (member,) = kernel.members
+    return member_state(member)
+
+
+def member_state(member: Member) -> dict[str, torch.Tensor]:
+    """All that a checkpoint holds of a member."""
+    parts = {"value": member.state().values, "optimizer": member.optimizer_state()}
+    return {
+        f"{part}.{name}": value.clone() for part in parts for name, value in parts[part].items()
     }
 
 
 def states(group: Group) -> list[dict[str, torch.Tensor]]:
-    return [state(member) for member in group.members]
+    return [member_state(member) for member in group.members]
 
 
 def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -118,11 +128,11 @@ def test_recorded_updates_of_the_reference_are_the_plain_ones(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = REFERENCE[what]()
-    plain = Reference(job, shop())
+    plain = Reference(job, engine_context())
     losses = run(plain)
     recorder = Again()
     monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
-    recorded = Reference(job, shop())
+    recorded = Reference(job, engine_context())
     recorded_losses = run(recorded)
     assert (recorder.warm_ups, recorder.recordings, recorder.replays) == (
         WARM_UP,
@@ -140,11 +150,11 @@ def test_recorded_updates_of_a_group_are_the_plain_ones(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = GROUPS[what]()
-    plain = Group(jobs, shop())
+    plain = Group(jobs, engine_context())
     losses = run(plain)
     recorder = Again()
     monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
-    recorded = Group(jobs, shop())
+    recorded = Group(jobs, engine_context())
     recorded_losses = run(recorded)
     assert (recorder.warm_ups, recorder.recordings, recorder.replays) == (
         WARM_UP,
@@ -163,7 +173,7 @@ def test_the_reference_goes_on_from_a_checkpoint_to_the_same_bits(
     what: str, recorder: Again
 ) -> None:
     job = REFERENCE[what]()
-    whole = Reference(job, shop())
+    whole = Reference(job, engine_context())
     run(whole, last=20)
     kept = state(whole)
     values = {
@@ -178,11 +188,11 @@ def test_the_reference_goes_on_from_a_checkpoint_to_the_same_bits(
     }
     losses = run(whole, 20)
 
-    fresh = Reference(job, shop())
-    fresh.restore(values, optimizer)
-    for kernel in (fresh, whole):  # one that has made no update yet, and one that goes back
-        kernel.restore(values, optimizer)
-        assert torch.equal(torch.stack(run(kernel, 20)), torch.stack(losses))
+    fresh = Reference(job, engine_context())
+    fresh.network.restore(NetworkState(values), optimizer)
+    for updated in (fresh, whole):  # one that has made no update yet, and one that goes back
+        updated.network.restore(NetworkState(values), optimizer)
+        assert torch.equal(torch.stack(run(updated, 20)), torch.stack(losses))
     assert_same(state(fresh), state(whole))
     assert recorder.recordings == 3
 
@@ -190,22 +200,22 @@ def test_the_reference_goes_on_from_a_checkpoint_to_the_same_bits(
 @pytest.mark.parametrize("what", GROUPS)
 def test_a_group_goes_on_from_a_checkpoint_to_the_same_bits(what: str, recorder: Again) -> None:
     jobs = GROUPS[what]()
-    whole = Group(jobs, shop())
+    whole = Group(jobs, engine_context())
     run(whole, last=20)
     kept = []
     for member in whole.members:
         kept.append(
             (
-                {name: value.clone() for name, value in member.values().items()},
+                member.state().copied(),
                 member.optimizer_state(),
             )
         )
     losses = run(whole, 20)
     ends = states(whole)
 
-    for group in (Group(jobs, shop()), whole):
-        for member, (values, optimizer) in zip(group.members, kept, strict=True):
-            member.restore(values, optimizer)
+    for group in (Group(jobs, engine_context()), whole):
+        for member, (network, optimizer) in zip(group.members, kept, strict=True):
+            member.restore(network, optimizer)
         assert torch.equal(torch.stack(run(group, 20)), torch.stack(losses))
         for ours, theirs in zip(states(group), ends, strict=True):
             assert_same(ours, theirs)
@@ -213,7 +223,11 @@ def test_a_group_goes_on_from_a_checkpoint_to_the_same_bits(what: str, recorder:
 
 
 @pytest.mark.parametrize(
-    "make_kernel", [lambda: Reference(masked_job(), shop()), lambda: Group(jobs_of(2), shop())]
+    "make_kernel",
+    [
+        lambda: Reference(masked_job(), engine_context()),
+        lambda: Group(jobs_of(2), engine_context()),
+    ],
 )
 def test_where_recording_fails_the_results_are_the_same_and_a_warning_says_why(
     make_kernel: Callable[[], Any], recorder: Again, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +242,7 @@ def test_where_recording_fails_the_results_are_the_same_and_a_warning_says_why(
 
 
 def test_what_cannot_be_recorded_takes_the_plain_path(recorder: Again) -> None:
-    run(Reference(masked_job(optimizer=OPTIMIZERS["rmsprop"]), shop()))
+    run(Reference(masked_job(optimizer=OPTIMIZERS["rmsprop"]), engine_context()))
     assert recorder.warm_ups == 0
     assert captured.RECORDERS.keys() == {"cuda", "cpu"}
 
@@ -238,7 +252,7 @@ def test_updates_in_any_order_of_steps_see_the_batches_of_their_steps(recorder: 
     job = masked_job(
         optimizer=OPTIMIZERS["sgd"] | {"lr": 1e-30}
     )  # the weights stay, so the loss tells the batch
-    kernel = Reference(job, shop())
+    kernel = Reference(job, engine_context())
     straight = run(kernel)
     for step in (30, 3, 4, 44, 0, 14, 15):
         assert torch.equal(kernel.update(step, 1.0), straight[step]), step
@@ -246,17 +260,17 @@ def test_updates_in_any_order_of_steps_see_the_batches_of_their_steps(recorder: 
 
 def test_evaluations_between_updates_change_nothing(recorder: Again) -> None:
     job = conv_job()
-    plain, measured = Reference(job, shop()), Reference(job, shop())
+    plain, measured = Reference(job, engine_context()), Reference(job, engine_context())
     run(plain)
     for step in range(STEPS):
         measured.update(step, factor(step))
-        measured.measure("validation")
+        measured.network.evaluate("validation")
     assert_same(state(plain), state(measured))
 
 
 def test_float32_means_float32() -> None:
     program = (
-        "import torch\nfrom lotteryfw.engine import settle_process\nsettle_process()\n"
+        "import torch\nfrom lotteryfw.engine import configure_torch\nconfigure_torch()\n"
         "assert not torch.backends.cuda.matmul.allow_tf32\nassert not torch.backends.cudnn.allow_tf32\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
@@ -272,12 +286,12 @@ def test_a_recorded_kernel_is_let_go_with_its_last_user(recorder: Again) -> None
     gc.disable()
     try:
         for make_job in (masked_job, lambda: conv_job(augment=AUGMENT)):
-            kernel = Reference(make_job(), shop())
+            kernel = Reference(make_job(), engine_context())
             kernel.update(0, 1.0)
             gone = weakref.ref(kernel)
             del kernel
             assert gone() is None
-        group = Group(jobs_of(2, augment=AUGMENT), shop())
+        group = Group(jobs_of(2, augment=AUGMENT), engine_context())
         member = group.members[1]
         group.update(0, 1.0)
         gone = weakref.ref(group)

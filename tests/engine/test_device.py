@@ -14,11 +14,11 @@ from support.paths import ROOT
 from support.recorder import Again
 
 from lotteryfw import Run, load_ticket, run, runner
-from lotteryfw.engine import Chooser, Workshop
-from lotteryfw.engine.ahead import SPAN, Ahead
+from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels import lockstep
 from lotteryfw.engine.kernels.captured import WARM_UP
-from lotteryfw.engine.kernels.choose import kernel_of
+from lotteryfw.engine.kernels.dispatch import make_kernel
+from lotteryfw.engine.prefetched_draws import SPAN, PrefetchedDraws
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
 from lotteryfw.search.lab import CellLab
@@ -48,7 +48,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """
     monkeypatch.setattr(runner.study, "pick_device", lambda name: name)
     monkeypatch.setattr(optimizers, "_in_one_call", lambda parameters: {"foreach": True})
-    monkeypatch.setitem(lockstep._MOST, pretend.NAME, 16)
+    monkeypatch.setitem(lockstep.KERNEL.group_sizes, pretend.NAME, 16)  # type: ignore[arg-type]
     pretend.syncs.clear()
     with pretend.Pretend():
         yield pretend.NAME
@@ -247,21 +247,24 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
 """Trainings whose copies and waits are counted, and how many copies of random numbers they need for 64 steps."""
 
 
-def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, Workshop]:
+def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, EngineContext]:
     """A recipe's first training, and a workshop for it."""
     desk = Desk(table, store=folder / "store")
-    shop = Workshop(desk.registry, folder, device)
-    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
+    engine_context = EngineContext(desk.registry, folder, device)
+    lab = CellLab(
+        desk.recipe.cells[0], desk.describe, folder, device, KernelDispatcher(engine_context)
+    )
     learns = lab.cell.parametrization is not None
     job = lab.job(
         lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()
     )
-    return job, shop
+    return job, engine_context
 
 
 def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
     """The kernel of a recipe's first training."""
-    return kernel_of(*job_for(table, device, folder))
+    job, engine_context = job_for(table, device, folder)
+    return make_kernel([job], engine_context)
 
 
 @pytest.mark.parametrize("what", SPANS)
@@ -270,7 +273,7 @@ def test_steps_neither_wait_nor_copy(what: str, device: str, tmp_path: Path) -> 
     kernel = kernel_for(table, device, tmp_path)
     pretend.syncs.clear()
     kernel.update(0, 1.0)
-    drawn = {line: count for line, count in pretend.syncs.items() if "ahead.py" in line}
+    drawn = {line: count for line, count in pretend.syncs.items() if "prefetched_draws.py" in line}
     assert sum(drawn.values()) == copies
     pretend.syncs.clear()
     for step in range(1, 15):
@@ -282,10 +285,10 @@ def test_steps_neither_wait_nor_copy(what: str, device: str, tmp_path: Path) -> 
 def test_an_evaluation_waits_twice_at_most(what: str, device: str, tmp_path: Path) -> None:
     kernel = kernel_for(SPANS[what][0], device, tmp_path)
     kernel.update(0, 1.0)
-    kernel.measure("validation")  # draws what later evaluations draw again
+    kernel.members[0].evaluate("validation")  # draws what later evaluations draw again
     kernel.update(1, 1.0)
     pretend.syncs.clear()
-    kernel.measure("validation")
+    kernel.members[0].evaluate("validation")
     assert 1 <= sum(pretend.syncs.values()) <= 2, pretend.syncs
 
 
@@ -296,9 +299,9 @@ def test_steps_do_not_wait_after_a_checkpoint_either(
     table = recipe(train=WITH_ADAM, engine={"kernel": kernel_name})
     kernel = kernel_for(table, device, tmp_path)
     kernel.update(0, 1.0)
-    saved = {name: value.cpu() for name, value in kernel.optimizer_state().items()}
-    values = {name: value.clone() for name, value in kernel.values().items()}
-    kernel.restore(values, saved)
+    (member,) = kernel.members
+    saved = {name: value.cpu() for name, value in member.optimizer_state().items()}
+    member.restore(member.state().copied(), saved)
     pretend.syncs.clear()
     for step in range(1, 15):
         kernel.update(step, 1.0)
@@ -316,8 +319,8 @@ def test_recorded_updates_neither_wait_nor_copy(
     plain = lockstep.Group(jobs, job_for(table, "cpu", tmp_path)[1])
     recorder = Again()
     monkeypatch.setattr(lockstep, "recorder_for", lambda optimizer, device: recorder)
-    shop = job_for(table, device, tmp_path)[1]
-    recorded = lockstep.Group([replace(job, device=device) for job in jobs], shop)
+    engine_context = job_for(table, device, tmp_path)[1]
+    recorded = lockstep.Group([replace(job, device=device) for job in jobs], engine_context)
     for step in range(15):
         pretend.syncs.clear()
         losses = recorded.update(step, 1.0 - 0.01 * step)
@@ -335,7 +338,7 @@ def test_an_unfinished_span_goes_on_where_a_step_asks(device: str) -> None:
         drawn.append(step)
         return {"numbers": torch.full((3,), float(step))}
 
-    ahead = Ahead(draw, device)
+    ahead = PrefetchedDraws(draw, device)
     asked = [5, 6, 5 + SPAN - 1, 5 + SPAN, 2]
     assert [ahead(step)["numbers"].tolist() for step in asked] == [
         [float(step)] * 3 for step in asked

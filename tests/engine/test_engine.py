@@ -15,20 +15,22 @@ from typing import Any
 import pytest
 import torch
 from pydantic import PrivateAttr
-from support.small import DATA, cell, dense_job, lab, make, shop
+from support.small import DATA, cell, dense_job, engine_context, execute_one, kernel, lab, make
+from support.trainings import run_training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lotteryfw.api.data import Dataset
 from lotteryfw.api.errors import ContractError, LotteryError, TrainingDiverged
 from lotteryfw.api.kinds import ModelFamily
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import DamagedJob, Stopped, StoredOutcome, Workshop, perform, pick_up, post
+from lotteryfw.engine import DamagedJob, EngineContext, Stopped, StoredOutcome, pick_up, post
 from lotteryfw.engine.checkpoint import Checkpoints
-from lotteryfw.engine.feed import Feed
-from lotteryfw.engine.measure import gradient
-from lotteryfw.engine.train import Training
+from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.evaluate import full_gradient
+from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Gradient, Train, digest, state_key
 from lotteryfw.search.requests import JobFactory
 from lotteryfw.store import Store, seal
@@ -37,9 +39,7 @@ torch.set_num_threads(1)
 
 
 def trained(job: Train) -> Training:
-    training = Training(job, shop())
-    training.run(training.end, lambda now: None)
-    return training
+    return run_training(TrainingGroup([job], engine_context()))
 
 
 def sparse(job: Train, frozen: float = 0.0, density: float = 0.3) -> Train:
@@ -90,7 +90,7 @@ def test_a_dense_training_is_bit_equal_to_a_plain_loop(optimizer: Any) -> None:
         loop.zero_grad()
         cross_entropy(model(splits.train.inputs[order]), splits.train.labels[order]).backward()
         loop.step()
-    assert bits(ours.kernel.values()) == bits(model.state_dict())
+    assert bits(ours.member.state().values) == bits(model.state_dict())
 
 
 def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients() -> None:
@@ -113,7 +113,7 @@ def test_a_masked_training_equals_a_plain_loop_that_masks_weights_and_gradients(
                 parameter.grad *= job.mask[name]
         loop.step()
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(ours.kernel.values()[name], value, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(ours.member.state().values[name], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frozen", [0.0, 1.0])
@@ -131,7 +131,7 @@ def test_frozen_weights_stay_bit_constant_under_every_optimizer(
     optimizer: Any, frozen: float
 ) -> None:
     job = sparse(dense_job(cell(30, optimizer=optimizer)), frozen)
-    after = trained(job).kernel.values()
+    after = trained(job).member.state().values
     moved = False
     for name, mask in job.mask.items():
         assert bits({name: after[name][~mask]}) == bits({name: job.values[name][~mask]})
@@ -140,12 +140,12 @@ def test_frozen_weights_stay_bit_constant_under_every_optimizer(
 
 
 def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lotteryfw.engine.feed.EVALUATION_CHUNK", 40)
-    monkeypatch.setattr(Feed.sweep, "__defaults__", (40,))  # 66 test examples: 40 and 26
+    monkeypatch.setattr("lotteryfw.engine.device_dataset.EVALUATION_CHUNK", 40)
+    monkeypatch.setattr(DeviceDataset.batches, "__defaults__", (40,))  # 66 test examples: 40 and 26
     ours = trained(dense_job(cell(15)))
     figures, test = ours.metrics(), load_synthetic().test
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
-    model.load_state_dict(ours.kernel.values())
+    model.load_state_dict(ours.member.state().values)
     logits = model(test.inputs)
     assert figures.test_accuracy == (logits.argmax(1) == test.labels).sum().item() / 66
     assert figures.test_loss == pytest.approx(cross_entropy(logits, test.labels).item(), rel=1e-5)
@@ -175,14 +175,14 @@ def test_a_stopped_training_goes_on_bit_identically(tmp_path: Path) -> None:
     )
     job = sparse(dense_job(whole))
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     with pytest.raises(Stopped, match="step 23"):
-        perform(job, other, shop(), lambda done, of: done == 23)
+        execute_one(job, other, engine_context(), lambda done, of: done == 23)
     assert other.path(job.key) is None
     torch.manual_seed(99)  # whatever happened in between
-    assert perform(job, other, shop(), lambda done, of: False) is None
+    assert execute_one(job, other, engine_context(), lambda done, of: False) is None
     one, two = StoredOutcome(store, job.key), StoredOutcome(other, job.key)
-    assert bits(one.tensors()) == bits(two.tensors())
+    assert bits(one.tensors().values) == bits(two.tensors().values)
     assert one.metrics == two.metrics
     assert bits(one.state(10)[1]) == bits(two.state(10)[1])
     assert two.record["timing"]["steps"] == 60 - 23
@@ -205,9 +205,9 @@ class Workbench:
     """A workshop whose network is always what `build` gives."""
 
     def __init__(self, build: Callable[[], nn.Module]) -> None:
-        self._real, self._build = shop(), build
+        self._real, self._build = engine_context(), build
         self.device = "cpu"
-        self.feed_of, self.component = self._real.feed_of, self._real.component
+        self.dataset_of, self.component = self._real.dataset_of, self._real.component
 
     def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()
@@ -228,12 +228,12 @@ def test_dropout_and_batch_norm_resume_bit_identically(tmp_path: Path) -> None:
     job, bench = dropping_job(), Workbench(Dropping)
     before = copy.deepcopy(dict(job.values))
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
-    perform(job, store, bench, lambda done, of: False)  # type: ignore[arg-type]
+    execute_one(job, store, bench, lambda done, of: False)  # type: ignore[arg-type]
     with pytest.raises(Stopped):
-        perform(job, other, bench, lambda done, of: done == 17)  # type: ignore[arg-type]
-    perform(job, other, bench, lambda done, of: False)  # type: ignore[arg-type]
-    after = StoredOutcome(store, job.key).tensors()
-    assert bits(after) == bits(StoredOutcome(other, job.key).tensors())
+        execute_one(job, other, bench, lambda done, of: done == 17)  # type: ignore[arg-type]
+    execute_one(job, other, bench, lambda done, of: False)  # type: ignore[arg-type]
+    after = StoredOutcome(store, job.key).tensors().values
+    assert bits(after) == bits(StoredOutcome(other, job.key).tensors().values)
     assert after["body.2.num_batches_tracked"] == 40
     assert not torch.equal(after["body.2.running_mean"], before["body.2.running_mean"])
     assert bits(job.values) == bits(before)  # what was handed in is not written to
@@ -264,8 +264,7 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
     optimizer = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
     mask = {"1.weight": torch.ones_like(values["1.weight"], dtype=torch.bool)}
     job = replace(dense_job(cell(20, optimizer=optimizer)), values=values, mask=mask)
-    ours = Training(job, Workbench(build))  # type: ignore[arg-type]
-    ours.run(ours.end, lambda now: None)
+    ours = run_training(TrainingGroup([job], Workbench(build)))  # type: ignore[arg-type]
 
     splits = load_synthetic()
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -276,12 +275,12 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
         loop.zero_grad()
         cross_entropy(network(splits.train.inputs[rows]), splits.train.labels[rows]).backward()
         loop.step()
-    assert bits(ours.kernel.values()) == bits(dict(network.named_parameters()))
+    assert bits(ours.member.state().values) == bits(dict(network.named_parameters()))
     assert ours.metrics().test_loss == pytest.approx(
         cross_entropy(network(splits.test.inputs), splits.test.labels).item(), rel=1e-5
     )
     slopes = Gradient(job.model, job.data, "", job.objective, 16, "cpu", values=values, mask=mask)
-    assert gradient(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
+    assert full_gradient(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
 
 
 def test_a_network_without_anything_to_train_is_refused() -> None:
@@ -292,7 +291,7 @@ def test_a_network_without_anything_to_train_is_refused() -> None:
     with pytest.raises(
         ContractError, match="every parameter of the network has requires_grad=False"
     ):
-        Training(job, Workbench(lambda: network))  # type: ignore[arg-type]
+        TrainingGroup([job], Workbench(lambda: network))  # type: ignore[arg-type]
 
 
 class Family(ModelFamily):
@@ -313,9 +312,9 @@ class Family(ModelFamily):
 def test_networks_of_one_spec_agree_in_what_their_values_do_not_hold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench, job = shop(), dense_job(cell(5))
-    feed = bench.feed(job.data)
-    monkeypatch.setattr(Workshop, "component", lambda self, spec: Family())
+    bench, job = engine_context(), dense_job(cell(5))
+    feed = bench.dataset(job.data)
+    monkeypatch.setattr(EngineContext, "component", lambda self, spec: Family())
     before = torch.get_rng_state()
     one = bench.network(job.model, feed)
     assert torch.equal(torch.get_rng_state(), before)
@@ -334,10 +333,10 @@ def test_a_shared_weight_is_prunable_once() -> None:
 def test_an_unreadable_checkpoint_is_told_and_not_hidden(tmp_path: Path) -> None:
     job, store = dense_job(cell(30)), Store(tmp_path)
     with pytest.raises(Stopped):
-        perform(job, store, shop(), lambda done, of: done == 12)
+        execute_one(job, store, engine_context(), lambda done, of: done == 12)
     (saved,) = store.scratch(job.key).glob("checkpoint-*")
     (saved / "tensors.safetensors").write_bytes(b"not what it was")
-    warning = perform(job, store, shop(), lambda done, of: False)
+    warning = execute_one(job, store, engine_context(), lambda done, of: False)
     assert warning is not None
     assert "cannot be used (tensors.safetensors has" in warning
     assert "starts again" in warning
@@ -355,7 +354,7 @@ def leave_checkpoints(job: Train, store: Store, *steps: int) -> list[Path]:
     """Train a job up to each of some steps and stop there; the checkpoints that are left, the oldest first."""
     for step in steps:
         with pytest.raises(Stopped):
-            perform(job, store, shop(), lambda done, of, step=step: done == step)
+            execute_one(job, store, engine_context(), lambda done, of, step=step: done == step)
     return sorted(store.scratch(job.key).iterdir(), key=lambda path: int(path.name.split("-")[1]))
 
 
@@ -371,7 +370,7 @@ def rewrite_state(folder: Path, change: Callable[[dict[str, Any]], object], key:
 def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> None:
     job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
     whole = Store(tmp_path / "whole")
-    perform(job, whole, shop(), lambda done, of: False)
+    execute_one(job, whole, engine_context(), lambda done, of: False)
     expected = StoredOutcome(whole, job.key)
     for number, (file, place) in enumerate(
         [
@@ -384,12 +383,12 @@ def test_a_flipped_bit_in_a_checkpoint_is_never_trained_on(tmp_path: Path) -> No
         store = Store(tmp_path / str(number))
         _, newest = leave_checkpoints(job, store, 12, 23)
         flip(newest / file, place)
-        warning = perform(job, store, shop(), lambda done, of: False)
+        warning = execute_one(job, store, engine_context(), lambda done, of: False)
         assert warning is not None
         assert "checkpoint-23 cannot be used" in warning
         assert warning.endswith("the training goes on from step 12")
         outcome = StoredOutcome(store, job.key)
-        assert bits(outcome.tensors()) == bits(expected.tensors())
+        assert bits(outcome.tensors().values) == bits(expected.tensors().values)
         assert outcome.metrics == expected.metrics
         assert outcome.record["timing"]["steps"] == 40 - 12
         assert not store.scratch(job.key).exists()
@@ -401,14 +400,14 @@ def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(
     job, store = dense_job(cell(40)), Store(tmp_path)
     for folder in leave_checkpoints(job, store, 12, 23):
         flip(folder / "tensors.safetensors")
-    warning = perform(job, store, shop(), lambda done, of: False)
+    warning = execute_one(job, store, engine_context(), lambda done, of: False)
     assert warning is not None
     assert warning.count("cannot be used") == 2
     assert warning.endswith("starts again from its beginning")
     assert StoredOutcome(store, job.key).record["timing"]["steps"] == 40
 
 
-@pytest.mark.parametrize("kernel", ["reference/1", "lockstep/1"])
+@pytest.mark.parametrize("kernel_name", ["reference", "lockstep"])
 @pytest.mark.parametrize(
     "change",
     [
@@ -419,19 +418,19 @@ def test_two_damaged_checkpoints_are_both_told_and_the_training_starts_again(
     ids=["key missing", "list wrong", "number wrong"],
 )
 def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
-    tmp_path: Path, change: Any, kernel: str
+    tmp_path: Path, change: Any, kernel_name: str
 ) -> None:
-    job = replace(dense_job(cell(40, evaluate_every=10)), kernel=kernel)
+    job = replace(dense_job(cell(40, evaluate_every=10)), kernel=kernel(kernel_name))
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "store")
-    perform(job, whole, shop(), lambda done, of: False)
+    execute_one(job, whole, engine_context(), lambda done, of: False)
     _, newest = leave_checkpoints(job, store, 12, 23)
     rewrite_state(newest, change, job.key)
-    warning = perform(job, store, shop(), lambda done, of: False)
+    warning = execute_one(job, store, engine_context(), lambda done, of: False)
     assert warning is not None
     assert "Error" in warning
     assert "goes on from step 12" in warning
-    assert bits(StoredOutcome(store, job.key).tensors()) == bits(
-        StoredOutcome(whole, job.key).tensors()
+    assert bits(StoredOutcome(store, job.key).tensors().values) == bits(
+        StoredOutcome(whole, job.key).tensors().values
     )
     assert StoredOutcome(store, job.key).metrics == StoredOutcome(whole, job.key).metrics
 
@@ -446,7 +445,7 @@ def test_the_checkpoint_of_another_job_is_not_gone_on_from(tmp_path: Path) -> No
     (foreign,) = leave_checkpoints(two, store, 12)
     shutil.rmtree(own)
     foreign.rename(own)
-    warning = perform(one, store, shop(), lambda done, of: False)
+    warning = execute_one(one, store, engine_context(), lambda done, of: False)
     assert warning is not None
     assert f"was written as {two.key}" in warning
     assert "starts again" in warning
@@ -456,7 +455,7 @@ def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, store, flushed = dense_job(cell(30)), Store(tmp_path), []
-    bench, flush, made = shop(), os.fsync, set[str]()
+    bench, flush, made = engine_context(), os.fsync, set[str]()
 
     def tick(done: int, of: int) -> bool:
         made.update(path.name for path in tmp_path.iterdir())
@@ -466,13 +465,13 @@ def test_a_training_that_no_checkpoint_was_due_for_makes_no_scratch_and_flushes_
         flushed.append(number)
         flush(number)
 
-    perform(replace(job, steps=1), store, bench, tick)  # makes the store
+    execute_one(replace(job, steps=1), store, bench, tick)  # makes the store
     monkeypatch.setattr(os, "fsync", watched)
-    perform(job, store, bench, tick)
+    execute_one(job, store, bench, tick)
     assert "scratch" not in made
     assert len(flushed) == 3  # what came out, its tensors, and their index
     assert not (tmp_path / "scratch").exists()
-    perform(replace(job, steps=29), store, bench, tick, checkpoint_seconds=0.0)
+    execute_one(replace(job, steps=29), store, bench, tick, checkpoint_seconds=0.0)
     assert "scratch" in made
     assert not list((tmp_path / "scratch").iterdir())
 
@@ -497,7 +496,7 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
 
 def test_a_diverging_training_is_an_outcome_with_the_step(tmp_path: Path) -> None:
     job, store = dense_job(cell(30, optimizer={"use": "sgd", "lr": 1e30})), Store(tmp_path)
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     outcome = StoredOutcome(store, job.key)
     assert outcome.diverged_at == 5  # the first evaluation after the start
     with pytest.raises(TrainingDiverged, match="step 5"):
@@ -507,44 +506,44 @@ def test_a_diverging_training_is_an_outcome_with_the_step(tmp_path: Path) -> Non
 def test_a_state_asked_for_later_is_made_without_repeating_all(tmp_path: Path) -> None:
     store = Store(tmp_path)
     plain = dense_job(cell(40))
-    perform(plain, store, shop(), lambda done, of: False)
+    execute_one(plain, store, engine_context(), lambda done, of: False)
     seen: list[int] = []
     wanting = replace(plain, snapshots=frozenset({7}))
     assert wanting.key == plain.key
-    perform(wanting, store, shop(), lambda done, of: bool(seen.append(done)))
+    execute_one(wanting, store, engine_context(), lambda done, of: bool(seen.append(done)))
     assert max(seen) == 7
     assert store.path(state_key(plain.key, 7)) is not None
-    values, _ = StoredOutcome(store, plain.key).state(7)
-    assert bits(values) == bits(trained(replace(plain, steps=7)).kernel.values())
+    values = StoredOutcome(store, plain.key).state(7)[0].values
+    assert bits(values) == bits(trained(replace(plain, steps=7)).member.state().values)
 
 
 def test_a_saved_optimizer_state_continues_the_dense_run() -> None:
     """Rewinding to k with the optimizer's state and no cut is the rest of the dense run, bit for bit."""
     job = dense_job(cell(40, optimizer={"use": "adam", "lr": 0.01}))
     first = trained(replace(job, steps=15))
-    values = {name: value.clone() for name, value in first.kernel.values().items()}
+    values = {name: value.clone() for name, value in first.member.state().values.items()}
     rest = replace(
-        job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state()
+        job, start=15, steps=25, values=values, optimizer_state=first.member.optimizer_state()
     )
-    assert bits(trained(rest).kernel.values()) == bits(trained(job).kernel.values())
+    assert bits(trained(rest).member.state().values) == bits(trained(job).member.state().values)
     fresh = replace(rest, optimizer_state=None)
-    assert bits(trained(fresh).kernel.values()) != bits(trained(job).kernel.values())
+    assert bits(trained(fresh).member.state().values) != bits(trained(job).member.state().values)
 
 
 def test_no_steps_only_measure() -> None:
     job = replace(dense_job(cell(40)), steps=0)
     ours = trained(job)
-    assert bits(ours.kernel.values()) == bits(job.values)
+    assert bits(ours.member.state().values) == bits(job.values)
     assert ours.metrics().curve.step == (0,)
 
 
 def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
     desk = lab(cell(10))
     ticket = desk.dense()
-    outcome = SimpleNamespace(tensors=lambda: ticket.values)
+    outcome = SimpleNamespace(tensors=lambda: NetworkState(ticket.values))
     job = JobFactory(desk.context).gradient(ticket, outcome).job  # type: ignore[arg-type]
     assert isinstance(job, Gradient)
-    ours = gradient(job, shop())
+    ours = full_gradient(job, engine_context())
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
     model.load_state_dict(dict(ticket.values))
     splits = load_synthetic()
@@ -593,7 +592,7 @@ def test_swapped_posted_jobs_are_refused(tmp_path: Path) -> None:
 def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     for key, kind in ((job.key, "training"), (state_key(job.key, 5), "state")):
         folder = store.path(key, kind)
         assert folder is not None
@@ -610,9 +609,9 @@ def test_a_training_leaves_no_lock_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = dense_job(cell(20))
     with pytest.raises(Stopped):
-        perform(job, store, shop(), lambda done, of: done == 8)
+        execute_one(job, store, engine_context(), lambda done, of: done == 8)
     assert len(list(tmp_path.glob("locks/*"))) == 1  # its work is not done
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     assert not list(tmp_path.glob("locks/*"))
 
 
@@ -624,7 +623,7 @@ def test_a_component_of_another_version_is_not_used_in_its_place() -> None:
 
 
 def test_each_epoch_visits_examples_once_in_an_order_of_its_own() -> None:
-    feed = shop().feed(dense_job(cell(5)).data)
+    feed = engine_context().dataset(dense_job(cell(5)).data)
     inputs = load_synthetic().train.inputs
     epochs = []
     for epoch in (0, 1):

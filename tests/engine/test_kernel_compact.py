@@ -11,16 +11,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small import DATA, cell, dense_job, shop
+from support.small import DATA, cell, dense_job, engine_context, execute_one, kernel
+from support.trainings import run_training
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.rng import stream
-from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
-from lotteryfw.engine.kernels.shrunk import Shrunk, layers_of
-from lotteryfw.engine.train import Training
+from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
+from lotteryfw.engine.kernels.dead_units import LiveNetwork, shrinkable_layers
+from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
 
@@ -68,14 +69,14 @@ class Twin:
 
     def __init__(self, module: nn.Sequential, mask: dict[str, Tensor], optimizer: str):
         self.module, self.mask = module, mask
-        layers = layers_of(module, IMAGE)
+        layers = shrinkable_layers(module, IMAGE)
         assert not isinstance(layers, str), layers
         self.held = {
             name: p.detach().clone() for name, p in module.named_parameters() if name in mask
         }
         self.whole, self.other = ({n: p.detach().clone().requires_grad_() for n, p in module.named_parameters()}
                                   for _ in range(2))  # fmt: skip
-        self.shrunk = Shrunk(layers, self.other, mask)
+        self.shrunk = LiveNetwork(layers, self.other, mask)
         self.optimizers = [
             OPTIMIZERS[optimizer](list(of.values())) for of in (self.whole, self.other)
         ]
@@ -254,17 +255,16 @@ def job_of(density: float, steps: int, **changes: Any) -> Train:
 
 
 def trained(job: Train, kernel: str) -> Training:
-    training = Training(replace(job, kernel=Chooser(shop())(job, kernel)), shop())
-    training.run(training.end, lambda now: None)
-    return training
+    job = replace(job, kernel=KernelDispatcher(engine_context())(job, kernel))
+    return run_training(TrainingGroup([job], engine_context()))
 
 
 def logits(of: Training) -> Tensor:
-    feed = of._shop.feed(of.job.data)
-    (inputs, _), *_ = feed.sweep("validation")
+    feed = of._context.dataset(of.job.data)
+    (inputs, _), *_ = feed.batches("validation")
     with torch.no_grad():
         return functional_call(
-            of._shop.network(of.job.model, feed), dict(of.kernel.values()), (inputs,)
+            of._context.network(of.job.model, feed), dict(of.member.state().values), (inputs,)
         )  # type: ignore[no-any-return]
 
 
@@ -280,14 +280,19 @@ def test_it_agrees_with_the_reference_after_100_steps(model: Any, optimizer: str
     assert compact.curve["validation_loss"] == pytest.approx(
         reference.curve["validation_loss"], rel=1e-3
     )
-    for name, value in compact.kernel.values().items():
-        torch.testing.assert_close(value, reference.kernel.values()[name], rtol=1e-3, atol=1e-4)
+    for name, value in compact.member.state().values.items():
+        torch.testing.assert_close(
+            value, reference.member.state().values[name], rtol=1e-3, atol=1e-4
+        )
 
 
 def test_it_computes_with_the_living_part_only() -> None:
-    training = trained(job_of(0.3, 2, model="conv2", data=IMAGES), "compact")
-    small: Any = training.kernel._shrunk.parameters()  # type: ignore[attr-defined]
-    assert len(small["conv1.weight"]) < 40 < training.kernel.values()["conv1.weight"].shape[0]
+    job = job_of(0.3, 2, model="conv2", data=IMAGES)
+    job = replace(job, kernel=KernelDispatcher(engine_context())(job, "compact"))
+    group = TrainingGroup([job], engine_context())
+    training = run_training(group)
+    small: Any = group.kernel.live.parameters()  # type: ignore[attr-defined]
+    assert len(small["conv1.weight"]) < 40 < training.member.state().values["conv1.weight"].shape[0]
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
@@ -297,16 +302,16 @@ def test_it_repeats_and_resumes_bit_identically(optimizer: str, tmp_path: Path) 
     job = job_of(
         0.3, 60, model=model, optimizer=TABLES[optimizer] | {"weight_decay": 0.5, "lr": 0.05}
     )
-    job = replace(job, kernel=Chooser(shop())(job, "compact"))
+    job = replace(job, kernel=KernelDispatcher(engine_context())(job, "compact"))
     stores = [Store(tmp_path / name) for name in "ab"]
-    perform(job, stores[0], shop(), lambda done, of: False)
+    execute_one(job, stores[0], engine_context(), lambda done, of: False)
     with pytest.raises(Stopped):
-        perform(job, stores[1], shop(), lambda done, of: done == 23)
-    perform(job, stores[1], shop(), lambda done, of: False)
+        execute_one(job, stores[1], engine_context(), lambda done, of: done == 23)
+    execute_one(job, stores[1], engine_context(), lambda done, of: False)
     one, other = (StoredOutcome(store, job.key) for store in stores)
     assert one.metrics == other.metrics
-    assert {n: v.numpy().tobytes() for n, v in one.tensors().items()} == {
-        n: v.numpy().tobytes() for n, v in other.tensors().items()
+    assert {n: v.numpy().tobytes() for n, v in one.tensors().encoded().items()} == {
+        n: v.numpy().tobytes() for n, v in other.tensors().encoded().items()
     }
 
 
@@ -375,16 +380,16 @@ CONV = nn.Conv2d(2, 4, 3)
     ],
 )
 def test_other_networks_are_refused_with_the_reason(module: nn.Module, why: str) -> None:
-    said = layers_of(module.float(), IMAGE)
+    said = shrinkable_layers(module.float(), IMAGE)
     assert isinstance(said, str)
     assert re.search(why, said), said
 
 
 def test_auto_takes_it_for_convolutions_that_lost_channels() -> None:
-    choose = Chooser(shop())
+    choose = KernelDispatcher(engine_context())
     pruned = job_of(0.3, 2, model="conv2", data=IMAGES)
-    assert choose(pruned, "auto") == "compact/1"
-    assert choose(replace(pruned, device="cuda"), "auto") == "compact/1"
+    assert choose(pruned, "auto") == kernel("compact")
+    assert choose(replace(pruned, device="cuda"), "auto") == kernel("compact")
     whole = dense_job(cell(2, model="conv2", data=IMAGES))
     first = whole.mask["conv1.weight"].clone()
     first[:8] = (
@@ -395,22 +400,22 @@ def test_auto_takes_it_for_convolutions_that_lost_channels() -> None:
         whole,
         replace(whole, mask={**whole.mask, "conv1.weight": first}, values=values),
     ):
-        assert choose(little, "auto") == "reference/1"
-        assert choose(little, "compact") == "compact/1"
+        assert choose(little, "auto") == kernel("reference")
+        assert choose(little, "compact") == kernel("compact")
     chain = job_of(0.3, 2)
     assert not choose(chain, "auto").startswith("compact")
-    assert choose(chain, "compact") == "compact/1"
+    assert choose(chain, "compact") == kernel("compact")
 
 
 def test_an_optimizer_that_couples_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from lotteryfw.engine.kernels import compact
 
     monkeypatch.setattr(
-        compact, "optimizer_of", lambda job, shop: torch.optim.LBFGS([torch.zeros(1)])
+        compact, "optimizer_of", lambda job, engine_context: torch.optim.LBFGS([torch.zeros(1)])
     )
     pruned = job_of(0.3, 2, model="conv2", data=IMAGES)
-    assert Chooser(shop())(pruned, "auto") == "reference/1"
+    assert KernelDispatcher(engine_context())(pruned, "auto") == kernel("reference")
     with pytest.raises(
         UsageError, match="kernel 'compact' cannot train this: LBFGS is not known to"
     ):
-        Chooser(shop())(pruned, "compact")
+        KernelDispatcher(engine_context())(pruned, "compact")

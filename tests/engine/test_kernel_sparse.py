@@ -12,25 +12,26 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from lotteryfw.engine.kernels.sparse import backends, loops_of
-from lotteryfw.engine.kernels.sparse_chain import SparseChain, Update, warm_up
+from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
+from lotteryfw.engine.kernels.sparse.kernel import backends, loops_of
+from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 RULES = {
-    "sgd": (Update("sgd"), 0.1, torch.optim.SGD, {}),
-    "sgd with decay": (Update("sgd", weight_decay=0.01), 0.1, torch.optim.SGD, {"weight_decay": 0.01}),
+    "sgd": (UpdateRule("sgd"), 0.1, torch.optim.SGD, {}),
+    "sgd with decay": (UpdateRule("sgd", weight_decay=0.01), 0.1, torch.optim.SGD, {"weight_decay": 0.01}),
     "momentum": (
-        Update("sgd", momentum=0.9, dampening=0.3, weight_decay=1e-3),
+        UpdateRule("sgd", momentum=0.9, dampening=0.3, weight_decay=1e-3),
         0.03, torch.optim.SGD, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 1e-3},
     ),
     "nesterov": (
-        Update("sgd", momentum=0.8, nesterov=True), 0.03, torch.optim.SGD, {"momentum": 0.8, "nesterov": True},
+        UpdateRule("sgd", momentum=0.8, nesterov=True), 0.03, torch.optim.SGD, {"momentum": 0.8, "nesterov": True},
     ),
-    "adam": (Update("adam"), 1.2e-3, torch.optim.Adam, {}),
+    "adam": (UpdateRule("adam"), 1.2e-3, torch.optim.Adam, {}),
     "adam with decay": (
-        Update("adam", beta1=0.8, beta2=0.99, eps=1e-6, weight_decay=0.01),
+        UpdateRule("adam", beta1=0.8, beta2=0.99, eps=1e-6, weight_decay=0.01),
         1.2e-3, torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": 0.01},
     ),
-    "adamw": (Update("adamw", weight_decay=0.05), 1.2e-3, torch.optim.AdamW, {"weight_decay": 0.05}),
+    "adamw": (UpdateRule("adamw", weight_decay=0.05), 1.2e-3, torch.optim.AdamW, {"weight_decay": 0.05}),
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ class Problem:
         return [torch.randperm(200, generator=rng)[: self.batch] for _ in range(steps)]
 
     def chain(self, update, dense_from=1.1):
-        return SparseChain(
+        return SparseMlp(
             self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops
         )
 
@@ -124,7 +125,7 @@ class Plain:
 
 def both(
     problem: Problem, rule: str, steps: int, dense_from: float = 1.1
-) -> tuple[SparseChain, Plain]:
+) -> tuple[SparseMlp, Plain]:
     """The two after the same steps; every step's loss was the same."""
     chain, plain = problem.chain(RULES[rule][0], dense_from), problem.plain(rule)
     for chosen in problem.batches(steps):
@@ -135,7 +136,7 @@ def both(
     return chain, plain
 
 
-def apart(problem: Problem, chain: SparseChain, plain: Plain) -> float:
+def apart(problem: Problem, chain: SparseMlp, plain: Plain) -> float:
     """The largest difference of a logit over the whole data set."""
     with torch.no_grad():
         return float((chain.forward(problem.inputs) - plain.logits(problem.inputs)).abs().max())
@@ -222,7 +223,7 @@ def test_state_is_torchs(rule):
     ]
     alive.append(torch.ones(4, dtype=torch.bool))
     theirs = plain.optimizer.state_dict()["state"]
-    for index, (ours, living) in enumerate(zip(chain.state(), alive, strict=True)):
+    for index, (ours, living) in enumerate(zip(chain.optimizer_state(), alive, strict=True)):
         expected = {
             name: value for name, value in theirs.get(index, {}).items() if value is not None
         }
@@ -246,18 +247,18 @@ def test_a_state_goes_on_bit_for_bit(rule):
     batches = problem.batches(12)
     for chosen in batches[:6]:
         whole.step(problem.inputs, problem.labels, chosen, rate)
-    second = SparseChain(
+    second = SparseMlp(
         whole.weights(), problem.masks, whole.biases(), update, problem.batch, 1.1, problem.loops
     )
-    second.load_state(whole.state())
+    second.load_optimizer_state(whole.optimizer_state())
     for chosen in batches[6:]:
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)
         ]
         assert losses[0] == losses[1]
     assert all(map(torch.equal, whole.weights(), second.weights()))
-    second.load_state([{} for _ in second.state()])
-    assert second.state() == [{} for _ in second.state()], (
+    second.load_optimizer_state([{} for _ in second.optimizer_state()])
+    assert second.optimizer_state() == [{} for _ in second.optimizer_state()], (
         "an empty state is that of an optimizer that took no step"
     )
 
@@ -267,7 +268,7 @@ def test_our_state_goes_on_in_torch():
     chain, plain = both(problem, "adam", 5)
     groups = plain.optimizer.state_dict()["param_groups"]
     plain.optimizer.load_state_dict(
-        {"state": dict(enumerate(chain.state())), "param_groups": groups}
+        {"state": dict(enumerate(chain.optimizer_state())), "param_groups": groups}
     )
     for chosen in problem.batches(5):
         loss = chain.step(problem.inputs, problem.labels, chosen, plain.rate)
@@ -281,7 +282,7 @@ def test_what_another_kernel_remembers_of_masked_weights_moves_nothing(dense_fro
     chain, plain = both(problem, "momentum", 5, dense_from)
     theirs = [state for _, state in sorted(plain.optimizer.state_dict()["state"].items())]
     assert theirs[0]["momentum_buffer"][~problem.masks[0]].any()
-    chain.load_state(theirs)
+    chain.load_optimizer_state(theirs)
     chain.step(problem.inputs, problem.labels, problem.batches(1)[0], plain.rate)
     for weight, mask in zip(chain.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
@@ -291,7 +292,7 @@ def test_same_bits_every_time():
     problem = Problem((60, 30, 20, 5), 0.2, batch=60, dense=(1,))
     runs = []
     for _ in range(2):
-        chain = problem.chain(Update("adam"))
+        chain = problem.chain(UpdateRule("adam"))
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, 1e-3)
             for chosen in problem.batches(20)
@@ -304,7 +305,7 @@ def test_same_bits_every_time():
 def test_what_was_given_is_left_alone():
     problem = Problem((20, 12, 4), 0.5, batch=20, dense=(1,))
     before = [tensor.clone() for tensor in (*problem.weights, *problem.biases)]
-    chain = problem.chain(Update("sgd"))
+    chain = problem.chain(UpdateRule("sgd"))
     chain.step(problem.inputs, problem.labels, problem.batches(1)[0], 0.1)
     chain.weights()[0].zero_()
     assert chain.weights()[0].any()
@@ -313,7 +314,7 @@ def test_what_was_given_is_left_alone():
 
 def test_divergence_shows_in_the_loss():
     problem = Problem((20, 12, 4), 0.5, batch=20)
-    chain = problem.chain(Update("sgd"))
+    chain = problem.chain(UpdateRule("sgd"))
     losses = [
         chain.step(problem.inputs, problem.labels, chosen, 1e25) for chosen in problem.batches(8)
     ]
@@ -331,7 +332,7 @@ def test_a_divergence_leaves_nothing_behind(rule):
         used.step(problem.inputs, problem.labels, chosen, 1e25)
     assert not used.forward(problem.inputs).isfinite().all()
     used.load(problem.weights, problem.biases)
-    used.load_state([{} for _ in used.state()])
+    used.load_optimizer_state([{} for _ in used.optimizer_state()])
     for chosen in problem.batches(4):
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)
@@ -342,7 +343,7 @@ def test_a_divergence_leaves_nothing_behind(rule):
 
 def test_images_keep_their_shape_and_the_sweep_its_last_examples():
     problem = Problem((36, 12, 4), 0.5, batch=20)
-    chain = problem.chain(Update("sgd"))
+    chain = problem.chain(UpdateRule("sgd"))
     images = problem.inputs.repeat(4, 1)[:700].reshape(700, 1, 6, 6)
     logits = chain.forward(images)
     assert logits.shape == (700, 4)
@@ -354,4 +355,4 @@ def test_images_keep_their_shape_and_the_sweep_its_last_examples():
 def test_a_batch_of_another_length_is_refused():
     problem = Problem((20, 4), 0.5, batch=20)
     with pytest.raises(ValueError, match="19 examples were chosen; every step takes 20"):
-        problem.chain(Update("sgd")).step(problem.inputs, problem.labels, torch.arange(19), 0.1)
+        problem.chain(UpdateRule("sgd")).step(problem.inputs, problem.labels, torch.arange(19), 0.1)

@@ -15,19 +15,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small import DATA, cell, dense_job, describe, lab, make, shop
-from support.trainings import OPTIMIZERS, minus_zero
+from support.small import (
+    DATA,
+    cell,
+    dense_job,
+    describe,
+    engine_context,
+    execute_one,
+    kernel,
+    lab,
+    make,
+)
+from support.trainings import OPTIMIZERS, minus_zero, run_training
 from torch import nn
 
 from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Trained
-from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
-from lotteryfw.engine.kernels.chain import chain_of
-from lotteryfw.engine.kernels.sparse import backends
-from lotteryfw.engine.train import Training
-from lotteryfw.search.jobs import Train
+from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
+from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.sparse.kernel import backends
+from lotteryfw.engine.train import Training, TrainingGroup
+from lotteryfw.search.jobs import KernelSpec, Train
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -52,21 +62,21 @@ def job_of(density: float = 1.0, frozen: float = 0.0, steps: int = 100, **change
 
 def on(job: Train, kernel: str) -> Train:
     """The job with the kernel in its present revision."""
-    return replace(job, kernel=Chooser(shop())(job, kernel))
+    return replace(job, kernel=KernelDispatcher(engine_context())(job, kernel))
 
 
 def trained(job: Train, kernel: str) -> Training:
-    training = Training(on(job, kernel), shop())
-    training.run(training.end, lambda now: None)
-    return training
+    return run_training(TrainingGroup([on(job, kernel)], engine_context()))
 
 
 def logits(of: Training) -> torch.Tensor:
     module = nn.Sequential(
         nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)
     )
-    module.load_state_dict(dict(zip(module.state_dict(), of.kernel.values().values(), strict=True)))
-    (inputs, _), *_ = of._shop.feed(of.job.data).sweep("validation")
+    module.load_state_dict(
+        dict(zip(module.state_dict(), of.member.state().values.values(), strict=True))
+    )
+    (inputs, _), *_ = of._context.dataset(of.job.data).batches("validation")
     with torch.no_grad():
         found: torch.Tensor = module(inputs)
     return found
@@ -122,15 +132,15 @@ def test_it_agrees_for_any_shape_density_batch_and_optimizer(
         density, steps=4, model=model, optimizer=optimizer, batch=data.draw(st.integers(1, 40))
     )
     reference, fast = trained(job, "reference"), trained(job, kernel)
-    for name, value in reference.kernel.values().items():
-        torch.testing.assert_close(fast.kernel.values()[name], value, rtol=1e-3, atol=1e-4)
+    for name, value in reference.member.state().values.items():
+        torch.testing.assert_close(fast.member.state().values[name], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["decay", "momentum", "adamw"])
 @pytest.mark.parametrize(("kernel", "frozen"), [("fused", 0.0), ("fused", 1.0), ("sparse", 0.0)])
 def test_frozen_weights_stay_bit_constant(kernel: str, frozen: float, optimizer: str) -> None:
     job = job_of(0.3, frozen, optimizer=OPTIMIZERS[optimizer])
-    after = trained(job, kernel).kernel.values()
+    after = trained(job, kernel).member.state().values
     for name, mask in job.mask.items():
         assert after[name][~mask].numpy().tobytes() == job.values[name][~mask].numpy().tobytes()
         assert not torch.equal(after[name][mask], job.values[name][mask])
@@ -139,7 +149,7 @@ def test_frozen_weights_stay_bit_constant(kernel: str, frozen: float, optimizer:
 @pytest.mark.parametrize("kernel", ["reference", "fused"])
 def test_a_dead_weight_at_minus_zero_keeps_its_sign(kernel: str) -> None:
     job = minus_zero(job_of(0.3, steps=3))
-    after = trained(job, kernel).kernel.values()
+    after = trained(job, kernel).member.state().values
     for name, mask in job.mask.items():
         assert bool(torch.signbit(after[name][~mask]).all())
 
@@ -152,14 +162,15 @@ def test_it_repeats_and_resumes_bit_identically(
     job = on(job_of(0.3, optimizer=OPTIMIZERS[optimizer], steps=60), kernel)
     stores = [Store(tmp_path / name) for name in "abc"]
     for store in stores[:2]:
-        perform(job, store, shop(), lambda done, of: False)
+        execute_one(job, store, engine_context(), lambda done, of: False)
     with pytest.raises(Stopped):
-        perform(job, stores[2], shop(), lambda done, of: done == 23)
-    perform(job, stores[2], shop(), lambda done, of: False)
+        execute_one(job, stores[2], engine_context(), lambda done, of: done == 23)
+    execute_one(job, stores[2], engine_context(), lambda done, of: False)
     outcomes = [StoredOutcome(store, job.key) for store in stores]
     assert outcomes[0].metrics == outcomes[1].metrics == outcomes[2].metrics
     bits = [
-        {name: value.numpy().tobytes() for name, value in o.tensors().items()} for o in outcomes
+        {name: value.numpy().tobytes() for name, value in o.tensors().encoded().items()}
+        for o in outcomes
     ]
     assert bits[0] == bits[1] == bits[2]
 
@@ -168,12 +179,12 @@ def test_it_repeats_and_resumes_bit_identically(
 def test_a_saved_optimizer_state_moves_between_kernels(kernel: str) -> None:
     job = job_of(optimizer=OPTIMIZERS["adam"], steps=40)
     first = trained(replace(job, steps=15), "reference")
-    values = {name: value.clone() for name, value in first.kernel.values().items()}
+    values = {name: value.clone() for name, value in first.member.state().values.items()}
     rest = replace(
-        job, start=15, steps=25, values=values, optimizer_state=first.kernel.optimizer_state()
+        job, start=15, steps=25, values=values, optimizer_state=first.member.optimizer_state()
     )
-    whole = trained(job, "reference").kernel.values()
-    for name, value in trained(rest, kernel).kernel.values().items():
+    whole = trained(job, "reference").member.state().values
+    for name, value in trained(rest, kernel).member.state().values.items():
         torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
 
 
@@ -187,10 +198,8 @@ def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
         ticket = desk.dense()
         for _ in range(4):
             after = trained(desk.job(ticket), name)
-            weights = dict(after.kernel.values())
-            outcome: Any = SimpleNamespace(
-                diverged_at=None, tensors=lambda weights=weights: weights
-            )
+            state = after.member.state()
+            outcome: Any = SimpleNamespace(diverged_at=None, tensors=lambda state=state: state)
             ticket = desk.prune(ticket, Trained(ticket, outcome))
             yield dict(ticket.mask)
 
@@ -200,8 +209,8 @@ def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
 
 def test_chains_are_told_from_other_networks() -> None:
     linear, relu = nn.Linear(4, 4), nn.ReLU
-    assert chain_of(nn.Sequential(nn.Flatten(), linear, relu(), nn.Linear(4, 2))) == ["1", "3"]
-    assert chain_of(nn.Sequential(nn.Sequential(linear, relu()), nn.Linear(4, 2))) == ["0.0", "1"]
+    assert mlp_layers(nn.Sequential(nn.Flatten(), linear, relu(), nn.Linear(4, 2))) == ["1", "3"]
+    assert mlp_layers(nn.Sequential(nn.Sequential(linear, relu()), nn.Linear(4, 2))) == ["0.0", "1"]
     for other, why in {
         nn.Sequential(linear, nn.Linear(4, 2)): "Linear at '1'",
         nn.Sequential(linear, relu()): "does not end",
@@ -211,7 +220,7 @@ def test_chains_are_told_from_other_networks() -> None:
         Doubling(linear, relu(), nn.Linear(4, 2)): "Doubling",
         nn.Sequential(Doubling(linear, relu()), nn.Linear(4, 2)): "Doubling at '0'",
     }.items():
-        assert why in chain_of(other)
+        assert why in mlp_layers(other)
 
 
 class Doubling(nn.Sequential):
@@ -223,12 +232,12 @@ class Doubling(nn.Sequential):
 
 def test_a_chain_may_use_a_relu_twice_but_no_weight() -> None:
     a, h, b, relu = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU()
-    assert chain_of(nn.Sequential(a, relu, h, relu, b)) == ["0", "2", "4"]
-    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, a))
-    assert "'4.weight'" in chain_of(nn.Sequential(a, relu, h, relu, h))
-    assert "does not end" in chain_of(nn.Sequential(a, relu, b, relu))
+    assert mlp_layers(nn.Sequential(a, relu, h, relu, b)) == ["0", "2", "4"]
+    assert "'2.weight'" in mlp_layers(nn.Sequential(a, relu, a))
+    assert "'4.weight'" in mlp_layers(nn.Sequential(a, relu, h, relu, h))
+    assert "does not end" in mlp_layers(nn.Sequential(a, relu, b, relu))
     b.weight = a.weight
-    assert "'2.weight'" in chain_of(nn.Sequential(a, relu, b))
+    assert "'2.weight'" in mlp_layers(nn.Sequential(a, relu, b))
 
 
 def _noisy(part: nn.Linear) -> None:
@@ -254,17 +263,17 @@ def _noisy(part: nn.Linear) -> None:
 )
 def test_a_layer_that_does_more_than_its_product_is_in_no_chain(change: Any, why: str) -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
-    assert chain_of(network) == ["0", "2"]
+    assert mlp_layers(network) == ["0", "2"]
     change(network[2])
-    assert why in chain_of(network)
+    assert why in mlp_layers(network)
 
 
 def test_the_choice_follows_from_the_job_alone() -> None:
-    choose = Chooser(shop())
-    assert choose(job_of(), "auto") == "lockstep/1"
-    assert choose(job_of(0.5), "auto") == "lockstep/1"
-    assert choose(job_of(0.05), "auto") == f"sparse/1+numba{version('numba')}"
-    assert choose(job_of(0.05), "fused") == "fused/1"
+    choose = KernelDispatcher(engine_context())
+    assert choose(job_of(), "auto") == kernel("lockstep")
+    assert choose(job_of(0.5), "auto") == kernel("lockstep")
+    assert choose(job_of(0.05), "auto") == sparse_kernel(f"numba{version('numba')}")
+    assert choose(job_of(0.05), "fused") == kernel("fused")
     for unfit, why in {
         "frozen": (job_of(0.05, frozen=1.0), "frozen at other values than 0"),
         "below 0": (minus_zero(job_of(0.05)), r"frozen at other values than 0 \(-0.0 is one\)"),
@@ -274,13 +283,13 @@ def test_the_choice_follows_from_the_job_alone() -> None:
             "augmen",
         ),
     }.values():
-        assert choose(unfit, "auto") in ("fused/1", "lockstep/1")
+        assert choose(unfit, "auto") in (kernel("fused"), kernel("lockstep"))
         with pytest.raises(UsageError, match=why):
             choose(unfit, "sparse")
-    assert choose(job_of(), "reference") == "reference/1"
+    assert choose(job_of(), "reference") == kernel("reference")
     images = {**DATA, "shape": [1, 8, 8]}
     convolution = job_of(steps=2, model="conv2", data=images)
-    assert choose(convolution, "auto") == "reference/1"
+    assert choose(convolution, "auto") == kernel("reference")
     with pytest.raises(
         UsageError, match=r"kernel 'fused' cannot train this: .*Conv2d.*use auto or reference"
     ):
@@ -289,20 +298,19 @@ def test_the_choice_follows_from_the_job_alone() -> None:
 
 def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     job = job_of()
-    assert replace(job, kernel="fused/1").key != replace(job, kernel="reference/1").key
-    others = ("sparse/1", "sparse/1+numba0.1", "sparse/1+numba0.1<0.2", "fused/1<0.2", "quick/1")
-    for stale in ("fused/0", "fused", *others):
-        told = (
-            rf"made for kernel {re.escape(stale)}; .* fused/1, .*sparse/1\+numba.*, sparse/1\+torch"
-        )
-        with pytest.raises(LotteryError, match=told):
-            Training(replace(job, kernel=stale), shop())
+    assert replace(job, kernel=kernel("fused")).key != replace(job, kernel=kernel("reference")).key
+    old_loops = {"loops": "numba0.1", "below": 0.2}
+    others = [KernelSpec("sparse", 1), KernelSpec("sparse", 1, old_loops), KernelSpec("quick", 1)]
+    for stale in (KernelSpec("fused", 0), KernelSpec("fused", 2), *others):
+        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, sparse/1"
+        with pytest.raises(LotteryError, match=message):
+            TrainingGroup([replace(job, kernel=stale)], engine_context())
 
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that finds no numba."""
-    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.find_spec", lambda name: None)
+    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.kernel.find_spec", lambda name: None)
     backends.cache_clear()
     yield
     backends.cache_clear()
@@ -310,43 +318,50 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_numba")
 def test_without_numba_torch_does_the_sparse_products() -> None:
-    choose = Chooser(shop())
-    assert choose(job_of(0.15), "auto") == "sparse/1+torch"
-    assert "sparse" not in choose(job_of(0.26), "auto"), (
+    choose = KernelDispatcher(engine_context())
+    assert choose(job_of(0.15), "auto") == kernel("sparse", loops="torch", below=0.2)
+    assert choose(job_of(0.26), "auto").name != "sparse", (
         "its products break even at a lower density than numba's"
     )
     assert_alike(job_of(0.15, optimizer=OPTIMIZERS["adam"]), "auto")
-    numbas = replace(job_of(0.05), kernel=f"sparse/1+numba{version('numba')}")
-    with pytest.raises(
-        LotteryError, match=r'has [^;]*sparse/1\+torch; .*pip install "numba==[\d.]+"$'
-    ):
-        Training(numbas, shop())
+    numbas = replace(job_of(0.05), kernel=sparse_kernel(f"numba{version('numba')}"))
+    with pytest.raises(LotteryError, match=r'has [^;]*sparse/1.*; .*pip install "numba==[\d.]+"$'):
+        TrainingGroup([numbas], engine_context())
 
 
 def test_a_job_made_without_numba_can_be_done_with_it() -> None:
     """By the loops that it names: the key says whose bits they are."""
-    names = [f"sparse/1+numba{version('numba')}<0.9", "sparse/1+torch<0.9"]
-    jobs = [replace(job_of(0.5, steps=30), kernel=name) for name in names]
+    kernels = [sparse_kernel(f"numba{version('numba')}", 0.9), sparse_kernel("torch", 0.9)]
+    jobs = [replace(job_of(0.5, steps=30), kernel=spec) for spec in kernels]
     ends = []
     for job in jobs:
-        training = Training(job, shop())
-        training.run(training.end, lambda now: None)
-        ends.append(training.kernel.values()["fc1.weight"])
+        training = run_training(TrainingGroup([job], engine_context()))
+        ends.append(training.member.state().values["fc1.weight"])
     assert jobs[0].key != jobs[1].key
     assert not torch.equal(*ends)
     torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)
 
 
 def test_the_density_of_sparse_products_can_be_set() -> None:
-    choose, numbas = Chooser(shop()), f"sparse/1+numba{version('numba')}"
-    assert choose(job_of(0.5), "auto", 0.9) == f"{numbas}<0.9"
-    assert "sparse" not in choose(job_of(0.05), "auto", 0.0)
-    assert choose(job_of(0.05), "auto", 0.3) == choose(job_of(0.05), "auto") == numbas, (
+    choose, loops = KernelDispatcher(engine_context()), f"numba{version('numba')}"
+    assert choose(job_of(0.5), "auto", 0.9) == sparse_kernel(loops, 0.9)
+    assert choose(job_of(0.05), "auto", 0.0).name != "sparse"
+    default = choose(job_of(0.05), "auto")
+    assert choose(job_of(0.05), "auto", 0.3) == default == sparse_kernel(loops), (
         "its own figure is no other job"
     )
-    assert choose(job_of(0.05), "fused", 0.9) == "fused/1"
-    dense = trained(replace(job_of(0.5), kernel=""), "sparse")
-    sparse = Training(replace(job_of(0.5), kernel=f"{numbas}<0.9"), shop())
-    assert sparse.job.key != dense.job.key
-    assert {type(layer).__name__ for layer in dense.kernel._chain._layers} == {"_Dense"}
-    assert {type(layer).__name__ for layer in sparse.kernel._chain._layers} == {"Products"}
+    assert choose(job_of(0.05), "fused", 0.9) == kernel("fused")
+    dense = on(job_of(0.5), "sparse")
+    sparse = replace(job_of(0.5), kernel=sparse_kernel(loops, 0.9))
+    assert sparse.key != dense.key
+    assert layer_types(dense) == {"DenseProducts"}
+    assert layer_types(sparse) == {"Products"}
+
+
+def sparse_kernel(loops: str, below: float = 0.3) -> KernelSpec:
+    return kernel("sparse", loops=loops, below=below)
+
+
+def layer_types(job: Train) -> set[str]:
+    group = TrainingGroup([job], engine_context())
+    return {type(layer).__name__ for layer in group.kernel.mlp.layers}  # type: ignore[attr-defined]

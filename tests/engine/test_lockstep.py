@@ -18,15 +18,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.small import DATA, describe, make, shop
-from support.trainings import OPTIMIZERS, jobs_of, minus_zero
+from support.small import DATA, describe, engine_context, execute_one, kernel, make
+from support.trainings import OPTIMIZERS, jobs_of, minus_zero, run_training
 
 from lotteryfw import load_ticket, run
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform, perform_all, together
+from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome, execute, group_key
 from lotteryfw.engine.kernels.lockstep import Group
-from lotteryfw.engine.train import Training
+from lotteryfw.engine.train import TrainingGroup
 from lotteryfw.runner import Interrupted
 from lotteryfw.runner.executors import InProcess
 from lotteryfw.search.jobs import Job, Train, state_key
@@ -41,13 +41,13 @@ NO_TICK = lambda done, of: False  # noqa: E731
 def trained(jobs: Sequence[Train], folder: Path) -> list[StoredOutcome]:
     """The outcomes of jobs that were run in one group in a new store."""
     store = Store(folder)
-    perform_all(jobs, store, shop(), NO_TICK, lambda key, warning: None)
+    execute(jobs, store, engine_context(), NO_TICK, lambda key, warning: None)
     return [StoredOutcome(store, job.key) for job in jobs]
 
 
 def bits(outcome: StoredOutcome) -> Any:
     """Everything that has to be equal to the bit."""
-    tensors = {name: value.numpy().tobytes() for name, value in outcome.tensors().items()}
+    tensors = {name: value.numpy().tobytes() for name, value in outcome.tensors().encoded().items()}
     return (
         outcome.diverged_at,
         None if outcome.diverged_at is not None else outcome.metrics,
@@ -57,16 +57,15 @@ def bits(outcome: StoredOutcome) -> Any:
 
 def after(jobs: Sequence[Train]) -> list[dict[str, torch.Tensor]]:
     """The weights of a group's members after all steps."""
-    group = Group(jobs, shop())
+    group = Group(jobs, engine_context())
     for step in range(jobs[0].start, jobs[0].start + jobs[0].steps):
         group.update(step, 1.0)
-    return [member.values() for member in group.members]
+    return [dict(member.state().values) for member in group.members]
 
 
 def alone_by_reference(job: Train) -> dict[str, torch.Tensor]:
-    training = Training(replace(job, kernel="reference/1"), shop())
-    training.run(training.end, lambda now: None)
-    return training.kernel.values()
+    job = replace(job, kernel=kernel("reference"))
+    return dict(run_training(TrainingGroup([job], engine_context())).member.state().values)
 
 
 def logits(values: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
@@ -82,7 +81,7 @@ def logits(values: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize("optimizer", ELEMENTWISE)
 def test_members_agree_with_the_reference_after_100_steps(optimizer: str, shared: bool) -> None:
     jobs = jobs_of(3, 100, shared=shared, optimizer=OPTIMIZERS[optimizer])
-    (inputs, _), *_ = shop().feed(jobs[0].data).sweep("validation")
+    (inputs, _), *_ = engine_context().dataset(jobs[0].data).batches("validation")
     for job, values in zip(jobs, after(jobs), strict=True):
         truth = logits(alone_by_reference(job), inputs)
         assert float((truth - logits(values, inputs)).abs().max()) <= 5e-5 * max(
@@ -187,12 +186,25 @@ def test_stopped_and_gone_on_in_parts_it_ends_with_the_same_bits(tmp_path: Path)
     whole = list(map(bits, trained(jobs, tmp_path / "whole")))
     store, said = Store(tmp_path / "parts"), []
     with pytest.raises(Stopped, match="step 23"):
-        perform_all(jobs, store, shop(), lambda done, of: done == 23, lambda key, warning: None)
+        execute(
+            jobs, store, engine_context(), lambda done, of: done == 23, lambda key, warning: None
+        )
     with pytest.raises(Stopped):  # two of them get further than the others, and one is done
-        perform_all(jobs[:2], store, shop(), lambda done, of: done == 41, lambda key, warning: None)
-    perform(jobs[3], store, shop(), NO_TICK)
-    perform_all(
-        jobs, store, shop(), NO_TICK, lambda key, warning: said.append(key), checkpoint_seconds=0.0
+        execute(
+            jobs[:2],
+            store,
+            engine_context(),
+            lambda done, of: done == 41,
+            lambda key, warning: None,
+        )
+    execute_one(jobs[3], store, engine_context(), NO_TICK)
+    execute(
+        jobs,
+        store,
+        engine_context(),
+        NO_TICK,
+        lambda key, warning: said.append(key),
+        checkpoint_seconds=0.0,
     )
     assert sorted(said) == sorted(job.key for job in jobs)
     assert [bits(StoredOutcome(store, job.key)) for job in jobs] == whole
@@ -218,13 +230,14 @@ def test_a_state_kept_on_the_way_is_the_references(tmp_path: Path) -> None:
     whole = trained(jobs, tmp_path / "whole")
     rest = []
     for job, outcome in zip(jobs, whole, strict=True):
-        values, state = outcome.state(15)
+        network, state = outcome.state(15)
+        values = network.values
         rest.append(
             replace(
                 job, start=15, steps=25, values=values, optimizer_state=state, snapshots=frozenset()
             )
         )
-    assert together(rest[0]) == together(rest[1]) != together(jobs[0])
+    assert group_key(rest[0]) == group_key(rest[1]) != group_key(jobs[0])
     for outcome, other in zip(whole, trained(rest, tmp_path / "rest"), strict=True):
         assert bits(outcome)[2] == bits(other)[2]
 
@@ -240,11 +253,11 @@ def test_what_is_stored_is_not_trained_again_and_locks_are_taken_in_one_order(
             return super().lock(key, timeout)
 
     store = Watched(tmp_path)
-    perform(jobs[2], store, shop(), NO_TICK)
+    execute_one(jobs[2], store, engine_context(), NO_TICK)
     before = store.path(jobs[2].key).stat().st_mtime_ns  # type: ignore[union-attr]
     taken.clear()
     said: list[str] = []
-    perform_all(jobs, store, shop(), NO_TICK, lambda key, warning: said.append(key))
+    execute(jobs, store, engine_context(), NO_TICK, lambda key, warning: said.append(key))
     assert taken == sorted(job.key for job in jobs)
     assert said[0] == jobs[2].key
     assert sorted(said) == taken
@@ -253,31 +266,31 @@ def test_what_is_stored_is_not_trained_again_and_locks_are_taken_in_one_order(
 
 def test_who_may_go_together() -> None:
     one, other = jobs_of(2)
-    assert together(one) == together(other) is not None
+    assert group_key(one) == group_key(other) is not None
     apart: list[Job] = [
         replace(one, steps=39), replace(one, batch=15), replace(one, start=1, steps=39), replace(one, total=41),
         replace(one, device="cuda"), replace(one, evaluate_every=6), replace(one, optimizer_state={}),
         *jobs_of(1, optimizer=OPTIMIZERS["adam"]), *jobs_of(1, model={"use": "mlp", "hidden": [8, 7]}),
     ]  # fmt: skip
-    assert together(one) not in [together(job) for job in apart]
-    assert together(replace(one, kernel="fused/1")) is None
+    assert group_key(one) not in [group_key(job) for job in apart]
+    assert group_key(replace(one, kernel=kernel("fused"))) is None
     counts = [{"0.step": torch.tensor(float(step)), "0.exp_avg": torch.zeros(2)} for step in (3, 4)]
     early, late = (replace(one, optimizer_state=state) for state in counts)
-    assert together(early) != together(late), "Adam's count of steps is the group's"
+    assert group_key(early) != group_key(late), "Adam's count of steps is the group's"
 
 
 def test_it_is_chosen_for_small_chains_and_refuses_what_it_cannot_do() -> None:
-    choose, (job,) = Chooser(shop()), jobs_of(1)
-    assert choose(job, "auto") == "lockstep/1"
-    assert (
-        choose(jobs_of(1, 2, model={"use": "mlp", "hidden": [2000, 100]})[0], "auto") == "fused/1"
+    choose, (job,) = KernelDispatcher(engine_context()), jobs_of(1)
+    assert choose(job, "auto") == kernel("lockstep")
+    assert choose(jobs_of(1, 2, model={"use": "mlp", "hidden": [2000, 100]})[0], "auto") == kernel(
+        "fused"
     )
     for unfit, why in (
         (replace(job, batch=1), "no batches of one example"),
         (jobs_of(1, model={"use": "mlp", "hidden": [8, 1]})[0], "'fc2' has a side of one unit"),
         (jobs_of(1, optimizer=OPTIMIZERS["rmsprop"])[0], "no RMSprop"),
     ):
-        assert choose(unfit, "auto") == "fused/1"
+        assert choose(unfit, "auto") == kernel("fused")
         with pytest.raises(UsageError, match=rf"kernel 'lockstep' cannot train this: .*{why}"):
             choose(unfit, "lockstep")
 
@@ -325,7 +338,7 @@ def test_waiting_jobs_are_spread_over_the_places(
 ) -> None:
     go(tmp_path, "run", recipe())
     assert [len(group) for group in handed_out] == [3] * 6  # three levels
-    assert all(len({together(job) for job in group}) == 1 for group in handed_out)
+    assert all(len({group_key(job) for job in group}) == 1 for group in handed_out)
 
 
 def test_a_group_has_a_size_at_most(tmp_path: Path, handed_out: list[list[Job]]) -> None:
@@ -459,13 +472,13 @@ optimizer = { use = "sgd", lr = 0.1, momentum = 0.9 }
         for name, mask in one.mask.items():
             assert torch.equal(mask, other.mask[name])
     kernels = [
-        json.loads(file.read_text())["job"]["kernel"]
+        json.loads(file.read_text())["job"]["kernel"]["name"]
         for file in (tmp_path / "store").rglob("outcome.json")
     ]
-    assert set(kernels) == {"lockstep/1"}
+    assert set(kernels) == {"lockstep"}
 
 
 def test_augmentations_are_part_of_the_shape_of_a_group() -> None:
     flip = (describe(make("augmentation", "flip"), Clock(1, 1)),)
     (job,) = jobs_of(1)
-    assert together(replace(job, augment=flip)) != together(job)
+    assert group_key(replace(job, augment=flip)) != group_key(job)

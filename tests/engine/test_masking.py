@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 from support.recipes import changed, faults, load
-from support.small import DATA, cell, lab, make, shop
+from support.small import DATA, cell, engine_context, execute_one, kernel, lab, make
+from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lotteryfw import run
 from lotteryfw.api.errors import TrainingDiverged, UsageError
-from lotteryfw.api.layers import SCORES
 from lotteryfw.api.rng import stream
 from lotteryfw.cli.app import app
-from lotteryfw.engine import Stopped, StoredOutcome, perform
-from lotteryfw.engine.train import Training
+from lotteryfw.engine import Stopped, StoredOutcome
+from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
 
@@ -34,13 +34,11 @@ def learning(how: Any, density: float | None = None, steps: int = 20, **changes:
     """The job that learns a mask; `changes` as for `small.cell`."""
     changes = {"optimizer": SGD, "model": WIDE, "mask1": "constant", **changes}
     desk = lab(cell(steps, parametrization=make("parametrization", how), **changes))
-    return replace(desk.job(desk.learn_mask(density)), kernel="scores/1")
+    return replace(desk.job(desk.learn_mask(density)), kernel=kernel("mask_training"))
 
 
 def trained(job: Train) -> Training:
-    training = Training(job, shop())
-    training.run(training.end, lambda now: None)
-    return training
+    return run_training(TrainingGroup([job], engine_context()))
 
 
 def bits(tensors: Any) -> dict[str, bytes]:
@@ -59,7 +57,7 @@ def edge_popup(
     """Edge-popup on a fully connected network as anyone would write it down; the scores at the end."""
     layers = list(job.mask)
     weights = {name: job.values[name] for name in layers}
-    scores = {name: job.values[SCORES + name].clone() for name in layers}
+    scores = {name: job.scores[name].clone() for name in layers}
     velocity = {name: torch.zeros_like(scores[name]) for name in layers}
     for step in range(job.steps):
         epoch, place = divmod(step, job.steps_per_epoch)
@@ -95,11 +93,11 @@ def test_edge_popup_on_digits_is_the_plain_loop_of_twenty_lines() -> None:
     ours = trained(job)
     train = make("data", "digits").load(Path()).train
     scores = edge_popup(job, 0.5, train.inputs / 255, train.labels)
-    values = ours.kernel.values()
+    ended = ours.member.state().scores
     masks: list[dict[str, Tensor]] = [{}, {}]
     for name, mask in job.mask.items():
-        torch.testing.assert_close(values[SCORES + name], scores[name], rtol=1e-5, atol=1e-5)
-        for found, learned in zip(masks, (values[SCORES + name], scores[name]), strict=True):
+        torch.testing.assert_close(ended[name], scores[name], rtol=1e-5, atol=1e-5)
+        for found, learned in zip(masks, (ended[name], scores[name]), strict=True):
             found[name] = kept_by_sorting(learned, round(0.5 * mask.numel()))
         assert torch.equal(masks[0][name], masks[1][name])
     test = make("data", "digits").load(Path()).test
@@ -115,12 +113,13 @@ def test_edge_popup_on_digits_is_the_plain_loop_of_twenty_lines() -> None:
 @pytest.mark.parametrize("how", ["bernoulli", "top_k"])
 def test_scores_learn_and_everything_else_stays_bit_for_bit(how: str, optimizer: Any) -> None:
     job = learning(how, 0.5 if how == "top_k" else None, 60, optimizer=optimizer)
-    before = bits(job.values)
+    before, scores_before = bits(job.values), bits(job.scores)
     training = trained(job)
-    after = bits(training.kernel.values())
-    assert {name for name, each in before.items() if after[name] != each} == {
-        SCORES + name for name in job.mask
-    }
+    after = training.member.state()
+    assert bits(after.values) == before
+    scores = bits(after.scores)
+    assert scores.keys() == job.mask.keys()
+    assert all(scores[name] != value for name, value in scores_before.items())
     curve = training.metrics().curve
     assert curve.validation_loss[-1] < curve.validation_loss[0]
 
@@ -128,17 +127,15 @@ def test_scores_learn_and_everything_else_stays_bit_for_bit(how: str, optimizer:
 def test_every_mask_of_a_training_has_exactly_its_budget() -> None:
     for density in (0.5, 0.103):
         job = learning("top_k", density)
-        training = Training(job, shop())
-        seen: list[dict[str, Tensor]] = []
-        sampled = training.kernel._masking.sampled  # type: ignore[attr-defined]
+        group = TrainingGroup([job], engine_context())
+        kernel: Any = group.kernel
+        seen: list[Any] = []
 
-        def watched(*when: Any, sampled: Any = sampled, seen: Any = seen) -> dict[str, Tensor]:
-            masks: dict[str, Tensor] = sampled(*when)
-            seen.append(masks)
-            return masks
+        def look(training: Training, kernel: Any = kernel, seen: list[Any] = seen) -> None:
+            seen.append(kernel.masks)
 
-        training.kernel._masking.sampled = watched  # type: ignore[attr-defined]
-        training.run(training.end, lambda now: None)
+        run_training(group, at_step=look)
+        assert seen.pop(0) is None
         assert len(seen) == 20
         for masks in seen:
             assert {name: int(mask.sum()) for name, mask in masks.items()} == {
@@ -159,27 +156,28 @@ def logits_of(
 def test_an_evaluation_is_the_mean_over_sampled_masks() -> None:
     job = learning({"use": "bernoulli", "samples": 7})
     training = trained(job)
-    values, test = training.kernel.values(), make("data", DATA).load(Path()).test
+    state, test = training.member.state(), make("data", DATA).load(Path()).test
+    values, scores = dict(state.values), state.scores
     losses, accuracies = [], []
     for draw in range(7):
         rng = stream(0, "masks", "evaluation", draw)
         masks = {
-            name: torch.rand(mask.shape, generator=rng) < values[SCORES + name].sigmoid()
+            name: torch.rand(mask.shape, generator=rng) < scores[name].sigmoid()
             for name, mask in job.mask.items()
         }
         logits = logits_of(job, values, masks, test.inputs)
         losses.append(float(cross_entropy(logits, test.labels)))
         accuracies.append(float((logits.argmax(1) == test.labels).double().mean()))
     assert len(set(losses)) == 7
-    loss, accuracy = training.kernel.measure("test")
+    loss, accuracy = training.member.evaluate("test")
     assert accuracy == pytest.approx(sum(accuracies) / 7, abs=1e-12)
     assert loss == pytest.approx(sum(losses) / 7, rel=1e-5)
 
 
 def test_masks_of_two_steps_differ_and_repeat_from_the_seed() -> None:
     def masks(job: Train) -> list[dict[str, bytes]]:
-        masking = Training(job, shop()).kernel._masking  # type: ignore[attr-defined]
-        return [bits(masking.sampled(step)) for step in (0, 1)]
+        kernel: Any = TrainingGroup([job], engine_context()).kernel
+        return [bits(kernel.learned_mask.for_step(step)) for step in (0, 1)]
 
     job = learning("bernoulli")
     (first, second), again = masks(job), masks(job)
@@ -202,21 +200,22 @@ def test_a_learning_that_was_stopped_goes_on_bit_identically(
 ) -> None:
     job = learning(how, density, 40)
     store, other = Store(tmp_path / "a"), Store(tmp_path / "b")
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     for stop in (11, 26):
         with pytest.raises(Stopped):
-            perform(job, other, shop(), partial(_is_at, stop))
-    perform(job, other, shop(), lambda done, of: False)
+            execute_one(job, other, engine_context(), partial(_is_at, stop))
+    execute_one(job, other, engine_context(), lambda done, of: False)
     one, two = StoredOutcome(store, job.key), StoredOutcome(other, job.key)
-    assert bits(one.tensors()) == bits(two.tensors())
+    assert bits(one.tensors().encoded()) == bits(two.tensors().encoded())
     assert one.metrics == two.metrics
 
 
 def test_a_mask_that_is_refreshed_now_and_then_stays_in_between() -> None:
     job = learning({"use": "top_k", "every": 5}, 0.5)
-    training = Training(job, shop())
+    group = TrainingGroup([job], engine_context())
+    kernel: Any = group.kernel
     used: list[dict[str, bytes]] = []
-    training.run(training.end, lambda now: used.append(bits(now.kernel._masks or {})))  # type: ignore[attr-defined]
+    training = run_training(group, at_step=lambda training: used.append(bits(kernel.masks or {})))
     assert [used[step] == used[step - 1] for step in range(2, 21)] == [
         step % 5 != 1 for step in range(2, 21)
     ]
@@ -229,17 +228,11 @@ def diverging() -> Iterator[Any]:
     rate = {"use": "sgd", "lr": 1e6, "momentum": 0.9, "weight_decay": 1e-1}
     yield pytest.param(learning("top_k", 0.5, 60, optimizer=rate), id="a rate of a million")
     nan = learning("bernoulli", steps=20)
-    broken = {
-        name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v
-        for name, v in nan.values.items()
-    }
-    yield pytest.param(replace(nan, values=broken), id="NaN, bernoulli")
+    broken = {name: torch.full_like(score, torch.nan) for name, score in nan.scores.items()}
+    yield pytest.param(replace(nan, scores=broken), id="NaN, bernoulli")
     top = learning("top_k", 0.5, 20)
-    broken = {
-        name: torch.full_like(v, torch.nan) if name.startswith(SCORES) else v
-        for name, v in top.values.items()
-    }
-    yield pytest.param(replace(top, values=broken), id="NaN, top_k")
+    broken = {name: torch.full_like(score, torch.nan) for name, score in top.scores.items()}
+    yield pytest.param(replace(top, scores=broken), id="NaN, top_k")
 
 
 @pytest.mark.parametrize("job", list(diverging()))

@@ -15,15 +15,16 @@ import pytest
 import torch
 from support import small
 from support.paths import ROOT
+from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lotteryfw import load_ticket, run
-from lotteryfw.api.layers import SCORES
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import Trained
-from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
-from lotteryfw.engine.train import Training
+from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
+from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab, Record
@@ -47,7 +48,9 @@ def desk(rewind: Any = "learning_rate", **search: Any) -> CellLab:
     found = {"use": "iterative_edge_popup", "density": 0.3, "cycles": 2} | search
     iterand = REGISTRY.create("parametrization", ITERAND)
     cell = small.cell(STEPS, search=found, rewind=rewind, parametrization=iterand)
-    return CellLab(cell, small.describe, Path("unused"), "cpu", Chooser(small.shop()))
+    return CellLab(
+        cell, small.describe, Path("unused"), "cpu", KernelDispatcher(small.engine_context())
+    )
 
 
 def weights(values: Mapping[str, Tensor]) -> dict[str, bytes]:
@@ -56,7 +59,7 @@ def weights(values: Mapping[str, Tensor]) -> dict[str, bytes]:
 
 
 def performed(job: Train, store: Store) -> StoredOutcome:
-    perform(job, store, small.shop(), lambda done, of: False)
+    small.execute_one(job, store, small.engine_context(), lambda done, of: False)
     return StoredOutcome(store, job.key)
 
 
@@ -83,7 +86,7 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
         small.make("initialiser", "glorot_normal").weight,
     )
     values = {name: value.clone() for name, value in job.values.items()}
-    scores = {name: values[SCORES + name].requires_grad_() for name in NAMES}
+    scores = {name: job.scores[name].clone().requires_grad_() for name in NAMES}
     loop = torch.optim.SGD(scores.values(), lr=0.1, momentum=0.9, fused=True)
 
     def best(name: str) -> Tensor:
@@ -114,10 +117,10 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
                 chosen = torch.rand(layer.shape, generator=rng) < 0.5
                 fresh = draw(layer, rng)
                 values[layer.name][chosen & ~best(layer.name)] = fresh[chosen & ~best(layer.name)]
-    assert weights(ours) != weights(job.values)
+    assert weights(ours.values) != weights(job.values)
     for name in NAMES:
-        assert torch.equal(ours[name], values[name])
-        torch.testing.assert_close(ours[SCORES + name], scores[name].detach(), rtol=1e-4, atol=1e-6)
+        assert torch.equal(ours.values[name], values[name])
+        torch.testing.assert_close(ours.scores[name], scores[name].detach(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("stop", [3, 4, 13])
@@ -129,24 +132,24 @@ def test_a_training_stopped_around_a_redraw_goes_on_bit_identically(
     straight = performed(job, Store(tmp_path / "straight"))
     store = Store(tmp_path / "stopped")
     with pytest.raises(Stopped):
-        perform(job, store, small.shop(), lambda done, of: done >= stop)
+        small.execute_one(job, store, small.engine_context(), lambda done, of: done >= stop)
     resumed = performed(job, store)
-    for name, value in straight.tensors().items():
-        assert torch.equal(resumed.tensors()[name], value), name
+    for name, value in straight.tensors().encoded().items():
+        assert torch.equal(resumed.tensors().encoded()[name], value), name
     assert resumed.metrics == straight.metrics
 
 
 def test_the_best_weights_so_far_are_those_of_their_step() -> None:
     lab = desk()
-    training = Training(lab.job(lab.learn_mask(0.3)), small.shop())
+    group = TrainingGroup([lab.job(lab.learn_mask(0.3))], small.engine_context())
     at_step: dict[int, dict[str, bytes]] = {}
 
     def look(now: Training) -> None:
-        at_step[now.step] = weights(now.kernel.values())
+        at_step[now.step] = weights(now.member.state().values)
 
-    training.run(training.end, look)
+    training = run_training(group, at_step=look)
     assert at_step[4] != at_step[3]
-    assert weights(training.best) == at_step[training.best_step]
+    assert weights(training.best.values) == at_step[training.best_step]
 
 
 def test_the_ticket_found_has_the_weights_as_they_ended(tmp_path: Path) -> None:
@@ -161,11 +164,11 @@ def test_the_ticket_found_has_the_buffers_as_they_ended() -> None:
     """Or batch norm would compute with other statistics than those of the accuracy on record."""
     lab = desk()
     ticket = lab.learn_mask(0.3)
-    ended = {
-        **lab.job(ticket).values,
-        "fc1.bias": torch.full((8,), 0.5),
-    }  # stands for a running mean
-    outcome: Any = SimpleNamespace(diverged_at=None, tensors=lambda: ended)
+    job = lab.job(ticket)
+    # The bias stands for a running mean.
+    ended = {**job.values, "fc1.bias": torch.full((8,), 0.5)}
+    network = NetworkState(ended, scores=job.scores)
+    outcome: Any = SimpleNamespace(diverged_at=None, tensors=lambda: network)
     assert torch.equal(
         lab.extract_ticket(ticket, Trained(ticket, outcome)).values["fc1.bias"], ended["fc1.bias"]
     )
@@ -173,15 +176,16 @@ def test_the_ticket_found_has_the_buffers_as_they_ended() -> None:
 
 def test_a_cycle_goes_on_with_the_weights_of_the_one_before(tmp_path: Path) -> None:
     _, (first, second) = searched(desk(), Store(tmp_path))
-    ended = StoredOutcome(Store(tmp_path), first.key).tensors()
+    ended = StoredOutcome(Store(tmp_path), first.key).tensors().values
     assert weights(second.values) == weights(ended) != weights(first.values)
 
 
 def test_going_back_to_a_step_brings_its_weights_back(tmp_path: Path) -> None:
     _, (first, second) = searched(desk(rewind={"use": "to_step", "step": "10it"}), Store(tmp_path))
-    training = Training(first, small.shop())
-    training.run(10, lambda now: None)
-    assert weights(second.values) == weights(training.kernel.values()) != weights(first.values)
+    training = run_training(TrainingGroup([first], small.engine_context()), until=10)
+    assert (
+        weights(second.values) == weights(training.member.state().values) != weights(first.values)
+    )
 
 
 def test_going_back_to_the_start_brings_the_first_weights_back(tmp_path: Path) -> None:
@@ -191,7 +195,7 @@ def test_going_back_to_the_start_brings_the_first_weights_back(tmp_path: Path) -
 
 def test_edges_removed_for_good_keep_their_weights(tmp_path: Path) -> None:
     _, (_, second) = searched(desk(pruning="hard"), Store(tmp_path))
-    ended = StoredOutcome(Store(tmp_path), second.key).tensors()
+    ended = StoredOutcome(Store(tmp_path), second.key).tensors().values
     for name, allowed in second.mask.items():
         assert int((~allowed).sum()) > 0
         assert torch.equal(ended[name][~allowed], second.values[name][~allowed])
@@ -202,7 +206,7 @@ def test_every_cycle_draws_anew(tmp_path: Path) -> None:
     _, (first, second) = searched(desk(), Store(tmp_path))
     assert first.mask_seed != second.mask_seed
     fresh = replace(second, mask_seed=first.mask_seed)
-    ended = [performed(job, Store(tmp_path)).tensors() for job in (second, fresh)]
+    ended = [performed(job, Store(tmp_path)).tensors().values for job in (second, fresh)]
     assert weights(ended[0]) != weights(ended[1])
 
 
@@ -216,6 +220,9 @@ def test_the_runs_folder_has_the_changed_weights(tmp_path: Path) -> None:
         recipe, out=tmp_path / "run", store=tmp_path / "store", trust=[PLUGIN], jobs=1, device="cpu"
     )
     (path,), (row,) = done.path.glob("tickets/*/level-01.safetensors"), done.levels
-    ticket, ended = load_ticket(path), StoredOutcome(Store(tmp_path / "store"), row.key).tensors()
+    ticket, ended = (
+        load_ticket(path),
+        StoredOutcome(Store(tmp_path / "store"), row.key).tensors().values,
+    )
     for name, mask in ticket.mask.items():
         assert torch.equal(ticket.values[name], ended[name] * mask)

@@ -9,8 +9,8 @@ import sys
 def test_an_optimizer_does_not_bring_torchs_compiler_along() -> None:
     code = """
 import sys, torch
-from lotteryfw.engine import settle_process
-settle_process()
+from lotteryfw.engine import configure_torch
+configure_torch()
 optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
 optimizer.zero_grad()
 optimizer.load_state_dict(optimizer.state_dict())

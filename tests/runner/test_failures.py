@@ -12,7 +12,7 @@ import pytest
 from support.runs import Watch, files, go, recipe
 
 from lotteryfw import UsageError
-from lotteryfw.engine import perform_all
+from lotteryfw.engine import execute
 from lotteryfw.engine.worker import patience
 from lotteryfw.runner import run as run_recipe
 from lotteryfw.runner.executors import InProcess
@@ -236,8 +236,8 @@ def test_what_another_process_computed_meanwhile_is_said_to_be_stored(
         """Somebody else finishes every job while this process waits for its lock."""
 
         def submit(self, jobs: Sequence[Job]) -> None:
-            perform_all(
-                jobs, self._store, self._shop, lambda done, of: False, lambda key, warning: None
+            execute(
+                jobs, self._store, self._context, lambda done, of: False, lambda key, warning: None
             )
             super().submit(jobs)
 

@@ -17,7 +17,7 @@ from lotteryfw.api import fingerprints
 from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, PluginError
 from lotteryfw.api.kinds import DataSource
-from lotteryfw.engine import Workshop, load
+from lotteryfw.engine import EngineContext, load_dataset
 from lotteryfw.runner import Desk, run
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Mnist
@@ -53,7 +53,7 @@ def parts(dtype: torch.dtype = torch.float32, **changes: Any) -> Dataset:
 def loaded(splits: Any, facts: Any = FACTS) -> Dataset:
     source = Promising()
     source._splits, source._facts = splits, facts
-    return load(source, Path("unused"))
+    return load_dataset(source, Path("unused"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
@@ -114,14 +114,14 @@ def test_labels_outside_the_classes_are_refused_where_they_are_read(
         return splits
 
     monkeypatch.setattr(Synthetic, "load", load_wrong)
-    bench = Workshop(REGISTRY, tmp_path, "cpu")
+    bench = EngineContext(REGISTRY, tmp_path, "cpu")
     with pytest.raises(
         DataError,
         match=rf"synthetic': validation has label {value} at example 5 .*must lie in 0 … 2",
     ):
-        bench.feed_of(dense_job(cell(5)))
+        bench.dataset_of(dense_job(cell(5)))
     reconstruction = dense_job(cell(5, objective="reconstruction"))
-    assert bench.feed_of(reconstruction).raw("validation")[1][5] == value
+    assert bench.dataset_of(reconstruction).raw("validation")[1][5] == value
     recipe: dict[str, Any] = {
         "name": "wrong", "data": DATA, "model": {"use": "mlp", "hidden": [8]},
         "train": {"length": "20it", "batch": 16, "optimizer": {"use": "sgd", "lr": 0.1}},
@@ -193,7 +193,7 @@ def test_files_that_changed_after_a_job_was_made_are_refused(two_sets: tuple[Pat
     with pytest.raises(
         DataError, match="data 'lotteryfw/mnist': its files changed while the study ran"
     ):
-        Workshop(REGISTRY, two_sets[0], "cpu").feed_of(job)
+        EngineContext(REGISTRY, two_sets[0], "cpu").dataset_of(job)
 
 
 def test_files_that_change_while_they_are_read_are_refused(
@@ -209,4 +209,4 @@ def test_files_that_change_while_they_are_read_are_refused(
     monkeypatch.setattr(Mnist, "load", load_slowly)
     job = dense_job(cell(5, data={"use": "mnist", "validation": 50}))
     with pytest.raises(DataError, match="its files changed while they were read"):
-        Workshop(REGISTRY, two_sets[0], "cpu").feed(job.data)
+        EngineContext(REGISTRY, two_sets[0], "cpu").dataset(job.data)

@@ -15,10 +15,11 @@ from support.runs import files, go, recipe
 from support.small import DATA, cell, make
 
 from lotteryfw import MaskCriterion, MaskSearch, Need, SearchAlgorithm
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Trained
-from lotteryfw.engine import Chooser, engine_version
-from lotteryfw.engine.kernels import choose
+from lotteryfw.engine import KernelDispatcher, engine_version
+from lotteryfw.engine.kernels import dispatch
 from lotteryfw.runner import study
 from lotteryfw.runner.drive import Driver
 from lotteryfw.search import context
@@ -191,7 +192,7 @@ def _known(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("which", ["pruning", "learning"])
 def test_equal_origins_are_equal_keys_whatever_a_cell_is_made_of(which: str) -> None:
     keys: dict[str, str] = {}
-    kinds, chooser = set(), Chooser(small.shop())
+    kinds, chooser = set(), KernelDispatcher(small.engine_context())
     for changes in variants(which):
         of = made(which, changes)
         for request in requests(
@@ -214,13 +215,10 @@ def test_the_engines_state_is_part_of_an_origin(monkeypatch: pytest.MonkeyPatch)
     before = origin()
     assert origin() == before
     with monkeypatch.context() as patch:
-        patch.setitem(choose._REVISIONS, "fused", 99)
-        assert origin() != before
-    with monkeypatch.context() as patch:
-        patch.setattr(choose, "backends", lambda: {"torch": "torch"})
-        torch_only = origin()
-        patch.setattr(choose, "backends", lambda: {"numba": "numba0.1", "torch": "torch"})
-        assert len({before, torch_only, origin()}) == 3
+        patch.setattr(dispatch, "version", lambda name: "0.1")
+        older = origin()
+        patch.setattr(dispatch, "find_spec", lambda name: None if name == "numba" else name)
+        assert len({before, older, origin()}) == 3
     assert engine_version("here") != engine_version("there")
 
 
@@ -296,7 +294,7 @@ def test_a_rerun_builds_no_network_and_hashes_no_tensor(
     monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_gradient", refuse)
     monkeypatch.setattr("lotteryfw.store.tensors.load", refuse)
     monkeypatch.setattr("lotteryfw.runner.desk.Desk.refuse_impossible", lambda *_: None)
-    monkeypatch.setattr("lotteryfw.engine.workshop.Workshop.feed", lambda *_: None)
+    monkeypatch.setattr("lotteryfw.engine.runtime.EngineContext.dataset", lambda *_: None)
     done, watch = again(*finished)
     assert not watch.troubles
     assert set(done.statuses.values()) == {"done"}
@@ -355,7 +353,8 @@ def test_a_chain_of_hundreds_of_rounds_is_made_when_its_last_ticket_is_looked_at
             self.ticket = ticket
 
         def tensors(self) -> Any:
-            return {name: value * 0.999 for name, value in self.ticket.values.items()}
+            values = {name: value * 0.999 for name, value in self.ticket.values.items()}
+            return NetworkState(values)
 
     for _ in range(600):
         ticket = lab.prune(ticket, Trained(ticket, Later(ticket)))

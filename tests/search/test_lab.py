@@ -81,7 +81,7 @@ def test_the_mask_is_the_criterions_and_the_scopes() -> None:
 def test_rewinding_to_a_step_takes_the_dense_runs_weights_of_that_step_at_every_level() -> None:
     desk = lab(cell(rewind={"use": "to_step", "step": "5it"}))
     records = played(desk)
-    state, _ = records[0].trained.outcome.state(5)
+    state = records[0].trained.outcome.state(5)[0].values
     for record in records[1:]:
         for name, mask in record.ticket.mask.items():
             assert torch.equal(record.ticket.values[name], state[name].where(mask, torch.zeros(())))
@@ -135,7 +135,7 @@ def test_two_chains_in_one_lab_rewind_to_their_own_dense_runs() -> None:
     dense_runs = [trained(desk, start) for start in starts]
     tickets = [desk.prune(start, run) for start, run in zip(starts, dense_runs, strict=True)]
     for ticket, dense_run in zip(tickets, dense_runs, strict=True):
-        state, _ = dense_run.outcome.state(5)
+        state = dense_run.outcome.state(5)[0].values
         for name, mask in ticket.mask.items():
             assert torch.equal(ticket.values[name], state[name].where(mask, torch.zeros(())))
     assert not torch.equal(tickets[0].values["fc1.bias"], tickets[1].values["fc1.bias"])
@@ -150,7 +150,7 @@ def test_a_dense_network_that_is_measured_first_keeps_no_state_and_leaves_rewind
     trained(desk, measured)
     after = trained(desk, dense)
     ticket = desk.prune(dense, after)
-    state, _ = after.outcome.state(5)
+    state = after.outcome.state(5)[0].values
     assert torch.equal(ticket.values["fc1.bias"], state["fc1.bias"])
 
 
@@ -182,7 +182,8 @@ def test_buffers_are_rewound_or_kept_as_the_policy_says(buffers: str) -> None:
     )
     records = played(desk)
     ticket = records[2].ticket
-    state, latest = records[0].trained.outcome.state(5)[0], records[1].trained.weights()
+    state = records[0].trained.outcome.state(5)[0].values
+    latest = records[1].trained.weights()
     assert not torch.equal(state["2.running_mean"], latest["2.running_mean"])
     expected = latest if buffers == "latest" else state
     assert torch.equal(ticket.values["2.running_mean"], expected["2.running_mean"])
@@ -414,7 +415,7 @@ def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() ->
     outcomes = [FakeOutcome(request.job) for request in next(generator)]
     asked = [request.job for request in generator.send(outcomes)]
     assert [type(job) for job in asked] == [Gradient]
-    assert bits(asked[0].values) == bits(outcomes[0].tensors())
+    assert bits(asked[0].values) == bits(outcomes[0].tensors().values)
     with pytest.raises(StopIteration) as stop:
         generator.send([FakeOutcome(job) for job in asked])
     after = stop.value.value

@@ -12,6 +12,7 @@ from support.recipes import changed
 
 from lotteryfw import run
 from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.search.derivations import Loaded
@@ -41,10 +42,15 @@ class Outcome:
 
     def __init__(self, allowed: torch.Tensor, **tensors: torch.Tensor):
         self._allowed = {"fc": allowed}
-        self._tensors = {name.replace("__", "/"): each for name, each in tensors.items()}
+        parts: dict[str, dict[str, torch.Tensor]] = {}
+        for label, tensor in tensors.items():
+            part, _, name = label.rpartition("__")
+            parts.setdefault(part, {})[name] = tensor
+        values, scores = parts.pop("", {}), parts.pop("scores", {})
+        self._network = NetworkState(values, scores=scores, extra=parts)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return self._tensors
+    def tensors(self) -> NetworkState:
+        return self._network
 
     def mask(self) -> dict[str, torch.Tensor]:
         return self._allowed

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.small import cell, dense_job, lab, shop
+from support.small import cell, dense_job, engine_context, execute_one, lab
 from typer.testing import CliRunner
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.cli import stores as stores  # adds the commands of `lotteryfw store`
 from lotteryfw.cli.app import app
-from lotteryfw.engine import StoredOutcome, perform, post
+from lotteryfw.engine import StoredOutcome, post
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.search.jobs import digest
 from lotteryfw.store import Busy, Store, locks, save_ticket
@@ -220,7 +220,7 @@ def finished_run(store: Store, folder: Path) -> tuple[Path, str]:
     desk = lab(cell(5))
     ticket = desk.dense()
     job = desk.job(ticket)
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     path = folder / "tickets" / "cell" / "level-00.safetensors"
     save_ticket(path, ticket, {"key": job.key})
     (folder / "levels.csv").write_text("figures\n")
@@ -382,7 +382,7 @@ def forbidden(request, monkeypatch):
 
 def test_a_store_that_may_only_be_read_serves_what_is_in_it(store, tmp_path, forbidden):
     job = dense_job(cell(5))
-    perform(job, store, shop(), lambda done, of: False)
+    execute_one(job, store, engine_context(), lambda done, of: False)
     store.set_alias("digest", job.key)
     before = sorted(store.root.rglob("*"))
     forbidden(store.root)
@@ -403,11 +403,11 @@ def test_a_store_that_may_only_be_read_serves_what_is_in_it(store, tmp_path, for
 
 
 def test_only_what_must_be_computed_is_refused_by_a_store_that_may_only_be_read(store, forbidden):
-    perform(dense_job(cell(5)), store, shop(), lambda done, of: False)
+    execute_one(dense_job(cell(5)), store, engine_context(), lambda done, of: False)
     forbidden(store.root)
     reader, job = Store(store.root), dense_job(cell(6))
     for attempt in (
-        lambda: perform(job, reader, shop(), lambda done, of: False),
+        lambda: execute_one(job, reader, engine_context(), lambda done, of: False),
         lambda: post(job, reader),
         lambda: reader.write(ONE).__enter__(),
     ):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import Workshop
+from lotteryfw.engine import EngineContext, execute
+from lotteryfw.engine.kernels.dispatch import descriptions
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Spec, Train
+from lotteryfw.search.jobs import Job, KernelSpec, Spec, Train
 from lotteryfw.search.lab import CellLab
+from lotteryfw.store import Store
 
 REGISTRY = Registry.load()
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
@@ -53,7 +56,18 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
 
 def lab(of: Cell, device: str = "cpu") -> CellLab:
     """The lab of a cell."""
-    return CellLab(of, describe, Path("unused"), device)
+    return CellLab(of, describe, Path("unused"), device, reference_kernel)
+
+
+def kernel(name: str, **options: Any) -> KernelSpec:
+    """A kernel as jobs name it."""
+    revisions = {description.name: description.revision for description in descriptions()}
+    return KernelSpec(name, revisions[name], options)
+
+
+def reference_kernel(job: Train, choice: str, sparse_below: float | None) -> KernelSpec:
+    """The kernel that can train a job whatever it is made of, without a look at its network."""
+    return kernel("reference" if job.parametrization is None else "mask_training")
 
 
 def dense_job(of: Cell) -> Train:
@@ -64,6 +78,19 @@ def dense_job(of: Cell) -> Train:
     return job
 
 
-def shop() -> Workshop:
-    """A workshop on the CPU."""
-    return Workshop(REGISTRY, Path("unused"), "cpu")
+def engine_context() -> EngineContext:
+    """An engine on the CPU."""
+    return EngineContext(REGISTRY, Path("unused"), "cpu")
+
+
+def execute_one(
+    job: Job,
+    store: Store,
+    context: EngineContext,
+    on_step: Callable[[int, int], bool],
+    checkpoint_seconds: float = 60.0,
+) -> str | None:
+    """Run one job into the store, and return its warning."""
+    warnings: dict[str, str | None] = {}
+    execute([job], store, context, on_step, warnings.__setitem__, checkpoint_seconds)
+    return warnings[job.key]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from support.small import cell, dense_job
+from support.small import cell, dense_job, kernel
 
 from lotteryfw.api.rng import stream
+from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -50,5 +52,26 @@ def jobs_of(
             for n, v in job.values.items()
         }
         seeds: dict[str, Any] = {"order_seed": 7, "augment_seed": 8} if shared else {}
-        jobs.append(replace(job, mask=mask, values=values, kernel="lockstep/1", **seeds))
+        jobs.append(replace(job, mask=mask, values=values, kernel=kernel("lockstep"), **seeds))
     return jobs
+
+
+def nothing(training: Training) -> None:
+    """Watch a training without a look at it."""
+
+
+def run_training(
+    group: TrainingGroup,
+    until: int | None = None,
+    at_step: Callable[[Training], None] = nothing,
+) -> Training:
+    """Train the one member of a group, and call `at_step` at its start and after every update."""
+    (training,) = group.trainings
+    until = training.end if until is None else until
+    if not training.curve["step"]:
+        training.count(0)
+        at_step(training)
+    while training.step < until:
+        training.count(group.update(training.step, training.step + 1, lambda step: False))
+        at_step(training)
+    return training

@@ -1,9 +1,10 @@
-"""Updates that are recorded once, as a CUDA graph, and replayed: one launch in place of some hundred.
+"""Updates that are recorded once, as a CUDA graph, and replayed: one launch instead of a hundred.
 
-The step of a small network on a GPU is mostly the cost of launching its operations. A recorded update reads its batch
-and its learning rate from device tensors that stay where they are, so that the host only has to change those and to
-replay. Where a device has no recorder (see `RECORDERS`), kernels take their plain path; where recording fails, the same
-update runs operation by operation, with the same results, and a warning says why.
+The step of a small network on a GPU is mostly the cost of launching its operations. A recorded
+update reads its batch and its learning rate from device tensors that stay in one place, so that the
+host only has to change those and to replay. Where a device has no recorder (see `RECORDERS`),
+kernels take their plain path; where recording fails, the same update runs operation by operation,
+with the same results, and a warning says why.
 """
 
 from __future__ import annotations
@@ -12,47 +13,49 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
+from torch.optim import SGD, Adam, AdamW
 
-    from lotteryfw.engine.feed import Feed
+from lotteryfw.engine.device_dataset import DeviceDataset
 
 T = TypeVar("T")
 
 WARM_UP = 3
-"""Updates before the recording, which let libraries set up and optimizers make their state."""
+"""Updates before the recording, in which libraries set up and optimizers make their state."""
 Body = Callable[[], None]
-"""Does all of an update that happens on the device."""
-Work = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Does everything of an update that happens on the device."""
+DeviceStep = Callable[[Tensor, Tensor], Tensor]
 """Makes an update with the inputs and labels of a batch, and returns its losses."""
 
 
 class Recorder(Protocol):
-    """How a device records work."""
+    """Records work on one type of device."""
 
     def warm_up(self, body: Body) -> None:
         """Run `body` as it should be run before it is recorded."""
         ...
 
     def record(self, body: Body) -> Body:
-        """Return a function that does what `body` does, which is not executed now. Raises where that fails."""
+        """Return a function that does what `body` does, which is not executed now.
+
+        Raises where that fails.
+        """
         ...
 
 
 class CudaGraphs:
-    """Records CUDA graphs, as the section "CUDA Graphs" of torch's documentation tells."""
+    """Records CUDA graphs, as the section "CUDA Graphs" of torch's documentation describes."""
 
     def __init__(self) -> None:
-        # One for the process: cuBLAS keeps 32 MiB for each stream that it was ever called on, and torch has 32 of them.
+        # One for the process: cuBLAS keeps 32 MiB for each stream that it was ever called on, and
+        # torch has 32 of them.
         self._stream: torch.cuda.Stream | None = None
 
     def warm_up(self, body: Body) -> None:
-        """Run `body` on another stream, since what it sets up must not belong to the default stream."""
-        import torch
-
+        """Run `body` on another stream, since its set-up must not belong to the default stream."""
         if self._stream is None:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -61,9 +64,7 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(self._stream)
 
     def record(self, body: Body) -> Body:
-        """Return the replay of a graph. Its memory is let go with it."""
-        import torch
-
+        """Return the replay of a graph. The graph's memory is released with it."""
         device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
         generator = torch.cuda.default_generators[device]
         state = generator.clone_state()
@@ -72,7 +73,8 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=pool):
                 body()
         except Exception:
-            # A recording that breaks off leaves the stream, the generator and the allocator in the middle of it.
+            # A recording that breaks off leaves the stream, the generator and the allocator in the
+            # middle of it.
             torch.cuda.set_stream(stream)
             generator.graphsafe_set_state(state)
             # Where torch has put the allocator right itself, the first call raises.
@@ -88,25 +90,22 @@ RECORDERS: dict[str, Recorder] = {"cuda": CudaGraphs()}
 
 
 def recorder_for(optimizer: torch.optim.Optimizer, device: str) -> Recorder | None:
-    """Return what records updates with this optimizer on a device; None where nothing does.
+    """Return the recorder of updates with this optimizer on a device; None where there is none.
 
     An optimizer must take its learning rate from the device, as torch's fused ones do.
     """
-    from torch.optim import SGD, Adam, AdamW
-
-    known = type(optimizer) in (SGD, Adam, AdamW) and all(
-        group.get("fused") for group in optimizer.param_groups
-    )
-    return RECORDERS.get(device) if known else None
+    is_fused = all(group.get("fused") for group in optimizer.param_groups)
+    if type(optimizer) in (SGD, Adam, AdamW) and is_fused:
+        return RECORDERS.get(device)
+    return None
 
 
 class LearningRates:
-    """The learning rates of an optimizer's groups as tensors on its device, which a recorded update reads."""
+    """The learning rates of an optimizer's groups, as tensors that a recorded update reads."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: str):
-        import torch
-
-        self._optimizer, self._factor = optimizer, 1.0
+        self._optimizer = optimizer
+        self._factor = 1.0
         self._base = [float(group["lr"]) for group in optimizer.param_groups]
         self.tensors = [
             torch.tensor(rate, dtype=torch.float32, device=device) for rate in self._base
@@ -114,12 +113,12 @@ class LearningRates:
         self.bind()
 
     def bind(self) -> None:
-        """Make the optimizer read the tensors; to be called again after its state was loaded."""
+        """Make the optimizer read the tensors; call it again after its state was loaded."""
         for group, tensor in zip(self._optimizer.param_groups, self.tensors, strict=True):
             group["lr"] = tensor
 
     def set(self, factor: float) -> None:
-        """Set every rate to `factor` times what it was at first."""
+        """Set every rate to `factor` times its first value."""
         if factor != self._factor:
             for tensor, rate in zip(self.tensors, self._base, strict=True):
                 tensor.fill_(rate * factor)
@@ -127,7 +126,7 @@ class LearningRates:
 
     @contextmanager
     def capturable(self) -> Iterator[None]:
-        """Tell the optimizer that it is being recorded: Adam wants to know, and warns where it is not."""
+        """Tell the optimizer that it is recorded: without this, Adam warns."""
         groups = [group for group in self._optimizer.param_groups if "capturable" in group]
         for group in groups:
             group["capturable"] = True
@@ -139,59 +138,66 @@ class LearningRates:
 
 
 class Batches(Protocol):
-    """The batches of a training, read from tensors that stay where they are."""
+    """The batches of a training, read from tensors that stay in one place."""
 
     def seek(self, step: int) -> None:
         """Prepare the batch of the update from `step` to `step + 1`."""
         ...
 
     def read(self) -> tuple[Tensor, Tensor]:
-        """Return the inputs and labels of the batch that was prepared; a part of the recorded update."""
+        """Return inputs and labels of the prepared batch; a part of the recorded update."""
         ...
 
 
 class GatheredBatches:
-    """Batches whose rows are gathered on the device, by an order of the examples that lies there too."""
+    """Batches that are gathered on the device, by an order of the examples that lies there too."""
 
     def __init__(
         self,
-        feed: Feed,
+        dataset: DeviceDataset,
         order: Callable[[int], Tensor],
         size: int,
         steps_per_epoch: int,
         device: str,
     ):
-        """`order`: a method that gives the places [..., examples] int64 in the training part in an epoch's order, on
-        the CPU."""
-        import torch
+        """`order`: a method that returns the order of an epoch, [..., examples] int64, on the CPU.
 
-        self._feed, self._steps_per_epoch, self._size = feed, steps_per_epoch, size
+        Its entries are indices in the training part.
+        """
+        self._dataset = dataset
+        self._steps_per_epoch = steps_per_epoch
+        self._size = size
         self._draw = _weak(order)
-        self._epoch, self._order = 0, order(0).to(device)
-        self._columns = torch.arange(min(size, feed.examples), device=device)
+        self._epoch = 0
+        self._order = order(0).to(device)
+        self._columns = torch.arange(min(size, dataset.examples), device=device)
         self._start = torch.zeros((), dtype=torch.int64, device=device)
-        self._next = 0  # what `_start` is, without asking the device
+        # The value of `_start`, known without asking the device.
+        self._next = 0
 
     def seek(self, step: int) -> None:
-        """Move to the epoch and to the place in it."""
-        epoch, place = divmod(step, self._steps_per_epoch)
+        """Move to the epoch and to the batch in it."""
+        epoch, batch = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
             self._order.copy_(self._draw(epoch))
             self._epoch = epoch
-        start = place * self._size
+        start = batch * self._size
         if start != self._next:
             self._start.fill_(start)
         self._next = start + self._size
 
     def read(self) -> tuple[Tensor, Tensor]:
         """Gather the batch, and move on to the next."""
-        rows = self._order.index_select(-1, self._columns + self._start)
+        indices = self._order.index_select(-1, self._columns + self._start)
         self._start.add_(self._size)
-        return self._feed.at(rows)
+        return self._dataset.at(indices)
 
 
 class LoadedBatches:
-    """Batches that are made before the recorded update, because they are augmented or come from the host's memory."""
+    """Batches that are made before the recorded update.
+
+    They are augmented, or come from the host's memory.
+    """
 
     def __init__(self, load: Callable[[int], tuple[Tensor, Tensor]]):
         """`load`: a method that makes the inputs and labels of a step's batch."""
@@ -214,14 +220,17 @@ class LoadedBatches:
 
 
 def _weak(method: Callable[[int], T]) -> Callable[[int], T]:
-    """Return a function that calls a method and does not keep its object: in a cycle with it, a recording's memory on
-    the device would outlive the training until Python looks for cycles."""
+    """Return a function that calls a method and does not keep its object alive.
+
+    In a cycle with it, a recording's memory on the device would outlive the training until Python
+    looks for cycles.
+    """
     reference = weakref.WeakMethod(method)
 
     def call(number: int) -> T:
-        alive = reference()
-        assert alive is not None
-        return alive(number)
+        bound = reference()
+        assert bound is not None
+        return bound(number)
 
     return call
 
@@ -232,19 +241,25 @@ class RecordedUpdates:
     def __init__(self, recorder: Recorder, batches: Batches, rates: LearningRates, losses: Tensor):
         """`losses`: where each update leaves its losses."""
         self.rates = rates
-        self._recorder, self._batches, self._losses = recorder, batches, losses
+        self._recorder = recorder
+        self._batches = batches
+        self._losses = losses
         self._replay: Body | None = None
-        self._warm_up, self._refused = WARM_UP, False
+        self._warm_up = WARM_UP
+        self._refused = False
 
-    def update(self, step: int, factor: float, work: Work) -> Tensor:
-        """Make the update from `step` to `step + 1` at `factor` times the learning rate; return its losses, which the
-        next update overwrites. `work` is the same at every call."""
+    def update(self, step: int, factor: float, device_step: DeviceStep) -> Tensor:
+        """Make the update from `step` to `step + 1` at `factor` times the learning rate.
+
+        Returns its losses, which the next update overwrites. `device_step` is the same at every
+        call.
+        """
         self._batches.seek(step)
         self.rates.set(factor)
         batches, losses = self._batches, self._losses
 
         def body() -> None:
-            losses.copy_(work(*batches.read()))
+            losses.copy_(device_step(*batches.read()))
 
         if self._replay is None and not self._refused and not self._warm_up:
             self._record(body)
@@ -259,8 +274,9 @@ class RecordedUpdates:
         return self._losses
 
     def forget(self) -> None:
-        """Record anew, for the optimizer's state lies elsewhere now."""
-        self._replay, self._warm_up = None, WARM_UP
+        """Record anew, since the optimizer's state lies elsewhere now."""
+        self._replay = None
+        self._warm_up = WARM_UP
         self.rates.bind()
 
     def _record(self, body: Body) -> None:
@@ -269,7 +285,11 @@ class RecordedUpdates:
                 self._replay = self._recorder.record(body)
         except Exception as error:
             self._refused = True
-            reason = error.__context__ or error  # the end of a recording that broke off raises, too
+            # The end of a recording that broke off raises, too.
+            reason = error.__context__ or error
             first_line = str(reason).partition("\n")[0]
-            text = f"a training's updates cannot be recorded as a graph and run step by step: {first_line}"
+            text = (
+                "a training's updates cannot be recorded as a graph and run step by step: "
+                f"{first_line}"
+            )
             warnings.warn(text, RuntimeWarning, stacklevel=4)

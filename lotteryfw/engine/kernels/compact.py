@@ -1,77 +1,91 @@
-"""The compact kernel: the reference's step on a network without its dead units (see `shrunk`)."""
+"""The compact kernel: the reference's step on a network without its dead units."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from lotteryfw.engine.kernels.reference import Reference
-from lotteryfw.engine.kernels.shrunk import Layer, Shrunk, layers_of
-from lotteryfw.engine.kernels.sparse import optimizer_of
-from lotteryfw.engine.measure import measure
-from lotteryfw.engine.workshop import Workshop
+import torch
+from torch import Tensor
+
+from lotteryfw.engine.kernels.dead_units import LiveNetwork, shrinkable_layers
+from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
+from lotteryfw.engine.kernels.optimizer_rules import is_elementwise
+from lotteryfw.engine.kernels.trained_network import TrainedNetwork
+from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 WORK = 0.65
-"""The kernel is chosen where at most this share of a convolutional network's multiply-adds is left: from there on it is
-measurably faster (benchmarks/convolution.py). Above, whole convolutions are, for they work on 16 channels at a time."""
+"""The kernel is chosen where at most this share of a convolutional network's multiply-adds is left.
+
+From there on it is measurably faster (benchmarks/convolution.py). Above, whole convolutions are,
+since they work on 16 channels at a time."""
 
 
 class Compact:
-    """Works for sequential networks (see `layers_of`) under torch's elementwise optimizers, on any device, at any
-    mask-0 values. The whole parameters are the reference's; only the products are smaller."""
+    """Trains sequential networks (see `shrinkable_layers`), on any device, at any mask-0 values.
 
-    def __init__(self, job: Train, shop: Workshop):
-        self._plain = Reference(job, shop)
-        layers = layers_of(self._plain.module, self._plain.feed.shape)
+    The whole parameters are the network's; only the products are smaller.
+    """
+
+    loss_dtype = torch.float32
+
+    def __init__(self, job: Train, context: EngineContext):
+        self.network = TrainedNetwork(job, context)
+        layers = shrinkable_layers(self.network.module, self.network.dataset.shape)
         assert not isinstance(layers, str), layers
-        self._shrunk = Shrunk(layers, self._plain.parameters, job.mask)
+        self.live = LiveNetwork(layers, self.network.parameters, job.mask)
+        self.network.weights_for_evaluation = self.live.parameters
+
+    @property
+    def members(self) -> Sequence[TrainedNetwork]:
+        """The network."""
+        return (self.network,)
 
     def update(self, step: int, factor: float) -> Tensor:
-        """One optimizer update; the batch's loss, 0-d, on the device."""
-        loss = self._plain.descend(step, factor, self._shrunk.parameters())
-        self._plain.frozen.hold()
+        """Make one optimizer update, and return the loss of its batch."""
+        loss = self.network.backward_step(step, factor, self.live.parameters())
+        self.network.mask_constraint.apply()
         return loss
 
-    def measure(self, part: str) -> tuple[float, float]:
-        """Mean loss and accuracy over a part of the data."""
-        import torch
 
-        with torch.no_grad():
-            living = self._shrunk.parameters()
-        return measure(self._plain.module, living, self._plain.feed, part, self._plain.objective)
-
-    def values(self) -> dict[str, Tensor]:
-        """Every parameter and buffer now (not copies)."""
-        return self._plain.values()
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's state now, as tensors."""
-        return self._plain.optimizer_state()
-
-    def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
-        """Goes back to values and a state that this kernel gave."""
-        self._plain.restore(values, optimizer_state)
+def _make(jobs: Sequence[Train], context: EngineContext) -> Compact:
+    (job,) = jobs
+    return Compact(job, context)
 
 
-def unfit_optimizer(job: Train, shop: Workshop) -> str | None:
-    """Why a job's optimizer is not for this kernel, or None: one weight's update must not hang on other gradients,
-    since masked weights of dead units have none here."""
-    from torch import optim
+def _why_not(candidate: Candidate) -> str | None:
+    """Return why the kernel cannot train a job.
 
-    optimizer = optimizer_of(job, shop)
-    if type(optimizer) in (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop):
-        return None
-    return (
-        f"{type(optimizer).__name__} is not known to update each weight by its own gradient alone"
-    )
+    The update of one weight must not depend on the gradients of others, since masked weights of
+    dead units have none here.
+    """
+    if reason := candidate.why_no_weights():
+        return reason
+    layers = candidate.network_fact(shrinkable_layers)
+    if isinstance(layers, str):
+        return layers
+    if not is_elementwise(candidate.optimizer):
+        name = type(candidate.optimizer).__name__
+        return f"{name} is not known to update each weight by its own gradient alone"
+    return None
 
 
-def is_worth_it(job: Train, layers: list[Layer] | str) -> bool:
-    """Whether the network has convolutions and enough of its work lies in dead units."""
+def _gain(candidate: Candidate) -> float:
+    """Return the gain, where the network has convolutions and much of its work is in dead units."""
+    job = candidate.job
+    if job.parametrization is not None:
+        return 0.0
+    layers = candidate.network_fact(shrinkable_layers)
     if isinstance(layers, str) or not any(layer.uses > 1 for layer in layers):
-        return False
-    return Shrunk(layers, job.values, job.mask).work() <= WORK
+        return 0.0
+    work = LiveNetwork(layers, job.values, job.mask).work()
+    return 1 / max(work, 0.01) if work <= WORK else 0.0
+
+
+KERNEL = KernelDescription(
+    name="compact",
+    revision=1,
+    why_not=_why_not,
+    gain=_gain,
+    make=_make,
+)

@@ -1,67 +1,75 @@
-"""The fused kernel: a chain of Linear and ReLU layers by hand, into buffers that are allocated once.
+"""The fused kernel: a plain MLP by hand, into buffers that are allocated once.
 
-The arithmetic of the reference without autograd's bookkeeping; plain SGD is folded into the product that gives the
-weight gradient. Works with every optimizer, any mask-0 values and augmentation.
+It has the arithmetic of the reference without the bookkeeping of autograd; plain SGD is folded into
+the product that gives the weight gradient. It works with every optimizer, any mask-0 values and
+augmentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from lotteryfw.engine.kernels.chain import chain_of
-from lotteryfw.engine.kernels.reference import Reference
-from lotteryfw.engine.workshop import Workshop
+import torch
+from torch import Tensor
+
+from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
+from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.optimizer_rules import plain_rate
+from lotteryfw.engine.kernels.trained_network import TrainedNetwork
+from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Fused:
-    """Works for chains (see `chain_of`). Everything but the update is the reference's."""
+    """Trains plain MLPs (see `mlp_layers`)."""
 
-    def __init__(self, job: Train, shop: Workshop):
-        import torch
+    loss_dtype = torch.float32
 
-        self._plain = Reference(job, shop)
-        chain = chain_of(self._plain.module)
-        assert not isinstance(chain, str), chain
-        parameters = self._plain.parameters
-        self._weights = [parameters[f"{path}.weight"].requires_grad_(False) for path in chain]
-        self._biases = [parameters[f"{path}.bias"].requires_grad_(False) if f"{path}.bias" in parameters else None
-                        for path in chain]  # fmt: skip
-        batch = min(job.batch, self._plain.feed.examples)
+    def __init__(self, job: Train, context: EngineContext):
+        self.network = TrainedNetwork(job, context)
+        paths = mlp_layers(self.network.module)
+        assert not isinstance(paths, str), paths
+        parameters = self.network.parameters
+        self._weights = [parameters[f"{path}.weight"].requires_grad_(False) for path in paths]
+        self._biases: list[Tensor | None] = []
+        for path in paths:
+            bias = parameters.get(f"{path}.bias")
+            self._biases.append(None if bias is None else bias.requires_grad_(False))
+
+        batch = min(job.batch, self.network.dataset.examples)
         widths = [weight.shape[0] for weight in self._weights]
-        self._outputs = [torch.empty(batch, width, device=shop.device) for width in widths]
-        self._slopes = [torch.empty(batch, width, device=shop.device) for width in widths]
-        self._alive = [
-            torch.empty(batch, width, device=shop.device, dtype=torch.bool) for width in widths[:-1]
+        device = context.device
+        self._outputs = [torch.empty(batch, width, device=device) for width in widths]
+        self._output_gradients = [torch.empty(batch, width, device=device) for width in widths]
+        self._positive = [
+            torch.empty(batch, width, device=device, dtype=torch.bool) for width in widths[:-1]
         ]
-        self._rows = torch.arange(batch, device=shop.device)
-        self._rate = plain_rate(self._plain.optimizer)
+        self._examples = torch.arange(batch, device=device)
+
+        self._rate = plain_rate(self.network.optimizer)
         if self._rate is None:
-            for parameter in (*self._weights, *(bias for bias in self._biases if bias is not None)):
+            for parameter in parameters.values():
                 parameter.grad = torch.empty_like(parameter)
 
-    def update(self, step: int, factor: float) -> Tensor:
-        """One optimizer update; the batch's loss, 0-d, on the device."""
-        import torch
+    @property
+    def members(self) -> Sequence[TrainedNetwork]:
+        """The network."""
+        return (self.network,)
 
-        inputs, labels = self._plain.batch(step)
+    def update(self, step: int, factor: float) -> Tensor:
+        """Make one optimizer update, and return the loss of its batch."""
+        inputs, labels = self.network.batch(step)
+        inputs = inputs.flatten(1)
         with torch.no_grad():
-            loss = self._forward(inputs.flatten(1), labels)
-            self._backward(inputs.flatten(1), factor)
+            loss = self._forward(inputs, labels)
+            self._backward(inputs, factor)
             if self._rate is None:
-                self._plain.optimize(factor)
-            self._plain.frozen.hold()
+                self.network.optimizer_step(factor)
+            self.network.mask_constraint.apply()
         return loss
 
     def _forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Fills the outputs of every layer, and the last layer's slopes: d loss / d logits."""
-        import torch
-
+        """Fill the outputs of every layer and d loss / d logits; return the loss."""
         x = inputs
         for weight, bias, out in zip(self._weights, self._biases, self._outputs, strict=True):
             if bias is None:
@@ -69,58 +77,56 @@ class Fused:
             else:
                 torch.addmm(bias, x, weight.t(), out=out)
             x = out if out is self._outputs[-1] else out.relu_()
+
         log_p = torch.log_softmax(x, 1)
-        slope = torch.exp(log_p, out=self._slopes[-1])
-        slope[self._rows, labels] -= 1.0
-        slope.div_(len(labels))
-        return -log_p[self._rows, labels].mean()
+        gradient = torch.exp(log_p, out=self._output_gradients[-1])
+        gradient[self._examples, labels] -= 1.0
+        gradient.div_(len(labels))
+        return -log_p[self._examples, labels].mean()
 
     def _backward(self, inputs: Tensor, factor: float) -> None:
-        """Each layer's slopes from the next one's, then its gradients, or with plain SGD its update at once."""
-        import torch
+        """Fill the gradients of all outputs, then those of the parameters.
 
-        below = [inputs, *self._outputs[:-1]]
-        for (lower, upper), weight in zip(
-            list(pairwise(range(len(below))))[::-1], self._weights[:0:-1], strict=True
-        ):
-            torch.mm(self._slopes[upper], weight, out=self._slopes[lower])
-            torch.gt(self._outputs[lower], 0.0, out=self._alive[lower])
-            self._slopes[lower].mul_(self._alive[lower])
-        for x, slope, weight, bias in zip(
-            below, self._slopes, self._weights, self._biases, strict=True
-        ):
+        With plain SGD the parameters are updated at once.
+        """
+        layer_inputs = [inputs, *self._outputs[:-1]]
+        for upper in range(len(layer_inputs) - 1, 0, -1):
+            lower = upper - 1
+            gradient = self._output_gradients[lower]
+            torch.mm(self._output_gradients[upper], self._weights[upper], out=gradient)
+            torch.gt(self._outputs[lower], 0.0, out=self._positive[lower])
+            gradient.mul_(self._positive[lower])
+
+        layers = zip(layer_inputs, self._output_gradients, self._weights, self._biases, strict=True)
+        for x, gradient, weight, bias in layers:
             if self._rate is not None:
-                weight.addmm_(slope.t(), x, alpha=-self._rate * factor)
+                weight.addmm_(gradient.t(), x, alpha=-self._rate * factor)
                 if bias is not None:
-                    bias.sub_(slope.sum(0), alpha=self._rate * factor)
+                    bias.sub_(gradient.sum(0), alpha=self._rate * factor)
             else:
-                torch.mm(slope.t(), x, out=weight.grad)
+                torch.mm(gradient.t(), x, out=weight.grad)
                 if bias is not None:
-                    torch.sum(slope, 0, out=bias.grad)
-
-    def measure(self, part: str) -> tuple[float, float]:
-        """Mean loss and accuracy over a part of the data."""
-        return self._plain.measure(part)
-
-    def values(self) -> dict[str, Tensor]:
-        """Every parameter and buffer now (not copies)."""
-        return self._plain.values()
-
-    def optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's state now, as tensors."""
-        return self._plain.optimizer_state()
-
-    def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
-        """Goes back to values and a state that this kernel gave."""
-        self._plain.restore(values, optimizer_state)
+                    torch.sum(gradient, 0, out=bias.grad)
 
 
-def plain_rate(optimizer: object) -> float | None:
-    """The learning rate of an SGD without momentum and decay, whose update is one multiply and add; else None."""
-    from torch.optim import SGD
+def _make(jobs: Sequence[Train], context: EngineContext) -> Fused:
+    (job,) = jobs
+    return Fused(job, context)
 
-    if type(optimizer) is not SGD:
-        return None
-    (group,) = optimizer.param_groups
-    plain = not (group["momentum"] or group["weight_decay"] or group["maximize"])
-    return float(group["lr"]) if plain else None
+
+def _why_not(candidate: Candidate) -> str | None:
+    if reason := candidate.why_no_weights() or candidate.why_no_cross_entropy():
+        return reason
+    if candidate.job.device != "cpu":
+        return "it runs on the CPU only"
+    layers = candidate.network_fact(mlp_layers)
+    return layers if isinstance(layers, str) else None
+
+
+KERNEL = KernelDescription(
+    name="fused",
+    revision=1,
+    why_not=_why_not,
+    gain=lambda candidate: 1.5,
+    make=_make,
+)

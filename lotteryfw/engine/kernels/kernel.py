@@ -1,49 +1,178 @@
-"""What a kernel is: the arithmetic of one training, apart from everything that is kept about it."""
+"""The parts of a kernel: its description, the step that it makes, the networks that it trains.
+
+A kernel is one module of this package with a `KERNEL`, its `KernelDescription`; the modules are
+listed in `lotteryfw.search.kernel_list`. The arithmetic is the kernel's; everything that is kept
+about a training is not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
 
 from lotteryfw.api.metrics import FigureUnit
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import KernelSpec, Train
 
-if TYPE_CHECKING:
-    from torch import Tensor
+T = TypeVar("T")
 
 
-class Kernel(Protocol):
-    """Advances one masked network. Masked weights are at their mask-0 values, bit for bit, after every update."""
+class Member(Protocol):
+    """One of the networks that a kernel trains."""
 
-    def update(self, step: int, factor: float) -> Tensor | float:
-        """The optimizer update from `step` to `step + 1`, at `factor` times the learning rate; the batch's loss."""
+    @property
+    def curve_units(self) -> Mapping[str, FigureUnit]:
+        """The further curves of this network, with their units (see `lotteryfw.api.metrics`)."""
         ...
 
-    def measure(self, part: str) -> tuple[float, float]:
-        """Mean loss (nats) and accuracy in [0, 1] now, over every example of "validation" or "test"."""
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Return mean loss (nats) and accuracy in [0, 1] now, over "validation" or "test"."""
         ...
 
-    def values(self) -> dict[str, Tensor]:
-        """Every parameter and buffer now, dense, in their own shapes. Not to be written to; may change at an update."""
+    def curve_figures(self) -> Mapping[str, float]:
+        """Return the figures of `curve_units`; called once at each evaluation."""
+        ...
+
+    def state(self) -> NetworkState:
+        """Return the network now, dense, in the shapes of its parameters.
+
+        The tensors must not be written to, and may change at the next update.
+        """
         ...
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """The optimizer's state now, in the form of `lotteryfw.engine.checkpoint`."""
+        """Return the optimizer's state now, in the form of `lotteryfw.engine.checkpoint`."""
         ...
 
-    def restore(self, values: Mapping[str, Tensor], optimizer_state: Mapping[str, Tensor]) -> None:
-        """Goes back to values and a state that this kernel gave."""
+    def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
+        """Go back to a state that `state` and `optimizer_state` returned."""
         ...
 
 
-@runtime_checkable
-class Watched(Kernel, Protocol):
-    """A kernel that has more curves than loss and accuracy."""
+class Kernel(Protocol):
+    """Trains one masked network, or a group of them in step.
+
+    After every update, masked weights are at their mask-0 values, bit for bit.
+    """
 
     @property
-    def units(self) -> Mapping[str, FigureUnit]:
-        """The further curves that it measures, with their units."""
+    def members(self) -> Sequence[Member]:
+        """The networks, in the order of the jobs."""
         ...
 
-    def figures(self) -> dict[str, float]:
-        """Return the figure of each of these curves now; to be called once an evaluation."""
+    @property
+    def loss_dtype(self) -> torch.dtype:
+        """The type that the losses of several updates are summed in."""
         ...
+
+    def update(self, step: int, factor: float) -> Tensor | float:
+        """Make the update from `step` to `step + 1` at `factor` times the learning rate.
+
+        Returns the losses of the batch, [members] or, of one member, 0-d; the next update may
+        overwrite them.
+        """
+        ...
+
+
+class NetworkFacts:
+    """Facts about the networks of a study, computed once for each model, data and objective."""
+
+    def __init__(self, context: EngineContext):
+        self._context = context
+        self._facts: dict[tuple[str, Callable[..., Any]], Any] = {}
+
+    def get(self, job: Train, analyse: Callable[[nn.Module, Sequence[int]], T]) -> T:
+        """Return `analyse(network, shape)` for the network of a job and the shape of one input."""
+        key = (f"{job.model.digest} {job.data.digest} {job.objective.digest}", analyse)
+        if key not in self._facts:
+            info = self._context.component(job.data).facts(self._context.data_folder)
+            network = self._context.network(job.model, info, job.objective)
+            self._facts[key] = analyse(network, info.shape)
+        fact: T = self._facts[key]
+        return fact
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A job that a kernel is sought for, as descriptions of kernels see it.
+
+    `sparse_below` is the density below which the recipe wants sparse products, if it says so.
+    """
+
+    job: Train
+    context: EngineContext
+    facts: NetworkFacts = field(repr=False)
+    sparse_below: float | None = None
+
+    def network_fact(self, analyse: Callable[[nn.Module, Sequence[int]], T]) -> T:
+        """Return `analyse(network, shape)` for the job's network and the shape of one input."""
+        return self.facts.get(self.job, analyse)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The job's optimizer, over a parameter of its own: for its type and options."""
+        return sample_optimizer(self.job, self.context)
+
+    def why_no_weights(self) -> str | None:
+        """Return why no kernel that trains weights applies, or None."""
+        if self.job.parametrization is not None:
+            return "it trains weights, and here masks are learned"
+        return None
+
+    def why_no_cross_entropy(self) -> str | None:
+        """Return why no kernel that has the cross-entropy built in applies, or None."""
+        if self.context.component(self.job.objective).closed_form() != "cross_entropy":
+            return f"it has cross-entropy built in, and the objective is '{self.job.objective.use}'"
+        return None
+
+
+def no_options(candidate: Candidate) -> Mapping[str, Any]:
+    """Return no options."""
+    return {}
+
+
+def always_available(options: Mapping[str, Any]) -> str | None:
+    """Return None: the kernel needs nothing that may be missing."""
+    return None
+
+
+@dataclass(frozen=True)
+class KernelDescription:
+    """All that the dispatcher knows of a kernel."""
+
+    name: str
+    """The name of its module, and of the kernel in jobs."""
+    revision: int
+    """Raised when its results change in any bit: it is part of the key of every job it trains."""
+    why_not: Callable[[Candidate], str | None]
+    """Returns the reason why it cannot train a job, as a clause; None where it can."""
+    gain: Callable[[Candidate], float]
+    """Returns about how many times faster a step is than the reference's.
+
+    It is 0 where the kernel should not be chosen unless it is asked for. It must depend on the job
+    alone, not on the machine, so that a recipe gives the same keys everywhere."""
+    make: Callable[[Sequence[Train], EngineContext], Kernel]
+    """Returns the kernel of one job, or of several that form a group."""
+    options: Callable[[Candidate], Mapping[str, Any]] = no_options
+    """Returns what else decides the bits, for the job's `KernelSpec`."""
+    why_unavailable: Callable[[Mapping[str, Any]], str | None] = always_available
+    """Returns how to get what options of a job need and this machine lacks, or None."""
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
+    """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
+
+    def spec(self, candidate: Candidate) -> KernelSpec:
+        """Return the kernel as the job names it."""
+        return KernelSpec(self.name, self.revision, self.options(candidate))
+
+
+def sample_optimizer(job: Train, context: EngineContext) -> torch.optim.Optimizer:
+    """Return the job's optimizer over a parameter of its own, for its type and options."""
+    parameter = torch.zeros(1, requires_grad=True)
+    optimizer: torch.optim.Optimizer = context.component(job.optimizer).build([parameter])
+    return optimizer

@@ -1,44 +1,47 @@
-"""The sparse kernel's loops (see `sparse_loops`), jitted: each is one pass in one thread.
+"""The sparse kernel's loops (see `loops`), jitted: each is one pass in one thread.
 
-Four living weights are taken at a time, for that is one load and one store of a result per four products.
+Four kept weights are taken at a time: one load and one store of a result for four products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.engine.kernels.sparse_loops import TILE, Floats, Ints, Longs, patterns
+from lotteryfw.engine.kernels.sparse.loops import TILE, Floats, Ints, Longs, patterns
 
 try:
     from numba import njit
 except ImportError as error:
     raise UsageError("the loops of numba need numba: install lotteryfw[fast]") from error
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
 def _jit(loop: _Loop) -> _Loop:
-    """Compiled at the first call, then kept on disk. Sums may be reordered; NaN and infinity keep their meaning, for
-    they are how a training that diverges is noticed."""
+    """Compile a loop at its first call, and keep it on disk.
+
+    Sums may be reordered; NaN and infinity keep their meaning, since a training that diverges is
+    noticed by them.
+    """
     freely = {"reassoc", "contract", "nsz", "arcp"}
     return cast(_Loop, njit(fastmath=freely, error_model="numpy", nogil=True, cache=True)(loop))
 
 
 def gather(rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
-    """x[j, c] = scale · rows[chosen[c], j] for the `columns` j; rows are [N, in], uint8 or float32.
+    """Set x[j, c] = scale · rows[chosen[c], j] for the `columns` j.
 
-    Through a copy of `TILE` rows that stays in the nearest cache: a transposition straight from the data set takes
-    three times as long, a gather out of a transposed data set ten times.
+    rows are [N, in], uint8 or float32. They go through a copy of `TILE` rows that stays in the
+    nearest cache: a transposition straight from the data set takes three times as long, a gather
+    out of a transposed data set ten times.
     """
-    (_gather_bytes if rows.dtype == np.uint8 else _gather_floats)(rows, chosen, columns, scale, x)
+    loop = _gather_bytes if rows.dtype == np.uint8 else _gather_floats
+    loop(rows, chosen, columns, scale, x)
 
 
 @_jit
@@ -59,8 +62,11 @@ def _gather_floats(rows: Floats, chosen: Longs, columns: Ints, scale: float, x: 
 def _gather_bytes(
     rows: NDArray[np.uint8], chosen: Longs, columns: Ints, scale: float, x: Floats
 ) -> None:
-    """Four bytes are transposed at a time, as one word, and taken apart in whole rows of x: half the time of one by
-    one. Words are little-endian, as on every machine that numba supports."""
+    """Gather bytes: four are transposed at a time, as one word, and taken apart in rows of x.
+
+    It takes half the time of one by one. Words are little-endian, as on every machine that numba
+    supports.
+    """
     factor = np.float32(scale)
     tile = np.zeros((TILE, -(-rows.shape[1] // 4) * 4), np.uint8)
     words = tile.view(np.uint32)
@@ -83,7 +89,7 @@ def _gather_bytes(
 def _add_products(
     values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats
 ) -> None:
-    """out += Σ values[k] · x[rows[k]] over the k from `start` up to `stop`."""
+    """Add Σ values[k] · x[rows[k]] to `out`, over the k from `start` up to `stop`."""
     k = start
     while k + 4 <= stop:
         v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
@@ -102,7 +108,7 @@ def _add_products(
 def forward(
     starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats
 ) -> None:
-    """y = W x + bias, or its positive part."""
+    """Compute y = W x + bias, or its positive part."""
     for i in range(y.shape[0]):
         out = y[i]
         for c in range(len(out)):
@@ -117,29 +123,32 @@ def forward(
 def parameter_gradients(
     starts: Ints, columns: Ints, dy: Floats, x: Floats, gradient: Floats, bias: Floats
 ) -> None:
-    """gradient[k] = ⟨dy of k's row, x of k's column⟩ for the living weights alone; bias[i] = Σ dy[i]."""
+    """Set gradient[k] = ⟨dy of k's row, x of k's column⟩ for the kept weights alone.
+
+    Sets bias[i] = Σ dy[i] too.
+    """
     for i in range(dy.shape[0]):
-        slope = dy[i]
+        row = dy[i]
         s0 = np.float32(0)
-        for c in range(len(slope)):
-            s0 += slope[c]
+        for c in range(len(row)):
+            s0 += row[c]
         bias[i] = s0
         k, stop = starts[i], starts[i + 1]
         while k + 4 <= stop:
             x0, x1, x2, x3 = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
             s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for c in range(len(slope)):
-                s0 += slope[c] * x0[c]
-                s1 += slope[c] * x1[c]
-                s2 += slope[c] * x2[c]
-                s3 += slope[c] * x3[c]
+            for c in range(len(row)):
+                s0 += row[c] * x0[c]
+                s1 += row[c] * x1[c]
+                s2 += row[c] * x2[c]
+                s3 += row[c] * x3[c]
             gradient[k], gradient[k + 1], gradient[k + 2], gradient[k + 3] = s0, s1, s2, s3
             k += 4
         while k < stop:
             x0 = x[columns[k]]
             s0 = np.float32(0)
-            for c in range(len(slope)):
-                s0 += slope[c] * x0[c]
+            for c in range(len(row)):
+                s0 += row[c] * x0[c]
             gradient[k] = s0
             k += 1
 
@@ -148,30 +157,35 @@ def parameter_gradients(
 def input_gradient(
     starts: Ints, rows: Ints, order: Ints, values: Floats, dy: Floats, x: Floats, dx: Floats
 ) -> None:
-    """dx = Wᵀ dy where x > 0, else 0; x is what came out of the ReLU before.
+    """Compute dx = Wᵀ dy where x > 0, else 0; x is the output of the ReLU before.
 
-    `starts` and `rows` are the pattern by columns, `order` the places of its weights in `values`.
+    `starts` and `rows` are the pattern by columns, `order` the indices of its weights in `values`.
     """
-    turned = values[order]
+    transposed = values[order]
     for j in range(dx.shape[0]):
         out = dx[j]
         for c in range(len(out)):
             out[c] = np.float32(0)
-        _add_products(turned, rows, dy, starts[j], starts[j + 1], out)
+        _add_products(transposed, rows, dy, starts[j], starts[j + 1], out)
         for c in range(len(out)):
             out[c] = np.float32(0) if x[j, c] <= 0 else out[c]
 
 
 class Products:
-    """A layer on the pattern of its living weights."""
+    """A layer on the pattern of its kept weights."""
 
     def __init__(
-        self, shape: Sequence[int], living: Tensor, values: Tensor, gradient: Tensor, bias: Tensor,
+        self,
+        shape: Sequence[int],
+        kept: Tensor,
+        values: Tensor,
+        gradient: Tensor,
+        bias: Tensor,
         bias_gradient: Tensor,
-    ):  # fmt: skip
-        along, across, order = patterns(shape, living)
-        self._starts, self._columns = along.starts.numpy(), along.columns.numpy()
-        self._starts_across, self._rows_across = across.starts.numpy(), across.columns.numpy()
+    ):
+        by_row, by_column, order = patterns(shape, kept)
+        self._starts, self._columns = by_row.starts.numpy(), by_row.columns.numpy()
+        self._column_starts, self._rows = by_column.starts.numpy(), by_column.columns.numpy()
         self._order = order.int().numpy()
         self._values, self._gradient = values.numpy(), gradient.numpy()
         self._bias, self._bias_gradient = bias.numpy(), bias_gradient.numpy()
@@ -183,16 +197,15 @@ class Products:
     def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
         parameter_gradients(self._starts, self._columns, dy, x, self._gradient, self._bias_gradient)
         if dx is not None:
-            input_gradient(
-                self._starts_across, self._rows_across, self._order, self._values, dy, x, dx
-            )
+            input_gradient(self._column_starts, self._rows, self._order, self._values, dy, x, dx)
 
 
 @_jit
-def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, slope: Floats) -> float:
-    """The mean of -log softmax(logits)[label] over the batch (nats), and its gradient into `slope`.
+def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats) -> float:
+    """Return the mean of -log softmax(logits)[label] over the batch (nats); fill `gradient`.
 
-    logits and slope: [classes, width]; example c has the label labels[chosen[c]], in [0, classes).
+    logits and gradient: [classes, width]; example c has the label labels[chosen[c]], in
+    [0, classes).
     """
     batch = len(chosen)
     classes = logits.shape[0]
@@ -203,23 +216,23 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, slope: Floats) -
     total = np.zeros(batch, np.float32)
     for i in range(classes):
         for c in range(batch):
-            slope[i, c] = np.exp(logits[i, c] - largest[c])
-            total[c] += slope[i, c]
+            gradient[i, c] = np.exp(logits[i, c] - largest[c])
+            total[c] += gradient[i, c]
     share = np.float32(1) / (np.float32(batch) * total)
     for i in range(classes):
         for c in range(batch):
-            slope[i, c] *= share[c]
+            gradient[i, c] *= share[c]
     loss = 0.0
     for c in range(batch):
         label = labels[chosen[c]]
-        slope[label, c] -= np.float32(1) / np.float32(batch)
+        gradient[label, c] -= np.float32(1) / np.float32(batch)
         loss += np.log(total[c]) + largest[c] - logits[label, c]
     return loss / batch
 
 
 @_jit
 def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
-    """One step of torch.optim.SGD without momentum."""
+    """Make one step of torch.optim.SGD without momentum."""
     lr, wd = np.float32(rate), np.float32(decay)
     for k in range(len(values)):
         values[k] -= lr * (gradient[k] + wd * values[k])
@@ -227,26 +240,47 @@ def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
 
 @_jit
 def momentum_sgd(
-    values: Floats, gradient: Floats, buffer: Floats, rate: float, decay: float, momentum: float, fresh: float,
+    values: Floats,
+    gradient: Floats,
+    buffer: Floats,
+    rate: float,
+    decay: float,
+    momentum: float,
+    fresh: float,
     nesterov: bool,
-) -> None:  # fmt: skip
-    """One step of torch.optim.SGD with momentum; `fresh` is what the gradient enters the buffer times."""
+) -> None:
+    """Make one step of torch.optim.SGD with momentum.
+
+    The gradient enters the buffer `fresh` times.
+    """
     lr, wd, kept, new = np.float32(rate), np.float32(decay), np.float32(momentum), np.float32(fresh)
     from_gradient, from_buffer = (
         (np.float32(1), kept) if nesterov else (np.float32(0), np.float32(1))
     )
     for k in range(len(values)):
-        slope = gradient[k] + wd * values[k]
-        buffer[k] = kept * buffer[k] + new * slope
-        values[k] -= lr * (from_gradient * slope + from_buffer * buffer[k])
+        decayed = gradient[k] + wd * values[k]
+        buffer[k] = kept * buffer[k] + new * decayed
+        values[k] -= lr * (from_gradient * decayed + from_buffer * buffer[k])
 
 
 @_jit
 def adam(
-    values: Floats, gradient: Floats, mean: Floats, square: Floats, step: int, rate: float, beta1: float, beta2: float,
-    eps: float, coupled: float, decoupled: float,
-) -> None:  # fmt: skip
-    """Step number `step`, from 1 on, of torch.optim.Adam (`coupled` weight decay) or AdamW (`decoupled`)."""
+    values: Floats,
+    gradient: Floats,
+    mean: Floats,
+    square: Floats,
+    step: int,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    coupled: float,
+    decoupled: float,
+) -> None:
+    """Make step number `step`, from 1 on, of torch.optim.Adam or AdamW.
+
+    Adam has a `coupled` weight decay, AdamW a `decoupled` one.
+    """
     size = np.float32(rate / (1 - beta1**step))
     spread = np.float32(np.sqrt(1 - beta2**step))
     shrink = np.float32(1 - rate * decoupled)
@@ -258,7 +292,7 @@ def adam(
         np.float32(1 - beta2),
     )
     for k in range(len(values)):
-        slope = gradient[k] + wd * values[k]
-        mean[k] = b1 * mean[k] + c1 * slope
-        square[k] = b2 * square[k] + c2 * slope * slope
+        decayed = gradient[k] + wd * values[k]
+        mean[k] = b1 * mean[k] + c1 * decayed
+        square[k] = b2 * square[k] + c2 * decayed * decayed
         values[k] = shrink * values[k] - size * mean[k] / (np.sqrt(square[k]) / spread + small)

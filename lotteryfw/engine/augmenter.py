@@ -1,0 +1,62 @@
+"""The augmentations of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lotteryfw.api.kinds import Augmentation
+from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.prefetched_draws import PrefetchedDraws
+
+Prefetched = dict[tuple[int, tuple[int, ...]], PrefetchedDraws | None]
+
+
+class Augmenter:
+    """Applies the augmentations of a training, one after another.
+
+    The numbers of each step come from a stream of their own, so prefetching them changes nothing.
+    """
+
+    def __init__(self, augmentations: Sequence[Augmentation], seed: int, device: str):
+        self._augmentations = augmentations
+        self._seed = seed
+        self._device = device
+        self._prefetched: Prefetched = {}
+
+    def __call__(self, images: Tensor, step: int) -> Tensor:
+        """Return the images of the update from `step` to `step + 1`."""
+        for position, augmentation in enumerate(self._augmentations):
+            draws = self._draws(position, tuple(images.shape))
+            if draws is None:
+                images = augmentation.apply(images, self._stream(position, step))
+            else:
+                images = augmentation.transform(images, draws(step))
+        return images
+
+    def _stream(self, position: int, step: int) -> torch.Generator:
+        return stream(self._seed, Stream.AUGMENTATION, position, step)
+
+    def _draws(self, position: int, shape: tuple[int, ...]) -> PrefetchedDraws | None:
+        """Return the draws for images of a shape; None where the augmentation draws by itself."""
+        if self._device == "cpu":
+            return None
+        key = (position, shape)
+        if key not in self._prefetched:
+            self._prefetched[key] = self._prefetch(position, shape)
+        return self._prefetched[key]
+
+    def _prefetch(self, position: int, shape: tuple[int, ...]) -> PrefetchedDraws | None:
+        augmentation = self._augmentations[position]
+        # An augmentation that cannot draw ahead says so by returning None.
+        if augmentation.noise(shape, self._stream(position, 0)) is None:
+            return None
+
+        def draw(step: int) -> dict[str, Tensor]:
+            noise = augmentation.noise(shape, self._stream(position, step))
+            assert noise is not None
+            return noise
+
+        return PrefetchedDraws(draw, self._device)

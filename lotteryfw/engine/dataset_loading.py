@@ -1,0 +1,158 @@
+"""Data sets as their sources give them: loaded, checked, and decoded into the store."""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
+from lotteryfw.api.kinds import DataSource
+from lotteryfw.store import tensors as tensor_files
+
+if TYPE_CHECKING:
+    import torch
+
+_PARTS = ("train", "validation", "test")
+_DECODED = "splits.safetensors"
+_CHECK_CHUNK = 1000
+"""Inputs that are checked at once: all of them would take as much memory again."""
+
+
+def save_decoded(folder: Path, dataset: Dataset) -> None:
+    """Write the examples of a data set as `map_decoded` reads them."""
+    parts = {}
+    for part in _PARTS:
+        subset: Subset = getattr(dataset, part)
+        parts[f"{part}.inputs"] = subset.inputs
+        parts[f"{part}.labels"] = subset.labels
+    moments = json.dumps({"mean": dataset.mean, "std": dataset.std})
+    tensor_files.save(folder / _DECODED, parts, meta={"moments": moments}, flush=False)
+
+
+def map_decoded(folder: Path) -> Dataset:
+    """Return the examples of a data set, mapped into memory."""
+    path = folder / _DECODED
+    parts, _ = tensor_files.load(path)
+    moments = json.loads(tensor_files.load_meta(path)["moments"])
+    subsets = []
+    for part in _PARTS:
+        subsets.append(Subset(parts[f"{part}.inputs"], parts[f"{part}.labels"]))
+    train, validation, test = subsets
+    return Dataset(train, validation, test, tuple(moments["mean"]), tuple(moments["std"]))
+
+
+def load_dataset(source: DataSource, folder: Path) -> Dataset:
+    """Load the data set, and check it against its facts and against what the engine relies on.
+
+    Labels are not checked here, since not every objective reads them as classes. Raises DataError,
+    PluginError.
+    """
+    try:
+        dataset = source.load(folder)
+    except LotteryError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data '{source.use}' broke in load(): {type(error).__name__}: {error}"
+        ) from error
+    check_dataset(source.use, dataset_info(source, folder), dataset)
+    for part in _PARTS:
+        _check_finite(source.use, part, getattr(dataset, part).inputs)
+    return dataset
+
+
+def dataset_info(source: DataSource, folder: Path) -> DatasetInfo:
+    """Return the facts of a data set. Raises DataError, and PluginError for a source that breaks."""
+    try:
+        info = source.facts(folder)
+    except LotteryError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"data '{source.use}' broke in facts(): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(info, DatasetInfo):
+        raise ContractError(
+            f"data '{source.use}': facts() returned {type(info).__name__}, not DatasetInfo"
+        )
+    return info
+
+
+def check_dataset(use: str, info: DatasetInfo, dataset: Dataset) -> None:
+    """Raise ContractError for examples that the engine cannot read, or that differ from `info`."""
+    if not isinstance(dataset, Dataset):
+        raise ContractError(f"data '{use}': load() returned {type(dataset).__name__}, not Dataset")
+    for part in _PARTS:
+        problem = _subset_problem(getattr(dataset, part), getattr(info, part), info)
+        if problem:
+            raise ContractError(f"data '{use}': {part} has {problem}")
+
+    channels = info.shape[0]
+    for name in ("mean", "std"):
+        values = getattr(dataset, name)
+        if len(values) not in (1, channels) or not all(map(isfinite, values)):
+            raise ContractError(
+                f"data '{use}': {name} is {values}; one finite number is needed, or one for each "
+                f"of {channels} channels"
+            )
+    if min(dataset.std) <= 0:
+        raise ContractError(
+            f"data '{use}': std is {dataset.std}; inputs are divided by it, so it must be positive"
+        )
+
+
+def _subset_problem(subset: Subset, promised: int, info: DatasetInfo) -> str | None:
+    """Return what is wrong with a part of a data set, as the object of "has"."""
+    import torch
+
+    inputs, labels = subset.inputs, subset.labels
+    if inputs.dtype not in (torch.uint8, torch.float32) or labels.dtype != torch.int64:
+        return (
+            f"inputs {inputs.dtype} and labels {labels.dtype}; "
+            "uint8 or float32 and int64 are needed"
+        )
+    if labels.dim() != 1:
+        return f"labels of shape {list(labels.shape)}, not one each"
+    if len(inputs) != len(labels) or not len(labels):
+        return f"{len(inputs)} inputs and {len(labels)} labels"
+    if len(labels) != promised:
+        return f"{len(labels)} examples; its facts promise {promised}"
+    if tuple(inputs.shape[1:]) != tuple(info.shape):
+        return f"inputs of shape {list(inputs.shape[1:])}; its facts promise {list(info.shape)}"
+    return None
+
+
+def describe_wrong_label(use: str, classes: int, dataset: Dataset) -> str:
+    """Return the first label outside 0 … classes - 1, in words; "" where there is none."""
+    for part in _PARTS:
+        labels = getattr(dataset, part).labels
+        outside = (labels < 0) | (labels >= classes)
+        if outside.any():
+            index = int(outside.nonzero()[0])
+            return (
+                f"data '{use}': {part} has label {int(labels[index])} at example {index} "
+                f"({int(outside.sum())} such labels in all); its facts promise {classes} classes, "
+                f"so labels must lie in 0 … {classes - 1}"
+            )
+    return ""
+
+
+def _check_finite(use: str, part: str, inputs: torch.Tensor) -> None:
+    """Raise DataError for an input that is NaN or infinite."""
+    import torch
+
+    if inputs.dtype == torch.uint8:
+        return
+    for start in range(0, len(inputs), _CHECK_CHUNK):
+        finite = torch.isfinite(inputs[start : start + _CHECK_CHUNK]).flatten(1).all(1)
+        if not finite.all():
+            index = start + int((~finite).nonzero()[0])
+            values = inputs[index][~torch.isfinite(inputs[index])]
+            raise DataError(
+                f"data '{use}': {part} has the input {float(values[0])} at example {index}, where "
+                f"finite numbers are needed ({len(values)} of its {inputs[index].numel()} values "
+                "are not finite)"
+            )

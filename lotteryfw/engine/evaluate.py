@@ -1,0 +1,89 @@
+"""Loss and accuracy of a network over a part of the data, and its gradient over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from lotteryfw.api.kinds import Objective
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import Gradient
+
+
+def evaluate(
+    module: torch.nn.Module,
+    values: Mapping[str, Tensor],
+    dataset: DeviceDataset,
+    part: str,
+    objective: Objective,
+) -> tuple[float, float]:
+    """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
+    loss, correct = summed_metrics(module, values, dataset, part, objective).tolist()
+    examples = len(dataset.raw(part)[1])
+    return loss / examples, correct / examples
+
+
+def summed_metrics(
+    module: torch.nn.Module,
+    values: Mapping[str, Tensor],
+    dataset: DeviceDataset,
+    part: str,
+    objective: Objective,
+) -> Tensor:
+    """Return the sum of the losses over a part of the data, and how many examples are correct.
+
+    The result is [2] float64 on the device, so that it does not wait for the device.
+    """
+    module.eval()
+    device = next(iter(values.values())).device
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for inputs, labels in dataset.batches(part):
+            outputs = functional_call(module, dict(values), (inputs,))
+            loss += objective.loss(outputs, inputs, labels, "sum")
+            correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
+    return torch.stack([loss, correct])
+
+
+def to_device(module: torch.nn.Module, state: NetworkState, device: str) -> NetworkState:
+    """Return copies of a network's parameters, buffers and scores on the device.
+
+    A parameter that the network uses in several places is taken by its first name alone, since
+    `functional_call` then puts it into all of them.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    names += [name for name, _ in module.named_buffers()]
+    first_names = set(names)
+
+    values = {}
+    for name, value in state.values.items():
+        if name in first_names:
+            values[name] = value.to(device, copy=True)
+    scores = {name: value.to(device, copy=True) for name, value in state.scores.items()}
+    return NetworkState(values, scores=scores)
+
+
+def full_gradient(job: Gradient, context: EngineContext) -> dict[str, Tensor]:
+    """Return the gradient of the mean training loss for every layer.
+
+    It is taken over the whole training set, in the training mode.
+    """
+    dataset = context.dataset_of(job)
+    module = context.network(job.model, dataset, job.objective).train()
+    objective: Objective = context.component(job.objective)
+    values = dict(to_device(module, NetworkState(job.values), context.device).values)
+    layers = {name: values[name].requires_grad_() for name in job.mask}
+    total = {name: torch.zeros_like(layer) for name, layer in layers.items()}
+    for inputs, labels in dataset.batches("train", job.batch):
+        outputs = functional_call(module, values, (inputs,))
+        loss = objective.loss(outputs, inputs, labels, "sum") / dataset.examples
+        gradients = torch.autograd.grad(loss, list(layers.values()))
+        for name, gradient in zip(layers, gradients, strict=True):
+            total[name] += gradient
+    return total

@@ -1,0 +1,107 @@
+"""Runs jobs into the store: every process that runs jobs does it here.
+
+Importing this module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lotteryfw.engine.kernels.dispatch import group_key
+from lotteryfw.engine.outcomes import (
+    OnDone,
+    OnStep,
+    Stopped,
+    is_stored,
+    result_kind,
+    write_json,
+)
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import Gradient, Job
+from lotteryfw.store import Busy, Store
+from lotteryfw.store import tensors as tensor_files
+
+if TYPE_CHECKING:
+    from lotteryfw.engine.training_task import TrainingTask
+
+
+def execute(
+    jobs: Sequence[Job],
+    store: Store,
+    context: EngineContext,
+    on_step: OnStep,
+    on_done: OnDone,
+    checkpoint_seconds: float = 60.0,
+    on_stored: Callable[[str], None] = lambda key: None,
+) -> None:
+    """Run one job, or several with one `group_key`, and store their results.
+
+    Jobs whose result the store has are not run. One process at a time works on a key; a second one
+    waits and then finds the result. `on_done` is called for each job once its result is there,
+    after `on_stored` where another process had computed it. Raises Stopped, and whatever a
+    component raises. A training that diverges is an outcome, too, and leaves the others as they
+    are.
+    """
+    from lotteryfw.engine.training_task import CheckpointRefused, TrainingTask, train
+
+    with ExitStack() as locks:
+        # In one order everywhere, or two groups would wait for each other.
+        for job in sorted(jobs, key=lambda job: job.key):
+            locks.enter_context(_locked(job, store, on_step))
+
+        tasks: list[TrainingTask] = []
+        for job in jobs:
+            if is_stored(job, store):
+                on_stored(job.key)
+                on_done(job.key, None)
+            elif isinstance(job, Gradient):
+                _store_gradient(job, store, context)
+                on_done(job.key, None)
+            else:
+                tasks.append(TrainingTask(job, store, checkpoint_seconds, on_done))
+
+        while tasks:
+            group = _next_group(tasks)
+            # A task whose checkpoint is refused goes on from another step, in another group.
+            with suppress(CheckpointRefused):
+                train(group, context, on_step)
+                tasks = [task for task in tasks if task not in group]
+
+
+def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
+    """Return the tasks that are furthest behind, if they can be trained in step, or one of them.
+
+    A process that died may have left the tasks at several steps.
+    """
+    step = min(task.reached for task in tasks)
+    group = [task for task in tasks if task.reached == step]
+    return group[:1] if group_key(group[0].job) is None else group
+
+
+def _store_gradient(job: Gradient, store: Store, context: EngineContext) -> None:
+    from lotteryfw.engine.evaluate import full_gradient
+
+    with store.write(job.key, result_kind(job), job.source) as folder:
+        gradient = full_gradient(job, context)
+        tensor_files.save(folder / "tensors.safetensors", gradient, flush=False)
+        write_json(folder / "outcome.json", {"job": job.plain()})
+
+
+@contextmanager
+def _locked(job: Job, store: Store, on_step: OnStep) -> Iterator[None]:
+    """Hold the job's lock; while another process has it, a stop is still noticed."""
+    lock = store.lock(job.key, timeout=0.5)
+    while True:
+        try:
+            lock.__enter__()
+            break
+        except Busy:
+            if on_step(0, 1):
+                raise Stopped("stopped while another process trains this") from None
+            lock = store.lock(job.key, timeout=0.5)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)

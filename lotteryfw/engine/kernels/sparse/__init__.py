@@ -1,0 +1,5 @@
+"""The sparse kernel: a plain MLP whose cost falls with the density of its masks."""
+
+from lotteryfw.engine.kernels.sparse.kernel import KERNEL
+
+__all__ = ["KERNEL"]

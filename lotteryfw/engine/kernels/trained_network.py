@@ -1,0 +1,136 @@
+"""The network, data and optimizer of one training, as several kernels share them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import Objective
+from lotteryfw.api.metrics import FigureUnit
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.augmenter import Augmenter
+from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
+from lotteryfw.engine.evaluate import evaluate, to_device
+from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import Train
+
+
+class TrainedNetwork:
+    """A network in training: what is trained of it, how a batch is made, how it is evaluated.
+
+    The weights are trained or, with a parametrization, the scores. A parameter that the network was
+    built with at requires_grad=False is a constant: the optimizer never sees it. It is a `Member`.
+    """
+
+    curve_units: Mapping[str, FigureUnit] = {}
+
+    def __init__(self, job: Train, context: EngineContext):
+        self.job = job
+        self.dataset = context.dataset_of(job)
+        self.module = context.network(job.model, self.dataset, job.objective)
+        self.objective: Objective = context.component(job.objective)
+        state = to_device(self.module, NetworkState(job.values, scores=job.scores), context.device)
+
+        # Their order numbers the optimizer's state.
+        if job.parametrization is None:
+            trained: Mapping[str, Tensor] = state.values
+            names = [name for name, value in self.module.named_parameters() if value.requires_grad]
+        else:
+            trained = state.scores
+            names = context.component(job.model).prunable(self.module)
+        if not names:
+            raise ContractError(
+                f"model '{job.model.use}': every parameter of the network has requires_grad=False"
+            )
+        self.parameters = {name: trained[name].requires_grad_() for name in names}
+        """The tensors that the optimizer trains: weights by parameter, or scores by layer."""
+        self.tensors = state
+        """All of them, those that are trained included, in which case they require a gradient."""
+
+        self.mask_constraint = MaskConstraint(job.mask, state.values)
+        augmentations = [context.component(spec) for spec in job.augment]
+        self._augment = Augmenter(augmentations, job.augment_seed, context.device)
+        self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
+            list(self.parameters.values())
+        )
+        if job.optimizer_state is not None:
+            load_optimizer(self.optimizer, job.optimizer_state)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._factor = 1.0
+        self.weights_for_evaluation: Callable[[], Mapping[str, Tensor]] | None = None
+        """Returns the weights that evaluations compute with; None for the network's own.
+
+        It must not refer to this object, whose memory would then outlive the training."""
+        self.on_restore: Callable[[], None] | None = None
+        """Called after a state was restored; with the same condition."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
+        job = self.job
+        inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
+        return self._augment(inputs, step), labels
+
+    def backward(self, inputs: Tensor, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Leave the gradient of a batch's loss in the parameters, and return the loss.
+
+        The network computes with `weights`, which are made of the parameters.
+        """
+        self.module.train()
+        outputs = functional_call(self.module, dict(weights), (inputs,))
+        loss = self.objective.loss(outputs, inputs, labels, "mean")
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        return loss.detach()
+
+    def optimizer_step(self, factor: float) -> None:
+        """Make the optimizer's step along the gradients, at `factor` times the learning rate."""
+        if factor != self._factor:
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+            self._factor = factor
+        self.optimizer.step()
+
+    def backward_step(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
+        """Make the optimizer's step for the batch of a step, and return the loss of the batch."""
+        loss = self.backward(*self.batch(step), weights)
+        self.optimizer_step(factor)
+        return loss
+
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Return mean loss and accuracy over a part of the data."""
+        if self.weights_for_evaluation is None:
+            weights = self.state().values
+        else:
+            with torch.no_grad():
+                weights = self.weights_for_evaluation()
+        return evaluate(self.module, weights, self.dataset, part, self.objective)
+
+    def curve_figures(self) -> Mapping[str, float]:
+        """Return nothing: the curve has losses and accuracies alone."""
+        return {}
+
+    def state(self) -> NetworkState:
+        """Return every parameter, buffer and score now (not copies)."""
+        values = {name: value.detach() for name, value in self.tensors.values.items()}
+        scores = {name: score.detach() for name, score in self.tensors.scores.items()}
+        return NetworkState(values, scores=scores)
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return the optimizer's state now, as tensors."""
+        return optimizer_tensors(self.optimizer)
+
+    def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
+        """Go back to a state that this network had."""
+        own = self.state()
+        for name, value in own.values.items():
+            value.copy_(state.values[name])
+        for name, score in own.scores.items():
+            score.copy_(state.scores[name])
+        load_optimizer(self.optimizer, optimizer_state)
+        if self.on_restore is not None:
+            self.on_restore()

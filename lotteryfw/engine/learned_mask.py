@@ -1,0 +1,139 @@
+"""Masks that are learned: the weights that a network computes with, in a step or an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from lotteryfw.api.kinds import Parametrization
+from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.evaluate import evaluate, summed_metrics
+from lotteryfw.engine.prefetched_draws import PrefetchedDraws
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import Train
+
+_EVALUATION = "evaluation"
+"""The label of the draws of an evaluation, whose masks are not those of a step."""
+
+
+class LearnedMask:
+    """The masks of a job over a network's values and scores, which it reads as they change."""
+
+    def __init__(
+        self, job: Train, context: EngineContext, module: torch.nn.Module, state: NetworkState
+    ):
+        assert job.parametrization is not None
+        assert job.initialiser is not None
+        self._job = job
+        self._values = state.values
+        self.parametrization: Parametrization = context.component(job.parametrization)
+
+        names: list[str] = context.component(job.model).prunable(module)
+        layers = {}
+        for name in names:
+            weights = state.values[name]
+            info = LayerInfo(name, tuple(weights.shape), is_output=name == names[-1])
+            allowed = job.mask[name].to(context.device)
+            layers[name] = MaskedLayer(info, weights, state.scores[name], allowed)
+        budgets = tuple(Group(members, keep, keep) for members, keep in job.budgets)
+        self.net = MaskedNetwork(layers, budgets, context.component(job.initialiser).weight)
+
+        self._step_draws: PrefetchedDraws | None = None
+        self._evaluation_draws: PrefetchedDraws | None = None
+        # A parametrization that cannot draw ahead says so by returning None.
+        if context.device != "cpu" and self._noise(0) is not None:
+            self._step_draws = PrefetchedDraws(self._drawn_for_step, context.device)
+            self._evaluation_draws = PrefetchedDraws(self._drawn_for_evaluation, context.device)
+
+    def for_step(self, step: int) -> dict[str, Tensor]:
+        """Return the masks of a training step."""
+        return self._masks(self._step_draws, step)
+
+    def _masks(self, draws: PrefetchedDraws | None, number: int, *label: str) -> dict[str, Tensor]:
+        with torch.no_grad():
+            if draws is not None:
+                return self.parametrization.masks_from(self.net, draws(number))
+            return self.parametrization.sampled(self.net, self._stream(*label, number))
+
+    def _stream(self, *label: str | int) -> torch.Generator:
+        return stream(self._job.mask_seed or 0, Stream.MASKS, *label)
+
+    def _noise(self, *label: str | int) -> dict[str, Tensor] | None:
+        infos = [layer.info for layer in self.net.edges.values()]
+        return self.parametrization.noise(infos, self._stream(*label))
+
+    def _drawn_for_step(self, step: int) -> dict[str, Tensor]:
+        return self._noise(step) or {}
+
+    def _drawn_for_evaluation(self, draw: int) -> dict[str, Tensor]:
+        return self._noise(_EVALUATION, draw) or {}
+
+    def selected(self) -> dict[str, Tensor]:
+        """Return the masks that the scores stand for now."""
+        with torch.no_grad():
+            return self.parametrization.masks(self.net)
+
+    def is_finite(self) -> bool:
+        """Return True if every score is still a finite number."""
+        finite = [torch.isfinite(layer.scores).all() for layer in self.net.edges.values()]
+        return bool(torch.stack(finite).all())
+
+    def weights(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return every parameter and buffer as the network computes with them under the masks."""
+        weights = dict(self._values)
+        for name, layer in self.net.edges.items():
+            weights[name] = self.parametrization.weight(layer, masks[name])
+        return weights
+
+    def evaluated_weights(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the weights that an evaluation averages over."""
+        with torch.no_grad():
+            draws = self.parametrization.draws()
+            for draw in range(draws):
+                yield self.weights(self._masks(self._evaluation_draws, draw, _EVALUATION))
+            if not draws:
+                yield self.weights(self.selected())
+
+
+def evaluate_learned_mask(
+    learned_mask: LearnedMask,
+    job: Train,
+    context: EngineContext,
+    module: torch.nn.Module,
+    dataset: DeviceDataset,
+    part: str,
+) -> tuple[float, float]:
+    """Return mean loss (nats) and accuracy over a part of the data.
+
+    Both are means over the draws of masks that the parametrization asks for.
+    """
+    objective = context.component(job.objective)
+    sums = []
+    for weights in learned_mask.evaluated_weights():
+        sums.append(summed_metrics(module, weights, dataset, part, objective))
+
+    examples = len(dataset.raw(part)[1])
+    losses, accuracies = [], []
+    # The only wait for the device.
+    for loss, correct in torch.stack(sums).tolist():
+        losses.append(loss / examples)
+        accuracies.append(correct / examples)
+    return sum(losses) / len(sums), sum(accuracies) / len(sums)
+
+
+def evaluate_state(
+    job: Train, context: EngineContext, state: NetworkState, part: str
+) -> tuple[float, float]:
+    """Return mean loss (nats) and accuracy of a job's network at a state that it once had."""
+    dataset = context.dataset_of(job)
+    module = context.network(job.model, dataset, job.objective)
+    if job.parametrization is None:
+        objective = context.component(job.objective)
+        return evaluate(module, state.values, dataset, part, objective)
+    learned_mask = LearnedMask(job, context, module, state)
+    return evaluate_learned_mask(learned_mask, job, context, module, dataset, part)

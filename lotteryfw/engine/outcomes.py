@@ -1,0 +1,177 @@
+"""Jobs and their outcomes in the store: posted, picked up, looked at. Needs no torch to import."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
+from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.search.jobs import Job, Train, from_plain, state_key
+from lotteryfw.store import Damaged, Store, check_seal, seal
+from lotteryfw.store import tensors as tensor_files
+from lotteryfw.store.files import explained, own_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OnStep = Callable[[int, int], bool]
+"""Called with (steps done, steps in all) after each update; returns True to stop at a safe point."""
+OnDone = Callable[[str, str | None], None]
+"""Called with (key, warning or None) of a job once its result is in the store."""
+
+
+class Stopped(LotteryError):
+    """A training was asked to stop; its checkpoint is written and it will go on from there."""
+
+
+class DamagedJob(LotteryError):
+    """A job that was left in the store for later is not what was written. It is not trained."""
+
+
+class ObjectLost(StoreError):
+    """An object that was there is damaged or gone. The cells that need it can begin again."""
+
+
+class StoredOutcome:
+    """The outcome of a job, read from the store when it is looked at."""
+
+    def __init__(self, store: Store, key: str):
+        self._store = store
+        self.key = key
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The plain data of the object: its job, figures and seconds."""
+        text = self._store.read(self.key, "outcome.json")
+        if text is None:
+            raise _lost(self._store, self.key)
+        record: dict[str, Any] = json.loads(text)
+        return record
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which the training was found to have diverged, or None."""
+        step: int | None = self.record.get("diverged_at")
+        return step
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The figures of the training. Raises TrainingDiverged for one that has none."""
+        if self.diverged_at is not None:
+            raise TrainingDiverged(self.diverged_at)
+        return Metrics.of(self.record["metrics"])
+
+    def tensors(self) -> NetworkState:
+        """Return the network at the end of a training; of a gradient, that of every layer."""
+        return NetworkState.decoded(self._tensors("tensors.safetensors")[0])
+
+    def mask(self) -> Mapping[str, Tensor]:
+        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
+        return self._tensors("tensors.safetensors")[1]
+
+    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
+        """Return the network, and the optimizer's state, after `step` steps of the schedule."""
+        key = state_key(self.key, step)
+        values = tensor_files.load(_file(self._store, key, "values.safetensors", "state"))[0]
+        optimizer = tensor_files.load(_file(self._store, key, "optimizer.safetensors", "state"))[0]
+        return NetworkState.decoded(values), optimizer
+
+    def _tensors(self, name: str) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        return tensor_files.load(_file(self._store, self.key, name))
+
+
+def _file(store: Store, key: str, name: str, kind: str | None = None) -> Path:
+    path = store.file(key, name, kind)
+    if path is None:
+        raise _lost(store, key)
+    return path
+
+
+def _lost(store: Store, key: str) -> ObjectLost:
+    return ObjectLost(
+        f"the object {key} of the store {store.root} is damaged or gone; run the same command again"
+    )
+
+
+def result_kind(job: Job) -> str:
+    """Return the kind of the object that holds a job's result."""
+    return "training" if isinstance(job, Train) else "gradient"
+
+
+def is_stored(job: Job, store: Store) -> bool:
+    """Return True when everything that the job was asked for is there."""
+    snapshots = job.snapshots if isinstance(job, Train) else ()
+    return is_complete(store, job.key, result_kind(job), snapshots)
+
+
+def is_complete(store: Store, key: str, kind: str, snapshots: Iterable[int]) -> bool:
+    """Return True when a training or gradient is there, with the states after these steps.
+
+    The content of their files is checked when they are read.
+    """
+    if not store.is_sealed(key, kind):
+        return False
+    return all(store.is_sealed(state_key(key, step), "state") for step in snapshots)
+
+
+def post(job: Job, store: Store) -> str:
+    """Leave a job in the store for another process, or a later moment, to `pick_up`.
+
+    Returns the name to do so. It belongs to this call alone, so that several runs may post one job;
+    the caller drops the post (`drop_scratch`).
+    """
+    name = store.new_post()
+    aside, target = store.scratch(f"{name}.part"), store.scratch(name)
+    optimizer_state = job.optimizer_state if isinstance(job, Train) else None
+    scores = job.scores if isinstance(job, Train) else {}
+    state = NetworkState(job.values, scores=scores)
+    with store.computing(), explained(aside, "written"):
+        tensor_files.save(aside / "start.safetensors", state.encoded(), job.mask, flush=False)
+        if optimizer_state is not None:
+            tensor_files.save(aside / "optimizer.safetensors", optimizer_state, flush=False)
+        plain = {**job.plain(), "has_optimizer": optimizer_state is not None}
+        write_json(aside / "job.json", plain)
+        seal(aside, name, "post", flush=False, job=job.key, posted_by=own_name())
+        aside.rename(target)
+    return name
+
+
+def pick_up(name: str, store: Store) -> Job:
+    """Return the job that was posted under a name.
+
+    Raises DamagedJob where it is not what was posted.
+    """
+    folder = store.scratch(name)
+    try:
+        description = check_seal(folder, name, "post")
+        plain = json.loads((folder / "job.json").read_text())
+        tensors, mask = tensor_files.load(folder / "start.safetensors")
+        optimizer_state = None
+        if plain.pop("has_optimizer"):
+            optimizer_state = tensor_files.load(folder / "optimizer.safetensors")[0]
+        state = NetworkState.decoded(tensors)
+        job = from_plain(
+            plain,
+            values=state.values,
+            scores=state.scores,
+            mask=mask,
+            optimizer_state=optimizer_state,
+        )
+        if job.key != description["job"]:
+            raise Damaged("its tensors and settings are not those of the job that was posted")
+    except (Damaged, OSError, StoreError, ValueError, KeyError, TypeError) as error:
+        raise DamagedJob(
+            f"{folder}: a job that waited there for its training is damaged ({error}), and was not "
+            "trained from: run the same command again, which makes the job anew"
+        ) from error
+    return job
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write plain data into a file of an object that is being written."""
+    path.write_text(json.dumps(value, sort_keys=True))

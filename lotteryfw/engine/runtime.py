@@ -1,0 +1,227 @@
+"""The context in which one process runs jobs: its device, its data set, components from specs.
+
+Importing this module does not import torch: a plan makes an `EngineContext` and needs none.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import DataError, PluginError, StoreError, UsageError
+from lotteryfw.api.fingerprints import fingerprint_of
+from lotteryfw.api.kinds import DataSource, ModelFamily
+from lotteryfw.api.rng import Stream, seed_of
+from lotteryfw.engine.dataset_loading import (
+    check_dataset,
+    dataset_info,
+    describe_wrong_label,
+    load_dataset,
+    map_decoded,
+    save_decoded,
+)
+from lotteryfw.registry import Registry
+from lotteryfw.search.jobs import Job, Spec, digest
+from lotteryfw.store import Store, is_denied
+
+if TYPE_CHECKING:
+    import torch
+
+    from lotteryfw.engine.device_dataset import DeviceDataset
+
+
+def pick_device(name: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises UsageError without that device."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no device is called '{name}'; known: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda': this torch sees no CUDA device; use --device cpu or auto")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def configure_torch() -> None:
+    """Set torch up for trainings that repeat bit for bit, in one thread.
+
+    With more threads, small networks crawl on a machine that others use too. Products and
+    convolutions of float32 are not rounded to the 10 bits of TF32.
+    """
+    import torch
+    from torch.optim import Optimizer
+
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+    # At its first call, torch imports its compiler, 1.5 s and 150 MB, only to keep it out of these
+    # methods, and marks those that it has wrapped. Marked from the start, they do not import it;
+    # kernels that do not call an optimizer's `step` then do without.
+    methods = (
+        Optimizer.add_param_group,
+        Optimizer.zero_grad,
+        Optimizer.state_dict,
+        Optimizer.load_state_dict,
+    )
+    for method in methods:
+        function = inspect.unwrap(method)
+        function.__dict__.setdefault("__dynamo_disable", function)
+
+
+def seed_torch(seed: int, device: str) -> None:
+    """Seed torch's global generators of the CPU and of the device.
+
+    `torch.manual_seed` also notes, with the stack that it was called from, what to do for each
+    kind of accelerator that is not in use: a hundred looks at the disk for each call, and memory
+    that is never released.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+@dataclass(frozen=True)
+class _CachedDataset:
+    """The data set that was used last."""
+
+    spec: Spec
+    fingerprint: str
+    dataset: DeviceDataset
+    wrong_label: str
+    """The first label that is no class, in words, or ""."""
+
+
+@dataclass
+class EngineContext:
+    """The device, components and data that the jobs of one process share.
+
+    It keeps the data set that was used last in memory.
+    """
+
+    registry: Registry
+    data_folder: Path
+    device: str
+    store: Store | None = None
+    decoded: set[str] = field(default_factory=set)
+    """Keys of the decoded data sets in the store that were used."""
+    _cached: _CachedDataset | None = field(default=None, repr=False)
+
+    def component(self, spec: Spec) -> Any:
+        """Build the component that a job names.
+
+        Raises PluginError where it is not installed in that version.
+        """
+        registered = self.registry.find(spec.kind, spec.use)
+        if registered.provider != spec.provider:
+            raise PluginError(
+                f"{spec.kind} '{spec.use}' is here from {registered.provider}; "
+                f"the job needs {spec.provider}"
+            )
+        return registered.cls(**spec.options)
+
+    def dataset_of(self, job: Job) -> DeviceDataset:
+        """Return the data set of a job.
+
+        Raises DataError where it is not what it was when the job was made, or where it has labels
+        that the job's objective cannot read.
+        """
+        return self.dataset(job.data, job.objective, job.fingerprint)
+
+    def dataset(
+        self, spec: Spec, objective: Spec | None = None, fingerprint: str | None = None
+    ) -> DeviceDataset:
+        """Return the data set on the device, read once, and checked.
+
+        `fingerprint` is that which the data must have; None accepts any. With an `objective` that
+        reads labels as classes, labels are checked as well. Raises DataError, PluginError.
+        """
+        cached = self._cached
+        if cached is None or cached.spec != spec or fingerprint not in (None, cached.fingerprint):
+            # The old data set is released before the new one is read.
+            cached = self._cached = None
+            cached = self._cached = self._load(spec, fingerprint)
+        wrong = cached.wrong_label
+        if wrong and objective is not None and self.component(objective).labels_are_classes:
+            raise DataError(f"{wrong}, as the objective '{objective.use}' reads them")
+        return cached.dataset
+
+    def _load(self, spec: Spec, fingerprint: str | None) -> _CachedDataset:
+        from lotteryfw.engine.device_dataset import DeviceDataset
+
+        source: DataSource = self.component(spec)
+        current = fingerprint_of(source, self.data_folder)
+        if fingerprint is not None and fingerprint != current:
+            raise DataError(
+                f"data '{spec.use}': its files changed while the study ran (fingerprint "
+                f"{current[:8]}, not {fingerprint[:8]}); run the same command again"
+            )
+        info = dataset_info(source, self.data_folder)
+        dataset = self._examples(source, spec, current)
+        check_dataset(source.use, info, dataset)
+        wrong_label = describe_wrong_label(source.use, info.classes, dataset)
+        return _CachedDataset(spec, current, DeviceDataset(dataset, info, self.device), wrong_label)
+
+    def _examples(self, source: DataSource, spec: Spec, fingerprint: str) -> Dataset:
+        """Return the examples.
+
+        With a store they come from its decoded copy, which all processes of a machine map into
+        one memory.
+        """
+        if self.store is None:
+            return self._unchanged(source, fingerprint)
+        derivation = ["decoded", spec.canonical(), fingerprint]
+        key = digest(derivation)
+        if self.store.path(key, "data") is None:
+            dataset = self._unchanged(source, fingerprint)
+            if dataset.mapped:
+                return dataset
+            try:
+                with self.store.write(key, "data", derivation) as folder:
+                    save_decoded(folder, dataset)
+            except StoreError as error:
+                # A store that may only be read serves finished runs.
+                if not is_denied(error):
+                    raise
+                return dataset
+        self.decoded.add(key)
+        path = self.store.path(key, "data")
+        return map_decoded(path) if path else self._unchanged(source, fingerprint)
+
+    def _unchanged(self, source: DataSource, fingerprint: str) -> Dataset:
+        """Return the examples as the source gives them.
+
+        Raises DataError for files that changed while they were read.
+        """
+        dataset = load_dataset(source, self.data_folder)
+        if source.fingerprint(self.data_folder) != fingerprint:
+            raise DataError(
+                f"data '{source.use}': its files changed while they were read; "
+                "run the same command again"
+            )
+        return dataset
+
+    def network(
+        self, spec: Spec, data: DeviceDataset | DatasetInfo, objective: Spec | None = None
+    ) -> torch.nn.Module:
+        """Build the network of a job on the device, by default one that classifies.
+
+        Whatever the job's values do not hold, such as a random buffer outside the state dict, is
+        drawn under a seed of the spec's own: every build is the same.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            seed_torch(seed_of(Stream.NETWORK, spec.digest), self.device)
+            # A model may draw when it is made, so it is made under the seed.
+            model: ModelFamily = self.component(spec)
+            output_size = data.classes
+            if objective is not None:
+                output_size = self.component(objective).output_size(data.shape, data.classes)
+            return model.build(data.shape, output_size).to(self.device)
