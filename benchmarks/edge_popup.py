@@ -28,7 +28,7 @@ from lotteryfw.api.layers import SCORES
 from lotteryfw.engine import Chooser, Workshop, settle_process
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.selected import Selected
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import Lab
 from lotteryfw.search.top_k import IncrementalTopK
@@ -56,9 +56,9 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
         "engine": {"kernel": "reference"},
         **learned,
     }
-    desk = Desk(recipe, data=folder, store=folder / "store")
-    shop = Workshop(desk.registry, folder, "cpu")
-    lab = Lab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
+    context = StudyContext(recipe, data=folder, store=folder / "store")
+    shop = Workshop(context.registry, folder, "cpu")
+    lab = Lab(context.recipe.cells[0], context.describe, folder, "cpu", Chooser(shop))
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), shop
 

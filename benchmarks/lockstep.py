@@ -26,7 +26,7 @@ import torch
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import Lab
 
@@ -45,9 +45,9 @@ def job_of(
         "model": {"use": "mlp", "hidden": hidden}, "search": {"use": "imp", "levels": 1},
         "train": {"length": "1ep", "batch": batch, "optimizer": optimizer},
     }  # fmt: skip
-    desk = Desk(recipe, store=store)
-    shop = Workshop(desk.registry, desk.data_folder, "cpu")
-    lab = Lab(desk.recipe.cells[0], desk.describe, desk.data_folder, "cpu", Chooser(shop))
+    context = StudyContext(recipe, store=store)
+    shop = Workshop(context.registry, context.data_folder, "cpu")
+    lab = Lab(context.recipe.cells[0], context.describe, context.data_folder, "cpu", Chooser(shop))
     job = lab.job(lab.dense())
     mask = {name: torch.rand(alive.shape) < density for name, alive in job.mask.items()}
     values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}

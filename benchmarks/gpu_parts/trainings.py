@@ -11,7 +11,7 @@ import torch
 
 from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import Lab
 
@@ -38,9 +38,13 @@ def prepare(
 ) -> Any:
     """The first training of a recipe, as a job for a kernel, under a random mask; and a workshop to run it in."""
     plain = {"name": "gpu-benchmark", "search": {"use": "imp", "levels": 1}}
-    desk = Desk(plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store")
-    shop = Workshop(desk.registry, Path("no-data-needed"), report.device)
-    lab = Lab(desk.recipe.cells[0], desk.describe, shop.data_folder, report.device, Chooser(shop))
+    context = StudyContext(
+        plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store"
+    )
+    shop = Workshop(context.registry, Path("no-data-needed"), report.device)
+    lab = Lab(
+        context.recipe.cells[0], context.describe, shop.data_folder, report.device, Chooser(shop)
+    )
     job = lab.job(first_ticket(lab))
     if density < 1:
         rng = torch.Generator().manual_seed(0)

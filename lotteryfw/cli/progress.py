@@ -34,7 +34,7 @@ from lotteryfw.api.events import (
 
 
 class Quiet:
-    """Tells only of trouble, on stderr."""
+    """Prints only warnings, on stderr."""
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +53,7 @@ class Quiet:
     def progress(self, key: str, done: int, of: int) -> None:
         """Says nothing."""
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """One line on stderr."""
         print(f"warning: {message}", file=sys.stderr)
 
@@ -127,7 +127,7 @@ class Terminal(Quiet):
         elif isinstance(event, CellFinished):
             self._cells = (self._cells[0] + 1, self._cells[1])
         elif isinstance(event, LayerCollapsed):
-            self.trouble(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
+            self.warning(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
         elif isinstance(event, RunFinished):
             self._bar.update(
                 self._task, total=self._bar.tasks[0].completed
@@ -139,7 +139,7 @@ class Terminal(Quiet):
         self._running[key] = done
         self._beside()
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """One line above the bar."""
         self._console.print(f"warning: {message}", style="yellow", highlight=False)
 

@@ -33,14 +33,14 @@ def info(store: StoreRoot = None) -> None:
 
 @store_app.command()
 def verify(store: StoreRoot = None) -> None:
-    """Check every object, alias, checkpoint and posted job, and the run folders that use the store, against their
+    """Check every object, alias, checkpoint and spooled job, and the run folders that use the store, against their
     SHA-256. Damaged objects are set aside, so that they are computed again."""
     opened = _open(store)
     report = opened.verify()
     typer.echo(f"{report.checked:,} objects checked, {len(report.damaged)} damaged")
     for key in report.damaged:
         typer.echo(f"  set aside: {key}")
-    rest = f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, {report.posts:,} posted jobs"
+    rest = f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, {report.spooled:,} spooled jobs"
     runs = f"{report.runs:,} run folders ({report.run_files:,} files with checksums, {report.tickets:,} tickets)"
     typer.echo(f"{rest} and {runs} checked, {len(report.problems):,} damaged")
     for problem in report.problems:

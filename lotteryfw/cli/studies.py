@@ -89,10 +89,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a recipe asks for, before anything is trained."""
-    from lotteryfw.runner import Desk
+    from lotteryfw.runner import StudyContext
 
-    desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    found = desk.plan(_likely_device())
+    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    found = context.plan(_likely_device())
     if as_json:
         typer.echo(json.dumps(found.plain()))
         return
@@ -108,7 +108,10 @@ def plan(
         ("time, one process", _duration(found.seconds)),
         ("disk", _size(found.bytes)),
     ]
-    typer.echo(f"{desk.recipe.name}" + (f" ({desk.recipe.profile})" if desk.recipe.profile else ""))
+    typer.echo(
+        f"{context.recipe.name}"
+        + (f" ({context.recipe.profile})" if context.recipe.profile else "")
+    )
     for name, value in rows:
         typer.echo(f"  {name:<20} {value:>14}")
     if found.unknown:
@@ -159,11 +162,11 @@ def check(
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
     if what.endswith(".toml"):
-        from lotteryfw.runner import Desk
+        from lotteryfw.runner import StudyContext
 
-        desk = Desk(Path(what), profile=profile, sets=sets, trust=trust, data=data)
-        desk.refuse_impossible("cpu")
-        typer.echo(f"{what}: good; {len(desk.recipe.cells)} cells")
+        context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        context.validate_models("cpu")
+        typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin
 
@@ -191,11 +194,20 @@ def runs(
     """List the runs in a folder."""
     from lotteryfw.api.errors import UsageError
     from lotteryfw.runner import runs as find
+    from lotteryfw.store.checksums import describe
+    from lotteryfw.store.folder import REBUILD
 
     found = find(folder)
     if not found:
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
     for run in found:
+        damage = run.folder.damage()
+        if damage and as_json:
+            typer.echo(json.dumps({"run": str(run.path), "damaged": describe(damage)}))
+            continue
+        if damage:
+            typer.echo(f"{run.path}  damaged: {describe(damage)}; {REBUILD}")
+            continue
         ended = list(run.statuses.values())
         counts = {
             status: ended.count(status)

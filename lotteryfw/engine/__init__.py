@@ -5,16 +5,14 @@ from lotteryfw.engine.kernels.calibrate import calibrate, sparse_advice
 from lotteryfw.engine.kernels.choose import Chooser, engine_version
 from lotteryfw.engine.kernels.lockstep import Alike, together
 from lotteryfw.engine.perform import (
-    DamagedJob,
     ObjectLost,
     StoredOutcome,
     is_complete,
     is_stored,
     perform,
     perform_all,
-    pick_up,
-    post,
 )
+from lotteryfw.engine.spool import DamagedJob, spool, unspool
 from lotteryfw.engine.work import Stopped
 from lotteryfw.engine.workshop import Workshop, load, pick_device, settle_process
 
@@ -35,9 +33,9 @@ __all__ = [
     "perform",
     "perform_all",
     "pick_device",
-    "pick_up",
-    "post",
     "settle_process",
     "sparse_advice",
+    "spool",
     "together",
+    "unspool",
 ]

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
+from lotteryfw.api.errors import StoreError, TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.engine.kernels.lockstep import together
 from lotteryfw.engine.measure import gradient
@@ -24,9 +24,8 @@ from lotteryfw.engine.work import (
     write_json,
 )
 from lotteryfw.engine.workshop import Workshop
-from lotteryfw.search.jobs import Gradient, Job, Train, from_plain, state_key
-from lotteryfw.store import Busy, Damaged, Store, check_seal, seal, tensors
-from lotteryfw.store.files import explained, own_name
+from lotteryfw.search.jobs import Gradient, Job, Train, state_key
+from lotteryfw.store import Busy, Store, tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +76,6 @@ class StoredOutcome:
         values = tensors.load(_file(self._store, key, "values.safetensors", "state"))[0]
         state = tensors.load(_file(self._store, key, "optimizer.safetensors", "state"))[0]
         return values, state
-
-
-class DamagedJob(LotteryError):
-    """A job that was left in the store for a worker, or for later, is not what was written. It is not trained from."""
 
 
 class ObjectLost(StoreError):
@@ -195,44 +190,3 @@ def _locked(job: Job, store: Store, tick: Tick) -> Iterator[None]:
         yield
     finally:
         lock.__exit__(None, None, None)
-
-
-def post(job: Job, store: Store) -> str:
-    """Leaves a job in the store for another process, or a later moment, to `pick_up`; the name to do it by.
-
-    The name is nobody else's, so that several runs may post one job; whoever posted it drops it (`drop_scratch`).
-    """
-    name = store.new_post()
-    aside, target = store.scratch(f"{name}.part"), store.scratch(name)
-    state = job.optimizer_state if isinstance(job, Train) else None
-    with store.computing(), explained(aside, "written"):
-        tensors.save(aside / "start.safetensors", job.values, job.mask, flush=False)
-        if state is not None:
-            tensors.save(aside / "optimizer.safetensors", state, flush=False)
-        write_json(aside / "job.json", {**job.plain(), "has_optimizer": state is not None})
-        seal(aside, name, "post", flush=False, job=job.key, posted_by=own_name())
-        aside.rename(target)
-    return name
-
-
-def pick_up(name: str, store: Store) -> Job:
-    """The job that was posted under a name. Raises DamagedJob where it is not what was posted."""
-    folder = store.scratch(name)
-    try:
-        description = check_seal(folder, name, "post")
-        plain = json.loads((folder / "job.json").read_text())
-        values, mask = tensors.load(folder / "start.safetensors")
-        state = (
-            tensors.load(folder / "optimizer.safetensors")[0]
-            if plain.pop("has_optimizer")
-            else None
-        )
-        job = from_plain(plain, values=values, mask=mask, optimizer_state=state)
-        if job.key != description["job"]:
-            raise Damaged("its tensors and settings are not those of the job that was posted")
-    except (Damaged, OSError, StoreError, ValueError, KeyError, TypeError) as error:
-        raise DamagedJob(
-            f"{folder}: a job that waited there for its training is damaged ({error}), and was not trained from: "
-            "run the same command again, which makes the job anew"
-        ) from error
-    return job

@@ -1,6 +1,6 @@
 """The seal of a folder: a description of it, with the SHA-256 and size of every file.
 
-Objects, checkpoints and posted jobs are sealed. The description names the key that the folder
+Objects and checkpoints are sealed. The description names the key that the folder
 belongs to, so that a folder under another name is noticed, and it carries a checksum of its own.
 """
 
