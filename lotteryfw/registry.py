@@ -109,6 +109,14 @@ class BrokenFile(PluginError):
     exit_code = 2
 
 
+def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent]:
+    """Return components kind by kind, then by name."""
+    order = list(kinds())
+    return sorted(
+        offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+    )
+
+
 class Registry:
     """The components and hooks of all loaded plugins; `failures` lists those that failed."""
 
@@ -170,11 +178,7 @@ class Registry:
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """What is on offer, kind by kind, then by name."""
-        order = list(kinds())
-        chosen = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(
-            chosen, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
-        )
+        return _in_order(offer for offer in self._offers if kind in (None, offer.kind))
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
         """The component of this kind called `name`, or "distribution/name".
@@ -244,12 +248,13 @@ class Registry:
     def _named(self, name: str) -> list[RegisteredComponent]:
         distribution, _, bare = name.rpartition("/")
         wanted = canonicalize_name(distribution)
-        return [
+        # Chosen before they are sorted: the engine asks for every component of every job.
+        return _in_order(
             offer
-            for offer in self.offers()
+            for offer in self._offers
             if offer.name == bare
             and (not distribution or canonicalize_name(offer.distribution) == wanted)
-        ]
+        )
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
         bare, known = name.rpartition("/")[2], {offer.name for offer in self.offers(kind)}

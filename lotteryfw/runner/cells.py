@@ -120,6 +120,7 @@ class CellRun:
         self._thrown: Exception | None = None
         self._is_failing = False
         self._searching = True
+        # A component may break as early as here, in its constructor or where it points.
         try:
             self._lab = open_lab(cell)
             self._search = self._whole()
@@ -213,6 +214,7 @@ class CellRun:
 
     def _take_records(self) -> None:
         """Report the levels recorded since the last call, and ask for their controls."""
+        # Taken away from the lab, which would keep the tensors of every level otherwise.
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
@@ -225,6 +227,7 @@ class CellRun:
                     record.trained.diverged_at, learns_mask
                 )
                 continue
+            # Without analyses nobody reads the levels again.
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, saved))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
@@ -250,6 +253,7 @@ class CellRun:
         request = self._lab.request(ticket)
         is_there = self._services.ask(request, self)
         saved = self._services.ticket(self.cell, control.use, record.level, ticket, request.key)
+        # Searches come first, so a control may wait for long, with hundreds of others.
         if not is_there:
             self._services.spill(request)
         request.drop_tensors(without_state(ticket))

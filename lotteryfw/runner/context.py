@@ -91,6 +91,7 @@ class StudyContext:
         for cell in different.values():
             if cell.kernel != "auto":
                 lab = Lab(cell, self.describe, self.data_folder, device, choose)
+                # Naming its kernel is what raises.
                 lab.job(lab.dense())
 
     def default_out(self) -> Path:

@@ -71,6 +71,7 @@ def plan_cell(lab: Lab) -> CellPlan:
                         f"search '{lab.cell.search.use}' asks for other things than jobs"
                     )
                 planned.requests.append(request)
+            # A search may go on for ever while it does not see its figures change.
             if len(planned.requests) > _MOST_REQUESTS:
                 raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
             requests = search.send((_UNKNOWN,) * len(requests))
@@ -214,6 +215,7 @@ def plan(
 def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
     """Return, by origin, the keys of the results that are stored."""
     keys: dict[str, str] = {}
+    # The names first: most origins of a new study have no alias, and opening files takes long.
     for origin in store.aliases() & origins.keys():
         key = store.alias(origin)
         if key is not None and store.has(key):

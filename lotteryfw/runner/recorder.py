@@ -150,6 +150,7 @@ class RunRecorder:
         if level.variant == "ticket":
             for layer in stats.collapsed:
                 self._reporter.event(LayerCollapsed(cell, level.level, layer))
+        # What an earlier run left of this level gives way, whether or not it has figures.
         position = self._position(cell, level.variant, level.level)
         self._rows[position] = level_row(level)
         self._rows_before.pop(position, None)
@@ -177,6 +178,7 @@ class RunRecorder:
             "key": key,
         }
         path = self._folder.ticket_path(ticket_name(cell.id, variant, level))
+        # A ticket of a finished run is recognised by its header: a rerun reads no tensor.
         stats = saved_stats(path, ticket, meta) if self._seals.is_intact(path) else None
         if stats is None:
             save_ticket(path, ticket, meta)

@@ -110,6 +110,7 @@ class Scheduler:
         try:
             cell_run.advance()
         except ObjectLost:
+            # Its search may have gone on from the lost result: only the beginning is safe.
             if self._restarts[cell.id] >= _MAX_RESTARTS:
                 raise
             self._restarts[cell.id] += 1
@@ -248,6 +249,7 @@ class Scheduler:
 
     def _give_up(self, errors: Mapping[str, DamagedJob]) -> None:
         """End the cells that wait for jobs which cannot be begun."""
+        # All at once: a cell that advances may ask for one of these jobs again.
         waiting = {key: self._waiting.pop(key) for key in errors}
         for key, error in errors.items():
             for cell_run in waiting[key]:
@@ -302,6 +304,7 @@ class Scheduler:
         if finished.stopped:
             return
         waiting = self._waiting.pop(finished.key, [])
+        # A full disk, or data that is not there, would end every other cell as well.
         if finished.ends_run is not None:
             raise finished.ends_run(finished.error)
         if finished.warning:

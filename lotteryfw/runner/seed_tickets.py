@@ -71,6 +71,7 @@ def save_seed_ticket(
     they are dead; StoreError where the file cannot be written.
     """
     source = _Source(cell.seed, facts.shape, facts.classes, specs)
+    # Drawn here as a reader will draw them: what differs cannot be told by a seed.
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
     factors: dict[str, float] = {}
     for name, mask in ticket.mask.items():
@@ -173,6 +174,7 @@ class _Drawn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    # The limits are far above any network's: a file that exceeds them is damaged or hostile.
     seed: Annotated[int, Field(ge=0, le=2**64)]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**40)]], Field(min_length=1, max_length=8)]
     classes: Annotated[int, Field(ge=1, le=2**40)]

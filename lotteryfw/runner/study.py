@@ -62,6 +62,7 @@ def run(
             source, profile=profile, sets=sets, trust=trust, data=data, store=store
         )
         kind = pick_device(device)
+        # Before the first tensor: torch reads its number of threads once.
         settle_process()
         context.validate_models(kind)
         folder = Path(out) if out else context.default_out()
@@ -73,6 +74,7 @@ def run(
 
 
 def _default_jobs(device: str, cells: int) -> int:
+    # Several processes on one GPU take turns, and each holds a context of several hundred MB.
     return 1 if device != "cpu" else max(1, min(cores(), cells))
 
 
@@ -103,6 +105,7 @@ class StudyRun:
         self._choose_kernel = Chooser(self._workshop)
         self._plan = context.plan(device)
         self._folder = RunFolder(out)
+        # Of the folder, too: one recipe may run into two folders at once.
         self._id = f"{context.recipe.name}-{digest(str(out.resolve()))[:12]}"
         self._seals = Seals(self._folder)
         self._reporter = Reporter(self._folder, context.registry, listener)
@@ -151,6 +154,7 @@ class StudyRun:
                 self._analyse_across()
                 recorder.drop_stale()
             finally:
+                # Also where the run was stopped or ended by an error: nothing finished is lost.
                 recorder.write()
                 self._seals.end()
             statuses = list(recorder.statuses.values())
@@ -230,6 +234,7 @@ class StudyRun:
             findings = checked_findings(analysis.across(levels))
             lines = [finding_line(analysis.use, finding) for finding in findings]
         except (Exception, SystemExit) as error:
+            # Every cell is done by now, so the others' results are kept.
             reason = f"{type(error).__name__}: {error}"
             if isinstance(error, SystemExit):
                 reason = str(exit_error(error))

@@ -107,6 +107,7 @@ class Workers:
             worker.send(Stop())
             worker.connection.close()
         for worker in self._workers:
+            # A worker writes its checkpoints first, which takes a while for a large network.
             try:
                 worker.process.wait(timeout=_CLOSE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -119,6 +120,7 @@ class Workers:
         for keys in self._queue:
             self._stopped(keys)
         self._queue.clear()
+        # Again at each call: one message more does no harm, and saves a list of who has it.
         for worker in self._workers:
             worker.send(Stop())
 
@@ -143,6 +145,7 @@ class Workers:
     def _spawn(self) -> _Worker:
         """Start a worker process, and send it its setup."""
         ours, theirs = Pipe()
+        # As many processes as cores share the machine, so a second thread would only be in the way.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "lotteryfw.engine.worker", str(theirs.fileno())]
         # The pipe's other end must be open in the worker alone: its end is how a death shows.
@@ -183,6 +186,7 @@ class Workers:
             else:
                 self._finished.append(Finished(key, self._death_message(key, reason)))
         if again:
+            # First, since searches wait for it longer than for anything else.
             self._queue.appendleft(again)
             self._listener.warning(
                 f"a worker process ended ({reason}); "

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.search.initial_state import InitialState, NetworkParts, Specs, initial_state
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MAX_STATES = 16
 _MAX_BYTES = 64 << 20
@@ -23,9 +26,8 @@ def cached_initial_state(
 
     The tensors are the caller's own: a component that changes them changes no other cell's.
     """
-    slots = ("model", "objective", "initialiser")
     key = (
-        tuple(specs[slot].digest for slot in slots),
+        (specs["model"].digest, specs["objective"].digest, specs["initialiser"].digest),
         # A class that was defined again, as in a notebook, may have the same digest.
         (type(parts.model), type(parts.objective), type(parts.initialiser)),
         (facts.shape, facts.classes, seed),
@@ -39,7 +41,10 @@ def cached_initial_state(
         while len(_states) > 1 and not _fits():
             _states.popitem(last=False)
     _states.move_to_end(key)
-    return replace(state, values={name: value.clone() for name, value in state.values.items()})
+    values: dict[str, Tensor] = {}
+    for name, value in state.values.items():
+        values[name] = value.clone()
+    return replace(state, values=values)
 
 
 def _fits() -> bool:
@@ -47,4 +52,7 @@ def _fits() -> bool:
 
 
 def _size(state: InitialState) -> int:
-    return sum(value.numel() * value.element_size() for value in state.values.values())
+    size = 0
+    for value in state.values.values():
+        size += value.numel() * value.element_size()
+    return size

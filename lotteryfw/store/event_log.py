@@ -36,6 +36,7 @@ class EventLog:
     def _opened(self) -> io.FileIO:
         if self._file is not None and not self._is_there(self._file):
             self.close()
+        # Opened once, since a study has several events for each of thousands of trainings.
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = io.FileIO(self._path, "a+")

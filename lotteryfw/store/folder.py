@@ -67,6 +67,7 @@ class RunFolder:
 
         folder = cls(Path(path))
         folder._refuse_others(resolved_text)
+        # In the folder itself, so that runs with different stores exclude each other, too.
         lock = FileLock(folder.path / _LOCK)
         with explained(folder.path, "locked"):
             try:

@@ -110,6 +110,7 @@ class Store:
         shows by itself that it belongs to its key. Where the block raises, or another process
         wrote this key meanwhile, the folder is thrown away.
         """
+        # A key that is not that of the work would give one study's results to another.
         target = self._reader.folder(key)
         if source is not None and digest(source) != key:
             raise ValueError(f"{key} is not the digest of {source}")
@@ -126,6 +127,7 @@ class Store:
                 if _take_name(folder, target):
                     self._reader.trust(key, kind)
             finally:
+                # Nothing is there where the folder got its name.
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -144,6 +146,7 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Delete an object, so that at no moment a part of it has its name."""
+        # Renamed first: deleting takes several steps, and a killed process may do only some.
         folder = self._temporary()
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._reader.folder(key).rename(folder)
@@ -241,6 +244,7 @@ class Store:
         Raises StoreError where the same run is active already.
         """
         with ExitStack() as stack:
+            # Under the lock of `gc`, which would otherwise delete what this run begins to use.
             with self._optional(), self._held(self.root / "gc.lock"):
                 try:
                     stack.enter_context(
@@ -330,6 +334,7 @@ class Store:
         self._reader.forget(key)
         if key not in self.damaged:
             self.damaged.append(key)
+        # Kept for people to look at; damage of one object may happen more than once.
         number = 1
         while (aside := self.root / "damaged" / f"{key}-{number}").exists():
             number += 1

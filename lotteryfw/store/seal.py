@@ -50,6 +50,7 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
         "created_by": f"lotteryfw {_version()}",
     }
     description |= {**about, "files": files}
+    # Of the description itself: else a flipped bit in it could make sound files look damaged.
     description["sha256"] = digest(description)
     atomic_write(folder / INDEX, json.dumps(description, indent=1).encode(), flush=flush)
 

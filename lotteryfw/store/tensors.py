@@ -74,6 +74,7 @@ def pack(
         if name not in masks:
             stored[f"value:{name}"] = value.contiguous()
             continue
+        # Two parts, so that the size of a file falls with the density of its masks.
         dead = ~masks[name]
         stored[f"alive:{name}"] = _chosen(value, masks[name])
         if not is_plus_zero(value, dead):
@@ -94,8 +95,8 @@ def pack(
 def _serialized(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
     """Return contiguous tensors on the CPU in the format of safetensors.
 
-    The library's own `save` takes 0.3 ms for the six tensors of a tiny ticket, this function a
-    tenth: a study of trainings of a few milliseconds writes two such files for each. The library
+    For the six tensors of a tiny ticket this takes a quarter of the time of the library's own
+    `save`: a study of trainings of a few milliseconds writes two such files for each. The library
     does what this function does not: unusual dtypes, and machines with the other byte order.
     """
     import torch
@@ -105,8 +106,10 @@ def _serialized(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> byte
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         return library_save(copies, metadata=metadata)
 
-    # Large elements first, as the library does: then every tensor is aligned in the file.
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    # The layout is the library's to the byte. Tensors are mapped from the file, and the last bits
+    # of sums over them depend on how they are aligned in memory.
+    order = list(_codes())
+    names = sorted(tensors, key=lambda name: (order.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": metadata}
     chunks: list[Any] = []
     position = 0
@@ -121,23 +124,27 @@ def _serialized(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> byte
         position += size
         if size:  # a view as bytes needs at least one element
             chunks.append(tensor.reshape(-1).view(torch.uint8).numpy())
-    text = json.dumps(header).encode()
+    # The format lets spaces follow the header, so that what comes after it is aligned.
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return b"".join([len(text).to_bytes(_ALIGNMENT, "little"), text, *chunks])
 
 
 @cache
 def _codes() -> dict[Any, str]:
-    """Return the names that the format of safetensors has for dtypes."""
+    """Return the names that safetensors has for dtypes, in the order of tensors in a file.
+
+    Large elements come first, so that every tensor is aligned to the size of its elements.
+    """
     import torch
 
     return {
+        torch.int64: "I64",
         torch.float64: "F64",
         torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.int64: "I64",
         torch.int32: "I32",
+        torch.bfloat16: "BF16",
+        torch.float16: "F16",
         torch.int16: "I16",
         torch.int8: "I8",
         torch.uint8: "U8",
@@ -279,6 +286,7 @@ def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
     import torch
 
     size = prod(shape)
+    # The shape comes from a file that may be hostile: nothing is allocated for it before this.
     if packed.numel() != (size + 7) // 8:
         raise ValueError(f"{packed.numel()} bytes for a mask of {size}")
     return torch.from_numpy(np.unpackbits(packed.numpy(), count=size).view(bool)).reshape(

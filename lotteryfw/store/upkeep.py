@@ -105,6 +105,7 @@ def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
     kept = present & roots.wanted
     freed = sum(_size(object_folder(store.root, key)) for key in unwanted)
 
+    # What an alias stands for may be deleted now, or long before.
     aliases: list[Path] = []
     for path in store.root.glob("aliases/*/[!.]*"):
         if is_alias(path) and store.alias(path.name) not in kept:
@@ -200,6 +201,7 @@ def presence_of(folder: Path, mount: Path | None) -> str:
         return "unseen"
     if mount is not None and not os.path.ismount(mount):
         return "unseen"
+    # A folder whose parent is there and readable was deleted; else nobody can tell.
     try:
         os.listdir(folder.parent)
     except OSError:

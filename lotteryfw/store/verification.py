@@ -61,6 +61,7 @@ def verify(store: ObjectStore) -> Verified:
         if not store.check(key) and key in store.damaged:
             damaged.append(key)
 
+    # After the objects: an alias is sound or not whether its object is there or not.
     aliases = _check_aliases(store, problems)
     checkpoints = _check_checkpoints(store.root, problems)
     spooled = _check_spooled(store.root, problems)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.store import tensors
@@ -271,6 +271,15 @@ def test_the_library_reads_what_is_packed_without_it(tmp_path: Path) -> None:
             assert {name.removeprefix("value:") for name in stored} == set(chosen)
             for name, value in stored.items():
                 assert same_bits(value, chosen[name.removeprefix("value:")])
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=contents())
+def test_the_layout_is_that_of_the_library(content) -> None:
+    values, _ = content
+    copies = {name: value.clone() for name, value in values.items()}
+    text = {"lotteryfw": '{"é": 1}'}
+    assert tensors._serialized(copies, text) == save(copies, metadata=text)
 
 
 def test_every_tensor_is_aligned_in_its_file() -> None:
