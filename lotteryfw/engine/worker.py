@@ -67,7 +67,7 @@ class Channel:
         """Start the thread that sends `Alive` every `seconds`."""
 
         def repeat() -> None:
-            while True:
+            while not self._connection.closed:
                 time.sleep(seconds)
                 self.send(Alive())
 
