@@ -202,11 +202,13 @@ def runs(
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
     for run in found:
         damage = run.folder.damage()
-        if damage and as_json:
-            typer.echo(json.dumps({"run": str(run.path), "damaged": describe(damage)}))
-            continue
         if damage:
-            typer.echo(f"{run.path}  damaged: {describe(damage)}; {REBUILD}")
+            text = f"damaged: {describe(damage)}; {REBUILD}"
+            line = json.dumps({"run": str(run.path), "damaged": describe(damage)})
+            typer.echo(line if as_json else f"{run.path}  {text}")
+            # Scripts that read the lines, and know nothing of damage, are to be noticed by people.
+            if as_json:
+                typer.echo(f"warning: {run.path}: {text}", err=True)
             continue
         ended = list(run.statuses.values())
         counts = {

@@ -246,7 +246,8 @@ def listed(folder: Path) -> tuple[str, list[dict[str, Any]]]:
     text = CliRunner().invoke(app, ["runs", str(folder)], catch_exceptions=False)
     lines = CliRunner().invoke(app, ["runs", str(folder), "--json"], catch_exceptions=False)
     assert (text.exit_code, lines.exit_code) == (0, 0)
-    return text.output, [json.loads(line) for line in lines.output.splitlines()]
+    assert ("damaged" in text.output) == ("warning" in lines.stderr)
+    return text.output, [json.loads(line) for line in lines.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("killed", [False, True])
