@@ -30,7 +30,7 @@ from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.selected import Selected
 from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import IncrementalTopK
 
 DENSITY, BATCH = 0.5, 128
@@ -58,7 +58,7 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
     }
     context = StudyContext(recipe, data=folder, store=folder / "store")
     shop = Workshop(context.registry, folder, "cpu")
-    lab = Lab(context.recipe.cells[0], context.describe, folder, "cpu", Chooser(shop))
+    lab = CellLab(context.recipe.cells[0], context.describe, folder, "cpu", Chooser(shop))
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), shop
 

@@ -28,7 +28,7 @@ from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 SHAPES = {(64, 32, 16, 10): 8, (64, 300, 100, 10): 8, (784, 300, 100, 10): 28}
 OPTIMIZERS = ({"use": "sgd", "lr": 0.1}, {"use": "adam", "lr": 1e-3})
@@ -47,7 +47,9 @@ def job_of(
     }  # fmt: skip
     context = StudyContext(recipe, store=store)
     shop = Workshop(context.registry, context.data_folder, "cpu")
-    lab = Lab(context.recipe.cells[0], context.describe, context.data_folder, "cpu", Chooser(shop))
+    lab = CellLab(
+        context.recipe.cells[0], context.describe, context.data_folder, "cpu", Chooser(shop)
+    )
     job = lab.job(lab.dense())
     mask = {name: torch.rand(alive.shape) < density for name, alive in job.mask.items()}
     values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}

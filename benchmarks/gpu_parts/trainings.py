@@ -13,7 +13,7 @@ from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 from .report import Report
 
@@ -42,7 +42,7 @@ def prepare(
         plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store"
     )
     shop = Workshop(context.registry, Path("no-data-needed"), report.device)
-    lab = Lab(
+    lab = CellLab(
         context.recipe.cells[0], context.describe, shop.data_folder, report.device, Chooser(shop)
     )
     job = lab.job(first_ticket(lab))
@@ -56,7 +56,7 @@ def prepare(
     return job, shop
 
 
-def first_ticket(lab: Lab) -> Any:
+def first_ticket(lab: CellLab) -> Any:
     """The dense network; of a search that learns masks, the network with scores."""
     if lab.cell.parametrization is None:
         return lab.dense()

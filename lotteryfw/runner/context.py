@@ -14,7 +14,7 @@ from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import Plan, plan, validate_budgets
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
 
 
@@ -90,7 +90,7 @@ class StudyContext:
         different = {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}
         for cell in different.values():
             if cell.kernel != "auto":
-                lab = Lab(cell, self.describe, self.data_folder, device, choose)
+                lab = CellLab(cell, self.describe, self.data_folder, device, choose)
                 # Naming its kernel is what raises.
                 lab.job(lab.dense())
 

@@ -27,6 +27,7 @@ class Levels(list[LevelRow]):
         for row in self:
             record = asdict(row)
             axes = record.pop("axes")
+            del record["axis_values"]
             records.append(record | axes)
         return pandas.DataFrame(records)
 
@@ -99,6 +100,8 @@ def level_row(level: Level) -> LevelRow:
         early_test_accuracy=figure("early_test_accuracy"),
         layer_densities=";".join(densities),
         key=level.key,
+        learned=level.learned,
+        axis_values=cell.axis_values,
         axes=dict(cell.axes),
     )
 
@@ -106,7 +109,7 @@ def level_row(level: Level) -> LevelRow:
 def curve_line(level: Level, curve: Curve) -> str:
     """Return the curve of a level as a line of curves.jsonl."""
     position = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
-    return strict_json(position | vars(curve))
+    return strict_json(position | curve.plain())
 
 
 def finding_line(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def finding_line(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
         numbers = [_plain_number(number) for number in value]
     else:
         numbers = _plain_number(value)
-    return {
+    line = {
         "study": level.study,
         "cell": level.cell,
         "axes": dict(level.axes),
@@ -130,8 +133,10 @@ def finding_line(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
         "layer": finding.layer,
         "against": finding.against,
         "unit": finding.unit,
-        "value": numbers,
     }
+    if finding.role:
+        line["role"] = finding.role
+    return line | {"value": numbers}
 
 
 def finding_identity(line: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.runner.recorder import RunRecorder
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 
 PREFETCH = 2
@@ -56,7 +56,7 @@ class Scheduler:
         self,
         context: StudyContext,
         executor: Executor,
-        open_lab: Callable[[Cell], Lab],
+        open_lab: Callable[[Cell], CellLab],
         recorder: RunRecorder,
         planned_keys: Mapping[str, str],
     ):

@@ -26,7 +26,7 @@ from lotteryfw.runner.tables import Seals
 from lotteryfw.runner.workers import Workers
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Spec, digest
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import RunFolder
 
 OnStart = Callable[[Callable[[], None]], None]
@@ -204,9 +204,9 @@ class StudyRun:
         finally:
             executor.close()
 
-    def _open_lab(self, cell: Cell) -> Lab:
+    def _open_lab(self, cell: Cell) -> CellLab:
         context = self._context
-        return Lab(
+        return CellLab(
             cell,
             context.describe,
             context.data_folder,

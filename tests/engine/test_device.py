@@ -21,7 +21,7 @@ from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Interrupted, StudyContext
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(
@@ -251,7 +251,7 @@ def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, Work
     """A recipe's first training, and a workshop for it."""
     context = StudyContext(table, store=folder / "store")
     shop = Workshop(context.registry, folder, device)
-    lab = Lab(context.recipe.cells[0], context.describe, folder, device, Chooser(shop))
+    lab = CellLab(context.recipe.cells[0], context.describe, folder, device, Chooser(shop))
     learns = lab.cell.parametrization is not None
     job = lab.job(
         lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()

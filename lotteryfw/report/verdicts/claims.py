@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lotteryfw.api.errors import StoreError
 from lotteryfw.api.steps import Step
 from lotteryfw.report.data.best_level import best_rows
-from lotteryfw.report.data.density_sweeps import any_density
+from lotteryfw.report.data.density_sweeps import any_density, bare_name
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
@@ -123,8 +123,8 @@ def select(study: StudySeries, selector: Mapping[str, Any]) -> list[Series]:
     component of this name, whatever its options. Each search of a sweep has only the level that it
     ended at.
     """
+    from lotteryfw.api.labels import label_of
     from lotteryfw.recipe.claims import ARM
-    from lotteryfw.recipe.resolve import label_of
 
     variant = selector.get(ARM, TICKET)
     selected = [series for series in study.parts if series.variant == variant]
@@ -136,18 +136,15 @@ def select(study: StudySeries, selector: Mapping[str, Any]) -> list[Series]:
 
 def _with_label(candidates: Sequence[Series], axis: str, label: str) -> list[Series]:
     """Return the series with this label on an axis, by the narrowest reading that matches any."""
-    for reading in (str, any_density, _bare_name):
+    for reading in (lambda text, value: text, any_density, bare_name):
         matching = []
         for series in candidates:
-            if axis in series.axes and reading(series.axes[axis]) == label:
+            text, value = series.axes.get(axis), series.axis_values.get(axis)
+            if text is not None and reading(text, value) == label:
                 matching.append(series)
         if matching:
             return matching
     return []
-
-
-def _bare_name(label: str) -> str:
-    return label.partition("(")[0]
 
 
 def _verdict(claim: Claim, evidence: _Evidence) -> ClaimVerdict:
