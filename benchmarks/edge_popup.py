@@ -27,7 +27,7 @@ from torch import Tensor
 from lotteryfw.engine import EngineContext, KernelDispatcher, configure_torch
 from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.selection_stats import SelectionStats
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import IncrementalTopK
@@ -55,10 +55,10 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, EngineContext]
         "engine": {"kernel": "reference"},
         **learned,
     }
-    desk = Desk(recipe, data=folder, store=folder / "store")
-    engine_context = EngineContext(desk.registry, folder, "cpu")
+    context = StudyContext(recipe, data=folder, store=folder / "store")
+    engine_context = EngineContext(context.registry, folder, "cpu")
     lab = CellLab(
-        desk.recipe.cells[0], desk.describe, folder, "cpu", KernelDispatcher(engine_context)
+        context.recipe.cells[0], context.describe, folder, "cpu", KernelDispatcher(engine_context)
     )
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), engine_context

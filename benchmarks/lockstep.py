@@ -26,7 +26,7 @@ import torch
 from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.lockstep import Group
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 
@@ -45,12 +45,12 @@ def job_of(
         "model": {"use": "mlp", "hidden": hidden}, "search": {"use": "imp", "levels": 1},
         "train": {"length": "1ep", "batch": batch, "optimizer": optimizer},
     }  # fmt: skip
-    desk = Desk(recipe, store=store)
-    engine_context = EngineContext(desk.registry, desk.data_folder, "cpu")
+    context = StudyContext(recipe, store=store)
+    engine_context = EngineContext(context.registry, context.data_folder, "cpu")
     lab = CellLab(
-        desk.recipe.cells[0],
-        desk.describe,
-        desk.data_folder,
+        context.recipe.cells[0],
+        context.describe,
+        context.data_folder,
         "cpu",
         KernelDispatcher(engine_context),
     )

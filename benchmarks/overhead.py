@@ -26,18 +26,18 @@ from typing import Any
 from lotteryfw import run
 from lotteryfw.engine import configure_torch, train
 from lotteryfw.recipe.schema import POINTS
-from lotteryfw.runner import cells, executors, study
+from lotteryfw.runner import cells, executors, recorder, reporter
 
 STEPS, EVALUATION = "steps", "evaluation"
 WATCHED = {
     EVALUATION: [(train.Training, "metrics")],
     "curves, progress, best weights": [(train.Training, "count"), (train.TrainingGroup, "update")],
     "kernel made ready": [(train.TrainingGroup, "__init__")],
-    "store": [(executors.InProcess, "wait"), (study.Study, "_ticket")],
+    "store": [(executors.InProcess, "wait"), (recorder.RunRecorder, "ticket")],
     "events, tables, manifest": [
-        (study.Study, "_emit"),
-        (study.Study, "_level"),
-        (study.Study, "_write"),
+        (reporter.Reporter, "event"),
+        (recorder.RunRecorder, "level"),
+        (recorder.RunRecorder, "write"),
     ],
     "cut, keys of jobs": [(cells.CellRun, "advance")],
 }

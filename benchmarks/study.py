@@ -22,7 +22,7 @@ from typing import Any
 
 from lotteryfw import Run, run
 from lotteryfw.engine import configure_torch
-from lotteryfw.runner import Desk, Levels
+from lotteryfw.runner import Levels, StudyContext
 
 LEVELS = 24
 LONG = 2000
@@ -103,9 +103,9 @@ def planning(_: int) -> None:
     table = recipe(1000, seeds=100, grid={"train.optimizer.lr": rates})
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        desk = Desk(table, store=Path(folder))
+        context = StudyContext(table, store=Path(folder))
         checked = time.perf_counter() - started
-        found = desk.plan()
+        found = context.plan()
         whole = time.perf_counter() - started
     print(
         f"plan of {found.cells:,} cells ({found.asked:,} trainings)  {whole:.1f} s, checking the recipe {checked:.1f} s"

@@ -35,7 +35,7 @@ class Troubles:
             if self._left == 0:
                 self._stop()
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Remember and print."""
         self.messages.append(message)
         print(message, flush=True)

@@ -11,7 +11,7 @@ import torch
 
 from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels.dispatch import make_kernel
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 
@@ -38,11 +38,13 @@ def prepare(
 ) -> Any:
     """The first training of a recipe, as a job for a kernel, under a random mask; and a workshop to run it in."""
     plain = {"name": "gpu-benchmark", "search": {"use": "imp", "levels": 1}}
-    desk = Desk(plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store")
-    engine_context = EngineContext(desk.registry, Path("no-data-needed"), report.device)
+    context = StudyContext(
+        plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store"
+    )
+    engine_context = EngineContext(context.registry, Path("no-data-needed"), report.device)
     lab = CellLab(
-        desk.recipe.cells[0],
-        desk.describe,
+        context.recipe.cells[0],
+        context.describe,
         engine_context.data_folder,
         report.device,
         KernelDispatcher(engine_context),

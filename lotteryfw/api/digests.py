@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# json.dumps makes a new encoder at each call, which takes as long as encoding a short value.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def digest(value: Any) -> str:
     """Return the SHA-256 (hex) of JSON-able data in canonical form."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL(value).encode()).hexdigest()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""Masks that change during a training: the kind of component that changes them, and what it sees."""
+"""Masks that change during a training: the kind that changes them, and its view of a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingNetwork:
-    """A network after some update of its training. Tensors are on the device, and only to be read."""
+    """A network after some update of its training. Its tensors are on the device, to be read only."""
 
     layers: tuple[LayerInfo, ...]
     """The prunable layers in the order of the network, the output layer last."""
@@ -44,31 +44,36 @@ class TrainingNetwork:
         return self._gradients()
 
     def draw(self, layer: LayerInfo) -> Tensor:
-        """Return float32 [s], on the CPU: a fresh draw of a layer's weights from the recipe's initialiser."""
+        """Return float32 [s], on the CPU: a fresh draw of a layer from the recipe's initialiser."""
         return self._draw(layer, self.rng)
 
 
 class MaskUpdate(Component):
     """Changes the mask of a network during one training.
 
-    After the update that ends at a step, the engine asks `due`; if it is True, `update` gives new masks
-    and `regrown` the values of weights that come back. Weights that go become 0. The optimizer's state of
-    both starts afresh. The engine checks that the masks keep exactly what `budgets` says.
+    After the update that ends at a step, the engine asks `due`; if it is True, `update` gives new
+    masks and `regrown` the values of weights that come back. Weights that go become 0. The
+    optimizer's state of both starts afresh. The engine checks that the masks keep exactly what
+    `budgets` says.
     """
 
     kind = "mask_update"
 
     @abstractmethod
     def due(self, step: int, clock: Clock) -> bool:
-        """Return whether the masks change after the update that ends at `step`, which lies in [1, clock.total)."""
+        """Return whether the masks change after the update that ends at `step`.
+
+        `step` lies in [1, clock.total).
+        """
 
     @abstractmethod
     def budgets(
         self, step: int, clock: Clock, layers: Sequence[LayerInfo], kept: Mapping[str, int]
     ) -> list[Group]:
-        """Return how many weights are alive after the change at `step`, given how many of each layer are before it.
+        """Return the numbers of weights that are alive after the change at `step`.
 
-        A layer in no group keeps as many as it has."""
+        `kept` has the number of each layer before it. A layer in no group keeps as many as it has.
+        """
 
     @abstractmethod
     def update(self, step: int, clock: Clock, net: TrainingNetwork) -> dict[str, Tensor]:

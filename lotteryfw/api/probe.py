@@ -1,4 +1,4 @@
-"""Criteria that score all layers of a network together, and what they see of it: data and gradients."""
+"""Criteria that score all layers of a network together, with data and gradients."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class NetworkCriterion(MaskCriterion):
 
     @abstractmethod
     def scores(self, probe: Probe) -> dict[str, Tensor]:
-        """Return by layer, [s] floating point, finite where `probe.masks`: only the order matters."""
+        """Return by layer, [s] floating point, finite where `probe.masks`; their order counts."""
 
     def score(self, layer: Layer) -> Tensor:
         """Return what `scores` gave for this layer."""

@@ -35,7 +35,7 @@ from lotteryfw.api.events import (
 
 
 class View(ABC):
-    """A display of a run; the runner calls `event`, `progress` and `trouble`."""
+    """A display of a run; the runner calls `event`, `progress` and `warning`."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +57,7 @@ class View(ABC):
         """Show how many steps of a training are done."""
 
     @abstractmethod
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Show a problem that does not end the run."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Quiet(View):
     def progress(self, key: str, done: int, of: int) -> None:
         """Print nothing."""
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Print a line on stderr."""
         _warn(message)
 
@@ -100,7 +100,7 @@ class JsonLines(View):
     def progress(self, key: str, done: int, of: int) -> None:
         """Print nothing: a script reads events."""
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Print a line on stderr."""
         _warn(message)
 
@@ -161,7 +161,7 @@ class Terminal(View):
         elif isinstance(event, CellFinished):
             self._cells = (self._cells[0] + 1, self._cells[1])
         elif isinstance(event, LayerCollapsed):
-            self.trouble(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
+            self.warning(f"{event.cell}: nothing is left of {event.layer} at level {event.level}")
         elif isinstance(event, RunFinished):
             # the total was an upper bound: cells may have shared trainings
             self._bar.update(self._task, total=self._bar.tasks[0].completed)
@@ -172,7 +172,7 @@ class Terminal(View):
         self._running[key] = done
         self._beside()
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Print a line above the bar."""
         self._console.print(f"warning: {message}", style="yellow", highlight=False)
 

@@ -34,7 +34,7 @@ def info(store: StoreRoot = None) -> None:
 def verify(store: StoreRoot = None) -> None:
     """Check everything in the store, and the run folders that use it, against their SHA-256.
 
-    That is every object, alias, checkpoint and posted job. Damaged objects are set aside, so that they
+    That is every object, alias, checkpoint and spooled job. Damaged objects are set aside, so that they
     are computed again.
     """
     opened = _open(store)
@@ -44,7 +44,7 @@ def verify(store: StoreRoot = None) -> None:
         typer.echo(f"  set aside: {key}")
     others = (
         f"{report.aliases:,} aliases, {report.checkpoints:,} checkpoints, "
-        f"{report.posts:,} posted jobs"
+        f"{report.spooled:,} spooled jobs"
     )
     runs = (
         f"{report.runs:,} run folders ({report.run_files:,} files with checksums, "

@@ -94,10 +94,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a recipe asks for, before anything is trained."""
-    from lotteryfw.runner import Desk
+    from lotteryfw.runner import StudyContext
 
-    desk = Desk(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    result = desk.plan(_likely_device())
+    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    result = context.plan(_likely_device())
     if as_json:
         typer.echo(json.dumps(result.plain()))
         return
@@ -112,8 +112,8 @@ def plan(
         ("time, one process", _duration(result.seconds)),
         ("disk", _size(result.bytes)),
     ]
-    profile_name = f" ({desk.recipe.profile})" if desk.recipe.profile else ""
-    typer.echo(f"{desk.recipe.name}{profile_name}")
+    profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
+    typer.echo(f"{context.recipe.name}{profile_name}")
     for name, value in rows:
         typer.echo(f"  {name:<20} {value:>14}")
     if result.unknown:
@@ -162,11 +162,11 @@ def check(
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
     # a plugin is a file of another suffix, or a name
     if what.endswith(".toml"):
-        from lotteryfw.runner import Desk
+        from lotteryfw.runner import StudyContext
 
-        desk = Desk(Path(what), profile=profile, sets=sets, trust=trust, data=data)
-        desk.refuse_impossible("cpu")
-        typer.echo(f"{what}: good; {len(desk.recipe.cells)} cells")
+        context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        context.validate_models("cpu")
+        typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin
 
@@ -194,11 +194,22 @@ def runs(
     """List the runs in a folder."""
     from lotteryfw.api.errors import UsageError
     from lotteryfw.runner import runs as find
+    from lotteryfw.store.checksums import describe
+    from lotteryfw.store.folder import REBUILD
 
     folders = find(folder)
     if not folders:
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
     for run in folders:
+        damage = run.folder.damage()
+        if damage:
+            text = f"damaged: {describe(damage)}; {REBUILD}"
+            line = json.dumps({"run": str(run.path), "damaged": describe(damage)})
+            typer.echo(line if as_json else f"{run.path}  {text}")
+            # Scripts that read the lines, and know nothing of damage, are to be noticed by people.
+            if as_json:
+                typer.echo(f"warning: {run.path}: {text}", err=True)
+            continue
         # always in this order, and without those that are 0
         ended = Counter(run.statuses.values())
         counts = {}

@@ -13,16 +13,14 @@ from lotteryfw.engine.kernels.dispatch import (
     group_key,
 )
 from lotteryfw.engine.outcomes import (
-    DamagedJob,
     ObjectLost,
     Stopped,
     StoredOutcome,
     is_complete,
     is_stored,
-    pick_up,
-    post,
 )
 from lotteryfw.engine.runtime import EngineContext, configure_torch, pick_device
+from lotteryfw.engine.spool import DamagedJob, spool, unspool
 
 __all__ = [
     "DamagedJob",
@@ -41,6 +39,6 @@ __all__ = [
     "is_stored",
     "load_dataset",
     "pick_device",
-    "pick_up",
-    "post",
+    "spool",
+    "unspool",
 ]

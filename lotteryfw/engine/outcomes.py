@@ -1,4 +1,4 @@
-"""Jobs and their outcomes in the store: posted, picked up, looked at. Needs no torch to import."""
+"""The outcomes of jobs in the store. Needs no torch to import."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.network_state import NetworkState
-from lotteryfw.search.jobs import Job, Train, from_plain, state_key
-from lotteryfw.store import Damaged, Store, check_seal, seal
+from lotteryfw.search.jobs import Job, Train, state_key
+from lotteryfw.store import Store
 from lotteryfw.store import tensors as tensor_files
-from lotteryfw.store.files import explained, own_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +26,6 @@ OnDone = Callable[[str, str | None], None]
 
 class Stopped(LotteryError):
     """A training was asked to stop; its checkpoint is written and it will go on from there."""
-
-
-class DamagedJob(LotteryError):
-    """A job that was left in the store for later is not what was written. It is not trained."""
 
 
 class ObjectLost(StoreError):
@@ -117,59 +112,6 @@ def is_complete(store: Store, key: str, kind: str, snapshots: Iterable[int]) -> 
     if not store.is_sealed(key, kind):
         return False
     return all(store.is_sealed(state_key(key, step), "state") for step in snapshots)
-
-
-def post(job: Job, store: Store) -> str:
-    """Leave a job in the store for another process, or a later moment, to `pick_up`.
-
-    Returns the name to do so. It belongs to this call alone, so that several runs may post one job;
-    the caller drops the post (`drop_scratch`).
-    """
-    name = store.new_post()
-    aside, target = store.scratch(f"{name}.part"), store.scratch(name)
-    optimizer_state = job.optimizer_state if isinstance(job, Train) else None
-    scores = job.scores if isinstance(job, Train) else {}
-    state = NetworkState(job.values, scores=scores)
-    with store.computing(), explained(aside, "written"):
-        tensor_files.save(aside / "start.safetensors", state.encoded(), job.mask, flush=False)
-        if optimizer_state is not None:
-            tensor_files.save(aside / "optimizer.safetensors", optimizer_state, flush=False)
-        plain = {**job.plain(), "has_optimizer": optimizer_state is not None}
-        write_json(aside / "job.json", plain)
-        seal(aside, name, "post", flush=False, job=job.key, posted_by=own_name())
-        aside.rename(target)
-    return name
-
-
-def pick_up(name: str, store: Store) -> Job:
-    """Return the job that was posted under a name.
-
-    Raises DamagedJob where it is not what was posted.
-    """
-    folder = store.scratch(name)
-    try:
-        description = check_seal(folder, name, "post")
-        plain = json.loads((folder / "job.json").read_text())
-        tensors, mask = tensor_files.load(folder / "start.safetensors")
-        optimizer_state = None
-        if plain.pop("has_optimizer"):
-            optimizer_state = tensor_files.load(folder / "optimizer.safetensors")[0]
-        state = NetworkState.decoded(tensors)
-        job = from_plain(
-            plain,
-            values=state.values,
-            scores=state.scores,
-            mask=mask,
-            optimizer_state=optimizer_state,
-        )
-        if job.key != description["job"]:
-            raise Damaged("its tensors and settings are not those of the job that was posted")
-    except (Damaged, OSError, StoreError, ValueError, KeyError, TypeError) as error:
-        raise DamagedJob(
-            f"{folder}: a job that waited there for its training is damaged ({error}), and was not "
-            "trained from: run the same command again, which makes the job anew"
-        ) from error
-    return job
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -1,9 +1,8 @@
-"""A worker process: `python -m lotteryfw.engine.worker`. Takes groups of posted jobs on stdin, answers on stdout.
+"""A worker process: `python -m lotteryfw.engine.worker FD`, where FD is its end of a pipe.
 
-One JSON object a line. In: {"setup": …} once, {"posts": {key: name, …}}, {"stop": true}. Out: {"ready": true},
-{"progress": [done, of], "keys": […]}, and for each job {"done": key, "warning": …, "stored": …}, {"stopped": key} or
-{"failed": key, "error": …, "kind": …, "trace": …}. A thread sends {"alive": true} every few seconds, however long a
-step takes: only a process that was stopped, or hangs where no thread can run, is silent.
+It reads a `Setup`, then groups of jobs (`Work`), until a `Stop` or the end of the run's process,
+and answers with the messages of `lotteryfw.engine.messages`. A thread sends `Alive` every few
+seconds: only a process that was stopped, or hangs where no thread can run, is silent.
 
 SIGTERM, SIGHUP and SIGUSR1 stop it at a safe point: what is under way is kept in a checkpoint.
 """
@@ -11,85 +10,96 @@ SIGTERM, SIGHUP and SIGUSR1 stop it at a safe point: what is under way is kept i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import selectors
 import signal
+import sys
 import threading
 import time
 import traceback
-from pathlib import Path
-from typing import Any, TextIO
+from collections import deque
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from types import FrameType
 
 from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
-from lotteryfw.engine.outcomes import DamagedJob, Stopped, pick_up
+from lotteryfw.engine.messages import (
+    Alive,
+    FromWorker,
+    JobDone,
+    JobFailed,
+    JobStopped,
+    Progress,
+    Setup,
+    Stop,
+    ToWorker,
+    Work,
+)
+from lotteryfw.engine.outcomes import Stopped
 from lotteryfw.engine.runtime import EngineContext, configure_torch
+from lotteryfw.engine.spool import DamagedJob, unspool
 from lotteryfw.registry import Registry
+from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
 
-_PROGRESS_SECONDS = 0.5
 SILENT_SECONDS = 60.0
-"""How long a worker may say nothing before it is replaced; LOTTERYFW_HEARTBEAT sets another time."""
+"""Seconds without a message after which a worker is replaced, unless LOTTERYFW_HEARTBEAT is set."""
+_PROGRESS_SECONDS = 0.5
 _ALIVE_SECONDS = 5.0
-_LOOK_SECONDS = 1.0
-"""How long at most a signal waits to be noticed by a worker without work."""
+_POLL_SECONDS = 1.0
+"""Seconds at most until a worker without work notices a signal."""
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1")
+"""Signals that schedulers of clusters may send to every process of a job."""
 
 
-class Conversation:
-    """The two ends of the conversation, and whether a stop was asked for."""
+class Channel:
+    """The worker's end of the pipe. `stopping` is True once the worker has to stop."""
 
-    def __init__(self, inbox: int, outbox: TextIO):
-        self._inbox = inbox
-        self._outbox = outbox
-        self._rest = b""
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(inbox, selectors.EVENT_READ)
-        self._waiting: list[dict[str, Any]] = []
-        self._saying = threading.Lock()
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self._received: deque[ToWorker] = deque()
+        # The thread that sends `Alive` must not send into the middle of another message.
+        self._sending = threading.Lock()
         self.stopping = False
 
-    def beat(self, seconds: float) -> None:
-        """Start the thread that says every `seconds` that the process is alive."""
+    def start_heartbeat(self, seconds: float) -> None:
+        """Start the thread that sends `Alive` every `seconds`."""
 
         def repeat() -> None:
-            while True:
+            while not self._connection.closed:
                 time.sleep(seconds)
-                self.say(alive=True)
+                self.send(Alive())
 
         threading.Thread(target=repeat, name="heartbeat", daemon=True).start()
 
-    def say(self, **message: Any) -> None:
-        """Sends one message."""
-        with (
-            self._saying,
-            contextlib.suppress(BrokenPipeError),
-        ):  # the runner is gone: `listen` notices
-            self._outbox.write(json.dumps(message) + "\n")
-            self._outbox.flush()
+    def send(self, message: FromWorker) -> None:
+        """Send a message. Where the run's process is gone, `receive` notices."""
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.send(message)
 
-    def listen(self, seconds: float) -> None:
-        """Reads what has come, waiting up to `seconds` for it."""
-        if not self._selector.select(seconds):
-            return
-        text = os.read(self._inbox, 1 << 16)
-        if not text:
-            self.stopping = True  # the runner is gone
-        *lines, self._rest = (self._rest + text).split(b"\n")
-        for message in map(json.loads, lines):
-            self.stopping |= bool(message.get("stop"))
-            self._waiting.append(message)
+    def receive(self, seconds: float) -> None:
+        """Take in the messages that have come, waiting up to `seconds` for the first."""
+        try:
+            while not self.stopping and self._connection.poll(seconds):
+                message: ToWorker = self._connection.recv()
+                if isinstance(message, Stop):
+                    self.stopping = True
+                else:
+                    self._received.append(message)
+                seconds = 0.0
+        except (EOFError, OSError):  # the run's process is gone
+            self.stopping = True
 
-    def next(self) -> dict[str, Any] | None:
-        """The next message; None once a stop was asked for."""
-        while not self._waiting and not self.stopping:
-            self.listen(_LOOK_SECONDS)
-        return None if self.stopping else self._waiting.pop(0)
+    def next(self) -> ToWorker | None:
+        """Wait for the next message, and return it; None once the worker has to stop."""
+        while not self._received and not self.stopping:
+            self.receive(_POLL_SECONDS)
+        return None if self.stopping else self._received.popleft()
 
 
 def patience() -> float:
-    """Return how many seconds a worker may say nothing. Raises UsageError where that is set to no number."""
+    """Return the seconds for which a worker may be silent. Raises UsageError for a bad setting."""
     text = os.environ.get("LOTTERYFW_HEARTBEAT") or str(SILENT_SECONDS)
     try:
         seconds = float(text)
@@ -101,82 +111,77 @@ def patience() -> float:
 
 
 def main() -> None:
-    """Works until told to stop or until the runner is gone."""
-    outbox = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what plugins print must not mix with the conversation
-    line = Conversation(0, outbox)
+    """Run jobs until a `Stop` comes or the run's process is gone."""
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)
+    channel = Channel(Connection(descriptor))
 
-    def stop(number: int, frame: Any) -> None:
-        line.stopping = True
+    def stop(number: int, frame: FrameType | None) -> None:
+        channel.stopping = True
 
-    for name in (
-        "SIGTERM",
-        "SIGHUP",
-        "SIGUSR1",
-    ):  # a scheduler may send them to every process of a job
+    for name in _SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
-    line.beat(min(_ALIVE_SECONDS, patience() / 6))
+    channel.start_heartbeat(min(_ALIVE_SECONDS, patience() / 6))
     configure_torch()
-    first = line.next()
-    if first is None:
+
+    setup = channel.next()
+    if not isinstance(setup, Setup):
         return
-    setup = first["setup"]
-    registry = Registry.load([Path(path) for path in setup["trust"]])
-    store = Store(Path(setup["store"]))
-    shop = EngineContext(registry, Path(setup["data_folder"]), setup["device"], store)
-    line.say(ready=True)
-    while message := line.next():
-        _work(message["posts"], store, shop, line, setup["checkpoint_seconds"])
+    registry = Registry.load(list(setup.trust))
+    store = Store(setup.store)
+    workshop = EngineContext(registry, setup.data_folder, setup.device, store)
+    channel.send(Alive())  # ready: importing and loading may have taken long
+    while isinstance(work := channel.next(), Work):
+        _run_group(work.spooled, store, workshop, channel, setup.checkpoint_seconds)
 
 
-def _work(
-    posts: dict[str, str],
+def _run_group(
+    spooled: Mapping[str, str],
     store: Store,
-    shop: EngineContext,
-    line: Conversation,
+    workshop: EngineContext,
+    channel: Channel,
     checkpoint_seconds: float,
 ) -> None:
-    said, left = 0.0, list(posts)
-
-    def tick(done: int, of: int) -> bool:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= _PROGRESS_SECONDS:
-            said = now
-            line.listen(0)
-            line.say(progress=[done, of], keys=left)
-        return line.stopping
-
+    """Run the jobs with these keys, and send how each ended."""
+    unfinished = list(spooled)
     stored: set[str] = set()
+    last_progress = 0.0
 
-    def done(key: str, warning: str | None) -> None:
-        left.remove(key)
-        line.say(done=key, warning=warning, stored=key in stored)
+    def on_step(done: int, of: int) -> bool:
+        nonlocal last_progress
+        now = time.monotonic()
+        if now - last_progress >= _PROGRESS_SECONDS:
+            last_progress = now
+            channel.receive(0)
+            channel.send(Progress(tuple(unfinished), done, of))
+        return channel.stopping
+
+    def on_done(key: str, warning: str | None) -> None:
+        unfinished.remove(key)
+        channel.send(JobDone(key, warning, stored=key in stored))
 
     try:
-        jobs = []
-        for key, post in posts.items():
+        jobs: list[Job] = []
+        for key, name in spooled.items():
             try:
-                jobs.append(pick_up(post, store))
+                jobs.append(unspool(name, store))
             except DamagedJob as damaged:  # the others of its group are sound
-                left.remove(key)
-                line.say(failed=key, error=str(damaged), kind="DamagedJob", trace="")
-        execute(jobs, store, shop, tick, done, checkpoint_seconds, stored.add)
+                unfinished.remove(key)
+                channel.send(JobFailed(key, str(damaged), DamagedJob.__name__, trace=""))
+        execute(jobs, store, workshop, on_step, on_done, checkpoint_seconds, stored.add)
     except Stopped:
-        for key in left:
-            line.say(stopped=key)
+        for key in unfinished:
+            channel.send(JobStopped(key))
     except (Exception, SystemExit) as raised:
         error = exit_error(raised) if isinstance(raised, SystemExit) else raised
-        text = str(error) if isinstance(error, LotteryError) else f"{type(error).__name__}: {error}"
-        for key in left:
-            line.say(
-                failed=key, error=text, kind=type(error).__name__, trace=traceback.format_exc()
-            )
+        kind, trace = type(error).__name__, traceback.format_exc()
+        text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
+        for key in unfinished:
+            channel.send(JobFailed(key, text, kind, trace))
 
 
 if __name__ == "__main__":
     main()
-    os._exit(
-        0
-    )  # without taking torch apart module by module: a second in which the runner would wait
+    # Without taking torch apart module by module: a second for which the run would wait.
+    os._exit(0)

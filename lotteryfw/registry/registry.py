@@ -36,6 +36,14 @@ from lotteryfw.registry.plugins import (
 )
 
 
+def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent]:
+    """Return components kind by kind, in the order of the contract, then by name."""
+    order = list(kinds())
+    return sorted(
+        offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+    )
+
+
 class Registry:
     """The components and hooks of all loaded plugins; `failures` lists those that failed."""
 
@@ -83,12 +91,7 @@ class Registry:
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """Return the components of a kind, or of all kinds in order, sorted by name."""
-        # the order of kinds is that of the contract, not of the alphabet
-        order = list(kinds())
-        offers = [offer for offer in self._offers if kind in (None, offer.kind)]
-        return sorted(
-            offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
-        )
+        return _in_order(offer for offer in self._offers if kind in (None, offer.kind))
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
         """Return the component of this kind called `name`, or "distribution/name".
@@ -163,11 +166,12 @@ class Registry:
         distribution, _, bare = name.rpartition("/")
         wanted = canonicalize_name(distribution)
         offers = []
-        for offer in self.offers():
+        # Chosen before they are sorted: the engine asks for every component of every job.
+        for offer in self._offers:
             is_wanted = not distribution or canonicalize_name(offer.distribution) == wanted
             if offer.name == bare and is_wanted:
                 offers.append(offer)
-        return offers
+        return _in_order(offers)
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
         """Return the closest names that would be right, as the second half of a message."""

@@ -1,19 +1,20 @@
-"""Runs studies: drives every cell's search, answers its jobs from the store or by training, records what comes out."""
+"""Runs studies: every cell's search, its jobs from the store or by training, and the results."""
 
-from lotteryfw.runner.desk import Desk, default_data_folder
-from lotteryfw.runner.drive import Interrupted
+from lotteryfw.runner.context import StudyContext, default_data_folder
 from lotteryfw.runner.exports import export
 from lotteryfw.runner.plan import Plan
+from lotteryfw.runner.reporter import Listener
 from lotteryfw.runner.results import Levels, Run, runs
-from lotteryfw.runner.study import Listener, cores, run
+from lotteryfw.runner.scheduler import Interrupted
+from lotteryfw.runner.study import cores, run
 
 __all__ = [
-    "Desk",
     "Interrupted",
     "Levels",
     "Listener",
     "Plan",
     "Run",
+    "StudyContext",
     "cores",
     "default_data_folder",
     "export",

@@ -1,11 +1,11 @@
-"""One cell under way: its search's generator, the levels it records, and the controls trained beside them."""
+"""One cell of a running study: its search, the levels it records, and their controls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import (
@@ -28,14 +28,16 @@ from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
 
 Status = Literal["done", "diverged", "failed"]
-Found = Sequence[tuple[Analysis, list[AnalysisResult]]]
-"""What each of a cell's analyses found."""
+Findings = Sequence[tuple[Analysis, list[AnalysisResult]]]
+"""The results of each of a cell's analyses."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a cell that has its figures (None: the training diverged). `variant` is "ticket", a control's name or one
-    that the search gave."""
+    """A level of a cell that has its figures (None: the training diverged).
+
+    `variant` is "ticket", the name of a control, or one that the search chose.
+    """
 
     cell: Cell
     variant: str
@@ -48,41 +50,41 @@ class Level:
 
 
 class SavedTicket(NamedTuple):
-    """A ticket in the run's folder: how much of the network it keeps, and what reads it again."""
+    """A ticket in the run's folder: how much of the network it keeps, and a function to read it."""
 
     cut: MaskStats
     read: Callable[[], Ticket]
 
 
-class Surroundings(Protocol):
-    """What a cell needs of the driver."""
+class CellServices(Protocol):
+    """The services of the scheduler that a cell uses."""
 
     def ask(self, request: JobRequest, waiter: CellRun) -> bool:
-        """Whether the store has the job's result; if not, the waiter is told once there is news."""
+        """Return whether the store has a job's result; if not, `waiter` is advanced at its end."""
         ...
 
     def outcome(self, key: str) -> StoredOutcome:
-        """The result of a job that `ask` said is there."""
+        """Return the result of a job for which `ask` returned True."""
         ...
 
-    def park(self, request: JobRequest) -> None:
-        """Takes a job's tensors off the memory until its turn comes."""
+    def spill(self, request: JobRequest) -> None:
+        """Move a job's tensors from memory into the store until its turn comes."""
         ...
 
     def ticket(self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str) -> SavedTicket:
-        """Keeps a ticket, before or after it was trained."""
+        """Keep a ticket, before or after it is trained."""
         ...
 
     def level(self, level: Level) -> None:
-        """Reports a level."""
+        """Record a level."""
         ...
 
-    def analysed(self, cell: Cell, levels: Sequence[LevelResult], found: Found) -> None:
-        """Reports what each of a cell's analyses found in the levels of its search."""
+    def analysed(self, cell: Cell, levels: Sequence[LevelResult], findings: Findings) -> None:
+        """Record the results of each of a cell's analyses of the levels of its search."""
         ...
 
     def broke(self, error: Exception) -> None:
-        """Keeps the traceback of what broke in a cell."""
+        """Keep the traceback of an error in a cell."""
         ...
 
     def provider(self, component: Component) -> str:
@@ -101,13 +103,17 @@ class _Control:
 
 
 class CellRun:
-    """A cell between its first job and its end. `ended` says how it ended, and why where not well."""
+    """A cell between its first job and its end.
 
-    def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], around: Surroundings):
+    `ended` is None until then; afterwards it has the status, and the error of a cell that failed or
+    diverged. `asked` are the requests that the search waits for.
+    """
+
+    def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], services: CellServices):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
         self.asked: tuple[JobRequest, ...] = ()
-        self._around = around
+        self._services = services
         self._controls: list[_Control] = []
         self._recorded: list[LevelResult] = []
         self._diverged: Exception | None = None
@@ -117,6 +123,7 @@ class CellRun:
         self._thrown: Exception | None = None
         self._is_failing = False
         self._searching = True
+        # A component may break as early as here, in its constructor or where it points.
         try:
             self._lab = open_lab(cell)
             self._search = self._whole()
@@ -124,7 +131,7 @@ class CellRun:
             self._end(error)
 
     def _whole(self) -> Search[None]:
-        """The search, then the analyses of what it recorded."""
+        """Run the search, then the analyses of the levels that it recorded."""
         try:
             yield from self.cell.search.search(self._lab)
         except TrainingDiverged as error:
@@ -132,21 +139,21 @@ class CellRun:
         if not self.cell.analyses:
             return
         self._take_records()
-        found = []
+        results: list[tuple[Analysis, list[AnalysisResult]]] = []
         for analysis in self.cell.analyses:
             self._analysis = analysis
             try:
                 findings = yield from analysis.levels(self._lab, self._recorded)
-                found.append((analysis, checked_findings(findings)))
+                results.append((analysis, checked_findings(findings)))
             except (StoreError, DataError):
                 raise
             except (Exception, SystemExit) as error:
                 self._broken_analyses.append(self._named(error))
-                self._around.broke(self._broken_analyses[-1])
-        self._around.analysed(self.cell, self._recorded, found)
+                self._services.broke(self._broken_analyses[-1])
+        self._services.analysed(self.cell, self._recorded, results)
 
     def advance(self) -> None:
-        """Goes as far as the store allows: at the start, and whenever a job that the cell waits for has ended.
+        """Go on as far as the store has results: at the start, and when an awaited job has ended.
 
         Raises StoreError and DataError; whatever else goes wrong is the end of this cell alone.
         """
@@ -170,45 +177,51 @@ class CellRun:
                 return
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
 
+    def awaits(self, key: str) -> bool:
+        """Return whether the search or an analysis waits for the job of this key."""
+        return any(request.key == key for request in self.asked)
+
     def _all_there(self) -> bool:
-        # Every one is asked for, so that they run side by side.
-        there = [self._around.ask(request, self) for request in self.asked]
-        return all(there)
+        # A list, since every one is to be asked for, so that they run side by side.
+        stored = [self._services.ask(request, self) for request in self.asked]
+        return all(stored)
 
     def _resume(self) -> None:
-        outcomes = tuple(self._around.outcome(request.key) for request in self.asked)
+        outcomes = tuple(self._services.outcome(request.key) for request in self.asked)
         thrown, self._thrown = self._thrown, None
         try:
-            asked: Any
+            requests: object
             if thrown:
-                asked = self._search.throw(thrown)
+                requests = self._search.throw(thrown)
+            elif self.asked:
+                requests = self._search.send(outcomes)
             else:  # a generator that has not begun can only be sent None
-                asked = self._search.send(outcomes) if self.asked else next(self._search)
-            self.asked = self._checked(asked)
+                requests = next(self._search)
+            self.asked = self._checked(requests)
         except StopIteration:
             self._searching, self.asked = False, ()
 
-    def _checked(self, asked: object) -> tuple[JobRequest, ...]:
-        if (
-            isinstance(asked, Sequence)
-            and asked
-            and all(isinstance(request, JobRequest) for request in asked)
-        ):
-            return tuple(asked)
-        what = f"a {type(asked).__name__}" + (
-            " that is empty" if isinstance(asked, tuple) and not asked else ""
-        )
+    def _checked(self, requests: object) -> tuple[JobRequest, ...]:
+        """Return what a search yielded. Raises ContractError for anything but requests."""
+        if isinstance(requests, Sequence) and requests:
+            checked = [request for request in requests if isinstance(request, JobRequest)]
+            if len(checked) == len(requests):
+                return tuple(checked)
+        what = f"a {type(requests).__name__}"
+        if isinstance(requests, tuple) and not requests:
+            what += " that is empty"
         raise ContractError(
             f"search '{self.cell.search.use}' asked for {what}, not for jobs; "
             "ask the lab with `yield from lab.train(ticket)`"
         )
 
     def _take_records(self) -> None:
-        """Reports the levels recorded since the last look, and asks for their controls."""
+        """Report the levels recorded since the last call, and ask for their controls."""
+        # Taken away from the lab, which would keep the tensors of every level otherwise.
         records, self._lab.records = self._lab.records, []
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
-            saved = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
+            saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)
             learned = record.trained.ticket.learns_mask
             self._report(record.variant, record.level, saved.cut, key, learned)
             self._last_level = record.level
@@ -218,6 +231,7 @@ class CellRun:
                     record.trained.diverged_at, learns_mask
                 )
                 continue
+            # Without analyses nobody reads the levels again.
             if self.cell.analyses:
                 self._recorded.append(self._kept(record, saved))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
@@ -225,7 +239,7 @@ class CellRun:
 
     def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
         cell = self.cell
-        outcome = self._around.outcome(record.trained.outcome.key)
+        outcome = self._services.outcome(record.trained.outcome.key)
         return LevelResult(
             cell.study,
             cell.id,
@@ -241,35 +255,32 @@ class CellRun:
     def _control(self, control: Control, record: Record) -> _Control:
         ticket = self._lab.control(control, record)
         request = self._lab.request(ticket)
-        is_there = self._around.ask(request, self)
-        saved = self._around.ticket(self.cell, control.use, record.level, ticket, request.key)
+        is_there = self._services.ask(request, self)
+        saved = self._services.ticket(self.cell, control.use, record.level, ticket, request.key)
+        # Searches come first, so a control may wait for long, with hundreds of others.
         if not is_there:
-            self._around.park(request)
+            self._services.spill(request)
         request.drop_tensors(without_state(ticket))
         return _Control(control.use, record.level, saved.cut, request)
 
     def _report_control(self, control: _Control) -> bool:
-        if not self._around.ask(control.request, self):
+        if not self._services.ask(control.request, self):
             return False
         learned = control.request.ticket.learns_mask
         self._report(control.name, control.level, control.cut, control.request.key, learned)
         return True
 
     def _report(self, variant: str, level: int, cut: MaskStats, key: str, learned: bool) -> None:
-        outcome = self._around.outcome(key)
+        outcome = self._services.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
-        self._around.level(Level(self.cell, variant, level, cut, key, metrics, learned))
+        self._services.level(Level(self.cell, variant, level, cut, key, metrics, learned))
 
     def fail(self, error: BaseException, key: str = "") -> None:
-        """The end of the cell: something in it broke, or the job of this key, for which it waits, cannot be done.
+        """End the cell: something in it broke, or the job of this key cannot be done.
 
-        Where an analysis waits for the job, that is the end of this analysis alone.
+        Where an analysis waits for the job, only this analysis ends.
         """
-        if (
-            isinstance(error, Exception)
-            and self._analysis
-            and any(request.key == key for request in self.asked)
-        ):
+        if isinstance(error, Exception) and self._analysis and self.awaits(key):
             self._thrown, self.asked = error, ()
             return
         self._is_failing = True
@@ -278,21 +289,21 @@ class CellRun:
         except (StoreError, DataError):
             raise
         except Exception as another:
-            self._around.broke(another)
+            self._services.broke(another)
         self._end(error)
 
     def _end(self, error: BaseException) -> None:
         named = self._named(error)
-        self._around.broke(named)
+        self._services.broke(named)
         self.ended = ("failed", named)
         self._controls, self.asked = [], ()
 
     def _named(self, error: BaseException) -> Exception:
-        """The error with what people need to find its cause: the component with its distribution, and the level."""
+        """Return the error with the component, its distribution and the level, to find its cause."""
         if isinstance(error, SystemExit):
             error = exit_error(error)
         component = self._analysis or self.cell.search
-        who = f"{component.kind} '{component.use}' of {self._around.provider(component)}"
+        who = f"{component.kind} '{component.use}' of {self._services.provider(component)}"
         after = "" if self._last_level is None else f"after level {self._last_level}"
         if not isinstance(error, LotteryError):
             text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
@@ -306,7 +317,7 @@ class CellRun:
 
 
 def checked_findings(findings: object) -> list[AnalysisResult]:
-    """Return what an analysis found. Raises ContractError where that is anything but findings with numbers."""
+    """Return the results of an analysis. Raises ContractError for anything but results with numbers."""
     if not isinstance(findings, Iterable):
         raise ContractError(f"gave a {type(findings).__name__}, not a list of findings")
     checked = []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from lotteryfw.api.errors import StoreError, UsageError, nearest, printable
-from lotteryfw.runner.desk import Desk
+from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
 from lotteryfw.store import LoadedTicket, RunFolder, atomic_write, load_ticket, ticket_name
 
@@ -43,20 +43,25 @@ def export(
         plain = {name: value.contiguous() for name, value in loaded.values.items()}
         atomic_write(Path(out), save(plain))
         return
-    run = next((folder for folder in path.resolve().parents if RunFolder(folder).exists()), None)
-    if run is None:
-        raise UsageError(
-            f"{path}: is in no run's folder; form 'seed' needs the run's resolved.toml"
-        )
-    desk = Desk(run / "resolved.toml", trust=trust, data=data)
-    cell = next((cell for cell in desk.recipe.cells if cell.id == loaded.meta.get("cell")), None)
+    run = _run_folder(path)
+    context = StudyContext(run / "resolved.toml", trust=trust, data=data)
+    cells = {cell.id: cell for cell in context.recipe.cells}
+    cell = cells.get(loaded.meta.get("cell", ""))
     if cell is None:
         raise UsageError(f"{path}: is of no cell of the run in {run}")
-    specs = {slot: desk.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
+    specs = {slot: context.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
     try:
-        save_seed_ticket(Path(out), loaded, cell, specs, cell.data.facts(desk.data_folder))
+        save_seed_ticket(Path(out), loaded, cell, specs, cell.data.facts(context.data_folder))
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def _run_folder(ticket: Path) -> Path:
+    """Return the folder of the run that a ticket is in. Raises UsageError where there is none."""
+    for folder in ticket.resolve().parents:
+        if RunFolder(folder).exists():
+            return folder
+    raise UsageError(f"{ticket}: is in no run's folder; form 'seed' needs the run's resolved.toml")
 
 
 def _check_place(path: Path, ticket: LoadedTicket) -> None:

@@ -1,12 +1,12 @@
-"""What a study will ask for, known before anything is trained and without torch.
+"""The jobs of a study, known before anything is trained and without torch.
 
-Every cell's search runs in its own lab, with outcomes that are not known yet. Jobs are told apart by how they come
-about; sharing that depends on what masks turn out to be shows up only as a study runs.
+Every cell's search runs in its own lab, with outcomes that are not known yet. Jobs are told apart
+by how they come about; sharing that depends on the masks shows only as a study runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,17 +63,18 @@ def plan_cell(lab: CellLab) -> CellPlan:
     planned = CellPlan([])
     try:
         search = lab.cell.search.search(lab)
-        asked = next(search)
+        requests = next(search)
         while True:
-            for request in asked:
+            for request in requests:
                 if not isinstance(request, JobRequest):
                     raise ContractError(
                         f"search '{lab.cell.search.use}' asks for other things than jobs"
                     )
                 planned.requests.append(request)
+            # A search may go on for ever while it does not see its figures change.
             if len(planned.requests) > _MOST_REQUESTS:
                 raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
-            asked = search.send((_UNKNOWN,) * len(asked))
+            requests = search.send((_UNKNOWN,) * len(requests))
     except StopIteration:
         pass
     except NotKnownYet:
@@ -85,28 +86,31 @@ def plan_cell(lab: CellLab) -> CellPlan:
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     for record in lab.records:
         if record.variant == "ticket" and not record.ticket.is_dense:
-            planned.requests += [
-                lab.request(lab.control(control, record)) for control in lab.cell.controls
-            ]
+            for control in lab.cell.controls:
+                planned.requests.append(lab.request(lab.control(control, record)))
     return planned
 
 
-def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str) -> None:
-    """Raises UsageError for a cell whose budgets would leave a network without weights, and what a scope raises."""
+def validate_budgets(
+    cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
+) -> None:
+    """Raise UsageError for a cell whose budgets would leave a network without weights.
+
+    UsageErrors of scopes are raised as well.
+    """
+    # Cells with the same of these parts have the same budgets.
     different: dict[str, Cell] = {}
     for cell in cells:
-        parts = [
-            describe(part, cell.clock).canonical()
-            for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization)
-            if part is not None
-        ]
+        parts: list[dict[str, Any]] = []
+        for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization):
+            if part is not None:
+                parts.append(describe(part, cell.clock).canonical())
         different.setdefault(digest(parts), cell)
     for cell in different.values():
         try:
             lab = CellLab(cell, describe, data_folder, device)
-            refuse_oversized(
-                cell, lab.context.specs, cell.data.facts(data_folder)
-            )  # before it takes any memory
+            # Before it takes any memory.
+            refuse_oversized(cell, lab.context.specs, cell.data.facts(data_folder))
             planned = plan_cell(lab)
             if isinstance(planned.fault, UsageError):
                 raise planned.fault
@@ -114,11 +118,8 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
                 request.ticket.source.kept_by_budgets()
         except UsageError:
             raise
-        except (
-            LotteryError,
-            SystemExit,
-        ):  # a component that breaks ends its own cells, when they run
-            continue
+        except (LotteryError, SystemExit):
+            continue  # A component that breaks ends its own cells, when they run.
 
 
 _NOT_PLAIN = ("snapshots", "keys")
@@ -126,10 +127,13 @@ _NOT_PLAIN = ("snapshots", "keys")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study asks for. Steps are optimizer updates; `seconds` and `bytes` are None where nothing like it was
-    trained in this store before. `unknown` names cells whose search depends on results, which are planned up to there,
-    `broken` those whose search cannot run, with the reason. `snapshots` says, by the origin of a training, which of its
-    states the cells will go back to, `keys` under which key its result is stored.
+    """The jobs of a study, and what they cost.
+
+    Steps are optimizer updates; `seconds` and `bytes` are None where nothing like it was trained in
+    this store before. `unknown` names cells whose search depends on results, which are planned up
+    to there, `broken` those whose search cannot run, with the reason. `snapshots` has, by the
+    origin of a training, the states that cells will go back to, `keys` the key under which its
+    result is stored.
     """
 
     cells: int
@@ -146,7 +150,7 @@ class Plan:
     keys: Mapping[str, str] = field(repr=False)
 
     def plain(self) -> dict[str, Any]:
-        """The figures as JSON-able data."""
+        """Return the figures as JSON-able data."""
         return {name: value for name, value in vars(self).items() if name not in _NOT_PLAIN}
 
 
@@ -158,19 +162,18 @@ def plan(
     device: str,
     engine: str = "",
 ) -> Plan:
-    """The plan of some cells against a store; `device` is the kind the study would run on.
+    """Return the plan of some cells against a store; `device` is the kind the study would run on.
 
     `engine` is as in `Lab`.
     """
-    asked, count = 0, 0
+    cell_count, job_count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
-    unique: dict[
-        str, tuple[int, str]
-    ] = {}  # origin → steps and cost class; plain tuples, which the collector skips
+    # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
+    unique: dict[str, tuple[int, str]] = {}
     snapshots: dict[str, frozenset[int]] = {}
     for cell in cells:
-        count += 1
+        cell_count += 1
         try:
             lab = CellLab(cell, describe, data_folder, device, engine=engine)
         except LotteryError as error:
@@ -181,43 +184,67 @@ def plan(
             unknown.append(cell.id)
         if planned.fault is not None:
             broken.append((cell.id, str(planned.fault)))
-        asked += len(planned.requests)
+        job_count += len(planned.requests)
         specs = lab.context.specs
         cost_class = like(specs["model"], specs["data"], specs["optimizer"], cell.batch, device)
         for request in planned.requests:
-            unique[request.origin] = (request.steps, cost_class)
+            origin = request.origin
+            unique[origin] = (request.steps, cost_class)
             if request.snapshots:
-                snapshots[request.origin] = (
-                    snapshots.get(request.origin, frozenset()) | request.snapshots
-                )
-    stored = {}
-    for origin in store.aliases() & unique.keys():
-        key = store.alias(origin)
-        if key is not None and store.has(key):
-            stored[origin] = key
-    todo = [item for origin, item in unique.items() if origin not in stored]
-    classes = {cost_class for _, cost_class in todo}
-    known = {name: cost for name in classes if (cost := _cost(store, name))}
-    complete = len(known) == len(classes)
+                snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
+
+    keys = _stored_keys(store, unique)
+    missing = [job for origin, job in unique.items() if origin not in keys]
+    seconds, size = _estimate(store, missing)
     return Plan(
-        cells=count,
-        asked=asked,
+        cells=cell_count,
+        asked=job_count,
         unique=len(unique),
-        stored=len(stored),
+        stored=len(keys),
         steps=sum(steps for steps, _ in unique.values()),
-        steps_to_do=sum(steps for steps, _ in todo),
-        seconds=sum(steps * known[name][0] for steps, name in todo) if complete else None,
-        bytes=sum(known[name][1] for _, name in todo) if complete else None,
+        steps_to_do=sum(steps for steps, _ in missing),
+        seconds=seconds,
+        bytes=size,
         unknown=tuple(unknown),
         broken=tuple(broken),
         snapshots=snapshots,
-        keys=stored,
+        keys=keys,
     )
 
 
-def _cost(store: Store, likeness: str) -> tuple[float, int] | None:
-    """(seconds a step, bytes) of a stored training of this cost class."""
-    key = store.alias(likeness)
+def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
+    """Return, by origin, the keys of the results that are stored."""
+    keys: dict[str, str] = {}
+    # The names first: most origins of a new study have no alias, and opening files takes long.
+    for origin in store.aliases() & origins.keys():
+        key = store.alias(origin)
+        if key is not None and store.has(key):
+            keys[origin] = key
+    return keys
+
+
+def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | None, int | None]:
+    """Return the seconds and bytes of jobs, given by steps and cost class.
+
+    Both are None where no job of one of the classes is stored.
+    """
+    costs: dict[str, tuple[float, int] | None] = {}
+    seconds, size = 0.0, 0
+    for steps, cost_class in jobs:
+        # Most jobs of a study are of one class, whose object has to be read once.
+        if cost_class not in costs:
+            costs[cost_class] = _cost(store, cost_class)
+        cost = costs[cost_class]
+        if cost is None:
+            return None, None
+        seconds += steps * cost[0]
+        size += cost[1]
+    return seconds, size
+
+
+def _cost(store: Store, cost_class: str) -> tuple[float, int] | None:
+    """Return the seconds a step and the bytes of a stored training of this cost class."""
+    key = store.alias(cost_class)
     folder = store.path(key) if key else None
     if key is None or folder is None:
         return None

@@ -1,13 +1,16 @@
-"""What a study leaves: a level as a row of levels.csv, and run folders read again."""
+"""The lines of a run's tables, and run folders read again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.api.metrics import Curve
+from lotteryfw.api.results import AnalysisResult
 from lotteryfw.runner.cells import Level
-from lotteryfw.store import LevelRow, RunFolder, find_runs
+from lotteryfw.store import LevelRow, RunFolder, find_runs, strict_json
 
 if TYPE_CHECKING:
     import pandas
@@ -17,16 +20,16 @@ class Levels(list[LevelRow]):
     """The rows of levels.csv, in order."""
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The same as a DataFrame, the grid's axes as columns. Needs pandas."""
+        """Return a DataFrame, with a column for each axis of the grid. Needs pandas."""
         import pandas
 
-        table = []
+        records = []
         for row in self:
-            columns = asdict(row)
-            axes = columns.pop("axes")
-            del columns["axis_values"]
-            table.append(columns | axes)
-        return pandas.DataFrame(table)
+            record = asdict(row)
+            axes = record.pop("axes")
+            del record["axis_values"]
+            records.append(record | axes)
+        return pandas.DataFrame(records)
 
 
 class Run:
@@ -43,7 +46,7 @@ class Run:
 
     @property
     def findings(self) -> list[dict[str, Any]]:
-        """The lines of analyses.jsonl: what analyses found."""
+        """The lines of analyses.jsonl: the results of the analyses."""
         return self.folder.read_findings()
 
     @property
@@ -53,26 +56,27 @@ class Run:
 
     @property
     def statuses(self) -> dict[str, str]:
-        """How each cell ended: done, diverged or failed."""
-        found: dict[str, str] = self.manifest.get("cells", {})
-        return found
+        """The end of each cell: done, diverged or failed."""
+        statuses: dict[str, str] = self.manifest.get("cells", {})
+        return statuses
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
 
 def runs(folder: Path) -> list[Run]:
-    """The runs in a folder, by name."""
-    return [Run(found.path) for found in find_runs(folder)]
+    """Return the runs in a folder, by name."""
+    return [Run(run.path) for run in find_runs(folder)]
 
 
 def level_row(level: Level) -> LevelRow:
-    """A level as a row of levels.csv."""
-    metrics, cell, cut = level.metrics, level.cell, level.cut
+    """Return a level as a row of levels.csv."""
+    metrics, cell, stats = level.metrics, level.cell, level.cut
 
     def figure(name: str) -> Any:
         return None if metrics is None else getattr(metrics, name)
 
+    densities = [f"{name}={kept / stats.sizes[name]:.6g}" for name, kept in stats.kept.items()]
     return LevelRow(
         study=cell.study,
         cell=cell.id,
@@ -80,10 +84,10 @@ def level_row(level: Level) -> LevelRow:
         seed=cell.seed,
         level=level.level,
         status="diverged" if metrics is None else "done",
-        density=cut.density,
-        requested_density=cut.requested_density,
-        weights_kept=sum(cut.kept.values()),
-        weights_total=sum(cut.sizes.values()),
+        density=stats.density,
+        requested_density=stats.requested_density,
+        weights_kept=sum(stats.kept.values()),
+        weights_total=sum(stats.sizes.values()),
         steps=metrics.steps if metrics else 0,
         early_stop_step=metrics.early_stop_step if metrics else 0,
         validation_loss=figure("validation_loss"),
@@ -94,11 +98,53 @@ def level_row(level: Level) -> LevelRow:
         early_validation_accuracy=figure("early_validation_accuracy"),
         early_test_loss=figure("early_test_loss"),
         early_test_accuracy=figure("early_test_accuracy"),
-        layer_densities=";".join(
-            f"{name}={kept / cut.sizes[name]:.6g}" for name, kept in cut.kept.items()
-        ),
+        layer_densities=";".join(densities),
         key=level.key,
         learned=level.learned,
         axis_values=cell.axis_values,
         axes=dict(cell.axes),
     )
+
+
+def curve_line(level: Level, curve: Curve) -> str:
+    """Return the curve of a level as a line of curves.jsonl."""
+    position = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
+    return strict_json(position | curve.plain())
+
+
+def finding_line(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
+    """Return a result of an analysis as a line of analyses.jsonl."""
+    level, value = finding.level, finding.value
+    numbers: float | list[float]
+    if isinstance(value, list | tuple):
+        numbers = [_plain_number(number) for number in value]
+    else:
+        numbers = _plain_number(value)
+    line = {
+        "study": level.study,
+        "cell": level.cell,
+        "axes": dict(level.axes),
+        "seed": level.seed,
+        "variant": level.variant,
+        "level": level.level,
+        "density": level.cut.density,
+        "analysis": analysis,
+        "figure": finding.figure,
+        "layer": finding.layer,
+        "against": finding.against,
+        "unit": finding.unit,
+    }
+    if finding.role:
+        line["role"] = finding.role
+    return line | {"value": numbers}
+
+
+def finding_identity(line: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what tells a line of analyses.jsonl from all others, whatever its value."""
+    names = ("cell", "variant", "level", "analysis", "figure", "layer", "against")
+    return tuple(line[name] for name in names)
+
+
+def _plain_number(number: Any) -> int | float:
+    """Return a number that JSON can write: some of numpy's are not Python's."""
+    return number if isinstance(number, int | float) else float(number)

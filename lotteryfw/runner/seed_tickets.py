@@ -71,19 +71,25 @@ def save_seed_ticket(
     they are dead; StoreError where the file cannot be written.
     """
     source = _Source(cell.seed, facts.shape, facts.classes, specs)
+    # Drawn here as a reader will draw them: what differs cannot be told by a seed.
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
-    factors = {
-        name: _factor(drawn[name][mask], ticket.values[name][mask])
-        for name, mask in ticket.mask.items()
-    }
-    buffers = {name: ticket.values[name] for name in drawn if name in start.buffers}
-    rest = {name: value for name, value in buffers.items() if _others(value, drawn[name])}
+    factors: dict[str, float] = {}
+    for name, mask in ticket.mask.items():
+        factors[name] = _factor(drawn[name][mask], ticket.values[name][mask])
+    # Of the buffers only those that are not as they were drawn have to be in the file.
+    rest: dict[str, Tensor] = {}
+    for name in drawn:
+        if name in start.buffers and _count_different(ticket.values[name], drawn[name]):
+            rest[name] = ticket.values[name]
+
     values = _values(drawn, ticket.mask, factors, rest)
-    changed = {
-        name: count for name in values if (count := _others(ticket.values[name], values[name]))
-    }
+    changed: list[str] = []
+    for name, value in values.items():
+        count = _count_different(ticket.values[name], value)
+        if count:
+            changed.append(f"{count:,} of '{name}'")
     if changed:
-        counts = ", ".join(f"{count:,} of '{name}'" for name, count in changed.items())
+        counts = ", ".join(changed)
         raise UsageError(
             "this ticket cannot be told by a seed: its weights are not the ones that were drawn at "
             f"the initialisation ({counts}). They were trained, or changed while the mask was "
@@ -122,10 +128,9 @@ def load_seed_ticket(
     if DRAWN not in meta:
         raise StoreError(f"{path}: no ticket without weights; load_ticket reads one that has them")
     recorded = _read_drawn(path, meta.pop(DRAWN))
-    specs = {
-        slot: Spec(spec.kind, spec.use, spec.provider, spec.options)
-        for slot, spec in recorded.parts.items()
-    }
+    specs: dict[str, Spec] = {}
+    for slot, part in recorded.parts.items():
+        specs[slot] = Spec(part.kind, part.use, part.provider, part.options)
     source = _Source(recorded.seed, tuple(recorded.shape), recorded.classes, specs)
     registry = Registry.load(trust)
     parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
@@ -169,6 +174,7 @@ class _Drawn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    # The limits are far above any network's: a file that exceeds them is damaged or hostile.
     seed: Annotated[int, Field(ge=0, le=2**64)]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**40)]], Field(min_length=1, max_length=8)]
     classes: Annotated[int, Field(ge=1, le=2**40)]
@@ -295,10 +301,10 @@ def _values(
     """Return a ticket's values: drawn weights times factors, 0 where masked, and `rest`."""
     import torch
 
-    kept = {
-        name: torch.where(mask, drawn[name] * torch.tensor(factors.get(name, 1.0)), torch.zeros(()))
-        for name, mask in masks.items()
-    }
+    kept: dict[str, Tensor] = {}
+    for name, mask in masks.items():
+        factor = torch.tensor(factors.get(name, 1.0))
+        kept[name] = torch.where(mask, drawn[name] * factor, torch.zeros(()))
     return {**drawn, **kept, **rest}
 
 
@@ -310,16 +316,19 @@ def _factor(drawn: Tensor, held: Tensor) -> float:
         return 1.0
     largest = drawn.abs().argmax()
     about = (held[largest] / drawn[largest]).view(torch.int32)
-    # two roundings away at most
-    near = [(about + ulps).view(torch.float32) for ulps in (0, -1, 1, -2, 2)]
-    return next((float(factor) for factor in near if torch.equal(drawn * factor, held)), 1.0)
+    # The quotient is rounded, and so was the product: they are two steps away at most.
+    for ulps in (0, -1, 1, -2, 2):
+        factor = (about + ulps).view(torch.float32)
+        if torch.equal(drawn * factor, held):
+            return float(factor)
+    return 1.0
 
 
-def _others(one: Tensor, other: Tensor) -> int:
+def _count_different(one: Tensor, other: Tensor) -> int:
     """Return in how many elements two tensors of one shape differ in any bit."""
     import torch
 
-    first, second = (
-        tensor.reshape(-1, 1).contiguous().view(torch.uint8) for tensor in (one, other)
-    )
+    # As bytes, a row for each element: -0.0 equals 0.0, and a NaN equals nothing.
+    first = one.reshape(-1, 1).contiguous().view(torch.uint8)
+    second = other.reshape(-1, 1).contiguous().view(torch.uint8)
     return int((first != second).any(1).sum())

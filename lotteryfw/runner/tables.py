@@ -1,4 +1,4 @@
-"""What a run knows of the files in its folder: which are as an earlier run wrote them, and the checksums of its own."""
+"""The checksums of the files in a run's folder: those of an earlier run, and this run's own."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from lotteryfw.store.checksums import (
     write_checksums,
 )
 from lotteryfw.store.files import explained
+from lotteryfw.store.folder import TABLES
 
-TABLES = ("levels.csv", "curves.jsonl", "analyses.jsonl", "manifest.json")
 _KEY = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
 class Seals:
     """The checksums of a run's folder.
 
-    A file that differs from its checksum is never read: the run writes all files again, from the recipe and the store.
-    It is reported as damage, except where the earlier run was killed and so may have written it after the checksums.
+    A file that differs from its checksum is never read: the run writes all files again, from the
+    recipe and the store. It is reported as damage, except where the earlier run was killed and so
+    may have written it after the checksums.
     """
 
     def __init__(self, folder: RunFolder):
@@ -38,7 +39,7 @@ class Seals:
         self._own: set[str] = set()
 
     def begin(self, report: Callable[[str], None]) -> None:
-        """Check the files that an earlier run left, report damage in one line, and mark that a run is under way."""
+        """Check the files of an earlier run, report damage in one line, and mark the folder in use."""
         folder = self._folder
         recorded = read_checksums(folder.path)
         was_killed = folder.mark_under_way()
@@ -53,30 +54,34 @@ class Seals:
             damage = [item for item in damage if self._is_no_kill(item)]
         if damage:
             report(
-                f"{folder.path}: damaged, and rebuilt from the recipe and the store: {describe(damage)}"
+                f"{folder.path}: damaged, and rebuilt from the recipe and the store: "
+                f"{describe(damage)}"
             )
         self._own = {"resolved.toml", "recipe.toml"}
         self._changed = set(self._own)
 
     def _is_no_kill(self, damage: Damage) -> bool:
-        """Whether a run that was killed cannot have done this: it writes files whole, and the checksums last."""
+        """Return whether a run that was killed cannot have left this damage.
+
+        It writes files whole, and the checksums last.
+        """
         if damage.what == "missing":
             return damage.name != NAME
         return damage.what == "unreadable" or self._folder.unreadable(damage.name)
 
     def _unsealed(self) -> list[Damage]:
-        """What is wrong with a folder that has no checksums to go by; nothing where it is new."""
+        """Return the damage of a folder without readable checksums; none where it is new."""
         path = self._folder.path
         if (path / NAME).exists():
             return [Damage(NAME, "unreadable")]
         return [Damage(NAME, "missing")] if any((path / name).exists() for name in TABLES) else []
 
     def intact(self, name: str) -> bool:
-        """Whether a file is as an earlier run wrote it."""
+        """Return whether a file is as an earlier run wrote it."""
         return name in self._digests and name not in self._damaged
 
     def is_intact(self, path: Path) -> bool:
-        """Whether a file, given by its path, is as an earlier run wrote it."""
+        """As `intact`, for the path of a file."""
         return self.intact(path.relative_to(self._folder.path).as_posix())
 
     def found_again(self, path: Path) -> None:
@@ -84,7 +89,7 @@ class Seals:
         self._own.add(path.relative_to(self._folder.path).as_posix())
 
     def keys_before(self) -> set[str]:
-        """Return the keys of objects that the earlier run stood on, as far as its manifest can be read."""
+        """Return the keys that the manifest of the earlier run lists; none where it is unreadable."""
         if self._folder.unreadable("manifest.json"):
             return set()
         keys = self._folder.read_manifest().get("keys", [])
@@ -109,17 +114,20 @@ class Seals:
         write_checksums(self._folder.path, self._digests)
 
     def drop_stale_tickets(self, keep: Set[str]) -> None:
-        """Delete tickets of an earlier run that this one did not write again, but for those of the cells in `keep`."""
-        own = self._own | self._changed
-        for name in [
-            name for name in self._digests if name.startswith("tickets/") and name not in own
-        ]:
+        """Delete tickets of an earlier run that this one did not find or write again.
+
+        `keep` names cells whose tickets stay, as folders below `tickets`.
+        """
+        current = self._own | self._changed
+        for name in list(self._digests):
             path = Path(name)
-            if len(path.parts) == 3 and ".." not in path.parts and path.parts[1] not in keep:
+            if not name.startswith("tickets/") or name in current or ".." in path.parts:
+                continue
+            if len(path.parts) == 3 and path.parts[1] not in keep:
                 with explained(path, "deleted"):
                     (self._folder.path / name).unlink(missing_ok=True)
                 del self._digests[name]
 
     def end(self) -> None:
-        """The folder is whole: no file is newer than its checksum."""
+        """Note that the folder is whole: no file is newer than its checksum."""
         self._folder.unmark()

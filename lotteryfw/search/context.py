@@ -17,7 +17,8 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.guard import blame, describe
-from lotteryfw.search.initial_state import InitialState, draw_weight, initial_state
+from lotteryfw.search.initial_cache import cached_initial_state
+from lotteryfw.search.initial_state import InitialState, draw_weight
 from lotteryfw.search.jobs import Spec, numerics
 from lotteryfw.search.pruning import Pruner
 from lotteryfw.search.top_k import check_tensor
@@ -80,7 +81,7 @@ class SearchContext:
     def initial(self) -> InitialState:
         """The network's layers and values at step 0."""
         facts = self.cell.data.facts(self._data_folder)
-        return initial_state(self.cell, self.specs, facts, self.seed)
+        return cached_initial_state(self.cell, self.specs, facts, self.seed)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import checksums
+from lotteryfw.store.checksums import Damage
+from lotteryfw.store.event_log import EventLog, read_events
 from lotteryfw.store.files import atomic_write, explained, file_name
+from lotteryfw.store.level_table import LevelRow, level_table, read_level_table
+from lotteryfw.store.strict_json import noted, strict_json, with_nan
 
 _MARK = "resolved.toml"
 _LOCK = ".lock"
@@ -26,51 +25,9 @@ _LEFTOVERS = {
     "manifest.json", "tickets", "workers.log",
 }  # fmt: skip
 """What a run may leave behind where its folder was deleted while it ran."""
+TABLES = ("levels.csv", "curves.jsonl", "analyses.jsonl", "manifest.json")
+"""The files that a run rewrites as a whole, and that readers of its results need."""
 REBUILD = "run the recipe again: it rebuilds the folder from the store"
-
-
-@dataclass(frozen=True)
-class LevelRow:
-    """A row of levels.csv: one training of one variant at one level.
-
-    Losses are in nats per example, accuracies in [0, 1].
-
-    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures
-    may be None). `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the
-    store. `learned` is true where that training learned the mask. `axes` are the cell's coordinates
-    in the recipe's grid, a column of labels each after the others; a row without a value there has
-    no such axis. `axis_values` are the same coordinates as one JSON object; of a component it has
-    `use` and the options that differ from their defaults.
-    """
-
-    study: str
-    cell: str
-    variant: str
-    seed: int
-    level: int
-    status: str
-    density: float
-    requested_density: float
-    weights_kept: int
-    weights_total: int
-    steps: int
-    early_stop_step: int
-    validation_loss: float | None
-    validation_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    early_validation_loss: float | None
-    early_validation_accuracy: float | None
-    early_test_loss: float | None
-    early_test_accuracy: float | None
-    layer_densities: str
-    key: str
-    learned: bool = False
-    axis_values: Mapping[str, Any] = field(default_factory=dict)
-    axes: dict[str, str] = field(default_factory=dict)
-
-
-_COLUMNS = {column.name: str(column.type) for column in fields(LevelRow) if column.name != "axes"}
 
 
 @dataclass(frozen=True)
@@ -110,6 +67,7 @@ class RunFolder:
 
         folder = cls(Path(path))
         folder._refuse_others(resolved_text)
+        # In the folder itself, so that runs with different stores exclude each other, too.
         lock = FileLock(folder.path / _LOCK)
         with explained(folder.path, "locked"):
             try:
@@ -169,20 +127,29 @@ class RunFolder:
         with explained(self.path / checksums.UNDER_WAY, "deleted"):
             (self.path / checksums.UNDER_WAY).unlink(missing_ok=True)
 
-    def refuse_damaged(self) -> None:
-        """Raise StoreError where files that a report reads are not as the run wrote them.
+    def damage(self) -> list[Damage]:
+        """Return the files that a report reads and that are not as the run wrote them.
 
         The tickets are only looked for. While a run is under way, or after it was killed, files
-        may be newer than their checksums.
+        may be newer than their checksums, so only those that are missing or unreadable count.
         """
         digests = checksums.read_checksums(self.path)
+        if digests is None and (self.path / checksums.NAME).exists():
+            return [Damage(checksums.NAME, "unreadable")]
         if digests is None:
-            if (self.path / checksums.NAME).exists():
-                raise StoreError(f"{self.path}: damaged: {checksums.NAME} (unreadable); {REBUILD}")
-            return
+            return self._unreadable_tables()
         damage = checksums.damaged_files(self.path, digests, hash_tickets=False)
         if (self.path / checksums.UNDER_WAY).exists():
-            damage = [item for item in damage if item.what == "missing"]
+            missing = [item for item in damage if item.what == "missing"]
+            return missing + self._unreadable_tables()
+        return damage
+
+    def _unreadable_tables(self) -> list[Damage]:
+        return [Damage(name, "unreadable") for name in TABLES if self.unreadable(name)]
+
+    def refuse_damaged(self) -> None:
+        """Raise StoreError where there is `damage`."""
+        damage = self.damage()
         if damage:
             raise StoreError(f"{self.path}: damaged: {checksums.describe(damage)}; {REBUILD}")
 
@@ -218,14 +185,7 @@ class RunFolder:
 
     def write_levels(self, rows: Sequence[LevelRow]) -> None:
         """Write levels.csv anew. Floats are written so that they read back to the bit."""
-        axes = list(dict.fromkeys(axis for row in rows for axis in row.axes))
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow([*_COLUMNS, *axes])
-        for row in rows:
-            fixed = [_written(getattr(row, name)) for name in _COLUMNS]
-            table.writerow([*fixed, *(row.axes.get(axis, "") for axis in axes)])
-        atomic_write(self.path / "levels.csv", text.getvalue().encode())
+        atomic_write(self.path / "levels.csv", level_table(rows).encode())
 
     def read_levels(self) -> list[LevelRow]:
         """Return the rows of levels.csv; none where there is no file.
@@ -239,18 +199,16 @@ class RunFolder:
             except FileNotFoundError:
                 return []
             with file:
-                table = csv.reader(file)
                 try:
-                    return list(_rows(table))
-                except (ValueError, csv.Error) as error:
-                    raise StoreError(
-                        f"{path}: line {table.line_num}: {error}; {REBUILD}"
-                    ) from error
+                    return read_level_table(file)
+                except ValueError as error:
+                    raise StoreError(f"{path}: {error}; {REBUILD}") from error
 
     def write_curves(self, curves: Iterable[Mapping[str, Any] | str]) -> None:
-        """Writes curves.jsonl anew: a line for each row of levels.csv, with what was measured during its training.
+        """Write curves.jsonl anew: a line for each row of levels.csv, measured during its training.
 
-        A figure that is not finite is written as null. A curve may be the line that it makes (see `strict_json`).
+        A figure that is not finite is written as null. A curve may also be given as its line (see
+        `strict_json`).
         """
         self._write_lines("curves.jsonl", curves)
 
@@ -271,7 +229,7 @@ class RunFolder:
         A value that is not finite is written as null with a `note` that says what it was, and read
         back as NaN.
         """
-        self._write_lines("analyses.jsonl", [_noted(finding) for finding in findings])
+        self._write_lines("analyses.jsonl", [noted(finding) for finding in findings])
 
     def read_findings(self) -> list[dict[str, Any]]:
         """Return the lines of analyses.jsonl; none where there is no file. Raises StoreError."""
@@ -281,34 +239,21 @@ class RunFolder:
         """Yield what `read_findings` returns, a line at a time."""
         for line in self._lines("analyses.jsonl", "findings"):
             # lines that were written before findings had a unit are numbers, as is what says none
-            yield line | {"unit": line.get("unit", "number"), "value": _with_nan(line["value"])}
+            yield line | {"unit": line.get("unit", "number"), "value": with_nan(line["value"])}
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        """Adds a line to events.jsonl: plain JSON data."""
-        log = EventLog(self)
+        """Add a line to events.jsonl: plain JSON data. An `EventLog` adds many."""
+        log = EventLog(self.path)
         log.append(event)
         log.close()
 
     def read_events(self) -> list[dict[str, Any]]:
-        """Return the events that were written so far, without lines that were cut off or damaged. Raises StoreError."""
+        """Return the events written so far, but for damaged lines. Raises StoreError."""
         return list(self.each_event())
 
     def each_event(self) -> Iterator[dict[str, Any]]:
         """Yield what `read_events` returns, a line at a time."""
-        path = self.path / "events.jsonl"
-        with explained(path, "read"):
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                return
-            with file:
-                for line in file:
-                    try:
-                        event = json.loads(line)
-                    except ValueError:
-                        continue
-                    if isinstance(event, dict):
-                        yield event
+        return read_events(self.path)
 
     def _write_lines(self, name: str, lines: Iterable[Mapping[str, Any] | str]) -> None:
         text = io.BytesIO()
@@ -348,147 +293,12 @@ class RunFolder:
         return self.path / "tickets" / f"{name}.safetensors"
 
 
-class EventLog:
-    """The events.jsonl of a run, kept open. Each event is written at once."""
-
-    def __init__(self, folder: RunFolder):
-        self._path = folder.path / "events.jsonl"
-        self._file: io.FileIO | None = None
-
-    def append(self, event: Mapping[str, Any]) -> None:
-        """Add a line: plain JSON data. Raises StoreError."""
-        with explained(self._path, "written"):
-            self._opened().write(strict_json(event).encode() + b"\n")
-
-    def close(self) -> None:
-        """Close the file; a later event opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _opened(self) -> io.FileIO:
-        if self._file is not None and not self._is_there(self._file):
-            self.close()
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = io.FileIO(self._path, "a+")
-            if not _ends_whole(self._file):
-                self._file.write(b"\n")
-        return self._file
-
-    def _is_there(self, file: io.FileIO) -> bool:
-        """Whether the open file is still the one of this name: somebody may have deleted the folder during the run."""
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
-        except FileNotFoundError:
-            return False
-
-
 def find_runs(folder: Path) -> list[RunFolder]:
     """Return the runs in a folder, by name: the folder itself, or those in it."""
     here = RunFolder(Path(folder))
     if here.exists():
         return [here]
     return [run for run in map(RunFolder, sorted(here.path.glob("*"))) if run.exists()]
-
-
-def strict_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as strict JSON: a number that is not finite is written as null."""
-    try:
-        return json.dumps(value, indent=indent, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """Return the same plain data with None for every number that is not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _noted(finding: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A finding with a note where its value has numbers that are not finite."""
-    value = finding.get("value")
-    values = value if isinstance(value, list | tuple) else [value]
-    strange = {str(item) for item in values if isinstance(item, float) and not math.isfinite(item)}
-    note = f"not finite: {', '.join(sorted(strange))}"
-    return {**finding, "note": finding.get("note", note)} if strange else finding
-
-
-def _with_nan(value: Any) -> Any:
-    """A finding's value with NaN where the file has null."""
-    if isinstance(value, list):
-        return [math.nan if item is None else item for item in value]
-    return math.nan if value is None else value
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return repr(float(value))  # a numpy float's own repr names its type
-    return "" if value is None else str(value)
-
-
-def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
-    header = next(table, [])
-    width = len(_COLUMNS)
-    if header[:width] != list(_COLUMNS):
-        raise ValueError(f"the columns should begin with {', '.join(_COLUMNS)}")
-    readers = [(name, _READERS[kind]) for name, kind in _COLUMNS.items()]
-    axes = header[width:]
-    for cells in table:
-        if len(cells) != len(header):
-            raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
-        fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
-        coordinates = {
-            axis: intern(text) for axis, text in zip(axes, cells[width:], strict=True) if text
-        }
-        yield LevelRow(**fixed, axes=coordinates)
-
-
-def _optional_float(text: str) -> float | None:
-    return float(text) if text else None
-
-
-def _bool(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text == "true"
-
-
-@lru_cache(maxsize=1000)
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"{text!r} is not a JSON object")
-    return value
-
-
-# most texts stand in many rows, so each is kept in memory once
-_READERS: dict[str, Callable[[str], Any]] = {
-    "str": intern,
-    "bool": _bool,
-    "Mapping[str, Any]": _object,
-    "int": int,
-    "float": float,
-    "float | None": _optional_float,
-}
-
-
-def _ends_whole(file: io.FileIO) -> bool:
-    """Whether the file ends at the end of a line: a killed process may have left a part of one."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return True
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def ticket_name(cell: str, variant: str, level: int) -> str:

@@ -1,11 +1,11 @@
 """The store: results, each under the key of the data that it was computed from.
 
     store.json          the format's version
-    objects/ab/ab12…/   one result: its files, and object.json: the key, what it is the digest of, and the SHA-256 and
-                        size of each file (see `seal`)
+    objects/ab/ab12…/   one result: its files, and object.json: the key, what it is the digest of,
+                        and the SHA-256 and size of each file (see `seal`)
     aliases/ab/ab12…    the object key that a derivation's digest stands for
     scratch/ab12…/      checkpoints of a job that is not finished
-    scratch/post-…/     a job that a run left for a worker process, or for later
+    spool/…             jobs that a run left for a worker process, or for later
     roots/RUN.json      a run folder and the keys it references: what gc keeps
     damaged/ab12…-1/    objects that were not what had been written
     active/ locks/ tmp/ who is at work, and on what
@@ -23,26 +23,26 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
 from lotteryfw.api.digests import digest
-from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.store import upkeep, verification
-from lotteryfw.store.files import atomic_write, denial, explained, is_denied, is_name, own_name
-from lotteryfw.store.locks import Busy, hold
-from lotteryfw.store.seal import (
-    FORMAT,
-    Damaged,
-    check_file,
-    check_seal,
-    check_sizes,
-    check_source,
-    read_file,
-    seal,
+from lotteryfw.store.aliases import DamagedAlias, alias_names, read_alias, write_alias
+from lotteryfw.store.files import (
+    atomic_write,
+    checked_name,
+    denial,
+    explained,
+    is_denied,
+    is_name,
+    own_name,
 )
-
-Found = TypeVar("Found")
+from lotteryfw.store.locks import Busy, hold
+from lotteryfw.store.reader import ObjectReader
+from lotteryfw.store.seal import seal
+from lotteryfw.store.spool_files import SUFFIX, new_spool_name, spool_prefix
+from lotteryfw.store.store_format import check_format, write_format
 
 
 def default_root() -> Path:
@@ -68,103 +68,36 @@ class Store:
         self.root = Path(root)
         self.damaged: list[str] = []
         self.notices: list[str] = []
-        self._verified: dict[str, str] = {}  # the kind of every object whose files were checked
-        self._sealed: dict[str, str] = {}  # the kind of every object whose description was checked
-        self._intact: dict[str, tuple[str, ...]] = {}  # its files that were checked, one by one
-        self._last_description: tuple[str, dict[str, Any]] | None = None
+        self._reader = ObjectReader(self.root, self._set_aside)
         self._run: str | None = None
-        self._check_format()
+        check_format(self.root)
 
     def has(self, key: str) -> bool:
-        """Whether there is an object, by one look at the disk: its content is checked by `path`."""
-        return os.path.isdir(self._object_name(key))
+        """Return whether there is an object, by one look at the disk; `path` checks its content."""
+        return self._reader.has(key)
 
     def path(self, key: str, kind: str | None = None) -> Path | None:
-        """The object's folder, or None where it is absent; a damaged one, or one that was written for another key or
-        as another kind than `kind`, is set aside and so absent.
+        """Return an object's folder, checked; None where it is absent or damaged, or of another kind.
 
-        The first call for a key in this process checks the SHA-256 of every file.
+        See `ObjectReader` for this and the next four.
         """
-        folder = self._object(key)
-        if not self.has(key):
-            self._forget(key)
-            return None
-        known = self._verified.get(key)
-        if (known is None or kind not in (None, known)) and not self.check(key, kind):
-            return None
-        return folder
+        return self._reader.path(key, kind)
 
     def is_sealed(self, key: str, kind: str | None = None) -> bool:
-        """Whether the object is there, for this key and of this kind, with every file in its size; else as `path`.
-
-        What is in the files is not looked at: `file` and `read` do, when one is wanted.
-        """
-        if not self.has(key):
-            self._forget(key)
-            return False
-        known = self._verified.get(key) or self._sealed.get(key)
-        if known is not None and kind in (None, known):
-            return True
-        description = self._look(key, lambda folder: _described(check_sizes(folder, key, kind)))
-        if description is None:
-            return False
-        self._sealed[key] = description["kind"]
-        self._last_description = (key, description)
-        return True
+        """Return whether the object is there; the content of its files is not looked at."""
+        return self._reader.is_sealed(key, kind)
 
     def file(self, key: str, name: str, kind: str | None = None) -> Path | None:
-        """A file of an object, or None where the object is absent; else as `path`.
-
-        The first call for a file in this process checks its SHA-256.
-        """
-        if not self.is_sealed(key, kind):
-            return None
-        path = self._object(key) / name
-        if key in self._verified or name in self._intact.get(key, ()):
-            return path
-        if self._look(key, lambda folder: check_file(folder, self._description(key), name)) is None:
-            return None
-        self._intact[key] = (*self._intact.get(key, ()), name)
-        return path
+        """Return the path of a file of an object, checked; None where the object is absent."""
+        return self._reader.file(key, name, kind)
 
     def read(self, key: str, name: str, kind: str | None = None) -> bytes | None:
-        """What is in a file of an object, checked, or None where the object is absent; else as `path`."""
-        if not self.is_sealed(key, kind):
-            return None
-        return self._look(key, lambda folder: read_file(folder, self._description(key), name))
+        """Return the content of a file of an object, checked; None where the object is absent."""
+        return self._reader.read(key, name, kind)
 
     def check(self, key: str, kind: str | None = None) -> bool:
-        """Whether the object is there as it was written, checked now; a damaged one is set aside."""
-        description = self._look(key, lambda folder: _described(check_seal(folder, key, kind)))
-        if description is None:
-            return False
-        self._verified[key] = description["kind"]
-        return True
-
-    def _look(self, key: str, look: Callable[[Path], Found]) -> Found | None:
-        """What `look` finds in an object's folder; None where it raises Damaged: then the object is set aside."""
-        folder = self._object(key)
-        try:
-            with explained(folder, "read"):
-                return look(folder)
-        except Damaged as damage:
-            self._forget(key)
-            if self.has(key):
-                self._set_aside(key, str(damage))
-            return None
-
-    def _description(self, key: str) -> dict[str, Any]:
-        """What an object says of itself. Raises Damaged."""
-        if self._last_description is None or self._last_description[0] != key:
-            self._last_description = (key, check_sizes(self._object(key), key))
-        return self._last_description[1]
-
-    def _forget(self, key: str) -> None:
-        """Forget what was found out about an object."""
-        for known in (self._verified, self._sealed, self._intact):
-            known.pop(key, None)
-        if self._last_description is not None and self._last_description[0] == key:
-            self._last_description = None
+        """Check an object now, and return whether it is as it was written; else it is set aside."""
+        return self._reader.check(key, kind)
 
     @contextmanager
     def write(self, key: str, kind: str = "object", source: Any = None) -> Iterator[Path]:
@@ -176,7 +109,8 @@ class Store:
         shows by itself that it belongs to its key. Where the block raises, or another process
         wrote this key meanwhile, the folder is thrown away.
         """
-        target = self._object(key)
+        # A key that is not that of the work would give one study's results to another.
+        target = self._reader.folder(key)
         if source is not None and digest(source) != key:
             raise ValueError(f"{key} is not the digest of {source}")
         about = {} if source is None else {"source": source}
@@ -190,8 +124,9 @@ class Store:
                 seal(folder, key, kind, **about)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if _take_name(folder, target):
-                    self._verified[key] = kind
+                    self._reader.trust(key, kind)
             finally:
+                # Nothing is there where the folder got its name.
                 shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
@@ -210,9 +145,10 @@ class Store:
 
     def remove(self, key: str) -> None:
         """Delete an object, so that at no moment a part of it has its name."""
+        # Renamed first: deleting takes several steps, and a killed process may do only some.
         folder = self._temporary()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        self._object(key).rename(folder)
+        self._reader.folder(key).rename(folder)
         shutil.rmtree(folder)
 
     @contextmanager
@@ -224,59 +160,62 @@ class Store:
         Its file goes once the object is there. Raises Busy after `timeout` seconds (-1: waits as
         long as it takes).
         """
-        path = self.root / "locks" / f"{_checked(key)}.lock"
+        path = self.root / "locks" / f"{checked_name(key)}.lock"
         with ExitStack() as stack:
             with self.computing():
                 stack.enter_context(self._held(path, timeout, obsolete=lambda: self.has(key)))
             yield
 
     def alias(self, name: str) -> str | None:
-        """The key that `name`, the digest of a derivation, is known to stand for. A file that is damaged, or that was
-        written for another name, is deleted and noted in `notices`."""
-        path = f"{self.root}/aliases/{_checked(name)[:2]}/{name}"
+        """Return the key that `name`, the digest of a derivation, stands for; None if unknown.
+
+        A file that is damaged, or was written for another name, is deleted and noted in `notices`.
+        """
         try:
-            with open(path, "rb") as file:
-                text = file.read()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            with explained(Path(path), "read"):
-                raise
-        key = _read_alias(name, text)
-        if key is None:
-            with suppress(OSError):
-                os.unlink(path)
+            return read_alias(self.root, name)
+        except DamagedAlias as path:
             self._note(f"a damaged alias was dropped; what it stood for is looked up again: {path}")
-        return key
+            return None
 
     def aliases(self) -> set[str]:
         """Return every alias, so that many can be looked up without opening a file for each."""
-        with explained(self.root, "read"):
-            return {path.name for path in (self.root / "aliases").glob("*/*")}
+        return alias_names(self.root)
 
     def set_alias(self, name: str, key: str) -> None:
         """Remember that `name` stands for `key`."""
-        if self.alias(name) != _checked(key):
+        if self.alias(name) != checked_name(key):
             with self._optional():
-                self._create()
-                # not flushed: a rerun finds the object, and writes the alias again
-                atomic_write(self._alias(name), _write_alias(name, key), flush=False)
+                write_format(self.root)
+                write_alias(self.root, name, key)
 
     def scratch(self, key: str) -> Path:
         """Return the folder for what an unfinished job needs to continue; its writer makes it."""
-        return self.root / "scratch" / _checked(key)
+        return self.root / "scratch" / checked_name(key)
 
     def drop_scratch(self, key: str) -> None:
         """Delete the scratch folder of a job, if there is one."""
-        shutil.rmtree(self.root / "scratch" / _checked(key), ignore_errors=True)
+        shutil.rmtree(self.root / "scratch" / checked_name(key), ignore_errors=True)
 
-    def new_post(self) -> str:
-        """Return a name in scratch that is nobody else's.
+    def spool(self, content: bytes) -> str:
+        """Write a file for another process, or for later, and return its name.
 
-        The name says which run uses it: posts that a killed run left are deleted when that run
-        starts again (see `active`), and by `gc`.
+        The name says which run uses the file: those that a killed run left are deleted when that
+        run starts again (see `active`), and by `gc`.
         """
-        return f"{self._posts(self._run)}{uuid4().hex}"
+        name = new_spool_name(self._run, content)
+        with self.computing():
+            # Not flushed: after a power cut nobody reads it.
+            atomic_write(self.spooled(name), content, flush=False)
+        return name
+
+    def spooled(self, name: str) -> Path:
+        """Return the file that `spool` wrote under this name (see `check_spooled`)."""
+        return self.root / "spool" / f"{checked_name(name)}{SUFFIX}"
+
+    def drop_spooled(self, name: str) -> None:
+        """Delete a file that `spool` wrote."""
+        with suppress(OSError):  # what cannot be deleted stays: `gc` deletes it
+            os.unlink(self.spooled(name))
 
     def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
         """Keep these objects from `gc` while the run's folder exists.
@@ -290,9 +229,9 @@ class Store:
             "keys": sorted(set(keys)),
         }
         root["sha256"] = digest(root)
-        path = self.root / "roots" / f"{_checked(run_id)}.json"
+        path = self.root / "roots" / f"{checked_name(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
-            self._create()
+            write_format(self.root)
             atomic_write(path, json.dumps(root, indent=1).encode())
 
     @contextmanager
@@ -304,17 +243,18 @@ class Store:
         Raises StoreError where the same run is active already.
         """
         with ExitStack() as stack:
+            # Under the lock of `gc`, which would otherwise delete what this run begins to use.
             with self._optional(), self._held(self.root / "gc.lock"):
                 try:
                     stack.enter_context(
-                        self._held(self.root / "active" / f"{_checked(run_id)}.lock", timeout=0)
+                        self._held(self.root / "active" / f"{checked_name(run_id)}.lock", timeout=0)
                     )
                 except Busy:
                     raise StoreError(
                         f"the run '{run_id}' is under way in another process: "
                         "wait for it, or give this one another folder"
                     ) from None
-                self._drop_posts(run_id)
+                self._drop_spooled_by(run_id)
             before, self._run = self._run, run_id
             try:
                 yield
@@ -332,7 +272,7 @@ class Store:
         """
         if not self.root.exists():
             return upkeep.Swept(dry_run=dry_run)
-        self._create()
+        write_format(self.root)
         try:
             with explained(self.root, "cleaned"), self._quiet():
                 return upkeep.sweep(self, dry_run, force)
@@ -342,7 +282,7 @@ class Store:
             ) from None
 
     def verify(self) -> verification.Verified:
-        """Check every object, checkpoint, posted job and alias, and the run folders with tickets.
+        """Check every object, checkpoint, spooled job and alias, and the run folders with tickets.
 
         Damaged objects are set aside, damaged checkpoints and aliases deleted.
         """
@@ -360,47 +300,9 @@ class Store:
             if is_name(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
                 yield folder.name
 
-    def _object(self, key: str) -> Path:
-        return Path(self._object_name(key))
-
-    def _object_name(self, key: str) -> str:
-        # Text, since joining and parsing paths took an eighth of the time of a large study's rerun.
-        return f"{self.root}/objects/{_checked(key)[:2]}/{key}"
-
-    def _alias(self, name: str) -> Path:
-        return self.root / "aliases" / _checked(name)[:2] / name
-
     def _temporary(self) -> Path:
-        self._create()
+        write_format(self.root)
         return self.root / "tmp" / own_name()
-
-    def _check_format(self) -> None:
-        path = self.root / "store.json"
-        with explained(path, "read"):
-            try:
-                version = json.loads(path.read_bytes())["format"]
-            except FileNotFoundError:
-                return
-            except NotADirectoryError:
-                file = next(path for path in (self.root, *self.root.parents) if path.exists())
-                raise UsageError(f"{file}: is a file, not a folder") from None
-            except (ValueError, KeyError, TypeError):
-                version = None
-        if not isinstance(version, int):
-            raise StoreError(
-                f"{path}: not the file of a lotteryfw store: name another folder in LOTTERYFW_STORE"
-            )
-        if version > FORMAT:
-            raise StoreError(
-                f"{self.root}: a store of format {version}, written by a newer lotteryfw "
-                f"(this one reads {FORMAT}): "
-                "update lotteryfw, or name another folder in LOTTERYFW_STORE"
-            )
-
-    def _create(self) -> None:
-        path = self.root / "store.json"
-        if not path.exists():
-            atomic_write(path, json.dumps({"format": FORMAT}).encode())
 
     def _note(self, notice: str) -> None:
         if notice not in self.notices:
@@ -417,23 +319,21 @@ class Store:
             if consequence:
                 self._note(f"{self.root}: may only be read ({denial(error)}), so {consequence}")
 
-    def _posts(self, run_id: str | None) -> str:
-        """Return the beginning of the names of a run's posts."""
-        return f"post-{digest(run_id)[:12]}-"
-
-    def _drop_posts(self, run_id: str) -> None:
-        scratch = self.root / "scratch"
-        posts = list(scratch.glob(f"{self._posts(run_id)}*"))
-        for folder in posts:
-            shutil.rmtree(folder, ignore_errors=True)
-        if posts:
-            jobs = "1 job" if len(posts) == 1 else f"{len(posts)} jobs"
-            self._note(f"deleted {jobs} that a killed process of this run had left in {scratch}")
+    def _drop_spooled_by(self, run_id: str) -> None:
+        """Delete the jobs that a killed process of this run had spooled."""
+        folder = self.root / "spool"
+        paths = list(folder.glob(f"{spool_prefix(run_id)}*{SUFFIX}"))
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths:
+            jobs = "1 job" if len(paths) == 1 else f"{len(paths)} jobs"
+            self._note(f"deleted {jobs} that a killed process of this run had left in {folder}")
 
     def _set_aside(self, key: str, damage: str) -> None:
-        self._forget(key)
+        self._reader.forget(key)
         if key not in self.damaged:
             self.damaged.append(key)
+        # Kept for people to look at; damage of one object may happen more than once.
         number = 1
         while (aside := self.root / "damaged" / f"{key}-{number}").exists():
             number += 1
@@ -441,7 +341,7 @@ class Store:
             with explained(aside, "written"):
                 aside.parent.mkdir(parents=True, exist_ok=True)
                 with suppress(FileNotFoundError):  # another process found the damage first
-                    self._object(key).rename(aside)
+                    self._reader.folder(key).rename(aside)
             if aside.is_dir():
                 atomic_write(aside / "damage.txt", f"{damage}\n".encode())
 
@@ -449,7 +349,7 @@ class Store:
         self, path: Path, timeout: float = -1, obsolete: Callable[[], bool] = lambda: False
     ) -> AbstractContextManager[None]:
         """Hold a lock file (see `locks.hold`)."""
-        self._create()
+        write_format(self.root)
         return hold(path, timeout, obsolete)
 
     @contextmanager
@@ -461,40 +361,6 @@ class Store:
                 with self._held(path, timeout=0):
                     pass
             yield
-
-
-def _described(description: dict[str, Any]) -> dict[str, Any]:
-    """The description of an object whose key is that of the work that it describes. Raises Damaged."""
-    check_source(description)
-    return description
-
-
-def _checked(name: str) -> str:
-    if not is_name(name):
-        raise ValueError(
-            f"{name!r} cannot name anything in a store: letters, digits, '_', '.' and '-' can"
-        )
-    return name
-
-
-def _write_alias(name: str, key: str) -> bytes:
-    return json.dumps({"alias": name, "key": key, "sha256": digest([name, key])}).encode()
-
-
-def _read_alias(name: str, text: bytes) -> str | None:
-    """Return the key in the alias file of `name`; None where it is damaged or another name's."""
-    try:
-        alias = json.loads(text)
-        written, key, checksum = alias["alias"], alias["key"], alias["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    intact = (
-        written == name
-        and isinstance(key, str)
-        and is_name(key)
-        and checksum == digest([name, key])
-    )
-    return key if intact else None
 
 
 def _take_name(folder: Path, target: Path) -> bool:

@@ -1,6 +1,6 @@
 """The seal of a folder: a description of it, with the SHA-256 and size of every file.
 
-Objects, checkpoints and posted jobs are sealed. The description names the key that the folder
+Objects and checkpoints are sealed. The description names the key that the folder
 belongs to, so that a folder under another name is noticed, and it carries a checksum of its own.
 """
 
@@ -50,6 +50,7 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
         "created_by": f"lotteryfw {_version()}",
     }
     description |= {**about, "files": files}
+    # Of the description itself: else a flipped bit in it could make sound files look damaged.
     description["sha256"] = digest(description)
     atomic_write(folder / INDEX, json.dumps(description, indent=1).encode(), flush=flush)
 

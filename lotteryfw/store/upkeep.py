@@ -105,6 +105,7 @@ def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
     kept = present & roots.wanted
     freed = sum(_size(object_folder(store.root, key)) for key in unwanted)
 
+    # What an alias stands for may be deleted now, or long before.
     aliases: list[Path] = []
     for path in store.root.glob("aliases/*/[!.]*"):
         if is_alias(path) and store.alias(path.name) not in kept:
@@ -200,6 +201,7 @@ def presence_of(folder: Path, mount: Path | None) -> str:
         return "unseen"
     if mount is not None and not os.path.ismount(mount):
         return "unseen"
+    # A folder whose parent is there and readable was deleted; else nobody can tell.
     try:
         os.listdir(folder.parent)
     except OSError:
@@ -210,17 +212,17 @@ def presence_of(folder: Path, mount: Path | None) -> str:
 def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
     """Return scratch of finished and given up work, and half-written files of dead processes.
 
-    Nobody is at work now, so posted jobs are those of runs that were killed.
+    Nobody is at work now, so spooled jobs are those of runs that were killed.
     """
     oldest = time.time() - _FORGOTTEN
-    leftovers: list[Path] = []
+    leftovers = list(root.glob("spool/*.safetensors"))
     for path in root.glob("scratch/*"):
         if path.is_dir() and _is_left(path, present, oldest):
             leftovers.append(path)
     for path in root.glob("tmp/*"):
         if is_abandoned(path.name):
             leftovers.append(path)
-    for folder in ("", "roots/", "aliases/*/"):
+    for folder in ("", "roots/", "spool/", "aliases/*/"):
         for path in root.glob(f"{folder}.*.tmp"):
             if is_abandoned(path.stem.removeprefix(".")):
                 leftovers.append(path)
@@ -228,7 +230,7 @@ def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
 
 
 def _is_left(path: Path, present: Collection[str], oldest: float) -> bool:
-    return path.name in present or path.name.startswith("post-") or _changed(path) < oldest
+    return path.name in present or _changed(path) < oldest
 
 
 def _changed(folder: Path) -> float:

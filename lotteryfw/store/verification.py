@@ -14,11 +14,12 @@ from lotteryfw.store import checksums, tensors
 from lotteryfw.store.files import is_denied, is_name
 from lotteryfw.store.locks import is_held
 from lotteryfw.store.seal import Damaged, check_seal, read_description
+from lotteryfw.store.spool_files import SUFFIX, check_spooled
 from lotteryfw.store.upkeep import ObjectStore, is_alias, object_folder, presence_of, read_root
 
 _KNOWN = {
-    "store.json", "gc.lock", "objects", "aliases", "scratch", "roots",
-    "damaged", "active", "locks", "tmp",
+    "store.json", "gc.lock", "objects", "aliases", "scratch", "spool",
+    "roots", "damaged", "active", "locks", "tmp",
 }  # fmt: skip
 """The names of everything that a store keeps in its root."""
 
@@ -38,7 +39,7 @@ class Verified:
     damaged: tuple[str, ...]
     aliases: int = 0
     checkpoints: int = 0
-    posts: int = 0
+    spooled: int = 0
     runs: int = 0
     run_files: int = 0
     tickets: int = 0
@@ -60,9 +61,10 @@ def verify(store: ObjectStore) -> Verified:
         if not store.check(key) and key in store.damaged:
             damaged.append(key)
 
+    # After the objects: an alias is sound or not whether its object is there or not.
     aliases = _check_aliases(store, problems)
     checkpoints = _check_checkpoints(store.root, problems)
-    posts = _check_posts(store.root, problems)
+    spooled = _check_spooled(store.root, problems)
 
     tickets = run_files = runs = 0
     for path in sorted(store.root.glob("roots/*.json")):
@@ -76,7 +78,7 @@ def verify(store: ObjectStore) -> Verified:
         damaged=tuple(damaged),
         aliases=aliases,
         checkpoints=checkpoints,
-        posts=posts,
+        spooled=spooled,
         runs=runs,
         run_files=run_files,
         tickets=tickets,
@@ -94,6 +96,9 @@ def _foreign_paths(root: Path) -> Iterator[Path]:
     yield from _misplaced(root / "aliases", folders=False)
     for path in sorted(root.glob("scratch/*")):
         if not path.is_dir() or not is_name(path.name):
+            yield path
+    for path in sorted(root.glob("spool/*")):
+        if path.suffix not in (SUFFIX, ".tmp"):
             yield path
     for path in sorted(root.glob("roots/*")):
         if path.suffix not in (".json", ".tmp"):
@@ -137,13 +142,15 @@ def _check_checkpoints(root: Path, problems: list[str]) -> int:
     return len(paths)
 
 
-def _check_posts(root: Path, problems: list[str]) -> int:
+def _check_spooled(root: Path, problems: list[str]) -> int:
     """Check every job that waits for a worker, and return how many there are."""
-    paths = _complete(root.glob("scratch/post-*"))
+    paths = sorted(root.glob(f"spool/*{SUFFIX}"))
     for path in paths:
-        damage = _seal_damage(path, path.name, "post")
-        if damage:
-            problems.append(f"{path}: {damage}; the job is made again when its recipe is run again")
+        try:
+            check_spooled(path)
+        except StoreError as damage:
+            if path.exists():  # a run may have deleted it meanwhile
+                problems.append(f"{damage}; the job is made again when its recipe is run again")
     return len(paths)
 
 

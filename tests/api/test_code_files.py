@@ -236,7 +236,7 @@ def test_show_says_which_code_results_are_keyed_by(
 
 def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
     """A model family whose helper decides what it builds: its old results are not taken for the new ones."""
-    from lotteryfw.runner import Desk, run
+    from lotteryfw.runner import StudyContext, run
 
     write(folder, {
         "mine.py": "from lotteryfw import ModelFamily, hookimpl\nclass Mine(ModelFamily):\n"
@@ -263,8 +263,8 @@ def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
         return [row.test_loss for row in levels]
 
     first = losses(store, "first")
-    assert Desk(recipe, trust=trust, store=store, data=tmp_path).plan().stored == 2
+    assert StudyContext(recipe, trust=trust, store=store, data=tmp_path).plan().stored == 2
     scale = folder / "my_scale.py"
     scale.write_text(scale.read_text().replace("1.0", "0.5"))
-    assert Desk(recipe, trust=trust, store=store, data=tmp_path).plan().stored == 0
+    assert StudyContext(recipe, trust=trust, store=store, data=tmp_path).plan().stored == 0
     assert losses(store, "second") == losses(tmp_path / "fresh", "third") != first

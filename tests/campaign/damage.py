@@ -268,7 +268,7 @@ def _harm_post(command: Command, attempt: Path, draws: random.Random) -> str | N
     wanted = draws.randrange(1, 5)
     seen: set[Path] = set()
     while command.is_running():
-        for path in sorted(attempt.glob("store/scratch/post-*/*")):
+        for path in sorted(attempt.glob("store/spool/*.safetensors")):
             is_new = path not in seen
             seen.add(path)
             if is_new and len(seen) >= wanted:

@@ -199,10 +199,8 @@ class _Warnings:
     def event(self, event: object) -> None: ...
     def progress(self, key: str, done: int, of: int) -> None: ...
 
-    def trouble(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         print(message, file=sys.stderr)
-
-    warning = trouble
 
 
 def fast_folder() -> str | None:

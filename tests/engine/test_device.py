@@ -20,7 +20,7 @@ from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.prefetched_draws import SPAN, PrefetchedDraws
 from lotteryfw.registry import Registry
-from lotteryfw.runner import Desk, Interrupted
+from lotteryfw.runner import Interrupted, StudyContext
 from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
@@ -136,7 +136,7 @@ class Watch:
     """A listener that remembers troubles, and may stop the run after so many calls of `progress`."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.troubles: list[str] = []
+        self.warnings: list[str] = []
         self._left = stop_after
         self._stop: Any = None
 
@@ -151,8 +151,8 @@ class Watch:
             if self._left == 0:
                 self._stop()
 
-    def trouble(self, message: str) -> None:
-        self.troubles.append(message)
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 def go(
@@ -167,7 +167,7 @@ def go(
         table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
-    assert not watch.troubles
+    assert not watch.warnings
     assert set(done.statuses.values()) == {"done"}
     return done
 
@@ -249,10 +249,10 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
 
 def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, EngineContext]:
     """A recipe's first training, and a workshop for it."""
-    desk = Desk(table, store=folder / "store")
-    engine_context = EngineContext(desk.registry, folder, device)
+    context = StudyContext(table, store=folder / "store")
+    engine_context = EngineContext(context.registry, folder, device)
     lab = CellLab(
-        desk.recipe.cells[0], desk.describe, folder, device, KernelDispatcher(engine_context)
+        context.recipe.cells[0], context.describe, folder, device, KernelDispatcher(engine_context)
     )
     learns = lab.cell.parametrization is not None
     job = lab.job(

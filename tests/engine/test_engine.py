@@ -26,7 +26,14 @@ from lotteryfw.api.kinds import ModelFamily
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import DamagedJob, EngineContext, Stopped, StoredOutcome, pick_up, post
+from lotteryfw.engine import (
+    DamagedJob,
+    EngineContext,
+    Stopped,
+    StoredOutcome,
+    spool,
+    unspool,
+)
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import full_gradient
@@ -557,36 +564,54 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
 def test_a_job_survives_the_trip_to_another_process(tmp_path: Path) -> None:
     store = Store(tmp_path)
     job = sparse(dense_job(cell(20, rewind={"use": "to_step", "step": "5it"})))
-    back = pick_up(post(job, store), store)
-    assert isinstance(back, Train)
-    assert (back.key, back.snapshots, back.origin) == (job.key, job.snapshots, job.origin)
+    for state in (None, {}, {"0.momentum_buffer": torch.ones(3)}):
+        sent = replace(job, optimizer_state=state)
+        back = unspool(spool(sent, store), store)
+        assert isinstance(back, Train)
+        assert (back.key, back.snapshots, back.origin) == (sent.key, sent.snapshots, sent.origin)
+        assert (back.optimizer_state is None) == (state is None)
 
 
-@pytest.mark.parametrize(
-    "file", ["start.safetensors", "optimizer.safetensors", "job.json", "object.json"]
-)
-def test_a_damaged_posted_job_is_refused(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize("position", [5, 100, -1])
+def test_a_damaged_spooled_job_is_refused(tmp_path: Path, position: int) -> None:
     store = Store(tmp_path)
     job = dense_job(cell(20, rewind={"use": "to_step", "step": "5it"}))
     job = replace(job, optimizer_state={"0.momentum_buffer": torch.ones(3)})
-    name = post(job, store)
-    flip(store.scratch(name) / file, 100)
+    name = spool(job, store)
+    flip(store.spooled(name), position)
     with pytest.raises(
         DamagedJob, match=f"{name}.*damaged.*was not trained from.*run the same command again"
     ):
-        pick_up(name, store)
+        unspool(name, store)
 
 
-def test_swapped_posted_jobs_are_refused(tmp_path: Path) -> None:
+def test_a_spooled_job_whose_file_is_gone_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    names = [post(dense_job(cell(steps)), store) for steps in (20, 30)]
-    one, two = (store.scratch(name) for name in names)
+    name = spool(dense_job(cell(20)), store)
+    store.drop_spooled(name)
+    assert not list(tmp_path.glob("spool/*"))
+    with pytest.raises(DamagedJob, match="there is no such file"):
+        unspool(name, store)
+
+
+def test_swapped_spooled_jobs_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = [spool(dense_job(cell(steps)), store) for steps in (20, 30)]
+    one, two = (store.spooled(name) for name in names)
     one.rename(tmp_path / "aside")
     two.rename(one)
     (tmp_path / "aside").rename(two)
     for name in names:
-        with pytest.raises(DamagedJob, match="it was written as post-"):
-            pick_up(name, store)
+        with pytest.raises(DamagedJob, match="not what was written under this name"):
+            unspool(name, store)
+
+
+def test_a_spooled_job_with_another_key_than_its_content_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = dense_job(cell(20))
+    name = spool(replace(job, known_key="0" * 64), store)
+    with pytest.raises(DamagedJob, match="not those of the job that was spooled"):
+        unspool(name, store)
 
 
 def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:

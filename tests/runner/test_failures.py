@@ -134,8 +134,8 @@ def traces(folder: Path) -> str:
 
 
 def line_of(watch: Watch, *parts: str) -> str:
-    lines = [line for line in watch.troubles if all(part in line for part in parts)]
-    assert lines, watch.troubles
+    lines = [line for line in watch.warnings if all(part in line for part in parts)]
+    assert lines, watch.warnings
     return lines[0]
 
 
@@ -237,7 +237,7 @@ def test_what_another_process_computed_meanwhile_is_said_to_be_stored(
 
         def submit(self, jobs: Sequence[Job]) -> None:
             execute(
-                jobs, self._store, self._context, lambda done, of: False, lambda key, warning: None
+                jobs, self._store, self._workshop, lambda done, of: False, lambda key, warning: None
             )
             super().submit(jobs)
 

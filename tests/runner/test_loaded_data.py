@@ -18,7 +18,7 @@ from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, PluginError
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.engine import EngineContext, load_dataset
-from lotteryfw.runner import Desk, run
+from lotteryfw.runner import StudyContext, run
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Mnist
 
@@ -175,12 +175,12 @@ def test_other_files_under_the_same_names_give_their_own_results(
     shutil.copytree(two_sets[0], data)
     first = figures(data, store, tmp_path / "run1")
     assert (
-        Desk(RECIPE, store=store, data=data).plan().stored
-        == Desk(RECIPE, store=store, data=data).plan().unique
+        StudyContext(RECIPE, store=store, data=data).plan().stored
+        == StudyContext(RECIPE, store=store, data=data).plan().unique
     )
     shutil.rmtree(data)
     shutil.copytree(two_sets[1], data)
-    assert Desk(RECIPE, store=store, data=data).plan().stored == 0
+    assert StudyContext(RECIPE, store=store, data=data).plan().stored == 0
     second = figures(data, store, tmp_path / "run2")
     assert second != first
     assert second == figures(two_sets[1], tmp_path / "fresh", tmp_path / "run3")

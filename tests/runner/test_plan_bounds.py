@@ -13,7 +13,7 @@ from support.small import DATA
 
 from lotteryfw import run
 from lotteryfw.api.errors import ContractError
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.runner.plan import Plan
 from lotteryfw.search.guard import blame
 from lotteryfw.search.jobs import Spec
@@ -77,8 +77,8 @@ def plugin(tmp_path: Path) -> Path:
 
 
 def planned(tmp_path: Path, plugin: Path, **changes: Any) -> Plan:
-    desk = Desk(changed(seeds=[0], **changes), trust=[plugin], store=tmp_path / "store")
-    return desk.plan()
+    context = StudyContext(changed(seeds=[0], **changes), trust=[plugin], store=tmp_path / "store")
+    return context.plan()
 
 
 def test_a_search_that_depends_on_figures_is_planned_up_to_there(

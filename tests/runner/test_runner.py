@@ -18,7 +18,7 @@ import torch
 from support.runs import NINE, Watch, files, go, recipe
 
 from lotteryfw import UsageError, load_ticket, run
-from lotteryfw.runner import Desk, Interrupted, cores
+from lotteryfw.runner import Interrupted, StudyContext, cores
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -78,14 +78,14 @@ def test_a_second_run_trains_nothing_and_gives_the_same_bits(tmp_path: Path) -> 
     assert files(fresh.path) == files(one.path)
 
 
-def test_a_stop_leaves_no_parked_jobs_behind(tmp_path: Path) -> None:
+def test_a_stop_leaves_no_spooled_jobs_behind(tmp_path: Path) -> None:
     stops: list[Any] = []
     watch = Watch()
     watch.event = lambda event: stops[0]() if getattr(event, "level", 0) == 1 else None  # type: ignore[method-assign]
     with pytest.raises(Interrupted):
         run(recipe(controls=["reinit"]), out=tmp_path / "run", store=tmp_path / "s", jobs=1, device="cpu",
             data=tmp_path, listener=watch, on_start=stops.append)  # fmt: skip
-    assert not list((tmp_path / "s" / "scratch").glob("post-*"))
+    assert not list((tmp_path / "s" / "spool").iterdir())
 
 
 def test_worker_processes_give_the_same_bits_as_one(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(recipe(), out=tmp_path / "stopped", listener=watch, on_start=stops.append, **given)  # type: ignore[arg-type]
     assert list((tmp_path / "b" / "scratch").rglob("state.json"))  # the half training was kept
-    assert not list((tmp_path / "b" / "scratch").glob("post-*"))
+    assert not list((tmp_path / "b").glob("spool/*"))
     again, _ = go(tmp_path, name="stopped", store=tmp_path / "b")
     assert files(again.path) == files(whole.path)
 
@@ -232,7 +232,7 @@ def test_a_diverging_cell_ends_alone(tmp_path: Path) -> None:
     done, watch = go(tmp_path, table)
     assert sorted(done.statuses.values()) == ["diverged", "done"]
     assert len([row for row in done.levels if row.status == "done"]) == 3
-    assert any("diverged" in told and "step 10" in told for told in watch.troubles)
+    assert any("diverged" in told and "step 10" in told for told in watch.warnings)
     _, again = go(tmp_path, table, "again")
     assert not again.trained  # that it diverges is known
 
@@ -293,7 +293,7 @@ def test_a_search_that_asks_for_nonsense_ends_its_cell_with_a_hint(tmp_path: Pat
     searches = ["forgets_from", "asks_for_text", "swaps", {"use": "imp", "levels": 1}]
     done, watch = go(tmp_path, recipe(grid={"search": searches}), trust=[plugin])
     assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
-    told = "\n".join(watch.troubles)
+    told = "\n".join(watch.warnings)
     for part in (
         "asked for a generator",
         "yield from lab.train(ticket)",
@@ -350,7 +350,7 @@ def test_two_runs_share_one_store_at_once(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(whole.path)
-    assert not list((tmp_path / "shared" / "scratch").glob("post-*"))
+    assert not list((tmp_path / "shared" / "spool").iterdir())
 
 
 def test_stopping_a_finished_run_again_damages_nothing(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_damaged_object_is_set_aside_and_computed_again(tmp_path: Path) -> Non
     victim.write_bytes(bytes(text))
     two, watch = go(tmp_path, name="two")
     assert watch.trained == [key]
-    assert any("damaged" in told for told in watch.troubles)
+    assert any("damaged" in told for told in watch.warnings)
     assert files(one.path) == files(two.path)
 
 
@@ -440,7 +440,7 @@ def test_a_component_that_breaks_is_named_and_the_rest_goes_on(tmp_path: Path) -
     done, watch = go(tmp_path, recipe(grid={"criterion": names}), trust=[plugin])
     assert list(done.statuses.values()).count("failed") == 4
     assert len([row for row in done.levels if row.axes["criterion"] == "large_final"]) == 3
-    told = "\n".join(watch.troubles)
+    told = "\n".join(watch.warnings)
     for part in (
         "ZeroDivisionError: no luck", "shape [128]; the layer's shape is [8, 16]", "dtype torch.bool",
         "scores of layer fc1.weight are NaN or infinite", "broken.py", "level_finished", "a tracker that breaks",
@@ -504,15 +504,15 @@ def test_a_rate_that_leaves_no_weights_is_refused_before_any_training(tmp_path: 
 
 def test_plan_says_what_is_asked_unique_and_stored_without_torch(tmp_path: Path) -> None:
     table = recipe(grid={"criterion": ["large_final", "random"]}, controls=["reinit"], seeds=[0, 1])
-    desk = Desk(table, store=tmp_path / "store", data=tmp_path)
-    before = desk.plan()
+    context = StudyContext(table, store=tmp_path / "store", data=tmp_path)
+    before = context.plan()
     assert (before.cells, before.asked, before.unique, before.stored) == (4, 20, 18, 0)
     assert before.seconds is None
     _, watch = go(tmp_path, table)
     assert len(watch.trained) <= before.unique
-    after = desk.plan()
+    after = context.plan()
     assert (after.unique, after.stored, after.steps_to_do) == (18, 18, 0)
-    longer = Desk(
+    longer = StudyContext(
         table | {"search": {"use": "imp", "levels": 4}}, store=tmp_path / "store", data=tmp_path
     ).plan()
     assert (longer.unique, longer.stored) == (34, 18)

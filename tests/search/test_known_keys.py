@@ -20,8 +20,8 @@ from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import KernelDispatcher, engine_version
 from lotteryfw.engine.kernels import dispatch
-from lotteryfw.runner import study
-from lotteryfw.runner.drive import Driver
+from lotteryfw.runner import recorder
+from lotteryfw.runner.scheduler import Scheduler
 from lotteryfw.search import context
 from lotteryfw.search.initial_state import _seeded
 from lotteryfw.search.jobs import Spec
@@ -262,18 +262,18 @@ def test_the_known_key_is_that_of_the_job_when_it_is_built(
 ) -> None:
     compared = 0
 
-    def ask(driver: Driver, request: JobRequest, waiter: Any) -> bool:
+    def ask(scheduler: Scheduler, request: JobRequest, waiter: Any) -> bool:
         nonlocal compared
-        known = driver._store.alias(request.origin)
+        known = scheduler._store.alias(request.origin)
         assert request.decides
         assert known is not None
         if not request._known_key:  # the first time that it is asked for
             assert known == request.job.key
             compared += 1
-        return plain(driver, request, waiter)
+        return plain(scheduler, request, waiter)
 
-    plain = Driver.ask
-    monkeypatch.setattr(Driver, "ask", ask)
+    plain = Scheduler.ask
+    monkeypatch.setattr(Scheduler, "ask", ask)
     done, watch = again(*finished, "anew")
     assert not watch.trained
     assert compared >= 3
@@ -288,15 +288,15 @@ def test_a_rerun_builds_no_network_and_hashes_no_tensor(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a finished study needs no tensors")
 
-    monkeypatch.setattr(context, "initial_state", refuse)
-    monkeypatch.setattr(study, "save_ticket", refuse)
+    monkeypatch.setattr(context, "cached_initial_state", refuse)
+    monkeypatch.setattr(recorder, "save_ticket", refuse)
     monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_training", refuse)
     monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_gradient", refuse)
     monkeypatch.setattr("lotteryfw.store.tensors.load", refuse)
-    monkeypatch.setattr("lotteryfw.runner.desk.Desk.refuse_impossible", lambda *_: None)
+    monkeypatch.setattr("lotteryfw.runner.context.StudyContext.validate_models", lambda *_: None)
     monkeypatch.setattr("lotteryfw.engine.runtime.EngineContext.dataset", lambda *_: None)
     done, watch = again(*finished)
-    assert not watch.troubles
+    assert not watch.warnings
     assert set(done.statuses.values()) == {"done"}
     assert files(finished[0] / "run") == before
 
@@ -312,9 +312,9 @@ def test_one_ticket_that_is_gone_is_made_again_alone(
     (ticket,) = (tmp_path / "run" / "tickets").rglob(lost)
     ticket.unlink()
     saved = []
-    plain = study.save_ticket
+    plain = recorder.save_ticket
     monkeypatch.setattr(
-        study, "save_ticket", lambda path, *rest: (saved.append(path.name), plain(path, *rest))
+        recorder, "save_ticket", lambda path, *rest: (saved.append(path.name), plain(path, *rest))
     )
     _, watch = again(tmp_path, finished[1])
     assert not watch.trained
@@ -336,7 +336,7 @@ def test_weights_that_turn_out_damaged_are_trained_again_in_the_same_run(tmp_pat
         store.remove(key)
     two, second = go(tmp_path, recipe())
     assert sorted(second.trained) == sorted(first.trained)
-    assert [line for line in second.troubles if dense in line]
+    assert [line for line in second.warnings if dense in line]
     assert files(two.path) == before
 
 

@@ -234,7 +234,7 @@ def test_an_event_log_stays_open_and_follows_a_folder_that_is_made_again(tmp_pat
     from lotteryfw.store import EventLog
 
     run = RunFolder(tmp_path / "run")
-    log = EventLog(run)
+    log = EventLog(run.path)
     log.append({"event": "one"})
     log.append({"event": "two"})
     assert [event["event"] for event in run.read_events()] == ["one", "two"]

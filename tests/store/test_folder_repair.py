@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 from support.runs import Watch, files, go, recipe
+from typer.testing import CliRunner
 
 from lotteryfw import UsageError
 from lotteryfw.api.errors import StoreError
+from lotteryfw.cli import studies as studies  # adds the command `lotteryfw runs`
+from lotteryfw.cli.app import app
 from lotteryfw.report import report
 from lotteryfw.runner import Run
 from lotteryfw.runner import run as run_recipe
@@ -96,15 +99,15 @@ def test_damage_is_said_in_one_line_and_rebuilt(folder: Path, case: str) -> None
     damage(folder / "run")
     _, watch = go(folder, TABLE)
     assert not watch.trained
-    assert [line for line in watch.troubles if name in line and "rebuilt" in line], watch.troubles
-    assert len(watch.troubles) == 1
-    assert "\n" not in watch.troubles[0]
+    assert [line for line in watch.warnings if name in line and "rebuilt" in line], watch.warnings
+    assert len(watch.warnings) == 1
+    assert "\n" not in watch.warnings[0]
     assert (
         files(folder / "run") | {"resolved.toml": (folder / "run" / "resolved.toml").read_bytes()}
         == before
     )
     _, again = go(folder, TABLE)
-    assert not again.troubles
+    assert not again.warnings
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_a_table_newer_than_the_checksums_after_a_kill_is_no_damage(folder: Path
     (folder / "run" / UNDER_WAY).touch()
     assert report(folder / "run")
     _, watch = go(folder, TABLE)
-    assert not watch.troubles
+    assert not watch.warnings
     assert files(folder / "run") == before
 
 
@@ -156,7 +159,7 @@ def test_what_cannot_come_from_a_kill_is_said_even_after_one(folder: Path) -> No
     (folder / "run" / UNDER_WAY).touch()
     (folder / "run" / "levels.csv").write_bytes(b"\xff")
     _, watch = go(folder, TABLE)
-    assert "levels.csv" in watch.troubles[0]
+    assert "levels.csv" in watch.warnings[0]
 
 
 def test_a_stale_ticket_and_stale_rows_go_when_the_study_has_ended(folder: Path) -> None:
@@ -174,7 +177,7 @@ def test_a_stale_ticket_and_stale_rows_go_when_the_study_has_ended(folder: Path)
         ).hexdigest()
     (path / "checksums.json").write_text(json.dumps(recorded))
     done, watch = go(folder, TABLE)
-    assert not watch.troubles
+    assert not watch.warnings
     assert not stale.exists()
     assert {row.level for row in done.levels} == {0, 1, 2}
 
@@ -236,3 +239,53 @@ def test_a_finished_study_run_again_appends_only_that_it_began_and_ended(folder:
     assert len(watch.of("LevelFinished")) == 5  # whoever listens is told everything
     assert after[: len(before)] == before
     assert [event["event"] for event in after[len(before) :]] == ["run_started", "run_finished"]
+
+
+def listed(folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """What `lotteryfw runs` prints of the runs in a folder, as text and as JSON."""
+    text = CliRunner().invoke(app, ["runs", str(folder)], catch_exceptions=False)
+    lines = CliRunner().invoke(app, ["runs", str(folder), "--json"], catch_exceptions=False)
+    assert (text.exit_code, lines.exit_code) == (0, 0)
+    assert ("damaged" in text.output) == ("warning" in lines.stderr)
+    return text.output, [json.loads(line) for line in lines.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (edit("manifest.json", lambda text: text[: len(text) // 2]), "manifest.json"),
+        (edit("levels.csv", lambda text: b"\xff" + text), "levels.csv"),
+        (delete("levels.csv"), "levels.csv (missing)"),
+        (edit("checksums.json", lambda text: b"{"), "checksums.json (unreadable)"),
+    ],
+)
+def test_the_list_of_runs_says_which_are_damaged_and_shows_the_others(
+    folder: Path, damage: Callable[[Path], None], what: str, killed: bool
+) -> None:
+    shutil.copytree(folder / "run", folder / "sound")
+    damage(folder / "run")
+    if killed:
+        (folder / "run" / UNDER_WAY).touch()
+    text, (bad, good) = listed(folder)
+    assert f"damaged: {what}" in text
+    assert "run the recipe again" in text
+    assert text.count("rows; cells: 1 done") == 1
+    assert bad["run"] == str(folder / "run")
+    assert bad["damaged"].startswith(what)
+    assert good == {"run": str(folder / "sound"), "rows": 5, "done": 1}
+
+
+def test_a_manifest_that_says_something_else_is_damaged(folder: Path) -> None:
+    assert "1 done" in listed(folder)[0]
+    edit("manifest.json", lambda text: text.replace(b'"done"', b'"failed"'))(folder / "run")
+    text, (line,) = listed(folder)
+    assert "failed" not in text
+    assert "damaged: manifest.json (changed)" in text
+    assert line == {"run": str(folder / "run"), "damaged": "manifest.json (changed)"}
+
+
+def test_a_run_under_way_is_listed_as_far_as_it_is(folder: Path) -> None:
+    (folder / "run" / UNDER_WAY).touch()
+    edit("manifest.json", lambda text: text.replace(b'"done"', b'"failed"'))(folder / "run")
+    assert "1 failed" in listed(folder)[0]

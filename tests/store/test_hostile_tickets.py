@@ -18,7 +18,7 @@ from torch import nn
 from lotteryfw import load_seed_ticket, load_ticket, run
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
-from lotteryfw.runner import Desk
+from lotteryfw.runner import StudyContext
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
 from lotteryfw.search.derivations import Loaded
 from lotteryfw.store import LoadedTicket, file_name, save_ticket, tensors
@@ -178,22 +178,22 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(
         "name": "small", "data": DATA, "model": {"use": "mlp", "hidden": [2_000_000, 2_000_000]},
         "train": {"length": "30it", "batch": 16, "optimizer": "adam"},
     }  # fmt: skip
-    desk = Desk(recipe, store=tmp_path)
+    context = StudyContext(recipe, store=tmp_path)
     with pytest.raises(
         UsageError, match=r"model 'lotteryfw/mlp' .* needs 16,000,\S+ bytes .*; \S+ are present"
     ):
-        desk.refuse_impossible("cpu")
+        context.validate_models("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [2**39, 2**39]}
     with pytest.raises(UsageError, match="a layer of more weights than can be counted"):
-        Desk(recipe, store=tmp_path).refuse_impossible("cpu")
+        StudyContext(recipe, store=tmp_path).validate_models("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [8]}
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "100")
     with pytest.raises(
         UsageError, match=r"needs 652 bytes .*; 100 are present \(set LOTTERYFW_MAX_MODEL_BYTES"
     ):
-        Desk(recipe, store=tmp_path).refuse_impossible("cpu")
+        StudyContext(recipe, store=tmp_path).validate_models("cpu")
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "652")
-    Desk(recipe, store=tmp_path).refuse_impossible("cpu")
+    StudyContext(recipe, store=tmp_path).validate_models("cpu")
 
 
 # Names of files

@@ -15,6 +15,7 @@ import pytest
 
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import Store, atomic_write, default_root, files
+from lotteryfw.store.reader import ObjectReader
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 
@@ -105,7 +106,7 @@ def test_content_is_checked_once_a_process(store, monkeypatch):
     path = put(store)
     fresh = Store(store.root)
     assert fresh.path(KEY) == path
-    monkeypatch.setattr(Store, "check", fail_with(errno.EIO))
+    monkeypatch.setattr(ObjectReader, "check", fail_with(errno.EIO))
     assert fresh.path(KEY) == path
 
 
@@ -348,7 +349,7 @@ def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
         "yesterday": [1],
         "mixed": [30, 13],
         "old": [30, 15],
-        "post-0a1b": [15],
+        "long-gone": [15],
         "empty": [],
     }
     for name, days in ages.items():

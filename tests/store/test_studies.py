@@ -15,7 +15,7 @@ import pytest
 from support.runs import files, go, recipe
 
 from lotteryfw.api.errors import StoreError
-from lotteryfw.runner import drive, executors
+from lotteryfw.runner import scheduler, workers
 from lotteryfw.search.jobs import digest
 from lotteryfw.store import Store, check_seal
 from lotteryfw.store import files as store_files
@@ -76,58 +76,58 @@ def test_two_swapped_objects_do_not_exchange_the_figures_of_two_criteria(tmp_pat
     after, watch = go(tmp_path, table)
     assert files(after.path) == expected
     assert sorted(watch.trained) == sorted([one, two])
-    assert sum("damaged object" in trouble for trouble in watch.troubles) == 2
+    assert sum("damaged object" in trouble for trouble in watch.warnings) == 2
 
 
 def test_a_job_that_is_damaged_on_its_way_to_a_worker_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, _ = go(tmp_path, name="one", store=tmp_path / "one-store")
-    real, damaged = executors.post, []
+    real, damaged = workers.spool, []
 
-    def post(job: Any, store: Store) -> str:
+    def spool(job: Any, store: Store) -> str:
         name: str = real(job, store)
         if not damaged:
             damaged.append(name)
-            flip(store.scratch(name) / "start.safetensors")
+            flip(store.spooled(name))
         return name
 
-    monkeypatch.setattr(executors, "post", post)
+    monkeypatch.setattr(workers, "spool", spool)
     ours, watch = go(tmp_path, jobs=2)
     assert len(damaged) == 1
     assert set(ours.statuses.values()) == {"done"}
     assert files(ours.path) == files(expected.path)
-    assert ["was made again" in trouble for trouble in watch.troubles] == [True]
-    assert not list((tmp_path / "store" / "scratch").glob("post-*"))
+    assert ["was made again" in trouble for trouble in watch.warnings] == [True]
+    assert not list((tmp_path / "store" / "spool").iterdir())
 
 
 def test_a_job_that_is_damaged_while_it_waits_fails_its_cell_and_the_same_command_mends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = recipe(controls=["reinit"])
-    real = drive.post
+    real = scheduler.spool
 
-    def post(job: Any, store: Store) -> str:
+    def spool(job: Any, store: Store) -> str:
         name: str = real(job, store)
-        flip(store.scratch(name) / "start.safetensors")
+        flip(store.spooled(name))
         return name
 
     with monkeypatch.context() as patch:
-        patch.setattr(drive, "post", post)
+        patch.setattr(scheduler, "spool", spool)
         ours, watch = go(tmp_path, table)
     assert set(ours.statuses.values()) == {"failed"}
     assert any(
         "is damaged" in trouble and "run the same command again" in trouble
-        for trouble in watch.troubles
+        for trouble in watch.warnings
     )
     ours, watch = go(tmp_path, table)
     assert set(ours.statuses.values()) == {"done"}
-    assert watch.troubles == []
+    assert watch.warnings == []
     expected, _ = go(tmp_path, table, name="other", store=tmp_path / "other-store")
     assert files(ours.path) == files(expected.path)
 
 
-def test_what_a_killed_run_posted_is_gone_after_the_next_one(tmp_path: Path) -> None:
+def test_what_a_killed_run_spooled_is_gone_after_the_next_one(tmp_path: Path) -> None:
     code = f"""
 import sys
 sys.path[:0] = {sys.path!r}
@@ -138,22 +138,20 @@ table["train"]["length"] = "200000it"
 go(Path({str(tmp_path)!r}), table, jobs=2)
 """
     runner = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    posts: list[Path] = []
+    spooled: list[Path] = []
     end = time.monotonic() + 120
-    while len(posts) < 2 and time.monotonic() < end and runner.poll() is None:
+    while len(spooled) < 2 and time.monotonic() < end and runner.poll() is None:
         time.sleep(0.05)
-        posts = [
-            path for path in (tmp_path / "store").glob("scratch/post-*") if path.suffix != ".part"
-        ]
+        spooled = list((tmp_path / "store").glob("spool/*.safetensors"))
     runner.send_signal(signal.SIGKILL)
     runner.wait()
-    assert len(posts) == 2
+    assert len(spooled) == 2
     store = Store(tmp_path / "store")
     (run_id,) = (path.stem for path in store.root.glob("active/*"))
     with store.active("another"):
-        assert all(path.exists() for path in posts)
+        assert all(path.exists() for path in spooled)
     with store.active(run_id):
-        assert not list(store.root.glob("scratch/post-*"))
+        assert not list(store.root.glob("spool/*"))
     assert "deleted 2 jobs" in store.notices[0]
 
 
@@ -188,7 +186,7 @@ def test_a_finished_run_is_served_by_a_store_that_may_only_be_read(
     after, watch = go(tmp_path, name="again")
     assert files(after.path) == expected
     assert watch.trained == []
-    assert ["may only be read" in trouble for trouble in watch.troubles] == [True]
+    assert ["may only be read" in trouble for trouble in watch.warnings] == [True]
     with pytest.raises(StoreError, match=r"may only be read .*--store or LOTTERYFW_STORE"):
         go(tmp_path, recipe(seeds=[1]), name="new")
     with pytest.raises(StoreError, match=r"may only be read .*--store or LOTTERYFW_STORE"):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.store import tensors
@@ -256,3 +256,36 @@ def test_the_payload_of_a_half_precision_nan_survives(
     value = torch.tensor([pattern], dtype=torch.int16).view(torch.float16)
     tensors.save(tmp_path / "t", {"w": value}, {"w": torch.tensor([alive])})
     assert tensors.load(tmp_path / "t")[0]["w"].view(torch.int16).item() == pattern
+
+
+def test_the_library_reads_what_is_packed_without_it(tmp_path: Path) -> None:
+    dtypes = [
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+        torch.int16, torch.int8, torch.uint8, torch.bool, torch.complex64,
+    ]  # fmt: skip
+    for shape in ((), (0,), (3,), (2, 0, 5), (3, 1, 2)):
+        values = {str(dtype): torch.ones(shape).to(dtype) for dtype in dtypes}
+        for chosen in (values, {name: values[name] for name in list(values)[:-1]}):
+            (tmp_path / "t.safetensors").write_bytes(tensors.pack(chosen))
+            stored = load_file(tmp_path / "t.safetensors")
+            assert {name.removeprefix("value:") for name in stored} == set(chosen)
+            for name, value in stored.items():
+                assert same_bits(value, chosen[name.removeprefix("value:")])
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=contents())
+def test_the_layout_is_that_of_the_library(content) -> None:
+    values, _ = content
+    copies = {name: value.clone() for name, value in values.items()}
+    text = {"lotteryfw": '{"é": 1}'}
+    assert tensors._serialized(copies, text) == save(copies, metadata=text)
+
+
+def test_every_tensor_is_aligned_in_its_file() -> None:
+    content = tensors.pack({"b": torch.ones(3, dtype=torch.int8), "a": torch.ones(2).double()})
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert length % 8 == 0
+    assert header["value:a"]["data_offsets"] == [0, 16]
+    assert header["value:b"]["data_offsets"] == [16, 19]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from lotteryfw.api.errors import StoreError
 from lotteryfw.cli import stores as stores  # adds the commands of `lotteryfw store`
 from lotteryfw.cli.app import app
-from lotteryfw.engine import StoredOutcome, post
+from lotteryfw.engine import StoredOutcome, spool
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.search.jobs import digest
 from lotteryfw.store import Busy, Store, locks, save_ticket
@@ -188,28 +188,26 @@ def test_gc_deletes_lock_files(store):
     assert not list(store.root.glob("locks/*"))
 
 
-# Posted jobs
+# Spooled jobs
 
 
-def test_a_run_that_starts_again_deletes_what_its_killed_process_posted_and_nothing_else(store):
+def test_a_run_that_starts_again_deletes_what_its_killed_process_spooled_and_nothing_else(store):
     job = dense_job(cell(5))
     with store.active("other"):
-        theirs = post(job, store)
+        theirs = spool(job, store)
     killed = Store(store.root)
     with killed.active("run"):
-        ours = [post(job, killed), post(job, killed)]
-    store.scratch(f"{ours[0]}.part").mkdir()
+        ours = [spool(job, killed), spool(job, killed)]
+    assert all(store.spooled(name).exists() for name in ours)
     again = Store(store.root)
     with again.active("run"):
-        assert [path.name for path in store.root.glob("scratch/*")] == [theirs]
+        assert list(store.root.glob("spool/*")) == [store.spooled(theirs)]
         assert again.notices == [
-            f"deleted 3 jobs that a killed process of this run had left in {store.root / 'scratch'}"
+            f"deleted 2 jobs that a killed process of this run had left in {store.root / 'spool'}"
         ]
-        description = json.loads((store.scratch(theirs) / "object.json").read_text())
-        assert description["posted_by"].startswith(f"{os.getpid()}-")
     assert store.gc(dry_run=True).leftovers == 1
     assert store.gc().leftovers == 1
-    assert not list(store.root.glob("scratch/*"))
+    assert not list(store.root.glob("spool/*"))
 
 
 # Verify
@@ -241,10 +239,10 @@ def test_verify_counts_what_it_checks_and_a_sound_store_has_no_problems(store, t
     _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
     store.set_alias("digest", key)
-    post(dense_job(cell(5)), store)
+    spool(dense_job(cell(5)), store)
     Checkpoints(store.scratch(ONE), ONE, 0).save({"a": torch.ones(3)}, {"step": 3})
     report = store.verify()
-    assert (report.checked, report.aliases, report.checkpoints, report.posts) == (1, 1, 1, 1)
+    assert (report.checked, report.aliases, report.checkpoints, report.spooled) == (1, 1, 1, 1)
     assert (report.runs, report.run_files, report.tickets) == (1, 2, 1)
     assert (report.damaged, report.problems, report.remarks) == ((), (), ())
     assert Store(store.root).verify() == report
@@ -254,14 +252,14 @@ def test_verify_finds_a_flipped_bit_everywhere(store, tmp_path):
     _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
     store.set_alias("digest", key)
-    name = post(dense_job(cell(5)), store)
+    name = spool(dense_job(cell(5)), store)
     checkpoints = Checkpoints(store.scratch(ONE), ONE, 0)
     for step in (3, 4):
         checkpoints.save({"a": torch.ones(3)}, {"step": step})
     victims = [
         store.root / "aliases" / "di" / "digest",
         store.scratch(ONE) / "checkpoint-4" / "tensors.safetensors",
-        store.scratch(name) / "start.safetensors",
+        store.spooled(name),
         tmp_path / "run" / "levels.csv",
     ]
     for victim in victims:
@@ -408,7 +406,7 @@ def test_only_what_must_be_computed_is_refused_by_a_store_that_may_only_be_read(
     reader, job = Store(store.root), dense_job(cell(6))
     for attempt in (
         lambda: execute_one(job, reader, engine_context(), lambda done, of: False),
-        lambda: post(job, reader),
+        lambda: spool(job, reader),
         lambda: reader.write(ONE).__enter__(),
     ):
         with pytest.raises(StoreError, match=r"may only be read .*--store or LOTTERYFW_STORE"):

@@ -35,15 +35,15 @@ class Watch:
 
     def __init__(self) -> None:
         self.events: list[Any] = []
-        self.troubles: list[str] = []
+        self.warnings: list[str] = []
 
     def event(self, event: Any) -> None:
         self.events.append(event)
 
     def progress(self, key: str, done: int, of: int) -> None: ...
 
-    def trouble(self, message: str) -> None:
-        self.troubles.append(message)
+    def warning(self, message: str) -> None:
+        self.warnings.append(message)
 
     def of(self, kind: str) -> list[Any]:
         return [event for event in self.events if type(event).__name__ == kind]

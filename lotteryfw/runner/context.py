@@ -1,4 +1,4 @@
-"""What every command about a recipe starts with: registry, recipe, store and folders, checked."""
+"""The start of every command about a recipe: registry, recipe, store and folders, checked."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
-from lotteryfw.runner.plan import Plan, plan, refuse_empty
+from lotteryfw.runner.plan import Plan, plan, validate_budgets
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
 
 
 def default_data_folder() -> Path:
-    """Where data sets are looked for unless a command says otherwise: $LOTTERYFW_DATA, or the user's cache folder."""
+    """Return the default folder of data sets: $LOTTERYFW_DATA, or one in the user's cache."""
     if named := os.environ.get("LOTTERYFW_DATA"):
         return Path(named).expanduser()
     from platformdirs import user_cache_path
@@ -27,10 +27,11 @@ def default_data_folder() -> Path:
     return user_cache_path("lotteryfw") / "data"
 
 
-class Desk:
-    """What the commands about one recipe share: registry, recipe, store, folders, device. Nothing is trained by it.
+class StudyContext:
+    """The registry, recipe, store and folders that the commands about one recipe share.
 
-    Raises RecipeError with all faults, UsageError, StoreError, PluginError.
+    Making one trains nothing. It raises RecipeError with all faults, UsageError, StoreError,
+    PluginError.
     """
 
     def __init__(
@@ -57,35 +58,46 @@ class Desk:
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
     def describe(self, component: Component, clock: Clock) -> Spec:
-        """A component as jobs name it."""
-        place = (id(component), clock.total, clock.steps_per_epoch)
-        if place not in self._specs:  # the component is kept with its spec, so its id stays its own
+        """Return a component as jobs name it."""
+        index = (id(component), clock.total, clock.steps_per_epoch)
+        if index not in self._specs:
             offer = self.registry.offer_of(component)
             spec = Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
-            self._specs[place] = (component, spec)
-        return self._specs[place][1]
+            # The component is kept with its spec, so that no other object gets its id.
+            self._specs[index] = (component, spec)
+        return self._specs[index][1]
+
+    def provider(self, component: Component) -> str:
+        """Return the distribution that a component comes from, and its version."""
+        return self.registry.offer_of(component).provider
 
     def plan(self, device: str = "cpu") -> Plan:
-        """What the recipe asks for. Does not import torch."""
+        """Return the jobs that the recipe asks for. Does not import torch."""
         return plan(
             self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
         )
 
-    def refuse_impossible(self, device: str) -> None:
-        """Raises UsageError for what only networks tell: budgets that leave no weights, patterns that name no layer,
-        a kernel that cannot train the dense network."""
+    def validate_models(self, device: str) -> None:
+        """Raise UsageError for what only the networks show.
+
+        That is: budgets that leave no weights, patterns that name no layer, and a kernel that
+        cannot train the dense network.
+        """
         cells = self.recipe.cells
-        refuse_empty(cells, self.describe, self.data_folder, device)
+        validate_budgets(cells, self.describe, self.data_folder, device)
         choose = KernelDispatcher(
             EngineContext(self.registry, self.data_folder, device, self.store)
         )
-        for cell in {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}.values():
+        # One cell for each network and kernel: the other axes of a grid change nothing here.
+        different = {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}
+        for cell in different.values():
             if cell.kernel != "auto":
                 lab = CellLab(cell, self.describe, self.data_folder, device, choose)
+                # Naming its kernel is what raises.
                 lab.job(lab.dense())
 
     def default_out(self) -> Path:
-        """runs/NAME-DIGEST: one folder for one resolved recipe, so the same command finds its own run again."""
+        """Return runs/NAME-DIGEST, so that the same command finds its own run again."""
         profile = [file_name(self.recipe.profile)] if self.recipe.profile else []
         parts = [self.recipe.name, *profile, self.recipe.digest[:8]]
         return Path("runs") / "-".join(parts)

@@ -1,0 +1,79 @@
+"""The messages between a run and its worker processes (see `lotteryfw.engine.worker`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# From the run to a worker
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The first message to a worker: where the store and the data are, and what it may import."""
+
+    store: Path
+    data_folder: Path
+    device: str
+    trust: tuple[Path, ...] = ()
+    checkpoint_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """A group of jobs to run: the keys, and the names under which `unspool` finds the jobs."""
+
+    spooled: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop at the next safe point, and end."""
+
+
+# From a worker to the run
+
+
+@dataclass(frozen=True)
+class Alive:
+    """Sent every few seconds by a thread of its own, however long a step takes."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The trainings `keys` have done `done` of `of` steps."""
+
+    keys: tuple[str, ...]
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """The result of a job is in the store; `stored` where another process had computed it."""
+
+    key: str
+    warning: str | None
+    stored: bool
+
+
+@dataclass(frozen=True)
+class JobStopped:
+    """A job stopped at a safe point; its checkpoint is written."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """A job ended with an error of the type called `kind`."""
+
+    key: str
+    error: str
+    kind: str
+    trace: str
+
+
+ToWorker = Setup | Work | Stop
+FromWorker = Alive | Progress | JobDone | JobStopped | JobFailed

@@ -1,0 +1,111 @@
+"""The output of a run on its way: events, warnings and tracebacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from lotteryfw.api.events import CellFinished, Event, LevelFinished, event_name
+from lotteryfw.registry import Registry
+from lotteryfw.store import EventLog, RunFolder, strict_json
+
+
+class Listener(Protocol):
+    """Watches a run, as the terminal does. Its methods are called in the order of what happens."""
+
+    def event(self, event: Event) -> None:
+        """Take note of an event."""
+        ...
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Take note that the training `key` has done `done` of its `of` steps."""
+        ...
+
+    def warning(self, message: str) -> None:
+        """Take note of something that went wrong and does not end the run."""
+        ...
+
+
+class NoListener:
+    """A listener that ignores everything."""
+
+    def event(self, event: Event) -> None: ...
+    def progress(self, key: str, done: int, of: int) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+class Reporter:
+    """Sends events to events.jsonl, the hooks and the listener, and tracebacks to `errors/`."""
+
+    def __init__(self, folder: RunFolder, registry: Registry, listener: Listener):
+        self._folder = folder
+        self._registry = registry
+        self._listener = listener
+        self._log = EventLog(folder.path)
+        self._errors = 0
+        # The events that an earlier run of the same study has written, which are not written twice.
+        self._events_before: set[str] = set()
+
+    def begin(self) -> None:
+        """Read the events of an earlier run, and delete its tracebacks."""
+        self._folder.clear_errors()
+        self._events_before = {_identity(event) for event in self._folder.each_event()}
+
+    def close(self) -> None:
+        """Close events.jsonl."""
+        self._log.close()
+
+    def event(self, event: Event) -> None:
+        """Send an event to everybody. A hook that raises is reported, and ends nothing."""
+        name = event_name(event)
+        line = {"event": name, "time": round(time.time(), 3), **_plain_event(event)}
+        # A first run has nothing to compare with, and most events come in first runs.
+        if not self._events_before or _identity(line) not in self._events_before:
+            self._log.append(line)
+
+        failures = self._registry.failures
+        before = len(failures)
+        self._registry.notify(name, event)
+        for failure in failures[before:]:
+            self.warning(str(failure))
+
+        self._listener.event(event)
+        if isinstance(event, CellFinished) and event.status != "done":
+            self.warning(f"cell {event.cell} {event.status}: {event.message}")
+
+    def progress(self, key: str, done: int, of: int) -> None:
+        """Tell the listener that a training has done some of its steps."""
+        self._listener.progress(key, done, of)
+
+    def warning(self, message: str) -> None:
+        """Tell the listener what went wrong."""
+        self._listener.warning(message)
+
+    def traceback(self, text: str) -> None:
+        """Write a traceback to `errors/`, since it is too long for a terminal."""
+        self._errors += 1
+        self._folder.write_error(f"{self._errors:03}", text)
+
+
+def _plain_event(event: Event) -> dict[str, Any]:
+    """Return an event's fields as plain data, without the curve, which the store has."""
+    plain = dict(vars(event))
+    if isinstance(event, LevelFinished):
+        metrics = dict(vars(event.metrics))
+        metrics.pop("curve")
+        plain["metrics"] = metrics
+    return plain
+
+
+def _identity(event: Mapping[str, Any]) -> str:
+    """Return a text that two lines of events.jsonl share where they tell of the same event.
+
+    A run begins and ends anew each time, so the time is part of these two.
+    """
+    name = event.get("event")
+    if name == "job_finished":
+        return f"job_finished {event.get('key')}"
+    if name in ("run_started", "run_finished"):
+        return f"{name} {event.get('time')}"
+    return strict_json({key: event[key] for key in sorted(event) if key != "time"})

@@ -1,0 +1,291 @@
+"""Worker processes that run jobs, of one thread each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from lotteryfw.engine import DamagedJob, spool
+from lotteryfw.engine.messages import (
+    FromWorker,
+    JobDone,
+    JobFailed,
+    JobStopped,
+    Progress,
+    Setup,
+    Stop,
+    ToWorker,
+    Work,
+)
+from lotteryfw.engine.worker import patience
+from lotteryfw.runner.executors import ENDS_RUN, Finished
+from lotteryfw.runner.reporter import Listener
+from lotteryfw.search.jobs import Job, Spec
+from lotteryfw.store import Store
+
+MAX_ATTEMPTS = 3
+"""Workers that may die over a job, and damaged files that it may have, before it is given up."""
+_POLL_SECONDS = 0.5
+_START_SECONDS = 60.0
+"""Seconds that a worker may at least take until its first message: it imports torch."""
+_CLOSE_SECONDS = 30.0
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process, and the keys of the jobs that it runs."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    keys: list[str] = field(default_factory=list)
+    # Seconds during which this process was there to listen, and no message came.
+    silent: float = 0.0
+    has_spoken: bool = False
+
+    def send(self, message: ToWorker) -> None:
+        """Send a message. Where the worker is dead, the end of its pipe shows it."""
+        with contextlib.suppress(OSError):
+            self.connection.send(message)
+
+
+class Workers:
+    """An executor of `capacity` worker processes.
+
+    One that dies, or is silent for too long, is replaced; what it had not finished goes on from its
+    last checkpoint.
+    """
+
+    def __init__(self, capacity: int, store: Store, setup: Setup, listener: Listener, log: Path):
+        """`log` takes what components print. `listener` receives progress and warnings."""
+        self.capacity = capacity
+        self._store = store
+        self._setup = setup
+        self._listener = listener
+        self._log = log
+        self._patience = patience()
+        self._queue: deque[list[str]] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._spooled: dict[str, str] = {}
+        self._workers: list[_Worker] = []
+        self._failed_attempts: Counter[str] = Counter()
+        self._finished: deque[Finished] = deque()
+        self._stopping = False
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._jobs[job.key] = job
+            self._spooled[job.key] = spool(job, self._store)
+        self._queue.append([job.key for job in jobs])
+
+    def wait(self) -> Finished:
+        while not self._finished:
+            if self._stopping:
+                self._stop_all()
+            self._assign()
+            self._receive_all()
+        finished = self._finished.popleft()
+        self._store.drop_spooled(self._spooled.pop(finished.key))
+        del self._jobs[finished.key]
+        return finished
+
+    def stop(self) -> None:
+        # Acted on in `wait`, since a signal handler may be what calls this.
+        self._stopping = True
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.send(Stop())
+            worker.connection.close()
+        for worker in self._workers:
+            # A worker writes its checkpoints first, which takes a while for a large network.
+            try:
+                worker.process.wait(timeout=_CLOSE_SECONDS)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+        self._workers.clear()
+        for name in self._spooled.values():
+            self._store.drop_spooled(name)
+
+    def _stop_all(self) -> None:
+        for keys in self._queue:
+            self._stopped(keys)
+        self._queue.clear()
+        # Again at each call: one message more does no harm, and saves a list of who has it.
+        for worker in self._workers:
+            worker.send(Stop())
+
+    def _stopped(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._finished.append(Finished(key, stopped=True))
+
+    # Processes
+
+    def _assign(self) -> None:
+        """Give the waiting groups to workers without work, and to new ones up to `capacity`."""
+        for worker in self._workers:
+            if not worker.keys and self._queue:
+                self._give(worker, self._queue.popleft())
+        while self._queue and len(self._workers) < self.capacity:
+            self._give(self._spawn(), self._queue.popleft())
+
+    def _give(self, worker: _Worker, keys: list[str]) -> None:
+        worker.keys = keys
+        worker.send(Work({key: self._spooled[key] for key in keys}))
+
+    def _spawn(self) -> _Worker:
+        """Start a worker process, and send it its setup."""
+        ours, theirs = Pipe()
+        # As many processes as cores share the machine, so a second thread would only be in the way.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "lotteryfw.engine.worker", str(theirs.fileno())]
+        # The pipe's other end must be open in the worker alone: its end is how a death shows.
+        with theirs, self._log.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                # Ctrl-C is for this process, which asks the workers to stop.
+                start_new_session=True,
+            )
+        worker = _Worker(process, ours)
+        self._workers.append(worker)
+        worker.send(self._setup)
+        return worker
+
+    def _reap(self, worker: _Worker) -> None:
+        """Take leave of a worker that ended, and try its jobs again."""
+        self._workers.remove(worker)
+        worker.connection.close()
+        code = worker.process.wait()
+        if self._stopping:
+            self._stopped(worker.keys)
+            return
+        if self._is_hung(worker):
+            reason = f"no sign of life for {worker.silent:.0f} s"
+        elif code < 0:
+            reason = f"signal {-code}"
+        else:
+            reason = f"exit code {code}"
+        again: list[str] = []
+        for key in worker.keys:
+            if self._may_try_again(key):
+                again.append(key)
+            else:
+                self._finished.append(Finished(key, self._death_message(key, reason)))
+        if again:
+            # First, since searches wait for it longer than for anything else.
+            self._queue.appendleft(again)
+            self._listener.warning(
+                f"a worker process ended ({reason}); "
+                "what it worked on goes on from its last checkpoint"
+            )
+
+    def _may_try_again(self, key: str) -> bool:
+        """Count a failed attempt at a job, and return whether there may be another."""
+        self._failed_attempts[key] += 1
+        return self._failed_attempts[key] < MAX_ATTEMPTS
+
+    def _is_hung(self, worker: _Worker) -> bool:
+        allowed = self._patience
+        if not worker.has_spoken:
+            allowed = max(allowed, _START_SECONDS)
+        return worker.silent > allowed
+
+    def _death_message(self, key: str, reason: str) -> str:
+        text = (
+            f"its worker process ended {MAX_ATTEMPTS} times without an answer ({reason}); "
+            f"see {self._log}"
+        )
+        parts = _plugin_parts(self._jobs[key])
+        names = ", ".join(f"{spec.kind} '{spec.use}' of {spec.provider}" for spec in parts)
+        if names:
+            text += (
+                f"; it used {names}: "
+                "a component that ends the process (os._exit) or crashes it does this"
+            )
+        return text
+
+    # Messages
+
+    def _receive_all(self) -> None:
+        """Receive messages, and replace workers that have sent none for too long."""
+        started = time.monotonic()
+        by_connection = {worker.connection: worker for worker in self._workers}
+        ready = wait(list(by_connection), _POLL_SECONDS)
+        # Never more than a moment: this process, or all of them, may have been stopped meanwhile.
+        waited = min(time.monotonic() - started, 2 * _POLL_SECONDS)
+        for worker in self._workers:
+            worker.silent += waited
+        for connection in ready:
+            assert isinstance(connection, Connection)
+            worker = by_connection[connection]
+            worker.silent, worker.has_spoken = 0.0, True
+            self._receive(worker)
+        for worker in list(self._workers):
+            if self._is_hung(worker):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.process.pid, signal.SIGKILL)  # it leads a session of its own
+                self._reap(worker)
+
+    def _receive(self, worker: _Worker) -> None:
+        """Receive the messages of a worker that has sent some, or that ended."""
+        try:
+            while worker.connection.poll():
+                self._handle(worker, worker.connection.recv())
+        except (EOFError, OSError):
+            self._reap(worker)
+
+    def _handle(self, worker: _Worker, message: FromWorker) -> None:
+        match message:
+            case Progress(keys, done, of):
+                for key in keys:
+                    self._listener.progress(key, done, of)
+            case JobDone(key, warning, stored):
+                worker.keys.remove(key)
+                self._finished.append(Finished(key, warning=warning, stored=stored))
+            case JobStopped(key) if self._stopping:
+                worker.keys.remove(key)
+                self._stopped([key])
+            case JobStopped():
+                # Somebody else stopped the worker: it ends now, and its jobs are tried again.
+                pass
+            case JobFailed(key, error, kind, trace):
+                worker.keys.remove(key)
+                if kind != DamagedJob.__name__ or not self._spool_again(key):
+                    failed = Finished(key, error, trace=trace, ends_run=ENDS_RUN.get(kind))
+                    self._finished.append(failed)
+
+    def _spool_again(self, key: str) -> bool:
+        """Write a job whose file was damaged anew, and return whether it was; else it is given up."""
+        if self._stopping or not self._may_try_again(key):
+            return False
+        self._store.notices.append(
+            f"a job left for a worker was damaged on the disk, and was made again: {key}"
+        )
+        self._store.drop_spooled(self._spooled[key])
+        self._spooled[key] = spool(self._jobs[key], self._store)
+        self._queue.appendleft([key])
+        return True
+
+
+def _plugin_parts(job: Job) -> list[Spec]:
+    """Return the components of a job that do not come with lotteryfw."""
+    parts: list[Spec] = []
+    for part in vars(job).values():
+        for item in part if isinstance(part, tuple) else (part,):
+            if isinstance(item, Spec) and not item.use.startswith("lotteryfw/"):
+                parts.append(item)
+    return parts
