@@ -355,6 +355,10 @@ class Analysis(Component):
 
     kind = "analysis"
 
+    figures: ClassVar[Sequence[str]] = ()
+    """The names of its figures. A recipe's claims are checked against them before any training;
+    they are not if it is empty."""
+
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """A generator over one finished search: what it found in the levels, in the order in which they were recorded.
         Default: nothing."""

@@ -14,7 +14,8 @@ from lotteryfw.api.errors import Fault, RecipeError, printable
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.limits import check_variables
 from lotteryfw.recipe.bounds import too_many_cells
-from lotteryfw.recipe.claims import Claim, resolve_claim
+from lotteryfw.recipe.claim_checks import check_claim
+from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.layered_table import Keys, LayeredTable
 from lotteryfw.recipe.read import plain, read, recipe_text
@@ -79,7 +80,8 @@ def load_recipe(
     studies = _studies(tree, resolver)
     for study in studies:
         faults += study.faults
-    claims = _claims(tree, studies, resolver, faults)
+    is_whole = profile is None and not sets
+    claims = _claims(tree, studies, resolver, is_whole, faults)
     if faults or file is None:
         # A value that was refused when read (NaN, a date) is reported once, not also as an option.
         reported = []
@@ -93,7 +95,8 @@ def load_recipe(
     }
     if claims:
         resolved["claim"] = [
-            labelled.model_dump(mode="json", exclude_none=True) for _, labelled in claims
+            claim.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+            for claim in claims
         ]
     return Recipe(
         **texts,
@@ -101,7 +104,7 @@ def load_recipe(
         profile=profile,
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
-        claims=tuple(labelled for _, labelled in claims),
+        claims=tuple(claims),
         cells=tuple(cell for study in studies for cell in study.cells),
         _resolved=resolved,
     )
@@ -168,17 +171,21 @@ def _claims(
     tree: LayeredTable,
     studies: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
+    is_whole: bool,
     faults: list[Fault],
-) -> list[tuple[Claim, Claim]]:
-    """Each claim as written, and with labels for selectors as cells have them."""
-    claims = []
+) -> list[Claim]:
+    """Return the claims, with labels in their sides as cells have them.
+
+    `is_whole`: no profile and no `--set` changes the recipe, so every claim has to find its cells.
+    """
+    claims: list[Claim] = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
-            claim, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
-            claims.append((claim, labelled))
+            checked, problems = check_claim(claim, studies_by_name, resolver, is_whole)
+            claims += checked
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))

@@ -70,6 +70,7 @@ RICH = changed(
             "higher": {"criterion": "large_final", "scope": {"use": "layerwise", "rate": 0.1}},
             "lower": {"criterion": {"use": "random"}, "variant": "reinit", "train.length": "2ep"},
         },
-        {"text": "t", "source": "s", "study": "two", "of": {}, "expect": 0.97, "tolerance": 0.01},
+        {"text": "t", "source": "s", "study": "two", "of": {}, "expect": 0.97, "tolerance": 0.01,
+         "tolerance_reason": "r"},
     ],
 )  # fmt: skip
