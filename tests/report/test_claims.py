@@ -99,13 +99,13 @@ def test_only_levels_in_the_range_count_ends_included(tmp_path):
         for axes, value in ((A, 0.1), (B, 0.9))
         for seed in range(3)
     ]
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}).estimate.spread.mean == pytest.approx(
-        0.02
-    )
+    assert verdict(
+        tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}
+    ).estimate.spread.mean == pytest.approx(0.02)
     # the value for a seed is the mean of its levels
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).estimate.spread.mean == pytest.approx(
-        0.01
-    )
+    assert verdict(
+        tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}
+    ).estimate.spread.mean == pytest.approx(0.01)
     result = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
     assert (result.outcome, result.reason) == (
         "not tested", "no finished cell of criterion=a has a level at 0 to 1 % of the weights"
@@ -208,8 +208,14 @@ def test_a_value_is_judged_on_both_sides(tmp_path):
     assert result.numbers.endswith("published 62.00 ± 30.00 %")
     assert verdict(tmp_path, rows, {**claim, "tolerance": 0.02}).outcome == "undecided"
     # too high is as wrong as too low
-    assert verdict(tmp_path, rows, {**claim, "expect": 0.1, "tolerance": 0.02}).outcome == "contradicted"
-    assert verdict(tmp_path, rows, {**claim, "expect": 1.4, "tolerance": 0.02}).outcome == "contradicted"
+    assert (
+        verdict(tmp_path, rows, {**claim, "expect": 0.1, "tolerance": 0.02}).outcome
+        == "contradicted"
+    )
+    assert (
+        verdict(tmp_path, rows, {**claim, "expect": 1.4, "tolerance": 0.02}).outcome
+        == "contradicted"
+    )
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,9 @@ def test_a_policy_on_an_axis_is_found_by_its_label():
     for label in ("to_step(step=2%)", "fine_tune"):
         axes = {"rewind": label}
         for one in ticket(GAIN, SOONER):
-            rows.append(replace(one, axes=axes, cell=f"{label}/{one.seed}", key=f"{label}{one.key}"))
+            rows.append(
+                replace(one, axes=axes, cell=f"{label}/{one.seed}", key=f"{label}{one.key}")
+            )
     [study] = group_studies(rows)
     policies = [{"use": "to_step", "step": "2%"}, {"use": "fine_tune"}]
     verdicts = winning_tickets(study, {"grid": {"rewind": policies}})
@@ -189,9 +191,7 @@ def test_validation_chooses_the_level_of_the_headline(tmp_path):
     assert series.densities("pruned network") == "–"
     # of levels that are equally good on the validation set the sparsest, and never the luckiest
     assert series.chosen_level.density == pytest.approx(0.41)
-    better = [
-        replace(one, validation_accuracy=0.99) if one.level == 3 else one for one in rows
-    ]
+    better = [replace(one, validation_accuracy=0.99) if one.level == 3 else one for one in rows]
     [chosen] = winning_tickets(group_studies(better)[0])
     assert chosen.chosen_level.density == pytest.approx(0.51)
     assert "The level that validation chooses, at 51 % of the weights it is undecided" in (
