@@ -21,6 +21,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,22 @@ KEPT_OF_MANIFEST = (
 )  # fmt: skip
 OUTCOMES = ("supported", "contradicted", "undecided", "not tested")
 
-INTRODUCTION = """\
-# Reproductions
-
-<!-- Generated: do not edit. Regenerate with `python scripts/make_reproductions.py`. -->
-
-This page holds the claims of the papers, as the [recipes](../recipes/) state them, against the runs in [docs/results](results/). The program judges, nobody else, and a claim that is contradicted stays on the page like one that is supported.
-
-- *supported*, *contradicted*: three seeds or more, and the 95 % Student-t interval lies wholly on one side of what is claimed; each of the two is wrong at most 2.5 times in 100. Two networks are compared by their differences, paired by seed.
-- *undecided*: the interval holds both; the number of seeds that would decide at this spread stands beside it.
-- *not tested*: the reason stands beside it, mostly that trainings were shorter than the paper's. The numbers are shown all the same.
-
-A published value is judged on both sides, within a tolerance whose reason the recipe states. Claims of one family are corrected for their number by Holm's method."""
+INTRODUCTION = (
+    "# Reproductions\n\n"
+    "<!-- Generated: do not edit. Regenerate with `python scripts/make_reproductions.py`. -->\n\n"
+    "This page holds the claims of the papers, as the [recipes](../recipes/) state them, against "
+    "the runs in `docs/results`. The program judges, nobody else, and a claim that is contradicted "
+    "stays on the page like one that is supported.\n\n"
+    "- *supported*, *contradicted*: three seeds or more, and the 95 % Student-t interval lies "
+    "wholly on one side of what is claimed; each of the two is wrong at most 2.5 times in 100. Two "
+    "networks are compared by their differences, paired by seed.\n"
+    "- *undecided*: the interval holds both; the number of seeds that would decide at this spread "
+    "stands beside it.\n"
+    "- *not tested*: the reason stands beside it, mostly that trainings were shorter than the "
+    "paper's. The numbers are shown all the same.\n\n"
+    "A published value is judged on both sides, within a tolerance whose reason the recipe states. "
+    "Claims of one family are corrected for their number by Holm's method."
+)
 
 
 @dataclass(frozen=True)
@@ -288,7 +293,7 @@ def _sets(command: str) -> list[str]:
     import shlex
 
     words = shlex.split(command)
-    return [after for word, after in zip(words, words[1:], strict=False) if word == "--set"]
+    return [after for word, after in pairwise(words) if word == "--set"]
 
 
 def main() -> int:

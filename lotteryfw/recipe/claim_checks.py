@@ -135,7 +135,10 @@ class _ClaimCheck:
         return claim
 
     def _resolve_side(self, key: str, table: SideTable) -> dict[str, Any]:
-        options = {path: value for path, value in table.items() if path in SideOptions.model_fields}
+        options = {}
+        for path, value in table.items():
+            if path in SideOptions.model_fields:
+                options[path] = value
         _, problems = self._resolver.table(SideOptions, options)
         for problem in problems:
             self._report(self._place(key, str(problem.keys[0])), *problem.keys[1:], problem=problem)
@@ -153,32 +156,32 @@ class _ClaimCheck:
                 return self._places[written]
         return key, path
 
-    def _label(self, place: Keys, path: str, value: Any) -> Any:
+    def _label(self, keys: Keys, path: str, value: Any) -> Any:
         """Return a value as cells are labelled; the value of a key that is no axis as it is."""
         if path in SideOptions.model_fields:
             return value
-        keys: Keys = tuple(path.split("."))
-        problem = check_grid_path(keys)
-        if problem is not None:
-            self.problems.append(Problem(place, *problem))
+        grid_path: Keys = tuple(path.split("."))
+        fault = check_grid_path(grid_path)
+        if fault is not None:
+            self.problems.append(Problem(keys, *fault))
             return ""
         is_label = isinstance(value, str) and "(" in value
-        if keys in SLOTS and not is_label:
-            component, problems = self._resolver.component(SLOTS[keys], value)
-            for below in problems:
-                self._report(place, *below.keys, problem=below)
+        if grid_path in SLOTS and not is_label:
+            component, problems = self._resolver.component(SLOTS[grid_path], value)
+            for problem in problems:
+                self._report(keys, *problem.keys, problem=problem)
             return self._resolver.label(component) if component else ""
-        return label(keys, value, self._resolver)
+        return label(grid_path, value, self._resolver)
 
-    def _report(self, place: Keys, *keys: str | int, problem: Problem) -> None:
-        self.problems.append(Problem((*place, *keys), problem.text, problem.remedy))
+    def _report(self, keys: Keys, *below: str | int, problem: Problem) -> None:
+        self.problems.append(Problem((*keys, *below), problem.text, problem.remedy))
 
     def _check_selection(self, key: str, side: Side) -> None:
         """Report a side that selects nothing in its study."""
-        place = "of" if key.isdigit() else key  # the sides along an axis differ in that key alone
+        table = "of" if key.isdigit() else key  # sides along an axis differ in that key alone
         study = self._studies.get(side.study)
         if study is None:
-            keys = self._written_at(place, "study")
+            keys = self._written_at(table, "study")
             text = (
                 f"there is no study '{side.study}'"
                 if side.study
@@ -187,8 +190,8 @@ class _ClaimCheck:
             self.problems.append(Problem(keys, text, nearest(side.study, self._studies)))
             return
 
-        self._check_metric(self._written_at(place, "metric"), side.metric, study)
-        self._check_variant(self._place(place, VARIANT), side.variant, study)
+        self._check_metric(self._written_at(table, "metric"), side.metric, study)
+        self._check_variant(self._place(table, VARIANT), side.variant, study)
         if not study.cells:
             return  # the faults of the study are reported already
         candidates = [(cell.axes, cell) for cell in study.cells]
@@ -197,12 +200,11 @@ class _ClaimCheck:
             selected[path] = value
             if select_combinations(candidates, selected):
                 continue
-            self._report_missing(place, path, str(value), study)
+            self._report_missing(self._place(table, path), path, str(value), study)
             return
 
-    def _report_missing(self, place: str, path: str, value: str, study: ExpandedStudy) -> None:
+    def _report_missing(self, keys: Keys, path: str, value: str, study: ExpandedStudy) -> None:
         axes = [axis.path for axis in study.axes]
-        keys = self._place(place, path)
         if path not in axes:
             text = f"the study '{study.name}' has no axis '{path}'"
             self._missing.append(Problem(keys, text, nearest(path, axes)))

@@ -17,8 +17,8 @@ from lotteryfw.recipe.bounds import too_many_cells
 from lotteryfw.recipe.claim_checks import check_claim
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
-from lotteryfw.recipe.layered_table import Keys, LayeredTable
-from lotteryfw.recipe.read import plain, read, recipe_text
+from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
 from lotteryfw.recipe.toml_writer import to_toml
@@ -39,6 +39,9 @@ class Recipe:
     profiles: tuple[str, ...]
     source_text: str = field(repr=False)
     claims: tuple[Claim, ...] = field(repr=False)
+    claim_origins: tuple[tuple[str, str] | None, ...] = field(repr=False)
+    """The file and the key of each claim; None for one that may be about what this version of the recipe leaves out: a
+    claim of an extended file, or any with a profile or `--set`."""
     cells: tuple[Cell, ...] = field(repr=False)
     _resolved: Mapping[str, Any] = field(repr=False)
 
@@ -81,7 +84,9 @@ def load_recipe(
     for study in studies:
         faults += study.faults
     is_whole = profile is None and not sets
-    claims = _claims(tree, studies, resolver, is_whole, faults)
+    file_name = str(path) if path else IN_PYTHON
+    own_file = file_name if is_whole else None
+    claims, origins = _claims(tree, studies, resolver, own_file, faults)
     if faults or file is None:
         # A value that was refused when read (NaN, a date) is reported once, not also as an option.
         reported = []
@@ -105,6 +110,7 @@ def load_recipe(
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
         claims=tuple(claims),
+        claim_origins=tuple(origins),
         cells=tuple(cell for study in studies for cell in study.cells),
         _resolved=resolved,
     )
@@ -171,22 +177,26 @@ def _claims(
     tree: LayeredTable,
     studies: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
-    is_whole: bool,
+    own_file: str | None,
     faults: list[Fault],
-) -> list[Claim]:
-    """Return the claims, with labels in their sides as cells have them.
+) -> tuple[list[Claim], list[tuple[str, str] | None]]:
+    """Return the claims, with labels in their sides as cells have them, and the file and key of each.
 
-    `is_whole`: no profile and no `--set` changes the recipe, so every claim has to find its cells.
+    Every claim of `own_file` has to find its cells; it is None where a profile or `--set` changes the recipe.
     """
     claims: list[Claim] = []
+    origins: list[tuple[str, str] | None] = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
+            where, keys = tree.locate(("claim", index))
+            is_whole = where == own_file
             checked, problems = check_claim(claim, studies_by_name, resolver, is_whole)
             claims += checked
+            origins += [(where, dotted(keys)) if is_whole else None] * len(checked)
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))
-    return claims
+    return claims, origins

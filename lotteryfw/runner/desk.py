@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.component import Component
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import Chooser, Workshop, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
+from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import Lab
@@ -73,9 +75,12 @@ class Desk:
 
     def refuse_impossible(self, device: str) -> None:
         """Raises UsageError for what only networks tell: budgets that leave no weights, patterns that name no layer,
-        a kernel that cannot train the dense network."""
+        a kernel that cannot train the dense network. Raises RecipeError for claims about levels that no search has."""
         cells = self.recipe.cells
         refuse_empty(cells, self.describe, self.data_folder, device)
+        faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
+        if faults:
+            raise RecipeError(faults)
         choose = Chooser(Workshop(self.registry, self.data_folder, device, self.store))
         for cell in {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}.values():
             if cell.kernel != "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,7 @@ def decided_by_arithmetic(recipe: Recipe, claim: Claim) -> bool:
         (low, high), (other_low, other_high) = ranges
         return low > other_high or high < other_low
     if claim.rises_along is not None:
-        steps = zip(ranges, ranges[1:], strict=False)
-        return any(after[1] < before[0] for before, after in steps)
+        return any(after[1] < before[0] for before, after in pairwise(ranges))
     if claim.expect is None or claim.tolerance is None:
         low, high = claim.at_least or -inf, inf if claim.at_most is None else claim.at_most
     else:

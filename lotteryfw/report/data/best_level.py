@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import fmean
 
+from lotteryfw.report.data.series import Combination
 from lotteryfw.store import LevelRow
 
 
 def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
     """Return the rows of the level with the highest mean validation accuracy over seeds.
 
-    Rows come from dense to sparse, and of equal levels it is the last. The dense network is no choice: the others
-    are compared with it. Nor is a level that not every seed has.
+    Rows come from dense to sparse, and of equal levels it is the last. The dense network is no
+    choice: the others are compared with it. Nor is a level that not every seed has.
     """
     # the searches of a density sweep have one level each, and differ in an axis
-    by_level: dict[tuple[tuple[tuple[str, str], ...], int], list[LevelRow]] = {}
+    by_level: dict[tuple[Combination, int], list[LevelRow]] = {}
     for row in rows:
         if row.validation_accuracy is not None and row.weights_kept < row.weights_total:
             by_level.setdefault((tuple(row.axes.items()), row.level), []).append(row)

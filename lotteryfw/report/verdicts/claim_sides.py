@@ -139,7 +139,8 @@ def _rows(series: Series, side: Side, evidence: Evidence) -> list[LevelRow]:
     points = tuple(point for point in points if side.has_level(point.density))
     diverged: set[int] = set()
     for point in points:
-        diverged.update(row.seed for row in point.diverged)
+        for row in point.diverged:
+            diverged.add(row.seed)
 
     rows = []
     for point in points:
@@ -151,9 +152,10 @@ def _rows(series: Series, side: Side, evidence: Evidence) -> list[LevelRow]:
 
 def _has_no_such_level(series: Series, side: Side, evidence: Evidence) -> bool:
     """Return True if a series that ran to its end has no level of the side's densities."""
-    return series.cells <= evidence.finished and not any(
-        side.has_level(point.density) for point in series.points
-    )
+    for point in series.points:
+        if side.has_level(point.density):
+            return False
+    return series.cells <= evidence.finished
 
 
 def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:

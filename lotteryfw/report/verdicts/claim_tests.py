@@ -125,9 +125,9 @@ def _trend_test(claim: Claim, sides: Sequence[SideValues], unit: Unit) -> ClaimT
 
     assert claim.rises_along is not None, "the form of a trend"
     [values] = claim.rises_along.values()
-    place = steps.index(weakest)
+    index = steps.index(weakest)
     means = " → ".join(unit.number(fmean(side.means.values())) for side in sides)
-    ours = f"smallest step, {values[place]} to {values[place + 1]}: {weakest.ours}"
+    ours = f"smallest step, {values[index]} to {values[index + 1]}: {weakest.ours}"
     return ClaimTest(estimate, f"{means}{unit.suffix}; {ours}", ours)
 
 

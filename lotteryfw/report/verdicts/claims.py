@@ -160,8 +160,11 @@ def _judged(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
 
     judged = [_outcome(verdict, "") for verdict in verdicts]
     for family, indices in families.items():
-        p_values = [estimate.p for index in indices if (estimate := verdicts[index].estimate)]
-        count = sum(p_value is not None for p_value in p_values)
+        p_values = []
+        for index in indices:
+            estimate = verdicts[index].estimate
+            p_values.append(estimate.p if estimate else None)
+        count = len(p_values) - p_values.count(None)
         for index, level in zip(indices, holm_levels(p_values), strict=True):
             estimate = verdicts[index].estimate
             assert estimate is not None, "members of a family have estimates"

@@ -134,10 +134,10 @@ def holm_levels(p_values: Sequence[float | None], level: float = LEVEL) -> list[
     )
     levels = [level] * len(p_values)
     remaining = len(order)
-    for place, (p_value, index) in enumerate(order):
+    for rank, (p_value, index) in enumerate(order):
         levels[index] = level / remaining
         if p_value > level / remaining:
-            for _, later in order[place:]:
+            for _, later in order[rank:]:
                 levels[later] = level / remaining
             break
         remaining -= 1
