@@ -6,9 +6,11 @@ tests/report/test_browser.py opens it.
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, measured, row
+from support.paths import ROOT
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
@@ -16,6 +18,8 @@ from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels
+from lotteryfw.report.verdicts.claims import ClaimOutcome
+from lotteryfw.report.verdicts.winning_tickets import TicketOutcome
 
 
 def page(tmp_path, rows, claims=(), **manifest):
@@ -71,6 +75,13 @@ def test_the_page_tells_claims_verdicts_tables_recipe_and_versions(tmp_path):
     assert "[[claim]]" in text
     assert "<td>9.9.9</td>" in text
     assert "6 cells done" in text
+
+
+def test_every_verdict_has_a_colour():
+    css = (ROOT / "lotteryfw/report/html/templates/page.css").read_text("utf-8")
+    for outcome in (*get_args(ClaimOutcome), *get_args(TicketOutcome)):
+        name = outcome.replace(",", "").replace(" ", "-")
+        assert re.search(rf"\.{name}[,\s]", css), name
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
