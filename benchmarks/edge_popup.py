@@ -30,7 +30,7 @@ from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.selected import Selected
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import IncrementalTopK
 
 DENSITY, BATCH = 0.5, 128
@@ -58,7 +58,7 @@ def job(folder: Path, model: str, **learned: Any) -> tuple[Train, Workshop]:
     }
     desk = Desk(recipe, data=folder, store=folder / "store")
     shop = Workshop(desk.registry, folder, "cpu")
-    lab = Lab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
+    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, "cpu", Chooser(shop))
     density = DENSITY if learned.get("parametrization") == "top_k" else None
     return lab.job(lab.learn_mask(density) if learned else lab.dense()), shop
 

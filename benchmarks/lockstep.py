@@ -28,7 +28,7 @@ from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 SHAPES = {(64, 32, 16, 10): 8, (64, 300, 100, 10): 8, (784, 300, 100, 10): 28}
 OPTIMIZERS = ({"use": "sgd", "lr": 0.1}, {"use": "adam", "lr": 1e-3})
@@ -47,7 +47,7 @@ def job_of(
     }  # fmt: skip
     desk = Desk(recipe, store=store)
     shop = Workshop(desk.registry, desk.data_folder, "cpu")
-    lab = Lab(desk.recipe.cells[0], desk.describe, desk.data_folder, "cpu", Chooser(shop))
+    lab = CellLab(desk.recipe.cells[0], desk.describe, desk.data_folder, "cpu", Chooser(shop))
     job = lab.job(lab.dense())
     mask = {name: torch.rand(alive.shape) < density for name, alive in job.mask.items()}
     values = {name: value * mask.get(name, 1.0) + 0.0 for name, value in job.values.items()}

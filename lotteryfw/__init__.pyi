@@ -76,6 +76,9 @@ from .api.kinds import (
     MaskCriterion as MaskCriterion,
 )
 from .api.kinds import (
+    MaskSearch as MaskSearch,
+)
+from .api.kinds import (
     ModelFamily as ModelFamily,
 )
 from .api.kinds import (
@@ -97,10 +100,13 @@ from .api.kinds import (
     Scope as Scope,
 )
 from .api.kinds import (
-    Search as Search,
-)
-from .api.kinds import (
     SearchAlgorithm as SearchAlgorithm,
+)
+from .api.lab import (
+    Lab as Lab,
+)
+from .api.lab import (
+    Search as Search,
 )
 from .api.layers import (
     LATEST as LATEST,
@@ -125,6 +131,18 @@ from .api.layers import (
 )
 from .api.layers import (
     Need as Need,
+)
+from .api.mask_updates import (
+    MaskUpdate as MaskUpdate,
+)
+from .api.mask_updates import (
+    TrainingNetwork as TrainingNetwork,
+)
+from .api.probe import (
+    NetworkCriterion as NetworkCriterion,
+)
+from .api.probe import (
+    Probe as Probe,
 )
 from .api.results import (
     AnalysisResult as AnalysisResult,
@@ -161,9 +179,6 @@ from .runner import (
 )
 from .runner.seed_tickets import (
     load_seed_ticket as load_seed_ticket,
-)
-from .search.lab import (
-    Lab as Lab,
 )
 from .search.top_k import (
     IncrementalTopK as IncrementalTopK,

@@ -27,7 +27,7 @@ from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import (
-    MASK_SLOTS,
+    OPTIONAL_SLOTS,
     SLOTS,
     Engine,
     Evaluate,
@@ -55,11 +55,6 @@ MET = {
 }
 """Types of what the public API returns, and the modules that define them. They are not imported by name."""
 INTERNAL = {
-    "Lab": {
-        "request": "makes the jobs of controls, which the runner asks for",
-        "job": "makes a job with its tensors, which the runner and tests need",
-        "control": "makes the controls of a recorded level, which the runner trains",
-    },
     "Ticket": {
         "origin": "is part of keys in the store, whose form may change",
         "source": "holds the derivation, which only the search package knows",
@@ -69,14 +64,13 @@ INTERNAL = {
     "Trained": {
         "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
         "gradient_outcome": "is the stored result; `gradient` reads it",
+        "origin": "is part of keys in the store, whose form may change",
     },
 }
 """By public class, members that the page leaves out because authors are not meant to use them, and why.
 
 They are not promised: a later version may change or remove them without notice.
 """
-CONSTRUCTOR_ONLY = ("snapshots",)
-"""Parameters of constructors that only the runner calls. Sentences of a class about them are left out, too."""
 
 
 def pages() -> dict[str, str]:
@@ -274,12 +268,10 @@ def _keys(model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:  # 
 
 def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
-    if name in MASK_SLOTS:
+    if name in OPTIONAL_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
         about = (Train if "." in path else StudyTable).model_fields[name].description
-        return (
-            f"- `{name}` (component, {needed} where masks are learned, refused elsewhere): {about}"
-        )
+        return f"- `{name}` (component, {needed} for searches that learn masks, refused beside others): {about}"
     default = _registry().default(kind)
     told = f"default `{default.name}`" if default and default.distribution == OWN else "required"
     return f"- `{name}` (component, {told}): {kinds()[kind].summary()}."
@@ -367,7 +359,7 @@ def _described(name: str, home: str) -> Iterator[str]:
         yield _text(ast.get_docstring(node))
         return
     internal = INTERNAL.get(name, {})
-    yield _without_sentences(_text(ast.get_docstring(node)), {*internal, *CONSTRUCTOR_ONLY})
+    yield _without_sentences(_text(ast.get_docstring(node)), set(internal))
     rows = [
         f"- `{field}`" + (f": {text}" if text else "")
         for field, text in _attributes(node).items()

@@ -13,7 +13,7 @@ from lotteryfw.engine import Chooser, Workshop
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.runner import Desk
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 from .report import Report
 
@@ -40,7 +40,9 @@ def prepare(
     plain = {"name": "gpu-benchmark", "search": {"use": "imp", "levels": 1}}
     desk = Desk(plain | table | {"engine": {"kernel": kernel}}, store=report.folder / "store")
     shop = Workshop(desk.registry, Path("no-data-needed"), report.device)
-    lab = Lab(desk.recipe.cells[0], desk.describe, shop.data_folder, report.device, Chooser(shop))
+    lab = CellLab(
+        desk.recipe.cells[0], desk.describe, shop.data_folder, report.device, Chooser(shop)
+    )
     job = lab.job(first_ticket(lab))
     if density < 1:
         rng = torch.Generator().manual_seed(0)
@@ -52,7 +54,7 @@ def prepare(
     return job, shop
 
 
-def first_ticket(lab: Lab) -> Any:
+def first_ticket(lab: CellLab) -> Any:
     """The dense network; of a search that learns masks, the network with scores."""
     if lab.cell.parametrization is None:
         return lab.dense()

@@ -8,14 +8,15 @@ is given: that is what makes runs repeat bit for bit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
+from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.layers import (
     ControlLayer,
     Group,
@@ -27,17 +28,11 @@ from lotteryfw.api.layers import (
 )
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import Outcome, Request, RewindPoint
+from lotteryfw.api.tickets import RewindPoint
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-    from lotteryfw.search.lab import Lab
-
-T = TypeVar("T")
-Search = Generator[Sequence[Request], Sequence[Outcome], T]
-"""What a search is: a generator that asks for jobs, several at a time if it can, and is sent their outcomes."""
 
 
 class MaskCriterion(Component):
@@ -88,13 +83,15 @@ class RewindPolicy(Component):
 
 
 class SearchAlgorithm(Component):
-    """Looks for tickets: asks the lab for trainings, cuts, and records levels."""
+    """Looks for tickets: asks the lab for trainings, prunes, and records levels."""
 
     kind = "search"
-    learns_masks: ClassVar[bool] = False
-    """True for a search that has masks learned (`lab.learn_mask`): its recipe names a parametrization."""
     variants: ClassVar[tuple[str, ...]] = ()
     """What it records levels under beside "ticket": networks to compare its tickets with."""
+    required: ClassVar[Mapping[str, str]] = {}
+    """Parts of a recipe that have to be written for it, such as "rewind", each with the reason."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Further parts that it uses, of those that are refused beside other searches."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
@@ -104,6 +101,13 @@ class SearchAlgorithm(Component):
         """Steps in the schedule of each of its rounds, the first first: none may be 0, and the point that the rewind
         policy names has to lie before the end of each. Default: one as long as the recipe's training."""
         return (clock.total,)
+
+
+class MaskSearch(SearchAlgorithm):
+    """A search that has masks learned (`lab.learn_mask`), over weights that stay as they are."""
+
+    required = {"parametrization": "learns masks"}
+    optional = ("scores", "mask_optimizer")
 
 
 class Scope(Component):
@@ -327,7 +331,8 @@ class Schedule(Component):
 class Control(Component):
     """Builds a network to compare a ticket with, of the ticket's density in every layer.
 
-    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at its start.
+    Every method is called for one layer at a time, with a fresh `layer` whose random stream is at
+    its start. First all masks are made, then the values.
     """
 
     kind = "control"
@@ -342,11 +347,17 @@ class Control(Component):
         return layer.mask
 
     def kept_values(self, layer: ControlLayer) -> Tensor:
-        """[s] float32, read where the mask is True. Default: what the ticket starts from."""
+        """[s] float32, read where the mask is True.
+
+        Default: what the ticket would start from with this mask.
+        """
         return layer.start
 
     def masked_values(self, layer: ControlLayer) -> Tensor | None:
-        """[s] float32, read where the mask is False; None for zeros. Default: what the ticket has there."""
+        """[s] float32, read where the mask is False; None for zeros.
+
+        Default: what the ticket would have there with this mask.
+        """
         return layer.start
 
 

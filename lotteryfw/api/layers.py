@@ -22,6 +22,8 @@ class Need(Enum):
 
     GRADIENT = "gradient"
     """`layer.gradient`: gradient of the mean training loss at w_f, over the whole training set."""
+    PROBE = "probe"
+    """The criterion scores whole networks: see `NetworkCriterion`."""
 
 
 LATEST: Literal["latest"] = "latest"
@@ -88,6 +90,7 @@ class Layer:
     """A stream of this layer, level and purpose alone."""
     _resample: Callable[[], Tensor] = field(repr=False)
     _gradient: Tensor | None = field(default=None, repr=False)
+    _probed: Tensor | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -111,6 +114,16 @@ class Layer:
                 "needs = frozenset({Need.GRADIENT})"
             )
         return self._gradient
+
+    @property
+    def probed(self) -> Tensor:
+        """Floating point: the scores that a `NetworkCriterion` gave this layer.
+
+        Raises AttributeError for any other criterion.
+        """
+        if self._probed is None:
+            raise AttributeError("layer.probed is only there for a NetworkCriterion")
+        return self._probed
 
     def resample(self) -> Tensor:
         """Return a fresh draw, float32, from the layer's own initialiser.
@@ -140,9 +153,11 @@ class ControlLayer:
     original: Tensor
     """float32: the dense network at step 0."""
     start: Tensor
-    """float32: what the ticket's training starts from."""
+    """float32: what the ticket's training starts from. After a control has given another mask:
+    what it would start from with that mask, by rewinding and both actions."""
     rewound: Tensor
-    """float32: where the rewind policy points, whatever the mask."""
+    """float32: the value that the rewind policy gives each weight, whatever the mask. For LATEST
+    it is the last value that training gave the weight before it was removed."""
     mask: Tensor
     """bool, True = alive: the ticket's mask."""
     rng: torch.Generator
@@ -160,7 +175,7 @@ class ControlLayer:
         return self._random_mask()
 
     def resample(self) -> Tensor:
-        """float32: a fresh draw from the layer's own initialiser, the same one at each call at this level."""
+        """float32: a fresh draw from the layer's own initialiser, the same at each call at a level."""
         return self._resample()
 
 

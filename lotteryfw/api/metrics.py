@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FigureUnit = Literal["share", "number"]
+"""The unit of a figure: reports show a share, of which 1 is all there is, in per cent."""
 
 
 @dataclass(frozen=True)
 class Curve:
     """The measurements during a training, one entry for each evaluation.
 
-    `train_loss` is the mean since the evaluation before.
-
-    Where a mask was learned, `dying_ratio` is the share of edges that no step had selected by
-    then, and `turnover` the share of the edges selected at the evaluation before that are not any
-    more.
+    `train_loss` is the mean since the evaluation before. `extra` are further curves, by name, that
+    the training's kernel measures, and `units` their units. Where a mask is learned there are two:
+    `dying_ratio` is the share of edges that no step had selected by then, and `turnover` the share
+    of the edges selected at the evaluation before that are not any more.
     """
 
     step: tuple[int, ...]
     train_loss: tuple[float | None, ...]
     validation_loss: tuple[float, ...]
     validation_accuracy: tuple[float, ...]
-    dying_ratio: tuple[float, ...] = ()
-    turnover: tuple[float, ...] = ()
+    extra: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    units: Mapping[str, FigureUnit] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Curve:
+        """Return the curve that `plain()` describes."""
+        extra: dict[str, tuple[float, ...]] = {}
+        for name, values in plain.items():
+            if name not in cls.__dataclass_fields__:
+                extra[name] = tuple(values)
+        return cls(
+            tuple(plain["step"]),
+            tuple(plain["train_loss"]),
+            tuple(plain["validation_loss"]),
+            tuple(plain["validation_accuracy"]),
+            extra,
+            dict(plain.get("units", {})),
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the curves by name as JSON-able data, and the units of the extra ones."""
+        plain = {name: list(values) for name, values in vars(self).items() if name in _CURVES}
+        for name, values in self.extra.items():
+            plain[name] = list(values)
+        return {**plain, "units": dict(self.units)} if self.extra else plain
+
+
+_CURVES = ("step", "train_loss", "validation_loss", "validation_accuracy")
 
 
 @dataclass(frozen=True)
@@ -45,3 +75,12 @@ class Metrics:
     early_test_loss: float
     early_test_accuracy: float
     curve: Curve
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Metrics:
+        """Return the figures that `plain()` describes."""
+        return cls(**{**plain, "curve": Curve.of(plain["curve"])})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return {**vars(self), "curve": self.curve.plain()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.tickets import MaskStats, Outcome, Ticket, Trained
 
 
@@ -43,7 +44,9 @@ class AnalysisResult:
 
     `layer` is empty for the whole network; `against` names the cell that it was compared with, if
     any. Reports show a "share", of which 1 is all there is, in per cent, and a "number" as it is.
-    Raises ValueError for any other unit.
+    `role` is for three lists of one layer's weights, in one order, which reports plot against each
+    other: their values "before" and "after" training, and 1 where the mask "kept" them, else 0.
+    Raises ValueError for any other unit or role.
     """
 
     level: LevelResult = field(repr=False)
@@ -51,10 +54,16 @@ class AnalysisResult:
     value: float | tuple[float, ...]
     layer: str = ""
     against: str = ""
-    unit: Literal["share", "number"] = "number"
+    unit: FigureUnit = "number"
+    role: Literal["", "before", "after", "kept"] = ""
 
     def __post_init__(self) -> None:
         if self.unit not in ("share", "number"):
             raise ValueError(
                 f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}"""
+            )
+        if self.role not in ("", "before", "after", "kept"):
+            raise ValueError(
+                f'the role of \'{self.figure}\' is "before", "after", "kept" or empty, '
+                f"not {self.role!r}"
             )

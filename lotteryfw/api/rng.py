@@ -53,6 +53,10 @@ class Stream(StrEnum):
     """The masks of a training step, or of an evaluation, are drawn."""
     AFTER_STEP = "after step"
     """A parametrization redraws something after a step."""
+    PROBE = "probe"
+    """A component draws from `probe.rng`."""
+    PROBE_BATCHES = "probe batches"
+    """The examples of a probe's batches are drawn."""
     CYCLE = "cycle"
     """A seed is derived for a later cycle of learning a mask."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -44,7 +44,8 @@ class TicketState:
 
     `mask`: by layer, bool. `values`: every parameter and buffer by name, masked weights at the
     values they are frozen at. `stats`: how much is kept. `scores` and `budgets` are those of a mask
-    to be learned.
+    to be learned. `restart`: how the same ticket would start with other masks, which its controls
+    have; None for the dense network and for a ticket that was read from a file.
     """
 
     mask: Mapping[str, Tensor] = field(repr=False)
@@ -52,6 +53,19 @@ class TicketState:
     stats: MaskStats
     scores: Mapping[str, Tensor] | None = field(default=None, repr=False)
     budgets: tuple[Group, ...] = ()
+    restart: Restart | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The rules that give a ticket its first values, for any masks.
+
+    `rewound`: by layer, the values of all weights before the actions, whatever was pruned.
+    `values`: given by layer a mask, the values of kept and masked weights.
+    """
+
+    rewound: Callable[[], Mapping[str, Tensor]]
+    values: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class TicketSource:
@@ -271,6 +285,8 @@ class Trained:
     ticket: Ticket
     outcome: Outcome = field(repr=False)
     gradient_outcome: Outcome | None = field(default=None, repr=False)
+    origin: str = ""
+    """The digest of how its job comes about; empty where nobody noted it."""
 
     @property
     def metrics(self) -> Metrics:

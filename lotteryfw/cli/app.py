@@ -13,13 +13,16 @@ class _WithPlugins(TyperGroup):
     """Finds the commands that plugins add, but loads plugins only when one of theirs may be meant."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        others = [
-            point for point in entry_points(group="lotteryfw") if point.value != "lotteryfw.std"
-        ]
-        return [*super().list_commands(ctx), *(_plugin_commands() if others else {})]
+        return [*super().list_commands(ctx), *(_plugin_commands() if _has_others() else {})]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         return super().get_command(ctx, cmd_name) or _plugin_commands().get(cmd_name)
+
+
+def _has_others() -> bool:
+    """Return whether a distribution other than this one has plugins: its own add no commands."""
+    names = {point.dist.name if point.dist else "" for point in entry_points(group="lotteryfw")}
+    return bool(names - {"lotteryfw"})
 
 
 def _plugin_commands() -> dict[str, Any]:

@@ -59,6 +59,11 @@ class Feed:
         inputs, labels = self.raw("train")
         return self._ready(inputs[rows.to(inputs.device)]), labels[rows]
 
+    def examples_at(self, part: str, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs [*rows, *shape] float32 and labels [*rows] of places in any part."""
+        inputs, labels = self.raw(part)
+        return self._ready(inputs[rows.to(inputs.device)]), labels[rows.to(labels.device)]
+
     def rows(self, step: int, size: int, steps_per_epoch: int, seed: int) -> Tensor:
         """Places [size] int64 in the training part of the examples of the update from `step` to `step + 1`.
 

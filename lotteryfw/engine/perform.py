@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.metrics import Metrics
 from lotteryfw.engine.kernels.lockstep import together
 from lotteryfw.engine.measure import gradient
 from lotteryfw.engine.work import (
@@ -59,9 +59,7 @@ class StoredOutcome:
         """The figures of the training. Raises TrainingDiverged for one that has none."""
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
-        said = dict(self.record["metrics"])
-        said["curve"] = Curve(**{name: tuple(values) for name, values in said["curve"].items()})
-        return Metrics(**said)
+        return Metrics.of(self.record["metrics"])
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Every parameter and buffer at the end; of a gradient every layer's."""

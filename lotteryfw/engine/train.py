@@ -39,7 +39,7 @@ class Training:
             "step": [], "train_loss": [], "validation_loss": [], "validation_accuracy": []
         }  # fmt: skip
         if isinstance(self.kernel, Watched):
-            self.curve |= {name: [] for name in ("dying_ratio", "turnover")}
+            self.curve |= {name: [] for name in self.kernel.units}
         self._losses = member.losses if member else torch.zeros((), device=shop.device)
         self._plain_losses = 0.0  # of a kernel that gives numbers
         self._counted = 0
@@ -121,6 +121,7 @@ class Training:
     def metrics(self) -> Metrics:
         """The figures of the finished training. The test set is read here, at the end and at the best step."""
         curve, shop = self.curve, self._shop
+        units = self.kernel.units if isinstance(self.kernel, Watched) else {}
         best = curve["step"].index(self.best_step)
         early = test = self.kernel.measure("test")
         if self.best_step != self.step:
@@ -138,7 +139,7 @@ class Training:
             early_validation_accuracy=curve["validation_accuracy"][best],
             early_test_loss=early[0],
             early_test_accuracy=early[1],
-            curve=Curve(**{name: tuple(values) for name, values in curve.items()}),
+            curve=Curve.of({**curve, "units": units}),
         )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

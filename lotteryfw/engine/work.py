@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from lotteryfw.api.errors import LotteryError, TrainingDiverged
@@ -111,7 +110,7 @@ class Work:
         if diverged:
             outcome["diverged_at"] = diverged.step
         elif not self._stored:
-            outcome["metrics"] = asdict(self.training.metrics())
+            outcome["metrics"] = self.training.metrics().plain()
         if not self._stored:
             with self._store.write(job.key, "training", job.source) as folder:
                 write_json(folder / "outcome.json", outcome)

@@ -1,4 +1,4 @@
-"""Checks that a search has what it needs for learning masks, and nothing that it cannot use."""
+"""Checks that a recipe has the parts that its search requires, and none that it cannot use."""
 
 from __future__ import annotations
 
@@ -9,45 +9,53 @@ from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import MASK_SLOTS
+from lotteryfw.recipe.schema import OPTIONAL_SLOTS, SLOTS
+
+
+def uses(search: SearchAlgorithm, slot: str) -> bool:
+    """Return whether a search uses a component that only some searches do."""
+    return slot in search.required or slot in search.optional
 
 
 def check_compatible(
-    parts: Mapping[str, Any], resolver: ComponentResolver, shared_keys: Container[Keys]
+    parts: Mapping[str, Any],
+    written: Container[Keys],
+    resolver: ComponentResolver,
+    shared_keys: Container[Keys],
 ) -> list[Problem]:
-    """Report a missing parametrization, or components that a search has no use for.
+    """Report parts that the search requires and that are not written, and parts it cannot use.
 
-    A component at one of `shared_keys` is not reported: another search of the study uses it.
+    A part at one of `shared_keys` is not reported: another search of the study uses it.
     """
     search = parts["search"]
     if search is None:
         return []
-    if search.learns_masks:
-        if parts["parametrization"] is not None:
-            return []
-        text = f"is required: the search '{search.use}' learns masks"
-        names = [f'"{name}"' for name in resolver.offered("parametrization")]
-        remedy = f"such as parametrization = {' or '.join(names)}"
-        return [Problem(("parametrization",), text, remedy)]
 
     problems = []
-    for slot, (keys, _) in MASK_SLOTS.items():
-        if parts[slot] is None or keys in shared_keys:
-            continue
-        text = f"has no effect: the search '{search.use}' learns no masks"
-        problems.append(Problem(keys, text, f"leave {dotted(keys)} out"))
+    for slot, reason in search.required.items():
+        keys = _keys_of(slot)
+        if keys not in written:
+            text = f"is required: the search '{search.use}' {reason}"
+            names = '" or "'.join(resolver.offered(SLOTS[keys]))
+            problems.append(Problem(keys, text, f'such as {dotted(keys)} = "{names}"'))
+
+    for slot, (keys, _) in OPTIONAL_SLOTS.items():
+        if parts[slot] is not None and keys not in shared_keys and not uses(search, slot):
+            text = f"has no effect: the search '{search.use}' does not use it"
+            problems.append(Problem(keys, text, f"leave {dotted(keys)} out"))
     return problems
 
 
-def check_rewind_is_named(search: SearchAlgorithm, lengths: Sequence[int]) -> list[Problem]:
-    """Report a recipe that names no rewind policy for a search that learns masks in several cycles.
+def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:
+    """Return the slots that some search of a study uses; a search that is not known may be one."""
+    slots = []
+    for slot in OPTIONAL_SLOTS:
+        if any(search is None or uses(search, slot) for search in searches):
+            slots.append(slot)
+    return slots
 
-    The default policy returns scores to their start, so a cycle would learn nothing from the last.
-    """
-    if not search.learns_masks or len(lengths) < 2:
-        return []
-    text = (
-        f"is required: the search '{search.use}' learns masks in {len(lengths)} cycles, and the "
-        "rewind policy says what a cycle takes over from the last"
-    )
-    return [Problem(("rewind",), text, 'such as rewind = "learning_rate"')]
+
+def _keys_of(slot: str) -> Keys:
+    if slot in OPTIONAL_SLOTS:
+        return OPTIONAL_SLOTS[slot][0]
+    return (slot,) if (slot,) in SLOTS else ("train", slot)

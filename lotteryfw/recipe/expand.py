@@ -11,12 +11,14 @@ from typing import Any
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
-from lotteryfw.recipe.compatibility import check_compatible, check_rewind_is_named
+from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
+from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
+from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver, label_of
+from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
-    MASK_SLOTS,
+    OPTIONAL_SLOTS,
     POINTS,
     SLOTS,
     TABLE_SLOTS,
@@ -28,15 +30,17 @@ from lotteryfw.recipe.schema import (
 )
 from lotteryfw.search.cell import Cell
 
-AUGMENT = ("train", "augment")
-
 
 @dataclass(frozen=True)
 class Axis:
-    """A path that a grid varies, its values as written, and a label for each."""
+    """A path that a grid varies, its values as written, and an entry and a label for each.
+
+    An entry is plain data: of a component its name, and the options that differ from defaults.
+    """
 
     keys: Keys
     values: Sequence[Any]
+    entries: Sequence[Any]
     labels: Sequence[str]
 
     @property
@@ -80,7 +84,7 @@ class ExpandedStudy:
             return
         self._body = body
         self.axes = list(self._checked_axes())
-        self._shared_keys = self._shared_mask_keys()
+        self._shared_keys = self._shared_slot_keys()
         self._check_replaced()
         self._expand()
 
@@ -160,11 +164,12 @@ class ExpandedStudy:
             if problem := check_grid_path(keys):
                 self._report([Problem(("grid", path), *problem)])
                 continue
-            labels = [label(keys, value, self._resolver) for value in values]
+            entries = [entry_of(keys, value, self._resolver) for value in values]
+            labels = [label_of_entry(entry) for entry in entries]
             for text, count in Counter(labels).items():
                 if count > 1:
                     self._report([Problem(("grid", path), f"'{text}' is listed twice")])
-            yield Axis(keys, values, labels)
+            yield Axis(keys, values, entries, labels)
 
     def _check_replaced(self) -> None:
         """Report mistakes in components that the grid replaces, and which no cell therefore has."""
@@ -192,12 +197,15 @@ class ExpandedStudy:
             self._first = self._first or setup
 
             parts = dict(setup.parts)
-            if not parts["search"].learns_masks:
-                parts |= dict.fromkeys(MASK_SLOTS)
+            for slot in OPTIONAL_SLOTS:
+                if not uses(parts["search"], slot):
+                    parts[slot] = None
             labels = {}
+            entries = {}
             stem = self.name
             for axis, index in zip(self.axes, chosen, strict=True):
                 labels[axis.path] = axis.labels[index]
+                entries[axis.path] = axis.entries[index]
                 stem += f"/{axis.path}={axis.labels[index]}"
             for seed in self._body.seeds:
                 self.cells.append(
@@ -205,6 +213,7 @@ class ExpandedStudy:
                         study=self.name,
                         id=f"{stem}/seed={seed}",
                         axes=labels,
+                        axis_values=entries,
                         seed=seed,
                         **parts,
                     )
@@ -231,7 +240,7 @@ class ExpandedStudy:
         for slot in TRAIN_SLOTS:
             keys: Keys = ("train", slot)
             parts[slot] = resolve(keys, slot, _at(table, keys))
-        for slot, (keys, kind) in MASK_SLOTS.items():
+        for slot, (keys, kind) in OPTIONAL_SLOTS.items():
             entry = _at(table, keys)
             parts[slot] = None if entry is None else resolve(keys, kind, entry)
         parts["augment"] = resolve_list(AUGMENT, "augmentation")
@@ -259,8 +268,6 @@ class ExpandedStudy:
         lengths: tuple[int, ...] | None = None
         if clock and parts["search"]:
             lengths = checked(("search",), resolver.lengths(parts["search"], clock))
-            if "rewind" not in table:
-                problems += check_rewind_is_named(parts["search"], lengths or ())
         if clock and parts["rewind"]:
             checked((), resolver.rewind(parts["rewind"], clock, lengths or (clock.total,)))
         if clock and parts["schedule"]:
@@ -270,7 +277,8 @@ class ExpandedStudy:
             problems.append(Problem(("evaluate", "every"), text))
         problems += _ambiguous_variants(parts)
         faulty = {problem.keys[0] for problem in problems}
-        for problem in check_compatible(parts, resolver, self._shared_keys):
+        written = [keys for keys in SLOTS if _at(table, keys) is not None]
+        for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
                 problems.append(problem)
         if problems or train is None or evaluate is None or engine is None or clock is None:
@@ -279,21 +287,24 @@ class ExpandedStudy:
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         return Setup(parts, train, evaluate, engine), problems
 
-    def _shared_mask_keys(self) -> list[Keys]:
-        """Return the keys for learned masks that hold for the whole study.
+    def _shared_slot_keys(self) -> list[Keys]:
+        """Return the keys of components that some search of the study uses.
 
-        They are allowed beside a search that learns none, if another search of the study learns some.
+        They are allowed beside its other searches.
         """
         entries: Sequence[Any] = [self._table.get("search")]
         for axis in self.axes:
             if axis.keys == ("search",):
                 entries = axis.values
-        searches = [self._resolver.component("search", entry)[0] for entry in entries]
-        # A search that is not complete without another axis may be one that learns masks.
-        if all(isinstance(item, SearchAlgorithm) and not item.learns_masks for item in searches):
-            return []
+        searches: list[SearchAlgorithm | None] = []
+        for entry in entries:
+            # None: a search that is not complete without another axis
+            search, _ = self._resolver.component("search", entry)
+            searches.append(search if isinstance(search, SearchAlgorithm) else None)
+
         varied = {axis.keys[:length] for axis in self.axes for length in (1, 2)}
-        return [keys for keys, _ in MASK_SLOTS.values() if keys not in varied]
+        keys = [OPTIONAL_SLOTS[slot][0] for slot in shared_slots(searches)]
+        return [key for key in keys if key not in varied]
 
     def _report(self, problems: Sequence[Problem], chosen: Sequence[int] = ()) -> None:
         for problem in problems:
@@ -311,7 +322,7 @@ class ExpandedStudy:
 def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """Return why a grid cannot vary this path, and a remedy; None if it can."""
     if keys in SLOTS or (
-        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *MASK_SLOTS, "train", "evaluate", "engine")
+        len(keys) > 1 and keys[0] in (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
     ):
         return None
     inside = [f"train.{name}" for name in Train.model_fields] + [
@@ -319,21 +330,8 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     ]
     inside += [f"engine.{name}" for name in Engine.model_fields]
     return "is not a key that a grid can vary", nearest(
-        dotted(keys), [*TABLE_SLOTS, *MASK_SLOTS, *inside]
+        dotted(keys), [*TABLE_SLOTS, *OPTIONAL_SLOTS, *inside]
     )
-
-
-def label(keys: Keys, value: Any, resolver: ComponentResolver) -> str:
-    """Return the short name of a grid's value, the same for every way to write it."""
-    if keys == AUGMENT and isinstance(value, list):
-        labels = [_entry_label("augmentation", entry, resolver) for entry in value]
-        return "+".join(labels) or "none"
-    return _entry_label(SLOTS[keys], value, resolver) if keys in SLOTS else label_of(value)
-
-
-def _entry_label(kind: str, entry: Any, resolver: ComponentResolver) -> str:
-    component, _ = resolver.component(kind, entry)
-    return label_of(entry) if component is None else resolver.label(component)
 
 
 def _kept(problems: list[Problem], keys: Keys, answer: tuple[Any, list[Problem]]) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lotteryfw.api.errors import Fault
@@ -12,8 +12,6 @@ Keys = tuple[str | int, ...]
 """A path into a recipe: keys of tables, and indices of lists."""
 Origin = Callable[[Keys], tuple[str, Keys]]
 """Where a path was said: in which file, and at which path there."""
-
-_RIVALS = {"points": "every", "every": "points"}
 
 
 def dotted(keys: Keys) -> str:
@@ -29,11 +27,15 @@ def dotted(keys: Keys) -> str:
 
 @dataclass(frozen=True)
 class LayeredTable:
-    """A merged table. `defaults` names each kind's default component, which a table without `use` stands for."""
+    """A merged table. `defaults` names each kind's default component, which a table without `use` stands for.
+
+    `whole` are keys of tables whose keys exclude each other, so that they replace and do not merge.
+    """
 
     defaults: Mapping[str, str]
     table: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[Keys, tuple[str, Keys]] = field(default_factory=dict)
+    whole: Container[str] = ()
 
     def over(self, table: Mapping[str, Any], origin: Origin) -> LayeredTable:
         """This tree with `table` laid over it. Tables merge key by key and lists replace; a component is replaced
@@ -44,14 +46,14 @@ class LayeredTable:
         kept = {
             keys: place for keys, place in self.origins.items() if not _at_or_below(keys, places)
         }
-        return LayeredTable(self.defaults, merged, kept | places)
+        return replace(self, table=merged, origins=kept | places)
 
     def replaced(self, key: str, value: Any, origin: Origin) -> LayeredTable:
         """This tree with everything below `key` forgotten, and `value` there."""
-        rest = LayeredTable(
-            self.defaults,
-            {name: old for name, old in self.table.items() if name != key},
-            {keys: place for keys, place in self.origins.items() if keys[:1] != (key,)},
+        rest = replace(
+            self,
+            table={name: old for name, old in self.table.items() if name != key},
+            origins={keys: place for keys, place in self.origins.items() if keys[:1] != (key,)},
         )
         return rest.over({key: value}, origin)
 
@@ -76,13 +78,7 @@ class LayeredTable:
         places: dict[Keys, tuple[str, Keys]],
     ) -> dict[str, Any]:
         """`base` with `over` laid over it; where each value that was set stands goes to `places`."""
-        # `points` and `every` say one thing in two ways, so the later of them wins
-        rivals = (
-            {_RIVALS[key] for key in over if key in _RIVALS} - set(over)
-            if path[-1:] == ("evaluate",)
-            else set()
-        )
-        result = {key: value for key, value in base.items() if key not in rivals}
+        result = dict(base)
         for key, new in over.items():
             here = (*path, key)
             old = result.get(key)
@@ -93,7 +89,8 @@ class LayeredTable:
             if isinstance(old, Mapping) and isinstance(new, str) and new == old_use:
                 continue
             if (
-                isinstance(old, Mapping | str)
+                key not in self.whole
+                and isinstance(old, Mapping | str)
                 and isinstance(new, Mapping)
                 and new_use in (None, old_use)
             ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,10 +149,9 @@ def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedSt
 
 
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
-    base = LayeredTable(
-        tree.defaults,
-        {key: value for key, value in tree.table.items() if key in StudyTable.model_fields},
-        tree.origins,
+    base = replace(
+        tree,
+        table={key: value for key, value in tree.table.items() if key in StudyTable.model_fields},
     )
     studies = tree.table.get("studies")
     items = studies.items() if isinstance(studies, Mapping) else ()

@@ -16,6 +16,7 @@ from lotteryfw.api.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
+from lotteryfw.recipe.schema import WHOLE_TABLES
 
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
@@ -35,10 +36,16 @@ def read(
     Raises RecipeError where a file cannot be read at all.
     """
     if isinstance(source, Path):
-        tree = _file(source, LayeredTable(defaults), (), faults)
+        tree = _file(source, LayeredTable(defaults, whole=WHOLE_TABLES), (), faults)
     else:
         _require_bounds(source, IN_PYTHON)
-        tree = _laid(LayeredTable(defaults), copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
+        tree = _laid(
+            LayeredTable(defaults, whole=WHOLE_TABLES),
+            copy.deepcopy(dict(source)),
+            IN_PYTHON,
+            Path(),
+            faults,
+        )
     if profile is not None:
         tree = _profiled(tree, profile, faults)
     for text in sets:

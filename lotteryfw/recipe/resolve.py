@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import DataError, UsageError, nearest
 from lotteryfw.api.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.api.labels import component_label
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
@@ -79,20 +80,22 @@ class ComponentResolver:
         """Return its entry in a recipe, with every option except those that are None."""
         return {"use": self.name(component), **_without_none(component.options())}
 
+    def entry(self, component: Component) -> dict[str, Any]:
+        """Return its entry in a recipe, with the options that differ from their defaults."""
+        entry: dict[str, Any] = {"use": self.name(component)}
+        options = component.options()
+        for name, about in type(component).model_fields.items():
+            value = options[name]
+            # as its author wrote it: perhaps not validated
+            default = about.get_default(call_default_factory=True)
+            differs = value != default and _canonical(value) != _canonical(default)
+            if about.is_required() or differs:
+                entry[name] = value
+        return entry
+
     def label(self, component: Component) -> str:
         """Return its name and its options that differ from their defaults."""
-        options = []
-        for name, about in type(component).model_fields.items():
-            value = component.options()[name]
-            default = about.get_default(
-                call_default_factory=True
-            )  # as its author wrote it: perhaps not validated
-            if about.is_required() or (
-                value != default and _canonical(value) != _canonical(default)
-            ):
-                options.append(f"{name}={label_of(value)}")
-        name = self.name(component)
-        return f"{name}({', '.join(options)})" if options else name
+        return component_label(self.entry(component))
 
     def _memoize(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
         if key not in self._memo:
@@ -211,17 +214,6 @@ def _lengths(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Step]]:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _lengths(item, (*keys, index))
-
-
-def label_of(value: Any) -> str:
-    """A plain value as a person would write it, in short."""
-    if isinstance(value, list):
-        return "[" + ", ".join(map(label_of, value)) + "]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}={label_of(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _validated(model: type[BaseModel], entry: Any) -> Checked[BaseModel]:

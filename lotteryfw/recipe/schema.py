@@ -27,20 +27,22 @@ TABLE_SLOTS = (
 )
 """The components that are tables of a study. A slot is called what its kind is called."""
 TRAIN_SLOTS = ("objective", "optimizer", "schedule")
-MASK_SLOTS: dict[str, tuple[Keys, str]] = {
+OPTIONAL_SLOTS: dict[str, tuple[Keys, str]] = {
     "parametrization": (("parametrization",), "parametrization"),
     "scores": (("scores",), "initialiser"),
     "mask_optimizer": (("train", "mask_optimizer"), "optimizer"),
 }
-"""What only learned masks need: by the name in a cell, the place and kind of a component that may be left out."""
+"""Components that only some searches use: by their names in a cell, their keys and kinds."""
 SLOTS: dict[Keys, str] = (
     {(s,): s for s in TABLE_SLOTS}
     | {("train", s): s for s in TRAIN_SLOTS}
-    | dict(MASK_SLOTS.values())
+    | dict(OPTIONAL_SLOTS.values())
 )
 """Every place of a single component, with its kind. `train.augment`, `controls` and `analyses` are lists."""
 
 _NAME = "[a-z0-9_-]+"
+WHOLE_TABLES = ("evaluate",)
+"""Tables with two spellings of one value: a later table replaces an earlier one as a whole."""
 POINTS = 100
 """Measurements in a training, where a recipe does not say."""
 

@@ -43,7 +43,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
 def markdown(run: Path) -> str:
     """Return a run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
     data = _open(run)
-    masks = untrained_masks(data.shown, data.curves)
+    masks = untrained_masks(data.shown)
     parts = (
         summary_markdown(data),
         markdown_table(masks) if masks else "",

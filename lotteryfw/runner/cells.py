@@ -16,14 +16,15 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Control, Search
+from lotteryfw.api.kinds import Analysis, Control
+from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket
 from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import without_state
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
 
 Status = Literal["done", "diverged", "failed"]
@@ -42,6 +43,8 @@ class Level:
     cut: MaskStats
     key: str
     metrics: Metrics | None
+    learned: bool = False
+    """True where the training learned the mask."""
 
 
 class SavedTicket(NamedTuple):
@@ -100,7 +103,7 @@ class _Control:
 class CellRun:
     """A cell between its first job and its end. `ended` says how it ended, and why where not well."""
 
-    def __init__(self, cell: Cell, open_lab: Callable[[Cell], Lab], around: Surroundings):
+    def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], around: Surroundings):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
         self.asked: tuple[JobRequest, ...] = ()
@@ -206,7 +209,8 @@ class CellRun:
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._around.ticket(self.cell, record.variant, record.level, ticket, key)
-            self._report(record.variant, record.level, saved.cut, key)
+            learned = record.trained.ticket.learns_mask
+            self._report(record.variant, record.level, saved.cut, key, learned)
             self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
@@ -247,13 +251,14 @@ class CellRun:
     def _report_control(self, control: _Control) -> bool:
         if not self._around.ask(control.request, self):
             return False
-        self._report(control.name, control.level, control.cut, control.request.key)
+        learned = control.request.ticket.learns_mask
+        self._report(control.name, control.level, control.cut, control.request.key, learned)
         return True
 
-    def _report(self, variant: str, level: int, cut: MaskStats, key: str) -> None:
+    def _report(self, variant: str, level: int, cut: MaskStats, key: str, learned: bool) -> None:
         outcome = self._around.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
-        self._around.level(Level(self.cell, variant, level, cut, key, metrics))
+        self._around.level(Level(self.cell, variant, level, cut, key, metrics, learned))
 
     def fail(self, error: BaseException, key: str = "") -> None:
         """The end of the cell: something in it broke, or the job of this key, for which it waits, cannot be done.

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lotteryfw.api.errors import Fault, LotteryError
+from lotteryfw.api.kinds import MaskSearch
 from lotteryfw.recipe import Recipe, Side
 from lotteryfw.recipe.claim_selection import select_combinations
 from lotteryfw.runner.plan import plan_cell
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 _NEAREST = 3
 
@@ -67,10 +68,10 @@ def _planned(
 
 def _levels(cell: Cell, describe: Describe, data_folder: Path, device: str) -> list[float]:
     """Return the densities at which a cell records levels; none if they are not known."""
-    if cell.search.learns_masks:
+    if isinstance(cell.search, MaskSearch):
         return []
     try:
-        lab = Lab(cell, describe, data_folder, device)
+        lab = CellLab(cell, describe, data_folder, device)
         planned = plan_cell(lab)
         if planned.depends_on_results or planned.fault is not None:
             return []

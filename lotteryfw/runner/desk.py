@@ -16,7 +16,7 @@ from lotteryfw.registry import Registry
 from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.plan import Plan, plan, refuse_empty
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
 
 
@@ -84,7 +84,7 @@ class Desk:
         choose = Chooser(Workshop(self.registry, self.data_folder, device, self.store))
         for cell in {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}.values():
             if cell.kernel != "auto":
-                lab = Lab(cell, self.describe, self.data_folder, device, choose)
+                lab = CellLab(cell, self.describe, self.data_folder, device, choose)
                 lab.job(lab.dense())
 
     def default_out(self) -> Path:

@@ -26,7 +26,7 @@ from lotteryfw.runner.cells import CellRun, Found, Level, SavedTicket, Status
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 
@@ -59,7 +59,7 @@ class Driver:
         self,
         store: Store,
         executor: Executor,
-        open_lab: Callable[[Cell], Lab],
+        open_lab: Callable[[Cell], CellLab],
         emit: Callable[[Event], None],
         on_level: Callable[[Level], None],
         on_ticket: Callable[[Cell, str, int, Ticket, str], SavedTicket],

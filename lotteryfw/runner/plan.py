@@ -18,7 +18,7 @@ from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec
 from lotteryfw.search.initial_state import refuse_oversized
 from lotteryfw.search.jobs import digest, like
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 
@@ -58,7 +58,7 @@ class CellPlan:
     fault: LotteryError | None = None
 
 
-def plan_cell(lab: Lab) -> CellPlan:
+def plan_cell(lab: CellLab) -> CellPlan:
     """Run the search of a lab's cell without training anything."""
     planned = CellPlan([])
     try:
@@ -103,7 +103,7 @@ def refuse_empty(cells: Iterable[Cell], describe: Describe, data_folder: Path, d
         different.setdefault(digest(parts), cell)
     for cell in different.values():
         try:
-            lab = Lab(cell, describe, data_folder, device)
+            lab = CellLab(cell, describe, data_folder, device)
             refuse_oversized(
                 cell, lab.context.specs, cell.data.facts(data_folder)
             )  # before it takes any memory
@@ -172,7 +172,7 @@ def plan(
     for cell in cells:
         count += 1
         try:
-            lab = Lab(cell, describe, data_folder, device, engine=engine)
+            lab = CellLab(cell, describe, data_folder, device, engine=engine)
         except LotteryError as error:
             broken.append((cell.id, str(error)))
             continue

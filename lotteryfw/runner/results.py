@@ -20,10 +20,13 @@ class Levels(list[LevelRow]):
         """The same as a DataFrame, the grid's axes as columns. Needs pandas."""
         import pandas
 
-        plain = [asdict(row) for row in self]
-        return pandas.DataFrame(
-            [{**{k: v for k, v in row.items() if k != "axes"}, **row["axes"]} for row in plain]
-        )
+        table = []
+        for row in self:
+            columns = asdict(row)
+            axes = columns.pop("axes")
+            del columns["axis_values"]
+            table.append(columns | axes)
+        return pandas.DataFrame(table)
 
 
 class Run:
@@ -95,5 +98,7 @@ def level_row(level: Level) -> LevelRow:
             f"{name}={kept / cut.sizes[name]:.6g}" for name, kept in cut.kept.items()
         ),
         key=level.key,
+        learned=level.learned,
+        axis_values=cell.axis_values,
         axes=dict(cell.axes),
     )

@@ -36,7 +36,7 @@ from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import Spec, digest, numerics
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import (
     EventLog,
     LevelRow,
@@ -259,9 +259,9 @@ class Study:
             cell.objective, cell.clock
         )
 
-    def _open_lab(self, cell: Cell) -> Lab:
+    def _open_lab(self, cell: Cell) -> CellLab:
         desk = self._desk
-        return Lab(
+        return CellLab(
             cell,
             desk.describe,
             desk.data_folder,
@@ -354,7 +354,7 @@ class Study:
         self._curves_before.pop(place, None)
         if level.metrics:
             named = {"cell": level.cell.id, "variant": level.variant, "level": level.level}
-            self._curves[place] = strict_json(named | vars(level.metrics.curve))
+            self._curves[place] = strict_json(named | level.metrics.curve.plain())
         if time.monotonic() > self._next_write:
             started = time.monotonic()
             self._save()
@@ -487,6 +487,8 @@ def _plain_finding(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
         "analysis": analysis,
     }
     said = {name: getattr(finding, name) for name in ("figure", "layer", "against", "unit")}
+    if finding.role:
+        said["role"] = finding.role
     value = finding.value
     numbers = (
         [_plain_number(number) for number in value]

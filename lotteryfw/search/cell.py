@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lotteryfw.api.kinds import (
     Analysis,
@@ -31,7 +32,11 @@ KERNELS = ("auto", "reference", "fused", "sparse", "compact", "lockstep")
 
 @dataclass(frozen=True)
 class Cell:
-    """What one search works with. `axes` are its coordinates in the grid: dotted path → short label."""
+    """One combination of a grid with one seed: the components and settings of one search.
+
+    `axes` are its coordinates in the grid, a short label for each dotted path; `axis_values` are
+    the same as plain data (see `LevelRow`).
+    """
 
     study: str
     id: str
@@ -60,6 +65,7 @@ class Cell:
     sparse_below: float | None = None
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
+    axis_values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variants(self) -> tuple[str, ...]:

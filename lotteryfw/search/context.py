@@ -1,4 +1,4 @@
-"""What the tickets of one cell are made with: its components, their digests, its network at step 0."""
+"""The context of one cell's tickets: its components, their digests, its network at step 0."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
-from lotteryfw.api.rng import stream
+from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Describe = Callable[[Component, Clock], Spec]
-"""Names a component as jobs do; the registry knows how, for it knows who provides it."""
+"""A function that names a component as jobs do, with the distribution that provides it."""
 
 _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
@@ -35,14 +35,11 @@ _SLOTS = (
 )  # fmt: skip
 
 
-_KEPT_DIGESTS = 8
-
-
 class SearchContext:
     """One cell as its search and its tickets need it.
 
-    Making one builds no network and does not import torch: the network is built when its layers or values are first
-    looked at. So a plan and a run use the same context.
+    Making one builds no network and does not import torch: the network is built when its layers or
+    values are first looked at. So a plan and a run use the same context.
     """
 
     def __init__(
@@ -53,19 +50,20 @@ class SearchContext:
         device: str,
         engine: str = "",
     ):
-        """`engine` is what, beside a job, decides which kernel trains it and how: see `engine_version`."""
+        """`engine` is the state of the code that chooses and runs kernels: see `engine_version`."""
         self.cell = cell
         self.seed = cell.seed
         self.clock = cell.clock
         self.device = device
         self.engine = engine
-        # A GPU may give other bits the second time, and what is pruned after such a training has another key.
+        # A GPU may give other bits the second time, and what is pruned after such a training has
+        # another key.
         self.origins_decide = device == "cpu" and engine != ""
-        self.specs = {
-            slot: describe_component(part, cell.clock)
-            for slot in _SLOTS
-            if (part := getattr(cell, slot)) is not None
-        }
+        self.specs: dict[str, Spec] = {}
+        for slot in _SLOTS:
+            part = getattr(cell, slot)
+            if part is not None:
+                self.specs[slot] = describe_component(part, cell.clock)
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
         self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
@@ -97,14 +95,17 @@ class SearchContext:
         )
 
     def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
-        """float32 [s]: a fresh draw of a layer from the initialiser, the same at each call at a level."""
-        rng = stream(self.seed, "reinitialise", level, layer.name)
+        """Return a fresh draw of a layer from the initialiser: float32 [s].
+
+        Every call at one level returns the same draw.
+        """
+        rng = stream(self.seed, Stream.REINITIALISE, level, layer.name)
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
     # Where rounds start
 
     def point_at(self, length: int | None) -> RewindPoint:
-        """Where the rewind policy points on a schedule of this length; None: the recipe's."""
+        """Return the rewind policy's point on a schedule of this length; None: the recipe's."""
         if length is None:
             return self.point
         return self.cell.rewind.point(Clock(length, self.clock.steps_per_epoch))
@@ -112,8 +113,8 @@ class SearchContext:
     # Learned masks
 
     def initial_scores(self, layer: LayerInfo) -> Tensor:
-        """float32 [s]: the scores that a layer begins with."""
-        rng = stream(self.seed, "scores", layer.name)
+        """Return the scores that a layer begins with: float32 [s]."""
+        rng = stream(self.seed, Stream.SCORES, layer.name)
         if self.cell.scores is not None:
             return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
         assert self.cell.parametrization is not None
@@ -125,7 +126,10 @@ class SearchContext:
         ).float()
 
     def masks_of(self, net: MaskedNetwork) -> dict[str, Tensor]:
-        """By layer, bool [s]: the masks that scores stand for. Raises ContractError for what are none."""
+        """Return, by layer, the masks that scores stand for: bool [s].
+
+        Raises ContractError where the parametrization returns anything else.
+        """
         import torch
 
         assert self.cell.parametrization is not None
@@ -139,19 +143,19 @@ class SearchContext:
             )
             if mask is None or not fits or bool((mask & ~edges.allowed).any()):
                 raise ContractError(
-                    f"{describe(spec)}: masks() must give a bool mask of shape {list(edges.scores.shape)} "
-                    f"for layer {name}, alive only where edges.allowed"
+                    f"{describe(spec)}: masks() must give a bool mask of shape "
+                    f"{list(edges.scores.shape)} for layer {name}, alive only where edges.allowed"
                 )
         return masks
 
     def draw(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
-        """float32 [s]: weights that the recipe's initialiser draws for a layer."""
+        """Return weights that the recipe's initialiser draws for a layer: float32 [s]."""
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
-    # Digests: what tickets and jobs are told apart by before any tensor is known
+    # Digests, which distinguish tickets and jobs before any tensor is known
 
     def _digest_components(self) -> None:
-        """Hash once what is the same for all tickets of the cell."""
+        """Hash once the components that all tickets of the cell share."""
         cell, specs = self.cell, self.specs
 
         def combined(*slots: str) -> str:
@@ -173,42 +177,38 @@ class SearchContext:
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
             cell.kernel, cell.sparse_below, numerics(self.device), self.engine,
         )  # fmt: skip
-        self._job_digests: dict[tuple[str, str, int, RewindPoint, int | None], str] = {}
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Of a job ("train", or "gradient" after it) that starts from a ticket.
+        """Return the digest of a job that starts from a ticket: "train", or "gradient" after it.
 
-        Equal digests are equal jobs, kernel and tensors included: all that decides the job's key is in it.
+        Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
+        is in it.
         """
         point = ticket.point
-        key = (kind, ticket.origin, ticket.level, point, ticket.length)
-        found = self._job_digests.get(key)
-        if found is None:
-            start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
-            length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
-            text = f"{kind}\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
-            found = sha256_of(text)
-            # Asked for by the job, by what is pruned after it and, of the training that rounds go back to, at each
-            # level: these few are kept.
-            if len(self._job_digests) >= _KEPT_DIGESTS:
-                del self._job_digests[next(iter(self._job_digests))]
-            self._job_digests[key] = found
-        return found
+        start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
+        length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
+        settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
+        return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
-        """Of what a ticket is made from: another ticket, a training, and the training that rewinding goes back to."""
-        job, first = self.job_digest("train", trained.ticket), self.job_digest("train", root.ticket)
+        """Return what a ticket's digest has of its parents.
+
+        They are another ticket, its training, and the training that rewinding goes back to.
+        """
+        # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
+        job = trained.origin or self.job_digest("train", trained.ticket)
+        first = root.origin or self.job_digest("train", root.ticket)
         has_gradient = trained.gradient_outcome is not None
         return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{has_gradient}\x1f{first}"
 
 
 def digest_of(*parts: object) -> str:
-    """SHA-256 (hex) of parts as text."""
+    """Return the SHA-256 (hex) of parts as text."""
     return sha256_of("\x1f".join(map(str, parts)))
 
 
 def sha256_of(text: str) -> str:
-    """SHA-256 (hex) of a text."""
+    """Return the SHA-256 (hex) of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Calls into components: whatever goes wrong inside one is reported under its name and distribution."""
+"""Calls into components: an error inside one is reported under its name and distribution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN_TENSORS = (
     "scores",
     "allowed",
 )
-"""The tensors of a Layer, a ControlLayer or a MaskedLayer that a component reads and must not change."""
+"""The tensors of a layer that a component reads and must not change."""
 
 
 def describe(spec: Spec) -> str:
@@ -37,13 +37,16 @@ def describe(spec: Spec) -> str:
 def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
     """Report what goes wrong inside as the fault of `spec`'s component.
 
-    `shown` are the layers that the component is called with. An exception becomes a PluginError that names the
-    component, the method and the layer; a tensor that the component changed in place becomes a ContractError, since
-    everything after it would compute with other values than the ones on record.
+    `shown` are the layers that the component is called with. An exception becomes a PluginError
+    that names the component, the method and the layer. A tensor that the component changed in
+    place becomes a ContractError, since everything after it would compute with other values than
+    the ones on record.
     """
-    versions = [
-        (name, tensor, tensor._version) for item in shown for name, tensor in _tensors_of(item)
-    ]
+    # torch counts the writes to each tensor, so nothing has to be copied or compared
+    versions: list[tuple[str, Tensor, int]] = []
+    for item in shown:
+        for name, tensor in _tensors_of(item):
+            versions.append((name, tensor, tensor._version))
     try:
         yield
     except LotteryError:

@@ -1,4 +1,4 @@
-"""Step 0 of a cell: its network's layers and the values they start from, drawn from named streams."""
+"""Step 0 of a cell: its network's layers and their first values, drawn from named streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lotteryfw.api.errors import ContractError, LotteryError, UsageError
 from lotteryfw.api.kinds import Initialiser, Mask1Action, ModelFamily, Objective
 from lotteryfw.api.layers import Layer, LayerInfo
 from lotteryfw.api.limits import model_bytes
-from lotteryfw.api.rng import Label, seed_of, stream
+from lotteryfw.api.rng import Label, Stream, seed_of, stream
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.top_k import check_tensor
@@ -41,7 +41,7 @@ Specs = Mapping[str, Spec]
 
 @dataclass(frozen=True)
 class InitialState:
-    """The prunable layers in order, the names of buffers, and every parameter and buffer at step 0."""
+    """The network at step 0: prunable layers in order, names of buffers, all values."""
 
     layers: tuple[LayerInfo, ...]
     buffers: frozenset[str]
@@ -49,8 +49,11 @@ class InitialState:
 
 
 def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:
-    """Build the network for such data and draw its values. Raises ContractError for what is no network."""
-    with _seeded(seed, "initialisation", "as built"):
+    """Build the network for such data and draw its values.
+
+    Raises ContractError where the model family builds no network that fits the data.
+    """
+    with _seeded(seed, Stream.INITIALISATION, "as built"):
         with blame(specs["objective"], "output_size"):
             outputs = parts.objective.output_size(facts.shape, facts.classes)
         with blame(specs["model"], "build"):
@@ -61,11 +64,9 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
     parameters = dict(module.named_parameters())
     unknown = [name for name in names if name not in parameters]
     if unknown or not names:
-        what = (
-            f"named no parameter of the network: {', '.join(unknown)}"
-            if unknown
-            else "named no parameter"
-        )
+        what = "named no parameter"
+        if unknown:
+            what += f" of the network: {', '.join(unknown)}"
         raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
     layers = tuple(
         LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1])
@@ -80,13 +81,13 @@ def without_memory(
 ) -> nn.Module | None:
     """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
 
-    None where it cannot be built there: a family may read values while it builds. Raises UsageError where a layer has
-    more weights than torch can count.
+    None where it cannot be built there: a family may read values while it builds. Raises UsageError
+    where a layer has more weights than torch can count.
     """
     import torch
 
     try:
-        with _seeded("initialisation", "counted"), torch.device("meta"), blame(spec, "build"):
+        with _seeded(Stream.INITIALISATION, "counted"), torch.device("meta"), blame(spec, "build"):
             module: object = model.build(shape, outputs)
     except LotteryError as error:
         if "overflow" in str(error).lower():
@@ -98,14 +99,14 @@ def without_memory(
 
 
 def require_memory(spec: Spec, module: nn.Module) -> None:
-    """Raise UsageError where the parameters and buffers of a network are more than the machine's memory."""
+    """Raise UsageError where a network's parameters and buffers do not fit into the memory."""
     tensors = [*module.parameters(), *module.buffers()]
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     limit = model_bytes()
     if limit.exceeded_by(needed):
         raise UsageError(
-            f"{describe(spec)} needs {needed:,} bytes for its parameters and buffers; {limit.value:,} are present "
-            f"({limit.remedy})"
+            f"{describe(spec)} needs {needed:,} bytes for its parameters and buffers; "
+            f"{limit.value:,} are present ({limit.remedy})"
         )
 
 
@@ -121,8 +122,10 @@ def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> N
 def supermask_values(
     parts: NetworkParts, specs: Specs, initial: InitialState, seed: int
 ) -> dict[str, Tensor]:
-    """Return the values that masks are learned over: those of step 0 as the mask-1 action makes them of a network
-    that nothing was removed from."""
+    """Return the values that masks are learned over.
+
+    They are those that the mask-1 action makes of step 0 where nothing was removed.
+    """
     import torch
 
     values = dict(initial.values)
@@ -130,10 +133,10 @@ def supermask_values(
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
         def resample(info: LayerInfo = info) -> Tensor:
-            rng = stream(seed, "reinitialise", 0, info.name)
+            rng = stream(seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
 
-        rng = stream(seed, "mask1", 0, info.name)
+        rng = stream(seed, Stream.MASK1, 0, info.name)
         layer = Layer(info, drawn, drawn, drawn, drawn, whole, whole, rng, resample)
         with blame(specs["mask1"], "kept_values", layer):
             kept = parts.mask1.kept_values(layer)
@@ -145,7 +148,10 @@ def supermask_values(
 def draw_weight(
     initialiser: Initialiser, spec: Spec, layer: LayerInfo, rng: torch.Generator
 ) -> Tensor:
-    """float32 [s]: weights that an initialiser draws for a layer. Raises ContractError for another shape or dtype."""
+    """Return weights that an initialiser draws for a layer: float32 [s].
+
+    Raises ContractError for another shape or dtype.
+    """
     with blame(spec, "weight", layer):
         value = initialiser.weight(layer, rng)
     return check_tensor(
@@ -164,7 +170,7 @@ def _draw_bias(
 
 
 def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) -> None:
-    """Check that a module reads the data's inputs and gives as many outputs as the objective needs."""
+    """Check that a module reads the data's inputs and has the outputs that the objective needs."""
     import torch
 
     if not isinstance(module, torch.nn.Module):
@@ -172,7 +178,7 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
             f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
         )
     training = module.training
-    with _seeded("initialisation", "tried out"), torch.no_grad():
+    with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:
             logits = module.eval()(torch.zeros(2, *facts.shape))
         except Exception as error:
@@ -190,19 +196,22 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
 def _initial_values(
     parts: NetworkParts, specs: Specs, module: nn.Module, seed: int
 ) -> dict[str, Tensor]:
-    """Draw Linear and Conv layers from the initialiser; leave all else (batch norm, …) as its own `reset_parameters`
-    makes it under a seed of its own."""
+    """Draw Linear and Conv layers from the initialiser.
+
+    All else (batch norm, …) is as its own `reset_parameters` makes it under a seed of its own.
+    """
     from torch import nn
 
     for path, part in module.named_modules():
         if hasattr(part, "reset_parameters"):
-            with _seeded(seed, "initialisation", path):
+            with _seeded(seed, Stream.INITIALISATION, path):
                 part.reset_parameters()
     # of a tied weight only the first name
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    values = {
-        name: value.detach().clone() for name, value in module.state_dict().items() if name in names
-    }
+    values = {}
+    for name, value in module.state_dict().items():
+        if name in names:
+            values[name] = value.detach().clone()
     for path, part in module.named_modules():
         if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
@@ -210,7 +219,7 @@ def _initial_values(
         layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
         if layer.name not in names:
             continue
-        rng = stream(seed, "initialisation", layer.name)
+        rng = stream(seed, Stream.INITIALISATION, layer.name)
         values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
         if part.bias is not None:
             values[f"{prefix}bias"] = _draw_bias(
@@ -221,14 +230,18 @@ def _initial_values(
 
 @contextmanager
 def _seeded(*labels: Label) -> Iterator[None]:
-    """Put torch's global stream, which modules draw from when they are built, under a named seed for a while."""
+    """Put torch's global stream under a named seed for a while.
+
+    Modules draw from it when they are built.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a module may be built there
+        # a module may be built on a GPU
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.manual_seed(seed_of(*labels))
         else:
-            # `torch.manual_seed` also keeps a stack trace for each kind of accelerator that is not in
-            # use: 0.4 ms, and memory that is never let go
+            # `torch.manual_seed` also keeps a stack trace for each kind of accelerator that is not
+            # in use: 0.4 ms, and memory that is never released
             torch.default_generator.manual_seed(seed_of(*labels))
         yield

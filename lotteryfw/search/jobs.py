@@ -1,7 +1,8 @@
 """The jobs that can be asked for, as plain data with a content key.
 
-Two jobs with one key are the same work: the key is the hash of everything that decides the result — components by name,
-options and distribution version, tensors by the hash of their content, lengths in steps — and of nothing else.
+Two jobs with one key are the same work. The key is the hash of everything that decides the result,
+and of nothing else: components by name, options and distribution version, tensors by the hash of
+their content, lengths in steps.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Spec:
         return digest(self.canonical())
 
     def canonical(self) -> dict[str, Any]:
-        """As plain data that is equal for equal specs."""
+        """Return plain data that is equal for equal specs."""
         return {
             "kind": self.kind,
             "use": self.use,
@@ -57,13 +58,17 @@ def _canonical(value: Any) -> Any:
 class Train:
     """Train a masked network for `steps` steps from `start` on; zero steps only measure it.
 
-    `values`: every parameter and buffer at the start, masked weights at what they are frozen at; `mask`: bool per layer;
-    `optimizer_state`: None for a fresh optimizer. `total` and `steps_per_epoch` are the schedule's clock. `kernel`
-    names the arithmetic and its revision ("fused/1"), since a faster kernel need not round as the reference does.
-    With a `parametrization` it is scores that are trained, found among `values` under `SCORES` + the layer's name, and
-    `mask` says which edges may be kept: `budgets` are (layers, how many to keep), `initialiser` and `mask_seed` what
-    masks and weights are drawn with on the way. `snapshots` asks that the state after those steps be kept too; it is no
-    part of the key, since it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
+    `values`: every parameter and buffer at the start, masked weights at what they are frozen at.
+    `mask`: by layer, bool. `optimizer_state`: None for a fresh optimizer. `total` and
+    `steps_per_epoch` are the schedule's clock. `kernel` names the arithmetic and its revision
+    ("fused/1"), since a faster kernel need not round as the reference does.
+
+    With a `parametrization` scores are trained, which are among `values` under `SCORES` + the
+    layer's name, and `mask` has the edges that may be kept. `budgets` are (layers, number to keep);
+    `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
+
+    `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
+    it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
 
     model: Spec
@@ -97,7 +102,7 @@ class Train:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the key is the digest of (see `key_source`)."""
+        """The data that the key is the digest of (see `key_source`)."""
         return key_source(self)
 
     @cached_property
@@ -106,13 +111,13 @@ class Train:
         return self.known_key or job_key(self)
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON-able data."""
+        """Return everything but the tensors, as JSON-able data."""
         return _plain(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The gradient of the mean loss over the whole training set, at given weights, for every layer."""
+    """The gradient of the mean loss over the training set, at given weights, for every layer."""
 
     model: Spec
     data: Spec
@@ -128,7 +133,7 @@ class Gradient:
 
     @cached_property
     def source(self) -> dict[str, Any]:
-        """What the key is the digest of (see `key_source`)."""
+        """The data that the key is the digest of (see `key_source`)."""
         return key_source(self)
 
     @cached_property
@@ -137,7 +142,7 @@ class Gradient:
         return self.known_key or job_key(self)
 
     def plain(self) -> dict[str, Any]:
-        """Everything but the tensors, as JSON-able data."""
+        """Return everything but the tensors, as JSON-able data."""
         return _plain(self)
 
 
@@ -148,7 +153,7 @@ _NOT_IN_KEY = ("snapshots", "origin", "known_key")
 
 
 def numerics(device: str) -> dict[str, str]:
-    """What else decides the bits of a result: torch's version and the kind of device."""
+    """Return what beside a job decides the bits of a result: torch's version, the device."""
     return {"torch": _torch_version(), "device": device}
 
 
@@ -158,26 +163,29 @@ def _torch_version() -> str:
 
 
 def key_source(job: Job) -> dict[str, Any]:
-    """Return what the key of a job is the digest of: plain data, tensors by their own digests."""
+    """Return the data that a job's key is the digest of, tensors as their own digests."""
     names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
     fields = {name: _canonical(getattr(job, name)) for name in names}
     return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
 
 
 def job_key(job: Job) -> str:
-    """The content key of a job."""
+    """Return the content key of a job."""
     return digest(job.source)
 
 
 def without_tensors(job: Job) -> Job:
-    """The same job under the same key, light enough to be kept while it waits."""
+    """Return the job under the same key without its tensors, light enough to keep in memory."""
     if isinstance(job, Train):
         return replace(job, values={}, mask={}, optimizer_state=None, known_key=job.key)
     return replace(job, values={}, mask={}, known_key=job.key)
 
 
 def likeness(job: Job) -> str:
-    """A digest that jobs share which cost about the same a step: for estimates of time and disk."""
+    """Return a digest that jobs of about the same cost a step share.
+
+    Estimates of time and disk are made from it.
+    """
     return like(
         job.model,
         job.data,
@@ -188,14 +196,14 @@ def likeness(job: Job) -> str:
 
 
 def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
-    """The likeness of jobs made of these."""
+    """Return the likeness of jobs made of these."""
     return digest(
         ["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device]
     )
 
 
 def state_key(key: str, step: int) -> str:
-    """The key of the state after `step` steps of the training `key`."""
+    """Return the key of the state after `step` steps of the training `key`."""
     return digest(state_source(key, step))
 
 
@@ -217,9 +225,9 @@ def _plain(job: Job) -> dict[str, Any]:
 
 
 def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None) -> Job:
-    """The job that `plain()` and its tensors came from."""
-    said: dict[str, Any] = dict(plain)
-    cls = _JOBS[said.pop("job")]
+    """Return the job that `plain()` and its tensors came from."""
+    fields: dict[str, Any] = dict(plain)
+    cls = _JOBS[fields.pop("job")]
     for name in (
         "model",
         "data",
@@ -229,13 +237,15 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
         "parametrization",
         "initialiser",
     ):
-        if said.get(name):
-            said[name] = Spec(**said[name])
+        if fields.get(name):
+            fields[name] = Spec(**fields[name])
     if cls is Train:
-        said["augment"] = tuple(Spec(**spec) for spec in said["augment"])
-        said["snapshots"] = frozenset(said["snapshots"])
-        said["budgets"] = tuple((tuple(layers), keep) for layers, keep in said["budgets"])
-    said.update(
-        {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
-    )
-    return cls(**said)
+        # JSON has lists for tuples and sets
+        fields["augment"] = tuple(Spec(**spec) for spec in fields["augment"])
+        fields["snapshots"] = frozenset(fields["snapshots"])
+        fields["budgets"] = tuple((tuple(layers), keep) for layers, keep in fields["budgets"])
+    for name, value in tensors.items():
+        # a gradient has no optimizer state
+        if name in cls.__dataclass_fields__:
+            fields[name] = value
+    return cls(**fields)

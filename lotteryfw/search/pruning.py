@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Scope
 from lotteryfw.api.layers import Group, LayerInfo
-from lotteryfw.api.rng import stream
+from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import MaskStats
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Pruner:
-    """Makes the masks of one cell: its scope says how much is kept, scores or a random draw say what."""
+    """Makes the masks of one cell.
+
+    Its scope says how many weights are kept, and scores or a random draw say which.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,10 @@ class Pruner:
         return MaskStats(sum(group.requested for group in budgets) + unpruned, kept, self.sizes)
 
     def budgets_after(self, kept: Mapping[str, int], times: int) -> list[Group]:
-        """Return the scope's budgets after pruning `times` times in a row. Raises ContractError for impossible ones."""
+        """Return the scope's budgets after pruning `times` times in a row.
+
+        Raises ContractError for impossible ones.
+        """
         with blame(self._scope_spec, "groups"):
             groups = self._scope.groups(self._layers, kept, times)
         return self._checked("groups", groups, kept)
@@ -76,7 +82,7 @@ class Pruner:
     ) -> tuple[dict[str, Tensor], MaskStats]:
         """Keep the weights of largest score among those in `mask`, within each group's budget."""
         try:
-            pruned = cut(scores, mask, groups, lambda: stream(self._seed, "ties", level))
+            pruned = cut(scores, mask, groups, lambda: stream(self._seed, Stream.TIES, level))
         except ContractError as error:
             raise ContractError(
                 f"{describe(self._criterion_spec)}: {error} at level {level}"
@@ -91,12 +97,10 @@ class Pruner:
         """Keep a uniformly random choice of the weights in `mask`, within each group's budget."""
         import torch
 
-        scores = {
-            layer.name: torch.rand(
-                layer.shape, generator=stream(self._seed, "random_mask", level, layer.name)
-            )
-            for layer in self._layers
-        }
+        scores = {}
+        for layer in self._layers:
+            rng = stream(self._seed, Stream.RANDOM_MASK, level, layer.name)
+            scores[layer.name] = torch.rand(layer.shape, generator=rng)
         return self.by_score(mask, scores, groups, level)
 
     def _checked(self, method: str, groups: list[Group], kept: Mapping[str, int]) -> list[Group]:
@@ -116,7 +120,8 @@ class Pruner:
                 raise ContractError(f"{who} has {', '.join(sorted(repeated))} in two groups")
             if not 0 <= group.keep <= alive:
                 raise ContractError(
-                    f"{who} keeps {group.keep} of {alive} living weights in {', '.join(sorted(names))}"
+                    f"{who} keeps {group.keep} of {alive} living weights in "
+                    f"{', '.join(sorted(names))}"
                 )
             seen |= names
         return groups

@@ -1,4 +1,4 @@
-"""Jobs as a search asks for them: known by how they come about, built when somebody has to run them."""
+"""Jobs as a search asks for them: named by how they come about, built when they have to run."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.layers import LATEST, SCORES
-from lotteryfw.api.rng import seed_of
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import Gradient, Job, Train, without_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 ChooseKernel = Callable[[Train, str, float | None], str]
-"""Names the kernel, with its revision, that trains a job, given the `kernel` and `sparse_below` that the recipe asks
-for; the engine knows."""
+"""A function of the engine that names the kernel of a job, with its revision.
+
+It is given the job, and the `kernel` and `sparse_below` that the recipe asks for.
+"""
 
 _NONE: frozenset[int] = frozenset()
 
 
 def reference_kernel(job: Train, wanted: str, sparse_below: float | None) -> str:
-    """The kernel that can train every job."""
+    """Return the kernel that can train every job."""
     return "reference/1"
 
 
 class JobRequest:
     """A job that a search asks for.
 
-    `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates; `snapshots` are the
-    steps whose state is to be kept; `kind` is "training" or "gradient". None of them needs a tensor. `job` is computed
-    when it is first looked at.
+    `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
+    `snapshots` are the steps whose state is to be kept; `kind` is "training" or "gradient". None of
+    them needs a tensor. `job` is computed when it is first looked at.
     """
 
     __slots__ = (
@@ -57,8 +59,10 @@ class JobRequest:
         outcome: Outcome | None = None,
         decides: bool = False,
     ):
-        """`outcome`: of the training whose gradient is asked for; None where the training itself is.
-        `decides`: whether equal origins are equal keys."""
+        """`outcome` is that of the training whose gradient is asked for; None for a training.
+
+        `decides` is True where equal origins are equal keys.
+        """
         self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
         self.decides = decides
         self._factory, self._outcome = factory, outcome
@@ -82,15 +86,15 @@ class JobRequest:
 
     @property
     def key(self) -> str:
-        """The job's key. Builds the job where the key is not known from an earlier run."""
+        """The job's key. Without one from an earlier run, the job is built to compute it."""
         return self._known_key or self.job.key
 
     def know(self, key: str) -> None:
-        """Take the key that the origin stands for."""
+        """Note the key that the origin stands for."""
         self._known_key = key
 
     def drop_tensors(self, ticket: Ticket) -> None:
-        """Let go of the tensors of the job. `ticket` is the request's own without its tensors."""
+        """Release the tensors of the job. `ticket` is the request's own without its tensors."""
         if self._job is not None:
             self._known_key = self._job.key
             self._job = without_tensors(self._job)
@@ -100,7 +104,8 @@ class JobRequest:
 class JobFactory:
     """Makes the jobs of one cell's tickets.
 
-    `snapshots` names, by the origin of a training, further steps whose state other cells of the study will want.
+    `snapshots` names, by the origin of a training, further steps whose state other cells of the
+    study will want.
     """
 
     def __init__(
@@ -114,18 +119,18 @@ class JobFactory:
         self._shared_snapshots = snapshots or {}
 
     def training(self, ticket: Ticket) -> JobRequest:
-        """The training of a ticket."""
+        """Return the request for the training of a ticket."""
         origin = self._context.job_digest("train", ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         return JobRequest(self, ticket, origin, self._steps(ticket), snapshots, decides=decides)
 
     def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
-        """The gradient at the end of a ticket's training."""
+        """Return the request for the gradient at the end of a ticket's training."""
         origin = self._context.job_digest("gradient", ticket)
         return JobRequest(self, ticket, origin, 0, _NONE, outcome, self._context.origins_decide)
 
     def build_training(self, request: JobRequest) -> Train:
-        """The training that a request asks for, with its tensors."""
+        """Return the training that a request asks for, with its tensors."""
         ticket = request.ticket
         context, cell, specs = self._context, self._context.cell, self._context.specs
         job = Train(
@@ -153,15 +158,17 @@ class JobFactory:
             origin=request.origin,
         )
         if ticket.learns_mask:
-            # Every cycle has a data order and masks of its own: what it does not see again is what iterating may gain.
-            seed = seed_of(context.seed, "cycle", ticket.level) if ticket.level else context.seed
-            scores: Mapping[str, Tensor] = ticket.scores or {}
+            # Every cycle has a data order and masks of its own: with the same ones, a cycle would
+            # repeat the last.
+            seed = (
+                seed_of(context.seed, Stream.CYCLE, ticket.level) if ticket.level else context.seed
+            )
+            values = dict(ticket.values)
+            for name, score in (ticket.scores or {}).items():
+                values[SCORES + name] = score
             job = replace(
                 job,
-                values={
-                    **ticket.values,
-                    **{SCORES + name: score for name, score in scores.items()},
-                },
+                values=values,
                 optimizer=specs.get("mask_optimizer", specs["optimizer"]),
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
@@ -172,7 +179,7 @@ class JobFactory:
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
 
     def build_gradient(self, request: JobRequest, outcome: Outcome) -> Gradient:
-        """The gradient that a request asks for, with its tensors."""
+        """Return the gradient that a request asks for, with its tensors."""
         context, specs = self._context, self._context.specs
         return Gradient(
             model=specs["model"],
@@ -194,7 +201,7 @@ class JobFactory:
         return self._total(ticket) - point.schedule if point.steps is None else point.steps
 
     def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
-        """The states that later rounds go back to, kept by the training that begins a chain.
+        """Return the steps that later rounds go back to, kept by the training that begins a chain.
 
         A network that is measured as it is passes no step, so it keeps none.
         """

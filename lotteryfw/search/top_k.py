@@ -1,5 +1,7 @@
-"""From scores to masks. The hard rules live here, where no author can forget them: exact budgets, the dead stay dead,
-ties are drawn from a named stream, unusable scores are refused.
+"""From scores to masks.
+
+The rules that every author would have to remember are applied here: budgets are exact, removed
+weights stay removed, ties are drawn from a named stream, unusable scores are refused.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def budget(kept: int, rate: float, times: int = 1) -> int:
-    """How many of `kept` weights stay after pruning `round(rate * kept)` of them, `times` times in a row.
+    """Return how many weights stay after pruning `round(rate * kept)` of them, `times` times.
 
-    The rule of the lottery-ticket papers, and of `torch.nn.utils.prune`: whole weights, rounded at every cut.
+    The rule of the lottery-ticket papers, and of `torch.nn.utils.prune`: whole weights, rounded at
+    every cut.
 
     >>> budget(30_000, 0.2), budget(30_000, 0.2, times=2), budget(1, 0.2)
     (24000, 19200, 1)
@@ -37,11 +40,12 @@ def cut(
     groups: Sequence[Group],
     ties: Callable[[], torch.Generator],
 ) -> dict[str, Tensor]:
-    """The masks after a cut: in every group exactly `keep` weights stay, those of largest score among the living.
+    """Return the masks after a cut: in every group the `keep` weights of largest score stay.
 
-    `scores` [s] floating point and `masks` [s] bool by layer; the result has the layers of `masks`, and is never alive
-    where `masks` is dead. Of weights that tie at the threshold, a draw from `ties()` decides which stay. Raises
-    ContractError for scores that are not finite or a scope that asks for more than is alive.
+    `scores` [s] floating point and `masks` [s] bool by layer; the result has the layers of `masks`,
+    and is never alive where `masks` is dead. Of weights that tie at the threshold, a draw from
+    `ties()` decides which stay. Raises ContractError for scores that are not finite or a scope that
+    asks for more than is alive.
     """
     import torch
 
@@ -55,21 +59,20 @@ def cut(
                 )
         alive = torch.cat([masks[name].reshape(-1) for name in group.layers])
         score = torch.cat([scores[name].reshape(-1) for name in group.layers])
-        places = alive.nonzero().squeeze(1)
+        indices = alive.nonzero().squeeze(1)
         kept = torch.zeros_like(alive)
-        kept[places[best(score[places], group.keep, ties)]] = True
-        for name, part in zip(
-            group.layers, torch.split(kept, [masks[n].numel() for n in group.layers]), strict=True
-        ):
+        kept[indices[best(score[indices], group.keep, ties)]] = True
+        parts = torch.split(kept, [masks[name].numel() for name in group.layers])
+        for name, part in zip(group.layers, parts, strict=True):
             result[name] = part.reshape(masks[name].shape)
     return result
 
 
 def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tensor:
-    """Indices [keep] int64, ascending, of the `keep` largest of `scores` [n] (finite), ties drawn from `ties()`.
+    """Return the indices [keep] int64, ascending, of the `keep` largest of `scores` [n], finite.
 
-    Selects, never sorts: `numpy.partition` on the CPU (a tenth of the time of `torch.topk`), `torch.topk` elsewhere
-    (on a GPU a hundredth of the time of `torch.kthvalue`).
+    Ties are drawn from `ties()`. It selects and never sorts: `numpy.partition` on the CPU takes a
+    tenth of the time of `torch.topk`, which takes on a GPU a hundredth of that of `torch.kthvalue`.
     """
     import torch
 
@@ -91,15 +94,17 @@ def _kth_largest(scores: Tensor, k: int) -> Tensor:
     import numpy as np
     import torch
 
-    place = scores.numel() - k
+    index = scores.numel() - k
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(np.partition(scores.numpy(), place)[place : place + 1])[0]
+        return torch.from_numpy(np.partition(scores.numpy(), index)[index : index + 1])[0]
     return _last_of_topk(scores, k)
 
 
 def _last_of_topk(scores: Tensor, k: int) -> Tensor:
-    """Return the `k`-th largest of `scores` [n] as a 0-d tensor: the least of the top `k`, or the largest of the rest
-    and it, whichever are fewer."""
+    """Return the `k`-th largest of `scores` [n] as a 0-d tensor.
+
+    It is the least of the top `k`, and the largest of it and the rest: the fewer are selected.
+    """
     import torch
 
     rest = scores.numel() - k + 1
@@ -109,7 +114,10 @@ def _last_of_topk(scores: Tensor, k: int) -> Tensor:
 
 
 def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
-    """`value` if it is a float tensor of `shape`; else ContractError, which says what was returned instead."""
+    """Return `value` if it is a float tensor of `shape`.
+
+    Raises ContractError, which says what was returned instead.
+    """
     import torch
 
     if not isinstance(value, torch.Tensor):
@@ -124,7 +132,7 @@ def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
 
 
 def straight_through(mask: Tensor, surrogate: Tensor) -> Tensor:
-    """[s] float: the values of `mask` [s] bool, and the gradient as if they were `surrogate` [s] float itself.
+    """Return the values of `mask` [s] bool as float [s], with the gradient of `surrogate` [s].
 
     Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons, section 4.
     """
@@ -140,9 +148,8 @@ def _straight_through() -> Any:
     class StraightThrough(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, mask: Tensor, surrogate: Tensor) -> Tensor:
-            return mask.view(torch.uint8).to(
-                surrogate.dtype
-            )  # from bool itself it takes four times as long
+            # from bool itself it takes four times as long
+            return mask.view(torch.uint8).to(surrogate.dtype)
 
         @staticmethod
         def backward(ctx: Any, *slopes: Tensor) -> tuple[None, Tensor]:
@@ -152,7 +159,10 @@ def _straight_through() -> Any:
 
 
 def top(scores: Tensor, keep: int) -> Tensor:
-    """[n] bool: the `keep` largest of `scores` [n], of ties those of lowest index. Nothing leaves the device."""
+    """Return [n] bool: the `keep` largest of `scores` [n], of ties those of lowest index.
+
+    Nothing leaves the device.
+    """
     import torch
 
     if keep == 0:
@@ -163,11 +173,12 @@ def top(scores: Tensor, keep: int) -> Tensor:
 
 
 class IncrementalTopK:
-    """The mask of the `keep` largest of scores that are ranked again and again and change little in between.
+    """Selects the `keep` largest of scores that are ranked again and again and change little.
 
-    Exact, and equal to a stable sort: of ties at the threshold those of lowest index are kept. The threshold of the
-    last call gives a narrow bracket; only scores inside it are looked at closely, and it is widened until it holds the
-    new threshold (timed by benchmarks/thresholds.py). Elsewhere than on the CPU it selects anew, without waiting.
+    It is exact, and equal to a stable sort: of ties at the threshold those of lowest index are
+    kept. The threshold of the last call gives a narrow bracket; only scores inside it are looked at
+    closely, and it is widened until it holds the new threshold (timed by
+    benchmarks/thresholds.py). Elsewhere than on the CPU it selects anew, without waiting.
     """
 
     def __init__(self, keep: int):
@@ -175,7 +186,10 @@ class IncrementalTopK:
         self._last: tuple[float, float] | None = None
 
     def __call__(self, scores: Tensor) -> Tensor:
-        """[s] bool for `scores` [s] float32, finite. Raises ContractError for more to keep than there are."""
+        """Return [s] bool for `scores` [s] float32, finite.
+
+        Raises ContractError for more to keep than there are.
+        """
         import numpy as np
         import torch
 
@@ -188,8 +202,8 @@ class IncrementalTopK:
             return torch.full(scores.shape, self._keep > 0, dtype=torch.bool)
         kept, inside = self._bracket(flat)
         candidates, wanted = flat[inside], self._keep - int(np.count_nonzero(kept))
-        place = candidates.size - wanted
-        threshold = np.partition(candidates, place)[place]
+        index = candidates.size - wanted
+        threshold = np.partition(candidates, index)[index]
         kept[inside[candidates > threshold]] = True
         ties = wanted - int(np.count_nonzero(candidates > threshold))
         kept[inside[candidates == threshold][:ties]] = True
@@ -197,12 +211,16 @@ class IncrementalTopK:
         return torch.from_numpy(kept).reshape(scores.shape)
 
     def _bracket(self, flat: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-        """What lies above the bracket, and where what lies inside stands: the threshold is inside."""
+        """Return which scores lie above the bracket, and the indices of those inside.
+
+        The threshold is inside.
+        """
         import numpy as np
 
         centre, width = self._last or (0.0, np.inf)
         while width < np.inf:
-            with np.errstate(over="ignore"):  # beyond float32 a bracket is without an end
+            # beyond float32 a bracket has no end
+            with np.errstate(over="ignore"):
                 high, low = np.float32(centre + width), np.float32(centre - width)
             above = flat > high
             inside = np.flatnonzero((flat >= low) ^ above)
@@ -212,7 +230,7 @@ class IncrementalTopK:
         return np.zeros(flat.size, dtype=bool), np.arange(flat.size)
 
     def _remember(self, threshold: float, candidates: int, size: int) -> None:
-        """The next bracket: wide enough for the drift just seen, narrow enough for few candidates."""
+        """Set the next bracket: wide enough for the last drift, narrow enough for few candidates."""
         if self._last is None:
             self._last = threshold, abs(threshold) / 1000 or 1e-6
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TICKET = "ticket"
+Role = Literal["before", "after", "kept"]
 _share = partial(AnalysisResult, unit="share")
 
 
@@ -174,14 +175,15 @@ class WeightScatter(Analysis):
         results: list[AnalysisResult] = []
         for name, kept in child.ticket.mask.items():
             indices = self._sample_indices(lab.seed, name, kept.numel())
-            figures = {
-                "w_i": parent.ticket.values[name],
-                "w_f": parent.weights()[name],
-                "kept": kept.float(),
-            }
-            for figure, values in figures.items():
+            before, after = parent.ticket.values[name], parent.weights()[name]
+            lists: list[tuple[str, Role, Tensor]] = [
+                ("w_i", "before", before),
+                ("w_f", "after", after),
+                ("kept", "kept", kept.float()),
+            ]
+            for figure, role, values in lists:
                 sample = tuple(values.flatten()[indices].tolist())
-                results.append(AnalysisResult(child, figure, sample, name))
+                results.append(AnalysisResult(child, figure, sample, name, role=role))
         return results
 
     def _sample_indices(self, seed: int, name: str, size: int) -> Tensor:
@@ -228,7 +230,7 @@ class DyingEdges(Analysis):
             of_cycle = 1 - _mean_of_all(selected.values())
             results.append(_share(level, "dying_ratio_of_cycle", of_cycle))
             # the first evaluation has none before it to compare with
-            turnover = level.outcome.metrics.curve.turnover[1:]
+            turnover = level.outcome.metrics.curve.extra.get("turnover", ())[1:]
             if turnover:
                 results.append(_share(level, "turnover", sum(turnover) / len(turnover)))
         return results

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lotteryfw import Clock, Lab, Search, SearchAlgorithm, Step, Ticket, Trained
+from lotteryfw import Clock, Lab, MaskSearch, Search, SearchAlgorithm, Step, Ticket, Trained
 
 Levels = Annotated[
     int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")
@@ -89,7 +89,7 @@ Density = Annotated[
 ]
 
 
-class Supermask(SearchAlgorithm):
+class Supermask(MaskSearch):
     """Learned supermasks: a mask is learned over weights that are never trained.
 
     Level 1 is the mask found: the variant "ticket" has its figures as it was learned (the mean over sampled masks, where
@@ -100,7 +100,6 @@ class Supermask(SearchAlgorithm):
     use = "supermask"
     formula = "weights at mask1(w_0) → learn a mask → measure (→ train the weights)"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, section 5"
-    learns_masks = True
     variants = (THRESHOLDED, TRAINED)
 
     train_weights: TrainWeights = False
@@ -118,7 +117,7 @@ class Supermask(SearchAlgorithm):
             lab.record(1, found, trained, TRAINED)
 
 
-class EdgePopup(SearchAlgorithm):
+class EdgePopup(MaskSearch):
     """Edge-popup: a mask of a given density is learned over weights that are never trained.
 
     Level 1 is the mask found; the variant "trained" is the ticket that its weights become when they are trained after all.
@@ -129,7 +128,6 @@ class EdgePopup(SearchAlgorithm):
     source = (
         "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, section 3"
     )
-    learns_masks = True
     variants = (TRAINED,)
 
     density: Density = 0.5
@@ -141,7 +139,7 @@ class EdgePopup(SearchAlgorithm):
         )
 
 
-class IterativeEdgePopup(SearchAlgorithm):
+class IterativeEdgePopup(MaskSearch):
     """Iterative edge-popup: cycles of edge-popup at falling density, each with the scores of the one before.
 
     A level is a cycle with a schedule of its own. What a new cycle takes up again is the rewind policy's choice, which a
@@ -151,7 +149,11 @@ class IterativeEdgePopup(SearchAlgorithm):
     use = "iterative_edge_popup"
     formula = "edge-popup at density^(1/K) → at density^(2/K) → … → at density"
     source = "Iwasawa, Strong lottery tickets (slides): iterative edge-popup, soft and hard"
-    learns_masks = True
+    # The default policy returns scores to their start, so a cycle would learn nothing from the last.
+    required = {
+        **MaskSearch.required,
+        "rewind": "learns masks in cycles, and the policy says what a cycle takes over from the last",
+    }
     variants = (TRAINED,)
 
     density: Density = 0.5

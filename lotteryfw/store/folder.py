@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from sys import intern
 from typing import Any
@@ -36,8 +37,10 @@ class LevelRow:
 
     `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures
     may be None). `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the
-    store. `axes` are the cell's coordinates in the recipe's grid, a column each after the others;
-    a row without a value there has no such axis.
+    store. `learned` is true where that training learned the mask. `axes` are the cell's coordinates
+    in the recipe's grid, a column of labels each after the others; a row without a value there has
+    no such axis. `axis_values` are the same coordinates as one JSON object; of a component it has
+    `use` and the options that differ from their defaults.
     """
 
     study: str
@@ -62,6 +65,8 @@ class LevelRow:
     early_test_accuracy: float | None
     layer_densities: str
     key: str
+    learned: bool = False
+    axis_values: Mapping[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
 
 
@@ -422,7 +427,11 @@ def _with_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _written(value: str | int | float | None) -> str:
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return json.dumps(value)
     if isinstance(value, float):
         return repr(float(value))  # a numpy float's own repr names its type
     return "" if value is None else str(value)
@@ -449,9 +458,25 @@ def _optional_float(text: str) -> float | None:
     return float(text) if text else None
 
 
+def _bool(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+@lru_cache(maxsize=1000)
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{text!r} is not a JSON object")
+    return value
+
+
 # most texts stand in many rows, so each is kept in memory once
 _READERS: dict[str, Callable[[str], Any]] = {
     "str": intern,
+    "bool": _bool,
+    "Mapping[str, Any]": _object,
     "int": int,
     "float": float,
     "float | None": _optional_float,

@@ -10,7 +10,16 @@ In a plugin's own tests:
 
 from lotteryfw.testkit.fixtures import make_layer
 from lotteryfw.testkit.plugins import Verdict, check_plugin
+from lotteryfw.testkit.probes import make_probe, small_conv_net
 from lotteryfw.testkit.subject import Skipped
 from lotteryfw.testkit.trials import trial
 
-__all__ = ["Skipped", "Verdict", "check_plugin", "make_layer", "trial"]
+__all__ = [
+    "Skipped",
+    "Verdict",
+    "check_plugin",
+    "make_layer",
+    "make_probe",
+    "small_conv_net",
+    "trial",
+]

@@ -25,9 +25,9 @@ from lotteryfw.api.kinds import (
     RewindPolicy,
     Schedule,
     Scope,
-    Search,
     SearchAlgorithm,
 )
+from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.layers import SCORES, Group, Layer, LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.rng import stream
@@ -35,7 +35,7 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Gradient, Job, Spec, Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import budget, straight_through
 
 if TYPE_CHECKING:
@@ -196,11 +196,11 @@ STAND_INS: Mapping[str, Component] = {
 CLOCK = Clock(1000, 10)
 
 
-def make_lab(*, seed: int = 0, clock: Clock = CLOCK, **parts: Any) -> Lab:
+def make_lab(*, seed: int = 0, clock: Clock = CLOCK, **parts: Any) -> CellLab:
     """A lab over a cell with these parts (by the names of `Cell`'s fields) and the plainest stand-ins for the rest."""
     fixed = {"study": "", "id": "", "axes": {}, "augment": (), "batch": 20, "evaluate_every": 100}
     cell = Cell(**{**STAND_INS, **fixed, **parts}, seed=seed, clock=clock)
-    return Lab(cell, _describe, Path(), "cpu")
+    return CellLab(cell, _describe, Path(), "cpu")
 
 
 def _describe(component: Component, clock: Clock) -> Spec:

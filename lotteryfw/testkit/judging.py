@@ -8,11 +8,12 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.api.kinds import Search, SearchAlgorithm
+from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import Ticket
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
@@ -108,7 +109,7 @@ def try_analysis(subject: Subject) -> None:
             )
 
 
-def _finished() -> tuple[Lab, list[LevelResult]]:
+def _finished() -> tuple[CellLab, list[LevelResult]]:
     """A search played to its end on made-up trainings."""
     lab = make_lab(search=ThreeRounds())
     _drained(lab.cell.search.search(lab))
@@ -126,7 +127,7 @@ def _finished() -> tuple[Lab, list[LevelResult]]:
 
 
 def _found(
-    subject: Subject, method: str, lab: Lab, levels: list[LevelResult]
+    subject: Subject, method: str, lab: CellLab, levels: list[LevelResult]
 ) -> list[AnalysisResult]:
     if method == "across":
         found: Iterable[AnalysisResult] = subject.ask("across", levels, on="a finished study")

@@ -10,7 +10,7 @@ from lotteryfw.api.errors import LotteryError
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.bench import MadeUp, make_lab
 from lotteryfw.testkit.subject import Subject
@@ -64,18 +64,20 @@ def _try_order(subject: Subject, records: Sequence[Record]) -> None:
 
 
 def _try_learning(subject: Subject, search: SearchAlgorithm, asked: Sequence[Job]) -> None:
-    """It says that it learns masks if, and only if, it does: its recipe needs a parametrization then."""
+    """Its recipes have a parametrization if, and only if, it has a mask learned."""
     learns = any(isinstance(job, Train) and job.parametrization is not None for job in asked)
+    has_parametrization = "parametrization" in (*search.required, *search.optional)
     subject.demand(
-        search.learns_masks or not learns,
-        "search() has masks learned; it needs `learns_masks = True`",
+        has_parametrization or not learns,
+        "search() has masks learned, so its class must be a MaskSearch",
     )
     subject.demand(
-        learns or not search.learns_masks, "learns_masks is True, but search() has no mask learned"
+        learns or not has_parametrization,
+        "its recipe has a parametrization, but search() has no mask learned",
     )
 
 
-def _play(subject: Subject, lab: Lab) -> list[Job]:
+def _play(subject: Subject, lab: CellLab) -> list[Job]:
     """Answers everything that the search asks for until it ends; returns the jobs, in order."""
     jobs: list[Job] = []
     try:
@@ -106,7 +108,7 @@ def _play(subject: Subject, lab: Lab) -> list[Job]:
     return jobs
 
 
-def _try_record(subject: Subject, lab: Lab, record: Record) -> None:
+def _try_record(subject: Subject, lab: CellLab, record: Record) -> None:
     level = record.level
     subject.demand(
         type(level) is int and level >= 0,

@@ -42,29 +42,33 @@ def test_purposes_are_different_and_each_is_explained() -> None:
             assert isinstance(body[number + 1], ast.Expr), ast.unparse(body[number])
 
 
-def literal_purposes() -> dict[str, str]:
-    """The first string among the labels of every draw in the code, with the file that it is in."""
-    purposes: dict[str, str] = {}
+def purposes() -> tuple[set[str], set[str]]:
+    """The purposes of draws in the code: the members of Stream, and those written as strings."""
+    members: set[str] = set()
+    strings: set[str] = set()
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.parent.name == "testkit":  # trials have a stream of their own
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("Stream."):
+                members.add(Stream[node.attr].value)
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
                 continue
-            strings: list[str] = []
-            for label in node.args:
-                if isinstance(label, ast.Attribute) and "Stream." in ast.unparse(label):
-                    break  # the purpose is a member; what follows says for whom
-                if isinstance(label, ast.Constant) and isinstance(label.value, str):
-                    strings.append(label.value)
-            # derivations.py passes the purpose on, by a function `layer(info, mask, purpose)`
-            is_layer = node.func.id == "layer" and len(node.args) == 3
-            if strings and (node.func.id in DRAWING or is_layer):
-                purposes[strings[0]] = path.name
-    return purposes
+            if node.func.id in DRAWING:
+                strings |= _first_string(node.args)
+    return members, strings
 
 
-def test_every_purpose_that_is_written_as_a_string_is_in_the_enum() -> None:
-    purposes = literal_purposes()
-    assert {"initialisation", "order", "ties", "criterion", "mask0"} <= purposes.keys()
-    assert purposes.keys() <= set(map(str, Stream)), purposes
+def _first_string(labels: list[ast.expr]) -> set[str]:
+    for label in labels:
+        if isinstance(label, ast.Attribute) and "Stream." in ast.unparse(label):
+            return set()  # the purpose is a member; what follows says for whom
+        if isinstance(label, ast.Constant) and isinstance(label.value, str):
+            return {label.value}
+    return set()
+
+
+def test_every_purpose_of_a_draw_is_in_the_enum_and_no_other_is() -> None:
+    members, strings = purposes()
+    assert {"initialisation", "ties", "criterion", "mask0"} <= members
+    assert members | strings == set(map(str, Stream))

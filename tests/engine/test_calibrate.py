@@ -24,7 +24,7 @@ from lotteryfw.engine.kernels import calibrate as module
 from lotteryfw.engine.kernels.calibrate import DENSITIES, break_even, calibrate
 from lotteryfw.engine.kernels.sparse import SPARSE_BELOW, backends
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store
 
 
@@ -142,6 +142,6 @@ def test_a_cell_of_another_density_has_other_origins_and_asks_for_it() -> None:
         return "reference/1"
 
     cells = [cell(sparse_below=below) for below in (None, 0.25)]
-    desks = [Lab(one, describe, Path("unused"), "cpu", choose) for one in cells]
+    desks = [CellLab(one, describe, Path("unused"), "cpu", choose) for one in cells]
     assert len({desk.job(desk.dense()).origin for desk in desks}) == 2
     assert asked == [None, 0.25]

@@ -21,7 +21,7 @@ from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.choose import kernel_of
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Desk, Interrupted
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(
@@ -251,7 +251,7 @@ def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, Work
     """A recipe's first training, and a workshop for it."""
     desk = Desk(table, store=folder / "store")
     shop = Workshop(desk.registry, folder, device)
-    lab = Lab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
+    lab = CellLab(desk.recipe.cells[0], desk.describe, folder, device, Chooser(shop))
     learns = lab.cell.parametrization is not None
     job = lab.job(
         lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()

@@ -26,7 +26,7 @@ from lotteryfw.engine import Chooser, Stopped, StoredOutcome, perform
 from lotteryfw.engine.train import Training
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.store import Store
 
 PLUGIN = ROOT / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"
@@ -43,11 +43,11 @@ def _with_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small, "REGISTRY", REGISTRY)
 
 
-def desk(rewind: Any = "learning_rate", **search: Any) -> Lab:
+def desk(rewind: Any = "learning_rate", **search: Any) -> CellLab:
     found = {"use": "iterative_edge_popup", "density": 0.3, "cycles": 2} | search
     iterand = REGISTRY.create("parametrization", ITERAND)
     cell = small.cell(STEPS, search=found, rewind=rewind, parametrization=iterand)
-    return Lab(cell, small.describe, Path("unused"), "cpu", Chooser(small.shop()))
+    return CellLab(cell, small.describe, Path("unused"), "cpu", Chooser(small.shop()))
 
 
 def weights(values: Mapping[str, Tensor]) -> dict[str, bytes]:
@@ -60,7 +60,7 @@ def performed(job: Train, store: Store) -> StoredOutcome:
     return StoredOutcome(store, job.key)
 
 
-def searched(lab: Lab, store: Store) -> tuple[list[Record], list[Train]]:
+def searched(lab: CellLab, store: Store) -> tuple[list[Record], list[Train]]:
     """What the cell's search records, its jobs done, and those jobs."""
     search, jobs = lab.cell.search.search(lab), []
     asked = next(search)

@@ -149,7 +149,7 @@ POPUP = {"seeds": [0], "parametrization": "top_k"}
 IEP = {"use": "iterative_edge_popup", "cycles": 4}
 
 
-def test_several_cycles_need_a_rewind_policy_and_others_have_the_default() -> None:
+def test_a_search_in_cycles_needs_a_rewind_policy_and_others_have_the_default() -> None:
     def rewinds(**changes: Any) -> list[str]:
         first = load(changed(**POPUP, **changes))
         second = load(tomllib.loads(to_toml(first.resolved())))
@@ -158,14 +158,14 @@ def test_several_cycles_need_a_rewind_policy_and_others_have_the_default() -> No
 
     both = {"search": ["imp", IEP]}
     assert rewinds(search="edge_popup") == ["to_init"]
-    assert rewinds(search=IEP | {"cycles": 1}) == ["to_init"]
     assert rewinds(grid=both, rewind="fine_tune") == ["fine_tune", "fine_tune"]
     policies = ["to_init", "fine_tune"]
     assert rewinds(search=IEP, grid={"rewind": policies}) == policies
 
     (fault,) = faults(changed(**POPUP, grid=both))
     assert fault.startswith("recipe: rewind: is required: the search 'iterative_edge_popup'")
-    assert 'such as rewind = "learning_rate"' in fault
+    assert "such as rewind = " in fault
+    assert '"learning_rate"' in fault
 
 
 def test_what_is_resolved_leaves_nothing_to_defaults() -> None:

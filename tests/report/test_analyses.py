@@ -185,10 +185,10 @@ def test_pairs_are_a_square_of_means_for_each_level():
 
 def scattered(level_row, layer="fc1"):
     return [
-        finding(level_row, f"weight_scatter.{name}", values, layer=layer)
-        for name, values in (
-            ("w_i", [0.1, -0.2, 0.3]),
-            ("w_f", [0.2, -0.1, 0.0]),
+        finding(level_row, f"mine.{role} weights", values, layer=layer, role=role)
+        for role, values in (
+            ("before", [0.1, -0.2, 0.3]),
+            ("after", [0.2, -0.1, 0.0]),
             ("kept", [1.0, 1.0, 0.0]),
         )
     ]

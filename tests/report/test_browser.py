@@ -80,8 +80,9 @@ def findings_of(rows):
         for axes in (A, B)
     )
     lines += [finding(first, "overlap.overlap", 0.5, against=other.cell)]
-    lines += [finding(first, f"scatter.{name}", [0.1, 0.9], layer="fc1") for name in ("w_i", "w_f")]
-    return [*lines, finding(first, "scatter.kept", [0.0, 1.0], layer="fc1")]
+    for role in ("before", "after"):
+        lines.append(finding(first, f"scatter.{role}", [0.1, 0.9], layer="fc1", role=role))
+    return [*lines, finding(first, "scatter.mask", [0.0, 1.0], layer="fc1", role="kept")]
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_runs import fake_run, row
 
+from lotteryfw.api.labels import component_label
 from lotteryfw.report import check_claims, summary_markdown
 from lotteryfw.report.data.density_sweeps import any_density, without_density
-from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.html.study_charts import density_charts
 from lotteryfw.report.plots.single_level import EXPECTED, WHOLE, density_plot, metric_compared
@@ -18,8 +18,8 @@ from lotteryfw.report.tables.single_level import single_level_tables
 
 WORD = st.text("abcdefghij_", min_size=1)
 OPTION = st.tuples(
-    WORD.filter(lambda name: name != "density"),
-    st.sampled_from(["0.1", "[1, 2]", "f(a=1, density=2)"]),
+    WORD.filter(lambda name: name not in ("density", "use")),
+    st.sampled_from([0.1, [1, 2], {"density": 2}, "f(a=1, density=2)"]),
 )
 
 
@@ -42,17 +42,20 @@ def searches(labels, *, axis="search", cycles=1, seeds=(0, 1), accuracy=0.9, **m
 
 @given(WORD, st.lists(OPTION, max_size=3), st.integers(0, 3))
 def test_a_density_is_taken_out_of_a_label_and_nothing_else_is(name, options, index):
-    texts = [f"{key}={value}" for key, value in options]
-    expected = f"{name}({', '.join(texts)})" if texts else name
-    texts.insert(index, "density=0.1")
-    assert any_density(f"{name}({', '.join(texts)})") == expected
-    assert any_density(expected) == expected
+    entry = {"use": name, **dict(options)}
+    expected = component_label(entry)
+    items = list(entry.items())
+    items.insert(1 + index, ("density", 0.1))
+    swept = dict(items)
+    assert any_density(component_label(swept), swept) == expected
+    assert any_density(expected, entry) == expected
+    assert any_density("a(density=1)", "a(density=1)") == "a(density=1)"
 
 
 def test_a_density_may_be_an_axis_of_its_own():
-    assert without_density({"search": "a", "search.density": "0.1", "data.densities": "1"}) == {
-        "search": "a", "data.densities": "1",
-    }  # fmt: skip
+    axes = {"search": "a", "search.density": "0.1", "data.densities": "1"}
+    values = {"search": {"use": "a"}, "search.density": 0.1, "data.densities": 1}
+    assert without_density(axes, values) == {"search": "a", "data.densities": "1"}
 
 
 def test_searches_that_differ_in_their_density_are_one_series():
@@ -184,6 +187,7 @@ def learned(seeds=(0, 1)):
                     level=1,
                     density=density,
                     steps=steps,
+                    learned=variant == "ticket",
                 )
                 layers = f"fc1.weight={density - 0.1};fc2.weight={density + 0.1}"
                 rows.append(replace(made, requested_density=density + 0.05, layer_densities=layers))
@@ -267,17 +271,7 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
     ]
     trained = [row({}, 0.9, study="imp", level=1, density=0.5)]
     rows = [*untrained, *(replace(level_row, study="learn") for level_row in learned()), *trained]
-    curves = LearningCurves.of(
-        {
-            "cell": level_row.cell,
-            "variant": level_row.variant,
-            "level": level_row.level,
-            "dying_ratio": [0.5] if by_mask else [],
-        }
-        for level_row in rows
-        for by_mask in [(level_row.study, level_row.variant) == ("learn", "ticket")]
-    )
-    sheet = untrained_masks(group_studies(rows), curves)
+    sheet = untrained_masks(group_studies(rows))
     assert [(name, density, accuracy) for name, density, accuracy, _ in sheet.rows] == [
         ("cut: ticket", "25", "80.00 ± 0.00"),
         ("learn: rewind", "50", "95.00 ± 0.00"),
@@ -286,27 +280,20 @@ def test_masks_alone_are_gathered_over_studies(tmp_path):
         ("learn: constant · thresholded", "30", "96.00 ± 0.00"),
         ("cut: dense network, trained", "100", "98.00 ± 0.00"),
     ]
-    assert untrained_masks(group_studies(trained), curves) is None
+    assert untrained_masks(group_studies(trained)) is None
     assert "| learn: rewind |" not in summary_markdown(fake_run(tmp_path / "run", rows))
 
 
-def mask_curves(rows):
-    """curves.jsonl of rows that all learned their mask."""
-    return LearningCurves.of(
-        {
-            "cell": level_row.cell,
-            "variant": level_row.variant,
-            "level": level_row.level,
-            "dying_ratio": [0.5],
-        }
-        for level_row in rows
-        if level_row.variant == "ticket"
-    )
+def mask_learned(rows):
+    """The rows of searches that learned the mask of each ticket."""
+    return [replace(level_row, learned=level_row.variant == "ticket") for level_row in rows]
 
 
 def test_a_learned_mask_alone_stands_where_its_search_ended():
-    rows = searches(
-        {"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3
+    rows = mask_learned(
+        searches(
+            {"iep(density=0.1)": 0.1, "ep(density=0.1)": 0.1, "ep(density=0.02)": 0.02}, cycles=3
+        )
     )
     best = [
         replace(level_row, validation_accuracy=0.99, test_accuracy=0.99)
@@ -314,7 +301,7 @@ def test_a_learned_mask_alone_stands_where_its_search_ended():
         else level_row
         for level_row in rows
     ]
-    sheet = untrained_masks(group_studies(best), mask_curves(rows))
+    sheet = untrained_masks(group_studies(best))
     assert [cells[:2] for cells in sheet.rows] == [
         ("criteria: iep(density=0.1)", "10"), ("criteria: ep(density=0.1)", "10"), ("criteria: ep(density=0.02)", "2"),
     ]  # fmt: skip
@@ -324,9 +311,9 @@ def test_a_learned_mask_alone_stands_where_its_search_ended():
         else level_row
         for level_row in best
     ]
-    assert {cells[3] for cells in untrained_masks(group_studies(lost), mask_curves(rows)).rows} == {
-        "1"
-    }, "no earlier level"
+    assert {cells[3] for cells in untrained_masks(group_studies(lost)).rows} == {"1"}, (
+        "no earlier level"
+    )
 
 
 def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
@@ -335,15 +322,13 @@ def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
         row({}, 0.9, variant="trained", level=1, density=1.0),
     ]
     rows.append(replace(row({}, 0.2, variant="thresholded", level=1, density=1.0), steps=0))
+    rows = mask_learned(rows)
     [study] = group_studies(rows)
     assert study.dense is None
-    assert [cells[0] for cells in untrained_masks([study], mask_curves(rows)).rows] == [
+    assert [cells[0] for cells in untrained_masks([study]).rows] == [
         "criteria: ticket", "criteria: thresholded",
     ]  # fmt: skip
     at_start = [
         replace(level_row, level=0) for level_row in rows
     ]  # as a search of somebody's may record it
-    assert not any(
-        "dense" in cells[0]
-        for cells in untrained_masks(group_studies(at_start), mask_curves(at_start)).rows
-    )
+    assert not any("dense" in cells[0] for cells in untrained_masks(group_studies(at_start)).rows)

@@ -14,7 +14,7 @@ from support import small
 from support.runs import files, go, recipe
 from support.small import DATA, cell, make
 
-from lotteryfw import MaskCriterion, Need, SearchAlgorithm
+from lotteryfw import MaskCriterion, MaskSearch, Need, SearchAlgorithm
 from lotteryfw.api.rng import seed_of
 from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import Chooser, engine_version
@@ -24,7 +24,7 @@ from lotteryfw.runner.drive import Driver
 from lotteryfw.search import context
 from lotteryfw.search.initial_state import _seeded
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 from lotteryfw.testkit.bench import MadeUp
@@ -47,7 +47,7 @@ class Unusual(SearchAlgorithm):
 
     use = "unusual"
 
-    def search(self, lab: Lab) -> Any:
+    def search(self, lab: CellLab) -> Any:
         dense = lab.dense()
         probe = yield from lab.train(lab.as_is(dense))
         whole = yield from lab.train(dense)
@@ -58,13 +58,12 @@ class Unusual(SearchAlgorithm):
             lab.record(3, lab.prune_randomly(dense, other), before)
 
 
-class Learner(SearchAlgorithm):
+class Learner(MaskSearch):
     """Learns a mask, trains the ticket that it makes, and has that one compared with controls."""
 
     use = "learner"
-    learns_masks = True
 
-    def search(self, lab: Lab) -> Any:
+    def search(self, lab: CellLab) -> Any:
         ticket = lab.learn_mask(0.3)
         learned = yield from lab.train(ticket)
         found = lab.extract_ticket(ticket, learned)
@@ -158,7 +157,7 @@ def made(which: str, changes: dict[str, Any]) -> Any:
     return cell(**given)
 
 
-def requests(lab: Lab) -> Iterator[JobRequest]:
+def requests(lab: CellLab) -> Iterator[JobRequest]:
     """Every job that a cell asks for, its controls included; outcomes are made up."""
     search = lab.cell.search.search(lab)
     asked = next(search)
@@ -196,7 +195,9 @@ def test_equal_origins_are_equal_keys_whatever_a_cell_is_made_of(which: str) -> 
     for changes in variants(which):
         of = made(which, changes)
         for request in requests(
-            Lab(of, small.describe, Path("unused"), "cpu", chooser, engine=engine_version("here"))
+            CellLab(
+                of, small.describe, Path("unused"), "cpu", chooser, engine=engine_version("here")
+            )
         ):
             assert request.decides
             kinds.add(request.kind)
@@ -207,7 +208,7 @@ def test_equal_origins_are_equal_keys_whatever_a_cell_is_made_of(which: str) -> 
 
 def test_the_engines_state_is_part_of_an_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     def origin() -> str:
-        lab = Lab(cell(), small.describe, Path("unused"), "cpu", engine=engine_version("here"))
+        lab = CellLab(cell(), small.describe, Path("unused"), "cpu", engine=engine_version("here"))
         return lab.request(lab.dense()).origin
 
     before = origin()
@@ -225,7 +226,7 @@ def test_the_engines_state_is_part_of_an_origin(monkeypatch: pytest.MonkeyPatch)
 
 def test_where_bits_may_differ_the_second_time_origins_do_not_answer() -> None:
     labs = [
-        Lab(cell(), small.describe, Path("unused"), device, engine=engine)
+        CellLab(cell(), small.describe, Path("unused"), device, engine=engine)
         for device, engine in (("cuda", "e"), ("cpu", ""), ("cpu", "e"))
     ]
     assert [lab.request(lab.dense()).decides for lab in labs] == [False, False, True]
@@ -342,7 +343,7 @@ def test_weights_that_turn_out_damaged_are_trained_again_in_the_same_run(tmp_pat
 
 
 def test_a_chain_of_hundreds_of_rounds_is_made_when_its_last_ticket_is_looked_at() -> None:
-    lab = Lab(cell(), small.describe, Path("unused"), "cpu")
+    lab = CellLab(cell(), small.describe, Path("unused"), "cpu")
     ticket = lab.dense()
 
     class Later:

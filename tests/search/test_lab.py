@@ -32,11 +32,11 @@ from lotteryfw.api.errors import PluginError
 from lotteryfw.api.tickets import Ticket, TicketSource, TicketState, Trained
 from lotteryfw.search.derivations import Loaded
 from lotteryfw.search.jobs import Gradient, Spec
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.testkit.bench import MadeUp
 
 
-def trained(desk: Lab, ticket: Ticket) -> Trained:
+def trained(desk: CellLab, ticket: Ticket) -> Trained:
     return run(desk.train(ticket))
 
 
@@ -44,7 +44,7 @@ def bits(tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
-def layer_names(desk: Lab) -> list[str]:
+def layer_names(desk: CellLab) -> list[str]:
     return [layer.name for layer in desk.layers]
 
 
@@ -124,7 +124,7 @@ def test_pruning_a_dense_network_that_took_no_step_is_the_searchs_mistake() -> N
 def test_two_chains_in_one_lab_rewind_to_their_own_dense_runs() -> None:
     """A second dense training once took over the rewinding of the first."""
 
-    def chain(desk: Lab, scale: float) -> Ticket:
+    def chain(desk: CellLab, scale: float) -> Ticket:
         dense = desk.dense()
         moved = {name: value * scale for name, value in dense.values.items()}
         state = TicketState(dense.mask, moved, dense.cut)
@@ -165,14 +165,14 @@ class Normed(ModelFamily):
         )
 
 
-def bare_lab(**parts: Component) -> Lab:
+def bare_lab(**parts: Component) -> CellLab:
     """The lab of a cell with these components, which no plugin needs to offer."""
 
     def describe(component: Component, clock: Clock) -> Spec:
         name = component.use or type(component).__name__.lower()
         return Spec(component.kind, name, "tests==0", component.options(clock))
 
-    return Lab(replace(cell(), **parts), describe, Path("unused"), "cpu")
+    return CellLab(replace(cell(), **parts), describe, Path("unused"), "cpu")
 
 
 @pytest.mark.parametrize("buffers", ["rewound", "latest"])

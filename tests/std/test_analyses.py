@@ -23,7 +23,13 @@ SMALL = changed(
     search={"use": "imp", "levels": 2},
     evaluate={"points": 2},
 )
-CURVE = Curve((0, 10), (None, 0.5), (1.0, 0.5), (0.3, 0.8), (1.0, 0.4), (0.0, 0.25))
+CURVE = Curve(
+    (0, 10),
+    (None, 0.5),
+    (1.0, 0.5),
+    (0.3, 0.8),
+    {"dying_ratio": (1.0, 0.4), "turnover": (0.0, 0.25)},
+)
 
 
 class Outcome:

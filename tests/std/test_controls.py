@@ -23,7 +23,7 @@ from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.plan import plan_cell
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 from lotteryfw.testkit import trial
 
 PLUGIN = """
@@ -91,7 +91,7 @@ def test_a_controls_options_are_checked_and_part_of_what_it_is(plugin: Path) -> 
                 return Spec("control", "mine/shuffled", "mine==1", control.options(clock))
             return describe(component, clock)
 
-        desk = Lab(cell(), describe_all, Path("unused"), "cpu")
+        desk = CellLab(cell(), describe_all, Path("unused"), "cpu")
         plan_cell(desk)
         return desk.control(control, desk.records[1]).origin
 
@@ -186,7 +186,7 @@ def test_a_control_that_breaks_its_promises_is_named(
             return Spec("control", f"mine/{control.use}", "mine==1", {})
         return describe(component, clock)
 
-    desk = Lab(cell(), describe_all, Path("unused"), "cpu")
+    desk = CellLab(cell(), describe_all, Path("unused"), "cpu")
     record = played(desk)[1]
     with pytest.raises(error, match=message):
         desk.job(desk.control(control, record))

@@ -32,7 +32,7 @@ OFFERED = {
     "schedule": "constant multistep cosine",
     "parametrization": "bernoulli top_k",
     "objective": "classification reconstruction",
-    "control": "random_mask random_mask_reinit reinit untrained",
+    "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",
     "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges",
 }
 

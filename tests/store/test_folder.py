@@ -16,6 +16,8 @@ from lotteryfw.store import LevelRow, RunFolder, find_runs
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=12)
 FIGURES = st.none() | st.floats()
+OPTIONS = st.integers() | st.booleans() | TEXTS | st.floats(allow_nan=False, allow_infinity=False)
+ENTRIES = st.dictionaries(TEXTS, OPTIONS | st.dictionaries(TEXTS, st.lists(OPTIONS), max_size=3))
 ROWS = st.builds(
     LevelRow,
     **{
@@ -24,6 +26,8 @@ ROWS = st.builds(
             "int": st.integers(0, 2**40),
             "float": st.floats(0, 1),
             "float | None": FIGURES,
+            "bool": st.booleans(),
+            "Mapping[str, Any]": ENTRIES,
         }[column.type]
         for column in dataclasses.fields(LevelRow)
         if column.name != "axes"
@@ -34,7 +38,7 @@ ROWS = st.builds(
 )
 ROW = LevelRow(
     "criteria", "c1", "ticket", 0, 1, "done", 0.8, 0.8, 8, 10, 500, 400, *[0.5] * 8, "fc1.weight=0.8", "ab12",
-    {"criterion": "large_final"},
+    False, {"criterion": {"use": "large_final"}}, {"criterion": "large_final"},
 )  # fmt: skip
 
 
@@ -99,8 +103,11 @@ def test_the_columns_stand_in_their_order(run):
     assert header.startswith(
         "study,cell,variant,seed,level,status,density,requested_density,weights_kept,weights_total,steps,"
     )
-    assert header.endswith("early_test_accuracy,layer_densities,key,criterion,layers")
-    assert first.endswith("fc1.weight=0.8,ab12,large_final,")
+    assert header.endswith(
+        "early_test_accuracy,layer_densities,key,learned,axis_values,criterion,layers"
+    )
+    entry = '"{""criterion"": {""use"": ""large_final""}}"'
+    assert first.endswith(f"fc1.weight=0.8,ab12,false,{entry},large_final,")
     assert ",0.5,0.5,,0.5," in second
 
 
@@ -122,7 +129,7 @@ def test_no_levels_yet(run):
     [
         (lambda text: text.replace(",500,", ",many,"), "line 2: .*many"),
         (lambda text: text.replace("variant", "leg"), "line 1: the columns should begin"),
-        (lambda text: text[:-20] + "\n", "line 2: .*header has 23"),
+        (lambda text: text[:-20] + "\n", "line 2: .*header has 25"),
         (lambda text: "", "the columns should begin"),
     ],
 )

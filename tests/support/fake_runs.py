@@ -6,12 +6,40 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import tomli_w
 
 from lotteryfw.store import LevelRow, RunFolder
 
 SIZE = 266_200
+
+
+def entry_of(label: str) -> Any:
+    """The entry that a label of the form `name(option=value, …)` stands for; else the label."""
+    name, bracket, inner = label.removesuffix(")").partition("(")
+    if not bracket:
+        return label
+    options = dict(option.split("=", 1) for option in inner.split(", "))
+    return {"use": name, **{key: _number(value) for key, value in options.items()}}
+
+
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def entries_of(axes: Mapping[str, str]) -> dict[str, Any]:
+    """The entries of these labels; of a component without options its name."""
+    entries = {}
+    for axis, label in axes.items():
+        entry = entry_of(label)
+        if axis in ("search", "criterion", "mask1") and isinstance(entry, str):
+            entry = {"use": entry}
+        entries[axis] = entry
+    return entries
 
 
 def row(
@@ -25,6 +53,7 @@ def row(
     density: float = 1.0,
     steps: int = 1000,
     stop: int = 500,
+    learned: bool = False,
 ) -> LevelRow:
     """One row; without an accuracy, of a training that diverged."""
     loss = None if accuracy is None else 1 - accuracy
@@ -38,6 +67,7 @@ def row(
         early_validation_loss=loss, early_validation_accuracy=accuracy, early_test_loss=loss,
         early_test_accuracy=accuracy, layer_densities=f"fc1.weight={density:.6g}",
         key=f"dense{seed}" if level == 0 else f"{cell}/{variant}/{level}", axes=dict(axes),
+        axis_values=entries_of(axes), learned=learned,
     )  # fmt: skip
 
 
@@ -92,6 +122,7 @@ def finding(
     layer: str = "",
     against: str = "",
     unit: str = "share",
+    role: str = "",
 ) -> dict[str, object]:
     """A line of analyses.jsonl: what was found of a row of levels.csv."""
     analysis, _, figure = metric.partition(".")
@@ -99,7 +130,7 @@ def finding(
         "study": row.study, "cell": row.cell, "axes": row.axes, "seed": row.seed, "variant": row.variant, "level": row.level,
         "density": row.density, "analysis": analysis, "figure": figure, "layer": layer, "against": against,
         "unit": unit, "value": value if isinstance(value, float) else list(value),
-    }  # fmt: skip
+    } | ({"role": role} if role else {})  # fmt: skip
 
 
 def fake_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lotteryfw.search.lab import Lab, Record
+from lotteryfw.search.lab import CellLab, Record
 from lotteryfw.testkit.bench import MadeUp
 
 
@@ -18,7 +18,7 @@ def run(generator: Any) -> Any:
         return stop.value
 
 
-def played(desk: Lab) -> list[Record]:
+def played(desk: CellLab) -> list[Record]:
     """The records of the cell's whole search."""
     run(desk.cell.search.search(desk))
     return desk.records

@@ -12,7 +12,7 @@ from lotteryfw.engine import Workshop
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Spec, Train
-from lotteryfw.search.lab import Lab
+from lotteryfw.search.lab import CellLab
 
 REGISTRY = Registry.load()
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
@@ -51,9 +51,9 @@ def cell(steps: int = 20, **changes: Any) -> Cell:
     return replace(plain, **changes)
 
 
-def lab(of: Cell, device: str = "cpu") -> Lab:
+def lab(of: Cell, device: str = "cpu") -> CellLab:
     """The lab of a cell."""
-    return Lab(of, describe, Path("unused"), device)
+    return CellLab(of, describe, Path("unused"), device)
 
 
 def dense_job(of: Cell) -> Train:

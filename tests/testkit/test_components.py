@@ -34,6 +34,7 @@ from lotteryfw import (
     MaskCriterion,
     MaskedLayer,
     MaskedNetwork,
+    MaskSearch,
     ModelFamily,
     Need,
     Optimizer,
@@ -363,16 +364,19 @@ def another_arm(lab: Lab) -> Search[None]:
 
 
 def test_a_search_says_whether_it_learns_masks_and_which_arms_it_has() -> None:
-    def search(play: Callable[[Lab], Any], **said: Any) -> type[Any]:
-        return component(SearchAlgorithm, search=lambda self, lab: play(lab), **said)
+    def search(
+        play: Callable[[Lab], Any], kind: type[SearchAlgorithm] = SearchAlgorithm, **said: Any
+    ) -> type[Any]:
+        return component(kind, search=lambda self, lab: play(lab), **said)
 
-    trial(search(learning, learns_masks=True))
-    with pytest.raises(ContractError, match="has masks learned; it needs `learns_masks = True`"):
+    trial(search(learning, MaskSearch))
+    trial(search(learning, required={"parametrization": "tries one out"}))
+    with pytest.raises(ContractError, match="masks learned, so its class must be a MaskSearch"):
         trial(search(learning))
     with pytest.raises(
-        ContractError, match=r"learns_masks is True, but search.. has no mask learned"
+        ContractError, match=r"has a parametrization, but search.. has no mask learned"
     ):
-        trial(search(not_learning, learns_masks=True))
+        trial(search(not_learning, MaskSearch))
     trial(search(another_arm, variants=("mine",)))
     with pytest.raises(
         ContractError, match="records under the variant mine, which is not in its `variants`"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from lotteryfw.api.metrics import FigureUnit
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,8 +37,13 @@ class Kernel(Protocol):
 
 @runtime_checkable
 class Watched(Kernel, Protocol):
-    """A kernel that tells more about itself at every evaluation."""
+    """A kernel that has more curves than loss and accuracy."""
+
+    @property
+    def units(self) -> Mapping[str, FigureUnit]:
+        """The further curves that it measures, with their units."""
+        ...
 
     def figures(self) -> dict[str, float]:
-        """Figures by the name of their part of the curve (see `lotteryfw.api.metrics.Curve`)."""
+        """Return the figure of each of these curves now; to be called once an evaluation."""
         ...

@@ -11,9 +11,10 @@ from math import nan
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.kinds import Parametrization
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.rng import stream
 from lotteryfw.engine.kernels.reference import Reference
-from lotteryfw.engine.kernels.selected import Selected
+from lotteryfw.engine.kernels.selected import UNITS, Selected
 from lotteryfw.engine.masking import Masking, measure_job
 from lotteryfw.engine.workshop import Workshop
 from lotteryfw.search.jobs import Train
@@ -69,6 +70,11 @@ class Scores:
         lasting = self._masks if self._masks and self._refresh > 1 else {}
         lasting = {_MASK + name: mask for name, mask in lasting.items()}
         return self._plain.values() | self._selected.values() | lasting
+
+    @property
+    def units(self) -> Mapping[str, FigureUnit]:
+        """The units of its figures."""
+        return UNITS
 
     def figures(self) -> dict[str, float]:
         """How the search for a mask goes (see `Selected.figures`); to be asked for once an evaluation."""

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.layers import SELECTED
+from lotteryfw.api.metrics import FigureUnit
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _LAST = "last/"
+UNITS: Mapping[str, FigureUnit] = {"dying_ratio": "share", "turnover": "share"}
+"""The figures of a training that learns a mask, with their units (see `Selected.figures`)."""
 
 
 class Selected:

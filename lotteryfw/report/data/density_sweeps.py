@@ -1,56 +1,50 @@
 """Axes of a grid without the density that a search ends at, so that a density sweep is one curve.
 
-A density is an axis of that name ("search.density"), or an option in a component's label:
-"edge_popup(density=0.1)".
+A density is an axis of that name ("search.density"), or an option of that name of a component.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from typing import Any
+
+from lotteryfw.api.labels import component_label
 
 _OPTION = "density"
 
 
-def without_density(axes: Mapping[str, str]) -> dict[str, str]:
-    """Return the axes that are not densities, their labels without the option.
+def without_density(axes: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the axes that are not densities, and labels without the option.
 
-    >>> without_density({"search": "edge_popup(density=0.1)", "search.density": "0.1"})
+    `axes` are labels and `values` the entries that they stand for (see `LevelRow`).
+
+    >>> axes = {"search": "edge_popup(density=0.1)", "search.density": "0.1"}
+    >>> without_density(axes, {"search": {"use": "edge_popup", "density": 0.1}})
     {'search': 'edge_popup'}
     """
     remaining = {}
     for axis, label in axes.items():
         if axis.rpartition(".")[2] != _OPTION:
-            remaining[axis] = any_density(label)
+            remaining[axis] = any_density(label, values.get(axis))
     return remaining
 
 
-def any_density(label: str) -> str:
+def any_density(label: str, value: Any) -> str:
     """Return a component's label without its option `density`; any other label as it is.
 
-    >>> any_density("iterative_edge_popup(density=0.1, cycles=3)")
-    'iterative_edge_popup(cycles=3)'
+    >>> any_density("imp(density=0.1, rate=2)", {"use": "imp", "density": 0.1, "rate": 2})
+    'imp(rate=2)'
     """
-    name, _, inner = label.partition("(")
-    if not inner.endswith(")"):
+    if not is_component(value) or _OPTION not in value:
         return label
-
-    kept = []
-    for option in _options(inner[:-1]):
-        if not option.startswith(f"{_OPTION}="):
-            kept.append(option)
-    return f"{name}({', '.join(kept)})" if kept else name
+    return component_label({name: item for name, item in value.items() if name != _OPTION})
 
 
-def _options(inner: str) -> Iterator[str]:
-    """Split at the commas that are not inside of brackets."""
-    depth = 0
-    start = 0
-    for index, letter in enumerate(inner):
-        if letter in "([{":
-            depth += 1
-        elif letter in ")]}":
-            depth -= 1
-        if depth == 0 and inner.startswith(", ", index):
-            yield inner[start:index]
-            start = index + 2
-    yield inner[start:]
+def bare_name(label: str, value: Any) -> str:
+    """Return a component's name, whatever its options; any other label as it is."""
+    return str(value["use"]) if is_component(value) else label
+
+
+def is_component(value: Any) -> bool:
+    """Return True for a component's entry."""
+    return isinstance(value, Mapping) and "use" in value

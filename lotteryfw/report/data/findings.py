@@ -8,7 +8,7 @@ from typing import Any
 
 from lotteryfw.report.data.series import Point
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, analysis_unit, unit_of
+from lotteryfw.report.data.units import Unit, figure_unit, unit_of
 from lotteryfw.store import LevelRow
 
 Line = Mapping[str, Any]
@@ -79,7 +79,7 @@ class Findings:
         """Return the unit of a metric, or that of a column of levels.csv."""
         kind = self.units.get(metric)
         if kind:
-            return analysis_unit(metric.partition(".")[2], kind)
+            return figure_unit(metric.partition(".")[2], kind)
         return unit_of(metric)
 
 

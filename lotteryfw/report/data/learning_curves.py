@@ -9,10 +9,11 @@ from typing import Any
 
 from lotteryfw.report.data.series import Point
 from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit, figure_unit, unit_of
 from lotteryfw.store import LevelRow
 
-MEASURED = ("validation_accuracy", "validation_loss", "dying_ratio", "turnover")
-"""The metrics of a training that are drawn."""
+_MEASURED = ("validation_accuracy", "validation_loss")
+"""The metrics that every training has a curve of."""
 
 # More points than a screen resolves would only make the page heavy.
 _MAX_POINTS = 60
@@ -23,11 +24,28 @@ class LearningCurves:
     """The curves of a run, by the cell, variant and level of their training."""
 
     by_row: Mapping[tuple[str, str, int], Mapping[str, Any]]
+    units: Mapping[str, str]
+    """The units, "share" or "number", of the metrics that only some trainings have."""
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> LearningCurves:
         """Return the curves in the lines of curves.jsonl."""
-        return cls({(line["cell"], line["variant"], line["level"]): line for line in lines})
+        by_row = {}
+        units: dict[str, str] = {}
+        for line in lines:
+            by_row[line["cell"], line["variant"], line["level"]] = line
+            units |= line.get("units", {})
+        return cls(by_row, units)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics of trainings that there are curves of."""
+        return [*_MEASURED, *self.units]
+
+    def unit(self, metric: str) -> Unit:
+        """Return the unit of a metric."""
+        kind = self.units.get(metric)
+        return figure_unit(metric, kind) if kind else unit_of(metric)
 
     def mean(self, point: Point, metric: str) -> list[tuple[int, Spread]]:
         """Return (step, spread over seeds) of a level's training, at most 60 of them.
@@ -39,13 +57,6 @@ class LearningCurves:
             for step, value in self._measured(row, metric):
                 values.setdefault(step, []).append(value)
         return [(step, Spread.of(values[step])) for step in _thinned(sorted(values))]
-
-    def learned_mask(self, row: LevelRow) -> bool:
-        """Return True if this training learned a mask.
-
-        Only such trainings record a dying ratio, the share of edges that are never selected.
-        """
-        return bool(self._line(row).get("dying_ratio"))
 
     def _measured(self, row: LevelRow, metric: str) -> list[tuple[int, float]]:
         curve = self._line(row)

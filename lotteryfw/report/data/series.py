@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import fmean
+from typing import Any
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
@@ -66,6 +67,8 @@ class Series:
     variant: str
     points: tuple[Point, ...]
     parts: tuple[Series, ...] = ()
+    axis_values: Mapping[str, Any] = field(default_factory=dict)
+    """The entries that the labels of `axes` stand for (see `LevelRow`)."""
 
     @property
     def combination(self) -> Combination:
@@ -210,7 +213,9 @@ def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
 
     searches = []
     for (axes, variant), series_rows in grouped.items():
-        searches.append(Series("", dict(axes), variant, _points(series_rows)))
+        values = series_rows[0].axis_values
+        points = _points(series_rows)
+        searches.append(Series("", dict(axes), variant, points, axis_values=values))
     return StudySeries(name, labelled(_join_sweeps(searches)), labelled(searches), _dense(rows))
 
 
@@ -218,7 +223,7 @@ def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
     """Return the searches, each sweep over densities as one series in place of its first."""
     alike: dict[tuple[Combination, str], list[Series]] = {}
     for search in searches:
-        axes = tuple(without_density(search.axes).items())
+        axes = tuple(without_density(search.axes, search.axis_values).items())
         alike.setdefault((axes, search.variant), []).append(search)
 
     joined: list[Series] = []

@@ -12,8 +12,6 @@ ACCURACY = "test_accuracy"
 SUMMARY_METRICS = (ACCURACY, "early_stop_step")
 """The metrics of a summary: a table and a panel for each."""
 
-_SHARES = ("accuracy", "dying_ratio", "turnover")
-
 
 @dataclass(frozen=True)
 class Unit:
@@ -43,18 +41,21 @@ class Unit:
 
 
 def unit_of(metric: str) -> Unit:
-    """Return the unit of a column of levels.csv, or of a metric in curves.jsonl."""
+    """Return the unit of a column of levels.csv, or of the curve of one."""
     name = metric.replace("_", " ").replace("early stop step", "early-stopping step")
     name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
-    if metric.endswith(_SHARES):
+    if metric.endswith("accuracy"):
         return _share(name)
     if metric.endswith("loss"):
         return Unit(name, f"{name} (nats per example)", 1, 4, "", "")
     return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
 
 
-def analysis_unit(figure: str, kind: str) -> Unit:
-    """Return the unit of an analysis' figure, whose findings call it a "share" or a "number"."""
+def figure_unit(figure: str, kind: str) -> Unit:
+    """Return the unit of a figure that the run folder calls a "share" or a "number".
+
+    These are the figures of analyses and of kernels.
+    """
     name = figure.replace("_", " ")
     if kind == "share":
         return _share(name)

@@ -73,7 +73,7 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
         run=manifest,
         cells={status: statuses.count(status) for status in dict.fromkeys(statuses)},
         claims=claims,
-        masks=untrained_masks(data.shown, data.curves),
+        masks=untrained_masks(data.shown),
         sections=sections,
         charts=_packed(charts),
         versions=_version_table(manifest),

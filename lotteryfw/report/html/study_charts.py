@@ -7,7 +7,7 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
-from lotteryfw.report.data.learning_curves import MEASURED, LearningCurves
+from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import Point, StudySeries
 from lotteryfw.report.data.units import percent, unit_of
 from lotteryfw.report.html.plotly_chart import (
@@ -84,7 +84,7 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
     The views show all series at one density, and one series at several.
     """
     views: list[View] = []
-    for metric in MEASURED:
+    for metric in curves.metrics:
         views += _learning_views(study, curves, metric)
     if not views:
         return None
@@ -92,7 +92,7 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
 
 
 def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
-    unit = unit_of(metric)
+    unit = curves.unit(metric)
     name = unit.axis.partition(" (")[0]
     for label, traces in _learning_traces(study, curves, metric):
         if traces:
@@ -147,7 +147,7 @@ def _learning_curve(
     measured = curves.mean(point, metric) if point else []
     if len(measured) < 2:
         return []
-    unit = unit_of(metric)
+    unit = curves.unit(metric)
     return curve(
         name,
         measured,

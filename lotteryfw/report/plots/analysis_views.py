@@ -22,7 +22,7 @@ from lotteryfw.store import LevelRow
 ACCURACY_UNIT = unit_of(ACCURACY)
 """The unit of the accuracies in scatter plots."""
 DENSITY = "weights remaining"
-_WEIGHTS = ("w_i", "w_f", "kept")
+_ROLES = ("before", "after", "kept")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
 
 def _varying_axes(study: StudySeries, rows: Sequence[LevelRow]) -> list[str]:
     """Return the axes that have several values in these rows; [""] if there is none."""
-    combinations = [without_density(row.axes) for row in rows]
+    combinations = [without_density(row.axes, row.axis_values) for row in rows]
     # an axis that the first training lacks is no axis of all points
     axes = [axis for axis in varying_axes(combinations) if axis in combinations[0]]
     if any(series.parts for series in study.series):
@@ -166,7 +166,9 @@ def _varying_axes(study: StudySeries, rows: Sequence[LevelRow]) -> list[str]:
 def _group(row: LevelRow, axis: str) -> str:
     if axis == DENSITY:
         return f"{percent(row.density)} %"
-    return without_density(row.axes).get(axis, "") if axis else TICKET
+    if not axis:
+        return TICKET
+    return without_density(row.axes, row.axis_values).get(axis, "")
 
 
 def pair_matrices(study: StudySeries, findings: Findings, analysis: str) -> list[PairMatrix]:
@@ -206,17 +208,18 @@ def weight_samples(study: StudySeries, findings: Findings) -> list[WeightSample]
     """
     lists: dict[tuple[LevelKey, str], dict[str, Line]] = {}
     for line in findings.lines:
-        if line["figure"] in _WEIGHTS and isinstance(line["value"], list):
-            lists.setdefault((level_key(line), line["layer"]), {})[line["figure"]] = line
+        role = line.get("role")
+        if role in _ROLES and isinstance(line["value"], list):
+            lists.setdefault((level_key(line), line["layer"]), {})[role] = line
 
     labels = _row_labels(study)
     samples: dict[tuple[str, str], WeightSample] = {}
     for ((cell, variant, _), layer), lines in lists.items():
         label = labels.get((cell, variant))
-        if label is None or lines.keys() != set(_WEIGHTS):
+        if label is None or lines.keys() != set(_ROLES):
             continue
         line = lines["kept"]
-        values = (lines[name]["value"] for name in _WEIGHTS)
+        values = (lines[role]["value"] for role in _ROLES)
         sample = WeightSample(label, layer, line["seed"], line["density"], *values)
         earlier = samples.get((label, layer))
         if earlier is None or sample.seed < earlier.seed:

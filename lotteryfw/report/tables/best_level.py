@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lotteryfw.report.data.best_level import best_rows
-from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import ACCURACY, density_range, unit_of
@@ -19,7 +18,7 @@ _MASKS_TITLE = (
 )
 
 
-def untrained_masks(studies: Iterable[StudySeries], curves: LearningCurves) -> TextTable | None:
+def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
     """Return the table of the networks whose weights were never trained; None if there are none.
 
     A learned mask is shown at the level that its search ended at, so with the requested density;
@@ -31,12 +30,12 @@ def untrained_masks(studies: Iterable[StudySeries], curves: LearningCurves) -> T
     dense: dict[tuple[str, ...], tuple[str, ...]] = {}
     for study in studies:
         notes += partly_shown_note(study)
-        learned_cells = _learned_cells(study, curves)
+        learned_cells = _learned_cells(study)
         for search in study.searches:
-            shown = _shown_masks(search, learned_cells, curves)
+            shown = _shown_masks(search, learned_cells)
             if shown:
                 rows.append((f"{study.name}: {search.label}", *_cells(shown)))
-        if study.dense and all(_has_trained_weights(row, curves) for row in study.dense.rows):
+        if study.dense and all(_has_trained_weights(row) for row in study.dense.rows):
             keys = tuple(sorted(row.key for row in study.dense.rows))
             label = f"{study.name}: dense network, trained"
             dense.setdefault(keys, (label, *_cells(study.dense.rows)))
@@ -46,30 +45,28 @@ def untrained_masks(studies: Iterable[StudySeries], curves: LearningCurves) -> T
     return TextTable(_MASKS_TITLE, head, (*rows, *dense.values()), tuple(notes))
 
 
-def _learned_cells(study: StudySeries, curves: LearningCurves) -> set[str]:
+def _learned_cells(study: StudySeries) -> set[str]:
     cells: set[str] = set()
     for search in study.searches:
-        cells.update(row.cell for row in search.rows if curves.learned_mask(row))
+        cells.update(row.cell for row in search.rows if row.learned)
     return cells
 
 
-def _shown_masks(
-    search: Series, learned_cells: set[str], curves: LearningCurves
-) -> Sequence[LevelRow]:
+def _shown_masks(search: Series, learned_cells: set[str]) -> Sequence[LevelRow]:
     """Return the rows of a search whose masks are over untrained weights; else none."""
     masks = []
     for row in search.rows:
-        if row.weights_kept < row.weights_total or not _has_trained_weights(row, curves):
+        if row.weights_kept < row.weights_total or not _has_trained_weights(row):
             masks.append(row)
-    if not masks or any(_has_trained_weights(row, curves) for row in masks):
+    if not masks or any(_has_trained_weights(row) for row in masks):
         return ()
     if search.cells & learned_cells:
         return search.points[-1].rows
     return best_rows(masks)
 
 
-def _has_trained_weights(row: LevelRow, curves: LearningCurves) -> bool:
-    return row.steps > 0 and not curves.learned_mask(row)
+def _has_trained_weights(row: LevelRow) -> bool:
+    return row.steps > 0 and not row.learned
 
 
 def best_levels(study: StudySeries) -> TextTable | None:

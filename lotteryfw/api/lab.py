@@ -1,0 +1,129 @@
+"""The lab: the interface that a search or an analysis asks for tickets and trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Protocol, TypeVar
+
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
+
+T = TypeVar("T")
+Search = Generator[Sequence[Request], Sequence[Outcome], T]
+"""The type of a search: a generator that yields jobs, several at a time if it can, and is sent
+their outcomes."""
+
+
+class Lab(Protocol):
+    """The lab of one cell. A search asks it for tickets and trainings, and records levels with it.
+
+    Every method that trains is a generator: write `trained = yield from lab.train(ticket)`. All
+    other methods return at once, since the tensors of a ticket are computed when they are first
+    looked at.
+    """
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that turns written lengths into steps of the recipe's training."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The cell's seed."""
+        ...
+
+    @property
+    def layers(self) -> tuple[LayerInfo, ...]:
+        """The prunable layers in order, the output layer last."""
+        ...
+
+    # Tickets
+
+    def dense(self) -> Ticket:
+        """Return the whole network at its initialisation."""
+        ...
+
+    def prune(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        """Return the ticket of the next round.
+
+        Criterion and scope prune `ticket` after its training `trained`; rewinding, mask-1 and
+        mask-0 give the values. `times` rounds in a row are made as one, down to the weights that
+        as many rounds would leave.
+        """
+        ...
+
+    def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        """Return a ticket with a uniformly random mask, over the rewound weights.
+
+        The mask keeps as many weights as the scope's budgets allow; masked weights are 0.
+        """
+        ...
+
+    def as_is(self, ticket: Ticket) -> Ticket:
+        """Return the same ticket, to be measured as it is: `lab.train` then takes no step."""
+        ...
+
+    def learn_mask(self, density: float | None = None, length: int | None = None) -> Ticket:
+        """Return the whole network with fresh scores: training it learns a mask.
+
+        Its weights are those that the mask-1 action makes of the initialisation. `density` in
+        (0, 1] is for a parametrization that keeps a number of edges. `length` is the number of
+        steps of the schedule, if it is not the recipe's. Raises UsageError where the
+        parametrization needs a density and gets none, or cannot use one.
+        """
+        ...
+
+    def continue_mask(
+        self,
+        ticket: Ticket,
+        learned: Trained,
+        density: float | None,
+        *,
+        hard: bool,
+        length: int | None = None,
+    ) -> Ticket:
+        """Return the next cycle of learning a mask, at another density.
+
+        `hard` removes for good what the cycle `learned` did not select; otherwise every edge may
+        come back. `length` is the number of steps of its schedule, if it is not the last cycle's.
+        The rewind policy says where scores and schedule go on: at LATEST scores stay as learned,
+        at step k they return to that step of the first cycle.
+        """
+        ...
+
+    def extract_ticket(self, ticket: Ticket, learned: Trained) -> Ticket:
+        """Return the ticket that a learned mask makes of the network it was learned over.
+
+        Its weights are those that the network computed with under that mask, and training it
+        begins at the start of the schedule. Its report has the expected number of edges beside
+        those of the mask.
+        """
+        ...
+
+    # Trainings
+
+    def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:
+        """Ask for the training of one ticket: `trained = yield from lab.train(ticket)`.
+
+        A training that diverges is recorded under `variant` at the ticket's level, or at the level
+        that it was to find a mask for, and raises TrainingDiverged.
+        """
+        ...
+
+    def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+        """Ask for several trainings at once, to run side by side.
+
+        Some may have diverged: see `Trained.diverged_at`.
+        """
+        ...
+
+    # Results
+
+    def record(self, level: int, ticket: Ticket, trained: Trained, variant: str = "ticket") -> None:
+        """Put a level on record: its figures appear in the results and its ticket is kept.
+
+        The controls of the variant "ticket" are trained. Other variants are networks that a search
+        compares with its tickets, under the names in its `variants`.
+        """
+        ...

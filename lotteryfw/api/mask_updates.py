@@ -1,0 +1,81 @@
+"""Masks that change during a training: the kind of component that changes them, and what it sees."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.component import Component
+from lotteryfw.api.layers import Group, LayerInfo
+from lotteryfw.api.steps import Clock
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TrainingNetwork:
+    """A network after some update of its training. Tensors are on the device, and only to be read."""
+
+    layers: tuple[LayerInfo, ...]
+    """The prunable layers in the order of the network, the output layer last."""
+    weights: Mapping[str, Tensor]
+    """By layer, float32 [s]: the weights now, 0 where they are masked."""
+    masks: Mapping[str, Tensor]
+    """By layer, bool [s]: the masks of the updates so far, True where a weight is alive."""
+    rng: torch.Generator
+    """A stream on the CPU of this training and this step alone."""
+    _gradients: Callable[[], Mapping[str, Tensor]] = field(repr=False)
+    _draw: Callable[[LayerInfo, torch.Generator], Tensor] = field(repr=False)
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """By layer, the number of weights that are alive."""
+        return {name: int(mask.sum()) for name, mask in self.masks.items()}
+
+    def gradients(self) -> Mapping[str, Tensor]:
+        """Return by layer, float32 [s]: the gradient of the loss of the next batch, at the weights now.
+
+        It covers masked weights too: how the loss would change if they came back.
+        """
+        return self._gradients()
+
+    def draw(self, layer: LayerInfo) -> Tensor:
+        """Return float32 [s], on the CPU: a fresh draw of a layer's weights from the recipe's initialiser."""
+        return self._draw(layer, self.rng)
+
+
+class MaskUpdate(Component):
+    """Changes the mask of a network during one training.
+
+    After the update that ends at a step, the engine asks `due`; if it is True, `update` gives new masks
+    and `regrown` the values of weights that come back. Weights that go become 0. The optimizer's state of
+    both starts afresh. The engine checks that the masks keep exactly what `budgets` says.
+    """
+
+    kind = "mask_update"
+
+    @abstractmethod
+    def due(self, step: int, clock: Clock) -> bool:
+        """Return whether the masks change after the update that ends at `step`, which lies in [1, clock.total)."""
+
+    @abstractmethod
+    def budgets(
+        self, step: int, clock: Clock, layers: Sequence[LayerInfo], kept: Mapping[str, int]
+    ) -> list[Group]:
+        """Return how many weights are alive after the change at `step`, given how many of each layer are before it.
+
+        A layer in no group keeps as many as it has."""
+
+    @abstractmethod
+    def update(self, step: int, clock: Clock, net: TrainingNetwork) -> dict[str, Tensor]:
+        """Return by layer, bool [s]: the new masks. A layer that is left out keeps its mask."""
+
+    def regrown(self, layer: LayerInfo, net: TrainingNetwork) -> Tensor:
+        """Return float32 [s], read where a weight comes back: what it starts from. Default: 0."""
+        import torch
+
+        return torch.zeros_like(net.weights[layer.name])

@@ -1,0 +1,164 @@
+"""How tickets with a learned mask come about: fresh scores, further cycles, the mask extracted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.layers import LATEST, SCORES, MaskedLayer, MaskedNetwork
+from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
+from lotteryfw.search.context import SearchContext, digest_of
+from lotteryfw.search.derivations import merge, whole_masks, zeros_where_masked
+from lotteryfw.search.guard import blame
+from lotteryfw.search.initial_state import supermask_values
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MaskScores(Derivation):
+    """The whole network with fresh scores to learn a mask by.
+
+    Its weights are those that the mask-1 action makes of the initialisation.
+    """
+
+    def __init__(self, context: SearchContext, density: float | None, length: int | None):
+        self._context = context
+        self._density = density
+        self.digest = digest_of(
+            "scored", context.dense_digest, context.masking_digest, density, length, context.seed
+        )
+
+    def materialise(self) -> TicketState:
+        context = self._context
+        budgets = context.pruner.budgets_at(self._density)
+        values = supermask_values(context.cell, context.specs, context.initial, context.seed)
+        scores = {layer.name: context.initial_scores(layer) for layer in context.layers}
+        stats = context.pruner.budget_stats(budgets)
+        return TicketState(whole_masks(context), values, stats, scores, budgets)
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        """Also ask the parametrization for a mask, which raises where it needs a density."""
+        import torch
+
+        context = self._context
+        budgets = context.pruner.budgets_at(self._density)
+        everything = whole_masks(context)
+        edges = {}
+        for layer in context.layers:
+            weights = context.initial.values[layer.name]
+            scores = torch.zeros(layer.shape)
+            edges[layer.name] = MaskedLayer(layer, weights, scores, everything[layer.name])
+        assert context.cell.parametrization is not None
+        with blame(context.specs["parametrization"], "masks"):
+            context.cell.parametrization.masks(MaskedNetwork(edges, budgets, context.draw))
+        return dict(context.pruner.sizes)
+
+
+class NextCycle(Derivation):
+    """The next cycle of learning a mask, at another density.
+
+    `hard` removes for good what the last cycle did not select. The rewind policy says where scores
+    and schedule go on: at LATEST scores stay as learned, at step k they return to that step of the
+    first cycle, whose training `root` is.
+    """
+
+    def __init__(
+        self,
+        context: SearchContext,
+        parent: Ticket,
+        learned: Trained,
+        root: Trained,
+        density: float | None,
+        hard: bool,
+        length: int | None,
+    ):
+        self._context = context
+        self._learned = learned
+        self._root = root
+        self._density = density
+        self._hard = hard
+        self._point = next_cycle_point(context, root, length)
+        self.parent: Ticket = parent
+        made_from = context.parents_digest(parent, learned, root)
+        rules = (context.masking_digest, context.rewind_digest)
+        self.digest = digest_of("rescored", made_from, *rules, density, hard, length, context.seed)
+
+    def materialise(self) -> TicketState:
+        context, step = self._context, self._point.weights
+        budgets = context.pruner.budgets_at(self._density)
+        mask: Mapping[str, Tensor] = self.parent.mask
+        if self._hard:
+            mask = context.masks_of(_learned_network(context, self.parent, self._learned))
+
+        weights, scores = self._learned.weights(), self._learned.scores()
+        if step == 0:
+            first = self._root.ticket
+            weights, scores = first.values, first.scores or {}
+        elif step != LATEST:
+            values, _ = self._root.outcome.state(step)
+            weights = {name: value for name, value in values.items() if "/" not in name}
+            scores = {layer.name: values[SCORES + layer.name] for layer in context.layers}
+        stats = context.pruner.budget_stats(budgets)
+        return TicketState(mask, weights, stats, scores, budgets)
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        # Raises UsageError where the scope cannot keep to this density.
+        self._context.pruner.budgets_at(self._density)
+        return dict(self._context.pruner.sizes)
+
+
+class Extracted(Derivation):
+    """The ticket that a learned mask makes of the network it was learned over.
+
+    Its weights are those that the network computed with under that mask. Its stats have the
+    expected number of edges beside those of the mask.
+    """
+
+    def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
+        self._context = context
+        self._learned = learned
+        self.parent: Ticket = parent
+        made_from = context.parents_digest(parent, learned, learned)
+        self.digest = digest_of("found", made_from, context.masking_digest)
+
+    def materialise(self) -> TicketState:
+        context = self._context
+        parametrization, spec = context.cell.parametrization, context.specs["parametrization"]
+        assert parametrization is not None
+        net = _learned_network(context, self.parent, self._learned)
+        masks = context.masks_of(net)
+        weights = self._learned.weights()
+        values = dict(weights)
+        expected = 0.0
+        for name, mask in masks.items():
+            edges = net.edges[name]
+            with blame(spec, "expected", edges):
+                expected += parametrization.expected(edges, mask)
+            with blame(spec, "weight", edges):
+                weight = parametrization.weight(edges, mask)
+            values[name] = merge(mask, weight, None)
+        stats = context.pruner.stats(masks, expected)
+        return TicketState(masks, values, stats, restart=zeros_where_masked(lambda: weights))
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        return dict(self._context.pruner.sizes)
+
+
+def next_cycle_point(context: SearchContext, root: Trained, length: int | None) -> RewindPoint:
+    """Return where a cycle of this length goes on.
+
+    A step to return to is one of the first cycle, so the policy is asked about that one's length.
+    """
+    point = context.point_at(root.ticket.length)
+    return context.point_at(length) if point.weights == LATEST else point
+
+
+def _learned_network(context: SearchContext, ticket: Ticket, learned: Trained) -> MaskedNetwork:
+    """Return the network of a ticket whose mask was learned, at its final scores."""
+    weights, scores = learned.weights(), learned.scores()
+    edges = {}
+    for layer in context.layers:
+        name = layer.name
+        edges[name] = MaskedLayer(layer, weights[name], scores[name], ticket.mask[name])
+    return MaskedNetwork(edges, ticket.budgets, context.draw)

@@ -1,0 +1,94 @@
+"""A probe over a small network and made-up examples, for trials and tests of network criteria."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.api.kinds import Objective
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.probe import Probe
+from lotteryfw.api.rng import stream
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHAPE = (3, 8, 8)
+CLASSES = 5
+EXAMPLES = 300
+
+
+def small_conv_net(seed: int = 0) -> nn.Module:
+    """Two convolutions, the first with batch normalisation, and a linear layer for images [3, 8, 8]."""
+    import torch
+    from torch import nn
+
+    rng = stream(seed, "testkit", "small conv net")
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES),
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if value.dim() > 1:
+                fan_in = value[0].numel()
+                value.copy_(torch.randn(value.shape, generator=rng) * (2 / fan_in) ** 0.5)
+            elif name.endswith("bias"):
+                value.zero_()
+    return net
+
+
+def make_probe(
+    module: nn.Module | None = None, masks: dict[str, Tensor] | None = None, *, seed: int = 0
+) -> Probe:
+    """A probe on the CPU: of `module`, or of a small convolutional network, over made-up images.
+
+    `masks` [s] bool by layer: weights where they are False are zero. Left out: all are alive. `module`
+    takes inputs [n, 3, 8, 8] and has 5 outputs; its parameters of two dimensions or more are prunable.
+    """
+    import torch
+
+    from lotteryfw.engine.feed import Feed
+    from lotteryfw.engine.probe import NetworkProbe
+
+    module = small_conv_net(seed) if module is None else module
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    tensors = {name: value.detach().clone() for name, value in tensors.items()}
+    names = [name for name, value in module.named_parameters() if value.dim() > 1]
+    layers = tuple(
+        LayerInfo(name, tuple(tensors[name].shape), is_output=name == names[-1]) for name in names
+    )
+    if masks is None:
+        masks = {name: torch.ones_like(tensors[name], dtype=torch.bool) for name in names}
+    for name, mask in masks.items():
+        tensors[name] *= mask
+    return NetworkProbe(
+        module, tensors, masks, layers, Feed(_examples(), _INFO, "cpu"), _CrossEntropy(), (seed, "testkit")
+    )  # fmt: skip
+
+
+_INFO = DatasetInfo(shape=SHAPE, classes=CLASSES, train=EXAMPLES, validation=50, test=50)
+
+
+def _examples() -> Dataset:
+    import torch
+
+    def subset(part: str, count: int) -> Subset:
+        rng = stream("testkit", "examples", part)
+        inputs = torch.randn((count, *SHAPE), generator=rng)
+        return Subset(inputs, torch.randint(CLASSES, (count,), generator=rng))
+
+    train, validation = subset("train", EXAMPLES), subset("validation", 50)
+    return Dataset(train, validation, subset("test", 50), (0.0,), (1.0,))
+
+
+class _CrossEntropy(Objective):
+    use = "cross_entropy"
+
+    def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, labels, reduction=reduction)
+
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return outputs.argmax(1) == labels

@@ -1,0 +1,176 @@
+"""A control starts from what its ticket would start from with the control's mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.labs import played
+from support.small import cell, lab, make
+from torch import Tensor
+
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.lab import CellLab, Record
+
+POLICIES = [
+    "to_init",
+    {"use": "to_step", "step": "5it"},
+    {"use": "to_step", "step": "5it", "optimizer": "saved"},
+    "learning_rate",
+    "fine_tune",
+    {"use": "fine_tune", "length": "8it"},
+]
+
+
+def of_cell(rewind: Any, **parts: Any) -> tuple[CellLab, list[Record]]:
+    """The lab of a cell that is pruned three times, and the records of its search."""
+    search = make("search", {"use": "imp", "levels": 3})
+    of: Cell = replace(cell(), rewind=make("rewind", rewind), search=search, **parts)
+    desk = lab(of)
+    return desk, played(desk)
+
+
+def last_trained(records: list[Record], level: int) -> dict[str, Tensor]:
+    """By layer, what each weight was at the end of the last training that it took part in."""
+    values = {name: value.clone() for name, value in records[0].trained.weights().items()}
+    for record in records[1:level]:
+        weights = record.trained.weights()
+        for name, mask in record.ticket.mask.items():
+            values[name][mask] = weights[name][mask]
+    return values
+
+
+def rewound(rewind: Any, desk: CellLab, records: list[Record], level: int) -> Mapping[str, Tensor]:
+    """The plain rule of each policy, stated again."""
+    use = rewind if isinstance(rewind, str) else rewind["use"]
+    if use == "to_init":
+        return records[0].ticket.values
+    if use == "to_step":
+        return records[0].trained.outcome.state(5)[0]
+    return last_trained(records, level)
+
+
+@pytest.mark.parametrize("rewind", POLICIES)
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_random_mask_keeps_the_rewound_weights(rewind: Any, level: int) -> None:
+    desk, records = of_cell(rewind)
+    control = desk.control(make("control", "random_mask"), records[level])
+    ticket = records[level].ticket
+    expected = rewound(rewind, desk, records, level)
+    for name, mask in control.mask.items():
+        assert not torch.equal(mask, ticket.mask[name])
+        assert int(mask.sum()) == int(ticket.mask[name].sum())
+        start = control.values[name]
+        assert torch.equal(start[mask], expected[name][mask])
+        assert int((start[mask] == 0).sum()) == 0
+        assert int((start[~mask] != 0).sum()) == 0
+        both = mask & ticket.mask[name]
+        assert torch.equal(start[both], ticket.values[name][both])
+
+
+@pytest.mark.parametrize("rewind", POLICIES)
+def test_a_random_mask_has_the_values_that_the_actions_give(rewind: Any) -> None:
+    actions = {"mask1": make("mask1", "constant"), "mask0": make("mask0", "init")}
+    desk, records = of_cell(rewind, **actions)
+    control = desk.control(make("control", "random_mask"), records[3])
+    before = rewound(rewind, desk, records, 3)
+    for name, mask in control.mask.items():
+        initial = records[0].ticket.values[name]
+        size = initial.std(correction=0)
+        start = control.values[name]
+        assert torch.equal(start[mask], size * before[name].sign()[mask])
+        assert torch.equal(start[~mask], before[name][~mask])
+
+
+@pytest.mark.parametrize("rewind", POLICIES)
+@pytest.mark.parametrize("name", ["untrained", "reinit", "signs_only"])
+def test_a_control_with_the_tickets_mask_has_its_masked_values(rewind: Any, name: str) -> None:
+    actions = {"mask1": make("mask1", "constant"), "mask0": make("mask0", "init")}
+    desk, records = of_cell(rewind, **actions)
+    ticket = records[2].ticket
+    control = desk.control(make("control", name), records[2])
+    for layer, mask in ticket.mask.items():
+        assert torch.equal(control.mask[layer], mask)
+        assert torch.equal(control.values[layer][~mask], ticket.values[layer][~mask])
+
+
+@pytest.mark.parametrize("name", ["random_mask", "layer_shuffle", "invert"])
+def test_biases_start_where_those_of_the_ticket_do(name: str) -> None:
+    desk, records = of_cell("learning_rate")
+    control = desk.control(make("control", name), records[2])
+    others = control.values.keys() - control.mask.keys()
+    assert others
+    for other in others:
+        assert torch.equal(control.values[other], records[2].ticket.values[other])
+
+
+def test_a_learned_mask_gives_its_random_mask_the_weights_it_was_learned_over() -> None:
+    parts = {
+        "search": make("search", {"use": "edge_popup", "density": 0.3}),
+        "parametrization": make("parametrization", "top_k"),
+    }
+    desk = lab(replace(cell(), **parts))
+    (record,) = played(desk)
+    control = desk.control(make("control", "random_mask"), record)
+    weights = record.trained.weights()
+    for name, mask in control.mask.items():
+        assert torch.equal(control.values[name][mask], weights[name][mask])
+
+
+# The masks and values of single controls
+
+
+def numbers(tensor: Tensor) -> list[float]:
+    values: list[float] = tensor.flatten().tolist()
+    return values
+
+
+def test_signs_only_keeps_signs_and_one_magnitude_for_each_layer() -> None:
+    desk, records = of_cell("learning_rate")
+    ticket = records[2].ticket
+    control = desk.control(make("control", "signs_only"), records[2])
+    magnitudes = set()
+    for name, mask in ticket.mask.items():
+        kept = numbers(ticket.values[name][mask])
+        mean = sum(abs(value) for value in kept) / len(kept)
+        expected = [mean if value > 0 else -mean for value in kept]
+        assert numbers(control.values[name][mask]) == pytest.approx(expected, rel=1e-6)
+        magnitudes.add(round(mean, 6))
+    assert len(magnitudes) == len(ticket.mask)
+
+
+def test_layer_shuffle_permutes_each_mask_and_draws_apart_from_random_mask() -> None:
+    desk, records = of_cell("to_init")
+    control = desk.control(make("control", "layer_shuffle"), records[2])
+    other = desk.control(make("control", "random_mask"), records[2])
+    for name, mask in records[2].ticket.mask.items():
+        shuffled = control.mask[name]
+        assert int(shuffled.sum()) == int(mask.sum())
+        assert not torch.equal(shuffled, mask)
+        assert not torch.equal(shuffled, other.mask[name])
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_invert_overlaps_with_the_ticket_as_little_as_its_density_allows(level: int) -> None:
+    scope = make("scope", {"use": "layerwise", "rate": 0.3})
+    desk, records = of_cell("to_init", scope=scope)
+    control = desk.control(make("control", "invert"), records[level])
+    for name, mask in records[level].ticket.mask.items():
+        kept, size = int(mask.sum()), mask.numel()
+        inverted = control.mask[name]
+        assert int(inverted.sum()) == kept
+        assert int((inverted & mask).sum()) == max(0, 2 * kept - size)
+
+
+def test_invert_draws_among_the_masked_weights() -> None:
+    desk, records = of_cell("to_init")
+    record = records[3]
+    masks = []
+    for seed in range(3):
+        desk.context.seed = seed
+        masks.append(desk.control(make("control", "invert"), record).mask)
+    name = next(iter(masks[0]))
+    assert len({tuple(numbers(mask[name].float())) for mask in masks}) == 3
