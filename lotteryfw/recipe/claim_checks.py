@@ -197,6 +197,7 @@ class _ClaimCheck:
         if not study.cells:
             return  # the faults of the study are reported already
         candidates = [(cell.axes, cell) for cell in study.cells]
+        # one axis after the other, so that the one which leaves nothing is reported
         selected: dict[str, str] = {}
         for path, value in side.axes.items():
             selected[path] = value
@@ -233,6 +234,7 @@ class _ClaimCheck:
             self.problems.append(Problem(keys, text, remedy))
             return
         analysis = offered.get(name)
+        # an author need not name the figures: then a wrong one shows up in the report only
         figures = analysis.figures if analysis and issubclass(analysis, Analysis) else ()
         if figures and figure not in figures:
             text = f"the analysis '{name}' has no figure '{figure}'"
