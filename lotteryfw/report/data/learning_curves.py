@@ -80,5 +80,8 @@ def _thinned(steps: Sequence[int]) -> list[int]:
     last = len(steps) - 1
     if last < _MAX_POINTS:
         return list(steps)
-    # evenly by index and not by step, so that dense early measurements stay dense
-    return [steps[round(index * last / (_MAX_POINTS - 1))] for index in range(_MAX_POINTS)]
+    thinned = []
+    for index in range(_MAX_POINTS):
+        # evenly by index and not by step, so that dense early measurements stay dense
+        thinned.append(steps[round(index * last / (_MAX_POINTS - 1))])
+    return thinned

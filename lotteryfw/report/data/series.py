@@ -156,7 +156,7 @@ class StudySeries:
 
     @property
     def by_search(self) -> StudySeries | None:
-        """The same study search by search; None if `series` has all their levels already."""
+        """The study with a series for each search; None if `series` has all levels already."""
         searched = replace(self, series=self.searches)
         return searched if len(searched.points) > len(self.points) else None
 

@@ -173,7 +173,6 @@ def _has_no_such_level(series: Series, side: Side, evidence: Evidence) -> bool:
 
 
 def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:
-    # "analysis.figure"; a column of levels.csv has no dot
     if "." in metric:
         return findings.number(row, metric)
     value: float | None = getattr(row, metric)

@@ -238,8 +238,8 @@ def _shared(sides: Sequence[Side], text: Any) -> str:
 
 def _comparison(claim: Claim) -> str:
     sides = claim.sides()
-    metrics = list(dict.fromkeys(side.metric for side in sides.values()))
-    metric = metrics[0].replace("_", " ")
+    # only `rises_with` and `falls_with` compare two metrics, and name the other one below
+    metric = next(iter(sides.values())).metric.replace("_", " ")
     words = {key: side_text(side) for key, side in sides.items()}
     if claim.rises_along is not None:
         [(key, values)] = claim.rises_along.items()

@@ -245,13 +245,14 @@ def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
         pairs = _pairs(point, dense)
         if not pairs:
             continue
-        gains, delays, no_early_stops = [], [], []
+        gains, delays, no_early_stops, accuracies = [], [], [], []
         for row, dense_row in pairs:
             assert row.early_test_accuracy is not None
             assert dense_row.early_test_accuracy is not None
             gains.append(row.early_test_accuracy - dense_row.early_test_accuracy)
             delays.append(float(row.early_stop_step - dense_row.early_stop_step))
             no_early_stops.append(_ran_to_its_end(row) and _ran_to_its_end(dense_row))
+            accuracies.append(row.validation_accuracy or 0.0)
         # equal counts as a win: a ticket has to match the dense network, not to beat it
         yield LevelVerdict(
             point.level,
@@ -259,7 +260,7 @@ def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
             Difference(EARLY_ACCURACY, Estimate.of(gains, _NO_LOWER)),
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
-            validation_accuracy=fmean(row.validation_accuracy or 0.0 for row, _ in pairs),
+            validation_accuracy=fmean(accuracies),
             refusal=refusal,
         )
 
