@@ -37,9 +37,10 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
     """
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("r+b") as file:
+        with path.open("r+b") as file:  # for writing, as some systems flush only such files
             if flush:
                 os.fsync(file.fileno())
+            # of the file and not of what was to be written: it vouches for what a reader gets
             sha256 = sha256_of_file(file)
         files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
 
