@@ -29,6 +29,7 @@ class Imp(SearchAlgorithm):
         trained = yield from lab.train(ticket)
         lab.record(0, ticket, trained)
         for level in range(1, self.levels + 1):
+            # by the training just finished, while the values come from the rewind policy's point
             ticket = lab.prune(ticket, trained)
             trained = yield from lab.train(ticket)
             lab.record(level, ticket, trained)
@@ -69,9 +70,11 @@ def _cut_once(
     dense = lab.dense()
     trained = yield from lab.train(dense)
     lab.record(0, dense, trained)
+    # each from the dense network itself, not from the level before: this is what one-shot means
     tickets = [cut(dense, trained, level) for level in range(1, levels + 1)]
     if not train:
         tickets = [lab.as_is(ticket) for ticket in tickets]
+    # no level needs the figures of another, so all of them may be trained at the same time
     finished = yield from lab.train_all(tickets)
     for level, (ticket, trained) in enumerate(zip(tickets, finished, strict=True), 1):
         lab.record(level, ticket, trained)
@@ -107,14 +110,15 @@ class Supermask(MaskSearch):
     def search(self, lab: Lab) -> Search[None]:
         ticket = lab.learn_mask()
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        untrained = lab.as_is(found)
+        extracted = lab.extract_ticket(ticket, learned)
+        untrained = lab.as_is(extracted)
         lab.record(1, untrained, learned)
+        # of 0 steps: the one mask of scores above 0, without sampling
         measured = yield from lab.train(untrained, THRESHOLDED)
         lab.record(1, untrained, measured, THRESHOLDED)
         if self.train_weights:
-            trained = yield from lab.train(found, TRAINED)
-            lab.record(1, found, trained, TRAINED)
+            trained = yield from lab.train(extracted, TRAINED)
+            lab.record(1, extracted, trained, TRAINED)
 
 
 class EdgePopup(MaskSearch):
@@ -202,6 +206,7 @@ class IterativeEdgePopup(MaskSearch):
         cycles = len(self._densities())
         if self.cycle is not None:
             return [clock.steps(self.cycle)] * cycles
+        # in sum exactly the training's length, so that a comparison of numbers of cycles is fair
         steps, rest = divmod(clock.total, cycles)
         return [steps + 1] * rest + [steps] * (cycles - rest)
 
@@ -211,6 +216,7 @@ class IterativeEdgePopup(MaskSearch):
         shares = [cycle / self.cycles for cycle in range(1, self.cycles + 1)]
         if self.falls == "linear":
             return [1 - (1 - self.density) * share for share in shares]
+        # geometric: every cycle removes the same share of what is left, as a round of pruning does
         return [self.density**share for share in shares]
 
 
@@ -225,13 +231,15 @@ def _in_cycles(
     """Learns a mask at one density after another, in as many steps each; records what each cycle found, untrained."""
     ticket = lab.learn_mask(densities[0], lengths[0])
     learned = yield from lab.train(ticket)
-    found = lab.extract_ticket(ticket, learned)
-    lab.record(1, lab.as_is(found), learned)
+    extracted = lab.extract_ticket(ticket, learned)
+    # recorded with the figures of the learning itself: they are those of the mask it ended with
+    lab.record(1, lab.as_is(extracted), learned)
     for cycle, (density, length) in enumerate(zip(densities[1:], lengths[1:], strict=True), 2):
+        # from the scores, not from the mask: with soft pruning an edge may come back
         ticket = lab.continue_mask(ticket, learned, density, hard=hard, length=length)
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        lab.record(cycle, lab.as_is(found), learned)
+        extracted = lab.extract_ticket(ticket, learned)
+        lab.record(cycle, lab.as_is(extracted), learned)
     if train_weights:
-        trained = yield from lab.train(found, TRAINED)
-        lab.record(len(densities), found, trained, TRAINED)
+        trained = yield from lab.train(extracted, TRAINED)
+        lab.record(len(densities), extracted, trained, TRAINED)
