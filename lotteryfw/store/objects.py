@@ -78,7 +78,7 @@ class Store:
         return self._reader.has(key)
 
     def path(self, key: str, kind: str | None = None) -> Path | None:
-        """Return an object's folder, checked; None where it is absent or damaged, or of another kind.
+        """Return an object's folder, checked; None where it is absent, damaged, or of another kind.
 
         See `ObjectReader` for this and the next four.
         """

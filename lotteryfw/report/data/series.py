@@ -165,7 +165,8 @@ class StudySeries:
         """Every seed that has a row, in order."""
         seeds: set[int] = set()
         for search in self.searches:
-            seeds.update(row.seed for row in search.rows)
+            for row in search.rows:
+                seeds.add(row.seed)
         return sorted(seeds)
 
     @property

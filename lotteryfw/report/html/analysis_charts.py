@@ -176,13 +176,20 @@ def _pair_view(matrix: PairMatrix) -> View:
     # a box has one colour, which shows the analysis' first figure
     first, unit = next(iter(matrix.units.items()))
 
-    # Tuples, as the page stores each list only once and refers to it, which is not worth it here.
     colours, texts, hover_texts = [], [], []
     for row in matrix.labels:
-        pairs = [(row, column) for column in matrix.labels]
-        colours.append(tuple(_box_colour(matrix, pair, first) for pair in pairs))
-        texts.append(tuple(_box_text(matrix, pair) for pair in pairs))
-        hover_texts.append(tuple(_box_hover_text(matrix, pair) for pair in pairs))
+        row_colours: list[float | None] = []
+        row_texts: list[str] = []
+        row_hover_texts: list[str] = []
+        for column in matrix.labels:
+            pair = row, column
+            row_colours.append(_box_colour(matrix, pair, first))
+            row_texts.append(_box_text(matrix, pair))
+            row_hover_texts.append(_box_hover_text(matrix, pair))
+        # Tuples, as the page stores each list once and refers to it, which is not worth it here.
+        colours.append(tuple(row_colours))
+        texts.append(tuple(row_texts))
+        hover_texts.append(tuple(row_hover_texts))
 
     trace: Trace = {
         "type": "heatmap",

@@ -150,13 +150,16 @@ def _learning_curve(
     if len(measured) < 2:
         return []
     unit = curves.unit(metric)
+    texts = []
+    for _, spread in measured:
+        texts.append(f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}")
     return curve(
         name,
         measured,
         lambda value: value * unit.scale,
         line=line,
         mode="lines",
-        text=[f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}" for _, spread in measured],
+        text=texts,
         # Learning curves have most of a page's points, so the template has the text that all
         # points of a curve share.
         hovertemplate=f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",

@@ -35,7 +35,7 @@ def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
 
 def summary_markdown(run: RunFolder | RunData) -> str:
     """Return the same tables as Markdown. Raises StoreError."""
-    tables = []
+    tables: list[str] = []
     for study in RunData.of(run).shown:
         tables += map(markdown_table, study_tables(study))
     return "\n\n".join(tables)

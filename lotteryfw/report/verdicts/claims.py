@@ -123,6 +123,7 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
         estimate=test.estimate,
         ours=test.ours,
         published=published,
+        # the longest training of all sides, to tell a quick run from one of the paper's length
         steps=max(side.steps for side in values.values()),
     )
     if claim.needs_length is not None:
