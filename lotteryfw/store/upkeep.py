@@ -194,10 +194,10 @@ def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
 
     Raises StoreError if neither the file nor its copy is as it was written.
     """
+    # both say the same, and the copy is for the loss of the first
     for candidate in (path, copy_of_root(path)):
         pinned = _read_pinned(candidate)
         if pinned is not None:
-            # two files say the same; the copy is only for the loss of the first
             mount = pinned["mount"]
             return Path(pinned["folder"]), set(pinned["keys"]), Path(mount) if mount else None
     raise StoreError(
