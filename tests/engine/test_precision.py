@@ -245,7 +245,7 @@ def test_a_network_that_takes_a_view_is_told_what_to_change() -> None:
     module, images = Views(), torch.rand(2, 3, 8, 8)
     tensors = dict(module.named_parameters())
     assert Arithmetic("bf16").outputs(module, tensors, images).dtype == torch.float32
-    with pytest.raises(ContractError, match='engine.memory_format = "contiguous"'):
+    with pytest.raises(ContractError, match=r'engine\.memory_format = "contiguous"'):
         Arithmetic("bf16", "channels_last").outputs(module, tensors, images)
 
 
