@@ -25,7 +25,7 @@ _SCALER = "scaler."
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How the forward pass of a network is computed."""
+    """The precision and memory format that the forward pass of a network is computed in."""
 
     precision: str = "float32"
     memory_format: str = "contiguous"
