@@ -65,7 +65,7 @@ class Arithmetic:
         return torch.autocast(device_type, DTYPES[self.precision], cache_enabled=False)
 
     def laid_out(self, tensor: Tensor) -> Tensor:
-        """Return images or the kernels of a convolution in the memory format, others as they are."""
+        """Return images or kernels of a convolution in the memory format, others as they are."""
         if self.memory_format == "channels_last" and tensor.dim() == 4:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor
@@ -93,7 +93,7 @@ class LossScaler:
         torch.autograd.backward(self._scaler.scale(loss))
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the optimizer's step along the gradients without their scale, and adapt the scale."""
+        """Make the optimizer's step along the unscaled gradients, and adapt the scale."""
         self._scaler.step(optimizer)
         self._scaler.update()
 

@@ -164,12 +164,12 @@ class KernelDescription:
     why_unavailable: Callable[[Mapping[str, Any]], str | None] = always_available
     """Returns how to get what options of a job need and this machine lacks, or None."""
     any_arithmetic: bool = False
-    """True where it trains in any precision and memory format, False where in plain float32 alone."""
+    """True where it trains in any precision and memory format, not in plain float32 alone."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
 
     def why_unfit(self, candidate: Candidate) -> str | None:
-        """Return why it cannot train a job, its arithmetic included, as a clause; None if it can."""
+        """Return why it cannot train a job, its arithmetic included, as a clause, or None."""
         job = candidate.job
         if not self.any_arithmetic and job.precision != "float32":
             return f"it computes in float32, and train.precision is '{job.precision}'"
