@@ -206,14 +206,13 @@ class CellLab:
         Raises UsageError where there is none, and the rewind policy points into one.
         """
         root, point = ticket.root or trained, self.context.point
-        if isinstance(root.outcome, Untrained):
-            if point.weights not in (0, LATEST) or point.schedule != 0:
-                rewind, search = self.cell.rewind, self.cell.search
-                raise UsageError(
-                    f"rewind '{rewind.use}' goes back to step "
-                    f"{max(point.schedule, 0 if point.weights == LATEST else point.weights)} of a "
-                    f"training, and the search '{search.use}' prunes before any: use \"to_init\""
-                )
+        step = point.schedule if point.weights == LATEST else max(point.weights, point.schedule)
+        if isinstance(root.outcome, Untrained) and step != 0:
+            rewind, search = self.cell.rewind, self.cell.search
+            raise UsageError(
+                f"rewind '{rewind.use}' goes back to step {step} of a training, and the search "
+                f"'{search.use}' prunes before any: use \"to_init\""
+            )
         return root
 
     def _next_round(
