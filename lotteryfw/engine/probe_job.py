@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lotteryfw.api.errors import ContractError
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.probe import Probe
@@ -80,8 +80,12 @@ def run_probe(job: ProbeJob, context: EngineContext) -> dict[str, Tensor]:
         # dropout and the like draw from torch's own generator
         seed_torch(seed_of(*job.stream_labels, Stream.IN_TRAINING), context.device)
         before = {name: value._version for name, value in probe.tensors.items()}
-        with blame(job.component, "scores"):
-            scores: object = component.scores(probe)
+        try:
+            with blame(job.component, "scores"):
+                scores: object = component.scores(probe)
+        except UsageError as error:
+            # the probe refuses what an option asks for, and does not know whose option it is
+            raise UsageError(f"{describe(job.component)}: {error}") from error
     for name, value in probe.tensors.items():
         if value._version != before[name]:
             raise ContractError(
