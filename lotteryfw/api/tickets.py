@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.layers import LATEST, Group, Need
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.outcomes import Outcome as Outcome
+from lotteryfw.api.outcomes import Request as Request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -246,51 +248,6 @@ class RewindPoint:
     steps: int | None = None
     optimizer: Literal["fresh", "saved"] = "fresh"
     buffers: Literal["rewound", "latest"] = "rewound"
-
-
-class Request(Protocol):
-    """A job that a search asks for. The lab makes them: `yield from lab.train(ticket)`."""
-
-    @property
-    def origin(self) -> str:
-        """The digest of how the job comes about."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Its length in optimizer updates."""
-        ...
-
-
-class Outcome(Protocol):
-    """The result of a job in the store. Tensors are read when they are first used."""
-
-    @property
-    def key(self) -> str:
-        """The key of the job."""
-        ...
-
-    @property
-    def metrics(self) -> Metrics:
-        """The figures of a training. Raises TrainingDiverged for one that has none."""
-        ...
-
-    @property
-    def diverged_at(self) -> int | None:
-        """The step at which a training was found to have diverged, or None."""
-        ...
-
-    def tensors(self) -> NetworkState:
-        """Return the network after a training; of a probe, a tensor for each layer."""
-        ...
-
-    def mask(self) -> Mapping[str, Tensor]:
-        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
-        ...
-
-    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
-        """Return the network, and the optimizer's state, after `step` steps."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,10 @@ class MeanGradient:
 
     def scores(self, probe: Probe) -> dict[str, Tensor]:
         """Return by layer, float32 [s]: the gradient."""
-        weights = {name: value.clone().requires_grad_() for name, value in probe.weights.items()}
-        total = {name: torch.zeros_like(value) for name, value in weights.items()}
+        weights, total = {}, {}
+        for name, value in probe.weights.items():
+            weights[name] = value.clone().requires_grad_()
+            total[name] = torch.zeros_like(value)
         examples = probe.examples("train")
         for inputs, labels in probe.all_batches("train", self._batch):
             loss = probe.loss(inputs, labels, weights, reduction="sum") / examples
@@ -102,11 +104,11 @@ def checked_scores(
     who = f"{describe(spec)}: scores()"
     if not isinstance(scores, Mapping):
         raise ContractError(f"{who} gave a {type(scores).__name__}, not a dict of tensors by layer")
-    unknown = [str(name) for name in scores if name not in masks]
-    if unknown:
-        raise ContractError(
-            f"{who} names no layer of the network: {', '.join(unknown)}; it has {', '.join(masks)}"
-        )
+    for name in scores:
+        if name not in masks:
+            raise ContractError(
+                f"{who} names no layer of the network: {name}; it has {', '.join(masks)}"
+            )
     checked = {}
     for layer in layers:
         if layer.name not in scores:

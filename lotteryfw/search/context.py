@@ -212,7 +212,7 @@ class SearchContext:
         """Return the labels of the streams of a probe: none for one that draws nothing."""
         if need is Need.GRADIENT:
             return ()
-        return (self.seed, self.probe_specs[need].use, level)
+        return (self.seed, level, self.cell.criterion.use)
 
     def _made_by(self, trained: Trained) -> str:
         """Return the digest of the training that made a network."""

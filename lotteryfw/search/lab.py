@@ -174,7 +174,8 @@ class CellLab:
             return trained
         requests = []
         for one in finite:
-            requests += [self._jobs.probe(one, need) for need in needs]
+            for need in needs:
+                requests.append(self._jobs.probe(one, need))
         outcomes = iter((yield tuple(requests)))
         probed = []
         for one in trained:

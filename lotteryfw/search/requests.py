@@ -31,7 +31,8 @@ class JobRequest:
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
     `snapshots` are the steps whose state is to be kept; `kind` is that of its result in the store:
-    "training" or "probe". None of them needs a tensor. `job` is computed when it is first looked at.
+    "training" or "probe". None of them needs a tensor. `job` is computed when it is first asked
+    for.
     """
 
     __slots__ = (

@@ -47,7 +47,7 @@ class Untrained:
         )
 
     def _take_tensors(self) -> None:
-        # The ticket is let go then: with it, the rounds of a search would keep all of their parents.
+        # With the ticket, the rounds of a search would keep the tensors of all their parents.
         if self._ticket is not None:
             self._network, self._mask = NetworkState(self._ticket.values), self._ticket.mask
             self._ticket = None

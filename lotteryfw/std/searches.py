@@ -93,9 +93,9 @@ class AtInit(SearchAlgorithm):
     use = "at_init"
     formula = "w_0 → prune to d^(1/R) → prune to d^(2/R) → … → prune to d → train"
     source = (
-        "Lee et al. 2019, SNIP: Single-shot Network Pruning, algorithm 1; in rounds: Tanaka et al. "
-        "2020, Pruning neural networks without any data by iteratively conserving synaptic flow, "
-        "algorithm 1"
+        "Lee et al. 2019, SNIP: Single-shot Network Pruning, algorithm 1; Tanaka et al. 2020, "
+        "Pruning neural networks without any data by iteratively conserving synaptic flow, "
+        "algorithm 1: the rounds"
     )
 
     densities: Annotated[list[Density], Field(min_length=1)] = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01]

@@ -86,10 +86,12 @@ def try_network_scores(trial: ComponentTrial) -> None:
         "it needs a probe and has no scores(probe); derive it from lotteryfw.NetworkCriterion",
     )
     for on, masks in _masks().items():
-        results = [_scores_of(trial, make_probe(masks=dict(masks)), on) for _ in range(2)]
-        for name, score in results[0].items():
+        # two probes of one network: what draws from its streams alone gives the same again
+        scores = _scores_of(trial, make_probe(masks=masks), on)
+        again = _scores_of(trial, make_probe(masks=masks), on)
+        for name, score in scores.items():
             trial.require(
-                _same_bits(score, results[1][name]),
+                _same_bits(score, again[name]),
                 f"scores() on {on} gave two results for layer {name} from equal probes; "
                 f"{cls.__name__} must draw from `probe.rng` and `probe.batches` only",
             )
@@ -100,7 +102,9 @@ def _scores_of(trial: ComponentTrial, probe: Probe, on: str) -> dict[str, Tensor
     from lotteryfw.engine.probe_job import checked_scores
     from lotteryfw.search.jobs import Spec
 
-    copies = {name: value.clone() for name, value in probe.tensors.items()}
+    copies = {}
+    for name, value in probe.tensors.items():
+        copies[name] = value.clone()
     scores = trial.call("scores", probe, on=on)
     for name, value in probe.tensors.items():
         trial.require(
@@ -122,6 +126,7 @@ def _masks() -> dict[str, dict[str, Tensor]]:
         rng = stream("testkit", "half of a network", layer.name)
         half[layer.name] = torch.rand(layer.shape, generator=rng) < 0.5
         collapsed[layer.name] = alive
+    # budgets and norms of a layer without weights are where sums become 0
     middle = list(collapsed)[1]
     collapsed[middle] = torch.zeros_like(collapsed[middle])
     return {

@@ -78,7 +78,7 @@ def test_a_network_criterion_gets_a_probe_after_each_training() -> None:
     assert {job.component.use for job in jobs if isinstance(job, ProbeJob)} == {"network_only"}
     # streams differ from level to level, and only these
     labels = [job.stream_labels for job in jobs if isinstance(job, ProbeJob)]
-    assert labels == [(0, "network_only", level) for level in range(3)]
+    assert labels == [(0, level, "network_only") for level in range(3)]
     for record in lab.records:
         assert record.trained.gradient is None
 
