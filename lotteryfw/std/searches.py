@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -80,15 +81,73 @@ def _cut_once(
         lab.record(level, ticket, trained)
 
 
+Density = Annotated[
+    float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")
+]
+
+
+class AtInit(SearchAlgorithm):
+    """Pruning at initialisation: the initial network is pruned to each density, and then trained.
+
+    Level 0 is the dense network, level n the n-th density. Every density is pruned for itself, and
+    round r of R prunes to density^(r/R), with the criterion's scores of the network that is left.
+    """
+
+    use = "at_init"
+    formula = "w_0 → prune to d^(1/R) → prune to d^(2/R) → … → prune to d → train"
+    source = (
+        "Lee et al. 2019, SNIP: Single-shot Network Pruning, algorithm 1; Tanaka et al. 2020, "
+        "Pruning neural networks without any data by iteratively conserving synaptic flow, "
+        "algorithm 1: the rounds"
+    )
+
+    densities: Annotated[list[Density], Field(min_length=1)] = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01]
+    """The densities to prune to, falling."""
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """R. SNIP and GraSP prune in one round, SynFlow in 100."""
+    train: bool = True
+    """Train every ticket; false: measure each as it is, an untrained mask over its first values."""
+
+    @field_validator("densities")
+    @classmethod
+    def _falling(cls, densities: list[float]) -> list[float]:
+        for before, after in pairwise(densities):
+            if after >= before:
+                raise ValueError(f"must fall from one to the next: {after:g} follows {before:g}")
+        return densities
+
+    def search(self, lab: Lab) -> Search[None]:
+        dense = lab.dense()
+        probed = yield from lab.probe(dense)
+        pruned = [(dense, probed)] * len(self.densities)
+        for number in range(1, self.rounds):
+            tickets = []
+            for density, (ticket, scored) in zip(self.densities, pruned, strict=True):
+                partial_density = density ** (number / self.rounds)
+                tickets.append(lab.prune(ticket, scored, density=partial_density))
+            scored_tickets = yield from lab.probe_all(tickets)
+            pruned = list(zip(tickets, scored_tickets, strict=True))
+
+        tickets = []
+        for level, (density, (ticket, scored)) in enumerate(
+            zip(self.densities, pruned, strict=True), 1
+        ):
+            # so many levels further, so that ties and random masks differ from density to density
+            ticket = lab.prune(ticket, scored, times=level, density=density)
+            tickets.append(ticket if self.train else lab.as_is(ticket))
+
+        # nothing is trained before all criteria have done their part: one that cannot fails early
+        finished = yield from lab.train_all([dense, *tickets], probe=False)
+        for level, (ticket, trained) in enumerate(zip([dense, *tickets], finished, strict=True)):
+            lab.record(level, ticket, trained)
+
+
 THRESHOLDED, TRAINED = "thresholded", "trained"
 TrainWeights = Annotated[
     bool,
     Field(
         description="Also train the weights of what was found, from the values that the mask was learned over."
     ),
-]
-Density = Annotated[
-    float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")
 ]
 
 
