@@ -92,6 +92,9 @@ class Train:
     kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
+    With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
+    `mask_seed` are for the draws of the update.
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -121,6 +124,7 @@ class Train:
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
     mask_seed: int | None = None
+    mask_update: Spec | None = None
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -176,6 +180,8 @@ Job = Train | Gradient
 _JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
 _TENSORS = ("values", "mask", "optimizer_state", "scores")
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
+_IN_KEY_IF_SET = ("mask_update",)
+"""Fields that are left out of the key while they are None: the jobs of earlier versions."""
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -190,8 +196,11 @@ def _torch_version() -> str:
 
 def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
-    names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
-    fields = {name: _canonical(getattr(job, name)) for name in names}
+    fields = {}
+    for name in job.__dataclass_fields__:
+        value = getattr(job, name)
+        if name not in _NOT_IN_KEY and not (value is None and name in _IN_KEY_IF_SET):
+            fields[name] = _canonical(value)
     return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
 
 
@@ -262,6 +271,7 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
         "schedule",
         "parametrization",
         "initialiser",
+        "mask_update",
     ):
         if fields.get(name):
             fields[name] = Spec(**fields[name])
