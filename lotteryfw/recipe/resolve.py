@@ -93,6 +93,8 @@ class ComponentResolver:
             value = options[name]
             # as its author wrote it: perhaps not validated
             default = about.get_default(call_default_factory=True)
+            # options have lengths as they are written
+            default = str(default) if isinstance(default, Step) else default
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
