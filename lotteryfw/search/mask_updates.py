@@ -10,13 +10,14 @@ from lotteryfw.api.tickets import Derivation, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.derivations import (
     carried_values,
+    kept_by_budgets,
     merge,
     restart_of,
     rewound_weights,
     shown_round,
     whole_masks,
 )
-from lotteryfw.search.guard import describe
+from lotteryfw.search.guard import blame, describe
 
 
 class TrainingStart(Derivation):
@@ -93,5 +94,30 @@ class FinalMask(Derivation):
         return TicketState(mask, values, stats, restart=restart)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        # A mask update's budgets are its own, and known step by step in the training.
-        return dict(self._context.pruner.sizes)
+        """Play the budgets of every change.
+
+        What several layers share is divided in proportion to their sizes; only its sum is certain.
+        Raises UsageError where a change leaves no weight in the whole network.
+        """
+        context = self._context
+        update, spec = context.cell.mask_update, context.specs["mask_update"]
+        assert update is not None
+        sizes = context.pruner.sizes
+        kept = dict(kept_by_budgets(self.parent))
+        for step in range(1, context.clock.total):
+            with blame(spec, "due"):
+                if not update.due(step, context.clock):
+                    continue
+            with blame(spec, "budgets"):
+                groups = update.budgets(step, context.clock, context.layers, kept)
+            for group in groups:
+                keep, size = group.keep, sum(sizes[name] for name in group.layers)
+                for name in group.layers:
+                    kept[name] = keep * sizes[name] // size
+                    keep, size = keep - kept[name], size - sizes[name]
+            if not any(kept.values()):
+                raise UsageError(
+                    f"mask_update '{update.use}' leaves no weights of {sum(sizes.values())} at "
+                    f"step {step} of cell {context.cell.id}"
+                )
+        return kept
