@@ -26,7 +26,7 @@ from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(
-    "pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+    "support.pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
 )
 torch.set_num_threads(1)
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
