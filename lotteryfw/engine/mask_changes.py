@@ -259,14 +259,14 @@ class ChangingMasks:
                 )
         return new
 
-    def _regrown(
-        self, step: int, layer: LayerInfo, grown: Tensor, net: TrainingNetwork
-    ) -> Tensor:
+    def _regrown(self, step: int, layer: LayerInfo, grown: Tensor, net: TrainingNetwork) -> Tensor:
         """Return the values of weights that come back: float32 [s] on the device."""
         with blame(self._spec, "regrown", layer, net):
             value = self._update.regrown(layer, net)
         what = f"{self._who('regrown', step)} on layer {layer.name}"
         value = check_tensor(value, layer.shape, what).to(grown.device).float()
         if not bool(torch.isfinite(value[grown]).all()):
-            raise ContractError(f"{what} returned NaN or infinite values for weights that come back")
+            raise ContractError(
+                f"{what} returned NaN or infinite values for weights that come back"
+            )
         return value

@@ -86,7 +86,9 @@ class DuringTraining(SearchAlgorithm):
     """
 
     use = "during_training"
-    formula = "w_0 under a first mask → train while the mask changes (→ rewind → train the last mask)"
+    formula = (
+        "w_0 under a first mask → train while the mask changes (→ rewind → train the last mask)"
+    )
     source = "Zhu & Gupta 2017; Mocanu et al. 2018; Evci et al. 2020; Peste et al. 2021"
     required = {"mask_update": "changes its mask in training, and the mask update says how"}
     variants = (RETRAINED,)

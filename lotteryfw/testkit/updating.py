@@ -212,6 +212,4 @@ def make_training_network(step: int, masks: Masks) -> TrainingNetwork:
         weights[name] = weight.where(masks[name], 0.0)
     gradients = draw("gradients")
     rng: torch.Generator = stream("testkit", "mask update", step)
-    return TrainingNetwork(
-        LAYERS, weights, dict(masks), rng, lambda: gradients, draw_weights
-    )
+    return TrainingNetwork(LAYERS, weights, dict(masks), rng, lambda: gradients, draw_weights)

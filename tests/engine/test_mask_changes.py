@@ -20,7 +20,7 @@ from lotteryfw.api.errors import ContractError, PluginError, UsageError
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine import EngineContext, KernelDispatcher, StoredOutcome, Stopped
+from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.kernels import reference
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import layer_infos
@@ -47,9 +47,7 @@ def described(component: Component, clock: Clock) -> Spec:
     return Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
 
 
-def job_of(
-    update: Any = "swap", density: float = 0.4, steps: int = 20, **changes: Any
-) -> Train:
+def job_of(update: Any = "swap", density: float = 0.4, steps: int = 20, **changes: Any) -> Train:
     """A training with a mask update, of a sparse network mostly."""
     component = REGISTRY.create("mask_update", update)
     lab = CellLab(
@@ -124,7 +122,9 @@ def changed_by_hand(
     inputs, labels = dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
     parameters = dict(module.named_parameters())
     loss = torch.nn.CrossEntropyLoss()(module(inputs), labels)
-    gradients = dict(zip(masks, torch.autograd.grad(loss, [parameters[n] for n in masks]), strict=True))
+    gradients = dict(
+        zip(masks, torch.autograd.grad(loss, [parameters[n] for n in masks]), strict=True)
+    )
     rng = stream(job.mask_seed or 0, "mask update", step)
     new = {}
     for name, mask in masks.items():
@@ -326,5 +326,7 @@ def test_what_breaks_the_contract_is_named_with_component_step_and_layer(how: st
 
 
 def test_an_error_inside_is_the_components() -> None:
-    with pytest.raises(PluginError, match=r"mask_update '\S*broken_update' .*RuntimeError: nothing here"):
+    with pytest.raises(
+        PluginError, match=r"mask_update '\S*broken_update' .*RuntimeError: nothing here"
+    ):
         run_training(group(job_of({"use": "broken_update", "how": "raises"})))

@@ -106,7 +106,7 @@ def test_the_curves_have_density_and_churn_of_every_layer_at_every_change(tmp_pa
     assert set(curve["units"]) == {"density", "churn"} | by_layer
     changed = [value > 0 for value in curve["churn"]]
     assert changed == [step % 4 == 0 and 0 < step < 40 for step in curve["step"]]
-    page = (done.path / "report.html")
+    page = done.path / "report.html"
     if page.exists():
         assert "churn/fc1.weight" in page.read_text()
 
@@ -198,7 +198,10 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_trained(tmp_pa
     (fault,) = faults(recipe(search="imp"))
     assert "train.mask_update: has no effect: the search 'imp' does not use it" in fault
     (fault,) = faults(recipe(train={**TRAIN, "mask_update": {"use": "swap", "every": 50}}))
-    assert "train.mask_update: the mask_update 'swap' never changes a mask in a training of 40" in fault
+    assert (
+        "train.mask_update: the mask_update 'swap' never changes a mask in a training of 40"
+        in fault
+    )
     (fault,) = faults(recipe(train={**TRAIN, "mask_update": "swop"}))
     assert "train.mask_update" in fault
     assert "did you mean 'swap'" in fault
@@ -224,7 +227,7 @@ def test_claims_are_held_against_the_density_that_the_budgets_end_with(tmp_path:
     }  # fmt: skip
     table = recipe(search={**SEARCH, "retrain": True}, claim=[claim])
     go(tmp_path, "right", table)
-    with pytest.raises(RecipeError, match="no level of density 0.2"):
+    with pytest.raises(RecipeError, match=r"no level of density 0\.2"):
         go(tmp_path, "wrong", {**table, "claim": [{**claim, "density": 0.2}]})
 
 

@@ -65,9 +65,15 @@ def first_of(net: TrainingNetwork) -> str:
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "never": ({"due": answers(False)}, r"due\(\) is never True in a training of 20000 steps"),
-    "no bool": ({"due": lambda self, step, clock: step == 7 and "yes"}, r"due\(\) .*returned 'yes'"),
+    "no bool": (
+        {"due": lambda self, step, clock: step == 7 and "yes"},
+        r"due\(\) .*returned 'yes'",
+    ),
     "budget": ({"update": grown}, r"update\(\) at step 1000 of 20000 keeps .* budgets\(\) says"),
-    "layer": ({"budgets": answers([Group(("fc9",), 1, 1)])}, r"budgets\(\) .* names no layer .*fc9"),
+    "layer": (
+        {"budgets": answers([Group(("fc9",), 1, 1)])},
+        r"budgets\(\) .* names no layer .*fc9",
+    ),
     "twice": (
         {"budgets": answers([Group(("fc1.weight",), 1, 1), Group(("fc1.weight",), 1, 1)])},
         r"budgets\(\) .* has fc1.weight in two groups",

@@ -250,7 +250,13 @@ def recipe(update: object, density: float, length: int = 60) -> dict[str, Any]:
 def trained(folder: Path, table: dict[str, Any], *files: Path) -> Run:
     trust = files or (() if is_installed() else (CODE,))
     done = run(
-        table, out=folder / "run", store=folder / "store", data=folder, trust=trust, jobs=1, device="cpu"
+        table,
+        out=folder / "run",
+        store=folder / "store",
+        data=folder,
+        trust=trust,
+        jobs=1,
+        device="cpu",
     )
     assert set(done.statuses.values()) == {"done"}
     return done
@@ -274,7 +280,9 @@ def test_rigl_in_a_real_training_drops_and_grows_what_a_plain_loop_does(tmp_path
     moved = 0
     for step in steps:
         seen = torch.load(tmp_path / f"{step}.pt")
-        layers = tuple(LayerInfo(name, tuple(weight.shape)) for name, weight in seen["weights"].items())
+        layers = tuple(
+            LayerInfo(name, tuple(weight.shape)) for name, weight in seen["weights"].items()
+        )
         for name, mask in masks.items():
             assert torch.equal(mask, seen["before"][name])  # nothing else has changed the mask
             assert not seen["weights"][name][~mask].any()
@@ -296,7 +304,14 @@ def test_rigl_in_a_real_training_drops_and_grows_what_a_plain_loop_does(tmp_path
 def test_gradual_pruning_has_the_cubic_density_at_every_step_of_a_real_training(
     tmp_path: Path,
 ) -> None:
-    update = {"use": "gradual", "density": 0.1, "begin": "6it", "end": "46it", "every": "8it", "budget": "global"}
+    update = {
+        "use": "gradual",
+        "density": 0.1,
+        "begin": "6it",
+        "end": "46it",
+        "every": "8it",
+        "budget": "global",
+    }
     done = trained(tmp_path, recipe(update, 1.0))
     measured = densities(done)
     assert list(measured) == list(range(61))
@@ -357,7 +372,9 @@ def test_times_that_do_not_fit_are_refused_with_the_recipe(
         (AcDc, {"budget": "layerwise"}),
     ],
 )
-def test_mask_updates_keep_what_they_promise(cls: type[MaskUpdate], options: dict[str, Any]) -> None:
+def test_mask_updates_keep_what_they_promise(
+    cls: type[MaskUpdate], options: dict[str, Any]
+) -> None:
     trial(cls, options)
 
 
