@@ -32,7 +32,7 @@ class ChangeSteps:
         if job.mask_update is not None:
             self._update = context.component(job.mask_update)
         self._clock = Clock(job.total, job.steps_per_epoch)
-        # The contract has a change at steps in [1, total); a training may begin later, or end before.
+        # A change lies in [1, total) of the schedule; a training may be a part of that.
         self._steps = range(job.start + 1, min(job.start + job.steps + 1, job.total))
 
     def __contains__(self, step: int) -> bool:

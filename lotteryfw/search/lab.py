@@ -117,10 +117,9 @@ class CellLab:
     def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
         level = ticket.level + 1
         if ticket.updates_mask:
-            found = FinalMask(self.context, ticket, trained)
-            return Ticket.derived(
-                found, level, self.context.point, root=trained, parent=ticket.level
-            )
+            derivation = FinalMask(self.context, ticket, trained)
+            point = self.context.point
+            return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
         return Ticket.derived(Extracted(self.context, ticket, trained), level, _WHOLE_SCHEDULE)
 
     def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:

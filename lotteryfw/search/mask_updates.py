@@ -1,4 +1,4 @@
-"""Derivations around a training whose mask is updated: its start, and the mask that it ends with."""
+"""Derivations around a training with mask updates: its start, and the mask that it ends with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lotteryfw.search.guard import blame, describe
 
 
 class TrainingStart(Derivation):
-    """The network at its initialisation under the mask that a training with mask updates begins with.
+    """The network at its initialisation, under the first mask of a training with mask updates.
 
     Below a density of 1 that mask is uniformly random within the scope's budgets.
     """

@@ -107,11 +107,11 @@ class DuringTraining(SearchAlgorithm):
             lab.record(0, dense, trained)
         start = lab.update_mask(self.density)
         trained = yield from lab.train(start)
-        found = lab.extract_ticket(start, trained)
-        lab.record(1, found, trained)
+        ticket = lab.extract_ticket(start, trained)
+        lab.record(1, ticket, trained)
         if self.retrain:
-            retrained = yield from lab.train(found, RETRAINED)
-            lab.record(1, found, retrained, RETRAINED)
+            retrained = yield from lab.train(ticket, RETRAINED)
+            lab.record(1, ticket, retrained, RETRAINED)
 
 
 THRESHOLDED, TRAINED = "thresholded", "trained"

@@ -128,7 +128,8 @@ def _require_masks(
         count = sum(int(new[name].sum()) for name in group.layers)
         trial.require(
             count == group.keep,
-            f"{call} keeps {count} weights in {', '.join(group.layers)}; budgets() says {group.keep}",
+            f"{call} keeps {count} weights in {', '.join(group.layers)}; "
+            f"budgets() says {group.keep}",
         )
     return new
 
@@ -167,7 +168,7 @@ def _require_regrown(
 def _call_on_network(
     trial: ComponentTrial, method: str, arguments: tuple[Any, ...], net: TrainingNetwork, on: str
 ) -> Any:
-    """Call a method that is shown the network, and require that it writes to none of its tensors."""
+    """Call a method that is shown the network; require that it writes to none of its tensors."""
     shown: list[tuple[str, Tensor]] = []
     for what, tensors in (
         ("weights", net.weights),
