@@ -159,6 +159,8 @@ class Ticket:
     """True for the network that nothing was removed from yet, whose weights are to be trained."""
     learns_mask: bool = False
     """True where training it learns a mask."""
+    updates_mask: bool = False
+    """True where the recipe's mask update changes its mask while its weights are trained."""
 
     @classmethod
     def derived(
@@ -297,6 +299,15 @@ class Trained:
         """
         return self._network().values
 
+    def masks(self) -> Mapping[str, Tensor]:
+        """Return by layer, bool: the weights that are alive after training.
+
+        They are those of the ticket, unless a mask update changed them. Raises TrainingDiverged
+        where there are none.
+        """
+        self._require_finite()
+        return self.outcome.mask()
+
     def scores(self) -> Mapping[str, Tensor]:
         """Return by layer, float32: the scores at the end of learning a mask.
 
@@ -316,6 +327,9 @@ class Trained:
         return None if outcome is None else outcome.tensors().values
 
     def _network(self) -> NetworkState:
+        self._require_finite()
+        return self.outcome.tensors()
+
+    def _require_finite(self) -> None:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
-        return self.outcome.tensors()
