@@ -160,7 +160,7 @@ class Ticket:
     learns_mask: bool = False
     """True where training it learns a mask."""
     updates_mask: bool = False
-    """True where the recipe's mask update changes its mask while its weights are trained."""
+    """True where the recipe's mask update changes its mask in training."""
 
     @classmethod
     def derived(
@@ -300,11 +300,7 @@ class Trained:
         return self._network().values
 
     def masks(self) -> Mapping[str, Tensor]:
-        """Return by layer, bool: the weights that are alive after training.
-
-        They are those of the ticket, unless a mask update changed them. Raises TrainingDiverged
-        where there are none.
-        """
+        """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""
         self._require_finite()
         return self.outcome.mask()
 

@@ -15,6 +15,7 @@ from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.context import single_layer_groups
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec, Train
 from lotteryfw.search.top_k import check_tensor
@@ -81,11 +82,12 @@ class ChangingMasks:
         self._clock = Clock(job.total, job.steps_per_epoch)
         self._seed = job.mask_seed or 0
         self._layers = tuple(layers)
-        self._parameters = {layer.name: parameters[layer.name] for layer in layers}
+        self._parameters: dict[str, Tensor] = {}
         self.masks: dict[str, Tensor] = {}
         """By layer, bool: the weights that are alive now. A change makes new tensors."""
         self._masked: dict[str, Tensor] = {}
         for layer in layers:
+            self._parameters[layer.name] = parameters[layer.name]
             mask = job.mask[layer.name].to(context.device, copy=True)
             self.masks[layer.name] = mask
             self._masked[layer.name] = ~mask
@@ -122,7 +124,7 @@ class ChangingMasks:
         """Return densities, and the share of mask entries that changed since the last call."""
         changed, self._changed = self._changed, {}
         kept = self._kept()
-        total = sum(layer.size for layer in self._layers)
+        total = sum(map(Tensor.numel, self.masks.values()))
         figures = {
             DENSITY: sum(kept.values()) / total,
             CHURN: sum(changed.values()) / total,
@@ -148,7 +150,9 @@ class ChangingMasks:
         """
         if step not in self.steps:
             return
-        weights = {name: value.detach() for name, value in self._parameters.items()}
+        weights = {}
+        for name, parameter in self._parameters.items():
+            weights[name] = parameter.detach()
         rng = stream(self._seed, Stream.MASK_UPDATE, step)
         net = TrainingNetwork(
             self._layers, weights, dict(self.masks), rng, gradients, self._initialiser.weight
@@ -224,7 +228,7 @@ class ChangingMasks:
                 raise ContractError(
                     f"{who} keeps {group.keep} of {size} weights in {', '.join(group.layers)}"
                 )
-        return [*groups, *(Group((name,), count, count) for name, count in missing.items())]
+        return [*groups, *single_layer_groups(missing)]
 
     def _checked_masks(
         self, step: int, masks: object, budgets: Sequence[Group]

@@ -215,13 +215,16 @@ class ComponentResolver:
             # The last step first: an update whose times do not fit mostly says so at any step.
             if update.due(max(1, clock.total - 1), clock):
                 return []
-            if any(update.due(step, clock) for step in range(1, clock.total)):
-                return []
+            for step in range(1, clock.total):
+                if update.due(step, clock):
+                    return []
         except UsageError as error:
             return [Problem((), str(error))]
         except Exception as error:
             return [Problem((), _broke(who, "`due`", error))]
-        lengths = [f"{'.'.join(map(str, keys))} = {step}" for keys, step in _lengths(update)]
+        lengths = []
+        for keys, length in _lengths(update):
+            lengths.append(f"{'.'.join(map(str, keys))} = {length}")
         text = f"{who} never changes a mask in a training of {clock.total} steps"
         return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
 

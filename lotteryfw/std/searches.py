@@ -144,10 +144,10 @@ class AtInit(SearchAlgorithm):
 
 
 class DuringTraining(SearchAlgorithm):
-    """Pruning during training: one training, whose mask the recipe's `train.mask_update` changes on the way.
+    """Pruning during training: one training, whose mask `train.mask_update` changes on the way.
 
-    Level 1 is the mask that the training ended with: the variant "ticket" has the figures of that training, "retrained"
-    those of the ticket, the mask over the values that the rewind policy names, trained afresh.
+    Level 1 is the mask that the training ended with. The variant "ticket" has the figures of that
+    training, "retrained" those of the mask trained afresh, from where the rewind policy says.
     """
 
     use = "during_training"
@@ -159,7 +159,7 @@ class DuringTraining(SearchAlgorithm):
     variants = (RETRAINED,)
 
     density: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """What training begins with: 1 is the dense network, less a random mask within the scope's budgets."""
+    """What training begins with: 1 is the dense network, less a random mask by the scope."""
     dense: bool = True
     """Also train the dense network, as level 0, to compare with."""
     retrain: bool = False

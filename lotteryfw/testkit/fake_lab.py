@@ -84,10 +84,16 @@ class HalfOfEachLayer(MaskUpdate):
     def budgets(
         self, step: int, clock: Clock, layers: Sequence[LayerInfo], kept: Mapping[str, int]
     ) -> list[Group]:
-        return [Group((name,), count // 2, count / 2) for name, count in kept.items()]
+        groups = []
+        for name, count in kept.items():
+            groups.append(Group((name,), count // 2, count / 2))
+        return groups
 
     def update(self, step: int, clock: Clock, net: TrainingNetwork) -> dict[str, Tensor]:
-        return {name: half_of(mask, net.weights[name].abs()) for name, mask in net.masks.items()}
+        masks = {}
+        for name, mask in net.masks.items():
+            masks[name] = half_of(mask, net.weights[name].abs())
+        return masks
 
 
 def half_of(mask: Tensor, scores: Tensor) -> Tensor:

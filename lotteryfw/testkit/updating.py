@@ -10,6 +10,7 @@ from lotteryfw.api.layers import Group
 from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
+from lotteryfw.search.context import single_layer_groups
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, draw_weights
 
@@ -47,6 +48,7 @@ def _due_steps(trial: ComponentTrial, clock: Clock) -> Iterator[int]:
         # called as it is, since a trial of every argument would take a minute
         if trial.component.due(step, clock):  # type: ignore[attr-defined]
             due = trial.call("due", step, clock, on=f"step {step}")
+            # a mask must not change at one call and stay at the next
             trial.require(
                 due is True, f"due() at step {step} returned {due!r} at its second call, not True"
             )
@@ -83,7 +85,9 @@ def _require_budgets(
     trial: ComponentTrial, groups: Any, kept: Mapping[str, int], call: str
 ) -> list[Group]:
     """Return a budget for every layer; one in no group keeps as many weights as it has."""
-    sizes = {layer.name: layer.size for layer in LAYERS}
+    sizes = {}
+    for layer in LAYERS:
+        sizes[layer.name] = layer.size
     trial.require(
         isinstance(groups, Sequence), f"{call} returned {type(groups).__name__}, not a list"
     )
@@ -101,7 +105,8 @@ def _require_budgets(
             type(group.keep) is int and 0 <= group.keep <= size,
             f"{call} keeps {group.keep} of {size} weights in {', '.join(group.layers)}",
         )
-    return [*groups, *(Group((name,), count, count) for name, count in missing.items())]
+    # as the engine reads the budgets: what stands in none of them stays as it is
+    return [*groups, *single_layer_groups(missing)]
 
 
 def _require_masks(
@@ -140,7 +145,8 @@ def _require_regrown(
     """Require finite float32 values of weights that come back, the same for equal streams."""
     import torch
 
-    layer = next(layer for layer in net.layers if layer.name == name)
+    (layer,) = filter(lambda layer: layer.name == name, net.layers)
+    # every call gets the stream at the place where `update` left it
     state = net.rng.get_state()
     values = []
     for _ in range(2):
@@ -177,7 +183,10 @@ def _call_on_network(
     ):
         for name, tensor in tensors.items():
             shown.append((f"net.{what}['{name}']", tensor))
-    copies = [tensor.clone() for _, tensor in shown]
+    # the tensors lie in mappings, which the trial's own comparison does not look into
+    copies = []
+    for _, tensor in shown:
+        copies.append(tensor.clone())
     value = trial.call(method, *arguments, on=on)
     for (name, tensor), copy in zip(shown, copies, strict=True):
         trial.require(
@@ -190,6 +199,7 @@ def _call_on_network(
 def _first_masks(density: float) -> dict[str, Tensor]:
     import torch
 
+    # both densities are those of the first step: what follows depends on the component
     masks = {}
     for layer in LAYERS:
         chances = torch.rand(layer.shape, generator=stream("testkit", "mask", layer.name))
@@ -208,6 +218,7 @@ def make_training_network(step: int, masks: Masks) -> TrainingNetwork:
             drawn[layer.name] = 0.1 * torch.randn(layer.shape, generator=rng)
         return drawn
 
+    # masked weights are 0, as the engine has them
     weights = draw("weights")
     for name, weight in weights.items():
         weights[name] = weight.where(masks[name], 0.0)

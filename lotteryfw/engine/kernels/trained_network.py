@@ -141,7 +141,9 @@ class TrainedNetwork:
         on copies of the buffers, and random streams, such as dropout's, are put back.
         """
         inputs, labels = self.batch(step)
-        values = {name: value.detach().clone() for name, value in self.tensors.values.items()}
+        values = {}
+        for name, value in self.tensors.values.items():
+            values[name] = value.detach().clone()
         layers = {name: values[name].requires_grad_() for name in self.job.mask}
         devices = [torch.cuda.current_device()] if inputs.is_cuda else []
         with torch.random.fork_rng(devices=devices):
