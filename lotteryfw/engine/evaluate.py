@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
+
+FLOAT32 = Arithmetic()
 
 
 def evaluate(
@@ -19,9 +21,11 @@ def evaluate(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> tuple[float, float]:
     """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
-    loss, correct = summed_metrics(module, values, dataset, part, objective).tolist()
+    sums = summed_metrics(module, values, dataset, part, objective, arithmetic)
+    loss, correct = sums.tolist()
     examples = len(dataset.raw(part)[1])
     return loss / examples, correct / examples
 
@@ -32,6 +36,7 @@ def summed_metrics(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> Tensor:
     """Return the sum of the losses over a part of the data, and how many examples are correct.
 
@@ -43,7 +48,7 @@ def summed_metrics(
     correct = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for inputs, labels in dataset.batches(part):
-            outputs = functional_call(module, dict(values), (inputs,))
+            outputs = arithmetic.outputs(module, values, inputs)
             loss += objective.loss(outputs, inputs, labels, "sum")
             correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
     return torch.stack([loss, correct])

@@ -92,6 +92,8 @@ class Train:
     kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
+    `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -123,6 +125,8 @@ class Train:
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
     mask_seed: int | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -205,6 +209,8 @@ _SPECS = (
     "component",
 )
 _TUPLES = ("layers", "stream_labels")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
+"""Fields that the key has only where they are not at their default."""
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -221,8 +227,10 @@ def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
     source: dict[str, Any] = {"job": type(job).__name__}
     for part in fields(job):
-        if part.name not in _NOT_IN_KEY:
-            source[part.name] = _canonical(getattr(job, part.name))
+        value = getattr(job, part.name)
+        is_default = part.name in _NOT_IN_KEY_AT_DEFAULT and value == part.default
+        if part.name not in _NOT_IN_KEY and not is_default:
+            source[part.name] = _canonical(value)
     return {**source, "numerics": numerics(job.device)}
 
 
