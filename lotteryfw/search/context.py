@@ -32,7 +32,7 @@ Describe = Callable[[Component, Clock], Spec]
 
 _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
-    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer",
+    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer", "mask_update",
 )  # fmt: skip
 
 
@@ -179,6 +179,7 @@ class SearchContext:
         self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
         self.random_digest = combined("scope", "rewind")
         self.masking_digest = combined("mask1", "scope", *learned)
+        self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),

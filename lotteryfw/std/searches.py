@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lotteryfw import Clock, Lab, MaskSearch, Search, SearchAlgorithm, Step, Ticket, Trained
 
+RETRAINED = "retrained"
 Levels = Annotated[
     int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")
 ]
@@ -30,6 +31,7 @@ class Imp(SearchAlgorithm):
         trained = yield from lab.train(ticket)
         lab.record(0, ticket, trained)
         for level in range(1, self.levels + 1):
+            # by the training just finished, while the values come from the rewind policy's point
             ticket = lab.prune(ticket, trained)
             trained = yield from lab.train(ticket)
             lab.record(level, ticket, trained)
@@ -70,9 +72,11 @@ def _cut_once(
     dense = lab.dense()
     trained = yield from lab.train(dense)
     lab.record(0, dense, trained)
+    # each from the dense network itself, not from the level before: this is what one-shot means
     tickets = [cut(dense, trained, level) for level in range(1, levels + 1)]
     if not train:
         tickets = [lab.as_is(ticket) for ticket in tickets]
+    # no level needs the figures of another, so all of them may be trained at the same time
     finished = yield from lab.train_all(tickets)
     for level, (ticket, trained) in enumerate(zip(tickets, finished, strict=True), 1):
         lab.record(level, ticket, trained)
@@ -139,6 +143,42 @@ class AtInit(SearchAlgorithm):
             lab.record(level, ticket, trained)
 
 
+class DuringTraining(SearchAlgorithm):
+    """Pruning during training: one training, whose mask `train.mask_update` changes on the way.
+
+    Level 1 is the mask that the training ended with. The variant "ticket" has the figures of that
+    training, "retrained" those of the mask trained afresh, from where the rewind policy says.
+    """
+
+    use = "during_training"
+    formula = (
+        "w_0 under a first mask → train while the mask changes (→ rewind → train the last mask)"
+    )
+    source = "Zhu & Gupta 2017; Mocanu et al. 2018; Evci et al. 2020; Peste et al. 2021"
+    required = {"mask_update": "changes its mask in training, and the mask update says how"}
+    variants = (RETRAINED,)
+
+    density: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What training begins with: 1 is the dense network, less a random mask by the scope."""
+    dense: bool = True
+    """Also train the dense network, as level 0, to compare with."""
+    retrain: bool = False
+    """Also train the mask that was found as a ticket, from the start: is it a winning ticket?"""
+
+    def search(self, lab: Lab) -> Search[None]:
+        if self.dense:
+            dense = lab.dense()
+            trained = yield from lab.train(dense)
+            lab.record(0, dense, trained)
+        start = lab.update_mask(self.density)
+        trained = yield from lab.train(start)
+        ticket = lab.extract_ticket(start, trained)
+        lab.record(1, ticket, trained)
+        if self.retrain:
+            retrained = yield from lab.train(ticket, RETRAINED)
+            lab.record(1, ticket, retrained, RETRAINED)
+
+
 THRESHOLDED, TRAINED = "thresholded", "trained"
 TrainWeights = Annotated[
     bool,
@@ -166,14 +206,15 @@ class Supermask(MaskSearch):
     def search(self, lab: Lab) -> Search[None]:
         ticket = lab.learn_mask()
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        untrained = lab.as_is(found)
+        extracted = lab.extract_ticket(ticket, learned)
+        untrained = lab.as_is(extracted)
         lab.record(1, untrained, learned)
+        # of 0 steps: the one mask of scores above 0, without sampling
         measured = yield from lab.train(untrained, THRESHOLDED)
         lab.record(1, untrained, measured, THRESHOLDED)
         if self.train_weights:
-            trained = yield from lab.train(found, TRAINED)
-            lab.record(1, found, trained, TRAINED)
+            trained = yield from lab.train(extracted, TRAINED)
+            lab.record(1, extracted, trained, TRAINED)
 
 
 class EdgePopup(MaskSearch):
@@ -261,6 +302,7 @@ class IterativeEdgePopup(MaskSearch):
         cycles = len(self._densities())
         if self.cycle is not None:
             return [clock.steps(self.cycle)] * cycles
+        # in sum exactly the training's length, so that a comparison of numbers of cycles is fair
         steps, rest = divmod(clock.total, cycles)
         return [steps + 1] * rest + [steps] * (cycles - rest)
 
@@ -270,6 +312,7 @@ class IterativeEdgePopup(MaskSearch):
         shares = [cycle / self.cycles for cycle in range(1, self.cycles + 1)]
         if self.falls == "linear":
             return [1 - (1 - self.density) * share for share in shares]
+        # geometric: every cycle removes the same share of what is left, as a round of pruning does
         return [self.density**share for share in shares]
 
 
@@ -284,13 +327,15 @@ def _in_cycles(
     """Learns a mask at one density after another, in as many steps each; records what each cycle found, untrained."""
     ticket = lab.learn_mask(densities[0], lengths[0])
     learned = yield from lab.train(ticket)
-    found = lab.extract_ticket(ticket, learned)
-    lab.record(1, lab.as_is(found), learned)
+    extracted = lab.extract_ticket(ticket, learned)
+    # recorded with the figures of the learning itself: they are those of the mask it ended with
+    lab.record(1, lab.as_is(extracted), learned)
     for cycle, (density, length) in enumerate(zip(densities[1:], lengths[1:], strict=True), 2):
+        # from the scores, not from the mask: with soft pruning an edge may come back
         ticket = lab.continue_mask(ticket, learned, density, hard=hard, length=length)
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        lab.record(cycle, lab.as_is(found), learned)
+        extracted = lab.extract_ticket(ticket, learned)
+        lab.record(cycle, lab.as_is(extracted), learned)
     if train_weights:
-        trained = yield from lab.train(found, TRAINED)
-        lab.record(len(densities), found, trained, TRAINED)
+        trained = yield from lab.train(extracted, TRAINED)
+        lab.record(len(densities), extracted, trained, TRAINED)
