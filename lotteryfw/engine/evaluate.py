@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network over a part of the data, and its gradient over all of it."""
+"""Loss and accuracy of a network over a part of the data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
-from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Gradient
+
+FLOAT32 = Arithmetic()
 
 
 def evaluate(
@@ -21,9 +21,11 @@ def evaluate(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> tuple[float, float]:
     """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
-    loss, correct = summed_metrics(module, values, dataset, part, objective).tolist()
+    sums = summed_metrics(module, values, dataset, part, objective, arithmetic)
+    loss, correct = sums.tolist()
     examples = len(dataset.raw(part)[1])
     return loss / examples, correct / examples
 
@@ -34,6 +36,7 @@ def summed_metrics(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> Tensor:
     """Return the sum of the losses over a part of the data, and how many examples are correct.
 
@@ -45,7 +48,7 @@ def summed_metrics(
     correct = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for inputs, labels in dataset.batches(part):
-            outputs = functional_call(module, dict(values), (inputs,))
+            outputs = arithmetic.outputs(module, values, inputs)
             loss += objective.loss(outputs, inputs, labels, "sum")
             correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
     return torch.stack([loss, correct])
@@ -67,23 +70,3 @@ def to_device(module: torch.nn.Module, state: NetworkState, device: str) -> Netw
             values[name] = value.to(device, copy=True)
     scores = {name: value.to(device, copy=True) for name, value in state.scores.items()}
     return NetworkState(values, scores=scores)
-
-
-def full_gradient(job: Gradient, context: EngineContext) -> dict[str, Tensor]:
-    """Return the gradient of the mean training loss for every layer.
-
-    It is taken over the whole training set, in the training mode.
-    """
-    dataset = context.dataset_of(job)
-    module = context.network(job.model, dataset, job.objective).train()
-    objective: Objective = context.component(job.objective)
-    values = dict(to_device(module, NetworkState(job.values), context.device).values)
-    layers = {name: values[name].requires_grad_() for name in job.mask}
-    total = {name: torch.zeros_like(layer) for name, layer in layers.items()}
-    for inputs, labels in dataset.batches("train", job.batch):
-        outputs = functional_call(module, values, (inputs,))
-        loss = objective.loss(outputs, inputs, labels, "sum") / dataset.examples
-        gradients = torch.autograd.grad(loss, list(layers.values()))
-        for name, gradient in zip(layers, gradients, strict=True):
-            total[name] += gradient
-    return total

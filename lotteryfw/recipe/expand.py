@@ -138,7 +138,11 @@ class ExpandedStudy:
             if parts[slot] is not None:
                 table[slot] = full(parts[slot])
 
-        table["train"] = {"length": str(train.length), "batch": train.batch}
+        table["train"] = {
+            "length": str(train.length),
+            "batch": train.batch,
+            "precision": train.precision,
+        }
         for slot in (*TRAIN_SLOTS, "mask_optimizer", "mask_update"):
             if parts[slot] is not None:
                 table["train"][slot] = full(parts[slot])
@@ -309,7 +313,12 @@ class ExpandedStudy:
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
-        parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
+        parts |= {
+            "kernel": engine.kernel,
+            "sparse_below": engine.sparse_below,
+            "precision": train.precision,
+            "memory_format": engine.memory_format_for(train.precision),
+        }
         return Setup(parts, train, evaluate, engine)
 
     def _check_lengths(

@@ -39,6 +39,9 @@ LEARNED = {
 TOP_K = {"parametrization": "top_k", **LEARNED}
 PLUGIN = ROOT / "benchmarks" / "gpu_parts" / "plugin.py"
 """A criterion that needs gradients, and a network with dropout."""
+AT_INIT = ROOT / "plugins" / "lotteryfw-pai" / "src" / "lotteryfw_pai" / "__init__.py"
+"""Criteria that score whole networks."""
+NETWORK_CRITERIA = [{"use": "snip", "batch": 32}, {"use": "grasp", "batch": 32}, "synflow"]
 
 
 @pytest.fixture
@@ -102,6 +105,13 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         {"use": "one_shot", "levels": 2}, {"use": "one_shot", "levels": 2, "train": False},
         {"use": "random_pruning", "levels": 1},
     ]}),
+    "network criteria": recipe(grid={"criterion": NETWORK_CRITERIA}),
+    "network criteria, dropout and data order": recipe(model="dropped", criterion={"use": "snip", "batch": 32}),
+    "network criteria, batch normalisation": images({"use": "resnet20", "width": 0.1}, criterion={"use": "grasp", "batch": 20}),
+    "at_init": recipe(
+        search={"use": "at_init", "densities": [0.5, 0.2], "rounds": 3},
+        grid={"criterion": [*NETWORK_CRITERIA, "connection_sensitivity"]},
+    ),
     "controls": recipe(controls=["untrained", "reinit", "random_mask", "random_mask_reinit"]),
     "analyses": recipe(analyses=["mask_diagnostics", "mask_overlap", "weight_scatter"]),
     "lockstep": recipe(engine={"kernel": "lockstep"}, grid={"mask0": ["zero", "init"], "search.levels": [2]}),
@@ -137,6 +147,17 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     ),
     "dropout": recipe(model="dropped"),
     "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
+    "ResNet-20 in bf16": recipe(
+        data=IMAGES, model={"use": "resnet20", "width": 0.1}, train={**TRAIN, "length": "2it", "precision": "bf16"},
+        engine={},
+    ),
+    "channels-last": images(
+        {"use": "conv2", "width": 0.05}, engine={"memory_format": "channels_last"}
+    ),
+    "edge_popup in bf16": learned(
+        {"use": "edge_popup", "density": 0.5},
+        **{**TOP_K, "model": {"use": "conv2", "width": 0.05}, "data": IMAGES, "train": {**TRAIN, "precision": "bf16"}},
+    ),
     "random_resized_crop": images({"use": "conv2", "width": 0.05}, "random_resized_crop"),
 }  # fmt: skip
 
@@ -173,7 +194,8 @@ def go(
 ) -> Run:
     watch = watch or Watch()
     done = run(
-        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN, UPDATES],
+        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1,
+        trust=[PLUGIN, AT_INIT, UPDATES],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
     assert not watch.warnings
@@ -252,6 +274,7 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
         recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV),
         2,
     ),
+    "bf16": (recipe(train={**LONG, "precision": "bf16"}, **SMALL_CONV), 0),
     "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
     "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
 }

@@ -78,7 +78,7 @@ class Reference:
         """Do everything of an update that happens on the device, at the rates that lie there."""
         network = self.network
         loss = network.backward(inputs, labels, network.tensors.values)
-        network.optimizer.step()
+        network.apply_gradients()
         network.mask_constraint.apply()
         return loss
 
@@ -94,4 +94,5 @@ KERNEL = KernelDescription(
     why_not=Candidate.why_not_weights_alone,
     gain=lambda candidate: 1.0,
     make=_make,
+    any_arithmetic=True,
 )
