@@ -11,7 +11,8 @@ from pydantic import AfterValidator, Field, model_validator
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.steps import Step
-from lotteryfw.recipe.expand import ExpandedStudy, check_grid_path, label
+from lotteryfw.recipe.axes import check_grid_path
+from lotteryfw.recipe.expand import ExpandedStudy, label
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver

@@ -25,6 +25,7 @@ from lotteryfw.api.kinds import (
     SearchAlgorithm,
 )
 from lotteryfw.api.steps import Clock
+from lotteryfw.search.randomness import Randomness, Seeds
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,12 @@ class Cell:
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)
+    randomness: Randomness = field(default_factory=Randomness)
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of its streams, where a recipe may set them apart."""
+        return self.randomness.seeds(self.seed)
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ class Pruned(Derivation):
         # A plan makes one for each level of each cell, and joining the parts by hand takes half
         # the time of `digest_of`.
         self.digest = sha256_of(
-            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
         )
 
     def materialise(self) -> TicketState:
@@ -111,7 +111,9 @@ class RandomMask(Derivation):
         self._times = times
         self.parent: Ticket = parent
         made_from = context.parents_digest(parent, trained, root)
-        self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
+        self.digest = digest_of(
+            "random", made_from, context.random_digest, times, context.draws_digest
+        )
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent

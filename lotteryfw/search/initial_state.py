@@ -120,11 +120,12 @@ def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> N
 
 
 def supermask_values(
-    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int
+    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int, init_seed: int
 ) -> dict[str, Tensor]:
     """Return the values that masks are learned over.
 
-    They are those that the mask-1 action makes of step 0 where nothing was removed.
+    They are those that the mask-1 action makes of step 0 where nothing was removed. `seed` is the
+    action's, `init_seed` that of weights drawn afresh.
     """
     import torch
 
@@ -133,7 +134,7 @@ def supermask_values(
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
         def resample(info: LayerInfo = info) -> Tensor:
-            rng = stream(seed, Stream.REINITIALISE, 0, info.name)
+            rng = stream(init_seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
 
         rng = stream(seed, Stream.MASK1, 0, info.name)
