@@ -55,6 +55,14 @@ class RunData:
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
 
+    def study_table(self, name: str) -> dict[str, Any]:
+        """Return a study of the resolved recipe; an empty table if it has none of this name."""
+        for study in self.resolved.get("study", []):
+            if study.get("name") == name:
+                table: dict[str, Any] = study
+                return table
+        return {}
+
     @cached_property
     def curves(self) -> LearningCurves:
         """The learning curves of the series that are shown."""
