@@ -137,6 +137,8 @@ class ExpandedStudy:
         else:
             table["evaluate"] = {"points": evaluate.points or POINTS}
         table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
+        if parts["start"] is not None:
+            table["start"] = str(parts["start"].path)
         table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
@@ -282,6 +284,7 @@ class ExpandedStudy:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
         _check_variants(parts, faults)
+        start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
         # A faulty component is reported once, not also as one that others cannot use.
         faulty = {problem.keys[0] for problem in faults.problems}
@@ -296,6 +299,7 @@ class ExpandedStudy:
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
         parts["randomness"] = randomness.randomness()
+        parts["start"] = start
         return Setup(parts, train, evaluate, engine, randomness)
 
     def _check_lengths(

@@ -198,6 +198,9 @@ class StudyTable(Table):
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     engine: dict[str, Any] = {}
+    start: str = ""
+    """A file whose network every search starts from, in the place of drawn weights: a ticket, or a
+    plain state dict as safetensors. Its path is relative to the recipe."""
     randomness: dict[str, Any] = {}
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] = [0]
     """Each combination of the grid runs once with each seed."""

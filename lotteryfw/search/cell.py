@@ -26,6 +26,7 @@ from lotteryfw.api.kinds import (
 )
 from lotteryfw.api.steps import Clock
 from lotteryfw.search.randomness import Randomness, Seeds
+from lotteryfw.search.start_file import StartFile
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Cell:
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = field(default_factory=Randomness)
+    start: StartFile | None = None
 
     @property
     def seeds(self) -> Seeds:

@@ -82,7 +82,8 @@ class SearchContext:
     def initial(self) -> InitialState:
         """The network's layers and values at step 0."""
         facts = self.cell.data.facts(self._data_folder)
-        return cached_initial_state(self.cell, self.specs, facts, self.seeds.init)
+        drawn = cached_initial_state(self.cell, self.specs, facts, self.seeds.init)
+        return drawn if self.cell.start is None else self.cell.start.applied(drawn)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -173,7 +174,10 @@ class SearchContext:
             slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs
         ]
         network = combined("model", "initialiser", "data", "objective")
-        self.dense_digest = digest_of("dense", network, self.fingerprint, self.seeds.init)
+        begins: list[object] = [self.seeds.init]
+        if cell.start is not None:
+            begins.append(cell.start.digest)
+        self.dense_digest = digest_of("dense", network, self.fingerprint, *begins)
         # Beside the training, these seeds decide what is pruned and the values that start a round.
         self.draws_digest = f"{self.seed}\x1f{self.seeds.init}\x1f{self.seeds.ties}"
         self.initialiser_digest = combined("initialiser")

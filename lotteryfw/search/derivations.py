@@ -34,7 +34,10 @@ Tensors = Mapping[str, "Tensor"]
 
 
 class Dense(Derivation):
-    """The whole network at its initialisation."""
+    """The network that a search begins with: the whole one at its initialisation.
+
+    Where the cell starts from a file, it has the file's values and masks.
+    """
 
     def __init__(self, context: SearchContext):
         self._context = context
@@ -42,11 +45,16 @@ class Dense(Derivation):
 
     def materialise(self) -> TicketState:
         context = self._context
-        stats = context.pruner.budget_stats(())
-        return TicketState(whole_masks(context), context.initial.values, stats)
+        masks = whole_masks(context) | dict(context.initial.masks)
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        return TicketState(masks, context.initial.values, context.pruner.stats(masks, kept))
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        return dict(self._context.pruner.sizes)
+        # Looking at the network also holds a start file against it, before anything is trained.
+        kept = dict(self._context.pruner.sizes)
+        for name, mask in self._context.initial.masks.items():
+            kept[name] = int(mask.sum())
+        return kept
 
 
 class Pruned(Derivation):

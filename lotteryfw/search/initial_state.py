@@ -41,11 +41,15 @@ Specs = Mapping[str, Spec]
 
 @dataclass(frozen=True)
 class InitialState:
-    """The network at step 0: prunable layers in order, names of buffers, all values."""
+    """The network at step 0: prunable layers in order, names of buffers, all values.
+
+    `masks`: by layer, bool, where the network starts from a file that has any.
+    """
 
     layers: tuple[LayerInfo, ...]
     buffers: frozenset[str]
     values: Mapping[str, Tensor] = field(repr=False)
+    masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
@@ -49,6 +50,12 @@ class MaskScores(Derivation):
         import torch
 
         context = self._context
+        if context.initial.masks:
+            raise UsageError(
+                f"start: {context.cell.start and context.cell.start.path} has masks, and the "
+                f"search '{context.cell.search.use}' learns masks over a whole network; start "
+                "from a file without masks"
+            )
         budgets = context.pruner.budgets_at(self._density)
         everything = whole_masks(context)
         edges = {}
