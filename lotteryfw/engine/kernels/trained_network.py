@@ -56,7 +56,7 @@ class TrainedNetwork:
         augmentations = [context.component(spec) for spec in job.augment]
         self._augment = Augmenter(augmentations, job.augment_seed, context.device)
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
-            list(self.parameters.values())
+            self.parameters
         )
         if job.optimizer_state is not None:
             load_optimizer(self.optimizer, job.optimizer_state)
