@@ -124,7 +124,11 @@ class ExpandedStudy:
             if parts[slot] is not None:
                 table[slot] = full(parts[slot])
 
-        table["train"] = {"length": str(train.length), "batch": train.batch}
+        table["train"] = {
+            "length": str(train.length),
+            "batch": train.batch,
+            "precision": train.precision,
+        }
         for slot in (*TRAIN_SLOTS, "mask_optimizer"):
             if parts[slot] is not None:
                 table["train"][slot] = full(parts[slot])
@@ -297,9 +301,13 @@ class ExpandedStudy:
         if randomness is None:
             return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
-        parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
-        parts["randomness"] = randomness.randomness()
-        parts["start"] = start
+        parts |= {
+            "kernel": engine.kernel,
+            "sparse_below": engine.sparse_below,
+            "precision": train.precision,
+            "memory_format": engine.memory_format_for(train.precision),
+        }
+        parts |= {"randomness": randomness.randomness(), "start": start}
         return Setup(parts, train, evaluate, engine, randomness)
 
     def _check_lengths(

@@ -84,6 +84,9 @@ class Train(Table):
     """Length of a training."""
     batch: Annotated[int, Field(ge=1)]
     """Examples in a batch."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """The numbers that networks compute with, in training and in evaluation. Weights and their updates
+    are float32 in each case. "fp16" needs a CUDA device."""
     objective: Component = None
     optimizer: Component = None
     schedule: Component = None
@@ -177,6 +180,15 @@ class Engine(Table):
     """Density below which the sparse kernel multiplies by a layer's unpruned weights alone. If it is
     left out, it is a fixed figure that depends only on whether numba is installed;
     `benchmarks/sparse_step.py` measures it."""
+    memory_format: Literal["contiguous", "channels_last"] | None = None
+    """The order of images and convolution kernels in memory. If it is left out, it is "contiguous" for
+    float32, and "channels_last", which is faster, for another `train.precision`."""
+
+    def memory_format_for(self, precision: str) -> str:
+        """Return the memory format of trainings in a precision."""
+        if self.memory_format is not None:
+            return self.memory_format
+        return "contiguous" if precision == "float32" else "channels_last"
 
 
 class StudyTable(Table):

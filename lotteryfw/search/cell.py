@@ -62,6 +62,8 @@ class Cell:
     mask_optimizer: Optimizer | None = None
     kernel: str = "auto"
     sparse_below: float | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)

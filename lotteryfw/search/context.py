@@ -189,7 +189,8 @@ class SearchContext:
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
-            cell.kernel, cell.sparse_below, numerics(self.device), self.engine,
+            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format,
+            numerics(self.device), self.engine,
         )  # fmt: skip
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:

@@ -92,6 +92,8 @@ class Train:
     kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
+    `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -121,6 +123,8 @@ class Train:
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
     mask_seed: int | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -176,6 +180,8 @@ Job = Train | Gradient
 _JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
 _TENSORS = ("values", "mask", "optimizer_state", "scores")
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
+"""Fields that the key has only where they are not at their default."""
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -192,6 +198,9 @@ def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
     names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
     fields = {name: _canonical(getattr(job, name)) for name in names}
+    for name in _NOT_IN_KEY_AT_DEFAULT:
+        if name in fields and fields[name] == job.__dataclass_fields__[name].default:
+            del fields[name]
     return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
 
 

@@ -147,6 +147,8 @@ class JobFactory:
             start=ticket.point.schedule,
             steps=request.steps,
             evaluate_every=cell.evaluate_every,
+            precision=cell.precision,
+            memory_format=cell.memory_format,
             order_seed=seeds.order,
             augment_seed=seeds.augment,
             device=context.device,
