@@ -64,7 +64,7 @@ INTERNAL = {
     },
     "Trained": {
         "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
-        "gradient_outcome": "is the stored result; `gradient` reads it",
+        "probes": "has the stored results; `gradient` and `network_scores` read them",
         "origin": "is part of keys in the store, whose form may change",
     },
 }

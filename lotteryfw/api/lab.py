@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
@@ -44,12 +47,24 @@ class Lab(Protocol):
         """Return the whole network at its initialisation."""
         ...
 
-    def prune(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+    def prune(
+        self,
+        ticket: Ticket,
+        trained: Trained,
+        times: int = 1,
+        *,
+        density: float | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Ticket:
         """Return the ticket of the next round.
 
         Criterion and scope prune `ticket` after its training `trained`; rewinding, mask-1 and
         mask-0 give the values. `times` rounds in a row are made as one, down to the weights that
         as many rounds would leave.
+
+        With `density` in (0, 1] the scope's budgets are those of that density of the whole network,
+        whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed elsewhere, take the place of the
+        criterion's. Raises UsageError for a density above what is left, when budgets are counted.
         """
         ...
 
@@ -103,19 +118,37 @@ class Lab(Protocol):
 
     # Trainings
 
-    def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:
+    def train(
+        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+    ) -> Search[Trained]:
         """Ask for the training of one ticket: `trained = yield from lab.train(ticket)`.
+
+        The trained network is then probed where the cell's criterion needs that; `probe=False`
+        saves the probe of a network that is not pruned any more.
 
         A training that diverges is recorded under `variant` at the ticket's level, or at the level
         that it was to find a mask for, and raises TrainingDiverged.
         """
         ...
 
-    def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
         """Ask for several trainings at once, to run side by side.
 
-        Some may have diverged: see `Trained.diverged_at`.
+        Some may have diverged: see `Trained.diverged_at`. `probe` is as in `train`.
         """
+        ...
+
+    def probe(self, ticket: Ticket) -> Search[Trained]:
+        """Ask for what the criterion needs of a ticket as it is: nothing is trained or evaluated.
+
+        What is returned stands in for a training of no steps, so that `lab.prune` can prune the
+        ticket: its weights are those that the ticket starts from, and it has no figures. Nothing
+        runs where the criterion needs neither gradients nor a probe.
+        """
+        ...
+
+    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+        """Ask for `probe` of several tickets at once, to run side by side."""
         ...
 
     # Results

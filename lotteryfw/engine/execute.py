@@ -15,11 +15,10 @@ from lotteryfw.engine.outcomes import (
     OnStep,
     Stopped,
     is_stored,
-    result_kind,
     write_json,
 )
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Gradient, Job
+from lotteryfw.search.jobs import Job, ProbeJob, Train
 from lotteryfw.store import Busy, Store
 from lotteryfw.store import tensors as tensor_files
 
@@ -56,11 +55,11 @@ def execute(
             if is_stored(job, store):
                 on_stored(job.key)
                 on_done(job.key, None)
-            elif isinstance(job, Gradient):
-                _store_gradient(job, store, context)
-                on_done(job.key, None)
-            else:
+            elif isinstance(job, Train):
                 tasks.append(TrainingTask(job, store, checkpoint_seconds, on_done))
+            else:
+                _store_result(job, store, context)
+                on_done(job.key, None)
 
         while tasks:
             group = _next_group(tasks)
@@ -80,12 +79,13 @@ def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     return group[:1] if group_key(group[0].job) is None else group
 
 
-def _store_gradient(job: Gradient, store: Store, context: EngineContext) -> None:
-    from lotteryfw.engine.evaluate import full_gradient
+def _store_result(job: ProbeJob, store: Store, context: EngineContext) -> None:
+    """Run a job that has no steps, and store the tensors that it results in."""
+    from lotteryfw.engine.probe_job import run_probe
 
-    with store.write(job.key, result_kind(job), job.source) as folder:
-        gradient = full_gradient(job, context)
-        tensor_files.save(folder / "tensors.safetensors", gradient, flush=False)
+    run = {ProbeJob: run_probe}[type(job)]
+    with store.write(job.key, job.kind, job.source) as folder:
+        tensor_files.save(folder / "tensors.safetensors", run(job, context), flush=False)
         write_json(folder / "outcome.json", {"job": job.plain()})
 
 

@@ -278,7 +278,7 @@ class Scheduler:
         """
         job = self._backlog[key]
         holds_up_a_search = any(cell_run.awaits(key) for cell_run in self._waiting[key])
-        return not holds_up_a_search, -(job.steps if isinstance(job, Train) else 0)
+        return not holds_up_a_search, -job.steps
 
     def _take(self, key: str) -> Job:
         """Take a job from the backlog, with its tensors. Raises DamagedJob."""
@@ -322,12 +322,13 @@ class Scheduler:
     def _note_computed(self, job: Job, by_another_process: bool) -> None:
         """Report a job that was computed while this run waited for it."""
         self._announced.add(job.key)
-        cost_class = likeness(job)
-        if cost_class not in self._cost_classes:  # estimates need one training of each
+        cost_class = likeness(job) if isinstance(job, Train) else None
+        # estimates need one training of each
+        if cost_class is not None and cost_class not in self._cost_classes:
             self._cost_classes.add(cost_class)
             self._store.set_alias(cost_class, job.key)
         if by_another_process:
-            steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
+            steps, seconds = job.steps, 0.0
         else:
             record = self.outcome(job.key).record
             timing = record.get("timing", {"seconds": 0.0, "steps": 0})

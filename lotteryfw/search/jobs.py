@@ -8,10 +8,10 @@ their content, lengths in steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lotteryfw.api.digests import digest as digest
 from lotteryfw.api.digests import tensors_digest as tensors_digest
@@ -98,6 +98,8 @@ class Train:
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
 
+    kind: ClassVar[str] = "training"
+
     model: Spec
     data: Spec
     fingerprint: str
@@ -146,20 +148,35 @@ class Train:
 
 
 @dataclass(frozen=True, eq=False)
-class Gradient:
-    """The gradient of the mean loss over the training set, at given weights, for every layer."""
+class ProbeJob:
+    """Ask a component for tensors of a whole network, by layer, at given weights.
+
+    `component` is a criterion, or a probe that the engine has itself (its kind is "probe").
+    `layers` are the prunable layers in the order of the network, the output layer last.
+    `stream_labels` name the streams that the component draws from and that its batches are drawn
+    from; a component that draws nothing has none, and so one job for all seeds.
+    """
+
+    kind: ClassVar[str] = "probe"
 
     model: Spec
     data: Spec
     fingerprint: str
     objective: Spec
-    batch: int
+    component: Spec
+    layers: tuple[str, ...]
+    stream_labels: tuple[str | int, ...]
     device: str
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     origin: str = ""
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @property
+    def steps(self) -> int:
+        """The optimizer updates that it makes: none."""
+        return 0
 
     @cached_property
     def source(self) -> dict[str, Any]:
@@ -176,12 +193,24 @@ class Gradient:
         return _plain(self)
 
 
-Job = Train | Gradient
-_JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
-_TENSORS = ("values", "mask", "optimizer_state", "scores")
+Job = Train | ProbeJob
+_JOBS: Mapping[str, type[Train] | type[ProbeJob]] = {"Train": Train, "ProbeJob": ProbeJob}
+_NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
+"""The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
 _NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
 """Fields that the key has only where they are not at their default."""
+_SPECS = (
+    "model",
+    "data",
+    "objective",
+    "optimizer",
+    "schedule",
+    "parametrization",
+    "initialiser",
+    "component",
+)
+_TUPLES = ("layers", "stream_labels")
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -196,12 +225,13 @@ def _torch_version() -> str:
 
 def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
-    names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
-    fields = {name: _canonical(getattr(job, name)) for name in names}
-    for name in _NOT_IN_KEY_AT_DEFAULT:
-        if name in fields and fields[name] == job.__dataclass_fields__[name].default:
-            del fields[name]
-    return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
+    source: dict[str, Any] = {"job": type(job).__name__}
+    for part in fields(job):
+        value = getattr(job, part.name)
+        is_left_out = part.name in _NOT_IN_KEY_AT_DEFAULT and value == part.default
+        if part.name not in _NOT_IN_KEY and not is_left_out:
+            source[part.name] = _canonical(value)
+    return {**source, "numerics": numerics(job.device)}
 
 
 def job_key(job: Job) -> str:
@@ -211,30 +241,22 @@ def job_key(job: Job) -> str:
 
 def without_tensors(job: Job) -> Job:
     """Return the job under the same key without its tensors, light enough to keep in memory."""
-    if isinstance(job, Train):
-        return replace(job, values={}, mask={}, optimizer_state=None, scores={}, known_key=job.key)
-    return replace(job, values={}, mask={}, known_key=job.key)
+    names = {part.name for part in fields(job)}
+    emptied = {name: empty for name, empty in _NO_TENSORS.items() if name in names}
+    return replace(job, known_key=job.key, **emptied)
 
 
-def likeness(job: Job) -> str:
-    """Return a digest that jobs of about the same cost a step share.
+def likeness(job: Train) -> str:
+    """Return a digest that trainings of about the same cost a step share.
 
     Estimates of time and disk are made from it.
     """
-    return like(
-        job.model,
-        job.data,
-        job.optimizer if isinstance(job, Train) else None,
-        job.batch,
-        job.device,
-    )
+    return like(job.model, job.data, job.optimizer, job.batch, job.device)
 
 
-def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
-    """Return the likeness of jobs made of these."""
-    return digest(
-        ["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device]
-    )
+def like(model: Spec, data: Spec, optimizer: Spec, batch: int, device: str) -> str:
+    """Return the likeness of trainings made of these."""
+    return digest(["like", model.digest, data.digest, optimizer.digest, batch, device])
 
 
 def state_key(key: str, step: int) -> str:
@@ -255,33 +277,32 @@ def _plain(job: Job) -> dict[str, Any]:
             return [plain(item) for item in value]
         return value
 
-    fields = [name for name in job.__dataclass_fields__ if name not in (*_TENSORS, "known_key")]
-    return {"job": type(job).__name__, **{name: plain(getattr(job, name)) for name in fields}}
+    named: dict[str, Any] = {"job": type(job).__name__}
+    for part in fields(job):
+        if part.name not in (*_NO_TENSORS, "known_key"):
+            named[part.name] = plain(getattr(job, part.name))
+    return named
 
 
 def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None) -> Job:
     """Return the job that `plain()` and its tensors came from."""
-    fields: dict[str, Any] = dict(plain)
-    cls = _JOBS[fields.pop("job")]
-    for name in (
-        "model",
-        "data",
-        "objective",
-        "optimizer",
-        "schedule",
-        "parametrization",
-        "initialiser",
-    ):
-        if fields.get(name):
-            fields[name] = Spec(**fields[name])
+    values: dict[str, Any] = dict(plain)
+    cls = _JOBS[values.pop("job")]
+    for name in _SPECS:
+        if values.get(name):
+            values[name] = Spec(**values[name])
+    # JSON has lists for tuples and sets
+    for name in _TUPLES:
+        if name in values:
+            values[name] = tuple(values[name])
     if cls is Train:
-        # JSON has lists for tuples and sets
-        fields["kernel"] = KernelSpec(**fields["kernel"])
-        fields["augment"] = tuple(Spec(**spec) for spec in fields["augment"])
-        fields["snapshots"] = frozenset(fields["snapshots"])
-        fields["budgets"] = tuple((tuple(layers), keep) for layers, keep in fields["budgets"])
+        values["kernel"] = KernelSpec(**values["kernel"])
+        values["augment"] = tuple(Spec(**spec) for spec in values["augment"])
+        values["snapshots"] = frozenset(values["snapshots"])
+        values["budgets"] = tuple((tuple(layers), keep) for layers, keep in values["budgets"])
+    names = {part.name for part in fields(cls)}
     for name, value in tensors.items():
-        # a gradient has no optimizer state
-        if name in cls.__dataclass_fields__:
-            fields[name] = value
-    return cls(**fields)
+        # a probe has no optimizer state
+        if name in names:
+            values[name] = value
+    return cls(**values)

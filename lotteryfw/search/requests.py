@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
-from lotteryfw.api.layers import LATEST
-from lotteryfw.api.tickets import Outcome, Ticket
+from lotteryfw.api.layers import LATEST, Need
+from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.jobs import NO_KERNEL, Gradient, Job, KernelSpec, Train, without_tensors
-
-if TYPE_CHECKING:
-    pass
+from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 """A function of the engine that chooses the kernel of a job.
@@ -32,16 +29,17 @@ class JobRequest:
     """A job that a search asks for.
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
-    `snapshots` are the steps whose state is to be kept; `kind` is "training" or "gradient". None of
-    them needs a tensor. `job` is computed when it is first looked at.
+    `snapshots` are the steps whose state is to be kept; `kind` is that of its result in the store:
+    "training" or "probe". None of them needs a tensor. `job` is computed when it is first asked
+    for.
     """
 
     __slots__ = (
-        "_factory",
+        "_build",
         "_job",
         "_known_key",
-        "_outcome",
         "decides",
+        "kind",
         "origin",
         "snapshots",
         "steps",
@@ -50,37 +48,27 @@ class JobRequest:
 
     def __init__(
         self,
-        factory: JobFactory,
+        kind: str,
+        build: Callable[[JobRequest], Job],
         ticket: Ticket,
         origin: str,
         steps: int,
         snapshots: frozenset[int],
-        outcome: Outcome | None = None,
         decides: bool = False,
     ):
-        """`outcome` is that of the training whose gradient is asked for; None for a training.
-
-        `decides` is True where equal origins are equal keys.
-        """
+        """`build` makes the job; `decides` is True where equal origins are equal keys."""
+        self.kind = kind
         self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
         self.decides = decides
-        self._factory, self._outcome = factory, outcome
+        self._build = build
         self._job: Job | None = None
         self._known_key = ""
-
-    @property
-    def kind(self) -> str:
-        """ "training" or "gradient"."""
-        return "training" if self._outcome is None else "gradient"
 
     @property
     def job(self) -> Job:
         """The job with its tensors."""
         if self._job is None:
-            if self._outcome is None:
-                self._job = self._factory.build_training(self)
-            else:
-                self._job = self._factory.build_gradient(self, self._outcome)
+            self._job = self._build(self)
         return self._job
 
     @property
@@ -121,12 +109,16 @@ class JobFactory:
         """Return the request for the training of a ticket."""
         origin = self._context.job_digest("train", ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
-        return JobRequest(self, ticket, origin, self._steps(ticket), snapshots, decides=decides)
+        build, steps = self.build_training, self._steps(ticket)
+        return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
 
-    def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
-        """Return the request for the gradient at the end of a ticket's training."""
-        origin = self._context.job_digest("gradient", ticket)
-        return JobRequest(self, ticket, origin, 0, _NONE, outcome, self._context.origins_decide)
+    def probe(self, trained: Trained, need: Need) -> JobRequest:
+        """Return the request for what the criterion needs of a network after its training."""
+        context = self._context
+        origin = context.probe_digest(trained, need)
+        build = partial(self.build_probe, trained, need)
+        decides = context.origins_decide
+        return JobRequest(ProbeJob.kind, build, trained.ticket, origin, 0, _NONE, decides)
 
     def build_training(self, request: JobRequest) -> Train:
         """Return the training that a request asks for, with its tensors."""
@@ -171,17 +163,19 @@ class JobFactory:
             )
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
 
-    def build_gradient(self, request: JobRequest, outcome: Outcome) -> Gradient:
-        """Return the gradient that a request asks for, with its tensors."""
+    def build_probe(self, trained: Trained, need: Need, request: JobRequest) -> ProbeJob:
+        """Return the probe that a request asks for, with its tensors."""
         context, specs = self._context, self._context.specs
-        return Gradient(
+        return ProbeJob(
             model=specs["model"],
             data=specs["data"],
             fingerprint=context.fingerprint,
             objective=specs["objective"],
-            batch=context.cell.batch,
+            component=context.probe_specs[need],
+            layers=tuple(layer.name for layer in context.layers),
+            stream_labels=context.probe_labels(need, request.ticket.level),
             device=context.device,
-            values=outcome.tensors().values,
+            values=trained.weights(),
             mask=request.ticket.mask,
             origin=request.origin,
         )

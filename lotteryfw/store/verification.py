@@ -124,6 +124,7 @@ def _misplaced(parent: Path, folders: bool) -> Iterator[Path]:
             yield group
             continue
         for path in sorted(group.glob("*")):
+            # a write that is under way, or that `gc` will clear away
             if path.name.startswith(".") and path.name.endswith(".tmp"):
                 continue
             if not is_name(path.name) or path.name[:2] != group.name or path.is_dir() != folders:
@@ -204,6 +205,7 @@ class _RunCheck:
             self._remarks.append(f"run folder {folder}: {obstacle}, so it was not checked")
             return
         self.seen = True
+        # a ticket with a checksum needs no second look
         checked = self._check_files(folder)
         for path in sorted(folder.glob("tickets/**/*.safetensors")):
             self.tickets += 1

@@ -16,7 +16,7 @@ from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Gradient, Job, Spec, Train
+from lotteryfw.search.jobs import Job, ProbeJob, Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import straight_through
 
@@ -120,7 +120,7 @@ class FakeOutcome:
             kept += int(mask.sum())
             total += mask.numel()
         accuracy = 0.5 + 0.4 * (kept / total)
-        steps = self.job.steps if isinstance(self.job, Train) else 0
+        steps = self.job.steps
         curve = Curve((0, steps), (None, 0.5), (1.4, 0.6), (0.25, accuracy))
         # the same loss and accuracy on every part, at the end and at the early stop
         return Metrics(
@@ -128,8 +128,8 @@ class FakeOutcome:
         )
 
     def tensors(self) -> NetworkState:
-        # a gradient job has one tensor for each prunable parameter
-        if isinstance(self.job, Gradient):
+        # a probe has one tensor for each prunable parameter
+        if isinstance(self.job, ProbeJob):
             return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
         return self._network(self.job.steps)
 

@@ -25,7 +25,7 @@ from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(
-    "pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+    "support.pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
 )
 torch.set_num_threads(1)
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
@@ -38,6 +38,9 @@ LEARNED = {
 TOP_K = {"parametrization": "top_k", **LEARNED}
 PLUGIN = ROOT / "benchmarks" / "gpu_parts" / "plugin.py"
 """A criterion that needs gradients, and a network with dropout."""
+AT_INIT = ROOT / "plugins" / "lotteryfw-pai" / "src" / "lotteryfw_pai" / "__init__.py"
+"""Criteria that score whole networks."""
+NETWORK_CRITERIA = [{"use": "snip", "batch": 32}, {"use": "grasp", "batch": 32}, "synflow"]
 
 
 @pytest.fixture
@@ -101,6 +104,13 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         {"use": "one_shot", "levels": 2}, {"use": "one_shot", "levels": 2, "train": False},
         {"use": "random_pruning", "levels": 1},
     ]}),
+    "network criteria": recipe(grid={"criterion": NETWORK_CRITERIA}),
+    "network criteria, dropout and data order": recipe(model="dropped", criterion={"use": "snip", "batch": 32}),
+    "network criteria, batch normalisation": images({"use": "resnet20", "width": 0.1}, criterion={"use": "grasp", "batch": 20}),
+    "at_init": recipe(
+        search={"use": "at_init", "densities": [0.5, 0.2], "rounds": 3},
+        grid={"criterion": [*NETWORK_CRITERIA, "connection_sensitivity"]},
+    ),
     "controls": recipe(controls=["untrained", "reinit", "random_mask", "random_mask_reinit"]),
     "analyses": recipe(analyses=["mask_diagnostics", "mask_overlap", "weight_scatter"]),
     "lockstep": recipe(engine={"kernel": "lockstep"}, grid={"mask0": ["zero", "init"], "search.levels": [2]}),
@@ -175,7 +185,7 @@ def go(
 ) -> Run:
     watch = watch or Watch()
     done = run(
-        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN],
+        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN, AT_INIT],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
     assert not watch.warnings

@@ -75,7 +75,11 @@ class RunData:
     @cached_property
     def findings(self) -> Findings:
         """The findings of the series that are shown."""
-        cells_by_study = {study.name: study.cells for study in self.shown if study.left_out}
+        cells_by_study: dict[str, set[str]] = {}
+        for study in self.shown:
+            # a study that is shown whole needs no filter
+            if study.left_out:
+                cells_by_study[study.name] = study.cells
 
         def is_shown(line: dict[str, Any]) -> bool:
             cells = cells_by_study.get(line["study"])
@@ -85,7 +89,9 @@ class RunData:
 
     def findings_of(self, metrics: Iterable[str]) -> Findings:
         """Return the findings of these metrics, of every cell."""
+        # a name without a dot is a column of levels.csv
         names = {metric for metric in metrics if "." in metric}
         if not names:
+            # analyses.jsonl may be large, and most claims need nothing of it
             return Findings.of(())
         return Findings.of(line for line in self.folder.each_finding() if metric_of(line) in names)
