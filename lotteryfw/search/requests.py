@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from lotteryfw.api.layers import LATEST, Need
-from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
@@ -125,6 +124,7 @@ class JobFactory:
         """Return the training that a request asks for, with its tensors."""
         ticket = request.ticket
         context, cell, specs = self._context, self._context.cell, self._context.specs
+        seeds = context.seeds.of_training(ticket, bool(context.augment))
         job = Train(
             model=specs["model"],
             data=specs["data"],
@@ -141,8 +141,8 @@ class JobFactory:
             evaluate_every=cell.evaluate_every,
             precision=cell.precision,
             memory_format=cell.memory_format,
-            order_seed=context.seed,
-            augment_seed=context.seed,
+            order_seed=seeds.order,
+            augment_seed=seeds.augment,
             device=context.device,
             kernel=NO_KERNEL,
             values=ticket.values,
@@ -152,11 +152,6 @@ class JobFactory:
             origin=request.origin,
         )
         if ticket.learns_mask:
-            # Every cycle has a data order and masks of its own: with the same ones, a cycle would
-            # repeat the last.
-            seed = (
-                seed_of(context.seed, Stream.CYCLE, ticket.level) if ticket.level else context.seed
-            )
             job = replace(
                 job,
                 scores=ticket.scores or {},
@@ -164,8 +159,7 @@ class JobFactory:
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
                 budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
-                order_seed=seed,
-                mask_seed=seed,
+                mask_seed=seeds.masks,
             )
         if ticket.updates_mask:
             job = replace(
