@@ -217,6 +217,7 @@ class ComponentResolver:
 
 def _start_file(path: str) -> Checked[StartFile]:
     try:
+        # the bytes alone: looking at its tensors would import torch, which a plan does without
         return StartFile(Path(path), file_digest(Path(path)), read_network), []
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
