@@ -275,6 +275,12 @@ def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
     if name in OPTIONAL_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
+        if name == "mask_update":
+            about = Train.model_fields[name].description
+            return (
+                f"- `{name}` (component, required for searches that change masks in training, "
+                f"refused beside others): {about}"
+            )
         about = (Train if "." in path else StudyTable).model_fields[name].description
         return f"- `{name}` (component, {needed} for searches that learn masks, refused beside others): {about}"
     default = _registry().default(kind)

@@ -107,12 +107,21 @@ class Lab(Protocol):
         """
         ...
 
-    def extract_ticket(self, ticket: Ticket, learned: Trained) -> Ticket:
-        """Return the ticket that a learned mask makes of the network it was learned over.
+    def update_mask(self, density: float = 1.0) -> Ticket:
+        """Return the network at its initialisation, to be trained with the recipe's mask update.
 
-        Its weights are those that the network computed with under that mask, and training it
-        begins at the start of the schedule. Its report has the expected number of edges beside
-        those of the mask.
+        The mask begins whole or, below a `density` of 1, at random within the scope's budgets of
+        that density; masked weights are 0.
+        """
+        ...
+
+    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+        """Return the ticket of the mask that a training ended with.
+
+        A learned mask keeps the weights that the network computed with under it, and training the
+        ticket begins at the start of the schedule. Its report has the expected number of edges
+        beside those of the mask. The mask that a mask update ended with is filled as after a cut:
+        rewinding, mask-1 and mask-0 give the values.
         """
         ...
 

@@ -159,6 +159,8 @@ class Ticket:
     """True for the network that nothing was removed from yet, whose weights are to be trained."""
     learns_mask: bool = False
     """True where training it learns a mask."""
+    updates_mask: bool = False
+    """True where the recipe's mask update changes its mask in training."""
 
     @classmethod
     def derived(
@@ -297,6 +299,11 @@ class Trained:
         """
         return self._network().values
 
+    def masks(self) -> Mapping[str, Tensor]:
+        """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""
+        self._require_finite()
+        return self.outcome.mask()
+
     def scores(self) -> Mapping[str, Tensor]:
         """Return by layer, float32: the scores at the end of learning a mask.
 
@@ -316,6 +323,9 @@ class Trained:
         return None if outcome is None else outcome.tensors().values
 
     def _network(self) -> NetworkState:
+        self._require_finite()
+        return self.outcome.tensors()
+
+    def _require_finite(self) -> None:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
-        return self.outcome.tensors()

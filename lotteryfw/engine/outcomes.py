@@ -66,7 +66,7 @@ class StoredOutcome:
         return NetworkState.decoded(self._tensors("tensors.safetensors")[0])
 
     def mask(self) -> Mapping[str, Tensor]:
-        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
+        """Return by layer, bool: the mask after a training; of a learned one, the allowed edges."""
         return self._tensors("tensors.safetensors")[1]
 
     def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:

@@ -30,7 +30,11 @@ class ScoresNetworks(Protocol):
 
 
 class MeanGradient:
-    """The gradient of the mean loss over the whole training set, in the training mode."""
+    """The gradient of the mean loss over the whole training set, in the training mode.
+
+    It is float32 whatever the precision of trainings: criteria rank gradients, and small ones
+    vanish in a reduced precision.
+    """
 
     def __init__(self, batch: int):
         """`batch` is the number of examples in one backward pass, which decides the rounding."""

@@ -27,7 +27,7 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "control", "analysis", "parametrization")
+    others = ("augmentation", "control", "analysis", "parametrization", "mask_update")
     slots = {}
     for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
         slots[kind] = _slot(kind, registry, definitions)
@@ -35,6 +35,7 @@ def json_schema(registry: Registry) -> Schema:
     for kind in TRAIN_SLOTS:
         train[kind] = {"$ref": f"#/$defs/{kind}"}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
+    train["mask_update"] = {"$ref": "#/$defs/mask_update"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
     # an axis may be nested tables as well as one dotted path

@@ -32,7 +32,7 @@ Describe = Callable[[Component, Clock], Spec]
 
 _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
-    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer",
+    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer", "mask_update",
 )  # fmt: skip
 
 
@@ -192,6 +192,7 @@ class SearchContext:
         self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
         self.random_digest = combined("scope", "rewind")
         self.masking_digest = combined("mask1", "scope", *learned)
+        self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
@@ -211,6 +212,9 @@ class SearchContext:
         length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
         seeds = self.seeds.of_training(ticket, bool(self.augment))
         drawn = f"{seeds.order}\x1f{seeds.augment}\x1f{seeds.masks}"
+        if kind != "train" or ticket.updates_mask:
+            # probes and mask updates draw under the cell's own seed
+            drawn += f"\x1f{self.seed}"
         settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{drawn}"
         return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 

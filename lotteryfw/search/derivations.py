@@ -97,27 +97,15 @@ class Pruned(Derivation):
         context, parent = self._context, self.parent
         level = parent.level + self._times
         rewound = rewound_weights(context, self._trained, self._root)
-        shown = _Shown(context, level, parent.values, parent.mask, self._trained, rewound)
+        shown = shown_round(context, level, parent, self._trained, rewound)
         groups = self._budgets(parent.cut.kept)
         scores = shown.scores() if self._scores is None else self._scores
         mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)
-        return TicketState(mask, values, stats, restart=self._restart(level, rewound))
-
-    def _restart(self, level: int, rewound: Tensors) -> Restart:
-        context, whole = self._context, whole_masks(self._context)
-        start, mask = self.parent.values, self.parent.mask
-        restored = rewinding(context, self.parent, self._trained, self._root, rewound)
-        trained = _without_ticket_state(self._trained)
-
-        def values(masks: Tensors) -> Tensors:
-            # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-            shown = _Shown(context, level, start, mask, trained, restored())
-            return shown.filled(masks, whole)
-
-        return Restart(restored, values)
+        restart = restart_of(context, level, parent, self._trained, self._root, rewound)
+        return TicketState(mask, values, stats, restart=restart)
 
     def _budgets(self, kept: Mapping[str, int]) -> list[Group]:
         pruner = self._context.pruner
@@ -255,6 +243,35 @@ class _Shown:
 # The functions that several derivations share
 
 
+def shown_round(
+    context: SearchContext, level: int, parent: Ticket, trained: Trained, rewound: Tensors
+) -> _Shown:
+    """Return the layers of the round that `trained` ended, as criterion and actions see them."""
+    return _Shown(context, level, parent.values, parent.mask, trained, rewound)
+
+
+def restart_of(
+    context: SearchContext,
+    level: int,
+    parent: Ticket,
+    trained: Trained,
+    root: Trained,
+    rewound: Tensors,
+) -> Restart:
+    """Return the rules that give the ticket after a round its values, for any masks."""
+    whole = whole_masks(context)
+    start, mask = parent.values, parent.mask
+    restored = rewinding(context, parent, trained, root, rewound)
+    trained = _without_ticket_state(trained)
+
+    def values(masks: Tensors) -> Tensors:
+        # Another mask may keep what earlier rounds removed, so it is cut from the whole.
+        shown = _Shown(context, level, start, mask, trained, restored())
+        return shown.filled(masks, whole)
+
+    return Restart(restored, values)
+
+
 def without_state(ticket: Ticket) -> Ticket:
     """Return the ticket without its tensors, and without those of the training it goes back to."""
 
@@ -298,7 +315,7 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     if step == 0:
         return context.initial.values
     dense = root.ticket
-    if not dense.is_dense or dense.point.steps == 0:
+    if not (dense.is_dense or dense.updates_mask) or dense.point.steps == 0:
         raise PluginError(
             f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
             f"training of the dense network, so there is no step {step} to rewind to: train "

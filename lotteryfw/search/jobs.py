@@ -94,6 +94,9 @@ class Train:
 
     `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
 
+    With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
+    `mask_seed` are for the draws of the update.
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -127,6 +130,7 @@ class Train:
     mask_seed: int | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    mask_update: Spec | None = None
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -198,7 +202,7 @@ _JOBS: Mapping[str, type[Train] | type[ProbeJob]] = {"Train": Train, "ProbeJob":
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
-_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "mask_update")
 """Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",
@@ -209,6 +213,7 @@ _SPECS = (
     "parametrization",
     "initialiser",
     "component",
+    "mask_update",
 )
 _TUPLES = ("layers", "stream_labels")
 

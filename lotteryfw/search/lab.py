@@ -19,6 +19,7 @@ from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
+from lotteryfw.search.mask_updates import FinalMask, TrainingStart
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
 from lotteryfw.search.top_k import check_tensor
 from lotteryfw.search.untrained import Untrained
@@ -126,9 +127,23 @@ class CellLab:
             derivation, ticket.level + 1, point, root=root, length=length, learns_mask=True
         )
 
-    def extract_ticket(self, ticket: Ticket, learned: Trained) -> Ticket:
-        derivation = Extracted(self.context, ticket, learned)
-        return Ticket.derived(derivation, ticket.level + 1, _WHOLE_SCHEDULE)
+    def update_mask(self, density: float = 1.0) -> Ticket:
+        if self.cell.mask_update is None:
+            who = describe(self.context.specs["search"])
+            raise ContractError(
+                f"{who} has masks updated in training (lab.update_mask), and its recipe has no "
+                'mask update: name "mask_update" in its `required` or `optional`'
+            )
+        derivation = TrainingStart(self.context, density)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, updates_mask=True)
+
+    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+        level = ticket.level + 1
+        if ticket.updates_mask:
+            derivation = FinalMask(self.context, ticket, trained)
+            point = self.context.point
+            return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
+        return Ticket.derived(Extracted(self.context, ticket, trained), level, _WHOLE_SCHEDULE)
 
     def train(
         self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
@@ -140,7 +155,8 @@ class CellLab:
             (outcome,) = yield (request,)
             trained = Trained(ticket, outcome, origin=request.origin)
         if trained.diverged_at is not None:
-            level = ticket.level + 1 if ticket.learns_mask else ticket.level
+            finds_mask = ticket.learns_mask or ticket.updates_mask
+            level = ticket.level + 1 if finds_mask else ticket.level
             self.record(level, ticket, trained, variant)
             raise TrainingDiverged(trained.diverged_at, ticket.learns_mask)
         return trained

@@ -161,6 +161,13 @@ class JobFactory:
                 budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
                 mask_seed=seeds.masks,
             )
+        if ticket.updates_mask:
+            job = replace(
+                job,
+                mask_update=specs["mask_update"],
+                initialiser=specs["initialiser"],
+                mask_seed=context.seed,
+            )
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
 
     def build_probe(self, trained: Trained, need: Need, request: JobRequest) -> ProbeJob:
@@ -195,7 +202,7 @@ class JobFactory:
         if (
             ticket.root is not None
             or ticket.point.steps == 0
-            or not (ticket.is_dense or ticket.learns_mask)
+            or not (ticket.is_dense or ticket.learns_mask or ticket.updates_mask)
         ):
             return _NONE
         step = self._context.point_at(ticket.length).weights

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lotteryfw import Clock, Lab, MaskSearch, Search, SearchAlgorithm, Step, Ticket, Trained
 
+RETRAINED = "retrained"
 Levels = Annotated[
     int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")
 ]
@@ -140,6 +141,42 @@ class AtInit(SearchAlgorithm):
         finished = yield from lab.train_all([dense, *tickets], probe=False)
         for level, (ticket, trained) in enumerate(zip([dense, *tickets], finished, strict=True)):
             lab.record(level, ticket, trained)
+
+
+class DuringTraining(SearchAlgorithm):
+    """Pruning during training: one training, whose mask `train.mask_update` changes on the way.
+
+    Level 1 is the mask that the training ended with. The variant "ticket" has the figures of that
+    training, "retrained" those of the mask trained afresh, from where the rewind policy says.
+    """
+
+    use = "during_training"
+    formula = (
+        "w_0 under a first mask → train while the mask changes (→ rewind → train the last mask)"
+    )
+    source = "Zhu & Gupta 2017; Mocanu et al. 2018; Evci et al. 2020; Peste et al. 2021"
+    required = {"mask_update": "changes its mask in training, and the mask update says how"}
+    variants = (RETRAINED,)
+
+    density: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What training begins with: 1 is the dense network, less a random mask by the scope."""
+    dense: bool = True
+    """Also train the dense network, as level 0, to compare with."""
+    retrain: bool = False
+    """Also train the mask that was found as a ticket, from the start: is it a winning ticket?"""
+
+    def search(self, lab: Lab) -> Search[None]:
+        if self.dense:
+            dense = lab.dense()
+            trained = yield from lab.train(dense)
+            lab.record(0, dense, trained)
+        start = lab.update_mask(self.density)
+        trained = yield from lab.train(start)
+        ticket = lab.extract_ticket(start, trained)
+        lab.record(1, ticket, trained)
+        if self.retrain:
+            retrained = yield from lab.train(ticket, RETRAINED)
+            lab.record(1, ticket, retrained, RETRAINED)
 
 
 THRESHOLDED, TRAINED = "thresholded", "trained"

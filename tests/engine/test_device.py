@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.mask_updates import FILE as UPDATES
 from support.paths import ROOT
 from support.recorder import Again
 
@@ -136,6 +137,14 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         {"use": "iterative_edge_popup", "density": 0.5, "pruning": "hard"}, rewind={"use": "to_step", "step": "1it"},
         train={**TRAIN, "length": "20it"}, **TOP_K,
     ),
+    "mask updates": recipe(
+        search={"use": "during_training", "density": 0.4, "retrain": True},
+        train={**TRAIN, "mask_update": {"use": "swap", "every": 2}}, controls=["random_mask"],
+    ),
+    "mask updates, Adam and dropout": recipe(
+        search={"use": "during_training", "density": 0.4, "dense": False}, model="dropped",
+        train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}, "mask_update": {"use": "swap", "every": 2}},
+    ),
     "dropout": recipe(model="dropped"),
     "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
     "ResNet-20 in bf16": recipe(
@@ -185,7 +194,8 @@ def go(
 ) -> Run:
     watch = watch or Watch()
     done = run(
-        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN, AT_INIT],
+        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1,
+        trust=[PLUGIN, AT_INIT, UPDATES],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
     assert not watch.warnings
@@ -233,6 +243,8 @@ RESUMED = (
     "dropout",
     "supermask",
     "iterative_edge_popup",
+    "mask updates",
+    "mask updates, Adam and dropout",
     "lockstep, Adam",
     "ResNet-20 and augmentations",
 )
