@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.layers import LATEST, Group
-from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.metrics import Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 
 if TYPE_CHECKING:
@@ -263,6 +263,11 @@ class Outcome(Protocol):
     @property
     def metrics(self) -> Metrics:
         """The figures of a training. Raises TrainingDiverged for one that has none."""
+        ...
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The figures of a network that was measured as it is."""
         ...
 
     @property

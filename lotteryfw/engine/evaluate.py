@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,14 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Gradient
+
+
+class Observer(Protocol):
+    """Measures more of the batches of an evaluation than loss and accuracy."""
+
+    def observe(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> None:
+        """Measure a batch, without waiting for the device."""
+        ...
 
 
 def evaluate(
@@ -34,10 +43,12 @@ def summed_metrics(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    observers: Sequence[Observer] = (),
 ) -> Tensor:
     """Return the sum of the losses over a part of the data, and how many examples are correct.
 
-    The result is [2] float64 on the device, so that it does not wait for the device.
+    The result is [2] float64 on the device, so that it does not wait for the device. Every batch
+    is shown to the `observers`.
     """
     module.eval()
     device = next(iter(values.values())).device
@@ -48,6 +59,8 @@ def summed_metrics(
             outputs = functional_call(module, dict(values), (inputs,))
             loss += objective.loss(outputs, inputs, labels, "sum")
             correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
+            for observer in observers:
+                observer.observe(outputs, inputs, labels)
     return torch.stack([loss, correct])
 
 

@@ -15,11 +15,10 @@ from lotteryfw.engine.outcomes import (
     OnStep,
     Stopped,
     is_stored,
-    result_kind,
     write_json,
 )
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Gradient, Job
+from lotteryfw.search.jobs import Evaluate, Gradient, Job
 from lotteryfw.store import Busy, Store
 from lotteryfw.store import tensors as tensor_files
 
@@ -59,6 +58,9 @@ def execute(
             elif isinstance(job, Gradient):
                 _store_gradient(job, store, context)
                 on_done(job.key, None)
+            elif isinstance(job, Evaluate):
+                _store_evaluation(job, store, context)
+                on_done(job.key, None)
             else:
                 tasks.append(TrainingTask(job, store, checkpoint_seconds, on_done))
 
@@ -83,10 +85,19 @@ def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
 def _store_gradient(job: Gradient, store: Store, context: EngineContext) -> None:
     from lotteryfw.engine.evaluate import full_gradient
 
-    with store.write(job.key, result_kind(job), job.source) as folder:
+    with store.write(job.key, job.kind, job.source) as folder:
         gradient = full_gradient(job, context)
         tensor_files.save(folder / "tensors.safetensors", gradient, flush=False)
         write_json(folder / "outcome.json", {"job": job.plain()})
+
+
+def _store_evaluation(job: Evaluate, store: Store, context: EngineContext) -> None:
+    from lotteryfw.engine.evaluation_job import evaluate_network
+
+    evaluation = evaluate_network(job, context)
+    with store.write(job.key, job.kind, job.source) as folder:
+        outcome = {"job": job.plain(), "evaluation": evaluation.plain()}
+        write_json(folder / "outcome.json", outcome)
 
 
 @contextmanager

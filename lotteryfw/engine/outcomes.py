@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.metrics import Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.search.jobs import Job, Train, state_key
 from lotteryfw.store import Store
@@ -61,6 +61,11 @@ class StoredOutcome:
             raise TrainingDiverged(self.diverged_at)
         return Metrics.of(self.record["metrics"])
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The figures of an evaluation."""
+        return Evaluation.of(self.record["evaluation"])
+
     def tensors(self) -> NetworkState:
         """Return the network at the end of a training; of a gradient, that of every layer."""
         return NetworkState.decoded(self._tensors("tensors.safetensors")[0])
@@ -93,19 +98,14 @@ def _lost(store: Store, key: str) -> ObjectLost:
     )
 
 
-def result_kind(job: Job) -> str:
-    """Return the kind of the object that holds a job's result."""
-    return "training" if isinstance(job, Train) else "gradient"
-
-
 def is_stored(job: Job, store: Store) -> bool:
     """Return True when everything that the job was asked for is there."""
     snapshots = job.snapshots if isinstance(job, Train) else ()
-    return is_complete(store, job.key, result_kind(job), snapshots)
+    return is_complete(store, job.key, job.kind, snapshots)
 
 
 def is_complete(store: Store, key: str, kind: str, snapshots: Iterable[int]) -> bool:
-    """Return True when a training or gradient is there, with the states after these steps.
+    """Return True when the result of a job is there, with the states after these steps.
 
     The content of their files is checked when they are read.
     """

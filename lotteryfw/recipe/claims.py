@@ -18,7 +18,11 @@ from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import SLOTS, Table
 
 METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
-"""The columns that a claim can be about; what an analysis finds is "its name.the figure"."""
+"""The columns that a claim can be about, beside "metric.NAME" for a metric of the recipe.
+
+What an analysis finds is "its name.the figure"."""
+MEASURED = "metric"
+"""What stands before the name of a metric of the recipe."""
 ARM = "variant"
 """The selector's key for "ticket" or the name of a control."""
 
@@ -48,7 +52,8 @@ class Claim(Table):
     metric: Annotated[
         str, AfterValidator(_metric), Field(json_schema_extra={"examples": list(METRICS)})
     ] = "test_accuracy"
-    """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer updates), or what an
+    """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer updates), among them
+    those of the recipe's metrics, such as "metric.top_5" and "metric.train_accuracy", or what an
     analysis of the study found about the whole network, such as "mask_diagnostics.sign_agreement"."""
     density: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
     """The levels it is about: lowest and highest density (kept over all), both included."""
@@ -117,8 +122,10 @@ def resolve_claim(
         return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
     study = studies[claim.study]
     found: list[Problem] = []
-    analysis = claim.metric.partition(".")[0]
-    if claim.metric not in METRICS and analysis not in study.analyses:
+    analysis, _, figure = claim.metric.partition(".")
+    if analysis == MEASURED:
+        found += _unmeasured(figure, study)
+    elif claim.metric not in METRICS and analysis not in study.analyses:
         known = resolver.offered("analysis")
         remedy = (
             f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
@@ -135,6 +142,15 @@ def resolve_claim(
             labelled[name][path], wrong = _selected(path, value, study.variants, resolver)
             found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
     return claim, claim.model_copy(update=labelled), found
+
+
+def _unmeasured(figure: str, study: ExpandedStudy) -> list[Problem]:
+    """Return a problem where the study measures no such figure."""
+    if figure in study.metrics:
+        return []
+    text = f"the study '{study.name}' measures no '{figure}'"
+    remedy = nearest(figure, study.metrics) or "name its metrics in evaluate.metrics"
+    return [Problem(("metric",), text, remedy)]
 
 
 def _selected(

@@ -16,6 +16,7 @@ from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.metrics import METRICS, check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver
@@ -113,6 +114,11 @@ class ExpandedStudy:
                 names.append(analysis.use)
         return names
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the figures that its metrics give (see `Cell.metric_units`)."""
+        return list(self.cells[0].metric_units) if self.cells else []
+
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
         assert self._first_setup is not None, "a study with faults has nothing to resolve"
@@ -142,6 +148,11 @@ class ExpandedStudy:
             table["evaluate"] = {"every": str(evaluate.every)}
         else:
             table["evaluate"] = {"points": evaluate.points or POINTS}
+        # A run folder that was made before there were metrics stays the folder of its recipe.
+        if parts["metrics"]:
+            table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
+        if evaluate.train:
+            table["evaluate"]["train"] = True
         table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
@@ -253,6 +264,7 @@ class ExpandedStudy:
                 None if entry is None else faults.at(*keys).value_of(component(kind, entry))
             )
         parts["augment"] = self._listed(table, AUGMENT, "augmentation", faults)
+        parts["metrics"] = self._listed(table, METRICS, "metric", faults)
         parts["controls"] = self._listed(table, ("controls",), "control", faults)
         parts["analyses"] = self._listed(table, ("analyses",), "analysis", faults)
         return parts
@@ -291,6 +303,7 @@ class ExpandedStudy:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
         _check_variants(parts, faults)
+        check_metrics(parts, resolver, faults)
 
         # A faulty component is reported once, not also as one that others cannot use.
         faulty = {problem.keys[0] for problem in faults.problems}
@@ -302,6 +315,7 @@ class ExpandedStudy:
             return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
+        parts |= {"evaluate_train": evaluate.train}
         return Setup(parts, train, evaluate, engine)
 
     def _check_lengths(
@@ -359,6 +373,8 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """Return why a grid cannot vary this path, and a remedy; None if it can."""
     tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
     is_option = len(keys) > 1 and keys[0] in tables
+    if keys[:2] in (METRICS, ("evaluate", "train")):
+        return "is measured for all cells of a study alike", "set it beside the grid"
     if keys in SLOTS or is_option:
         return None
     choices = [*TABLE_SLOTS, *OPTIONAL_SLOTS]

@@ -15,6 +15,7 @@ from lotteryfw.api.kinds import (
     Mask0Action,
     Mask1Action,
     MaskCriterion,
+    Metric,
     ModelFamily,
     Objective,
     Optimizer,
@@ -24,7 +25,24 @@ from lotteryfw.api.kinds import (
     Scope,
     SearchAlgorithm,
 )
+from lotteryfw.api.metrics import Evaluation, FigureUnit
 from lotteryfw.api.steps import Clock
+
+
+def figure_name(part: str, metric: str) -> str:
+    """Return the name of a metric's figure over a part of the data, as results and reports have it."""
+    return metric if part == "test" else f"{part}_{metric}"
+
+
+def named_figures(part: str, evaluation: Evaluation) -> dict[str, float]:
+    """Return the figures of an evaluation by their names in results (see `Cell.metric_units`).
+
+    Loss and accuracy over the test set are figures of the training.
+    """
+    figures = dict(evaluation.metrics)
+    if part != "test":
+        figures |= {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    return {figure_name(part, name): value for name, value in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -60,9 +78,30 @@ class Cell:
     mask_optimizer: Optimizer | None = None
     kernel: str = "auto"
     sparse_below: float | None = None
+    metrics: tuple[Metric, ...] = ()
+    evaluate_train: bool = False
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def evaluated_parts(self) -> tuple[str, ...]:
+        """The parts of the data that every network is measured on once more after its training."""
+        parts = ("test",) if self.metrics else ()
+        return (*parts, "train") if self.evaluate_train else parts
+
+    @property
+    def metric_units(self) -> dict[str, FigureUnit]:
+        """The names of the figures of these measurements, each with its unit."""
+        units: dict[str, FigureUnit] = {}
+        for part in self.evaluated_parts:
+            # Those over the test set are figures of the training.
+            if part != "test":
+                units[figure_name(part, "loss")] = "number"
+                units[figure_name(part, "accuracy")] = "share"
+            for metric in self.metrics:
+                units[figure_name(part, metric.name())] = metric.unit
+        return units
 
     @property
     def variants(self) -> tuple[str, ...]:

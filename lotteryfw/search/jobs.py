@@ -8,10 +8,10 @@ their content, lengths in steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lotteryfw.api.digests import digest as digest
 from lotteryfw.api.digests import tensors_digest as tensors_digest
@@ -96,6 +96,8 @@ class Train:
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
 
+    kind: ClassVar[str] = "training"
+
     model: Spec
     data: Spec
     fingerprint: str
@@ -145,6 +147,8 @@ class Train:
 class Gradient:
     """The gradient of the mean loss over the training set, at given weights, for every layer."""
 
+    kind: ClassVar[str] = "gradient"
+
     model: Spec
     data: Spec
     fingerprint: str
@@ -172,10 +176,83 @@ class Gradient:
         return _plain(self)
 
 
-Job = Train | Gradient
-_JOBS: dict[str, type[Train] | type[Gradient]] = {"Train": Train, "Gradient": Gradient}
-_TENSORS = ("values", "mask", "optimizer_state", "scores")
+@dataclass(frozen=True, eq=False)
+class Evaluate:
+    """Measure a network as it is over one part of a data set, forward only.
+
+    `values`: every parameter and buffer. `mask` and `scores`, `parametrization`, `initialiser`,
+    `budgets` and `mask_seed` are those of a learned mask, as in `Train`; without scores they are
+    empty, since the values alone decide the result.
+
+    `metrics` are measured beside the objective's loss and accuracy. `recalibrate` is the number of
+    training batches that the statistics of batch normalisation are computed anew over; 0 leaves
+    them as they are, and the fields that say how those batches are made are at their defaults.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    model: Spec
+    data: Spec
+    fingerprint: str
+    objective: Spec
+    part: str
+    metrics: tuple[Spec, ...]
+    device: str
+    values: Mapping[str, Tensor] = field(repr=False)
+    mask: Mapping[str, Tensor] = field(repr=False)
+    recalibrate: int = 0
+    batch: int = 0
+    steps_per_epoch: int = 0
+    augment: tuple[Spec, ...] = ()
+    order_seed: int = 0
+    augment_seed: int = 0
+    scores: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    parametrization: Spec | None = None
+    initialiser: Spec | None = None
+    budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
+    mask_seed: int | None = None
+    origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @property
+    def steps(self) -> int:
+        """The optimizer updates that it makes: none."""
+        return 0
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """The data that the key is the digest of (see `key_source`)."""
+        return key_source(self)
+
+    @cached_property
+    def key(self) -> str:
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything but the tensors, as JSON-able data."""
+        return _plain(self)
+
+
+Job = Train | Gradient | Evaluate
+_JOBS: dict[str, type[Train] | type[Gradient] | type[Evaluate]] = {
+    "Train": Train,
+    "Gradient": Gradient,
+    "Evaluate": Evaluate,
+}
+_NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
+"""The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
+_SPECS = (
+    "model",
+    "data",
+    "objective",
+    "optimizer",
+    "schedule",
+    "parametrization",
+    "initialiser",
+)
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -190,9 +267,11 @@ def _torch_version() -> str:
 
 def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
-    names = [name for name in job.__dataclass_fields__ if name not in _NOT_IN_KEY]
-    fields = {name: _canonical(getattr(job, name)) for name in names}
-    return {"job": type(job).__name__, **fields, "numerics": numerics(job.device)}
+    source: dict[str, Any] = {"job": type(job).__name__}
+    for part in fields(job):
+        if part.name not in _NOT_IN_KEY:
+            source[part.name] = _canonical(getattr(job, part.name))
+    return {**source, "numerics": numerics(job.device)}
 
 
 def job_key(job: Job) -> str:
@@ -202,30 +281,22 @@ def job_key(job: Job) -> str:
 
 def without_tensors(job: Job) -> Job:
     """Return the job under the same key without its tensors, light enough to keep in memory."""
-    if isinstance(job, Train):
-        return replace(job, values={}, mask={}, optimizer_state=None, scores={}, known_key=job.key)
-    return replace(job, values={}, mask={}, known_key=job.key)
+    names = {part.name for part in fields(job)}
+    emptied = {name: empty for name, empty in _NO_TENSORS.items() if name in names}
+    return replace(job, known_key=job.key, **emptied)
 
 
-def likeness(job: Job) -> str:
-    """Return a digest that jobs of about the same cost a step share.
+def likeness(job: Train) -> str:
+    """Return a digest that trainings of about the same cost a step share.
 
     Estimates of time and disk are made from it.
     """
-    return like(
-        job.model,
-        job.data,
-        job.optimizer if isinstance(job, Train) else None,
-        job.batch,
-        job.device,
-    )
+    return like(job.model, job.data, job.optimizer, job.batch, job.device)
 
 
-def like(model: Spec, data: Spec, optimizer: Spec | None, batch: int, device: str) -> str:
-    """Return the likeness of jobs made of these."""
-    return digest(
-        ["like", model.digest, data.digest, optimizer.digest if optimizer else "", batch, device]
-    )
+def like(model: Spec, data: Spec, optimizer: Spec, batch: int, device: str) -> str:
+    """Return the likeness of trainings made of these."""
+    return digest(["like", model.digest, data.digest, optimizer.digest, batch, device])
 
 
 def state_key(key: str, step: int) -> str:
@@ -246,33 +317,32 @@ def _plain(job: Job) -> dict[str, Any]:
             return [plain(item) for item in value]
         return value
 
-    fields = [name for name in job.__dataclass_fields__ if name not in (*_TENSORS, "known_key")]
-    return {"job": type(job).__name__, **{name: plain(getattr(job, name)) for name in fields}}
+    named: dict[str, Any] = {"job": type(job).__name__}
+    for part in fields(job):
+        if part.name not in (*_NO_TENSORS, "known_key"):
+            named[part.name] = plain(getattr(job, part.name))
+    return named
 
 
 def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None) -> Job:
     """Return the job that `plain()` and its tensors came from."""
-    fields: dict[str, Any] = dict(plain)
-    cls = _JOBS[fields.pop("job")]
-    for name in (
-        "model",
-        "data",
-        "objective",
-        "optimizer",
-        "schedule",
-        "parametrization",
-        "initialiser",
-    ):
-        if fields.get(name):
-            fields[name] = Spec(**fields[name])
+    values: dict[str, Any] = dict(plain)
+    cls = _JOBS[values.pop("job")]
+    for name in _SPECS:
+        if values.get(name):
+            values[name] = Spec(**values[name])
+    # JSON has lists for tuples and sets
+    for name in ("augment", "metrics"):
+        if name in values:
+            values[name] = tuple(Spec(**spec) for spec in values[name])
+    if "budgets" in values:
+        values["budgets"] = tuple((tuple(layers), keep) for layers, keep in values["budgets"])
     if cls is Train:
-        # JSON has lists for tuples and sets
-        fields["kernel"] = KernelSpec(**fields["kernel"])
-        fields["augment"] = tuple(Spec(**spec) for spec in fields["augment"])
-        fields["snapshots"] = frozenset(fields["snapshots"])
-        fields["budgets"] = tuple((tuple(layers), keep) for layers, keep in fields["budgets"])
+        values["kernel"] = KernelSpec(**values["kernel"])
+        values["snapshots"] = frozenset(values["snapshots"])
+    names = {part.name for part in fields(cls)}
     for name, value in tensors.items():
-        # a gradient has no optimizer state
-        if name in cls.__dataclass_fields__:
-            fields[name] = value
-    return cls(**fields)
+        # not every job has an optimizer state
+        if name in names:
+            values[name] = value
+    return cls(**values)

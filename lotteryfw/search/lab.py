@@ -16,6 +16,7 @@ from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe, SearchContext
 from lotteryfw.search.controls import control_of
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
+from lotteryfw.search.evaluations import EvaluationFactory
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
@@ -57,6 +58,7 @@ class CellLab:
         self.records: list[Record] = []
         self._describe_component = describe_component
         self._jobs = JobFactory(self.context, choose_kernel, snapshots)
+        self._evaluations = EvaluationFactory(self.context, describe_component)
         self._needs_gradient = Need.GRADIENT in cell.criterion.needs
 
     # The methods of `lotteryfw.Lab`, which documents them
@@ -184,6 +186,13 @@ class CellLab:
     def job(self, ticket: Ticket) -> Job:
         """Return the training of a ticket, with its tensors."""
         return self.request(ticket).job
+
+    def evaluations(self, trained: Trained) -> dict[str, JobRequest]:
+        """Return, by part of the data, the evaluations that the recipe wants after a training."""
+        requests = {}
+        for part in self.cell.evaluated_parts:
+            requests[part] = self._evaluations.evaluation(trained, part, self.cell.metrics)
+        return requests
 
     def control(self, control: Control, record: Record) -> Ticket:
         """Return a control of a recorded level (see `control_of`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.rng import Stream, seed_of
@@ -12,14 +12,14 @@ from lotteryfw.api.tickets import Outcome, Ticket
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import NO_KERNEL, Gradient, Job, KernelSpec, Train, without_tensors
 
-if TYPE_CHECKING:
-    pass
-
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 """A function of the engine that chooses the kernel of a job.
 
 It is given the job, and the `kernel` and `sparse_below` that the recipe asks for.
 """
+
+BuildJob = Callable[["JobRequest"], Job]
+"""A function that builds the job of a request, with its tensors."""
 
 _NONE: frozenset[int] = frozenset()
 
@@ -33,16 +33,17 @@ class JobRequest:
     """A job that a search asks for.
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
-    `snapshots` are the steps whose state is to be kept; `kind` is "training" or "gradient". None of
-    them needs a tensor. `job` is computed when it is first looked at.
+    `snapshots` are the steps whose state is to be kept; `kind` is that of the stored result:
+    "training", "gradient" or "evaluation". None of them needs a tensor. `job` is computed when it
+    is first looked at.
     """
 
     __slots__ = (
-        "_factory",
+        "_build",
         "_job",
         "_known_key",
-        "_outcome",
         "decides",
+        "kind",
         "origin",
         "snapshots",
         "steps",
@@ -51,37 +52,29 @@ class JobRequest:
 
     def __init__(
         self,
-        factory: JobFactory,
+        kind: str,
+        build: BuildJob,
         ticket: Ticket,
         origin: str,
-        steps: int,
-        snapshots: frozenset[int],
-        outcome: Outcome | None = None,
+        steps: int = 0,
+        snapshots: frozenset[int] = _NONE,
         decides: bool = False,
     ):
-        """`outcome` is that of the training whose gradient is asked for; None for a training.
-
-        `decides` is True where equal origins are equal keys.
-        """
-        self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
-        self.decides = decides
-        self._factory, self._outcome = factory, outcome
+        """`decides` is True where equal origins are equal keys."""
+        self.kind, self.origin, self.ticket = kind, origin, ticket
+        self.steps, self.snapshots, self.decides = steps, snapshots, decides
+        self._build: BuildJob | None = build
         self._job: Job | None = None
         self._known_key = ""
-
-    @property
-    def kind(self) -> str:
-        """ "training" or "gradient"."""
-        return "training" if self._outcome is None else "gradient"
 
     @property
     def job(self) -> Job:
         """The job with its tensors."""
         if self._job is None:
-            if self._outcome is None:
-                self._job = self._factory.build_training(self)
-            else:
-                self._job = self._factory.build_gradient(self, self._outcome)
+            assert self._build is not None
+            self._job = self._build(self)
+            # It may hold tensors of its own.
+            self._build = None
         return self._job
 
     @property
@@ -122,12 +115,14 @@ class JobFactory:
         """Return the request for the training of a ticket."""
         origin = self._context.job_digest("train", ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
-        return JobRequest(self, ticket, origin, self._steps(ticket), snapshots, decides=decides)
+        build, steps = self.build_training, self._steps(ticket)
+        return JobRequest("training", build, ticket, origin, steps, snapshots, decides)
 
     def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
         """Return the request for the gradient at the end of a ticket's training."""
         origin = self._context.job_digest("gradient", ticket)
-        return JobRequest(self, ticket, origin, 0, _NONE, outcome, self._context.origins_decide)
+        build, decides = partial(self.build_gradient, outcome=outcome), self._context.origins_decide
+        return JobRequest("gradient", build, ticket, origin, decides=decides)
 
     def build_training(self, request: JobRequest) -> Train:
         """Return the training that a request asks for, with its tensors."""
@@ -158,11 +153,7 @@ class JobFactory:
             origin=request.origin,
         )
         if ticket.learns_mask:
-            # Every cycle has a data order and masks of its own: with the same ones, a cycle would
-            # repeat the last.
-            seed = (
-                seed_of(context.seed, Stream.CYCLE, ticket.level) if ticket.level else context.seed
-            )
+            seed = mask_seed(context.seed, ticket)
             job = replace(
                 job,
                 scores=ticket.scores or {},
@@ -211,3 +202,11 @@ class JobFactory:
         step = self._context.point_at(ticket.length).weights
         shared = self._shared_snapshots.get(origin, _NONE)
         return shared if step == LATEST or step == 0 else shared | {step}
+
+
+def mask_seed(seed: int, ticket: Ticket) -> int:
+    """Return the seed of the data order and the masks of a cycle of learning a mask.
+
+    Every cycle has its own: with the same ones, a cycle would repeat the last.
+    """
+    return seed_of(seed, Stream.CYCLE, ticket.level) if ticket.level else seed

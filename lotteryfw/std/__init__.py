@@ -20,6 +20,7 @@ from lotteryfw.std import (
     initialisers,
     mask0,
     mask1,
+    metrics,
     models,
     objectives,
     optimizers,
@@ -55,6 +56,7 @@ MODULES = (
     objectives,
     optimizers,
     schedules,
+    metrics,
     controls,
     analyses,
 )

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.api.component import Component
 from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
-from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.metrics import Curve, Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Gradient, Job, Spec, Train
+from lotteryfw.search.jobs import Evaluate, Gradient, Job, Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import straight_through
 
@@ -127,11 +127,16 @@ class FakeOutcome:
             steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
         )
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        assert isinstance(self.job, Evaluate)
+        return Evaluation(0.6, 0.8, dict.fromkeys((spec.use for spec in self.job.metrics), 0.5))
+
     def tensors(self) -> NetworkState:
         # a gradient job has one tensor for each prunable parameter
         if isinstance(self.job, Gradient):
             return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
-        return self._network(self.job.steps)
+        return self._network(self.job.steps if isinstance(self.job, Train) else 0)
 
     def mask(self) -> Mapping[str, Tensor]:
         return self.job.mask

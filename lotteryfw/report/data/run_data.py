@@ -34,7 +34,8 @@ class RunData:
     @cached_property
     def studies(self) -> list[StudySeries]:
         """The studies in levels.csv."""
-        return group_studies(self.folder.read_levels())
+        units = self.manifest.get("metrics", {})
+        return group_studies(self.folder.read_levels(), units)
 
     @cached_property
     def shown(self) -> list[StudySeries]:

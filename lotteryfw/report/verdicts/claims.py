@@ -22,7 +22,7 @@ from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, percent
-from lotteryfw.store import LevelRow, RunFolder
+from lotteryfw.store import METRIC, LevelRow, RunFolder
 
 if TYPE_CHECKING:
     from lotteryfw.recipe import Claim
@@ -167,7 +167,9 @@ def _verdict(claim: Claim, evidence: _Evidence) -> ClaimVerdict:
             return _not_tested(claim, _no_level(claim, selector, selected))
         sides.append(side)
 
-    unit = evidence.findings.unit(claim.metric)
+    unit = study.unit(claim.metric)
+    if "." in claim.metric and not claim.metric.startswith(METRIC):
+        unit = evidence.findings.unit(claim.metric)
     if len(sides) == 1:
         return _value_verdict(claim, unit, sides[0])
     return _order_verdict(claim, unit, sides[0], sides[1])
@@ -231,10 +233,9 @@ def _series_means(points: Sequence[Point], claim: Claim, evidence: _Evidence) ->
 
 
 def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:
-    if "." in metric:
+    if "." in metric and not metric.startswith(METRIC):
         return findings.number(row, metric)
-    value: float | None = getattr(row, metric)
-    return value
+    return row.figure(metric)
 
 
 def _order_verdict(
