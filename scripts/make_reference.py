@@ -179,28 +179,33 @@ def _spelling(option: Any) -> str:
 # Recipes
 
 _CLAIM_FORMS = """
-| keys | reproduced where |
+| keys | what should hold |
 | --- | --- |
-| `higher`, `lower` | the mean of `higher` minus that of `lower`, paired by seed, has a 95 % interval above 0 |
-| `of`, `expect`, `tolerance` | the mean of `of` differs from `expect` by at most `tolerance` |
-| `of`, `like`, `tolerance` | the mean of `of` differs from the mean of `like`, paired by seed, by at most `tolerance` |
-| `of`, `at_least` | the mean of `of` is `at_least` or more |
-| `of`, `at_most` | the mean of `of` is `at_most` or less |
+| `higher`, `lower` | `higher` - `lower`, paired by seed, is above 0 |
+| `higher`, `lower`, `tolerance`, `tolerance_reason` | `higher` - `lower`, paired by seed, is above -tolerance |
+| `of`, `expect`, `tolerance`, `tolerance_reason` | `of` is within the tolerance of the published value, on either side |
+| `of`, `like`, `tolerance`, `tolerance_reason` | the difference, paired by seed, is within the tolerance on either side |
+| `of`, `at_least` | `of` is not below a bound that the paper states |
+| `of`, `at_most` | `of` is not above a bound that the paper states |
+| `of`, `rises_along` | `of` rises from each value of a key to the next; the weakest step decides |
+| `of`, `rises_with` | Spearman's rank correlation of the two figures, over the cells and levels of each seed, is above 0 |
+| `of`, `falls_with` | the same is below 0 |
 """
-_CLAIM_KEYS = {
-    "higher": "The selection whose mean is claimed to be above that of `lower`.",
-    "lower": "The selection whose mean is claimed to be below that of `higher`.",
-    "of": "The selection whose mean the claim is about.",
-    "expect": "The value that the mean of `of` is claimed to have.",
-    "like": "The selection whose mean `of` is claimed to share.",
-    "tolerance": "The largest difference that `expect` and `like` allow.",
-    "at_least": "The smallest value that the mean of `of` may have.",
-    "at_most": "The largest value that the mean of `of` may have.",
-}
 _CLAIM_VERDICTS = (
-    "A claim is *not tested* where the run has no such cells, where none of them has a level within `density`, or "
-    "where they trained for less than `needs_length`. A claim with `higher` and `lower` is also *not tested* with "
-    "one seed, which gives no interval. In all other cases a claim that is not *reproduced* is *not reproduced*."
+    "Verdicts are made of one value for each seed: a mean, a difference, or a rank correlation. With three seeds or more "
+    "they have a 95 % Student-t interval.\n\n"
+    "| verdict | where |\n| --- | --- |\n"
+    "| *supported* | the interval lies wholly where the claim holds |\n"
+    "| *contradicted* | the interval lies wholly where it does not |\n"
+    "| *undecided* | the interval holds both, or there are fewer than three seeds; the report says how many seeds would "
+    "decide at this spread |\n"
+    "| *not tested* | the run has no such cells or levels, its trainings were shorter than `needs_length` (the numbers "
+    "are shown all the same), or the recipe says why in `untested` |\n\n"
+    "So *supported* and *contradicted* each have an error rate of 2.5 %. The claims of one `family` share it: Holm's "
+    "method judges the smallest p-value of m at a rate of 1/m, the next at 1/(m - 1), and so on, and the report says so.\n\n"
+    "A claim that names a study, an axis, a value, a variant, a metric, a figure of an analysis or a level that does not "
+    "exist is refused before anything is trained. If a profile or `--set` leaves out what it is about, it is *not "
+    "tested*."
 )
 
 
@@ -245,11 +250,13 @@ def recipes() -> str:
             controls,
             "## [[claim]]",
             _paragraphs(Claim.__doc__)[0],
-            'A selector is a table from the grid\'s axes to values, such as `{ criterion = "random" }`; `variant` selects '
-            "`ticket` (where it is left out) or a control. It stands for every cell, seed and level that it does not "
-            "exclude. A claim has exactly one of five forms:",
+            'A side is a table from the grid\'s axes to values, such as `{ criterion = "random" }`. `variant` selects '
+            "`ticket` (where it is left out), a control, or another network that the search records. `study`, `metric`, "
+            "`density` and `at` stand in a side where it differs from the claim. A side stands for every cell and level "
+            "that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
+            "exactly one of these forms:",
             _CLAIM_FORMS.strip(),
-            "\n".join(_claim_keys()),
+            "\n".join(_option(*row) for row in option_rows(Claim)),
             _CLAIM_VERDICTS,
         ]
     )
@@ -257,11 +264,6 @@ def recipes() -> str:
 
 def _keys(model: type[BaseModel], leave_out: set[str] = frozenset()) -> str:  # type: ignore[assignment]
     return "\n".join(_option(*row) for row in option_rows(model) if row[0] not in leave_out)
-
-
-def _claim_keys() -> Iterator[str]:
-    for name, type_, default, text in option_rows(Claim):
-        yield _option(name, type_, default, _CLAIM_KEYS.get(name, text))
 
 
 def _slot(path: str, kind: str) -> str:

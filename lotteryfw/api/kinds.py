@@ -275,6 +275,10 @@ class Analysis(Component):
 
     kind = "analysis"
 
+    figures: ClassVar[Sequence[str]] = ()
+    """The names of its figures. A recipe's claims are checked against them before any training;
+    they are not if it is empty."""
+
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingNetwork:
-    """A network after some update of its training. Its tensors are on the device, to be read only."""
+    """A network after some update of its training. Its tensors are to be read only."""
 
     layers: tuple[LayerInfo, ...]
     """The prunable layers in the order of the network, the output layer last."""
@@ -37,7 +37,7 @@ class TrainingNetwork:
         return {name: int(mask.sum()) for name, mask in self.masks.items()}
 
     def gradients(self) -> Mapping[str, Tensor]:
-        """Return by layer, float32 [s]: the gradient of the loss of the next batch, at the weights now.
+        """Return by layer, float32 [s]: the gradient of the loss of the next batch, now.
 
         It covers masked weights too: how the loss would change if they came back.
         """

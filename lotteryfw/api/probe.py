@@ -17,7 +17,7 @@ Part = Literal["train", "validation", "test"]
 
 
 class Probe(Protocol):
-    """One network on its device, for a component that needs its outputs, its loss or their gradients.
+    """One network on its device, for a component that needs outputs, losses or gradients.
 
     Weights that are masked hold the values that they are frozen at. Nothing that a component does
     here changes the network: every call computes with the tensors that it is given.

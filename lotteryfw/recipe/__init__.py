@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lotteryfw.recipe.claims import Claim as Claim
+from lotteryfw.recipe.claims import Side as Side
 from lotteryfw.recipe.json_schema import json_schema as json_schema
 from lotteryfw.recipe.load import Recipe as Recipe
 from lotteryfw.recipe.load import load_recipe as load_recipe

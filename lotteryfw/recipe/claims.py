@@ -1,173 +1,221 @@
-"""What a paper reports, in a form that a finished run can be held against."""
+"""The claims of a recipe: statements of a paper that a finished run is judged by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.steps import Step
-from lotteryfw.recipe.expand import ExpandedStudy, check_grid_path, label
-from lotteryfw.recipe.layered_table import Keys
-from lotteryfw.recipe.pydantic_errors import Problem
-from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import SLOTS, Table
+from lotteryfw.recipe.schema import Table
 
-METRICS = tuple(each.name for each in fields(Metrics) if each.name != "curve")
-"""The columns that a claim can be about, beside "metric.NAME" for a metric of the recipe.
-
-What an analysis finds is "its name.the figure"."""
+METRICS = tuple(field.name for field in fields(Metrics) if field.name != "curve")
+"""The columns that a claim can be about; an analysis' figure is "its name.the figure"."""
 MEASURED = "metric"
-"""What stands before the name of a metric of the recipe."""
-ARM = "variant"
-"""The selector's key for "ticket" or the name of a control."""
+"""The beginning of the names of the recipe's metrics: "metric.top_5"."""
+VARIANT = "variant"
+"""A side's key for "ticket" or the name of another variant, such as a control."""
+NEAR = 0.05
+"""A level is of the density that a claim names if it differs from it by less than this share."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Selector = Mapping[str, Any]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def _metric(name: str) -> str:
+def _range_of_one(density: Any) -> Any:
+    """Return a single density as the range from itself to itself; anything else as it is."""
+    is_number = isinstance(density, int | float) and not isinstance(density, bool)
+    return [density, density] if is_number else density
+
+
+def _check_order(density: list[float]) -> list[float]:
+    if density[0] > density[1]:
+        raise ValueError("must be [lowest, highest], or one density")
+    return density
+
+
+_SHARE_SCHEMA = {"type": "number", "minimum": 0, "maximum": 1}
+_RANGE_SCHEMA = {"type": "array", "items": _SHARE_SCHEMA, "minItems": 2, "maxItems": 2}
+Density = Annotated[
+    list[Share],
+    Field(min_length=2, max_length=2),
+    BeforeValidator(_range_of_one),
+    AfterValidator(_check_order),
+    WithJsonSchema({"anyOf": [_SHARE_SCHEMA, _RANGE_SCHEMA]}),
+]
+SideTable = Mapping[str, Any]
+At = Literal["every level", "best level", "last level"]
+
+SIDES = ("higher", "lower", "of", "like", "rises_with", "falls_with")
+"""The keys of a claim that are sides."""
+_FORMS = (
+    ("higher", "lower"),
+    ("higher", "lower", "tolerance", "tolerance_reason"),
+    ("of", "expect", "tolerance", "tolerance_reason"),
+    ("of", "like", "tolerance", "tolerance_reason"),
+    ("of", "at_least"),
+    ("of", "at_most"),
+    ("of", "rises_along"),
+    ("of", "rises_with"),
+    ("of", "falls_with"),
+)
+
+
+def _check_metric(name: str) -> str:
     if name not in METRICS and "." not in name:
         raise ValueError(f"there is no metric '{name}'; {nearest(name, METRICS)}")
     return name
 
 
-class Claim(Table):
-    """One statement of a paper: the mean of one selection lies above another's, or equals it, or has a value.
+Metric = Annotated[
+    str, AfterValidator(_check_metric), Field(json_schema_extra={"examples": list(METRICS)})
+]
 
-    A selector maps axes of the study's grid to labels as in `Cell.axes`; `variant` selects "ticket" (where it is left out)
-    or a control. It means every cell, seed and level that it does not exclude.
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a claim with everything that holds for it.
+
+    `axes` maps axes of the study's grid to values, `density` is (lowest, highest), both included.
+    """
+
+    study: str
+    metric: str
+    density: tuple[float, float]
+    at: At
+    variant: str
+    axes: Mapping[str, Any]
+
+    def has_level(self, density: float) -> bool:
+        """Return True if the side includes a level of this density."""
+        low, high = self.density
+        if low == high < 1:
+            return abs(density - low) <= NEAR * low
+        return low - 1e-9 <= density <= high + 1e-9  # decimals are not exact in binary
+
+
+class SideOptions(Table):
+    """The keys of a side that are no axes. Each stands for the claim's key of the same name."""
+
+    study: str | None = None
+    metric: Metric | None = None
+    density: Density | None = None
+    at: At | None = None
+    variant: str | None = None
+
+
+class Claim(Table):
+    """One statement of a paper about one side, or about two.
+
+    A side is a table. It maps axes of its study's grid to labels as in `Cell.axes`; `variant`
+    selects "ticket" (where it is left out), a control, or another network that its search records.
+    `study`, `metric`, `density` and `at` stand there, too, where they differ from the claim's own.
+    A side means every cell and level that it does not exclude.
     """
 
     text: str
-    """The claim in words."""
+    """The claim in words. With `for_each`, `{key}` stands for the value of a key."""
     source: str
     """Paper and place in it."""
+    published: str = ""
+    """The number that the paper states, in words, for tables; left out: `expect` or the bound."""
     study: str = ""
-    """The study it is about; may be left out where there is one."""
-    metric: Annotated[
-        str, AfterValidator(_metric), Field(json_schema_extra={"examples": list(METRICS)})
-    ] = "test_accuracy"
-    """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer updates), among them
-    those of the recipe's metrics, such as "metric.top_5" and "metric.train_accuracy", or what an
-    analysis of the study found about the whole network, such as "mask_diagnostics.sign_agreement"."""
-    density: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.0, 1.0]
-    """The levels it is about: lowest and highest density (kept over all), both included."""
-    at: Literal["every level", "best level"] = "every level"
-    """The mean over those levels, or for each seed the one of highest validation accuracy among those that were cut."""
+    """The study it is about; may be left out if there is one."""
+    metric: Metric = "test_accuracy"
+    """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer
+    updates), among them those of the recipe's metrics, such as "metric.top_5" and
+    "metric.train_accuracy", or a figure of an analysis of the study about the whole network, such as
+    "mask_diagnostics.sign_agreement"."""
+    density: Density = [0.0, 1.0]
+    """The levels it is about: the lowest and the highest density (kept over all), both included,
+    or one density, which means the level that differs from it by less than 5 %."""
+    at: At = "every level"
+    """The mean over those levels; or the level of the highest validation accuracy, chosen once for
+    all seeds among those that were pruned; or the last level of each search."""
     higher: dict[str, Any] | None = None
-    """The selection whose mean is above that of `lower`."""
+    """The side whose mean is above that of `lower`."""
     lower: dict[str, Any] | None = None
-    """The selection whose mean is below that of `higher`."""
+    """The side whose mean is below that of `higher`."""
     of: dict[str, Any] | None = None
-    """The selection whose mean is compared with `expect`, `like`, `at_least` or `at_most`."""
+    """The side that the claim is about."""
     expect: float | None = None
-    """The mean of `of` is this, up to `tolerance`."""
+    """The published value: the mean of `of` is this, up to `tolerance`."""
     like: dict[str, Any] | None = None
-    """The mean of `of` is that of this selection, up to `tolerance`."""
-    tolerance: Annotated[float, Field(ge=0)] | None = None
-    """How far the mean may be from `expect` or from that of `like`."""
+    """The mean of `of` is that of this side, up to `tolerance`."""
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """The largest difference, on either side, from `expect` or from the mean of `like`; with
+    `higher` and `lower`, by how much `higher` may be the lower one all the same."""
+    tolerance_reason: Annotated[str, Field(min_length=1)] | None = None
+    """The reason for this tolerance, such as the paper's own spread."""
     at_least: float | None = None
-    """The mean of `of` is this or more."""
+    """A lower bound that the paper states for the mean of `of`."""
     at_most: float | None = None
-    """The mean of `of` is this or less."""
+    """An upper bound that the paper states for the mean of `of`."""
+    rises_along: dict[str, Annotated[list[Any], Field(min_length=2)]] | None = None
+    """A key of sides (an axis, `density` or `variant`) with its values in order: the mean of `of`
+    rises from each to the next."""
+    rises_with: dict[str, Any] | None = None
+    """A side whose figure rises with that of `of`, over the cells and levels of both."""
+    falls_with: dict[str, Any] | None = None
+    """A side whose figure falls as that of `of` rises, over the cells and levels of both."""
     needs_length: Step | None = None
-    """In shorter trainings the claim is not tested."""
+    """The claim is not tested in shorter trainings; their numbers are shown all the same."""
+    family: str = ""
+    """The claims of one family are corrected together for their number, by Holm's method."""
+    for_each: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Keys of sides with values: the claim is repeated for each value, or each combination. A key
+    means every side that does not say it itself; "lower.criterion" means that of one side."""
+    untested: str = ""
+    """The reason why this recipe does not test the claim; empty if it does."""
 
     @model_validator(mode="after")
-    def _one_form(self) -> Claim:
-        forms = (
-            ("higher", "lower"), ("of", "expect", "tolerance"), ("of", "like", "tolerance"), ("of", "at_least"),
-            ("of", "at_most"),
-        )  # fmt: skip
-        keys = {key for form in forms for key in form}
+    def _check_form(self) -> Claim:
+        keys = {key for form in _FORMS for key in form}
         present = {key for key in keys if getattr(self, key) is not None}
-        if present not in map(set, forms):
-            choices = ["`" + "` and `".join(form) + "`" for form in forms]
+        if present not in map(set, _FORMS):
+            if {"tolerance"} <= present and "tolerance_reason" not in present:
+                raise ValueError("`tolerance` needs its reason: say it in `tolerance_reason`")
+            choices = ["`" + "` and `".join(form) + "`" for form in _FORMS]
             raise ValueError("say either " + ", or ".join(choices))
-        if self.density[0] > self.density[1]:
-            raise ValueError("`density` is [lowest, highest]")
+        if self.rises_along is not None and len(self.rises_along) != 1:
+            raise ValueError("`rises_along` has one key")
         return self
 
-    def selectors(self) -> dict[str, Selector]:
-        """Return the selectors that the claim has, by their keys."""
-        selectors = {}
-        for key in ("higher", "lower", "of", "like"):
-            selector = getattr(self, key)
-            if selector is not None:
-                selectors[key] = selector
-        return selectors
+    def side_tables(self) -> dict[str, SideTable]:
+        """Return the sides that the claim has, as written, by their keys."""
+        tables = {}
+        for key in SIDES:
+            table = getattr(self, key)
+            if table is not None:
+                tables[key] = table
+        return tables
 
+    def sides(self) -> dict[str, Side]:
+        """Return the sides by their keys.
 
-def resolve_claim(
-    claim: Claim, studies: Mapping[str, ExpandedStudy], resolver: ComponentResolver
-) -> tuple[Claim, Claim, list[Problem]]:
-    """The claim with its study filled in, the same with the labels of cells in its selectors, and what is wrong.
+        Those of `rises_along` are called "1", "2", … in order.
+        """
+        if self.rises_along is None:
+            return {key: self._side(table) for key, table in self.side_tables().items()}
 
-    A selector need not match anything: a profile may have made the grid smaller, and then the claim is not tested. What
-    it names has to exist all the same, so that a misspelling is found.
-    """
-    if not claim.study and len(studies) == 1:
-        claim = claim.model_copy(update={"study": next(iter(studies))})
-    if claim.study not in studies:
-        text = (
-            f"there is no study '{claim.study}'"
-            if claim.study
-            else "is required where there are several studies"
+        assert self.of is not None, "the form of such a claim"
+        [(key, values)] = self.rises_along.items()
+        sides = {}
+        for number, value in enumerate(values, 1):
+            sides[str(number)] = self._side({**self.of, key: value})
+        return sides
+
+    def _side(self, table: SideTable) -> Side:
+        axes = {key: value for key, value in table.items() if key not in SideOptions.model_fields}
+        low, high = _range_of_one(table.get("density", self.density))
+        return Side(
+            study=table.get("study", self.study),
+            metric=table.get("metric", self.metric),
+            density=(low, high),
+            at=table.get("at", self.at),
+            variant=table.get(VARIANT, "ticket"),
+            axes=axes,
         )
-        return claim, claim, [Problem(("study",), text, nearest(claim.study, studies))]
-    study = studies[claim.study]
-    found: list[Problem] = []
-    analysis, _, figure = claim.metric.partition(".")
-    if analysis == MEASURED:
-        found += _unmeasured(figure, study)
-    elif claim.metric not in METRICS and analysis not in study.analyses:
-        known = resolver.offered("analysis")
-        remedy = (
-            f"add '{analysis}' to its analyses" if analysis in known else nearest(analysis, known)
-        )
-        found.append(
-            Problem(
-                ("metric",), f"the study '{study.name}' asks for no analysis '{analysis}'", remedy
-            )
-        )
-    labelled: dict[str, dict[str, str]] = {}
-    for name, selector in claim.selectors().items():
-        labelled[name] = {}
-        for path, value in selector.items():
-            labelled[name][path], wrong = _selected(path, value, study.variants, resolver)
-            found += [Problem((name, path, *each.keys), each.text, each.remedy) for each in wrong]
-    return claim, claim.model_copy(update=labelled), found
-
-
-def _unmeasured(figure: str, study: ExpandedStudy) -> list[Problem]:
-    """Return a problem where the study measures no such figure."""
-    if figure in study.metrics:
-        return []
-    text = f"the study '{study.name}' measures no '{figure}'"
-    remedy = nearest(figure, study.metrics) or "name its metrics in evaluate.metrics"
-    return [Problem(("metric",), text, remedy)]
-
-
-def _selected(
-    path: str, value: Any, variants: Sequence[str], resolver: ComponentResolver
-) -> tuple[str, list[Problem]]:
-    keys: Keys = tuple(path.split("."))
-    if path == ARM:
-        controls = [cls.use for cls in resolver.offered("control").values()]
-        known = ["ticket", *variants, *controls]
-        return str(value), [] if value in known else [
-            Problem((), f"no variant {value!r}", nearest(str(value), known))
-        ]
-    if problem := check_grid_path(keys):
-        return "", [Problem((), *problem)]
-    if keys in SLOTS and not (
-        isinstance(value, str) and "(" in value
-    ):  # that would be a label already
-        component, wrong = resolver.component(SLOTS[keys], value)
-        return (resolver.label(component) if component else ""), wrong
-    return label(keys, value, resolver), []

@@ -105,6 +105,14 @@ class ExpandedStudy:
         return list(names)
 
     @property
+    def controls(self) -> list[str]:
+        """The names of its controls, under which their levels are recorded."""
+        names: dict[str, None] = {}
+        for cell in self.cells:
+            names |= dict.fromkeys(control.use for control in cell.controls)
+        return list(names)
+
+    @property
     def analyses(self) -> list[str]:
         """The names of its analyses."""
         names = []

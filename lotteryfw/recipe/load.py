@@ -14,10 +14,11 @@ from lotteryfw.api.errors import Fault, RecipeError, printable
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.limits import check_variables
 from lotteryfw.recipe.bounds import too_many_cells
-from lotteryfw.recipe.claims import Claim, resolve_claim
+from lotteryfw.recipe.claim_checks import check_claim
+from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
-from lotteryfw.recipe.layered_table import Keys, LayeredTable
-from lotteryfw.recipe.read import plain, read, recipe_text
+from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
 from lotteryfw.recipe.toml_writer import to_toml
@@ -38,6 +39,9 @@ class Recipe:
     profiles: tuple[str, ...]
     source_text: str = field(repr=False)
     claims: tuple[Claim, ...] = field(repr=False)
+    claim_origins: tuple[tuple[str, str] | None, ...] = field(repr=False)
+    """The file and the key of each claim; None for one that may be about what this version of the recipe leaves out: a
+    claim of an extended file, or any with a profile or `--set`."""
     cells: tuple[Cell, ...] = field(repr=False)
     _resolved: Mapping[str, Any] = field(repr=False)
 
@@ -80,7 +84,10 @@ def load_recipe(
     studies = _studies(tree, resolver)
     for study in studies:
         faults += study.faults
-    claims = _claims(tree, studies, resolver, faults)
+    is_whole = profile is None and not sets
+    file_name = str(path) if path else IN_PYTHON
+    own_file = file_name if is_whole else None
+    claims, origins = _claims(tree, studies, resolver, own_file, faults)
     if faults or file is None:
         raise RecipeError(_once_each(faults, faults_of_reading))
 
@@ -91,7 +98,10 @@ def load_recipe(
     resolved: dict[str, Any] = {key: value for key, value in texts.items() if value}
     resolved["study"] = [study.resolved() for study in studies]
     if claims:
-        resolved["claim"] = [claim.model_dump(mode="json", exclude_none=True) for claim in claims]
+        resolved["claim"] = [
+            claim.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+            for claim in claims
+        ]
     return Recipe(
         **texts,
         path=path,
@@ -99,6 +109,7 @@ def load_recipe(
         profiles=tuple(file.profiles),
         source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
         claims=tuple(claims),
+        claim_origins=tuple(origins),
         cells=tuple(cells),
         _resolved=resolved,
     )
@@ -196,18 +207,26 @@ def _claims(
     tree: LayeredTable,
     studies: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
+    own_file: str | None,
     faults: list[Fault],
-) -> list[Claim]:
-    """Return the claims, with the labels of cells in their selectors; add to `faults`."""
-    claims = []
+) -> tuple[list[Claim], list[tuple[str, str] | None]]:
+    """Return the claims, with labels in their sides as cells have them, and the file and key of each.
+
+    Every claim of `own_file` has to find its cells; it is None where a profile or `--set` changes the recipe.
+    """
+    claims: list[Claim] = []
+    origins: list[tuple[str, str] | None] = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
-            _, labelled, problems = resolve_claim(claim, studies_by_name, resolver)
-            claims.append(labelled)
+            where, keys = tree.locate(("claim", index))
+            is_whole = where == own_file
+            checked, problems = check_claim(claim, studies_by_name, resolver, is_whole)
+            claims += checked
+            origins += [(where, dotted(keys)) if is_whole else None] * len(checked)
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))
-    return claims
+    return claims, origins

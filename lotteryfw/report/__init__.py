@@ -1,4 +1,4 @@
-"""The report of a run: tables, figures, verdicts and one page. It reads run folders only.
+"""The report of a run: tables, figures, verdicts and one page, made of a run folder.
 
 `data` is read and computed; `verdicts` and `plots` are made of it; `tables`, `figures` and `html`
 show them.

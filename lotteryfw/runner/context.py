@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.component import Component
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
+from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.plan import Plan, plan, validate_budgets
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
@@ -81,10 +83,13 @@ class StudyContext:
         """Raise UsageError for what only the networks show.
 
         That is: budgets that leave no weights, patterns that name no layer, and a kernel that
-        cannot train the dense network.
+        cannot train the dense network. Raises RecipeError for claims about levels that no search has.
         """
         cells = self.recipe.cells
         validate_budgets(cells, self.describe, self.data_folder, device)
+        faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
+        if faults:
+            raise RecipeError(faults)
         choose = KernelDispatcher(
             EngineContext(self.registry, self.data_folder, device, self.store)
         )

@@ -1,4 +1,4 @@
-"""The last initial states of this process, since cells with one seed start from the same network."""
+"""The last initial states of this process: cells with one seed start from the same network."""
 
 from __future__ import annotations
 

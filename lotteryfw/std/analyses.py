@@ -37,6 +37,14 @@ class MaskDiagnostics(Analysis):
     use = "mask_diagnostics"
     formula = "shares of sign(w_f) = sign(w_i), |w_f| < |w_i|, |w_f| > |w_i|"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, sections 3 and 4"
+    figures = (
+        "density",
+        "sign_agreement",
+        "toward_zero",
+        "away_from_zero",
+        "cut_toward_zero",
+        "kept_toward_zero",
+    )
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
@@ -104,6 +112,7 @@ class MaskOverlap(Analysis):
     use = "mask_overlap"
     formula = "|A ∩ B| / |A|; by chance Σ_l a_l b_l / n_l / |A|"
     source = "lotteryfw"
+    figures = ("overlap", "chance")
 
     def across(self, levels: Sequence[LevelResult]) -> Iterable[AnalysisResult]:
         by_level: dict[int, list[LevelResult]] = {}
@@ -150,6 +159,7 @@ class WeightScatter(Analysis):
     use = "weight_scatter"
     formula = "(w_i, w_f, kept) of a random sample of each layer"
     source = "Zhou et al. 2019, Deconstructing Lottery Tickets, Fig. 2"
+    figures = ("w_i", "w_f", "kept")
 
     sample: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Weights drawn from each layer."""
@@ -189,13 +199,21 @@ class DyingEdges(Analysis):
     Of a cycle: the share of all edges that no step of any cycle so far has selected (dying_ratio);
     the same among the edges that are still allowed (dying_ratio_allowed), and with the edges
     removed earlier counted as dead, too (dying_ratio_with_removed): the three differ for hard
-    pruning only. turnover is the mean, over the evaluations of the cycle, of the share of selected
+    pruning only. dying_ratio_of_cycle is the share that no step of this cycle alone has selected.
+    turnover is the mean, over the evaluations of the cycle, of the share of selected
     edges that are lost from one to the next. In searches that learn no masks it finds nothing.
     """
 
     use = "dying_edges"
     formula = "1 - |edges selected at any step| / |edges|"
     source = "Iwasawa, Strong lottery tickets (slides 7, 8, 12)"
+    figures = (
+        "dying_ratio",
+        "dying_ratio_allowed",
+        "dying_ratio_with_removed",
+        "dying_ratio_of_cycle",
+        "turnover",
+    )
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
@@ -209,6 +227,8 @@ class DyingEdges(Analysis):
                 continue
             ever = {name: mask | ever.get(name, mask) for name, mask in selected.items()}
             results += _dying_ratios(level, ever)
+            of_cycle = 1 - _mean_of_all(selected.values())
+            results.append(_share(level, "dying_ratio_of_cycle", of_cycle))
             # the first evaluation has none before it to compare with
             turnover = level.outcome.metrics.curve.extra.get("turnover", ())[1:]
             if turnover:

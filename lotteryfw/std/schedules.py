@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from math import cos, pi
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from lotteryfw import Clock, Schedule, Step
 
+Per = Annotated[
+    Literal["step", "epoch"],
+    Field(
+        description="step: the factor changes at every step; epoch: after the warmup it is that of "
+        "the epoch's first step, as in code that calls its scheduler once an epoch."
+    ),
+]
 Warmup = Annotated[
     Step | None,
     Field(
@@ -65,11 +72,14 @@ class Cosine(Schedule):
     final: float = Field(default=0.0, ge=0, le=1)
     """The factor that it falls to."""
     warmup: Warmup = None
+    per: Per = "step"
 
     def factor(self, step: int, clock: Clock) -> float:
         warmup = _steps(self.warmup, clock)
         if step < warmup:
             return _warmed_up(step, warmup)
+        if self.per == "epoch":
+            step = max(warmup, step - step % clock.steps_per_epoch)
         share = (step - warmup) / (clock.total - warmup)
         return self.final + (1 - self.final) * (1 + cos(pi * share)) / 2
 

@@ -6,7 +6,7 @@
     aliases/ab/ab12…    the object key that a derivation's digest stands for
     scratch/ab12…/      checkpoints of a job that is not finished
     spool/…             jobs that a run left for a worker process, or for later
-    roots/RUN.json      a run folder and the keys it references: what gc keeps
+    roots/RUN.json      a run folder and the keys it references: what gc keeps; RUN.copy is the same
     damaged/ab12…-1/    objects that were not what had been written
     active/ locks/ tmp/ who is at work, and on what
 
@@ -232,7 +232,10 @@ class Store:
         path = self.root / "roots" / f"{checked_name(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
             write_format(self.root)
-            atomic_write(path, json.dumps(root, indent=1).encode())
+            content = json.dumps(root, indent=1).encode()
+            # Two files, so that the loss of one cannot let `gc` delete the results.
+            atomic_write(upkeep.copy_of_root(path), content)
+            atomic_write(path, content)
 
     @contextmanager
     def active(self, run_id: str) -> Iterator[None]:

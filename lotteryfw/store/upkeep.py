@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError
@@ -92,7 +92,7 @@ def info(store: ObjectStore) -> Info:
         root=root,
         objects=len(objects),
         bytes=sum(map(_size, objects)),
-        roots=len(list(root.glob("roots/*.json"))),
+        roots=len(root_paths(root)),
         damaged=len(list(root.glob("damaged/*"))),
     )
 
@@ -114,7 +114,10 @@ def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
     leftovers = _leftovers(store.root, present)
     locks = [*store.root.glob("locks/*.lock"), *store.root.glob("active/*.lock")]
     if not dry_run:
-        for path in (*roots.dropped, *aliases):
+        for path in roots.dropped:
+            path.unlink(missing_ok=True)
+            copy_of_root(path).unlink(missing_ok=True)
+        for path in aliases:
             path.unlink(missing_ok=True)
         for path in locks:
             delete_lock(path)
@@ -158,7 +161,7 @@ class _Roots:
 
 def _read_roots(root: Path, force: bool) -> _Roots:
     roots = _Roots([], [], set())
-    for path in sorted(root.glob("roots/*.json")):
+    for path in root_paths(root):
         folder, keys, mount = read_root(path)
         presence = presence_of(folder, mount)
         if presence == "unseen":
@@ -170,20 +173,47 @@ def _read_roots(root: Path, force: bool) -> _Roots:
     return roots
 
 
+def root_paths(root: Path) -> list[Path]:
+    """Return the file in roots/ of every run, also where only its copy is left."""
+    paths = set(root.glob("roots/*.json"))
+    paths.update(copy.with_suffix(".json") for copy in root.glob("roots/*.copy"))
+    return sorted(paths)
+
+
+def copy_of_root(path: Path) -> Path:
+    """Return where the copy of a file in roots/ is: without either, `gc` would delete results."""
+    return path.with_suffix(".copy")
+
+
 def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
-    """Return a run folder, the keys that it references, and where its file system was mounted."""
+    """Return a run folder, the keys that it references, and where its file system was mounted.
+
+    Raises StoreError if neither the file nor its copy is as it was written.
+    """
+    for candidate in (path, copy_of_root(path)):
+        pinned = _read_pinned(candidate)
+        if pinned is not None:
+            mount = pinned["mount"]
+            return Path(pinned["folder"]), set(pinned["keys"]), Path(mount) if mount else None
+    raise StoreError(
+        f"{path}: cannot be read, nor its copy, so what its run needs is not known and nothing was "
+        "deleted: run that recipe again, or delete this file and its copy to give its results up"
+    )
+
+
+def is_sound_root(path: Path) -> bool:
+    """Return whether a file in roots/ is as it was written."""
+    return _read_pinned(path) is not None
+
+
+def _read_pinned(path: Path) -> dict[str, Any] | None:
     try:
-        pinned = json.loads(path.read_bytes())
+        pinned: dict[str, Any] = json.loads(path.read_bytes())
         # A damaged key would let `gc` delete the object that it named.
-        if pinned.pop("sha256") != digest(pinned):
-            raise ValueError("not as it was written")
-        mount = pinned.get("mount")
-        return Path(pinned["folder"]), set(pinned["keys"]), Path(mount) if mount else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise StoreError(
-            f"{path}: cannot be read, so what its run needs is not known and nothing was deleted: "
-            "run that recipe again, or delete this file to give its results up"
-        ) from None
+        is_sound = pinned.pop("sha256") == digest(pinned)
+        return pinned if is_sound and {"folder", "keys", "mount"} <= pinned.keys() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def presence_of(folder: Path, mount: Path | None) -> str:

@@ -15,7 +15,16 @@ from lotteryfw.store.files import is_denied, is_name
 from lotteryfw.store.locks import is_held
 from lotteryfw.store.seal import Damaged, check_seal, read_description
 from lotteryfw.store.spool_files import SUFFIX, check_spooled
-from lotteryfw.store.upkeep import ObjectStore, is_alias, object_folder, presence_of, read_root
+from lotteryfw.store.upkeep import (
+    ObjectStore,
+    copy_of_root,
+    is_alias,
+    is_sound_root,
+    object_folder,
+    presence_of,
+    read_root,
+    root_paths,
+)
 
 _KNOWN = {
     "store.json", "gc.lock", "objects", "aliases", "scratch", "spool",
@@ -67,7 +76,10 @@ def verify(store: ObjectStore) -> Verified:
     spooled = _check_spooled(store.root, problems)
 
     tickets = run_files = runs = 0
-    for path in sorted(store.root.glob("roots/*.json")):
+    for path in root_paths(store.root):
+        for part in (path, copy_of_root(path)):
+            if not is_sound_root(part):
+                problems.append(f"{part} is damaged or gone; the next run of its recipe mends it")
         run = _RunCheck(store, path, problems, remarks)
         run.check()
         runs += run.seen
@@ -101,7 +113,7 @@ def _foreign_paths(root: Path) -> Iterator[Path]:
         if path.suffix not in (SUFFIX, ".tmp"):
             yield path
     for path in sorted(root.glob("roots/*")):
-        if path.suffix not in (".json", ".tmp"):
+        if path.suffix not in (".json", ".copy", ".tmp"):
             yield path
 
 

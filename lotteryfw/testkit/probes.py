@@ -57,7 +57,8 @@ def make_probe(
     tensors = {}
     for name, value in (*module.named_parameters(), *module.named_buffers()):
         tensors[name] = value.detach().clone()
-    names = [name for name, value in module.named_parameters() if value.dim() > 1]
+    matrices = filter(lambda named: named[1].dim() > 1, module.named_parameters())
+    names = list(dict(matrices))
     layers = []
     for name in names:
         # the last layer of a network gives its outputs

@@ -78,7 +78,8 @@ def test_claims_come_with_the_labels_that_cells_have() -> None:
                     "source": "s",
                     "of": {"variant": "ticket"},
                     "expect": 1,
-                    "tolerance": 0,
+                    "tolerance": 0.1,
+                    "tolerance_reason": "r",
                 }
             ]
         )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.recipes import BASE, CLAIM, CYCLES, IEP, changed, faults, learned, train
+
+from lotteryfw.api.errors import RecipeError
+from lotteryfw.recipe import load_recipe
+from lotteryfw.registry import Registry
 
 ONE_FAULT = {
     "unknown key": (changed(sedes=[1]), "recipe: sedes: unknown key (did you mean 'seeds'"),
@@ -240,7 +246,7 @@ ONE_FAULT = {
     ),
     "claim of no form": (
         changed(claim=[CLAIM | {"expect": None}]),
-        "recipe: claim[0]: say either `higher` and `lower`, or `of` and `expect` and `tolerance`, or",
+        "recipe: claim[0]: say either `higher` and `lower`, or `higher` and `lower` and `tolerance`",
     ),
     "claim of two forms": (
         changed(claim=[CLAIM | {"higher": {}, "lower": {}}]),
@@ -248,7 +254,7 @@ ONE_FAULT = {
     ),
     "claim's density": (
         changed(claim=[CLAIM | {"density": [0.5, 0.1]}]),
-        "recipe: claim[0]: `density` is [lowest, highest]",
+        "recipe: claim[0].density: must be [lowest, highest], or one density",
     ),
     "claim's percentage": (
         changed(claim=[CLAIM | {"density": [0, 50]}]),
@@ -272,9 +278,114 @@ ONE_FAULT = {
     ),
     "claim's variant": (
         changed(claim=[CLAIM | {"of": {"variant": "reint"}}]),
-        "recipe: claim[0].of.variant: no variant 'reint' (did you",
+        "recipe: claim[0].of.variant: there is no variant 'reint' (did you mean 'reinit'",
+    ),
+    "claim's control that the study has not": (
+        changed(claim=[CLAIM | {"of": {"variant": "reinit"}}]),
+        "recipe: claim[0].of.variant: the study 'small' has no control 'reinit' (add 'reinit' to",
+    ),
+    "claim's axis that the study has not": (
+        changed(claim=[CLAIM | {"of": {"scope.rate": 0.2}}], grid={"scope.rates": [{"fc1": 0.1}]}),
+        "recipe: claim[0].of.scope.rate: the study 'small' has no axis 'scope.rate' (did you mean",
+    ),
+    "claim's value that no cell has": (
+        changed(
+            claim=[CLAIM | {"of": {"criterion": "movement"}}],
+            grid={"criterion": ["large_final", "random"]},
+        ),
+        "recipe: claim[0].of.criterion: the study 'small' has no cell with criterion = movement (k",
+    ),
+    "claim's repeated value that no cell has": (
+        changed(
+            claim=[CLAIM | {"for_each": {"criterion": ["random", "movement"]}}],
+            grid={"criterion": ["large_final", "random"]},
+        ),
+        "recipe: claim[0].for_each.criterion[1]: the study 'small' has no cell with criterion = mo",
+    ),
+    "claim's trend over a value that no cell has": (
+        changed(
+            claim=[
+                {"text": "t", "source": "s", "of": {}}
+                | {"rises_along": {"criterion": ["random", "movement"]}}
+            ],
+            grid={"criterion": ["large_final", "random"]},
+        ),
+        "recipe: claim[0].rises_along.criterion: the study 'small' has no cell with criterion = mo",
+    ),
+    "claim's figure": (
+        changed(
+            claim=[CLAIM | {"metric": "mask_diagnostics.sign_agrement"}],
+            analyses=["mask_diagnostics"],
+        ),
+        "recipe: claim[0].metric: the analysis 'mask_diagnostics' has no figure 'sign_agrement' (d",
+    ),
+    "claim's side's study": (
+        changed(claim=[CLAIM | {"study": "a", "of": {"study": "b"}}], study=[{"name": "a"}]),
+        "recipe: claim[0].of.study: there is no study 'b' (known: a)",
+    ),
+    "claim's side's metric": (
+        changed(claim=[CLAIM | {"of": {"metric": "accuracy"}}]),
+        "recipe: claim[0].of.metric: there is no metric 'accuracy'; did you mean 'test_accuracy'",
+    ),
+    "claim's side's density": (
+        changed(claim=[CLAIM | {"of": {"density": [0.5, 0.1]}}]),
+        "recipe: claim[0].of.density: must be [lowest, highest], or one density",
+    ),
+    "claim's tolerance without a reason": (
+        changed(claim=[CLAIM | {"tolerance_reason": None}]),
+        "recipe: claim[0]: `tolerance` needs its reason: say it in `tolerance_reason`",
     ),
 }
+
+
+def test_a_profile_that_leaves_out_a_claims_cells_makes_it_untested(tmp_path: Path) -> None:
+    small = {"grid": {"criterion": ["random"]}}
+    recipe = changed(
+        claim=[CLAIM | {"of": {"criterion": "large_final"}}],
+        grid={"criterion": ["large_final", "random"]},
+        profiles={"small": small},
+    )
+    registry = Registry.load()
+    loaded = load_recipe(recipe, registry, data_folder=tmp_path, profile="small")
+    reason = "the study 'small' has no cell with criterion = large_final"
+    assert loaded.claims[0].untested == reason
+    # what is resolved runs by itself, without the profile
+    again = load_recipe(loaded.resolved(), registry, data_folder=tmp_path)
+    assert again.claims == loaded.claims
+    # a name that does not exist at all is a mistake in any profile
+    recipe["claim"] = [CLAIM | {"of": {"criterion": "large_finl"}}]
+    with pytest.raises(RecipeError, match="large_finl"):
+        load_recipe(recipe, registry, data_folder=tmp_path, profile="small")
+
+
+def test_claims_are_repeated_for_each_combination_of_values(tmp_path: Path) -> None:
+    claim = {
+        "text": "{higher.criterion} beats {lower.criterion} at {density}",
+        "source": "s",
+        "for_each": {
+            "higher.criterion": ["large_final", "movement"],
+            "lower.criterion": ["random"],
+            "density": [0.5, 0.1],
+        },
+        "higher": {},
+        "lower": {"density": 1.0},
+    }
+    grid = {"criterion": ["large_final", "movement", "random"]}
+    recipe = changed(claim=[claim], grid=grid)
+    claims = load_recipe(recipe, Registry.load(), data_folder=tmp_path).claims
+    assert [one.text for one in claims] == [
+        "large_final beats random at 50 %",
+        "large_final beats random at 10 %",
+        "movement beats random at 50 %",
+        "movement beats random at 10 %",
+    ]
+    sides = claims[1].sides()
+    assert (sides["higher"].axes, sides["higher"].density) == (
+        {"criterion": "large_final"},
+        (0.1, 0.1),
+    )
+    # what a side says itself counts
+    assert (sides["lower"].axes, sides["lower"].density) == ({"criterion": "random"}, (1.0, 1.0))
 
 
 def test_the_recipe_these_start_from_is_right() -> None:

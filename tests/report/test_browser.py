@@ -138,7 +138,7 @@ def test_every_chart_is_drawn(opened):
     page = opened(DESK)
     assert page.title() == f"Tickets {EVIL} · lotteryfw"
     assert page.locator(".chart").count() == page.locator(".chart .plotly").count() == 13
-    assert page.locator(".badge.reproduced").first.is_visible()
+    assert page.locator(".badge.supported").first.is_visible()
     assert chart(page, "criteria/overlap/pairs").locator(".heatmaplayer image").count() == 1
     assert chart(page, "criteria/weights").locator(".scatterlayer .points path").count() == 2
     assert (

@@ -7,9 +7,10 @@ from rich.console import Console
 from support.fake_runs import curves, fake_run, row
 
 from lotteryfw.api.errors import StoreError
+from lotteryfw.recipe import Claim
 from lotteryfw.report import check_claims, claims_table
 from lotteryfw.report.data.series import group_studies
-from lotteryfw.report.verdicts.claims import select
+from lotteryfw.report.verdicts.claim_sides import select
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 BASE = {"text": "a beats b", "source": "a paper", "study": "criteria"}
@@ -45,33 +46,42 @@ def verdict(tmp_path, rows, claim, **more):
 
 def test_an_order_is_judged_by_paired_differences_over_seeds(tmp_path):
     result = verdict(tmp_path, pair([0.01, 0.02, 0.03]), ORDER)
-    assert result.spread.mean == pytest.approx(0.02)
-    assert result.spread.sd == pytest.approx(0.01)
+    assert mean(result) == pytest.approx(0.02)
+    assert result.estimate.spread.sd == pytest.approx(0.01)
     # 4.30265 × 0.01 / √3 = 0.02484: wider than the mean
-    assert result.spread.interval() == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
-    assert result.outcome == "not reproduced"
+    assert result.estimate.interval == pytest.approx((0.02 - 0.024841, 0.02 + 0.024841), abs=1e-6)
+    assert result.outcome == "undecided"
+    # 3.18245 × 0.01 / √4 = 0.0159
+    assert result.reason == "at this spread 4 seeds would decide"
     better = verdict(tmp_path, pair([0.018, 0.02, 0.022]), ORDER)
-    assert better.outcome == "reproduced"
+    assert (better.outcome, better.reason) == ("supported", "")
     assert better.numbers == (
         "62.00 against 60.00 %: +2.00 ± 0.20 points, 3 seeds, 95 % interval +1.50 to +2.50"
     )
 
 
-def test_the_wrong_order_is_not_reproduced(tmp_path):
-    assert verdict(tmp_path, pair([-0.018, -0.02, -0.022]), ORDER).outcome == "not reproduced"
+def mean(result):
+    return result.estimate.spread.mean
 
 
-def test_no_difference_at_all_is_not_reproduced(tmp_path):
-    assert verdict(tmp_path, pair([0.0, 0.0]), ORDER).outcome == "not reproduced"
+def test_the_wrong_order_is_contradicted(tmp_path):
+    assert verdict(tmp_path, pair([-0.018, -0.02, -0.022]), ORDER).outcome == "contradicted"
 
 
-def test_one_seed_tests_no_order(tmp_path):
+def test_no_difference_at_all_decides_no_order(tmp_path):
+    result = verdict(tmp_path, pair([0.0, 0.0, 0.0]), ORDER)
+    assert result.outcome == "undecided"
+    assert result.reason == "no seed differs, so that more of them would not decide"
+
+
+def test_fewer_than_three_seeds_decide_nothing(tmp_path):
     result = verdict(tmp_path, pair([0.02]), ORDER)
     assert (result.outcome, result.reason) == (
-        "not tested",
-        "one seed gives no confidence interval",
+        "undecided",
+        "1 seed does not decide: at least 3 do",
     )
     assert "+2.00 points, 1 seed" in result.numbers
+    assert verdict(tmp_path, pair([0.02, 0.02]), ORDER).outcome == "undecided"
 
 
 def test_other_metrics_keep_their_unit(tmp_path):
@@ -89,13 +99,13 @@ def test_only_levels_in_the_range_count_ends_included(tmp_path):
         for axes, value in ((A, 0.1), (B, 0.9))
         for seed in range(3)
     ]
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}).spread.mean == pytest.approx(
-        0.02
-    )
+    assert verdict(
+        tmp_path, rows, {**ORDER, "density": [0.1, 0.2]}
+    ).estimate.spread.mean == pytest.approx(0.02)
     # the value for a seed is the mean of its levels
-    assert verdict(tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}).spread.mean == pytest.approx(
-        0.01
-    )
+    assert verdict(
+        tmp_path, rows, {**ORDER, "density": [0.05, 0.1]}
+    ).estimate.spread.mean == pytest.approx(0.01)
     result = verdict(tmp_path, rows, {**ORDER, "density": [0.0, 0.01]})
     assert (result.outcome, result.reason) == (
         "not tested", "no finished cell of criterion=a has a level at 0 to 1 % of the weights"
@@ -113,15 +123,15 @@ def test_a_side_of_several_series_is_their_mean(tmp_path):
         )
         for seed in range(2)
     ]
-    assert verdict(tmp_path, rows, ORDER).spread.mean == pytest.approx(0.2)
+    assert verdict(tmp_path, rows, ORDER).estimate.spread.mean == pytest.approx(0.2)
 
 
 def test_seeds_that_did_not_run_to_their_end_are_left_out(tmp_path):
     rows = pair([0.018, 0.02, 0.022, -0.9])
-    assert verdict(tmp_path, rows, ORDER).outcome == "not reproduced"
-    assert verdict(tmp_path, rows, ORDER, unfinished=["criteria/criterion=a/seed=3"]).spread.n == 3
+    assert verdict(tmp_path, rows, ORDER).outcome == "undecided"
+    assert verdict(tmp_path, rows, ORDER, unfinished=["criteria/criterion=a/seed=3"]).seeds == 3
     rows += [row(B, None, seed=3, level=2, density=0.05)]
-    assert verdict(tmp_path, rows, ORDER).spread.n == 3
+    assert verdict(tmp_path, rows, ORDER).seeds == 3
 
 
 def test_controls_are_selected_by_arm(tmp_path):
@@ -131,7 +141,7 @@ def test_controls_are_selected_by_arm(tmp_path):
         for seed in range(2)
     ]
     result = verdict(tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "reinit"}})
-    assert result.spread.mean == pytest.approx(0.1)
+    assert mean(result) == pytest.approx(0.1)
     assert verdict(
         tmp_path, rows, {**BASE, "higher": {}, "lower": {"variant": "nobody"}}
     ).reason == ("this run has no variant=nobody")
@@ -142,7 +152,7 @@ def test_a_bare_name_means_the_exact_label_first():
     [study] = group_studies([row({"mask1": label}, 0.5) for label in (plain, signed, other)])
 
     def chosen(value):
-        return [series.axes["mask1"] for series in select(study, {"mask1": value})]
+        return [series.axes["mask1"] for series in select(study, side({"mask1": value}))]
 
     assert chosen("constant") == [plain]
     assert chosen(signed) == [signed]
@@ -150,10 +160,16 @@ def test_a_bare_name_means_the_exact_label_first():
     assert chosen("const") == []
 
 
-def test_plain_values_are_selected_as_toml_writes_them():
+def side(table):
+    """A side of a claim with these axes."""
+    claim = Claim.model_validate({**BASE, "of": table, "at_least": 0.5})
+    return claim.sides()["of"]
+
+
+def test_plain_values_are_selected_by_their_labels():
     [study] = group_studies([row({"scope.rate": "0.2", "mask1.rescale": "true"}, 0.5)])
-    assert len(select(study, {"scope.rate": 0.2, "mask1.rescale": True})) == 1
-    assert select(study, {"scope.rate": 0.3}) == []
+    assert len(select(study, side({"scope.rate": "0.2", "mask1.rescale": "true"}))) == 1
+    assert select(study, side({"scope.rate": "0.3"})) == []
 
 
 @pytest.mark.parametrize(
@@ -176,23 +192,63 @@ def test_short_runs_test_no_claim_that_needs_length(tmp_path, length, steps, nee
     rows = pair([0.018, 0.02, 0.022], steps=steps)
     result = verdict(tmp_path, rows, {**ORDER, "needs_length": needs}, length=length)
     assert result.reason == reason
-    assert result.outcome == ("not tested" if reason else "reproduced")
+    assert result.outcome == ("not tested" if reason else "supported")
+    assert "+2.00 ± 0.20 points" in result.numbers  # shown all the same
 
 
-def test_a_value_is_reproduced_within_its_tolerance(tmp_path):
-    claim = {**BASE, "of": A, "expect": 0.64, "tolerance": 0.02}
-    result = verdict(tmp_path, pair([0.018, 0.02, 0.022]), claim)
-    assert result.outcome == "reproduced"
+REASON = {"tolerance_reason": "half of the gap to the next value"}
+
+
+def test_a_value_is_judged_on_both_sides(tmp_path):
+    rows = pair([0.018, 0.02, 0.022])  # a: 0.518, 0.62 and 0.722, which is a wide interval
+    claim = {**BASE, "of": A, "expect": 0.62, "tolerance": 0.3, **REASON}
+    result = verdict(tmp_path, rows, claim)
+    assert result.outcome == "supported"
     assert result.numbers.startswith("62.00 ± ")
-    assert result.numbers.endswith("expected 64.00 ± 2.00 %")
-    assert verdict(tmp_path, pair([0.0, 0.0, 0.0]), claim).outcome == "not reproduced"
+    assert result.numbers.endswith("published 62.00 ± 30.00 %")
+    assert verdict(tmp_path, rows, {**claim, "tolerance": 0.02}).outcome == "undecided"
+    # too high is as wrong as too low
+    assert (
+        verdict(tmp_path, rows, {**claim, "expect": 0.1, "tolerance": 0.02}).outcome
+        == "contradicted"
+    )
+    assert (
+        verdict(tmp_path, rows, {**claim, "expect": 1.4, "tolerance": 0.02}).outcome
+        == "contradicted"
+    )
 
 
 @pytest.mark.parametrize(
-    ("bound", "outcome"), [({"at_most": 0.62}, "reproduced"), ({"at_most": 0.61}, "not reproduced"),
-                           ({"at_least": 0.62}, "reproduced"), ({"at_least": 0.63}, "not reproduced")],
+    ("differences", "outcome"),
+    [
+        ([0.001, 0.002, 0.003], "supported"),
+        ([0.001, 0.02, -0.02], "undecided"),  # a mean within the tolerance is not enough
+        ([0.031, 0.032, 0.033], "contradicted"),
+        ([-0.031, -0.032, -0.033], "contradicted"),
+    ],
+)
+def test_a_likeness_is_an_equivalence_test(tmp_path, differences, outcome):
+    claim = {**BASE, "of": A, "like": B, "tolerance": 0.01, **REASON}
+    result = verdict(tmp_path, pair(differences), claim)
+    assert result.outcome == outcome
+    assert result.numbers.endswith("alike within 1.00 points")
+    assert "tolerance: half of the gap" in result.tested
+
+
+@pytest.mark.parametrize(
+    ("differences", "outcome"),
+    [([-0.001, -0.002, -0.003], "supported"), ([-0.018, -0.02, -0.022], "contradicted")],
+)
+def test_a_side_that_is_no_lower_by_more_than_a_tolerance(tmp_path, differences, outcome):
+    claim = {**ORDER, "tolerance": 0.01, **REASON}
+    assert verdict(tmp_path, pair(differences), claim).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("bound", "outcome"), [({"at_most": 0.7}, "supported"), ({"at_most": 0.61}, "undecided"),
+                           ({"at_least": 0.5}, "supported"), ({"at_least": 0.7}, "contradicted")],
 )  # fmt: skip
-def test_a_bound_is_held_against_the_mean(tmp_path, bound, outcome):
+def test_a_bound_is_held_against_the_interval(tmp_path, bound, outcome):
     rows = [
         row(A, value, seed=seed, level=1, density=0.1)
         for seed, value in enumerate((0.60, 0.62, 0.64))
@@ -202,15 +258,128 @@ def test_a_bound_is_held_against_the_mean(tmp_path, bound, outcome):
     assert result.numbers.endswith("or less" if "at_most" in bound else "or more")
 
 
-def test_the_best_level_is_one_that_was_cut(tmp_path):
-    rows = [
-        row(A, accuracy, seed=seed, level=level, density=0.5**level)
-        for seed in (0, 1)
-        for level, accuracy in enumerate([0.98, 0.7, 0.8, 0.2])
-    ]
-    result = verdict(tmp_path, rows, {**BASE, "of": A, "at": "best level", "at_least": 0.9})
-    assert (result.outcome, result.spread.mean) == ("not reproduced", pytest.approx(0.8))
-    assert result.tested.endswith("all levels · the best level of each seed")
+def test_sides_have_their_own_study_density_variant_and_metric(tmp_path):
+    rows = []
+    for seed in range(3):
+        noise = 0.001 * seed
+        rows.append(row({}, 0.9 + noise, study="one", seed=seed, stop=800))
+        rows.append(row({}, 0.95, study="one", seed=seed, level=1, density=0.2, stop=300 + seed))
+        rows.append(
+            row({}, 0.7 + noise, study="two", variant="reinit", seed=seed, level=1, density=0.2)
+        )
+    order = {"text": "t", "source": "s", "study": "one", "density": 0.21}
+
+    dense = verdict(tmp_path, rows, {**order, "higher": {}, "lower": {"density": 1.0}})
+    assert (dense.outcome, round(mean(dense), 4)) == ("supported", 0.049)
+    other = {"study": "two", "variant": "reinit"}
+    across = verdict(tmp_path, rows, {**order, "higher": {}, "lower": other})
+    assert (across.outcome, round(mean(across), 4)) == ("supported", 0.249)
+    stop = {**order, "metric": "early_stop_step", "higher": {"density": 1.0}, "lower": {}}
+    assert mean(verdict(tmp_path, rows, stop)) == pytest.approx(499)
+    own = {**order, "higher": {"metric": "test_accuracy"}, "lower": {"metric": "test_loss"}}
+    assert mean(verdict(tmp_path, rows, own)) == pytest.approx(0.9)
+
+
+def test_one_density_means_the_level_near_it(tmp_path):
+    rows = []
+    for density, level in ((0.512, 1), (0.41, 2), (0.328, 3)):
+        rows += [row({}, 0.5 + density, seed=seed, level=level, density=density) for seed in (0, 1)]
+    claim = {**BASE, "of": {}, "at_least": 0.1}
+    assert mean(verdict(tmp_path, rows, {**claim, "density": 0.4})) == pytest.approx(0.91)
+    absent = verdict(tmp_path, rows, {**claim, "density": 0.45})
+    assert absent.reason == "no finished cell of ticket has a level at 45 % of the weights"
+
+
+LADDER = {**BASE, "of": {}, "rises_along": {"criterion": ["a", "b", "c"]}}
+
+
+@pytest.mark.parametrize(
+    ("means", "outcome", "step"),
+    [
+        ((0.5, 0.6, 0.7), "supported", "a to b"),
+        ((0.5, 0.6, 0.6), "undecided", "b to c"),
+        ((0.5, 0.6, 0.4), "contradicted", "b to c"),
+    ],
+)
+def test_a_trend_is_as_good_as_its_weakest_step(tmp_path, means, outcome, step):
+    rows = []
+    for criterion, accuracy in zip("abc", means, strict=True):
+        for seed, noise in enumerate((-0.002, 0.001, 0.0)):
+            sign = 1 if criterion == "b" else -1
+            value = accuracy + sign * noise
+            rows.append(row({"criterion": criterion}, value, seed=seed, level=1, density=0.1))
+    result = verdict(tmp_path, rows, LADDER)
+    assert result.outcome == outcome
+    assert f"smallest step, {step}" in result.numbers
+
+
+@pytest.mark.parametrize(
+    ("form", "outcome"), [("falls_with", "supported"), ("rises_with", "contradicted")]
+)
+def test_two_figures_are_compared_by_rank_over_cells(tmp_path, form, outcome):
+    rows = []
+    for place in range(6):
+        for seed in range(3):
+            accuracy = 0.5 + 0.05 * place + 0.01 * ((seed * place) % 4)
+            axes = {"train.batch": str(place)}
+            rows.append(row(axes, accuracy, seed=seed, level=1, density=0.1, stop=900 - place))
+    claim = {**BASE, "of": {"metric": "early_stop_step"}, form: {"metric": "test_accuracy"}}
+    result = verdict(tmp_path, rows, claim)
+    assert result.outcome == outcome
+    assert result.numbers.startswith("rank correlation over 6 cells and levels of each seed: -")
+    few = verdict(tmp_path, [one for one in rows if one.axes["train.batch"] < "4"], claim)
+    assert few.reason == "a rank correlation needs 5 cells and levels, not 4"
+
+
+def test_a_family_is_corrected_and_says_so(tmp_path):
+    rows = pair([0.014, 0.02, 0.026])  # p = 0.029: enough alone, not as one of three
+    alone = verdict(tmp_path, rows, ORDER)
+    assert alone.outcome == "supported"
+    reverse = {**BASE, "higher": B, "lower": A}
+    family = [{**ORDER, "family": "f"}, {**reverse, "family": "f"}, {**ORDER, "family": "f"}]
+    results = check_claims(fake_run(tmp_path / "run", rows, family))
+    assert [result.outcome for result in results] == ["undecided"] * 3
+    assert "one of 3 of the family 'f', corrected by Holm" in results[0].reason
+    assert "seeds would decide" in results[0].reason
+    # a claim that has no values is no test, and does not count
+    gone = {**ORDER, "higher": {"criterion": "gone"}, "family": "f"}
+    both = check_claims(fake_run(tmp_path / "run", rows, [family[0], gone]))
+    assert [result.outcome for result in both] == ["supported", "not tested"]
+
+
+def test_a_claim_that_the_recipe_cannot_test_says_why(tmp_path):
+    claim = {**ORDER, "untested": "no train accuracy is recorded"}
+    result = verdict(tmp_path, pair([0.1, 0.1, 0.1]), claim)
+    assert (result.outcome, result.reason) == ("not tested", "no train accuracy is recorded")
+
+
+def test_other_claims_than_the_run_had_can_be_judged(tmp_path):
+    folder = fake_run(tmp_path / "run", pair([0.018, 0.02, 0.022]), [])
+    [result] = check_claims(folder, [Claim.model_validate(ORDER)])
+    assert result.outcome == "supported"
+    assert result.steps == 1000
+
+
+def test_the_best_level_is_chosen_once_for_all_seeds_and_was_pruned(tmp_path):
+    rows = []
+    for seed, accuracies in enumerate(([0.98, 0.7, 0.8], [0.98, 0.7, 0.75], [0.98, 0.76, 0.75])):
+        for level, accuracy in enumerate(accuracies):
+            rows.append(row(A, accuracy, seed=seed, level=level, density=0.5**level))
+    claim = {**BASE, "of": A, "at": "best level", "at_least": 0.9}
+    result = verdict(tmp_path, rows, claim)
+    # the third seed's own best level would be another
+    assert (result.outcome, mean(result)) == ("contradicted", pytest.approx((0.8 + 0.75 * 2) / 3))
+    assert result.numbers.endswith("at 25 % of the weights, chosen by validation")
+    assert result.tested.endswith("all levels · the best level")
+
+
+def test_the_last_level_is_that_of_each_search(tmp_path):
+    rows = []
+    for seed in range(3):
+        for level in (1, 2, 3):
+            rows.append(row(A, 0.1 * level, seed=seed, level=level, density=0.5**level))
+    claim = {**BASE, "of": A, "at": "last level", "at_least": 0.25}
+    assert mean(verdict(tmp_path, rows, claim)) == pytest.approx(0.3)
 
 
 def test_a_study_without_results_is_not_tested(tmp_path):
@@ -234,7 +403,7 @@ def test_the_table_fits_the_terminal(tmp_path):
     console.print(claims_table(check_claims(folder), 80))
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    assert any("│ reproduced" in line for line in lines)
+    assert any("│ supported" in line for line in lines)
 
 
 def test_trainings_that_diverged_are_the_reason_of_a_claim_that_is_not_tested(tmp_path):

@@ -65,7 +65,7 @@ def test_without_matplotlib_the_remedy_is_told(tmp_path, monkeypatch, capsys):
     assert report(folder.path, show=True) == [folder.path / "report.html"]
     output = capsys.readouterr().out
     assert "test accuracy" in output
-    assert "reproduced" in output
+    assert "supported" in output
     assert 'pip install "lotteryfw[plots]"' in output
 
 
@@ -85,7 +85,7 @@ def test_markdown_has_tables_and_claims(tmp_path):
     )
     text = markdown(folder.path)
     assert text.startswith("**many: test accuracy, %")
-    assert "\n\n- **reproduced**: a beats b (a paper). " in text
+    assert "\n\n- **supported**: a beats b (a paper). " in text
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -6,9 +6,11 @@ tests/report/test_browser.py opens it.
 import json
 import re
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, measured, row
+from support.paths import ROOT
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
@@ -16,6 +18,8 @@ from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels
+from lotteryfw.report.verdicts.claims import ClaimOutcome
+from lotteryfw.report.verdicts.winning_tickets import TicketOutcome
 
 
 def page(tmp_path, rows, claims=(), **manifest):
@@ -59,16 +63,25 @@ def test_the_page_tells_claims_verdicts_tables_recipe_and_versions(tmp_path):
     text = without_plotly(
         page(tmp_path, curves("criteria", [A, B]), [CLAIM], versions={"torch": "9.9.9"})
     )
-    assert '<span class="badge reproduced">reproduced</span>' in text
+    assert '<span class="badge supported">supported</span>' in text
     assert "a beats b" in text
     assert "3 seeds, 95 % interval" in text
     assert "test accuracy: criterion=a above criterion=b · study criteria · all levels" in text
-    assert '<span class="badge winning-ticket">winning ticket</span>' in text
+    assert '<span class="badge undecided">undecided</span>' in text
+    assert "Winning tickets at " in text
+    assert "1 supported, 0 contradicted, 0 undecided, 0 not tested" in text
     assert "criteria: test accuracy, % (mean ± sd over 3 seeds)" in text
     assert "criteria: the best level, chosen by validation accuracy" in text
     assert "[[claim]]" in text
     assert "<td>9.9.9</td>" in text
     assert "6 cells done" in text
+
+
+def test_every_verdict_has_a_colour():
+    css = (ROOT / "lotteryfw/report/html/templates/page.css").read_text("utf-8")
+    for outcome in (*get_args(ClaimOutcome), *get_args(TicketOutcome)):
+        name = outcome.replace(",", "").replace(" ", "-")
+        assert re.search(rf"\.{name}[,\s]", css), name
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
@@ -212,7 +225,7 @@ def test_long_curves_are_thinned_and_values_that_are_no_figures_left_out():
 
 def test_the_best_level_is_chosen_on_the_validation_set():
     figures = {
-        0: {0.8: 0.99, 0.9: 0.86, 0.7: 0.5},
+        0: {0.8: 0.99, 0.95: 0.86, 0.7: 0.5},
         1: {0.9: 0.88, 0.8: 0.99, 0.7: 0.5},
     }  # validation: test accuracy
     rows = [row({}, 0.99, seed=seed) for seed in figures]  # the dense network is no mask
@@ -222,7 +235,7 @@ def test_the_best_level_is_chosen_on_the_validation_set():
             rows.append(replace(made, test_accuracy=test))
     [study] = group_studies(rows)
     assert best_levels(study).rows == (
-        ("ticket", "50–25", "87.00 ± 1.41", "2"),
+        ("ticket", "25", "92.50 ± 9.19", "2"),  # one level for both seeds
         ("dense network", "100", "99.00 ± 0.00", "2"),
     )
     [study] = group_studies([row({}, 0.9)])

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from support.fake_runs import curves, fake_run, finding, row
 from support.paths import ROOT
@@ -15,7 +14,6 @@ from lotteryfw.report import check_claims, markdown, report, write_page
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.data.shown_series import MOST_SERIES, limit_series
-from lotteryfw.report.data.stats import bootstrap
 
 SERIES = MOST_SERIES + 20
 
@@ -118,12 +116,13 @@ def test_a_report_says_what_it_leaves_out_and_claims_count_it(tmp_path, capsys):
     worst = min(range(SERIES), key=accuracy_of)
     claim = {
         "text": "it is bad", "source": "a paper", "study": "criteria", "of": {"criterion": f"c{worst:03}"},
-        "expect": accuracy_of(worst), "tolerance": 0.001,
+        "expect": accuracy_of(worst), "tolerance": 0.001, "tolerance_reason": "the same formula",
     }  # fmt: skip
     folder = fake_run(tmp_path / "run", rows, [claim])
 
     [verdict] = check_claims(folder)
-    assert verdict.outcome == "reproduced"
+    assert verdict.seeds == 2
+    assert verdict.outcome == "undecided"
 
     page = write_page(folder).read_text("utf-8")
     note = f"Shown are {MOST_SERIES} of {SERIES} series, those of the highest validation accuracy; levels.csv has all."
@@ -162,16 +161,6 @@ def test_only_what_is_shown_is_kept_of_curves_and_findings(tmp_path):
     assert len(data.findings.lines) == shown_rows
     assert len(data.findings_of(["an.figure", "test_accuracy"]).lines) == len(rows)
     assert not data.findings_of(["test_accuracy"]).lines
-
-
-@pytest.mark.parametrize(
-    "values", [[0.1, -0.2, 0.3], [1.0, 2.0, 4.0, 8.0, 16.0], list(np.linspace(0, 1, 20) ** 2)]
-)
-def test_the_kept_resamples_are_those_of_a_fresh_stream(values):
-    drawn = np.random.default_rng(0).choice(np.asarray(values), size=(10_000, len(values)))
-    assert bootstrap(values) == tuple(
-        np.quantile(drawn.mean(axis=1), ((1 - 0.95) / 2, 1 - (1 - 0.95) / 2))
-    )
 
 
 def test_the_load_benchmark_prints_its_table():

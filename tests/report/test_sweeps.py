@@ -146,12 +146,13 @@ def test_claims_select_a_search_or_a_sweep(tmp_path, selector, density, mean, n)
         "source": "s",
         "study": "criteria",
         "of": selector,
+        "at": "last level",
         "density": density,
         "at_least": 0.5,
     }
     [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim]))
-    assert verdict.spread.mean == pytest.approx(mean)
-    assert verdict.spread.n == n
+    assert verdict.estimate.spread.mean == pytest.approx(mean)
+    assert verdict.seeds == n
 
 
 def test_a_search_of_a_sweep_that_is_not_finished_keeps_its_seed_out(tmp_path):
@@ -165,7 +166,7 @@ def test_a_search_of_a_sweep_that_is_not_finished_keeps_its_seed_out(tmp_path):
     }
     unfinished = ["criteria/search=iep(density=0.02)/seed=1"]
     [verdict] = check_claims(fake_run(tmp_path / "run", rows, [claim], unfinished=unfinished))
-    assert verdict.spread.n == 1
+    assert verdict.seeds == 1
 
 
 def learned(seeds=(0, 1)):

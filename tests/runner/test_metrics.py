@@ -10,7 +10,7 @@ import pytest
 from support.runs import Watch, files, go, recipe
 
 from lotteryfw import runner
-from lotteryfw.report import check_claims
+from lotteryfw.report import check_claims, summary_markdown
 from lotteryfw.runner import StudyContext
 from lotteryfw.store import RunFolder
 
@@ -159,15 +159,19 @@ def test_a_metric_that_breaks_costs_its_figures_alone(tmp_path: Path) -> None:
     assert text.count("ZeroDivisionError") == 1
 
 
-def test_claims_tables_and_figures_have_them(tmp_path: Path) -> None:
+def test_claims_and_tables_have_them(tmp_path: Path) -> None:
     claim = {"text": "t", "source": "s", "of": {}, "metric": "metric.train_accuracy"}
-    done, _ = go(
-        tmp_path, measured(claim=[{**claim, "at_least": 0.0}, {**claim, "at_least": 1.01}])
-    )
+    claims = [{**claim, "at_least": 0.0}, {**claim, "at_least": 1.01}]
+    done, _ = go(tmp_path, measured(seeds=[0, 1, 2], claim=claims))
     verdicts = check_claims(RunFolder(done.path))
-    assert [verdict.outcome for verdict in verdicts] == ["reproduced", "not reproduced"]
-    mean = sum(row.metrics["train_accuracy"] for row in done.levels if row.variant == "ticket") / 3
-    assert f"{100 * mean:.2f} %" in verdicts[0].numbers
+    assert [verdict.outcome for verdict in verdicts] == ["supported", "contradicted"]
+    rows = [row for row in done.levels if row.variant == "ticket"]
+    mean = sum(row.metrics["train_accuracy"] for row in rows) / len(rows)
+    assert f"{100 * mean:.2f}" in verdicts[0].numbers
+    titles = summary_markdown(RunFolder(done.path))
+    assert "small: train accuracy, %" in titles
+    assert "small: top 2, %" in titles
+    assert "small: nll (" in titles
 
 
 def test_outcomes_in_the_store_are_plain(tmp_path: Path) -> None:

@@ -188,7 +188,10 @@ def test_dying_edges_add_up_over_cycles_with_and_without_those_removed() -> None
     assert found[2, "dying_ratio", ""] == 0.25
     assert found[2, "dying_ratio_allowed", ""] == 0.0
     assert found[2, "dying_ratio_with_removed", ""] == 0.5
+    # the second cycle alone selected two of the four
+    assert found[1, "dying_ratio_of_cycle", ""] == found[2, "dying_ratio_of_cycle", ""] == 0.5
     assert found[2, "turnover", ""] == 0.25
+    assert {figure for _, figure, _ in found} == set(DyingEdges.figures)
 
 
 def test_of_a_run_that_learns_a_mask_the_trained_arm_says_what_moved(tmp_path: Path) -> None:
@@ -204,6 +207,7 @@ def test_of_a_run_that_learns_a_mask_the_trained_arm_says_what_moved(tmp_path: P
     }
     assert figures["ticket"] == {"density"}
     assert figures["trained"] == {"density", "sign_agreement", "toward_zero", "away_from_zero"}
+    assert figures["trained"] < set(MaskDiagnostics.figures)
 
 
 def test_a_run_writes_what_its_analyses_found(tmp_path: Path) -> None:

@@ -161,6 +161,17 @@ def test_warmup_rises_linearly_to_1(schedule: Callable[..., Schedule]) -> None:
     assert schedule(warmup=0).factor(0, CLOCK) == 1
 
 
+def test_cosine_per_epoch_holds_the_factor_of_the_epochs_first_step() -> None:
+    length = CLOCK.steps_per_epoch
+    by_step = [Cosine().factor(step, CLOCK) for step in range(100)]
+    by_epoch = [Cosine(per="epoch").factor(step, CLOCK) for step in range(100)]
+    assert by_epoch == [by_step[step - step % length] for step in range(100)]
+    assert by_epoch != by_step
+    # a warmup rises by the step all the same
+    warm = [Cosine(warmup=20, per="epoch").factor(step, CLOCK) for step in range(20)]
+    assert warm == [Cosine(warmup=20).factor(step, CLOCK) for step in range(20)]
+
+
 def test_cosine_after_a_warmup_spans_the_rest() -> None:
     schedule = Cosine(warmup=20)
     assert schedule.factor(60, CLOCK) == pytest.approx(0.5)

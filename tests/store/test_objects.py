@@ -377,10 +377,31 @@ def test_gc_refuses_while_anybody_is_at_work(store):
     assert store.gc().objects == 1
 
 
+@pytest.mark.parametrize("suffix", [".json", ".copy"])
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_gc_keeps_what_a_root_references_that_lost_one_of_its_two_files(
+    store, tmp_path, suffix, damage
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    put(store)
+    store.pin("run", run, [KEY])
+    path = (store.root / "roots" / "run").with_suffix(suffix)
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:20])
+    assert (store.gc().objects, store.has(KEY)) == (0, True)
+    assert [str(path) in problem for problem in store.verify().problems] == [True]
+    store.pin("run", run, [KEY])
+    assert store.verify().problems == ()
+
+
 def test_gc_deletes_nothing_where_a_root_cannot_be_read(store):
     put(store)
     store.pin("run", store.root, [KEY])
-    (store.root / "roots" / "run.json").write_text("{")
+    for suffix in (".json", ".copy"):
+        (store.root / "roots" / f"run{suffix}").write_text("{")
     with pytest.raises(StoreError, match=r"run\.json"):
         store.gc()
     assert store.has(KEY)

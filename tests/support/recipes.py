@@ -21,7 +21,14 @@ BASE: dict[str, Any] = {
 }
 NOWHERE = Path("no-data-here")
 TRAIN = BASE["train"]
-CLAIM = {"text": "t", "source": "s", "of": {}, "expect": 0.9, "tolerance": 0.1}
+CLAIM = {
+    "text": "t",
+    "source": "s",
+    "of": {},
+    "expect": 0.9,
+    "tolerance": 0.1,
+    "tolerance_reason": "r",
+}
 IEP = {"use": "iterative_edge_popup"}
 CYCLES = {"rewind": "learning_rate"}
 """The rewind policy that a search with several cycles needs."""
@@ -88,6 +95,7 @@ RICH = changed(
             "higher": {"criterion": "large_final", "scope": {"use": "layerwise", "rate": 0.1}},
             "lower": {"criterion": {"use": "random"}, "variant": "reinit", "train.length": "2ep"},
         },
-        {"text": "t", "source": "s", "study": "two", "of": {}, "expect": 0.97, "tolerance": 0.01},
+        {"text": "t", "source": "s", "study": "two", "of": {}, "expect": 0.97, "tolerance": 0.01,
+         "tolerance_reason": "r"},
     ],
 )  # fmt: skip

@@ -1,23 +1,35 @@
-"""The best level of each seed, chosen on the validation set."""
+"""The best level of a series, chosen on the validation set, once for all seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 
+from lotteryfw.report.data.series import Combination
 from lotteryfw.store import LevelRow
 
 
 def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
-    """Return for each seed the row of the highest validation accuracy.
+    """Return the rows of the level with the highest mean validation accuracy over seeds.
 
-    Of equal ones it is the last, which is the sparsest. The dense network is no choice: the others
-    are compared with it.
+    Rows come from dense to sparse, and of equal levels it is the last. The dense network is no
+    choice: the others are compared with it. Nor is a level that not every seed has.
     """
-    best: dict[int, tuple[float, LevelRow]] = {}
+    # the searches of a density sweep have one level each, and differ in an axis
+    by_level: dict[tuple[Combination, int], list[LevelRow]] = {}
     for row in rows:
-        accuracy = row.validation_accuracy
-        if accuracy is None or row.weights_kept == row.weights_total:
+        if row.validation_accuracy is not None and row.weights_kept < row.weights_total:
+            by_level.setdefault((tuple(row.axes.items()), row.level), []).append(row)
+    if not by_level:
+        return []
+
+    most_seeds = max(len(at_level) for at_level in by_level.values())
+    best: list[LevelRow] = []
+    highest = -1.0
+    for at_level in by_level.values():
+        if len(at_level) < most_seeds:
             continue
-        if row.seed not in best or accuracy >= best[row.seed][0]:
-            best[row.seed] = (accuracy, row)
-    return [row for _, row in best.values()]
+        accuracy = fmean(row.validation_accuracy or 0.0 for row in at_level)
+        if accuracy >= highest:
+            best, highest = at_level, accuracy
+    return best

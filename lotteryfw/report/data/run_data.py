@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from lotteryfw.report.data.findings import Findings, metric_of
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import StudySeries, group_studies
 from lotteryfw.report.data.shown_series import limit_series
-from lotteryfw.store import RunFolder
+from lotteryfw.store import METRIC, RunFolder
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,14 @@ class RunData:
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: cannot be read: {error}") from error
 
+    def study_table(self, name: str) -> dict[str, Any]:
+        """Return a study of the resolved recipe; an empty table if it has none of this name."""
+        for study in self.resolved.get("study", []):
+            if study.get("name") == name:
+                table: dict[str, Any] = study
+                return table
+        return {}
+
     @cached_property
     def curves(self) -> LearningCurves:
         """The learning curves of the series that are shown."""
@@ -77,8 +85,11 @@ class RunData:
         return Findings.of(line for line in self.folder.each_finding() if is_shown(line))
 
     def findings_of(self, metrics: Iterable[str]) -> Findings:
-        """Return the findings of these metrics, of every cell."""
+        """Return the findings of these metrics, of every cell, and units of the recipe's own."""
         names = {metric for metric in metrics if "." in metric}
-        if not names:
-            return Findings.of(())
-        return Findings.of(line for line in self.folder.each_finding() if metric_of(line) in names)
+        units = {METRIC + name: unit for name, unit in self.manifest.get("metrics", {}).items()}
+        if not names - units.keys():
+            return Findings((), {}, units)
+        lines = (line for line in self.folder.each_finding() if metric_of(line) in names)
+        findings = Findings.of(lines)
+        return replace(findings, units={**findings.units, **units})

@@ -93,7 +93,8 @@ def _section(study: StudySeries, data: RunData) -> Section:
         charts.append(learning)
     charts += analysis_charts(study, data.findings.of_study(study.name))
 
-    tickets = [(series, level_verdict_table(series)) for series in winning_tickets(study)]
+    verdicts = winning_tickets(study, data.study_table(study.name))
+    tickets = [(series, level_verdict_table(series)) for series in verdicts]
     best = best_levels(study)
     if best:
         tables.append(best)

@@ -72,8 +72,8 @@ def _has_trained_weights(row: LevelRow) -> bool:
 def best_levels(study: StudySeries) -> TextTable | None:
     """Return the test accuracy of each series' best level; None if there is no choice.
 
-    Each seed chooses its level by validation accuracy, among those with fewer weights than the
-    dense network. The test set takes no part in the choice.
+    The mean validation accuracy over seeds chooses the level, among those with fewer weights than
+    the dense network. The test set takes no part in the choice.
     """
     if study.single_level:
         return None

@@ -10,9 +10,10 @@ from rich.text import Text
 from lotteryfw.report.verdicts.claims import ClaimOutcome, ClaimVerdict
 
 _STYLES: dict[ClaimOutcome, str] = {
-    "reproduced": "green",
-    "not reproduced": "bold red",
-    "not tested": "yellow",
+    "supported": "green",
+    "contradicted": "bold red",
+    "undecided": "yellow",
+    "not tested": "dim",
 }
 
 

@@ -11,9 +11,11 @@ from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.units import percent, unit_of
 from lotteryfw.report.tables.text_table import TextTable, partly_shown_note, titled_table
+from lotteryfw.report.verdicts.estimate import FEWEST_SEEDS
 from lotteryfw.report.verdicts.winning_tickets import (
     EARLY_ACCURACY,
     EARLY_STEP,
+    WINS,
     SeriesVerdict,
     winning_tickets,
 )
@@ -29,6 +31,10 @@ _HEAD = (
     "verdict",
 )
 
+_CORRECTION = (
+    "intervals are of one level; verdicts are corrected for the number of levels by Holm's method"
+)
+
 
 def level_verdict_table(series: SeriesVerdict) -> TextTable:
     """Return the table of a series' levels with their differences."""
@@ -37,16 +43,16 @@ def level_verdict_table(series: SeriesVerdict) -> TextTable:
         rows.append(
             (
                 percent(level.density),
-                unit_of(EARLY_ACCURACY).spread(level.accuracy.spread, "+"),
+                unit_of(EARLY_ACCURACY).spread(level.accuracy.estimate.spread, "+"),
                 level.accuracy.interval_text(),
-                unit_of(EARLY_STEP).spread(level.stop.spread, "+"),
+                unit_of(EARLY_STEP).spread(level.stop.estimate.spread, "+"),
                 level.stop.interval_text(),
-                str(level.accuracy.spread.n),
+                str(level.accuracy.estimate.spread.n),
                 level.outcome,
             )
         )
     title = f"{series.label}: ticket - dense, mean ± sd over seeds"
-    return TextTable(title, _HEAD, tuple(rows), ())
+    return TextTable(title, _HEAD, tuple(rows), (_CORRECTION,) if len(rows) > 1 else ())
 
 
 def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
@@ -55,48 +61,47 @@ def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     Studies in which no level has enough seeds have no table. Raises StoreError.
     """
     tables = []
-    for study in RunData.of(run).shown:
-        verdicts = winning_tickets(study)
+    data = RunData.of(run)
+    for study in data.shown:
+        verdicts = winning_tickets(study, data.study_table(study.name))
         if any(_is_judged(series) for series in verdicts):
             tables.append(_verdict_table(study, verdicts, width))
     return tables
 
 
 def _is_judged(series: SeriesVerdict) -> bool:
-    return any(level.outcome != "too few seeds" for level in series.levels)
+    return any(level.accuracy.estimate.spread.n >= FEWEST_SEEDS for level in series.levels)
 
 
 def _verdict_table(study: StudySeries, verdicts: Sequence[SeriesVerdict], width: int) -> Table:
-    notes = "; ".join([_summary(verdicts), *partly_shown_note(study)])
-    table = titled_table(f"{study.name}: winning tickets", notes, width)
+    table = titled_table(f"{study.name}: winning tickets", _notes(study, verdicts), width)
     table.add_column("series", overflow="fold", ratio=2)
     table.add_column("wins at, %", ratio=1)
+    table.add_column("does not win at, %", ratio=1)
     table.add_column("undecided at, %", ratio=1)
     for series in verdicts:
-        wins, undecided = series.densities("winning ticket"), series.densities("undecided")
-        table.add_row(Text(series.label), wins, undecided)
+        if series.chosen_level.refusal:
+            table.add_row(Text(series.label), Text(f"no ticket: {series.chosen_level.refusal}"))
+            continue
+        wins, loses = series.densities(*WINS), series.densities("not a winning ticket")
+        table.add_row(Text(series.label), wins, loses, series.densities("undecided"))
     return table
 
 
-def _summary(verdicts: Sequence[SeriesVerdict]) -> str:
-    """Return a sentence on the smallest winning ticket of all series."""
-    winning = []
-    for series in verdicts:
-        if series.deciding_level.outcome == "winning ticket":
-            winning.append(series)
-    if not winning:
-        return "No level of any series is a winning ticket beyond doubt."
-    smallest = min(winning, key=lambda series: series.deciding_level.density)
-    return f"{smallest.label}: {smallest.deciding_level.sentence}"
+def _notes(study: StudySeries, verdicts: Sequence[SeriesVerdict]) -> str:
+    """Return the headline of the first series, which a recipe puts first, and what is left out."""
+    first = verdicts[0]
+    return "; ".join([f"{first.label}: {first.headline}", *partly_shown_note(study)])
 
 
 def verdict_markdown(run: RunFolder | RunData) -> str:
     """Return the verdicts as Markdown lists, one for each study. Raises StoreError."""
+    data = RunData.of(run)
     lists = []
-    for study in RunData.of(run).shown:
+    for study in data.shown:
         lines = []
-        for series in winning_tickets(study):
-            lines.append(f"- {series.label}: {series.deciding_level.sentence}")
+        for series in winning_tickets(study, data.study_table(study.name)):
+            lines.append(f"- {series.label}: {series.headline}")
         if lines:
             lines += [f"- {note}" for note in partly_shown_note(study)]
             lists.append("\n".join([f"**{study.name}: winning tickets**", "", *lines]))

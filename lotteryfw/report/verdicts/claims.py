@@ -1,50 +1,53 @@
-"""The claims of a recipe, checked against the levels of its run.
+"""The claims of a recipe, judged by the levels of its run.
 
-Seeds are the sample. For each seed, a side of a claim is the mean of the metric over the levels in
-the claim's range of density; a side of several series is the mean of theirs. An order is judged by
-the paired differences over seeds.
+Seeds are the sample. For each seed, a side of a claim is the mean of the metric over the side's
+levels, and over its series. Two sides are compared by their differences, paired by seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from statistics import fmean
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lotteryfw.api.errors import StoreError
-from lotteryfw.api.steps import Step
-from lotteryfw.report.data.best_level import best_rows
-from lotteryfw.report.data.density_sweeps import any_density, bare_name
-from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
-from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, percent
-from lotteryfw.store import METRIC, LevelRow, RunFolder
+from lotteryfw.report.verdicts.claim_sides import (
+    Evidence,
+    NotTested,
+    SideValues,
+    density_text,
+    side_text,
+    side_values,
+    too_short,
+)
+from lotteryfw.report.verdicts.claim_tests import ClaimTest, run_test, value_text
+from lotteryfw.report.verdicts.estimate import FEWEST_SEEDS, MOST_SEEDS, Estimate, holm_levels
+from lotteryfw.store import RunFolder
 
 if TYPE_CHECKING:
-    from lotteryfw.recipe import Claim
+    from lotteryfw.recipe import Claim, Side
 
-ClaimOutcome = Literal["reproduced", "not reproduced", "not tested"]
-
-_TOLERANCE = 1e-9  # a bound in decimals is not exact in binary
+ClaimOutcome = Literal["supported", "contradicted", "undecided", "not tested"]
 
 
 @dataclass(frozen=True)
 class ClaimVerdict:
     """The verdict of a run on a claim.
 
-    `numbers` are the figures in words; `reason` says why the claim is not tested. `spread` is over
-    seeds, in the metric's own unit: of the difference higher - lower, or of the value itself.
+    `numbers` are the figures in words, `ours` the one that is judged, `published` the paper's;
+    `reason` says why the claim is not tested or undecided, and how it was corrected. `estimate` is
+    in the metric's own unit. `steps` is the length of the longest training.
     """
 
     claim: Claim
     outcome: ClaimOutcome
     numbers: str = ""
     reason: str = ""
-    spread: Spread | None = None
+    estimate: Estimate | None = None
+    ours: str = ""
+    published: str = ""
+    steps: int = 0
 
     @property
     def tested(self) -> str:
@@ -56,39 +59,30 @@ class ClaimVerdict:
         """Reason and numbers in one line; empty if there is neither."""
         return "; ".join(part for part in (self.reason, self.numbers) if part)
 
+    @property
+    def seeds(self) -> int:
+        """The number of seeds that the verdict is made of."""
+        return self.estimate.spread.n if self.estimate else 0
 
-def check_claims(run: RunFolder | RunData) -> list[ClaimVerdict]:
-    """Return a verdict for each claim of the run's recipe, in order.
 
-    - An order (`higher`, `lower`) is reproduced if the mean difference is above 0 and, over two
-      seeds or more, its 95 % interval excludes 0. One seed does not test it.
-    - A value (`of`, `expect`) is reproduced if the mean lies within `tolerance`, or keeps
-      `at_least` or `at_most`.
-    - A likeness (`of`, `like`) is reproduced if the mean difference lies within `tolerance`.
-    - Only cells that ran to their end count, so a half-finished run or one that diverged does not
-      bias a comparison.
+def check_claims(
+    run: RunFolder | RunData, claims: Sequence[Claim] | None = None
+) -> list[ClaimVerdict]:
+    """Return a verdict for each claim, in order: those of the run's recipe, or `claims`.
+
+    The verdicts are those of `lotteryfw.report.verdicts.estimate`, at an error rate of 2.5 % to
+    either side; claims of one family share it by Holm's method. A claim is not tested if the run
+    has no values for it, or if its trainings were shorter than `needs_length`; in the latter case
+    it has its numbers all the same. Only cells that ran to their end count, so a half-finished run
+    or one that diverged does not bias a comparison.
 
     Raises StoreError if a file cannot be read.
     """
     data = RunData.of(run)
-    claims = _read_claims(data)
-    evidence = _Evidence(
-        studies={study.name: study for study in data.studies},
-        finished=_finished_cells(data),
-        lengths=_lengths(data.resolved),
-        findings=data.findings_of(claim.metric for claim in claims),
-    )
-    return [_verdict(claim, evidence) for claim in claims]
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """The parts of a run that claims are checked against; `lengths` are by study."""
-
-    studies: Mapping[str, StudySeries]
-    finished: set[str]
-    lengths: Mapping[str, Step]
-    findings: Findings
+    if claims is None:
+        claims = _read_claims(data)
+    evidence = Evidence.of(data, _metrics(claims))
+    return _judged([_measured(claim, evidence) for claim in claims])
 
 
 def _read_claims(data: RunData) -> list[Claim]:
@@ -101,263 +95,158 @@ def _read_claims(data: RunData) -> list[Claim]:
         raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
-def _finished_cells(data: RunData) -> set[str]:
-    statuses = data.manifest.get("cells", {})
-    return {cell for cell, status in statuses.items() if status == "done"}
+def _metrics(claims: Iterable[Claim]) -> list[str]:
+    metrics: dict[str, None] = {}
+    for claim in claims:
+        metrics |= dict.fromkeys(side.metric for side in claim.sides().values())
+    return list(metrics)
 
 
-def _lengths(resolved: Mapping[str, Any]) -> dict[str, Step]:
-    """Return the training length that the recipe gives each study."""
-    lengths = {}
-    for study in resolved.get("study", []):
-        if "length" in study.get("train", {}):
-            lengths[str(study["name"])] = Step.parse(study["train"]["length"])
-    return lengths
+def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
+    """Return the claim with its estimate; whether it is supported is judged with its family."""
+    published = _published(claim, evidence)
+    if claim.untested:
+        return ClaimVerdict(claim, "not tested", reason=claim.untested, published=published)
+    values: dict[str, SideValues] = {}
+    try:
+        for key, side in claim.sides().items():
+            values[key] = side_values(side, evidence)
+        test = run_test(claim, values, evidence.findings)
+    except NotTested as error:
+        return ClaimVerdict(claim, "not tested", reason=str(error), published=published)
 
-
-def select(study: StudySeries, selector: Mapping[str, Any]) -> list[Series]:
-    """Return the combinations in which every axis of a claim's selector has its label.
-
-    Without a `variant` it selects tickets. A component's label selects the combinations of exactly
-    this label; if there are none, the density sweep of this label; and if there is none, every
-    component of this name, whatever its options. Each search of a sweep has only the level that it
-    ended at.
-    """
-    from lotteryfw.api.labels import label_of
-    from lotteryfw.recipe.claims import ARM
-
-    variant = selector.get(ARM, TICKET)
-    selected = [series for series in study.parts if series.variant == variant]
-    for axis, value in selector.items():
-        if axis != ARM:
-            selected = _with_label(selected, axis, label_of(value))
-    return selected
-
-
-def _with_label(candidates: Sequence[Series], axis: str, label: str) -> list[Series]:
-    """Return the series with this label on an axis, by the narrowest reading that matches any."""
-    for reading in (lambda text, value: text, any_density, bare_name):
-        matching = []
-        for series in candidates:
-            text, value = series.axes.get(axis), series.axis_values.get(axis)
-            if text is not None and reading(text, value) == label:
-                matching.append(series)
-        if matching:
-            return matching
-    return []
-
-
-def _verdict(claim: Claim, evidence: _Evidence) -> ClaimVerdict:
-    study = evidence.studies.get(claim.study)
-    if study is None:
-        return _not_tested(claim, f"study '{claim.study}' has no results")
-
-    sides: list[dict[int, float]] = []
-    for selector in claim.selectors().values():
-        selected = select(study, selector)
-        if not selected:
-            return _not_tested(claim, f"this run has no {_words(selector)}")
-        if claim.needs_length:
-            length = evidence.lengths.get(claim.study)
-            reason = _too_short(claim.needs_length, selected, length)
+    verdict = ClaimVerdict(
+        claim,
+        "undecided",
+        numbers=_with_level(claim, test, values),
+        estimate=test.estimate,
+        ours=test.ours,
+        published=published,
+        steps=max(side.steps for side in values.values()),
+    )
+    if claim.needs_length is not None:
+        for side_value in values.values():
+            reason = too_short(claim.needs_length, side_value, evidence)
             if reason:
-                return _not_tested(claim, reason)
-        side = _mean_by_seed(selected, claim, evidence)
-        if not side:
-            return _not_tested(claim, _no_level(claim, selector, selected))
-        sides.append(side)
-
-    unit = study.unit(claim.metric)
-    if "." in claim.metric and not claim.metric.startswith(METRIC):
-        unit = evidence.findings.unit(claim.metric)
-    if len(sides) == 1:
-        return _value_verdict(claim, unit, sides[0])
-    return _order_verdict(claim, unit, sides[0], sides[1])
+                return replace(verdict, outcome="not tested", reason=reason)
+    return verdict
 
 
-def _not_tested(claim: Claim, reason: str) -> ClaimVerdict:
-    return ClaimVerdict(claim, "not tested", reason=reason)
+def _published(claim: Claim, evidence: Evidence) -> str:
+    if claim.published:
+        return claim.published
+    return value_text(claim, evidence.findings.unit(next(iter(claim.sides().values())).metric))
 
 
-def _no_level(claim: Claim, selector: Mapping[str, Any], selected: Sequence[Series]) -> str:
-    reason = f"no finished cell of {_words(selector)} has a level at {_range(claim)}"
-    if any(series.diverged for series in selected):
-        return f"{reason}, as trainings diverged"
-    return reason
+def _with_level(claim: Claim, test: ClaimTest, values: dict[str, SideValues]) -> str:
+    """Return a test's numbers, with the level that the validation set chose for each side."""
+    from lotteryfw.report.data.units import density_range
+
+    chosen = []
+    for side in values.values():
+        if side.side.at == "best level":
+            chosen.append(f"{density_range(list(side.densities))} %")
+    if not chosen:
+        return test.numbers
+    return f"{test.numbers}; at {' and '.join(chosen)} of the weights, chosen by validation"
 
 
-def _mean_by_seed(
-    selected: Sequence[Series], claim: Claim, evidence: _Evidence
-) -> dict[int, float]:
-    """Return a side's value for each seed in which all its series ran to their end.
+def _judged(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
+    """Return the verdicts with outcomes, those of each family corrected for their number."""
+    families: dict[str, list[int]] = {}
+    for index, verdict in enumerate(verdicts):
+        if verdict.claim.family and verdict.outcome != "not tested" and verdict.estimate:
+            families.setdefault(verdict.claim.family, []).append(index)
 
-    A seed of which a training diverged is left out.
-    """
-    lowest, highest = claim.density[0] - _TOLERANCE, claim.density[1] + _TOLERANCE
-    by_series = []
-    for series in selected:
-        points = [point for point in series.points if lowest <= point.density <= highest]
-        if not points and series.cells <= evidence.finished:
-            continue  # it ended at another density, as searches of a density sweep do
-        by_series.append(_series_means(points, claim, evidence))
-
-    if not by_series:
-        return {}
-    seeds = set.intersection(*map(set, by_series))
-    means = {}
-    for seed in sorted(seeds):
-        means[seed] = fmean(series_means[seed] for series_means in by_series)
-    return means
-
-
-def _series_means(points: Sequence[Point], claim: Claim, evidence: _Evidence) -> dict[int, float]:
-    """Return the mean of the claim's metric over these levels, for each seed."""
-    diverged: set[int] = set()
-    for point in points:
-        diverged.update(row.seed for row in point.diverged)
-
-    rows = []
-    for point in points:
-        for row in point.rows:
-            if row.cell in evidence.finished and row.seed not in diverged:
-                rows.append(row)
-    if claim.at == "best level":
-        rows = best_rows(rows)
-
-    values: dict[int, list[float]] = {}
-    for row in rows:
-        figure = _figure(row, claim.metric, evidence.findings)
-        if figure is not None:
-            values.setdefault(row.seed, []).append(figure)
-    return {seed: fmean(figures) for seed, figures in values.items()}
+    judged = [_outcome(verdict, "") for verdict in verdicts]
+    for family, indices in families.items():
+        p_values = []
+        for index in indices:
+            estimate = verdicts[index].estimate
+            p_values.append(estimate.p if estimate else None)
+        count = len(p_values) - p_values.count(None)
+        for index, level in zip(indices, holm_levels(p_values), strict=True):
+            estimate = verdicts[index].estimate
+            assert estimate is not None, "members of a family have estimates"
+            note = f"one of {count} of the family '{family}', corrected by Holm"
+            corrected = replace(verdicts[index], estimate=estimate.at_level(level))
+            judged[index] = _outcome(corrected, note if count > 1 else "")
+    return judged
 
 
-def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:
-    if "." in metric and not metric.startswith(METRIC):
-        return findings.number(row, metric)
-    return row.figure(metric)
+def _outcome(verdict: ClaimVerdict, note: str) -> ClaimVerdict:
+    if verdict.outcome == "not tested" or verdict.estimate is None:
+        return verdict
+    decision = verdict.estimate.decision
+    reason = undecided_reason(verdict.estimate) if decision == "undecided" else ""
+    reason = "; ".join(part for part in (reason, note) if part)
+    return replace(verdict, outcome=decision, reason=reason)
 
 
-def _order_verdict(
-    claim: Claim, unit: Unit, higher: Mapping[int, float], lower: Mapping[int, float]
-) -> ClaimVerdict:
-    """Return the verdict on two sides: one is higher or, with a tolerance, they are alike."""
-    seeds = sorted(higher.keys() & lower.keys())
-    if not seeds:
-        return _not_tested(claim, "no seed is finished on both sides")
-
-    spread = Spread.of([higher[seed] - lower[seed] for seed in seeds])
-    higher_mean = unit.number(fmean(higher[seed] for seed in seeds))
-    lower_mean = unit.number(fmean(lower[seed] for seed in seeds))
-    difference = _spread_text(unit, spread, "+", unit.difference_suffix)
-    numbers = f"{higher_mean} against {lower_mean}{unit.suffix}: {difference}"
-
-    if claim.tolerance is not None:
-        holds = abs(spread.mean) <= claim.tolerance + _TOLERANCE
-        tolerance = f"{unit.number(claim.tolerance)}{unit.difference_suffix}"
-        numbers = f"{numbers}; alike within {tolerance}"
-        return _tested_verdict(claim, holds, numbers, spread)
-
-    interval = spread.interval()
-    if interval is None:
-        reason = "one seed gives no confidence interval"
-        return ClaimVerdict(claim, "not tested", numbers, reason, spread)
-    return _tested_verdict(claim, interval[0] > 0, numbers, spread)
-
-
-def _value_verdict(claim: Claim, unit: Unit, side: Mapping[int, float]) -> ClaimVerdict:
-    spread = Spread.of(list(side.values()))
-    if claim.at_least is not None:
-        holds = spread.mean >= claim.at_least - _TOLERANCE
-        expected = f"{unit.number(claim.at_least)}{unit.suffix} or more"
-    elif claim.at_most is not None:
-        holds = spread.mean <= claim.at_most + _TOLERANCE
-        expected = f"{unit.number(claim.at_most)}{unit.suffix} or less"
-    else:
-        assert claim.expect is not None, "the form of a value claim"
-        assert claim.tolerance is not None, "the form of a value claim"
-        holds = abs(spread.mean - claim.expect) <= claim.tolerance + _TOLERANCE
-        tolerance = unit.number(claim.tolerance)
-        expected = f"{unit.number(claim.expect)} ± {tolerance}{unit.suffix}"
-    numbers = f"{_spread_text(unit, spread, '', unit.suffix)}; expected {expected}"
-    return _tested_verdict(claim, holds, numbers, spread)
-
-
-def _tested_verdict(claim: Claim, holds: bool, numbers: str, spread: Spread) -> ClaimVerdict:
-    outcome: ClaimOutcome = "reproduced" if holds else "not reproduced"
-    return ClaimVerdict(claim, outcome, numbers, spread=spread)
-
-
-def _spread_text(unit: Unit, spread: Spread, sign: str, suffix: str) -> str:
-    plural = "s" if spread.n > 1 else ""
-    text = f"{unit.spread(spread, sign)}{suffix}, {spread.n} seed{plural}"
-    interval = spread.interval()
-    if interval:
-        low, high = (unit.number(end, sign) for end in interval)
-        text += f", 95 % interval {low} to {high}"
-    return text
-
-
-def _too_short(needed: Step, selected: Sequence[Series], recipe_length: Step | None) -> str:
-    """Return why these trainings are too short; empty if they are not.
-
-    A length in steps is compared with the longest training of each series, as a rewound round is
-    shorter than the whole. One in epochs is compared with the recipe's length, as a run does not
-    record the number of steps in an epoch.
-    """
-    lengths = [_length(series, needed, recipe_length) for series in selected]
-    # a length in another unit cannot be compared, so it is the first to be reported
-    shortest = min(lengths, key=lambda length: (length.unit == needed.unit, length.amount))
-    if shortest.unit != needed.unit:
-        return f"not at this length, as far as is known: needs {needed}, this run has {shortest}"
-    if shortest.amount < needed.amount:
-        return f"not at this length: needs {needed}, this run has {shortest}"
-    return ""
-
-
-def _length(series: Series, needed: Step, recipe_length: Step | None) -> Step:
-    if "train.length" in series.axes:
-        recipe_length = Step.parse(series.axes["train.length"])
-    if recipe_length and recipe_length.unit == needed.unit != "it":
-        return recipe_length
-    longest = max((row.steps for row in series.rows), default=0)
-    return Step(Fraction(longest), "it")
-
-
-def _words(selector: Mapping[str, Any]) -> str:
-    return ", ".join(f"{axis}={value}" for axis, value in selector.items()) or TICKET
+def undecided_reason(estimate: Estimate) -> str:
+    """Return why an estimate does not decide, with the number of seeds that would."""
+    seeds = estimate.spread.n
+    if seeds < FEWEST_SEEDS:
+        plural = "s do" if seeds > 1 else " does"
+        return f"{seeds} seed{plural} not decide: at least {FEWEST_SEEDS} do"
+    needed = estimate.seeds_to_decide()
+    if estimate.spread.sd == 0:
+        return "no seed differs, so that more of them would not decide"
+    if needed is None:
+        return f"at this spread more than {MOST_SEEDS:,} seeds would decide"
+    return f"at this spread {max(needed, seeds + 1)} seeds would decide"
 
 
 def _tested(claim: Claim) -> str:
     """Return the claim's own terms in a line."""
-    parts = [
-        f"{claim.metric.replace('_', ' ')}: {_comparison(claim)}",
-        f"study {claim.study}",
-        "all levels" if claim.density == [0, 1] else _range(claim),
-    ]
-    if claim.at != "every level":
-        parts.append(f"the {claim.at} of each seed")
+    sides = list(claim.sides().values())
+    parts = [_comparison(claim)]
+    for text in (_shared(sides, _study_text), _shared(sides, density_text), _shared(sides, _at)):
+        if text:
+            parts.append(text)
     if claim.needs_length is not None:
         parts.append(f"trainings of {claim.needs_length} or more")
+    if claim.tolerance_reason:
+        parts.append(f"tolerance: {claim.tolerance_reason}")
+    if claim.family:
+        parts.append(f"family {claim.family}")
     return " · ".join(parts)
 
 
+def _study_text(side: Side) -> str:
+    return f"study {side.study}"
+
+
+def _at(side: Side) -> str:
+    return "" if side.at == "every level" else f"the {side.at}"
+
+
+def _shared(sides: Sequence[Side], text: Any) -> str:
+    """Return what a text says of all sides, or of one after the other where they differ."""
+    return " and ".join(dict.fromkeys(text(side) for side in sides if text(side)))
+
+
 def _comparison(claim: Claim) -> str:
-    sides = {name: _words(selector) for name, selector in claim.selectors().items()}
-    if "higher" in sides:
-        return f"{sides['higher']} above {sides['lower']}"
-    if "like" in sides:
-        return f"{sides['of']} like {sides['like']}, give or take {claim.tolerance:g}"
+    sides = claim.sides()
+    metrics = list(dict.fromkeys(side.metric for side in sides.values()))
+    metric = metrics[0].replace("_", " ")
+    words = {key: side_text(side) for key, side in sides.items()}
+    if claim.rises_along is not None:
+        [(key, values)] = claim.rises_along.items()
+        return f"{metric}: rises along {key} {', '.join(map(str, values))}"
+    if "higher" in words and claim.tolerance is not None:
+        return (
+            f"{metric}: {words['higher']} no more than {claim.tolerance:g} below {words['lower']}"
+        )
+    if "higher" in words:
+        return f"{metric}: {words['higher']} above {words['lower']}"
+    if "like" in words:
+        return f"{metric}: {words['of']} like {words['like']}, up to {claim.tolerance:g}"
+    for key, verb in (("rises_with", "rises"), ("falls_with", "falls")):
+        if key in words:
+            return f"{sides[key].metric.replace('_', ' ')} {verb} with {metric}: {words['of']}"
     if claim.at_least is not None:
-        return f"{sides['of']} at {claim.at_least:g} or more"
+        return f"{metric}: {words['of']} at {claim.at_least:g} or more"
     if claim.at_most is not None:
-        return f"{sides['of']} at {claim.at_most:g} or less"
-    return f"{sides['of']} at {claim.expect:g}, give or take {claim.tolerance:g}"
-
-
-def _range(claim: Claim) -> str:
-    """Return the densities of a claim in words."""
-    low, high = map(percent, claim.density)
-    if low == high:
-        return f"{low} % of the weights"
-    return f"{low} to {high} % of the weights"
+        return f"{metric}: {words['of']} at {claim.at_most:g} or less"
+    return f"{metric}: {words['of']} at {claim.expect:g}, up to {claim.tolerance:g} off"

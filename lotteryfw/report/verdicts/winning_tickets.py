@@ -1,65 +1,74 @@
 """Winning tickets: each level is compared with the dense network of its own seed.
 
 Frankle & Carbin 2019, section 1: a winning ticket has fewer weights, stops no later (the step of
-the lowest validation loss) and is at least as accurate there. Both differences, ticket - dense,
-are paired by seed.
+the lowest validation loss) and is at least as accurate there, with its weights reset to what they
+were. Both differences, ticket - dense, are paired by seed. The levels of a series are as many
+tests, so their verdicts are corrected by Holm's method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from statistics import fmean
 from typing import Literal
 
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries, is_dense
-from lotteryfw.report.data.stats import Spread, bootstrap
 from lotteryfw.report.data.units import density_range, percent, unit_of
+from lotteryfw.report.verdicts.claims import undecided_reason
+from lotteryfw.report.verdicts.estimate import (
+    LEVEL,
+    Estimate,
+    Region,
+    decide,
+    holm_levels,
+)
+from lotteryfw.report.verdicts.ticket_definition import StudyTable, definition_refusal
 from lotteryfw.store import LevelRow
 
-TicketOutcome = Literal["winning ticket", "undecided", "no winning ticket", "too few seeds"]
+TicketOutcome = Literal[
+    "winning ticket",
+    "winning ticket, speed not examined",
+    "not a winning ticket",
+    "undecided",
+    "pruned network",
+]
+"""The verdict on a level.
+
+- winning ticket: no later early-stopping step and no lower accuracy
+- winning ticket, speed not examined: no lower accuracy, and no training stopped before its end
+- not a winning ticket: a later step or a lower accuracy
+- undecided: the seeds allow both
+- pruned network: by definition no ticket, such as one whose weights are never reset
+"""
+WINS: tuple[TicketOutcome, ...] = ("winning ticket", "winning ticket, speed not examined")
 
 EARLY_ACCURACY, EARLY_STEP = "early_test_accuracy", "early_stop_step"
 """The metrics compared: the test accuracy at the early-stopping step, and that step."""
-FEWEST_SEEDS = 3
-"""With fewer seeds there is no interval."""
-_SENTENCES: dict[TicketOutcome, str] = {
-    "winning ticket": "the ticket is a winning ticket",
-    "undecided": "the seeds do not decide whether the ticket wins",
-    "no winning ticket": "the ticket is not a winning ticket",
-    "too few seeds": (
-        f"the ticket is not judged, as fewer than {FEWEST_SEEDS} seeds give no interval"
-    ),
-}
+
+_NO_LOWER, _NO_LATER = Region(low=0.0), Region(high=0.0)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Ticket - dense of one metric over seeds, in the metric's own unit.
-
-    `interval` is a 95 % bootstrap interval.
-    """
+    """Ticket - dense of one metric over seeds, in the metric's own unit."""
 
     metric: str
-    spread: Spread
-    interval: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, metric: str, values: Sequence[float]) -> Difference:
-        """Return the difference of at least one seed."""
-        interval = bootstrap(values) if len(values) >= FEWEST_SEEDS else None
-        return cls(metric, Spread.of(values), interval)
+    estimate: Estimate
 
     def interval_text(self) -> str:
-        """Return the interval as "+0.12 to +0.40", or a dash."""
-        if self.interval is None:
+        """Return the 95 % interval as "+0.12 to +0.40", or a dash with fewer than three seeds."""
+        if self.estimate.interval is None:
             return "–"
-        return " to ".join(unit_of(self.metric).number(end, "+") for end in self.interval)
+        return " to ".join(unit_of(self.metric).number(end, "+") for end in self.estimate.interval)
 
     def __str__(self) -> str:
         unit = unit_of(self.metric)
-        text = f"{unit.spread(self.spread, '+')}{unit.difference_suffix}"
-        return f"{text} (95 % interval {self.interval_text()})" if self.interval else text
+        text = f"{unit.spread(self.estimate.spread, '+')}{unit.difference_suffix}"
+        if self.estimate.interval is None:
+            return text
+        return f"{text} (95 % interval {self.interval_text()})"
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,9 @@ class LevelVerdict:
 
     `density` is the mean over all seeds; the differences are those of the seeds that have both
     runs. `no_early_stop` is True if every training reached its lowest validation loss at its last
-    step: then the steps do not show which network learns faster.
+    step: then the steps do not show which network learns faster, and accuracy alone is judged.
+    `refusal` says why the network is no ticket by definition. `error_rate` is the two-sided one
+    that is left after the correction for the number of levels.
     """
 
     level: int
@@ -76,35 +87,81 @@ class LevelVerdict:
     accuracy: Difference
     stop: Difference
     no_early_stop: bool
+    validation_accuracy: float
+    refusal: str = ""
+    error_rate: float = LEVEL
+
+    @property
+    def p_values(self) -> tuple[float | None, float | None]:
+        """One-sided p-values: that it wins, and that it does not."""
+        accuracy, stop = self.accuracy.estimate, self.stop.estimate
+        if self.no_early_stop:
+            return accuracy.p_supported, accuracy.p_contradicted
+        if accuracy.p_supported is None or stop.p_supported is None:
+            return None, None
+        assert accuracy.p_contradicted is not None
+        assert stop.p_contradicted is not None
+        # It has to pass both tests, which needs no correction. Failing one of two is enough not to
+        # win, which does.
+        wins = max(accuracy.p_supported, stop.p_supported)
+        loses = min(1.0, 2 * min(accuracy.p_contradicted, stop.p_contradicted))
+        return wins, loses
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value, for the correction; None with too few seeds, or if refused."""
+        wins, loses = self.p_values
+        if wins is None or loses is None or self.refusal:
+            return None
+        return min(1.0, 2 * min(wins, loses))
 
     @property
     def outcome(self) -> TicketOutcome:
-        """Winning if both intervals are on the right side of 0, not if one is on the wrong side."""
-        if self.accuracy.interval is None or self.stop.interval is None:
-            return "too few seeds"
-        lowest_gain, highest_gain = self.accuracy.interval
-        lowest_delay, highest_delay = self.stop.interval
-        if lowest_gain >= 0 and highest_delay <= 0:
-            return "winning ticket"
-        if highest_gain < 0 or lowest_delay > 0:
-            return "no winning ticket"
-        return "undecided"
+        """The verdict at the level's own error rate."""
+        if self.refusal:
+            return "pruned network"
+        decision = decide(*self.p_values, self.error_rate)
+        if decision == "supported":
+            return WINS[1] if self.no_early_stop else WINS[0]
+        return "not a winning ticket" if decision == "contradicted" else "undecided"
 
     @property
     def sentence(self) -> str:
         """The verdict for people, with its numbers."""
         numbers = f"{self.accuracy} of test accuracy"
-        reservation = ""
-        if self.no_early_stop:
-            reservation = (
-                "; nothing here stopped before its last step, so who learns faster is open"
-            )
-        else:
+        if not self.no_early_stop:
             numbers += f" and {self.stop} to early stopping"
         return (
-            f"At {percent(self.density)} % of the weights {_SENTENCES[self.outcome]}: {numbers} "
-            f"against the dense network, n = {self.accuracy.spread.n}{reservation}."
+            f"at {percent(self.density)} % of the weights {self._verdict_text()}: {numbers} "
+            f"against the dense network, n = {self.accuracy.estimate.spread.n}."
         )
+
+    def _verdict_text(self) -> str:
+        speed = ""
+        if self.no_early_stop:
+            speed = "; speed not examined, as no training stopped before its last step"
+        outcome = self.outcome
+        if outcome == "pruned network":
+            return "the network is not judged"
+        if outcome == "undecided":
+            return f"it is undecided if the ticket wins ({self._undecided_reason()}){speed}"
+        if outcome == "not a winning ticket":
+            return f"the ticket is not a winning ticket{speed}"
+        return f"the ticket is a winning ticket{speed}"
+
+    def _undecided_reason(self) -> str:
+        """Return the reason of the difference that needs more seeds."""
+        estimates = [self.accuracy.estimate]
+        if not self.no_early_stop:
+            estimates.append(self.stop.estimate)
+        open_ones = [
+            one for one in estimates if one.at_level(self.error_rate).decision != "supported"
+        ]
+        slowest = max(
+            open_ones or estimates,
+            key=lambda one: one.at_level(self.error_rate).seeds_to_decide() or 10**6,
+        )
+        return undecided_reason(slowest.at_level(self.error_rate))
 
 
 @dataclass(frozen=True)
@@ -114,67 +171,98 @@ class SeriesVerdict:
     label: str
     levels: tuple[LevelVerdict, ...]
 
-    def densities(self, outcome: TicketOutcome) -> str:
-        """Return the densities with this outcome in per cent, or a dash if there is none.
+    def densities(self, *outcomes: TicketOutcome) -> str:
+        """Return the densities with one of these outcomes in per cent, or a dash.
 
         Levels in a row read "51.3–21.1".
         """
         ranges = []
-        for is_wanted, run in groupby(self.levels, lambda level: level.outcome == outcome):
+        for is_wanted, run in groupby(self.levels, lambda level: level.outcome in outcomes):
             if is_wanted:
                 ranges.append(density_range([level.density for level in run]))
         return ", ".join(ranges) or "–"
 
     @property
-    def deciding_level(self) -> LevelVerdict:
-        """The smallest winning ticket; if there is none, the most accurate level."""
-        winning = [level for level in self.levels if level.outcome == "winning ticket"]
-        if winning:
-            return winning[-1]
-        return max(self.levels, key=lambda level: level.accuracy.spread.mean)
+    def chosen_level(self) -> LevelVerdict:
+        """The level of the highest mean validation accuracy, of equal ones the sparsest.
+
+        The validation set chooses it, so its test figures are not those of a lucky level.
+        """
+        return max(self.levels, key=lambda level: (level.validation_accuracy, -level.density))
+
+    @property
+    def headline(self) -> str:
+        """The verdicts on all levels in a sentence, then that on the chosen level."""
+        chosen = self.chosen_level
+        if chosen.refusal:
+            return (
+                f"Pruned networks, not tickets: {chosen.refusal}. "
+                f"The level that validation chooses, {chosen.sentence}"
+            )
+        wins = [level for level in self.levels if level.outcome in WINS]
+        count = f"{len(wins)} of {len(self.levels)} levels"
+        correction = "after Holm's correction for their number" if len(self.levels) > 1 else ""
+        where = f", at {self.densities(*WINS)} %" if wins else ""
+        text = " ".join(part for part in (f"Winning tickets at {count}", correction) if part)
+        return f"{text}{where}. The level that validation chooses, {chosen.sentence}"
 
 
-def winning_tickets(study: StudySeries) -> list[SeriesVerdict]:
-    """Return a verdict for each series of tickets that has a trained dense network."""
+def winning_tickets(study: StudySeries, table: StudyTable | None = None) -> list[SeriesVerdict]:
+    """Return a verdict for each series of tickets that has a trained dense network.
+
+    `table` is the study in the resolved recipe: it says if the networks are tickets by definition.
+    """
     verdicts = []
     for search in study.searches:
         if search.variant == TICKET:
-            levels = tuple(_levels(search))
+            levels = _corrected(list(_levels(search, definition_refusal(search, table or {}))))
             if levels:
                 verdicts.append(SeriesVerdict(search.label, levels))
     return verdicts
 
 
-def _levels(series: Series) -> Iterator[LevelVerdict]:
+def _corrected(levels: Sequence[LevelVerdict]) -> tuple[LevelVerdict, ...]:
+    """Return the levels with the error rates that Holm's method leaves to each."""
+    rates = holm_levels([level.p for level in levels])
+    return tuple(replace(level, error_rate=rate) for level, rate in zip(levels, rates, strict=True))
+
+
+def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
     dense = {row.cell: row for row in series.rows if is_dense(row)}
     for point in series.points:
-        differences = _differences(point, dense)
-        if differences:
-            gains, delays, no_early_stops = zip(*differences, strict=True)
-            yield LevelVerdict(
-                point.level,
-                point.density,
-                Difference.of(EARLY_ACCURACY, gains),
-                Difference.of(EARLY_STEP, delays),
-                all(no_early_stops),
-            )
+        pairs = _pairs(point, dense)
+        if not pairs:
+            continue
+        gains, delays, no_early_stops = [], [], []
+        for row, dense_row in pairs:
+            assert row.early_test_accuracy is not None
+            assert dense_row.early_test_accuracy is not None
+            gains.append(row.early_test_accuracy - dense_row.early_test_accuracy)
+            delays.append(float(row.early_stop_step - dense_row.early_stop_step))
+            no_early_stops.append(_ran_to_its_end(row) and _ran_to_its_end(dense_row))
+        yield LevelVerdict(
+            point.level,
+            point.density,
+            Difference(EARLY_ACCURACY, Estimate.of(gains, _NO_LOWER)),
+            Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
+            no_early_stop=all(no_early_stops),
+            validation_accuracy=fmean(row.validation_accuracy or 0.0 for row, _ in pairs),
+            refusal=refusal,
+        )
 
 
-def _differences(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[float, float, bool]]:
-    """Return (accuracy, step) of ticket - dense for each seed of a pruned and trained level.
+def _ran_to_its_end(row: LevelRow) -> bool:
+    return row.early_stop_step == row.steps
 
-    The third value is True if neither training stopped before its last step.
-    """
-    differences = []
+
+def _pairs(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[LevelRow, LevelRow]]:
+    """Return the rows of a pruned and trained level, each with the dense row of its seed."""
+    pairs = []
     for row in point.rows:
         dense_row = dense.get(row.cell)
         # a network that is not trained cannot learn faster or better
         if dense_row is None or row.weights_kept == row.weights_total or not row.steps:
             continue
-        if row.early_test_accuracy is None or dense_row.early_test_accuracy is None:
-            continue
-        gain = row.early_test_accuracy - dense_row.early_test_accuracy
-        delay = float(row.early_stop_step - dense_row.early_stop_step)
-        no_early_stop = all(one.early_stop_step == one.steps for one in (row, dense_row))
-        differences.append((gain, delay, no_early_stop))
-    return differences
+        if row.early_test_accuracy is not None and dense_row.early_test_accuracy is not None:
+            pairs.append((row, dense_row))
+    return pairs

@@ -1,0 +1,191 @@
+"""The test of each form of a claim: an estimate over seeds, and the figures in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from lotteryfw.report.data.findings import Findings
+from lotteryfw.report.data.stats import Spread
+from lotteryfw.report.data.units import Unit
+from lotteryfw.report.verdicts.claim_sides import NotTested, PointKey, SideValues
+from lotteryfw.report.verdicts.estimate import ABOVE_ZERO, Estimate, Region
+
+if TYPE_CHECKING:
+    from lotteryfw.recipe import Claim
+
+FEWEST_POINTS = 5
+"""A rank correlation needs as many cells and levels in each seed: fewer make it too coarse."""
+
+_CORRELATION = Unit("rank correlation", "rank correlation", 1, 2, "", "")
+
+
+@dataclass(frozen=True)
+class ClaimTest:
+    """A claim's estimate; `numbers` are all figures in words, `ours` the one that is judged."""
+
+    estimate: Estimate
+    numbers: str
+    ours: str
+
+
+def run_test(claim: Claim, values: Mapping[str, SideValues], findings: Findings) -> ClaimTest:
+    """Return the test of a claim by the values of its sides.
+
+    Raises NotTested with the reason if the values do not allow it.
+    """
+    units = {key: findings.unit(side.side.metric) for key, side in values.items()}
+    if claim.rises_along is not None:
+        return _trend_test(claim, list(values.values()), next(iter(units.values())))
+    if "higher" in values:
+        unit = units["higher"]
+        higher, lower = values["higher"].means, values["lower"].means
+        if claim.tolerance is None:
+            return _difference_test(unit, higher, lower, ABOVE_ZERO)
+        test = _difference_test(unit, higher, lower, Region(low=-claim.tolerance))
+        margin = f"{unit.number(claim.tolerance)}{unit.difference_suffix}"
+        return replace(test, numbers=f"{test.numbers}; no lower by {margin} or more")
+    if "like" in values:
+        assert claim.tolerance is not None, "the form of a likeness"
+        region = Region(-claim.tolerance, claim.tolerance)
+        test = _difference_test(units["of"], values["of"].means, values["like"].means, region)
+        unit = units["of"]
+        alike = f"alike within {unit.number(claim.tolerance)}{unit.difference_suffix}"
+        return replace(test, numbers=f"{test.numbers}; {alike}")
+    for key, sign in (("rises_with", 1), ("falls_with", -1)):
+        if key in values:
+            return _correlation_test(values["of"].points, values[key].points, sign)
+    return _value_test(claim, units["of"], values["of"].means)
+
+
+def _difference_test(
+    unit: Unit, first: Mapping[int, float], second: Mapping[int, float], region: Region
+) -> ClaimTest:
+    """Return the test of first - second, paired by seed."""
+    seeds = _common_seeds(first, second)
+    estimate = Estimate.of([first[seed] - second[seed] for seed in seeds], region)
+    first_mean = unit.number(fmean(first[seed] for seed in seeds))
+    second_mean = unit.number(fmean(second[seed] for seed in seeds))
+    ours = _estimate_text(estimate, unit, "+", unit.difference_suffix)
+    return ClaimTest(estimate, f"{first_mean} against {second_mean}{unit.suffix}: {ours}", ours)
+
+
+def _common_seeds(first: Mapping[int, object], second: Mapping[int, object]) -> list[int]:
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        raise NotTested("no seed is finished on both sides")
+    return seeds
+
+
+def _value_test(claim: Claim, unit: Unit, means: Mapping[int, float]) -> ClaimTest:
+    if claim.at_least is not None:
+        region = Region(low=claim.at_least)
+    elif claim.at_most is not None:
+        region = Region(high=claim.at_most)
+    else:
+        assert claim.expect is not None, "the form of a value"
+        assert claim.tolerance is not None, "the form of a value"
+        region = Region(claim.expect - claim.tolerance, claim.expect + claim.tolerance)
+    estimate = Estimate.of(list(means.values()), region)
+    ours = _estimate_text(estimate, unit, "", unit.suffix)
+    return ClaimTest(estimate, f"{ours}; published {value_text(claim, unit)}", ours)
+
+
+def value_text(claim: Claim, unit: Unit) -> str:
+    """Return the published value or bound of a claim about a value; empty for other claims."""
+    if claim.at_least is not None:
+        return f"{unit.number(claim.at_least)}{unit.suffix} or more"
+    if claim.at_most is not None:
+        return f"{unit.number(claim.at_most)}{unit.suffix} or less"
+    if claim.expect is None or claim.tolerance is None:
+        return ""
+    return f"{unit.number(claim.expect)} ± {unit.number(claim.tolerance)}{unit.suffix}"
+
+
+def _trend_test(claim: Claim, sides: Sequence[SideValues], unit: Unit) -> ClaimTest:
+    """Return the test that each side is higher than the one before.
+
+    The trend is supported only if every step is: then no correction is due, as an error in any of
+    them is an error in all. It is contradicted if one step is, at an error rate shared by all.
+    The estimate is that of the step that is weakest.
+    """
+    steps = []
+    for before, after in pairwise(sides):
+        steps.append(_difference_test(unit, after.means, before.means, ABOVE_ZERO))
+    weakest = max(steps, key=lambda step: step.estimate.spread.mean * -1)
+    p_supported = p_contradicted = None
+    if all(step.estimate.p is not None for step in steps):
+        p_supported = max(step.estimate.p_supported or 0.0 for step in steps)
+        lowest = min(step.estimate.p_contradicted or 0.0 for step in steps)
+        p_contradicted = min(1.0, lowest * len(steps))
+    estimate = replace(weakest.estimate, p_supported=p_supported, p_contradicted=p_contradicted)
+
+    assert claim.rises_along is not None, "the form of a trend"
+    [values] = claim.rises_along.values()
+    index = steps.index(weakest)
+    means = " → ".join(unit.number(fmean(side.means.values())) for side in sides)
+    ours = f"smallest step, {values[index]} to {values[index + 1]}: {weakest.ours}"
+    return ClaimTest(estimate, f"{means}{unit.suffix}; {ours}", ours)
+
+
+def _correlation_test(
+    first: Mapping[int, Mapping[PointKey, float]],
+    second: Mapping[int, Mapping[PointKey, float]],
+    sign: int,
+) -> ClaimTest:
+    """Return the test of Spearman's rank correlation, times `sign`, over each seed's points."""
+    correlations = []
+    fewest = None
+    for seed in _common_seeds(first, second):
+        keys = sorted(first[seed].keys() & second[seed].keys())
+        fewest = len(keys) if fewest is None else min(fewest, len(keys))
+        if len(keys) >= FEWEST_POINTS:
+            pairs = [(first[seed][key], second[seed][key]) for key in keys]
+            correlations.append(rank_correlation(pairs))
+    if not correlations:
+        raise NotTested(f"a rank correlation needs {FEWEST_POINTS} cells and levels, not {fewest}")
+
+    spread = Spread.of(correlations)
+    estimate = Estimate.of([sign * value for value in correlations], ABOVE_ZERO)
+    shown = replace(estimate, spread=spread)
+    ours = _estimate_text(shown, _CORRELATION, "+", "")
+    numbers = f"rank correlation over {fewest} cells and levels of each seed: {ours}"
+    return ClaimTest(estimate, numbers, ours)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
+    """Return Spearman's rank correlation; equal values share the mean of their ranks.
+
+    It is 0 if either of the two is the same everywhere.
+
+    >>> rank_correlation([(1, 10), (2, 20), (3, 15)])
+    0.5
+    """
+    first = _ranks([pair[0] for pair in pairs])
+    second = _ranks([pair[1] for pair in pairs])
+    middle = (len(pairs) - 1) / 2
+    product = sum((a - middle) * (b - middle) for a, b in zip(first, second, strict=True))
+    squares = sum((a - middle) ** 2 for a in first) * sum((b - middle) ** 2 for b in second)
+    return float(product / squares**0.5) if squares else 0.0
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ranks = []
+    for value in values:
+        below = sum(other < value for other in values)
+        equal = sum(other == value for other in values)
+        ranks.append(below + (equal - 1) / 2)
+    return ranks
+
+
+def _estimate_text(estimate: Estimate, unit: Unit, sign: str, suffix: str) -> str:
+    spread = estimate.spread
+    plural = "s" if spread.n > 1 else ""
+    text = f"{unit.spread(spread, sign)}{suffix}, {spread.n} seed{plural}"
+    if estimate.interval:
+        low, high = (unit.number(end, sign) for end in estimate.interval)
+        text += f", 95 % interval {low} to {high}"
+    return text

@@ -1,0 +1,165 @@
+"""The one estimator of every verdict: Student's t on the values of a handful of seeds.
+
+A hypothesis is a region of the line, from `low` to `high`, that should hold the true mean. Three
+seeds or more decide it: it is supported if the 95 % interval lies in the region, contradicted if
+the interval lies outside, and undecided if the interval holds a bound of the region. So each of
+the two wrong verdicts has an error rate of at most 2.5 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import inf, isinf, sqrt
+from typing import Literal
+
+from lotteryfw.report.data.stats import Spread, t_quantile, t_tail
+
+Decision = Literal["supported", "contradicted", "undecided"]
+
+FEWEST_SEEDS = 3
+"""With fewer seeds a verdict is undecided, whatever the values are."""
+LEVEL = 0.05
+"""The error rate of both wrong verdicts together: half of it on either side."""
+MOST_SEEDS = 1000
+"""More seeds than this are not counted one by one: nobody will train them."""
+
+_ROUNDING = 1e-9  # a bound in decimals is not exact in binary
+
+
+@dataclass(frozen=True)
+class Region:
+    """The values of a mean at which a hypothesis holds, both ends included unless `open_ends`."""
+
+    low: float = -inf
+    high: float = inf
+    open_ends: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        if self.open_ends:
+            return self.low < value < self.high
+        return self.low - _ROUNDING <= value <= self.high + _ROUNDING
+
+
+ABOVE_ZERO = Region(low=0.0, open_ends=True)
+"""One side is higher than another. Equal values in all seeds do not show it."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds held against a region.
+
+    `p_supported` is the probability of values as favourable as these if the hypothesis were just
+    wrong, `p_contradicted` of values as unfavourable if it were just right; both are one-sided, and
+    None with fewer than three seeds. `level` is the two-sided error rate at which the estimate is
+    judged: 5 %, or less after a correction for several tests.
+    """
+
+    spread: Spread
+    region: Region
+    p_supported: float | None
+    p_contradicted: float | None
+    level: float = LEVEL
+
+    @classmethod
+    def of(cls, values: Sequence[float], region: Region) -> Estimate:
+        """Return the estimate of at least one value, a value for each seed."""
+        spread = Spread.of(values)
+        if spread.n < FEWEST_SEEDS:
+            return cls(spread, region, None, None)
+        # the mean is in the region only if it is on the right side of both ends
+        p_low = 0.0 if isinf(region.low) else _p_above(spread, region.low, region.open_ends)
+        p_high = 0.0 if isinf(region.high) else _p_below(spread, region.high, region.open_ends)
+        outside_low = 1.0 if isinf(region.low) else _p_below(spread, region.low, True)
+        outside_high = 1.0 if isinf(region.high) else _p_above(spread, region.high, True)
+        return cls(spread, region, max(p_low, p_high), min(outside_low, outside_high))
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value: twice the smaller of the two; None with fewer than three seeds."""
+        if self.p_supported is None or self.p_contradicted is None:
+            return None
+        return min(1.0, 2 * min(self.p_supported, self.p_contradicted))
+
+    @property
+    def decision(self) -> Decision:
+        """The verdict at this estimate's own error rate."""
+        return decide(self.p_supported, self.p_contradicted, self.level)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean; None with fewer than three seeds."""
+        return self.spread.interval() if self.spread.n >= FEWEST_SEEDS else None
+
+    def at_level(self, level: float) -> Estimate:
+        """Return the same estimate, judged at another error rate."""
+        return replace(self, level=level)
+
+    def seeds_to_decide(self) -> int | None:
+        """Return how many seeds would decide, if mean and spread stayed as they are.
+
+        None means more than 1,000, or that no number would: the mean lies on a bound.
+        """
+        sd = self.spread.sd
+        if sd is None:
+            return FEWEST_SEEDS  # one seed says nothing of the spread
+        ends = [end for end in (self.region.low, self.region.high) if not isinf(end)]
+        distance = min(abs(self.spread.mean - end) for end in ends)
+        for n in range(FEWEST_SEEDS, MOST_SEEDS + 1):
+            if t_quantile(1 - self.level / 2, n - 1) * sd / sqrt(n) < distance:
+                return n
+        return None
+
+
+def decide(p_supported: float | None, p_contradicted: float | None, level: float) -> Decision:
+    """Return the verdict of two one-sided tests at a two-sided error rate."""
+    if p_supported is None or p_contradicted is None:
+        return "undecided"
+    if p_supported <= level / 2:
+        return "supported"
+    if p_contradicted <= level / 2:
+        return "contradicted"
+    return "undecided"
+
+
+def holm_levels(p_values: Sequence[float | None], level: float = LEVEL) -> list[float]:
+    """Return the error rate at which each of several tests is judged, so that all keep `level`.
+
+    Holm 1979: the smallest p-value is judged at level / m, the next one at level / (m - 1), and so
+    on up to the first that is not significant; that one and all larger ones are judged at its
+    rate. A test without a p-value is no test and does not count.
+    """
+    order = sorted(
+        (p_value, index) for index, p_value in enumerate(p_values) if p_value is not None
+    )
+    levels = [level] * len(p_values)
+    remaining = len(order)
+    for rank, (p_value, index) in enumerate(order):
+        levels[index] = level / remaining
+        if p_value > level / remaining:
+            for _, later in order[rank:]:
+                levels[later] = level / remaining
+            break
+        remaining -= 1
+    return levels
+
+
+def _p_above(spread: Spread, bound: float, strictly: bool) -> float:
+    """Return the one-sided p-value for "the mean lies above the bound"."""
+    return _p_beyond(spread.mean - bound, spread, strictly)
+
+
+def _p_below(spread: Spread, bound: float, strictly: bool) -> float:
+    """Return the one-sided p-value for "the mean lies below the bound"."""
+    return _p_beyond(bound - spread.mean, spread, strictly)
+
+
+def _p_beyond(distance: float, spread: Spread, strictly: bool) -> float:
+    assert spread.sd is not None, "one value has no spread"
+    error = spread.sd / sqrt(spread.n)
+    # equal values in all seeds differ by rounding at most, and t would magnify that
+    if error < _ROUNDING * _ROUNDING or (abs(distance) < _ROUNDING and error < _ROUNDING):
+        if strictly:
+            return 0.0 if distance > _ROUNDING else 1.0
+        return 0.0 if distance >= -_ROUNDING else 1.0
+    return t_tail(distance / error, spread.n - 1)

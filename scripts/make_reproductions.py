@@ -1,0 +1,325 @@
+"""Makes docs/reproductions.md from the stored results of runs in docs/results/.
+
+Without arguments it judges the present claims of each recipe by the stored rows, and writes the
+page and the verdicts.json of each result. So a claim that was set right is applied to stored
+results without training anything again. `--check` writes nothing, and fails if a file would change.
+
+    python scripts/make_reproductions.py keep RUN NAME --command "lotteryfw recipe …" [--note "…"]
+
+stores the small files of a run as docs/results/NAME: its levels, its resolved recipe, its manifest
+without this machine's paths, and the figures of analyses that claims are about. The objects of the
+run stay in its store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lotteryfw.recipe import Recipe, load_recipe
+from lotteryfw.registry import Registry
+from lotteryfw.report import check_claims
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.tables.claims import claims_markdown
+from lotteryfw.report.tables.summary import summary_markdown
+from lotteryfw.report.tables.winning_tickets import verdict_markdown
+from lotteryfw.report.verdicts.claims import ClaimVerdict
+from lotteryfw.store import RunFolder
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reproductions.md"
+RESULTS = ROOT / "docs" / "results"
+EARLIER = RESULTS / "earlier-runs.md"
+RECIPES = ROOT / "recipes"
+NO_DATA = ROOT / "no-data"  # recipes are checked without their data sets
+
+KEPT_OF_MANIFEST = (
+    "name", "title", "profile", "digest", "seeds", "versions", "numerics", "machine", "cells",
+)  # fmt: skip
+OUTCOMES = ("supported", "contradicted", "undecided", "not tested")
+
+INTRODUCTION = (
+    "# Reproductions\n\n"
+    "<!-- Generated: do not edit. Regenerate with `python scripts/make_reproductions.py`. -->\n\n"
+    "This page holds the claims of the papers, as the [recipes](../recipes/) state them, against "
+    "the runs in `docs/results`. The program judges, nobody else, and a claim that is contradicted "
+    "stays on the page like one that is supported.\n\n"
+    "- *supported*, *contradicted*: three seeds or more, and the 95 % Student-t interval lies "
+    "wholly on one side of what is claimed; each of the two is wrong at most 2.5 times in 100. Two "
+    "networks are compared by their differences, paired by seed.\n"
+    "- *undecided*: the interval holds both; the number of seeds that would decide at this spread "
+    "stands beside it.\n"
+    "- *not tested*: the reason stands beside it, mostly that trainings were shorter than the "
+    "paper's. The numbers are shown all the same.\n\n"
+    "A published value is judged on both sides, within a tolerance whose reason the recipe states. "
+    "Claims of one family are corrected for their number by Holm's method."
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored run: docs/results/NAME with its result.toml."""
+
+    folder: Path
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """The contents of result.toml: recipe, profile, sets, command and note."""
+        return tomllib.loads((self.folder / "result.toml").read_text("utf-8"))
+
+    @cached_property
+    def data(self) -> RunData:
+        """The run's rows and findings."""
+        return RunData(RunFolder(self.folder))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe as it is today, with the profile and the changes of the run."""
+        return read_recipe(self.about["recipe"], self.about["profile"], self.about["sets"])
+
+    @cached_property
+    def verdicts(self) -> list[ClaimVerdict]:
+        """The verdicts on the recipe's present claims."""
+        return check_claims(self.data, self.recipe.claims)
+
+    @property
+    def longest(self) -> int:
+        """The length of its longest training, in optimizer updates."""
+        return max((row.steps for row in self.data.folder.read_levels()), default=0)
+
+
+def read_recipe(name: str, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
+    """Return a recipe of the repository."""
+    return load_recipe(
+        RECIPES / f"{name}.toml",
+        Registry.load([]),
+        data_folder=NO_DATA,
+        profile=profile or None,
+        sets=list(sets),
+    )
+
+
+def stored_results() -> list[Result]:
+    """Return the stored results: by recipe, those of longer trainings first."""
+    results = [Result(path.parent) for path in sorted(RESULTS.glob("*/result.toml"))]
+    return sorted(results, key=lambda result: (result.about["recipe"], -result.longest))
+
+
+def page(results: Sequence[Result]) -> str:
+    """Return the whole page."""
+    rows = list(lead_rows(results))
+    counts = []
+    for outcome in OUTCOMES:
+        count = sum(verdict.outcome == outcome for verdict in rows)
+        counts.append(f"{count} {outcome}")
+    parts = [
+        INTRODUCTION,
+        "## All claims in one table",
+        f"Of {len(rows)} claims {', '.join(counts)}. If several runs test a claim, the longest "
+        "one counts.",
+        lead_table(rows),
+        *(section(result) for result in results),
+        without_results(results),
+    ]
+    if EARLIER.is_file():
+        parts.append(EARLIER.read_text("utf-8").strip())
+    return "\n\n".join(parts) + "\n"
+
+
+def lead_rows(results: Sequence[Result]) -> Iterator[ClaimVerdict]:
+    """Yield the verdict that counts for each claim of the recipes that have results."""
+    by_claim: dict[tuple[str, str, str], list[ClaimVerdict]] = {}
+    for result in results:
+        for verdict in result.verdicts:
+            key = (result.about["recipe"], verdict.claim.study, verdict.claim.text)
+            by_claim.setdefault(key, []).append(verdict)
+    for verdicts in by_claim.values():
+        # Results come by length. A run that tests the claim is better than one that has its
+        # numbers alone, and that is better than one that has none.
+        yield min(
+            verdicts, key=lambda verdict: (verdict.outcome == "not tested", not verdict.numbers)
+        )
+
+
+def lead_table(verdicts: Sequence[ClaimVerdict]) -> str:
+    """Return the table of claims as Markdown."""
+    lines = ["| claim | the paper | here | n | steps | verdict |", "|---|---|---|--:|--:|---|"]
+    for verdict in verdicts:
+        cells = (
+            f"{verdict.claim.text} ({verdict.claim.source})",
+            verdict.published,
+            _without_seeds(verdict) or "–",
+            str(verdict.seeds or "–"),
+            f"{verdict.steps:,}" if verdict.steps else "–",
+            f"**{verdict.outcome}**{_short_reason(verdict)}",
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _without_seeds(verdict: ClaimVerdict) -> str:
+    """Return the figure that is judged without its number of seeds, which has its own column."""
+    plural = "" if verdict.seeds == 1 else "s"
+    return verdict.ours.replace(f", {verdict.seeds} seed{plural}", "")
+
+
+def _short_reason(verdict: ClaimVerdict) -> str:
+    return f": {verdict.reason}" if verdict.reason else ""
+
+
+def section(result: Result) -> str:
+    """Return the section of one result: its command, tables and verdicts."""
+    about, manifest = result.about, result.data.manifest
+    versions = manifest.get("versions", {})
+    seeds = len(manifest.get("seeds", []))
+    facts = (
+        f"{seeds} seeds, up to {result.longest:,} steps a training; "
+        f"torch {versions.get('torch', '?')}, {manifest.get('machine', {}).get('processor', '?')}."
+    )
+    parts = [
+        f"## {result.recipe.title}: {result.folder.name}",
+        " ".join(part for part in (about["note"], facts) if part),
+        f"```console\n$ {about['command']}\n```",
+        summary_markdown(result.data),
+        verdict_markdown(result.data),
+        claims_markdown(result.verdicts),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def without_results(results: Sequence[Result]) -> str:
+    """Return the list of recipes of which no result is stored."""
+    judged = {result.about["recipe"] for result in results}
+    lines = []
+    for path in sorted(RECIPES.glob("*.toml")):
+        if path.stem not in judged:
+            count = len(read_recipe(path.stem).claims)
+            lines.append(f"- [{path.name}](../recipes/{path.name}): {count} claims")
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            "## Recipes without a stored result",
+            "",
+            "Their claims are *not tested* here. The numbers of some are among the earlier runs.",
+            "",
+            *lines,
+        ]
+    )
+
+
+def verdicts_text(result: Result) -> str:
+    """Return verdicts.json of a result."""
+    entries = []
+    for verdict in result.verdicts:
+        entry: dict[str, Any] = {
+            "claim": verdict.claim.text,
+            "source": verdict.claim.source,
+            "verdict": verdict.outcome,
+            "published": verdict.published,
+            "numbers": verdict.numbers,
+            "reason": verdict.reason,
+            "n": verdict.seeds,
+            "steps": verdict.steps,
+        }
+        if verdict.estimate:
+            entry["effect"] = _rounded(verdict.estimate.spread.mean)
+            entry["interval"] = [_rounded(end) for end in verdict.estimate.interval or ()]
+            entry["p"] = _rounded(verdict.estimate.p)
+            entry["judged_at"] = _rounded(verdict.estimate.level)
+        entries.append(entry)
+    return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return six significant digits, which do not depend on the machine."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def made_files() -> dict[Path, str]:
+    """Return the texts of all files that this script makes."""
+    results = stored_results()
+    texts = {PAGE: page(results)}
+    for result in results:
+        texts[result.folder / "verdicts.json"] = verdicts_text(result)
+    return texts
+
+
+def keep(run: Path, name: str, command: str, note: str) -> None:
+    """Store the small files of a run as a result."""
+    source, target = RunFolder(run), RESULTS / name
+    manifest = source.read_manifest()
+    profile = manifest.get("profile") or ""
+    recipe_name = manifest["name"]
+    sets = _sets(command)
+    claims = read_recipe(recipe_name, profile, sets).claims
+    metrics = {side.metric for claim in claims for side in claim.sides().values()}
+
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run / "levels.csv", target / "levels.csv")
+    shutil.copy(run / "resolved.toml", target / "resolved.toml")
+    kept = {key: manifest[key] for key in KEPT_OF_MANIFEST if key in manifest}
+    (target / "manifest.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    lines = []
+    for finding in source.each_finding():
+        is_network = not finding["layer"] and not finding["against"]
+        if is_network and f"{finding['analysis']}.{finding['figure']}" in metrics:
+            lines.append(json.dumps(finding, ensure_ascii=False))
+    if lines:
+        (target / "analyses.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    about = {
+        "recipe": recipe_name,
+        "profile": profile,
+        "sets": sets,
+        "command": command,
+        "note": note,
+    }
+    (target / "result.toml").write_text(tomli_w.dumps(about), "utf-8")
+
+
+def _sets(command: str) -> list[str]:
+    """Return the values of `--set` in a command line."""
+    import shlex
+
+    words = shlex.split(command)
+    return [after for word, after in pairwise(words) if word == "--set"]
+
+
+def main() -> int:
+    """Run the script; return 1 if `--check` finds a file that would change."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a change")
+    commands = parser.add_subparsers(dest="action")
+    keeping = commands.add_parser("keep", help="store the small files of a run")
+    keeping.add_argument("run", type=Path)
+    keeping.add_argument("name")
+    keeping.add_argument("--command", required=True, help="the command that made the run")
+    keeping.add_argument("--note", default="", help="a remark for the page")
+    options = parser.parse_args()
+    if options.action == "keep":
+        keep(options.run, options.name, options.command, options.note)
+
+    changed = []
+    for path, text in made_files().items():
+        if not path.is_file() or path.read_text("utf-8") != text:
+            changed.append(path)
+            if not options.check:
+                path.write_text(text, "utf-8")
+    for path in changed:
+        print(f"{'would change' if options.check else 'wrote'} {path.relative_to(ROOT)}")
+    return int(options.check and bool(changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
