@@ -147,6 +147,8 @@ class Ticket:
     """True for the network that nothing was removed from yet, whose weights are to be trained."""
     learns_mask: bool = False
     """True where training it learns a mask."""
+    order: int = 0
+    """The number of the copy: each is trained under a data order and augmentation of its own."""
 
     @classmethod
     def derived(

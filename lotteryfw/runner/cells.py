@@ -238,6 +238,7 @@ class CellRun:
             saved.cut,
             outcome,
             saved.read,
+            record.trained.origin,
         )
 
     def _control(self, control: Control, record: Record) -> _Control:

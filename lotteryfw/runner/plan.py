@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
+from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.tickets import Trained
 from lotteryfw.engine.outcomes import StoredOutcome
 from lotteryfw.search.cell import Cell
@@ -27,6 +28,16 @@ _MOST_REQUESTS = 100_000
 """Jobs of one cell that are planned; a search that asks for more is planned up to there."""
 
 
+class _UnknownEvaluation(Evaluation):
+    """The figures of a network that nobody measured yet."""
+
+    def __init__(self) -> None:
+        """Do nothing: there are no figures."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise NotKnownYet("the figures of a network are not known before it is evaluated")
+
+
 class _Unknown:
     """The outcome of a job that nobody ran yet. A plan assumes that no training diverges."""
 
@@ -38,8 +49,8 @@ class _Unknown:
         raise NotKnownYet("the figures of a training are not known before it is trained")
 
     @property
-    def evaluation(self) -> NoReturn:
-        raise NotKnownYet("the figures of a network are not known before it is evaluated")
+    def evaluation(self) -> _UnknownEvaluation:
+        return _UnknownEvaluation()
 
     def tensors(self) -> NoReturn:
         raise NotKnownYet("the weights of a training are not known before it is trained")

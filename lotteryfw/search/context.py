@@ -194,6 +194,8 @@ class SearchContext:
         start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
         length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
         settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
+        if ticket.order:
+            settings += f"\x1f{ticket.order}"
         return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:

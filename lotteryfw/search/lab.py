@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
-from lotteryfw.api.kinds import Control
+from lotteryfw.api.kinds import Control, Metric
 from lotteryfw.api.lab import Search
 from lotteryfw.api.layers import LayerInfo, Need
+from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe, SearchContext
 from lotteryfw.search.controls import control_of
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.evaluations import EvaluationFactory
+from lotteryfw.search.given_values import AtValues, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WHOLE_SCHEDULE = RewindPoint(weights=0, schedule=0)
 
@@ -109,6 +114,24 @@ class CellLab:
         derivation = Extracted(self.context, ticket, learned)
         return Ticket.derived(derivation, ticket.level + 1, _WHOLE_SCHEDULE)
 
+    def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
+        derivation = AtValues(self.context, ticket, values)
+        point, root = replace(ticket.point, optimizer="fresh"), ticket.root
+        return Ticket.derived(derivation, ticket.level, point, root=root, parent=ticket.parent)
+
+    def interpolate(self, first: Trained, second: Trained, alpha: float) -> Ticket:
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"lab.interpolate: alpha is a number from 0 to 1, not {alpha!r}")
+        derivation = Interpolated(self.context, first, second, alpha)
+        ticket = first.ticket
+        point = replace(ticket.point, optimizer="fresh")
+        return Ticket.derived(derivation, ticket.level, point, root=ticket.root)
+
+    def again(self, ticket: Ticket, order: int) -> Ticket:
+        if type(order) is not int or order < 0:
+            raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
+        return replace(ticket, order=order)
+
     def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:
         if self._needs_gradient:
             (trained,) = yield from self.train_all([ticket])
@@ -141,6 +164,32 @@ class CellLab:
             if one.diverged_at is None:
                 trained[index] = replace(one, gradient_outcome=next(gradients))
         return trained
+
+    def evaluate(
+        self,
+        network: Ticket | Trained,
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[Evaluation]:
+        (figures,) = yield from self.evaluate_all([network], part, metrics, recalibrate_batch_norm)
+        return figures
+
+    def evaluate_all(
+        self,
+        networks: Sequence[Ticket | Trained],
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[list[Evaluation]]:
+        if not networks:
+            return []
+        requests = []
+        for network in networks:
+            request = self._evaluations.evaluation(network, part, metrics, recalibrate_batch_norm)
+            requests.append(request)
+        outcomes = yield tuple(requests)
+        return [outcome.evaluation for outcome in outcomes]
 
     def record(self, level: int, ticket: Ticket, trained: Trained, variant: str = "ticket") -> None:
         is_valid = isinstance(level, int) and isinstance(ticket, Ticket)

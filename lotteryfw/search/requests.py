@@ -152,6 +152,12 @@ class JobFactory:
             snapshots=request.snapshots,
             origin=request.origin,
         )
+        if ticket.order:
+            job = replace(
+                job,
+                order_seed=seed_of(job.order_seed, Stream.COPY, ticket.order),
+                augment_seed=seed_of(job.augment_seed, Stream.COPY, ticket.order),
+            )
         if ticket.learns_mask:
             seed = mask_seed(context.seed, ticket)
             job = replace(
