@@ -1,6 +1,6 @@
 """What leaving out dead channels gains on Conv-4, and how many channels pruning really kills.
 
-    python benchmarks/convolution.py [--rounds 5] [--batch 16] [--steps 60]
+    python benchmarks/convolution.py [--rounds 5] [--batch 16] [--steps 60] [--only precision]
 
 First table: Conv-4 on 3×32×32 images, SGD with momentum; the given share of each convolution's channels has neither
 incoming nor outgoing weights. Whole steps and steps of the living part (`LiveNetwork`, what the compact kernel trains) take
@@ -10,6 +10,9 @@ Second table: Conv-4 on the embedded 8×8 digits, Glorot weights, biases 0, Adam
 rewound to the start, in each layer or over all of them, beside random masks of one density in every layer. At each
 density: living channels of the four convolutions and units of the two hidden layers, the multiply-adds left, and what
 the network of that density learns in so many steps.
+
+Third table (`--only precision` for it alone): Conv-4 and ResNet-20 at batch 128, the reference kernel in float32 and
+bf16, contiguous and channels-last, beside a bare loop of the same work; medians over the rounds of processor time.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import torch
+from gpu_parts.convs import Loop, _table
+from gpu_parts.report import Report
+from gpu_parts.trainings import prepare, training_step
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -230,6 +238,34 @@ def deaths(steps: int) -> None:
             print(f"{row} {net.accuracy():9.1%}", flush=True)
 
 
+def precisions(rounds: int) -> None:
+    """Prints the third table."""
+    print("\nbatch 128, 3×32×32: ms per step")
+    print(f"{'network':>10} {'precision':>10} {'memory':>14} {'ours':>8} {'bare':>8} {'ratio':>6}")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Report("cpu", tiny=False, folder=Path(folder))
+        for model, precision, memory_format in product(
+            ("conv4", "resnet20"), ("float32", "bf16"), ("contiguous", "channels_last")
+        ):
+            table = _table(report, {"use": model}, [])
+            job, engine_context = prepare(report, table)
+            job = replace(job, precision=precision, memory_format=memory_format)
+            loop = Loop(
+                report, {"use": model}, memory_format == "channels_last", precision == "bf16"
+            )
+            steps = {"ours": training_step(job, engine_context), "bare": loop.step}
+            times: dict[str, list[float]] = {name: [] for name in steps}
+            for _ in range(rounds + 1):
+                for name, step in steps.items():
+                    started = time.process_time()
+                    step()
+                    times[name].append(1000 * (time.process_time() - started))
+            ours, bare = times["ours"][1:], times["bare"][1:]
+            ratio = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
+            row = f"{model:>10} {precision:>10} {memory_format:>14} {statistics.median(ours):8.0f}"
+            print(f"{row} {statistics.median(bare):8.0f} {ratio:6.3f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -237,12 +273,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--only", choices=["precision"], help="print one table alone")
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{platform.machine()}, torch {version('torch')}, one thread")
-    gains(given.rounds, given.batch)
-    deaths(given.steps)
+    if given.only is None:
+        gains(given.rounds, given.batch)
+        deaths(given.steps)
+    precisions(given.rounds)
 
 
 if __name__ == "__main__":

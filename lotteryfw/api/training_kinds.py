@@ -189,7 +189,10 @@ class Metric(Component):
         return self.use
 
     def why_not(self, classes: int) -> str | None:
-        """Return why it cannot measure networks of this many classes, as a clause. Default: None."""
+        """Return why it cannot measure networks of so many classes, as a clause.
+
+        Default: None, it can.
+        """
         return None
 
     @abstractmethod

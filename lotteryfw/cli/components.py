@@ -318,6 +318,7 @@ def doctor(
         ("python", f"{platform.python_version()} on {platform.platform()}"),
         ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
         ("device", f"{name}, {cores()} cores"),
+        ("bf16", engine.describe_bf16(device)),
         ("data", str(folder)),
         *(("", line) for line in available_data(registry, folder)),
         ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),

@@ -19,7 +19,7 @@ from lotteryfw.engine.outcomes import (
     is_complete,
     is_stored,
 )
-from lotteryfw.engine.runtime import EngineContext, configure_torch, pick_device
+from lotteryfw.engine.runtime import EngineContext, configure_torch, describe_bf16, pick_device
 from lotteryfw.engine.spool import DamagedJob, spool, unspool
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Stopped",
     "StoredOutcome",
     "configure_torch",
+    "describe_bf16",
     "engine_version",
     "execute",
     "exit_error",

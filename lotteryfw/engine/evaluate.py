@@ -11,9 +11,12 @@ from torch.func import functional_call
 
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Gradient
+
+FLOAT32 = Arithmetic()
 
 
 class Observer(Protocol):
@@ -30,9 +33,11 @@ def evaluate(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
 ) -> tuple[float, float]:
     """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
-    loss, correct = summed_metrics(module, values, dataset, part, objective).tolist()
+    sums = summed_metrics(module, values, dataset, part, objective, arithmetic)
+    loss, correct = sums.tolist()
     examples = len(dataset.raw(part)[1])
     return loss / examples, correct / examples
 
@@ -43,6 +48,7 @@ def summed_metrics(
     dataset: DeviceDataset,
     part: str,
     objective: Objective,
+    arithmetic: Arithmetic = FLOAT32,
     observers: Sequence[Observer] = (),
 ) -> Tensor:
     """Return the sum of the losses over a part of the data, and how many examples are correct.
@@ -56,7 +62,7 @@ def summed_metrics(
     correct = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():
         for inputs, labels in dataset.batches(part):
-            outputs = functional_call(module, dict(values), (inputs,))
+            outputs = arithmetic.outputs(module, values, inputs)
             loss += objective.loss(outputs, inputs, labels, "sum")
             correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
             for observer in observers:
@@ -85,7 +91,8 @@ def to_device(module: torch.nn.Module, state: NetworkState, device: str) -> Netw
 def full_gradient(job: Gradient, context: EngineContext) -> dict[str, Tensor]:
     """Return the gradient of the mean training loss for every layer.
 
-    It is taken over the whole training set, in the training mode.
+    It is taken over the whole training set, in the training mode, and in float32 whatever the
+    precision of trainings: criteria rank gradients, and small ones vanish in a reduced precision.
     """
     dataset = context.dataset_of(job)
     module = context.network(job.model, dataset, job.objective).train()

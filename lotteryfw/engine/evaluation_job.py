@@ -7,12 +7,12 @@ from numbers import Real
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError, LotteryError
 from lotteryfw.api.kinds import Metric, Objective
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import summed_metrics, to_device
@@ -34,14 +34,18 @@ def evaluate_network(job: Evaluate, context: EngineContext) -> Evaluation:
     module = context.network(job.model, dataset, job.objective)
     objective: Objective = context.component(job.objective)
     metrics = [_Measured(context.component(spec), spec) for spec in job.metrics]
+    arithmetic = Arithmetic.of(job)
 
     sums: list[Tensor] = []
     for values in _networks(job, context, module):
         if job.recalibrate:
             values = recalibrated(job, context, module, values, dataset)
+        values = {name: arithmetic.laid_out(value) for name, value in values.items()}
         for metric in metrics:
             metric.begin_network()
-        sums.append(summed_metrics(module, values, dataset, job.part, objective, metrics))
+        sums.append(
+            summed_metrics(module, values, dataset, job.part, objective, arithmetic, metrics)
+        )
 
     examples = len(dataset.raw(job.part)[1])
     # The first wait for the device; a metric's values are copied to the host after it.
@@ -82,6 +86,7 @@ def recalibrated(
     augment = Augmenter(
         [context.component(spec) for spec in job.augment], job.augment_seed, context.device
     )
+    arithmetic = Arithmetic.of(job)
     module.eval()
     momenta = [layer.momentum for layer in layers]
     with torch.no_grad():
@@ -91,7 +96,7 @@ def recalibrated(
                 # The mean of all batches so far; torch's own way to it waits for the device.
                 layer.momentum = 1 / (step + 1)
             batch = dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-            functional_call(module, changed, (augment(batch[0], step),))
+            arithmetic.outputs(module, changed, augment(batch[0], step))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return changed

@@ -11,6 +11,7 @@ from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import evaluate, summed_metrics
 from lotteryfw.engine.prefetched_draws import PrefetchedDraws
@@ -117,9 +118,10 @@ def evaluate_learned_mask(
     Both are means over the draws of masks that the parametrization asks for.
     """
     objective = context.component(job.objective)
+    arithmetic = Arithmetic.of(job)
     sums = []
     for weights in learned_mask.evaluated_weights():
-        sums.append(summed_metrics(module, weights, dataset, part, objective))
+        sums.append(summed_metrics(module, weights, dataset, part, objective, arithmetic))
 
     examples = len(dataset.raw(part)[1])
     losses, accuracies = [], []
@@ -138,6 +140,8 @@ def evaluate_state(
     module = context.network(job.model, dataset, job.objective)
     if job.parametrization is None:
         objective = context.component(job.objective)
-        return evaluate(module, state.values, dataset, part, objective)
+        arithmetic = Arithmetic.of(job)
+        values = {name: arithmetic.laid_out(value) for name, value in state.values.items()}
+        return evaluate(module, values, dataset, part, objective, arithmetic)
     learned_mask = LearnedMask(job, context, module, state)
     return evaluate_learned_mask(learned_mask, job, context, module, dataset, part)

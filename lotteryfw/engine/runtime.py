@@ -44,6 +44,24 @@ def pick_device(name: str) -> str:
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def describe_bf16(device: str) -> str:
+    """Return, for a person, whether the device has units for `train.precision = "bf16"`."""
+    import torch
+
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "the GPU has units for it"
+        return "the GPU has no units for it: float32 or fp16 is faster"
+    units = []
+    if torch.cpu._is_amx_tile_supported():
+        units.append("AMX")
+    if torch.cpu._is_avx512_bf16_supported():
+        units.append("AVX512_BF16")
+    if units:
+        return f"the CPU has units for it ({', '.join(units)})"
+    return "the CPU has no units for it (AMX, AVX512_BF16): float32 is faster"
+
+
 def configure_torch() -> None:
     """Set torch up for trainings that repeat bit for bit, in one thread.
 

@@ -11,7 +11,12 @@ from typing import Any
 from lotteryfw.api.errors import Fault, nearest
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
-from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
+from lotteryfw.recipe.compatibility import (
+    check_compatible,
+    check_variants,
+    shared_slots,
+    uses,
+)
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
@@ -22,7 +27,6 @@ from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
-    POINTS,
     SLOTS,
     TABLE_SLOTS,
     TRAIN_SLOTS,
@@ -144,23 +148,20 @@ class ExpandedStudy:
             if parts[slot] is not None:
                 table[slot] = full(parts[slot])
 
-        table["train"] = {"length": str(train.length), "batch": train.batch}
+        table["train"] = {
+            "length": str(train.length),
+            "batch": train.batch,
+            "precision": train.precision,
+        }
         for slot in (*TRAIN_SLOTS, "mask_optimizer"):
             if parts[slot] is not None:
                 table["train"][slot] = full(parts[slot])
         table["train"]["augment"] = list(map(full, parts["augment"]))
 
-        # one of the two, as a recipe may set only one
-        evaluate = self._first_setup.evaluate
-        if evaluate.every:
-            table["evaluate"] = {"every": str(evaluate.every)}
-        else:
-            table["evaluate"] = {"points": evaluate.points or POINTS}
+        table["evaluate"] = self._first_setup.evaluate.resolved()
         # A run folder that was made before there were metrics stays the folder of its recipe.
         if parts["metrics"]:
             table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
-        if evaluate.train:
-            table["evaluate"]["train"] = True
         table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
@@ -310,7 +311,7 @@ class ExpandedStudy:
             if evaluate and evaluate.interval(clock) < 1:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
-        _check_variants(parts, faults)
+        check_variants(parts, faults)
         check_metrics(parts, resolver, faults)
 
         # A faulty component is reported once, not also as one that others cannot use.
@@ -322,8 +323,13 @@ class ExpandedStudy:
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
-        parts |= {"kernel": engine.kernel, "sparse_below": engine.sparse_below}
-        parts |= {"evaluate_train": evaluate.train}
+        parts |= {
+            "kernel": engine.kernel,
+            "sparse_below": engine.sparse_below,
+            "precision": train.precision,
+            "memory_format": engine.memory_format_for(train.precision),
+            "evaluate_train": evaluate.train,
+        }
         return Setup(parts, train, evaluate, engine)
 
     def _check_lengths(
@@ -389,18 +395,3 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     for name, model in (("train", Train), ("evaluate", Evaluate), ("engine", Engine)):
         choices += [f"{name}.{field}" for field in model.model_fields]
     return "is not a key that a grid can vary", nearest(dotted(keys), choices)
-
-
-def _check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
-    """Report controls that would be recorded under a name that is in use in their cell."""
-    search = parts["search"]
-    used = {"ticket": "what a search finds is"}
-    for variant in search.variants if search else ():
-        used[variant] = f"a network of the search '{search.use}' is"
-    for index, control in enumerate(parts["controls"]):
-        if control is None:
-            continue
-        if control.use in used:
-            text = f"{used[control.use]} recorded under the name '{control.use}' already"
-            faults.at("controls", index).add(text, "each name can be used once")
-        used[control.use] = "another control is"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -84,6 +84,9 @@ class Train(Table):
     """Length of a training."""
     batch: Annotated[int, Field(ge=1)]
     """Examples in a batch."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """The numbers that networks compute with, in training and in evaluation. Weights and their updates
+    are float32 in each case. "fp16" needs a CUDA device."""
     objective: Component = None
     optimizer: Component = None
     schedule: Component = None
@@ -114,6 +117,15 @@ class Evaluate(Table):
             raise ValueError("`points` and `every` say the same in two ways: give one of them")
         return self
 
+    def resolved(self) -> dict[str, Any]:
+        """Return the table with its defaults filled in, but for the metrics."""
+        # one of the two, as a recipe may set only one
+        if self.every:
+            table: dict[str, Any] = {"every": str(self.every)}
+        else:
+            table = {"points": self.points or POINTS}
+        return {**table, "train": True} if self.train else table
+
     def interval(self, clock: Clock) -> int:
         """Return the steps between two evaluations; 0 if `every` is less than one step."""
         if self.every:
@@ -138,6 +150,15 @@ class Engine(Table):
     """Density below which the sparse kernel multiplies by a layer's unpruned weights alone. If it is
     left out, it is a fixed figure that depends only on whether numba is installed;
     `benchmarks/sparse_step.py` measures it."""
+    memory_format: Literal["contiguous", "channels_last"] | None = None
+    """The order of images and convolution kernels in memory. If it is left out, it is "contiguous" for
+    float32, and "channels_last", which is faster, for another `train.precision`."""
+
+    def memory_format_for(self, precision: str) -> str:
+        """Return the memory format of trainings in a precision."""
+        if self.memory_format is not None:
+            return self.memory_format
+        return "contiguous" if precision == "float32" else "channels_last"
 
 
 class StudyTable(Table):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.errors import RecipeError
+from lotteryfw.api.errors import RecipeError, UsageError
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
@@ -79,6 +79,15 @@ class StudyContext:
             self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
         )
 
+    def validate_precision(self, device: str) -> None:
+        """Raise UsageError for a precision that the device does not train in."""
+        for cell in self.recipe.cells:
+            if cell.precision == "fp16" and device == "cpu":
+                raise UsageError(
+                    f"cell '{cell.id}': train.precision = \"fp16\" needs a CUDA device, and this "
+                    'run is on the CPU; set "bf16" or "float32", or run with --device cuda'
+                )
+
     def validate_models(self, device: str) -> None:
         """Raise UsageError for what only the networks show.
 
@@ -94,7 +103,10 @@ class StudyContext:
             EngineContext(self.registry, self.data_folder, device, self.store)
         )
         # One cell for each network and kernel: the other axes of a grid change nothing here.
-        different = {(cell.kernel, id(cell.model), id(cell.data)): cell for cell in cells}
+        different = {}
+        for cell in cells:
+            arithmetic = (cell.precision, cell.memory_format)
+            different[(cell.kernel, arithmetic, id(cell.model), id(cell.data))] = cell
         for cell in different.values():
             if cell.kernel != "auto":
                 lab = CellLab(cell, self.describe, self.data_folder, device, choose)

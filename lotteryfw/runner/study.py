@@ -70,6 +70,7 @@ def run(
         kind = pick_device(device)
         # Before the first tensor: torch reads its number of threads once.
         configure_torch()
+        context.validate_precision(kind)
         context.validate_models(kind)
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, folder, listener or NoListener())

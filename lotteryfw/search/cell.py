@@ -30,7 +30,7 @@ from lotteryfw.api.steps import Clock
 
 
 def figure_name(part: str, metric: str) -> str:
-    """Return the name of a metric's figure over a part of the data, as results and reports have it."""
+    """Return the name of a metric's figure over a part of the data, as results have it."""
     return metric if part == "test" else f"{part}_{metric}"
 
 
@@ -78,6 +78,8 @@ class Cell:
     mask_optimizer: Optimizer | None = None
     kernel: str = "auto"
     sparse_below: float | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()

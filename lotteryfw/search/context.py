@@ -175,13 +175,14 @@ class SearchContext:
         self.evaluation_digest = digest_of(
             network, self.fingerprint, *(specs[slot].digest for slot in learned),
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
-            cell.seed, numerics(self.device), self.engine,
+            cell.seed, cell.precision, cell.memory_format, numerics(self.device), self.engine,
         )  # fmt: skip
         self._training_digest = digest_of(
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
-            cell.kernel, cell.sparse_below, numerics(self.device), self.engine,
+            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format,
+            numerics(self.device), self.engine,
         )  # fmt: skip
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:

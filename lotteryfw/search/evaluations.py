@@ -1,4 +1,4 @@
-"""Requests for evaluations: forward passes of a ticket, or of a network at the end of a training."""
+"""Requests for evaluations: forward passes of a ticket, or of a training's end."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class EvaluationFactory:
             raise UsageError(f"lab.evaluate: there is no part '{part}' ({nearest(part, PARTS)})")
         if recalibrate is not None and (type(recalibrate) is not int or recalibrate < 0):
             raise UsageError(
-                "lab.evaluate: recalibrate_batch_norm is a number of batches of at least 0, or None; "
-                f"not {recalibrate!r}"
+                "lab.evaluate: recalibrate_batch_norm is a number of batches of at least 0, or "
+                f"None; not {recalibrate!r}"
             )
         if recalibrate is None:
             batches = min(RECALIBRATION_BATCHES, self._context.clock.steps_per_epoch)
@@ -129,6 +129,8 @@ class EvaluationFactory:
             part=part,
             metrics=metrics,
             device=context.device,
+            precision=context.cell.precision,
+            memory_format=context.cell.memory_format,
             values=state.values,
             origin=request.origin,
             **{"mask": {}, **fields},

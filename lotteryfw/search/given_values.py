@@ -25,8 +25,8 @@ class AtValues(Derivation):
     def __init__(self, context: SearchContext, ticket: Ticket, values: Mapping[str, Tensor]):
         self._values = {name: value.detach().cpu().clone() for name, value in values.items()}
         self.parent: Ticket = ticket
-        given = tensors_digest(self._values)
-        self.digest = digest_of("at values", ticket.origin, context.dense_digest, given)
+        content = tensors_digest(self._values)
+        self.digest = digest_of("at values", ticket.origin, context.dense_digest, content)
 
     def materialise(self) -> TicketState:
         ticket = self.parent
@@ -37,12 +37,13 @@ class AtValues(Derivation):
                     f"lab.at: the network has no parameter or buffer '{name}' "
                     f"({nearest(name, values)})"
                 )
-            own = values[name]
-            if value.shape != own.shape:
+            shape, dtype = values[name].shape, values[name].dtype
+            if value.shape != shape:
                 raise UsageError(
-                    f"lab.at: {name} has the shape {list(own.shape)}, not {list(value.shape)}"
+                    f"lab.at: {name} has the shape {list(shape)}, not {list(value.shape)}"
                 )
-            values[name] = value.to(own.dtype)
+            values[name] = value.to(dtype)
+        # A kernel must never see a masked weight move, whatever the caller interpolated.
         for name, mask in ticket.mask.items():
             values[name] = merge(mask, values[name], ticket.values[name])
         return TicketState(ticket.mask, values, ticket.cut)

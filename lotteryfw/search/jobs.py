@@ -92,6 +92,8 @@ class Train:
     kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
+    `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -123,6 +125,8 @@ class Train:
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
     mask_seed: int | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -187,6 +191,7 @@ class Evaluate:
     `metrics` are measured beside the objective's loss and accuracy. `recalibrate` is the number of
     training batches that the statistics of batch normalisation are computed anew over; 0 leaves
     them as they are, and the fields that say how those batches are made are at their defaults.
+    `precision` and `memory_format` are as in `Train`.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -211,6 +216,8 @@ class Evaluate:
     initialiser: Spec | None = None
     budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
     mask_seed: int | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
     origin: str = ""
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
@@ -244,6 +251,8 @@ _JOBS: dict[str, type[Train] | type[Gradient] | type[Evaluate]] = {
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
+"""Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",
     "data",
@@ -269,8 +278,10 @@ def key_source(job: Job) -> dict[str, Any]:
     """Return the data that a job's key is the digest of, tensors as their own digests."""
     source: dict[str, Any] = {"job": type(job).__name__}
     for part in fields(job):
-        if part.name not in _NOT_IN_KEY:
-            source[part.name] = _canonical(getattr(job, part.name))
+        value = getattr(job, part.name)
+        is_left_out = part.name in _NOT_IN_KEY_AT_DEFAULT and value == part.default
+        if part.name not in _NOT_IN_KEY and not is_left_out:
+            source[part.name] = _canonical(value)
     return {**source, "numerics": numerics(job.device)}
 
 

@@ -142,6 +142,8 @@ class JobFactory:
             start=ticket.point.schedule,
             steps=request.steps,
             evaluate_every=cell.evaluate_every,
+            precision=cell.precision,
+            memory_format=cell.memory_format,
             order_seed=context.seed,
             augment_seed=context.seed,
             device=context.device,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,9 @@ def test_doctor_tells_the_data_sets_that_are_here(here: Path) -> None:
 
 def test_doctor_tells_versions_and_folders(here: Path) -> None:
     output = cli(here, "doctor").stdout
+    assert re.search(
+        r"^bf16 +the CPU has (units for it \(|no units for it .*float32 is faster)", output, re.M
+    )
     for part in ("torch", "device", str(here / "store"), str(here / "data"), "plugins"):
         assert part in output
 

@@ -128,6 +128,17 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     ),
     "dropout": recipe(model="dropped"),
     "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
+    "ResNet-20 in bf16": recipe(
+        data=IMAGES, model={"use": "resnet20", "width": 0.1}, train={**TRAIN, "length": "2it", "precision": "bf16"},
+        engine={},
+    ),
+    "channels-last": images(
+        {"use": "conv2", "width": 0.05}, engine={"memory_format": "channels_last"}
+    ),
+    "edge_popup in bf16": learned(
+        {"use": "edge_popup", "density": 0.5},
+        **{**TOP_K, "model": {"use": "conv2", "width": 0.05}, "data": IMAGES, "train": {**TRAIN, "precision": "bf16"}},
+    ),
     "random_resized_crop": images({"use": "conv2", "width": 0.05}, "random_resized_crop"),
 }  # fmt: skip
 
@@ -241,6 +252,7 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
         recipe(train={**LONG, "augment": ["random_resized_crop"]}, **SMALL_CONV),
         2,
     ),
+    "bf16": (recipe(train={**LONG, "precision": "bf16"}, **SMALL_CONV), 0),
     "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
     "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
 }

@@ -49,7 +49,7 @@ def rewound(rewind: Any, desk: CellLab, records: list[Record], level: int) -> Ma
     if use == "to_init":
         return records[0].ticket.values
     if use == "to_step":
-        return records[0].trained.outcome.state(5)[0]
+        return records[0].trained.outcome.state(5)[0].values
     return last_trained(records, level)
 
 

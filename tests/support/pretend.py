@@ -37,6 +37,7 @@ _setup_privateuseone_for_python_backend(NAME)
 _module = torch.get_device_module(NAME)
 _module.get_rng_state = lambda *_: torch.get_rng_state()
 _module.set_rng_state = lambda *_: None
+_module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
 _aten = torch.ops.aten
 _INDEXING = {
     _aten.index.Tensor,
@@ -146,6 +147,28 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
 
     return tree_map(wrapped, made) if ours or (target is not None and target.type == NAME) else made
 
+
+_library = torch.library.Library("aten", "IMPL")
+
+
+def _cast_in_autocast(name: str) -> None:
+    """Make an operation cast its factors within `torch.autocast`, as it does on the CPU and on CUDA."""
+    operation = getattr(_aten, name).default
+    autocast_key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+
+    def cast(value: Any) -> Any:
+        is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+        return value.to(torch.get_autocast_dtype(NAME)) if is_float else value
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(autocast_key):
+            return operation(*map(cast, args), **kwargs)
+
+    _library.impl(name, call, "AutocastPrivateUse1")
+
+
+for _name in ("conv2d", "linear"):
+    _cast_in_autocast(_name)
 
 _tensor = torch.tensor
 

@@ -66,7 +66,7 @@ class KernelDispatcher:
 
         reasons = []
         for kernel in descriptions(choice):
-            reason = kernel.why_not(candidate)
+            reason = kernel.why_unfit(candidate)
             if reason is None:
                 return kernel.spec(candidate)
             reasons.append(reason)
@@ -84,7 +84,7 @@ class KernelDispatcher:
         # The sort is stable: of equal gains, the kernel that is listed first is chosen.
         gains.sort(key=lambda pair: pair[0], reverse=True)
         for _, kernel in gains:
-            if kernel.why_not(candidate) is None:
+            if kernel.why_unfit(candidate) is None:
                 return kernel
         raise AssertionError("some kernel trains every job")
 

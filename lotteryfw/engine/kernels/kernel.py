@@ -163,8 +163,19 @@ class KernelDescription:
     """Returns what else decides the bits, for the job's `KernelSpec`."""
     why_unavailable: Callable[[Mapping[str, Any]], str | None] = always_available
     """Returns how to get what options of a job need and this machine lacks, or None."""
+    any_arithmetic: bool = False
+    """True where it trains in any precision and memory format, not in plain float32 alone."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
+
+    def why_unfit(self, candidate: Candidate) -> str | None:
+        """Return why it cannot train a job, its arithmetic included, as a clause, or None."""
+        job = candidate.job
+        if not self.any_arithmetic and job.precision != "float32":
+            return f"it computes in float32, and train.precision is '{job.precision}'"
+        if not self.any_arithmetic and job.memory_format != "contiguous":
+            return f"it has no memory format '{job.memory_format}'"
+        return self.why_not(candidate)
 
     def spec(self, candidate: Candidate) -> KernelSpec:
         """Return the kernel as the job names it."""

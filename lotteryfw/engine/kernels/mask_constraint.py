@@ -17,7 +17,9 @@ class MaskConstraint:
         self._constrained: list[tuple[Tensor, Tensor, Tensor | None]] = []
         for name, mask in masks.items():
             parameter = parameters[name]
-            masked = ~mask.to(parameter.device)
+            # In the parameter's order of memory, in which an operation reads both faster.
+            masked = torch.empty_like(parameter, dtype=torch.bool, requires_grad=False)
+            torch.logical_not(mask.to(parameter.device), out=masked)
             if bool(masked.any()):
                 # Zeros, the usual case, need no copy of the values and take a faster operation.
                 is_zero = is_plus_zero(parameter, masked)

@@ -107,4 +107,5 @@ KERNEL = KernelDescription(
     why_not=_why_not,
     gain=lambda candidate: 1.0,
     make=_make,
+    any_arithmetic=True,
 )

@@ -74,7 +74,7 @@ class Reference:
         """Do everything of an update that happens on the device, at the rates that lie there."""
         network = self.network
         loss = network.backward(inputs, labels, network.tensors.values)
-        network.optimizer.step()
+        network.apply_gradients()
         network.mask_constraint.apply()
         return loss
 
@@ -90,4 +90,5 @@ KERNEL = KernelDescription(
     why_not=Candidate.why_no_weights,
     gain=lambda candidate: 1.0,
     make=_make,
+    any_arithmetic=True,
 )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
@@ -34,7 +34,13 @@ class TrainedNetwork:
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
         self.objective: Objective = context.component(job.objective)
+        self.arithmetic = Arithmetic.of(job)
         state = to_device(self.module, NetworkState(job.values, scores=job.scores), context.device)
+        # Parametrizations get weights and scores in the usual order of memory, whatever they do.
+        if job.parametrization is None:
+            laid_out = self.arithmetic.laid_out
+            values = {name: laid_out(value) for name, value in state.values.items()}
+            state = NetworkState(values)
 
         # Their order numbers the optimizer's state.
         if job.parametrization is None:
@@ -58,8 +64,11 @@ class TrainedNetwork:
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
             list(self.parameters.values())
         )
+        self._scaler: LossScaler | None = None
+        if job.precision == "fp16":
+            self._scaler = LossScaler(self.optimizer, context.device)
         if job.optimizer_state is not None:
-            load_optimizer(self.optimizer, job.optimizer_state)
+            self._load_optimizer(job.optimizer_state)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self._factor = 1.0
         self.weights_for_evaluation: Callable[[], Mapping[str, Tensor]] | None = None
@@ -81,11 +90,21 @@ class TrainedNetwork:
         The network computes with `weights`, which are made of the parameters.
         """
         self.module.train()
-        outputs = functional_call(self.module, dict(weights), (inputs,))
+        outputs = self.arithmetic.outputs(self.module, weights, inputs)
         loss = self.objective.loss(outputs, inputs, labels, "mean")
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        if self._scaler is None:
+            torch.autograd.backward(loss)
+        else:
+            self._scaler.backward(loss)
         return loss.detach()
+
+    def apply_gradients(self) -> None:
+        """Make the optimizer's step along the gradients, at the learning rate that it has."""
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
 
     def optimizer_step(self, factor: float) -> None:
         """Make the optimizer's step along the gradients, at `factor` times the learning rate."""
@@ -93,7 +112,7 @@ class TrainedNetwork:
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
             self._factor = factor
-        self.optimizer.step()
+        self.apply_gradients()
 
     def backward_step(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
         """Make the optimizer's step for the batch of a step, and return the loss of the batch."""
@@ -108,7 +127,7 @@ class TrainedNetwork:
         else:
             with torch.no_grad():
                 weights = self.weights_for_evaluation()
-        return evaluate(self.module, weights, self.dataset, part, self.objective)
+        return evaluate(self.module, weights, self.dataset, part, self.objective, self.arithmetic)
 
     def curve_figures(self) -> Mapping[str, float]:
         """Return nothing: the curve has losses and accuracies alone."""
@@ -121,8 +140,15 @@ class TrainedNetwork:
         return NetworkState(values, scores=scores)
 
     def optimizer_state(self) -> dict[str, Tensor]:
-        """Return the optimizer's state now, as tensors."""
-        return optimizer_tensors(self.optimizer)
+        """Return the optimizer's state now, as tensors, and that of the scaler of losses."""
+        tensors = optimizer_tensors(self.optimizer)
+        return tensors if self._scaler is None else tensors | self._scaler.state()
+
+    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        load_optimizer(self.optimizer, without_scaler(tensors))
+        # A training that goes on in another precision has no use for a scale, or none to begin at.
+        if self._scaler is not None and has_scaler(tensors):
+            self._scaler.restore(tensors)
 
     def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
         """Go back to a state that this network had."""
@@ -131,6 +157,6 @@ class TrainedNetwork:
             value.copy_(state.values[name])
         for name, score in own.scores.items():
             score.copy_(state.scores[name])
-        load_optimizer(self.optimizer, optimizer_state)
+        self._load_optimizer(optimizer_state)
         if self.on_restore is not None:
             self.on_restore()
