@@ -12,6 +12,7 @@ from lotteryfw import Component, hookimpl
 from lotteryfw.std import (
     analyses,
     augmentations,
+    connectivity,
     controls,
     criteria,
     digits,
@@ -59,6 +60,7 @@ MODULES = (
     metrics,
     controls,
     analyses,
+    connectivity,
 )
 
 
