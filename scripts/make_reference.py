@@ -63,7 +63,7 @@ INTERNAL = {
     },
     "Trained": {
         "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
-        "gradient_outcome": "is the stored result; `gradient` reads it",
+        "probes": "has the stored results; `gradient` and `network_scores` read them",
         "origin": "is part of keys in the store, whose form may change",
     },
 }
@@ -270,6 +270,12 @@ def _slot(path: str, kind: str) -> str:
     name = path.rpartition(".")[2]
     if name in OPTIONAL_SLOTS:
         needed = "required" if name == "parametrization" else "optional"
+        if name == "mask_update":
+            about = Train.model_fields[name].description
+            return (
+                f"- `{name}` (component, required for searches that change masks in training, "
+                f"refused beside others): {about}"
+            )
         about = (Train if "." in path else StudyTable).model_fields[name].description
         return f"- `{name}` (component, {needed} for searches that learn masks, refused beside others): {about}"
     default = _registry().default(kind)

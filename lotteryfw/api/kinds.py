@@ -23,6 +23,7 @@ from lotteryfw.api.layers import (
     MaskedNetwork,
     Need,
 )
+from lotteryfw.api.mask_updates import MaskUpdate as MaskUpdate
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
@@ -300,6 +301,6 @@ def kinds() -> dict[str, type[Component]]:
     bases: tuple[Any, ...] = (
         SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy,
         Parametrization, ModelFamily, Initialiser, DataSource, Augmentation, Objective, Optimizer,
-        Schedule, Metric, Control, Analysis,
+        Schedule, MaskUpdate, Metric, Control, Analysis,
     )  # fmt: skip
     return {base.kind: base for base in bases}

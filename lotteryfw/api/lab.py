@@ -14,6 +14,9 @@ from lotteryfw.api.training_kinds import Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
 """The type of a search: a generator that yields jobs, several at a time if it can, and is sent
@@ -49,12 +52,24 @@ class Lab(Protocol):
         """Return the whole network at its initialisation."""
         ...
 
-    def prune(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+    def prune(
+        self,
+        ticket: Ticket,
+        trained: Trained,
+        times: int = 1,
+        *,
+        density: float | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Ticket:
         """Return the ticket of the next round.
 
         Criterion and scope prune `ticket` after its training `trained`; rewinding, mask-1 and
         mask-0 give the values. `times` rounds in a row are made as one, down to the weights that
         as many rounds would leave.
+
+        With `density` in (0, 1] the scope's budgets are those of that density of the whole network,
+        whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed elsewhere, take the place of the
+        criterion's. Raises UsageError for a density above what is left, when budgets are counted.
         """
         ...
 
@@ -97,12 +112,21 @@ class Lab(Protocol):
         """
         ...
 
-    def extract_ticket(self, ticket: Ticket, learned: Trained) -> Ticket:
-        """Return the ticket that a learned mask makes of the network it was learned over.
+    def update_mask(self, density: float = 1.0) -> Ticket:
+        """Return the network at its initialisation, to be trained with the recipe's mask update.
 
-        Its weights are those that the network computed with under that mask, and training it
-        begins at the start of the schedule. Its report has the expected number of edges beside
-        those of the mask.
+        The mask begins whole or, below a `density` of 1, at random within the scope's budgets of
+        that density; masked weights are 0.
+        """
+        ...
+
+    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+        """Return the ticket of the mask that a training ended with.
+
+        A learned mask keeps the weights that the network computed with under it, and training the
+        ticket begins at the start of the schedule. Its report has the expected number of edges
+        beside those of the mask. The mask that a mask update ended with is filled as after a cut:
+        rewinding, mask-1 and mask-0 give the values.
         """
         ...
 
@@ -132,19 +156,37 @@ class Lab(Protocol):
 
     # Trainings
 
-    def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:
+    def train(
+        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+    ) -> Search[Trained]:
         """Ask for the training of one ticket: `trained = yield from lab.train(ticket)`.
+
+        The trained network is then probed where the cell's criterion needs that; `probe=False`
+        saves the probe of a network that is not pruned any more.
 
         A training that diverges is recorded under `variant` at the ticket's level, or at the level
         that it was to find a mask for, and raises TrainingDiverged.
         """
         ...
 
-    def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
         """Ask for several trainings at once, to run side by side.
 
-        Some may have diverged: see `Trained.diverged_at`.
+        Some may have diverged: see `Trained.diverged_at`. `probe` is as in `train`.
         """
+        ...
+
+    def probe(self, ticket: Ticket) -> Search[Trained]:
+        """Ask for what the criterion needs of a ticket as it is: nothing is trained or evaluated.
+
+        What is returned stands in for a training of no steps, so that `lab.prune` can prune the
+        ticket: its weights are those that the ticket starts from, and it has no figures. Nothing
+        runs where the criterion needs neither gradients nor a probe.
+        """
+        ...
+
+    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+        """Ask for `probe` of several tickets at once, to run side by side."""
         ...
 
     # Evaluations

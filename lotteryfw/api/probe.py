@@ -79,10 +79,11 @@ class Probe(Protocol):
         tensors: Mapping[str, Tensor] | None = None,
         mode: Literal["train", "eval"] = "train",
         temperature: float = 1.0,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> Tensor:
-        """Return the mean loss of the recipe's objective over a batch, 0-d and differentiable.
+        """Return the loss of the recipe's objective over a batch, 0-d and differentiable.
 
-        Outputs are divided by `temperature` first.
+        It is the mean over the examples, or their sum. Outputs are divided by `temperature` first.
         """
         ...
 
@@ -92,6 +93,17 @@ class Probe(Protocol):
         Examples are drawn without replacement in an order of this component, seed and level; every
         call yields the same batches. Raises UsageError if the part has fewer than count * size.
         """
+        ...
+
+    def all_batches(self, part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every example of a part once, in the order of the data set.
+
+        Inputs are [size, *input_shape] float32 and labels [size]; the last batch may be smaller.
+        """
+        ...
+
+    def examples(self, part: Part) -> int:
+        """Return the number of examples of a part."""
         ...
 
     def ones(self, count: int) -> Tensor:

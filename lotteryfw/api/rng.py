@@ -55,6 +55,8 @@ class Stream(StrEnum):
     """The masks of a training step, or of an evaluation, are drawn."""
     AFTER_STEP = "after step"
     """A parametrization redraws something after a step."""
+    MASK_UPDATE = "mask update"
+    """A mask update draws from `net.rng` as it changes the masks of a training."""
     PROBE = "probe"
     """A component draws from `probe.rng`."""
     PROBE_BATCHES = "probe batches"

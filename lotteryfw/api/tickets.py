@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from lotteryfw.api.errors import TrainingDiverged
-from lotteryfw.api.layers import LATEST, Group
-from lotteryfw.api.metrics import Evaluation, Metrics
+from lotteryfw.api.layers import LATEST, Group, Need
+from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.outcomes import Outcome as Outcome
+from lotteryfw.api.outcomes import Request as Request
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,10 +114,20 @@ class TicketSource:
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         """Return how many weights of each layer the budgets leave (see `Derivation`)."""
-        if self._kept is None:
-            if self._derivation is None:
-                return self.state().stats.kept
-            self._kept = self._derivation.kept_by_budgets()
+        # The ancestors come first, as in `state`.
+        todo = [self]
+        while (parent := todo[-1]._parent) is not None and parent._kept is None:
+            todo.append(parent)
+        while todo:
+            source = todo.pop()
+            if source._kept is None:
+                derivation = source._derivation
+                source._kept = (
+                    source.state().stats.kept
+                    if derivation is None
+                    else derivation.kept_by_budgets()
+                )
+        assert self._kept is not None
         return self._kept
 
 
@@ -149,6 +161,8 @@ class Ticket:
     """True where training it learns a mask."""
     order: int = 0
     """The number of the copy: each is trained under a data order and augmentation of its own."""
+    updates_mask: bool = False
+    """True where the recipe's mask update changes its mask in training."""
 
     @classmethod
     def derived(
@@ -240,63 +254,17 @@ class RewindPoint:
     buffers: Literal["rewound", "latest"] = "rewound"
 
 
-class Request(Protocol):
-    """A job that a search asks for. The lab makes them: `yield from lab.train(ticket)`."""
-
-    @property
-    def origin(self) -> str:
-        """The digest of how the job comes about."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Its length in optimizer updates."""
-        ...
-
-
-class Outcome(Protocol):
-    """The result of a job in the store. Tensors are read when they are first used."""
-
-    @property
-    def key(self) -> str:
-        """The key of the job."""
-        ...
-
-    @property
-    def metrics(self) -> Metrics:
-        """The figures of a training. Raises TrainingDiverged for one that has none."""
-        ...
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """The figures of a network that was measured as it is."""
-        ...
-
-    @property
-    def diverged_at(self) -> int | None:
-        """The step at which a training was found to have diverged, or None."""
-        ...
-
-    def tensors(self) -> NetworkState:
-        """Return the network after a training; of a gradient job, the gradient of each layer."""
-        ...
-
-    def mask(self) -> Mapping[str, Tensor]:
-        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
-        ...
-
-    def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:
-        """Return the network, and the optimizer's state, after `step` steps."""
-        ...
-
-
 @dataclass(frozen=True)
 class Trained:
-    """A training that ended: the ticket it started from, its figures, and its weights on demand."""
+    """A training that ended: the ticket it started from, its figures, and its weights on demand.
+
+    That of `lab.probe` made no step: its weights are those of the ticket, and it has no figures.
+    """
 
     ticket: Ticket
     outcome: Outcome = field(repr=False)
-    gradient_outcome: Outcome | None = field(default=None, repr=False)
+    probes: Mapping[Need, Outcome] = field(default_factory=dict, repr=False)
+    """What the cell's criterion needs of the trained network, computed by the engine."""
     origin: str = ""
     """The digest of how its job comes about; empty where nobody noted it."""
 
@@ -316,7 +284,15 @@ class Trained:
 
         None where the criterion does not need it.
         """
-        return None if self.gradient_outcome is None else self.gradient_outcome.tensors().values
+        return self._probed(Need.GRADIENT)
+
+    @property
+    def network_scores(self) -> Mapping[str, Tensor] | None:
+        """By layer, floating point [s]: what a `NetworkCriterion` gave the trained network.
+
+        None where the cell's criterion is none.
+        """
+        return self._probed(Need.PROBE)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return every parameter and buffer after training (w_f).
@@ -324,6 +300,11 @@ class Trained:
         Raises TrainingDiverged where there are none.
         """
         return self._network().values
+
+    def masks(self) -> Mapping[str, Tensor]:
+        """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""
+        self._require_finite()
+        return self.outcome.mask()
 
     def scores(self) -> Mapping[str, Tensor]:
         """Return by layer, float32: the scores at the end of learning a mask.
@@ -339,7 +320,14 @@ class Trained:
         """
         return self._network().extra.get(SELECTED, {})
 
+    def _probed(self, need: Need) -> Mapping[str, Tensor] | None:
+        outcome = self.probes.get(need)
+        return None if outcome is None else outcome.tensors().values
+
     def _network(self) -> NetworkState:
+        self._require_finite()
+        return self.outcome.tensors()
+
+    def _require_finite(self) -> None:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
-        return self.outcome.tensors()

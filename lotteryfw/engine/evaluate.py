@@ -1,4 +1,4 @@
-"""Loss and accuracy of a network over a part of the data, and its gradient over all of it."""
+"""Loss and accuracy of a network over a part of the data."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
-from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Gradient
 
 FLOAT32 = Arithmetic()
 
@@ -86,24 +83,3 @@ def to_device(module: torch.nn.Module, state: NetworkState, device: str) -> Netw
             values[name] = value.to(device, copy=True)
     scores = {name: value.to(device, copy=True) for name, value in state.scores.items()}
     return NetworkState(values, scores=scores)
-
-
-def full_gradient(job: Gradient, context: EngineContext) -> dict[str, Tensor]:
-    """Return the gradient of the mean training loss for every layer.
-
-    It is taken over the whole training set, in the training mode, and in float32 whatever the
-    precision of trainings: criteria rank gradients, and small ones vanish in a reduced precision.
-    """
-    dataset = context.dataset_of(job)
-    module = context.network(job.model, dataset, job.objective).train()
-    objective: Objective = context.component(job.objective)
-    values = dict(to_device(module, NetworkState(job.values), context.device).values)
-    layers = {name: values[name].requires_grad_() for name in job.mask}
-    total = {name: torch.zeros_like(layer) for name, layer in layers.items()}
-    for inputs, labels in dataset.batches("train", job.batch):
-        outputs = functional_call(module, values, (inputs,))
-        loss = objective.loss(outputs, inputs, labels, "sum") / dataset.examples
-        gradients = torch.autograd.grad(loss, list(layers.values()))
-        for name, gradient in zip(layers, gradients, strict=True):
-            total[name] += gradient
-    return total

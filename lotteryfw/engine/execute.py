@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.kernels.dispatch import group_key
 from lotteryfw.engine.outcomes import (
@@ -18,7 +18,7 @@ from lotteryfw.engine.outcomes import (
     write_json,
 )
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Evaluate, Gradient, Job
+from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Train
 from lotteryfw.store import Busy, Store
 from lotteryfw.store import tensors as tensor_files
 
@@ -55,14 +55,11 @@ def execute(
             if is_stored(job, store):
                 on_stored(job.key)
                 on_done(job.key, None)
-            elif isinstance(job, Gradient):
-                _store_gradient(job, store, context)
-                on_done(job.key, None)
-            elif isinstance(job, Evaluate):
-                _store_evaluation(job, store, context)
-                on_done(job.key, None)
-            else:
+            elif isinstance(job, Train):
                 tasks.append(TrainingTask(job, store, checkpoint_seconds, on_done))
+            else:
+                _store_result(job, store, context)
+                on_done(job.key, None)
 
         while tasks:
             group = _next_group(tasks)
@@ -82,21 +79,17 @@ def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     return group[:1] if group_key(group[0].job) is None else group
 
 
-def _store_gradient(job: Gradient, store: Store, context: EngineContext) -> None:
-    from lotteryfw.engine.evaluate import full_gradient
-
-    with store.write(job.key, job.kind, job.source) as folder:
-        gradient = full_gradient(job, context)
-        tensor_files.save(folder / "tensors.safetensors", gradient, flush=False)
-        write_json(folder / "outcome.json", {"job": job.plain()})
-
-
-def _store_evaluation(job: Evaluate, store: Store, context: EngineContext) -> None:
+def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext) -> None:
+    """Run a job that has no steps, and store the tensors or figures that it results in."""
     from lotteryfw.engine.evaluation_job import evaluate_network
+    from lotteryfw.engine.probe_job import run_probe
 
-    evaluation = evaluate_network(job, context)
+    outcome: dict[str, Any] = {"job": job.plain()}
     with store.write(job.key, job.kind, job.source) as folder:
-        outcome = {"job": job.plain(), "evaluation": evaluation.plain()}
+        if isinstance(job, Evaluate):
+            outcome["evaluation"] = evaluate_network(job, context).plain()
+        else:
+            tensor_files.save(folder / "tensors.safetensors", run_probe(job, context), flush=False)
         write_json(folder / "outcome.json", outcome)
 
 

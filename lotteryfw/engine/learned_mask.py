@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from lotteryfw.api.kinds import Parametrization
-from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import Group, MaskedLayer, MaskedNetwork
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import evaluate, summed_metrics
 from lotteryfw.engine.prefetched_draws import PrefetchedDraws
-from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.engine.runtime import EngineContext, layer_infos
 from lotteryfw.search.jobs import Evaluate, Train
 
 _EVALUATION = "evaluation"
@@ -38,13 +38,11 @@ class LearnedMask:
         self._values = state.values
         self.parametrization: Parametrization = context.component(job.parametrization)
 
-        names: list[str] = context.component(job.model).prunable(module)
         layers = {}
-        for name in names:
-            weights = state.values[name]
-            info = LayerInfo(name, tuple(weights.shape), is_output=name == names[-1])
+        for info in layer_infos(context.component(job.model), module):
+            name = info.name
             allowed = job.mask[name].to(context.device)
-            layers[name] = MaskedLayer(info, weights, state.scores[name], allowed)
+            layers[name] = MaskedLayer(info, state.values[name], state.scores[name], allowed)
         budgets = tuple(Group(members, keep, keep) for members, keep in job.budgets)
         self.net = MaskedNetwork(layers, budgets, context.component(job.initialiser).weight)
 

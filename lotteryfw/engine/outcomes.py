@@ -67,11 +67,11 @@ class StoredOutcome:
         return Evaluation.of(self.record["evaluation"])
 
     def tensors(self) -> NetworkState:
-        """Return the network at the end of a training; of a gradient, that of every layer."""
+        """Return the network at the end of a training; of a probe, a tensor for each layer."""
         return NetworkState.decoded(self._tensors("tensors.safetensors")[0])
 
     def mask(self) -> Mapping[str, Tensor]:
-        """Return by layer, bool: the weights trained; of a learned mask, the allowed edges."""
+        """Return by layer, bool: the mask after a training; of a learned one, the allowed edges."""
         return self._tensors("tensors.safetensors")[1]
 
     def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:

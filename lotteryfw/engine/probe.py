@@ -81,14 +81,15 @@ class NetworkProbe:
         tensors: Mapping[str, Tensor] | None = None,
         mode: Literal["train", "eval"] = "train",
         temperature: float = 1.0,
+        reduction: Literal["mean", "sum"] = "mean",
     ) -> Tensor:
-        """Return the mean loss of the objective over a batch."""
+        """Return the loss of the objective over a batch."""
         outputs = self.forward(inputs, tensors, mode) / temperature
-        return self._objective.loss(outputs, inputs, labels, "mean")
+        return self._objective.loss(outputs, inputs, labels, reduction)
 
     def batches(self, part: Part, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `count` batches of `size` examples in a seeded order."""
-        examples = len(self._data.raw(part)[1])
+        examples = self.examples(part)
         if count * size > examples:
             raise UsageError(
                 f"{count} batches of {size} examples were asked for; "
@@ -99,6 +100,14 @@ class NetworkProbe:
         )
         for start in range(0, count * size, size):
             yield self._data.examples_at(part, order[start : start + size])
+
+    def all_batches(self, part: Part, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every example of a part once, in the order of the data set."""
+        yield from self._data.batches(part, size)
+
+    def examples(self, part: Part) -> int:
+        """Return the number of examples of a part."""
+        return len(self._data.raw(part)[1])
 
     def ones(self, count: int) -> Tensor:
         """Return inputs that are all 1."""

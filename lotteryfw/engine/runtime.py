@@ -14,6 +14,7 @@ from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.errors import DataError, PluginError, StoreError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
+from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.engine.dataset_loading import (
     check_dataset,
@@ -89,6 +90,16 @@ def configure_torch() -> None:
     for method in methods:
         function = inspect.unwrap(method)
         function.__dict__.setdefault("__dynamo_disable", function)
+
+
+def layer_infos(model: ModelFamily, module: torch.nn.Module) -> tuple[LayerInfo, ...]:
+    """Return the prunable layers of a network that the model built, in its order."""
+    names = model.prunable(module)
+    parameters = dict(module.named_parameters())
+    layers = []
+    for name in names:
+        layers.append(LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1]))
+    return tuple(layers)
 
 
 def seed_torch(seed: int, device: str) -> None:

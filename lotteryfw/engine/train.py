@@ -17,6 +17,7 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.learned_mask import evaluate_state
+from lotteryfw.engine.mask_changes import ChangeSteps
 from lotteryfw.engine.runtime import EngineContext, seed_torch
 from lotteryfw.search.jobs import Train
 
@@ -65,6 +66,8 @@ class Training:
         self._context = context
         self._clock = Clock(job.total, job.steps_per_epoch)
         self._schedule = context.component(job.schedule)
+        self._mask_changes = ChangeSteps(job, context)
+        self._last_change = self._mask_changes.last()
         self.step = job.start
         self.curve: dict[str, list[Any]] = {name: [] for name in (*_CURVE, *member.curve_units)}
         self._losses = losses
@@ -93,6 +96,8 @@ class Training:
         self._counted += updates
         is_point = self.step in (self.job.start, self.end)
         is_point |= self.step % self.job.evaluate_every == 0
+        # The curve shows every change of the masks.
+        is_point |= self.step in self._mask_changes
         if is_point and self.curve["step"][-1:] != [self.step]:
             self._evaluate()
 
@@ -100,7 +105,8 @@ class Training:
     def next_point(self) -> int:
         """The next step at which the network is evaluated."""
         every = self.job.evaluate_every
-        return min(self.end, (self.step // every + 1) * every)
+        point = min(self.end, (self.step // every + 1) * every)
+        return self._mask_changes.next(self.step, point)
 
     def _evaluate(self) -> None:
         """Add a point to the curve and keep the best state so far. Raises TrainingDiverged."""
@@ -108,7 +114,9 @@ class Training:
         train_loss = float(self._losses) / self._counted if self._counted else None
         if not math.isfinite(loss) or (train_loss is not None and not math.isfinite(train_loss)):
             raise TrainingDiverged(self.step)
-        if loss < min(self.curve["validation_loss"], default=math.inf):
+        # Before the last change of the masks the network is another than the one that is found: a
+        # denser one, mostly.
+        if self.step >= self._last_change and loss < self._best_loss():
             self.best_step = self.step
             self.best = self.member.state().copied()
         point = {
@@ -122,6 +130,12 @@ class Training:
             self.curve[name].append(value)
         self._losses.zero_()
         self._counted = 0
+
+    def _best_loss(self) -> float:
+        if self.best_step < 0:
+            return math.inf
+        best: float = self.curve["validation_loss"][self.curve["step"].index(self.best_step)]
+        return best
 
     def metrics(self) -> Metrics:
         """Return the figures of the finished training.

@@ -116,10 +116,11 @@ class TrainingTask:
             with self._store.write(job.key, "training", job.source) as folder:
                 write_json(folder / "outcome.json", outcome)
                 if not diverged:
-                    tensors = self.training.member.state().encoded()
-                    tensor_files.save(
-                        folder / "tensors.safetensors", tensors, job.mask, flush=False
-                    )
+                    state = self.training.member.state()
+                    # A mask update leaves another mask than the one that the training began with.
+                    mask = state.masks if job.mask_update else job.mask
+                    path = folder / "tensors.safetensors"
+                    tensor_files.save(path, state.encoded(), mask, flush=False)
         self._store.drop_scratch(job.key)
         self._on_done(job.key, self.warning)
 

@@ -39,7 +39,10 @@ def check_compatible(
         if keys not in written:
             text = f"is required: the search '{search.use}' {reason}"
             names = '" or "'.join(resolver.offered(SLOTS[keys]))
-            problems.append(Problem(keys, text, f'such as {dotted(keys)} = "{names}"'))
+            remedy = f'such as {dotted(keys)} = "{names}"'
+            if not names:
+                remedy = f"no plugin that is installed has a {SLOTS[keys]}"
+            problems.append(Problem(keys, text, remedy))
 
     for slot, (keys, _) in OPTIONAL_SLOTS.items():
         if parts[slot] is not None and keys not in shared_keys and not uses(search, slot):

@@ -153,7 +153,7 @@ class ExpandedStudy:
             "batch": train.batch,
             "precision": train.precision,
         }
-        for slot in (*TRAIN_SLOTS, "mask_optimizer"):
+        for slot in (*TRAIN_SLOTS, "mask_optimizer", "mask_update"):
             if parts[slot] is not None:
                 table["train"][slot] = full(parts[slot])
         table["train"]["augment"] = list(map(full, parts["augment"]))
@@ -344,6 +344,9 @@ class ExpandedStudy:
             # a search whose cycles are wrong is reported; its rewind point is held against the whole
             checked = resolver.rewind(parts["rewind"], clock, lengths or (clock.total,))
             faults.value_of(checked)
+        if parts["mask_update"]:
+            checked = resolver.mask_update(parts["mask_update"], clock)
+            faults.at("train", "mask_update").value_of(checked)
         if parts["schedule"]:
             faults.at("train", "schedule").value_of(resolver.schedule(parts["schedule"], clock))
 

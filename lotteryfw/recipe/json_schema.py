@@ -26,7 +26,7 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "metric", "control", "analysis", "parametrization")
+    others = ("augmentation", "metric", "control", "analysis", "parametrization", "mask_update")
     slots = {}
     for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
         slots[kind] = _slot(kind, registry, definitions)
@@ -34,6 +34,7 @@ def json_schema(registry: Registry) -> Schema:
     for kind in TRAIN_SLOTS:
         train[kind] = {"$ref": f"#/$defs/{kind}"}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
+    train["mask_update"] = {"$ref": "#/$defs/mask_update"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     evaluate = _of(Evaluate)
     evaluate["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest
-from lotteryfw.api.kinds import DataSource, RewindPolicy, Schedule, SearchAlgorithm
+from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.api.labels import component_label
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.limits import NUMBER
@@ -67,6 +67,12 @@ class ComponentResolver:
             ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
         )
 
+    def mask_update(self, update: MaskUpdate, clock: Clock) -> Checked[None]:
+        """Check that the update changes masks in a training of this length."""
+        return self._memoize(
+            ("mask_update", id(update), clock), lambda: (None, self._changes(update, clock))
+        )
+
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """Return the components of a kind by the names that recipes use."""
         offers = self._registry.offers(kind)
@@ -88,6 +94,8 @@ class ComponentResolver:
             value = options[name]
             # as its author wrote it: perhaps not validated
             default = about.get_default(call_default_factory=True)
+            # options have lengths as they are written
+            default = str(default) if isinstance(default, Step) else default
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
@@ -210,6 +218,25 @@ class ComponentResolver:
             text = f"points at step {end}, where {training} ends: nothing is left to train"
             return [Problem(keys, text)]
         return []
+
+    def _changes(self, update: MaskUpdate, clock: Clock) -> list[Problem]:
+        who = f"the mask_update '{self.name(update)}'"
+        try:
+            # The last step first: an update whose times do not fit mostly says so at any step.
+            if update.due(max(1, clock.total - 1), clock):
+                return []
+            for step in range(1, clock.total):
+                if update.due(step, clock):
+                    return []
+        except UsageError as error:
+            return [Problem((), str(error))]
+        except Exception as error:
+            return [Problem((), _broke(who, "`due`", error))]
+        lengths = []
+        for keys, length in _lengths(update):
+            lengths.append(f"{'.'.join(map(str, keys))} = {length}")
+        text = f"{who} never changes a mask in a training of {clock.total} steps"
+        return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:

@@ -32,6 +32,7 @@ OPTIONAL_SLOTS: dict[str, tuple[Keys, str]] = {
     "parametrization": (("parametrization",), "parametrization"),
     "scores": (("scores",), "initialiser"),
     "mask_optimizer": (("train", "mask_optimizer"), "optimizer"),
+    "mask_update": (("train", "mask_update"), "mask_update"),
 }
 """Components that only some searches use: by their names in a cell, their keys and kinds."""
 SLOTS: dict[Keys, str] = (
@@ -92,6 +93,8 @@ class Train(Table):
     schedule: Component = None
     mask_optimizer: Component = None
     """The optimizer of scores, for learned masks. If it is left out, it is `optimizer`."""
+    mask_update: Component = None
+    """The component that changes the mask during a training, for searches that have it changed."""
     augment: list[Component] = []
     """Changes to training images, in order."""
 

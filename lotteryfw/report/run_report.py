@@ -26,16 +26,19 @@ def report(run: Path, show: bool = False) -> list[Path]:
     StoreError if it cannot be read or written.
     """
     data = _open(run)
+    # names in a recipe may read like rich's markup, "[red]", or like ":emoji:"
     console = Console(quiet=not show, markup=False, emoji=False)
     for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
         console.print(table)
     verdicts = check_claims(data)
     if verdicts:
         console.print(claims_table(verdicts, console.width))
+    # before the figures, as matplotlib may be missing and the page needs none
     page = write_page(data, verdicts)
     try:
         return [page, *write_figures(data)]
     except UsageError as error:
+        # a note and no error: the run itself is complete
         console.print(f"No figures were drawn: {error}")
         return [page]
 
@@ -50,7 +53,7 @@ def markdown(run: Path) -> str:
         verdict_markdown(data),
         claims_markdown(check_claims(data)),
     )
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(filter(None, parts))
 
 
 def _open(run: Path) -> RunData:

@@ -326,13 +326,13 @@ class Scheduler:
     def _note_computed(self, job: Job, by_another_process: bool) -> None:
         """Report a job that was computed while this run waited for it."""
         self._announced.add(job.key)
-        if isinstance(job, Train):
-            cost_class = likeness(job)
-            if cost_class not in self._cost_classes:  # estimates need one training of each
-                self._cost_classes.add(cost_class)
-                self._store.set_alias(cost_class, job.key)
+        cost_class = likeness(job) if isinstance(job, Train) else None
+        # estimates need one training of each
+        if cost_class is not None and cost_class not in self._cost_classes:
+            self._cost_classes.add(cost_class)
+            self._store.set_alias(cost_class, job.key)
         if by_another_process:
-            steps, seconds = job.steps if isinstance(job, Train) else 0, 0.0
+            steps, seconds = job.steps, 0.0
         else:
             record = self.outcome(job.key).record
             timing = record.get("timing", {"seconds": 0.0, "steps": 0})

@@ -15,6 +15,7 @@ from lotteryfw.api.kinds import (
     Mask0Action,
     Mask1Action,
     MaskCriterion,
+    MaskUpdate,
     Metric,
     ModelFamily,
     Objective,
@@ -76,6 +77,7 @@ class Cell:
     parametrization: Parametrization | None = None
     scores: Initialiser | None = None
     mask_optimizer: Optimizer | None = None
+    mask_update: MaskUpdate | None = None
     kernel: str = "auto"
     sparse_below: float | None = None
     precision: str = "float32"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.fingerprints import fingerprint_of
-from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork
-from lotteryfw.api.rng import Stream, stream
+from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
+from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
@@ -32,7 +32,7 @@ Describe = Callable[[Component, Clock], Spec]
 
 _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
-    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer",
+    "optimizer", "schedule", "parametrization", "scores", "mask_optimizer", "mask_update",
 )  # fmt: skip
 
 
@@ -65,6 +65,13 @@ class SearchContext:
             part = getattr(cell, slot)
             if part is not None:
                 self.specs[slot] = describe_component(part, cell.clock)
+        # The gradient is a probe that the engine has itself; its rounding depends on the batches.
+        gradient = Spec("probe", "gradient", "lotteryfw", {"batch": cell.batch})
+        available = {Need.GRADIENT: gradient, Need.PROBE: self.specs["criterion"]}
+        self.probe_specs: dict[Need, Spec] = {}
+        for need, spec in available.items():
+            if need in cell.criterion.needs:
+                self.probe_specs[need] = spec
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
         self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
@@ -177,6 +184,7 @@ class SearchContext:
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
             cell.seed, cell.precision, cell.memory_format, numerics(self.device), self.engine,
         )  # fmt: skip
+        self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(
             combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
@@ -186,7 +194,7 @@ class SearchContext:
         )  # fmt: skip
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Return the digest of a job that starts from a ticket: "train", or "gradient" after it.
+        """Return the digest of a job that starts from a ticket: "train", or a probe after it.
 
         Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
         is in it.
@@ -199,16 +207,35 @@ class SearchContext:
             settings += f"\x1f{ticket.order}"
         return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 
+    def probe_digest(self, trained: Trained, need: Need) -> str:
+        """Return the digest of a probe of a network after its training.
+
+        As that of `job_digest`, it has all that decides the job's key.
+        """
+        spec, level = self.probe_specs[need], trained.ticket.level
+        labels = self.probe_labels(need, level)
+        run_by = (numerics(self.device), self.engine)
+        return digest_of("probe", spec.digest, labels, self._made_by(trained), *run_by)
+
+    def probe_labels(self, need: Need, level: int) -> tuple[Label, ...]:
+        """Return the labels of the streams of a probe: none for one that draws nothing."""
+        if need is Need.GRADIENT:
+            return ()
+        return (self.seed, level, self.cell.criterion.use)
+
+    def _made_by(self, trained: Trained) -> str:
+        """Return the digest of the training that made a network."""
+        # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
+        return trained.origin or self.job_digest("train", trained.ticket)
+
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
         """Return what a ticket's digest has of its parents.
 
         They are another ticket, its training, and the training that rewinding goes back to.
         """
-        # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
-        job = trained.origin or self.job_digest("train", trained.ticket)
-        first = root.origin or self.job_digest("train", root.ticket)
-        has_gradient = trained.gradient_outcome is not None
-        return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{has_gradient}\x1f{first}"
+        job, first = self._made_by(trained), self._made_by(root)
+        is_probed = bool(trained.probes)
+        return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{is_probed}\x1f{first}"
 
 
 def digest_of(*parts: object) -> str:

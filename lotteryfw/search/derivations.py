@@ -8,12 +8,12 @@ tickets, since all else is drawn from named streams. A plan is made of digests a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import PluginError, StoreError, UsageError
-from lotteryfw.api.layers import LATEST, Layer, LayerInfo
+from lotteryfw.api.layers import LATEST, Group, Layer, LayerInfo
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import (
     Derivation,
@@ -25,6 +25,7 @@ from lotteryfw.api.tickets import (
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
 from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.jobs import tensors_digest
 from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
@@ -52,13 +53,24 @@ class Dense(Derivation):
 class Pruned(Derivation):
     """A pruning by criterion and scope, at the values that rewinding and both actions give.
 
-    `times` rounds of pruning are made as one, down to the weights that as many rounds would leave.
+    `times` rounds of pruning are made as one, down to the weights that as many rounds would leave;
+    with a `density` the budgets are the scope's for that density. `scores` by layer, if there are
+    any, take the place of the criterion's.
     """
 
     def __init__(
-        self, context: SearchContext, parent: Ticket, trained: Trained, root: Trained, times: int
+        self,
+        context: SearchContext,
+        parent: Ticket,
+        trained: Trained,
+        root: Trained,
+        times: int,
+        density: float | None = None,
+        scores: Tensors | None = None,
     ):
         self._context = context
+        self._density = density
+        self._scores = scores
         self._trained = trained
         self._root = root
         self._times = times
@@ -66,37 +78,35 @@ class Pruned(Derivation):
         made_from = context.parents_digest(parent, trained, root)
         # A plan makes one for each level of each cell, and joining the parts by hand takes half
         # the time of `digest_of`.
-        self.digest = sha256_of(
-            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
-        )
+        source = f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+        if density is not None or scores is not None:
+            other_scores = None if scores is None else tensors_digest(scores)
+            source = f"{source}\x1f{density}\x1f{other_scores}"
+        self.digest = sha256_of(source)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent
         level = parent.level + self._times
         rewound = rewound_weights(context, self._trained, self._root)
-        shown = _Shown(context, level, parent.values, parent.mask, self._trained, rewound)
-        groups = context.pruner.budgets_after(parent.cut.kept, self._times)
-        mask, stats = context.pruner.by_score(parent.mask, shown.scores(), groups, level)
+        shown = shown_round(context, level, parent, self._trained, rewound)
+        groups = self._budgets(parent.cut.kept)
+        scores = shown.scores() if self._scores is None else self._scores
+        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)
-        return TicketState(mask, values, stats, restart=self._restart(level, rewound))
+        restart = restart_of(context, level, parent, self._trained, self._root, rewound)
+        return TicketState(mask, values, stats, restart=restart)
 
-    def _restart(self, level: int, rewound: Tensors) -> Restart:
-        context, whole = self._context, whole_masks(self._context)
-        start, mask = self.parent.values, self.parent.mask
-        restored = rewinding(context, self.parent, self._trained, self._root, rewound)
-        trained = _without_ticket_state(self._trained)
-
-        def values(masks: Tensors) -> Tensors:
-            # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-            shown = _Shown(context, level, start, mask, trained, restored())
-            return shown.filled(masks, whole)
-
-        return Restart(restored, values)
+    def _budgets(self, kept: Mapping[str, int]) -> list[Group]:
+        pruner = self._context.pruner
+        if self._density is None:
+            return pruner.budgets_after(kept, self._times)
+        return pruner.budgets_down_to(kept, self._density)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        return _kept_after_pruning(self._context, self.parent, self._times)
+        kept = kept_by_budgets(self.parent)
+        return _kept_within(self._context, self.parent, self._times, kept, self._budgets(kept))
 
 
 class RandomMask(Derivation):
@@ -125,7 +135,9 @@ class RandomMask(Derivation):
         return TicketState(mask, values, stats, restart=restart)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        return _kept_after_pruning(self._context, self.parent, self._times)
+        kept = kept_by_budgets(self.parent)
+        groups = self._context.pruner.budgets_after(kept, self._times)
+        return _kept_within(self._context, self.parent, self._times, kept, groups)
 
 
 class Loaded(Derivation):
@@ -159,16 +171,21 @@ class _Shown:
         self._start = start
         self._mask_before = mask_before
         self._final = trained.weights()
-        self._gradient = trained.gradient
+        self._trained = trained
         self._rewound = rewound
 
     def scores(self) -> dict[str, Tensor]:
         """Return, by layer, the criterion's scores."""
         context = self._context
+        gradient, probed = self._trained.gradient, self._trained.network_scores
         scores = {}
         for info in context.layers:
             mask = self._mask_before[info.name]
             layer = self._layer(info, Stream.CRITERION, mask, mask)
+            if gradient is not None:
+                layer = replace(layer, _gradient=gradient[info.name])
+            if probed is not None:
+                layer = replace(layer, _probed=probed[info.name])
             with blame(context.specs["criterion"], "score", layer):
                 score = context.cell.criterion.score(layer)
             scores[info.name] = _checked(context, "criterion", "score", info, score)
@@ -209,11 +226,39 @@ class _Shown:
             mask_before=mask_before,
             rng=stream(context.seed, purpose, self._level, name),
             _resample=lambda: context.fresh_weights(info, self._level),
-            _gradient=None if self._gradient is None else self._gradient[name],
         )
 
 
 # The functions that several derivations share
+
+
+def shown_round(
+    context: SearchContext, level: int, parent: Ticket, trained: Trained, rewound: Tensors
+) -> _Shown:
+    """Return the layers of the round that `trained` ended, as criterion and actions see them."""
+    return _Shown(context, level, parent.values, parent.mask, trained, rewound)
+
+
+def restart_of(
+    context: SearchContext,
+    level: int,
+    parent: Ticket,
+    trained: Trained,
+    root: Trained,
+    rewound: Tensors,
+) -> Restart:
+    """Return the rules that give the ticket after a round its values, for any masks."""
+    whole = whole_masks(context)
+    start, mask = parent.values, parent.mask
+    restored = rewinding(context, parent, trained, root, rewound)
+    trained = _without_ticket_state(trained)
+
+    def values(masks: Tensors) -> Tensors:
+        # Another mask may keep what earlier rounds removed, so it is cut from the whole.
+        shown = _Shown(context, level, start, mask, trained, restored())
+        return shown.filled(masks, whole)
+
+    return Restart(restored, values)
 
 
 def without_state(ticket: Ticket) -> Ticket:
@@ -259,7 +304,7 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     if step == 0:
         return context.initial.values
     dense = root.ticket
-    if not dense.is_dense or dense.point.steps == 0:
+    if not (dense.is_dense or dense.updates_mask) or dense.point.steps == 0:
         raise PluginError(
             f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
             f"training of the dense network, so there is no step {step} to rewind to: train "
@@ -334,9 +379,15 @@ def _checked(
     return check_tensor(value, layer.shape, what)
 
 
-def _kept_after_pruning(context: SearchContext, parent: Ticket, times: int) -> dict[str, int]:
-    kept = dict(kept_by_budgets(parent))
-    for group in context.pruner.budgets_after(kept, times):
+def _kept_within(
+    context: SearchContext,
+    parent: Ticket,
+    times: int,
+    kept_before: Mapping[str, int],
+    groups: Sequence[Group],
+) -> dict[str, int]:
+    kept = dict(kept_before)
+    for group in groups:
         remaining = group.keep
         for name in group.layers:
             kept[name] = min(kept[name], remaining)
@@ -345,7 +396,7 @@ def _kept_after_pruning(context: SearchContext, parent: Ticket, times: int) -> d
         scope = context.cell.scope
         raise UsageError(
             f"scope '{scope.use}' {scope.options()} leaves no weights at level "
-            f"{parent.level + times} of cell {context.cell.id}: lower the rate, or search fewer "
-            "levels"
+            f"{parent.level + times} of cell {context.cell.id}: lower the rate, search fewer "
+            "levels, or ask for a higher density"
         )
     return kept

@@ -82,14 +82,19 @@ class Interpolated(Derivation):
             values[name] = between(value, second[name], self._alpha)
 
         masks: dict[str, Tensor] = {}
-        others = self._second.outcome.mask()
-        for name, mask in self._first.outcome.mask().items():
+        others = _mask_of(self._second)
+        for name, mask in _mask_of(self._first).items():
             masks[name] = mask | others[name]
         kept = float(sum(int(mask.sum()) for mask in masks.values()))
         return TicketState(masks, values, self._context.pruner.stats(masks, kept))
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         return kept_by_budgets(self._first.ticket)
+
+
+def _mask_of(trained: Trained) -> Mapping[str, Tensor]:
+    """Return the mask at the end of a training, which a mask update may have changed."""
+    return trained.outcome.tensors().masks or trained.outcome.mask()
 
 
 def between(first: Tensor, second: Tensor, alpha: float) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import ContractError, LotteryError, PluginError
 from lotteryfw.api.layers import ControlLayer, Layer, LayerInfo, MaskedLayer
+from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.search.jobs import Spec
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
             tensor = getattr(shown, name, None)
             if tensor is not None:
                 yield name, tensor
+    if isinstance(shown, TrainingNetwork):
+        for name, by_layer in (("weights", shown.weights), ("masks", shown.masks)):
+            for layer, tensor in by_layer.items():
+                yield f"{name}['{layer}']", tensor
 
 
 def _on_layer(shown: tuple[object, ...]) -> str:

@@ -94,6 +94,9 @@ class Train:
 
     `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
 
+    With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
+    `mask_seed` are for the draws of the update.
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -127,6 +130,7 @@ class Train:
     mask_seed: int | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    mask_update: Spec | None = None
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -148,22 +152,35 @@ class Train:
 
 
 @dataclass(frozen=True, eq=False)
-class Gradient:
-    """The gradient of the mean loss over the training set, at given weights, for every layer."""
+class ProbeJob:
+    """Ask a component for tensors of a whole network, by layer, at given weights.
 
-    kind: ClassVar[str] = "gradient"
+    `component` is a criterion, or a probe that the engine has itself (its kind is "probe").
+    `layers` are the prunable layers in the order of the network, the output layer last.
+    `stream_labels` name the streams that the component draws from and that its batches are drawn
+    from; a component that draws nothing has none, and so one job for all seeds.
+    """
+
+    kind: ClassVar[str] = "probe"
 
     model: Spec
     data: Spec
     fingerprint: str
     objective: Spec
-    batch: int
+    component: Spec
+    layers: tuple[str, ...]
+    stream_labels: tuple[str | int, ...]
     device: str
     values: Mapping[str, Tensor] = field(repr=False)
     mask: Mapping[str, Tensor] = field(repr=False)
     origin: str = ""
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @property
+    def steps(self) -> int:
+        """The optimizer updates that it makes: none."""
+        return 0
 
     @cached_property
     def source(self) -> dict[str, Any]:
@@ -242,16 +259,12 @@ class Evaluate:
         return _plain(self)
 
 
-Job = Train | Gradient | Evaluate
-_JOBS: dict[str, type[Train] | type[Gradient] | type[Evaluate]] = {
-    "Train": Train,
-    "Gradient": Gradient,
-    "Evaluate": Evaluate,
-}
+Job = Train | ProbeJob | Evaluate
+_JOBS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (Train, ProbeJob, Evaluate)}
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
-_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "mask_update")
 """Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",
@@ -261,7 +274,10 @@ _SPECS = (
     "schedule",
     "parametrization",
     "initialiser",
+    "component",
+    "mask_update",
 )
+_TUPLES = ("layers", "stream_labels")
 
 
 def numerics(device: str) -> dict[str, str]:
@@ -343,6 +359,9 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
         if values.get(name):
             values[name] = Spec(**values[name])
     # JSON has lists for tuples and sets
+    for name in _TUPLES:
+        if name in values:
+            values[name] = tuple(values[name])
     for name in ("augment", "metrics"):
         if name in values:
             values[name] = tuple(Spec(**spec) for spec in values[name])

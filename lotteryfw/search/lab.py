@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
 from lotteryfw.api.kinds import Control, Metric
 from lotteryfw.api.lab import Search
-from lotteryfw.api.layers import LayerInfo, Need
+from lotteryfw.api.layers import LATEST, LayerInfo
 from lotteryfw.api.metrics import Evaluation
-from lotteryfw.api.tickets import RewindPoint, Ticket, Trained
+from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.context import Describe, SearchContext
+from lotteryfw.search.context import Describe, SearchContext, digest_of
 from lotteryfw.search.controls import control_of
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.evaluations import EvaluationFactory
@@ -22,7 +22,13 @@ from lotteryfw.search.given_values import AtValues, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
+from lotteryfw.search.mask_updates import FinalMask, TrainingStart
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
+from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.untrained import Untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +70,6 @@ class CellLab:
         self._describe_component = describe_component
         self._jobs = JobFactory(self.context, choose_kernel, snapshots)
         self._evaluations = EvaluationFactory(self.context, describe_component)
-        self._needs_gradient = Need.GRADIENT in cell.criterion.needs
 
     # The methods of `lotteryfw.Lab`, which documents them
 
@@ -75,11 +80,30 @@ class CellLab:
     def dense(self) -> Ticket:
         return Ticket.derived(Dense(self.context), 0, _WHOLE_SCHEDULE, is_dense=True)
 
-    def prune(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
-        return self._next_round(Pruned, ticket, trained, times)
+    def prune(
+        self,
+        ticket: Ticket,
+        trained: Trained,
+        times: int = 1,
+        *,
+        density: float | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Ticket:
+        who = describe(self.context.specs["search"])
+        if density is not None and not 0 < density <= 1:
+            raise UsageError(
+                f"{who}: lab.prune(density={density!r}): a density is above 0, and 1 at most"
+            )
+        if scores is not None:
+            scores = self._checked_scores(f"{who}: lab.prune(scores=…)", scores)
+        root = self._root(ticket, trained)
+        derivation = Pruned(self.context, ticket, trained, root, times, density, scores)
+        return self._next_round(derivation, ticket, root, times)
 
     def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
-        return self._next_round(RandomMask, ticket, trained, times)
+        root = self._root(ticket, trained)
+        derivation = RandomMask(self.context, ticket, trained, root, times)
+        return self._next_round(derivation, ticket, root, times)
 
     def as_is(self, ticket: Ticket) -> Ticket:
         return replace(ticket, point=replace(ticket.point, steps=0))
@@ -110,9 +134,15 @@ class CellLab:
             derivation, ticket.level + 1, point, root=root, length=length, learns_mask=True
         )
 
-    def extract_ticket(self, ticket: Ticket, learned: Trained) -> Ticket:
-        derivation = Extracted(self.context, ticket, learned)
-        return Ticket.derived(derivation, ticket.level + 1, _WHOLE_SCHEDULE)
+    def update_mask(self, density: float = 1.0) -> Ticket:
+        if self.cell.mask_update is None:
+            who = describe(self.context.specs["search"])
+            raise ContractError(
+                f"{who} has masks updated in training (lab.update_mask), and its recipe has no "
+                'mask update: name "mask_update" in its `required` or `optional`'
+            )
+        derivation = TrainingStart(self.context, density)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, updates_mask=True)
 
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
         derivation = AtValues(self.context, ticket, values)
@@ -132,20 +162,31 @@ class CellLab:
             raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
         return replace(ticket, order=order)
 
-    def train(self, ticket: Ticket, variant: str = "ticket") -> Search[Trained]:
-        if self._needs_gradient:
+    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+        level = ticket.level + 1
+        if ticket.updates_mask:
+            derivation = FinalMask(self.context, ticket, trained)
+            point = self.context.point
+            return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
+        return Ticket.derived(Extracted(self.context, ticket, trained), level, _WHOLE_SCHEDULE)
+
+    def train(
+        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+    ) -> Search[Trained]:
+        if probe and self.context.probe_specs:
             (trained,) = yield from self.train_all([ticket])
         else:
             request = self._jobs.training(ticket)
             (outcome,) = yield (request,)
             trained = Trained(ticket, outcome, origin=request.origin)
         if trained.diverged_at is not None:
-            level = ticket.level + 1 if ticket.learns_mask else ticket.level
+            finds_mask = ticket.learns_mask or ticket.updates_mask
+            level = ticket.level + 1 if finds_mask else ticket.level
             self.record(level, ticket, trained, variant)
             raise TrainingDiverged(trained.diverged_at, ticket.learns_mask)
         return trained
 
-    def train_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
         if not tickets:
             return []
         trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
@@ -153,17 +194,36 @@ class CellLab:
         trained = []
         for request, outcome in zip(trainings, outcomes, strict=True):
             trained.append(Trained(request.ticket, outcome, origin=request.origin))
-        finite = [one for one in trained if one.diverged_at is None]
-        if not self._needs_gradient or not finite:
-            return trained
+        return (yield from self._probed(trained)) if probe else trained
 
-        # A gradient is asked for at the end of each training that has one.
-        requests = tuple(self._jobs.gradient(one.ticket, one.outcome) for one in finite)
-        gradients = iter((yield requests))
-        for index, one in enumerate(trained):
+    def probe(self, ticket: Ticket) -> Search[Trained]:
+        (probed,) = yield from self.probe_all([ticket])
+        return probed
+
+    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
+        untrained = []
+        for ticket in tickets:
+            origin = digest_of("untrained", ticket.origin)
+            untrained.append(Trained(ticket, Untrained(ticket), origin=origin))
+        return (yield from self._probed(untrained))
+
+    def _probed(self, trained: list[Trained]) -> Search[list[Trained]]:
+        """Ask for what the criterion needs of each network that did not diverge, and add it."""
+        needs = tuple(self.context.probe_specs)
+        finite = [one for one in trained if one.diverged_at is None]
+        if not needs or not finite:
+            return trained
+        requests = []
+        for one in finite:
+            for need in needs:
+                requests.append(self._jobs.probe(one, need))
+        outcomes = iter((yield tuple(requests)))
+        probed = []
+        for one in trained:
             if one.diverged_at is None:
-                trained[index] = replace(one, gradient_outcome=next(gradients))
-        return trained
+                one = replace(one, probes={need: next(outcomes) for need in needs})
+            probed.append(one)
+        return probed
 
     def evaluate(
         self,
@@ -200,15 +260,47 @@ class CellLab:
                 f"{who} called lab.record(level, ticket, trained) with {types}; "
                 "an int, a Ticket and a Trained belong there"
             )
+        if isinstance(trained.outcome, Untrained):
+            who = describe(self.context.specs["search"])
+            raise ContractError(
+                f"{who} records level {level} with what lab.probe returned, which has no figures: "
+                "record `yield from lab.train(lab.as_is(ticket))` for a ticket as it is"
+            )
         self.records.append(Record(level, ticket, trained, variant))
 
+    def _root(self, ticket: Ticket, trained: Trained) -> Trained:
+        """Return the training that a pruned ticket goes back to.
+
+        Raises UsageError where there is none, and the rewind policy points into one.
+        """
+        root, point = ticket.root or trained, self.context.point
+        step = point.schedule if point.weights == LATEST else max(point.weights, point.schedule)
+        if isinstance(root.outcome, Untrained) and step != 0:
+            rewind, search = self.cell.rewind, self.cell.search
+            raise UsageError(
+                f"rewind '{rewind.use}' goes back to step {step} of a training, and the search "
+                f"'{search.use}' prunes before any: use \"to_init\""
+            )
+        return root
+
     def _next_round(
-        self, derive: type[Pruned | RandomMask], ticket: Ticket, trained: Trained, times: int
+        self, derivation: Derivation, ticket: Ticket, root: Trained, times: int
     ) -> Ticket:
-        root = ticket.root or trained
-        derivation = derive(self.context, ticket, trained, root, times)
         level = ticket.level + times
         return Ticket.derived(derivation, level, self.context.point, root=root, parent=ticket.level)
+
+    def _checked_scores(self, what: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return scores by layer. Raises ContractError for a missing layer, shape or dtype."""
+        unknown = scores.keys() - {layer.name for layer in self.layers}
+        if unknown:
+            raise ContractError(f"{what} names no layer of the network: {', '.join(unknown)}")
+        checked = {}
+        for layer in self.layers:
+            if layer.name not in scores:
+                raise ContractError(f"{what} lacks layer {layer.name}")
+            where = f"{what} for layer {layer.name}"
+            checked[layer.name] = check_tensor(scores[layer.name], layer.shape, where).cpu()
+        return checked
 
     def _check_density(self, density: float | None) -> None:
         """Raise UsageError if the parametrization lacks a density, or cannot use one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import ContractError
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.kinds import Scope
 from lotteryfw.api.layers import Group, LayerInfo
 from lotteryfw.api.rng import Stream, stream
@@ -72,6 +73,25 @@ class Pruner:
         with blame(self._scope_spec, "at"):
             groups = self._scope.at(self._layers, density)
         return tuple(self._checked("at", groups, self.sizes))
+
+    def budgets_down_to(self, kept: Mapping[str, int], density: float) -> list[Group]:
+        """Return the scope's budgets at a density, for a network of which so much is left.
+
+        Raises UsageError where more is asked for than is left.
+        """
+        groups = []
+        for group in self.budgets_at(density):
+            alive = sum(kept[name] for name in group.layers)
+            # Less than a whole weight above what is left comes from rounding alone.
+            if group.requested >= alive + 1:
+                size = sum(self.sizes[name] for name in group.layers)
+                raise UsageError(
+                    f"density {density:g} keeps {group.keep:,} of the {size:,} weights of "
+                    f"{', '.join(group.layers)}, of which only {alive:,} are left: pruned weights "
+                    f"do not come back, so the density can be {alive / size:.4g} at most"
+                )
+            groups.append(replace(group, keep=min(group.keep, alive)))
+        return groups
 
     def by_score(
         self,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from lotteryfw.api.layers import LATEST
+from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.rng import Stream, seed_of
-from lotteryfw.api.tickets import Outcome, Ticket
+from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.jobs import NO_KERNEL, Gradient, Job, KernelSpec, Train, without_tensors
+from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 """A function of the engine that chooses the kernel of a job.
@@ -33,9 +33,9 @@ class JobRequest:
     """A job that a search asks for.
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
-    `snapshots` are the steps whose state is to be kept; `kind` is that of the stored result:
-    "training", "gradient" or "evaluation". None of them needs a tensor. `job` is computed when it
-    is first looked at.
+    `snapshots` are the steps whose state is to be kept; `kind` is that of its result in the store:
+    "training", "probe" or "evaluation". None of them needs a tensor. `job` is computed when it is
+    first asked for.
     """
 
     __slots__ = (
@@ -116,13 +116,15 @@ class JobFactory:
         origin = self._context.job_digest("train", ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
-        return JobRequest("training", build, ticket, origin, steps, snapshots, decides)
+        return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
 
-    def gradient(self, ticket: Ticket, outcome: Outcome) -> JobRequest:
-        """Return the request for the gradient at the end of a ticket's training."""
-        origin = self._context.job_digest("gradient", ticket)
-        build, decides = partial(self.build_gradient, outcome=outcome), self._context.origins_decide
-        return JobRequest("gradient", build, ticket, origin, decides=decides)
+    def probe(self, trained: Trained, need: Need) -> JobRequest:
+        """Return the request for what the criterion needs of a network after its training."""
+        context = self._context
+        origin = context.probe_digest(trained, need)
+        build = partial(self.build_probe, trained, need)
+        decides = context.origins_decide
+        return JobRequest(ProbeJob.kind, build, trained.ticket, origin, 0, _NONE, decides)
 
     def build_training(self, request: JobRequest) -> Train:
         """Return the training that a request asks for, with its tensors."""
@@ -172,19 +174,28 @@ class JobFactory:
                 order_seed=seed,
                 mask_seed=seed,
             )
+        if ticket.updates_mask:
+            job = replace(
+                job,
+                mask_update=specs["mask_update"],
+                initialiser=specs["initialiser"],
+                mask_seed=context.seed,
+            )
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
 
-    def build_gradient(self, request: JobRequest, outcome: Outcome) -> Gradient:
-        """Return the gradient that a request asks for, with its tensors."""
+    def build_probe(self, trained: Trained, need: Need, request: JobRequest) -> ProbeJob:
+        """Return the probe that a request asks for, with its tensors."""
         context, specs = self._context, self._context.specs
-        return Gradient(
+        return ProbeJob(
             model=specs["model"],
             data=specs["data"],
             fingerprint=context.fingerprint,
             objective=specs["objective"],
-            batch=context.cell.batch,
+            component=context.probe_specs[need],
+            layers=tuple(layer.name for layer in context.layers),
+            stream_labels=context.probe_labels(need, request.ticket.level),
             device=context.device,
-            values=outcome.tensors().values,
+            values=trained.weights(),
             mask=request.ticket.mask,
             origin=request.origin,
         )
@@ -204,7 +215,7 @@ class JobFactory:
         if (
             ticket.root is not None
             or ticket.point.steps == 0
-            or not (ticket.is_dense or ticket.learns_mask)
+            or not (ticket.is_dense or ticket.learns_mask or ticket.updates_mask)
         ):
             return _NONE
         step = self._context.point_at(ticket.length).weights

@@ -77,6 +77,7 @@ def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
         "away_from_zero": {},
     }
     for name, kept in mask.items():
+        # kept ones only: masked weights are frozen, and would all count as unmoved
         before, after = init[name][kept], final[name][kept]
         moves["sign_agreement"][name] = before.sign() == after.sign()
         moves["toward_zero"][name] = after.abs() < before.abs()
@@ -84,6 +85,7 @@ def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
     for figure, layers in moves.items():
         for name, moved in layers.items():
             yield _share(level, figure, _mean(moved), name)
+        # over all weights, so that a large layer counts for more than a small one
         yield _share(level, figure, _mean_of_all(layers.values()))
 
 
@@ -95,6 +97,7 @@ def _cut_shares(level: LevelResult, parent: LevelResult) -> Iterator[AnalysisRes
     shrank_of_kept: list[Tensor] = []
     for name, kept in level.ticket.mask.items():
         shrank = final[name].abs() < init[name].abs()
+        # alive before this cut and masked after it: earlier cuts are not its work
         shrank_of_cut.append(shrank[before[name] & ~kept])
         shrank_of_kept.append(shrank[kept])
     yield _share(level, "cut_toward_zero", _mean_of_all(shrank_of_cut))
@@ -117,11 +120,13 @@ class MaskOverlap(Analysis):
     def across(self, levels: Sequence[LevelResult]) -> Iterable[AnalysisResult]:
         by_level: dict[int, list[LevelResult]] = {}
         for level in levels:
+            # masks that keep everything overlap whatever they are
             if level.variant == TICKET and level.cut.density < 1:
                 by_level.setdefault(level.level, []).append(level)
         for alike in by_level.values():
             masks = [level.ticket.mask for level in alike]
             for (first, mask), (second, other) in combinations(zip(alike, masks, strict=True), 2):
+                # an axis of models compares networks whose layers are not the same
                 if _differences(first, second) == 1 and mask.keys() == other.keys():
                     yield from _overlap(first, mask, second, other)
 
@@ -143,6 +148,7 @@ def _overlap(
         theirs = other[name]
         kept += int(ours.sum())
         both += int((ours & theirs).sum())
+        # masks that keep a and b of n weights have a b / n in common, in the mean over chance
         expected.append(float(ours.sum()) * float(theirs.sum()) / ours.numel())
     yield _share(first, "overlap", both / max(1, kept), against=second.cell)
     yield _share(first, "chance", sum(expected) / max(1, kept), against=second.cell)
@@ -174,6 +180,7 @@ class WeightScatter(Analysis):
         parent = tickets[child.ticket.parent or 0].trained
         results: list[AnalysisResult] = []
         for name, kept in child.ticket.mask.items():
+            # one sample for all three lists, whose entries belong together
             indices = self._sample_indices(lab.seed, name, kept.numel())
             before, after = parent.ticket.values[name], parent.weights()[name]
             lists: list[tuple[str, Role, Tensor]] = [
@@ -225,6 +232,7 @@ class DyingEdges(Analysis):
             selected = level.trained.selected()
             if not selected:
                 continue
+            # levels come in order, so this is over all cycles so far
             ever = {name: mask | ever.get(name, mask) for name, mask in selected.items()}
             results += _dying_ratios(level, ever)
             of_cycle = 1 - _mean_of_all(selected.values())

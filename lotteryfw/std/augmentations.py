@@ -118,6 +118,7 @@ class RandomResizedCrop(Augmentation):
         height, width = shape[-2:]
         whole = torch.tensor([height, width])
         sides = self._sides(shape[0], whole, rng)
+        # of whole - sides + 1 places in each direction, one as likely as the other
         corners = (torch.rand(sides.shape, generator=rng) * (whole - sides + 1)).floor()
         return {
             "y": _sampling_points(corners[:, 0], sides[:, 0], height),
@@ -142,6 +143,7 @@ class RandomResizedCrop(Augmentation):
         areas, ratios = torch.rand(2, count, TRIES, generator=rng)
         (least, most), (narrow, wide) = self.area, map(log, self.aspect)
         areas = whole.prod() * (least + (most - least) * areas)
+        # uniform in the logarithm, so that 3:4 is as likely as 4:3
         ratios = (narrow + (wide - narrow) * ratios).exp()
         sides = torch.stack([(areas / ratios).sqrt(), (areas * ratios).sqrt()], dim=-1)
         sides = sides.round().clamp(min=1)
@@ -167,6 +169,7 @@ def _sampling_points(start: Tensor, side: Tensor, size: int) -> Tensor:
     """
     import torch
 
+    # the middle of a pixel lies at 0.5: `grid_sample` counts from edges with align_corners=False
     middles = torch.arange(size) + 0.5
     inside = (middles * side[:, None] / size - 0.5).clamp(min=0).minimum(side[:, None] - 1)
     return (start[:, None] + inside + 0.5) * 2 / size - 1

@@ -35,7 +35,9 @@ class LinearModeConnectivity(Analysis):
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         trained = [level for level in levels if _has_trained_weights(level)]
-        copies = yield from lab.train_all([lab.again(level.ticket, 1) for level in trained])
+        copies = yield from lab.train_all(
+            [lab.again(level.ticket, 1) for level in trained], probe=False
+        )
         alphas = tuple(index / (self.points - 1) for index in range(self.points))
         results: list[AnalysisResult] = []
         for level, copy in zip(trained, copies, strict=True):

@@ -87,6 +87,7 @@ class LayerShuffle(Control):
     source = MISSING_THE_MARK
 
     def mask(self, layer: ControlLayer) -> Tensor:
+        # a permutation keeps the count of the layer exactly
         everywhere = layer.mask.new_ones(layer.info.shape)
         return shuffled(layer.mask, everywhere, layer.rng)
 
@@ -106,7 +107,8 @@ class Invert(Control):
     def mask(self, layer: ControlLayer) -> Tensor:
         import torch
 
-        # Ranks of masked weights lie in [0, 1), those of kept weights in [1, 2).
+        # Ranks of masked weights lie in [0, 1), those of kept weights in [1, 2), so sorting takes
+        # all masked ones first. float64, as float32 would draw some ranks twice in a large layer.
         rank = torch.rand(layer.info.shape, generator=layer.rng, dtype=torch.float64)
         order = (rank + layer.mask.cpu()).flatten().argsort()
         mask = torch.zeros(layer.info.size, dtype=torch.bool)
@@ -132,4 +134,5 @@ class RandomMaskReinit(Control):
         return layer.resample()
 
     def masked_values(self, layer: ControlLayer) -> Tensor | None:
+        # the masked weights are others than the ticket's, whose frozen values would mean nothing
         return None

@@ -63,6 +63,8 @@ class SmallInit(MaskCriterion):
         return -layer.init.abs()
 
 
+# The paper scales one side by α, which is a number of the layer to be found. Ranks cut both sides
+# at one percentile without it, and leave the order of the scores as it is.
 class LargeInitLargeFinal(MaskCriterion):
     """Keeps the weights that are large both before and after training.
 
@@ -123,6 +125,7 @@ class Random(MaskCriterion):
     def score(self, layer: Layer) -> Tensor:
         import torch
 
+        # drawn on the CPU, so that every device keeps the same weights
         return torch.rand(layer.info.shape, generator=layer.rng).to(layer.final.device)
 
 
@@ -134,6 +137,7 @@ class LargeFinalSameSign(MaskCriterion):
     source = DECONSTRUCTING_CODE
 
     def score(self, layer: Layer) -> Tensor:
+        # 0, the lowest magnitude: others are kept only where too few kept their sign
         return layer.final.abs().where(_sign_product(layer) > 0, 0.0)
 
 
@@ -177,6 +181,7 @@ def _rank(values: Tensor, alive: Tensor) -> Tensor:
     """
     import torch
 
+    # without those cut earlier: their frozen zeros would fill the lowest percentiles
     ordered = values[alive].sort().values
     # float64 counts exactly; float32 would merge ranks in layers of more than 2**24 weights
     return torch.searchsorted(ordered, values.contiguous()).double() / max(1, len(ordered))

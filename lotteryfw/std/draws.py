@@ -30,5 +30,6 @@ def shuffled(values: Tensor, places: Tensor, rng: torch.Generator) -> Tensor:
 
     moving = values[places]
     result = values.clone()
+    # the permutation is drawn on the CPU, so that every device gets the same
     result[places] = moving[torch.randperm(len(moving), generator=rng).to(moving.device)]
     return result

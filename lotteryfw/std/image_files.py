@@ -48,6 +48,7 @@ def scan(use: str, root: Path, test: str) -> ImageList:
     """
     layout = f"{root} should hold train/<class>/<image> and {test}/<class>/<image>"
     halves = (root / "train", root / test)
+    # both at once, so that nobody has to try twice
     absent = [str(half) for half in halves if not half.is_dir()]
     if absent:
         raise DataError(f"{use}: there is no folder {' and no folder '.join(absent)}; {layout}")
@@ -99,7 +100,8 @@ def _list(half: Path, classes: tuple[str, ...], times: tuple[int, ...]) -> tuple
     images: list[Image] = []
     for label, name in enumerate(classes):
         if not (half / name).is_dir():
-            continue
+            continue  # the test half may lack a class
+        # by name: the order in which a disk lists files is not the same everywhere
         for entry in sorted(os.scandir(half / name), key=lambda entry: entry.name):
             if Path(entry.name).suffix.lower() in SUFFIXES:
                 images.append(Image(Path(entry.path), label))
@@ -162,6 +164,7 @@ class Decoder:
             # a second process waits here, and then reads what the first one wrote
             with FileLock(f"{kept}.lock"):
                 if not kept.is_file():
+                    # written aside, as a file that was cut off would pass for a whole one
                     aside = kept.with_name(f"{kept.name}.part")
                     with aside.open("wb") as file:
                         for image in self._pixels(images):
@@ -217,6 +220,7 @@ class Decoder:
             picture.mode == "I" and picture.format in ("PNG", "PPM")
         )
         if is_16_bit:
+            # 257 = 65535 / 255: white stays white
             values = np.asarray(picture).astype(np.float64) / 257
             return Pillow.fromarray(values.round().astype(np.uint8))
         if picture.mode in ("I", "F"):

@@ -49,6 +49,7 @@ class ImageFolder(DataSource):
     def load(self, folder: Path) -> Dataset:
         listed = self._scan(folder)
         decoder = Decoder(self.use, self._shape(listed), self.size)
+        # all that decides about the pixels and their order, so that no run maps another's file
         options = f"{decoder.shape} {self.size} {self.validation} {self.split_seed}"
         name = sha256(f"{self.fingerprint(folder)} {options}".encode()).hexdigest()
         kept = folder / "decoded" / f"{name}.uint8"
@@ -75,4 +76,5 @@ class ImageFolder(DataSource):
         channels = 1 if self.grey else 3
         if self.size:
             return (channels, self.size, self.size)
+        # the first image stands for all: decoding refuses one of another size
         return (channels, *size_of(self.use, listed.train[0].path))

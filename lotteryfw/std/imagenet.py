@@ -50,6 +50,7 @@ class ImageNet(DataSource):
         root = self._root(folder)
         listed = scan(self.use, root, test="val")
         counts = len(listed.classes), len(listed.train), len(listed.test)
+        # an incomplete copy would train for days before anybody noticed
         if counts != (CLASSES, TRAIN, TEST):
             raise DataError(
                 f"imagenet: {root} holds {counts[0]} classes, {counts[1]} training and "
@@ -58,6 +59,7 @@ class ImageNet(DataSource):
         name = sha256(f"{self.fingerprint(folder)} {self.options()}".encode()).hexdigest()
         decoder = Decoder(self.use, (3, self.size, self.size), self.size)
         kept = folder / "decoded" / f"{name}.uint8"
+        # "unit", because the published moments are used, and not those of this split
         dataset = decoder.splits(listed, self.validation, self.split_seed, "unit", kept)
         return replace(dataset, mean=MEAN, std=STD)
 

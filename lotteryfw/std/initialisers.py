@@ -84,6 +84,7 @@ class SignedConstant(Initialiser):
     def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
+        # the deviation of kaiming_normal as the one magnitude: "signed Kaiming constant"
         return (torch.randint(2, layer.shape, generator=rng) * 2 - 1) * sqrt(2 / layer.fan_in)
 
 
@@ -111,6 +112,7 @@ class PytorchDefault(Initialiser):
     source = "PyTorch, torch.nn.Linear and torch.nn.Conv2d"
 
     def weight(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
+        # PyTorch writes it as kaiming_uniform_(a=sqrt(5)): sqrt(6 / ((1 + 5) fan_in))
         return _uniform(layer.shape, 1 / sqrt(layer.fan_in), rng)
 
     def bias(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:

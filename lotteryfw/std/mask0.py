@@ -73,6 +73,7 @@ class InitZeroReshuffle(Mask0Action):
     source = DECONSTRUCTING
 
     def masked_values(self, layer: Layer) -> Tensor:
+        # only among the weights of this cut, so that as many of them are 0 as with init_zero
         zeros = shuffled(_toward_zero(layer), layer.cut, layer.rng)
         return _at_this_cut(layer.rewound.masked_fill(zeros, 0.0), layer)
 
@@ -85,6 +86,7 @@ class InitZeroReverse(Mask0Action):
     source = DECONSTRUCTING
 
     def masked_values(self, layer: Layer) -> Tensor:
+        # strictly: a weight that did not move is rewound here and with init_zero
         away_from_zero = layer.final.abs() > layer.rewound.abs()
         return _at_this_cut(layer.rewound.masked_fill(away_from_zero, 0.0), layer)
 

@@ -72,6 +72,7 @@ class ReinitEmpirical(Mask1Action):
     def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
+        # from step 0 and from the whole layer, whatever the mask: the distribution of the draw
         indices = torch.randint(layer.info.size, layer.info.shape, generator=layer.rng)
         drawn = layer.original.flatten()[indices.to(layer.original.device)]
         return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
@@ -111,6 +112,7 @@ class Constant(Mask1Action):
     def kept_values(self, layer: Layer) -> Tensor:
         import torch
 
+        # as many of either sign as a coin gives; with `keep_sign` they are overwritten below
         bits = torch.randint(2, layer.info.shape, generator=layer.rng).to(layer.original.device)
         drawn = layer.original.std(correction=0) * (bits * 2 - 1)
         return _rescaled(_signed(drawn, layer, self.keep_sign), layer, self.rescale)
@@ -126,4 +128,5 @@ def _rescaled(values: Tensor, layer: Layer, rescale: bool) -> Tensor:
     """Return [s]: `values`, times size / kept where `rescale`."""
     if not rescale:
         return values
+    # max: a layer may lose its last weight under a scope that lets layers compete
     return values * (layer.info.size / max(1, int(layer.mask.sum())))

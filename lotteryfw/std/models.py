@@ -183,6 +183,7 @@ def _conv_net(
     """Build two convolutions and a pooling for each of `pairs`, then 256-256-classes."""
     from torch import nn
 
+    # no batch norm: the networks of the first paper have none
     stages = [[scaled(units, width)] * 2 for units in pairs]
     convolutions, features = _convolutions(use, shape, stages, bias, affine=None)
     hidden = scaled(256, width)
@@ -204,6 +205,7 @@ def _vgg(
     stages: list[list[int]] = []
     for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True):
         stages.append([scaled(units, width)] * depth)
+    # no biases, which the batch norm after each convolution would subtract again
     convolutions, features = _convolutions(use, shape, stages, bias=False, affine=affine)
     return nn.Sequential(convolutions | _fully_connected([features, classes], bias))
 
@@ -236,6 +238,7 @@ def _convolutions(
             layers[f"conv_relu{number}"] = nn.ReLU()
             inputs = outputs
         layers[f"pool{stage}"] = nn.MaxPool2d(2)
+    # each pooling halves a side and drops an odd pixel: halving often and dividing once agree
     shrinkage = 2 ** len(stages)
     return layers, inputs * prod(side // shrinkage for side in shape[1:])
 

@@ -25,6 +25,7 @@ class Classification(Objective):
     """Share of the target that is spread over all classes, in the measured loss as well."""
 
     def closed_form(self) -> str:
+        # the kernels with a gradient of their own have that of plain labels only
         return "cross_entropy" if self.label_smoothing == 0 else ""
 
     def loss(
@@ -59,10 +60,12 @@ class Reconstruction(Objective):
     def loss(
         self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
     ) -> Tensor:
+        # the mean over pixels also under "sum", which sums over examples
         losses = (outputs - inputs.flatten(1)).square().mean(1)
         return losses.mean() if reduction == "mean" else losses.sum()
 
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         flat = inputs.flatten(1)
         spread = (flat - flat.mean(1, keepdim=True)).square().sum(1)
+        # an image of one colour has no variance to explain, and would divide by 0
         return (1 - (outputs - flat).square().sum(1) / spread.clamp(min=1e-12)).clamp(min=0)

@@ -40,6 +40,7 @@ class Sgd(Optimizer):
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Sgd:
+        # torch's own condition, reported with the recipe and not when the first training begins
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError("nesterov = true needs a momentum above 0 and a dampening of 0")
         return self
@@ -140,6 +141,7 @@ class RmsProp(Optimizer):
     def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
         import torch
 
+        # foreach, as torch has no fused form of it
         return torch.optim.RMSprop(
             list(parameters),
             lr=self.lr,
@@ -154,5 +156,6 @@ class RmsProp(Optimizer):
 
 def _in_one_call(parameters: list[Tensor]) -> dict[str, bool]:
     """Fused where torch has that, else foreach."""
+    # one call for all tensors: on networks this small the calls cost more than the arithmetic
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
     return {"fused": True} if fused else {"foreach": True}

@@ -48,6 +48,7 @@ class Bernoulli(Parametrization):
         return torch.full(layer.shape, self.logit)
 
     def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
+        # a score above 0 is a probability above one half
         return {name: (edges.scores > 0) & edges.allowed for name, edges in net.edges.items()}
 
     def sampled(self, net: MaskedNetwork, rng: torch.Generator) -> dict[str, Tensor]:
@@ -126,6 +127,7 @@ class TopK(Parametrization):
             if group not in net.memory:
                 net.memory[group] = _Best(shared, group.keep)
             ranks = [self._ranked(edges.scores).flatten() for edges in shared]
+            # one layer needs no copy, and most scopes have one layer in a budget
             best = net.memory[group](ranks[0] if len(ranks) == 1 else torch.cat(ranks))
             parts = torch.split(best, [edges.info.size for edges in shared])
             masks |= {
@@ -157,9 +159,12 @@ class _Best:
         import torch
 
         allowed = torch.cat([edges.allowed.flatten() for edges in shared])
+        # hard pruning may leave fewer edges than the scope's budget would keep
         self._keep = min(keep, int(allowed.sum()))
+        # added to the ranks in each step: -inf ranks below every score, and 0 changes none
         barred = torch.zeros(len(allowed), device=allowed.device).masked_fill(~allowed, -inf)
         self._barred = None if bool(allowed.all()) else barred
+        # scores move little in a step, so the last selection is a good start for the next
         self._warm = IncrementalTopK(self._keep)
 
     def __call__(self, ranks: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv(outputs, outputs, 3)
         self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
         self.shortcut: nn.Module = nn.Identity()
+        # option B of the paper: a projection where the shape changes, and only there
         if stride > 1 or inputs != outputs:
             projection = _conv(inputs, outputs, 1, stride)
             norm = nn.BatchNorm2d(outputs, affine=affine)
@@ -49,6 +50,7 @@ class PreactivationBlock(nn.Module):
         self.conv1 = _conv(inputs, outputs, 3, stride)
         self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
         self.conv2 = _conv(outputs, outputs, 3)
+        # without a norm of its own: it reads what norm1 and the ReLU have made already
         self.shortcut: nn.Module | None = None
         if stride > 1 or inputs != outputs:
             self.shortcut = _conv(inputs, outputs, 1, stride)
@@ -74,16 +76,19 @@ def resnet(
     """
     image, stem, *stages = channels
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv(image, stem, 3))
+    # a pre-activation block begins with norm and ReLU itself
     if block.rectifies:
         layers |= {"norm1": nn.BatchNorm2d(stem, affine=affine), "relu1": nn.ReLU()}
     inputs = stem
     for number, outputs in enumerate(stages, 1):
         stage: OrderedDict[str, nn.Module] = OrderedDict()
         for index in range(1, blocks + 1):
+            # the first block of a stage halves the image, but not in the first stage
             stride = 2 if number > 1 and index == 1 else 1
             stage[f"block{index}"] = block(inputs, outputs, stride, affine)
             inputs = outputs
         layers[f"stage{number}"] = nn.Sequential(stage)
+    # the sum that the last pre-activation block returns is neither normalised nor rectified
     if not block.rectifies:
         layers |= {"norm": nn.BatchNorm2d(inputs, affine=affine), "relu": nn.ReLU()}
     layers |= {
@@ -95,4 +100,5 @@ def resnet(
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    # no bias, as a batch norm follows, at the latest at the end
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)

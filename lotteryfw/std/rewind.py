@@ -51,6 +51,7 @@ class LearningRate(RewindPolicy):
     )
 
     def point(self, clock: Clock) -> RewindPoint:
+        # trained weights belong to the batch-norm statistics that they were trained with
         return RewindPoint(weights=LATEST, schedule=0, buffers="latest")
 
 
@@ -69,4 +70,5 @@ class FineTune(RewindPolicy):
 
     def point(self, clock: Clock) -> RewindPoint:
         steps = clock.total if self.length is None else clock.steps(self.length)
+        # the end of the schedule, whose factor then holds: fine-tuning uses the last learning rate
         return RewindPoint(weights=LATEST, schedule=clock.total, steps=steps, buffers="latest")

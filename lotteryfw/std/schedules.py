@@ -53,6 +53,7 @@ class Multistep(Schedule):
     warmup: Warmup = None
 
     def factor(self, step: int, clock: Clock) -> float:
+        # >=: the step at a milestone is the first one at the lower rate
         reached = sum(step >= clock.steps(milestone) for milestone in self.milestones)
         return self.gamma**reached * _warmed_up(step, _steps(self.warmup, clock))
 
@@ -79,6 +80,7 @@ class Cosine(Schedule):
         if step < warmup:
             return _warmed_up(step, warmup)
         if self.per == "epoch":
+            # a warmup may end within an epoch, and no share of the cosine lies before it
             step = max(warmup, step - step % clock.steps_per_epoch)
         share = (step - warmup) / (clock.total - warmup)
         return self.final + (1 - self.final) * (1 + cos(pi * share)) / 2

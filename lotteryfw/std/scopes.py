@@ -42,12 +42,14 @@ class Layerwise(Scope):
 
     def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
         _check_patterns(self.use, self.rates, layers)
+        # the size of a rate plays no part here, as the density says how much is kept; 0 exempts
         return [_share((layer.name,), layer.size, density) for layer in layers if self._rate(layer)]
 
     def _rate(self, layer: LayerInfo) -> float:
         for pattern, rate in self.rates.items():
             if _matches(layer, pattern):
                 return rate
+        # section 2 of the paper: the output layer is pruned at half the rate of the others
         if layer.is_output and self.output_rate is not None:
             return self.output_rate
         return self.rate
@@ -69,6 +71,7 @@ class Global(Scope):
         self, layers: Sequence[LayerInfo], kept: Mapping[str, int], times: int
     ) -> list[Group]:
         names = self._included(layers)
+        # without a group nothing is cut, which is right where everything is excluded
         return [_group(names, sum(kept[name] for name in names), self.rate, times)] if names else []
 
     def at(self, layers: Sequence[LayerInfo], density: float) -> list[Group]:
@@ -116,6 +119,7 @@ class Erk(Scope):
         alive = [kept[layer.name] for layer in layers]
         # density is proportional to sum(shape) / prod(shape), so the count is to sum(shape)
         weights = [sum(layer.shape) for layer in layers]
+        # rounded shares of their own would miss the network's budget by some weights
         counts = _whole(_shares(Fraction(whole.keep), weights, alive), whole.keep)
         requested = _shares(Fraction(whole.requested), weights, alive)
         groups: list[Group] = []
@@ -125,6 +129,7 @@ class Erk(Scope):
 
 
 def _group(names: tuple[str, ...], kept: int, rate: float, times: int) -> Group:
+    # `budget` rounds after each of the cuts, as iterating does; `requested` is not rounded at all
     return Group(names, keep=budget(kept, rate, times), requested=kept * (1 - rate) ** times)
 
 
@@ -135,6 +140,7 @@ def _share(names: tuple[str, ...], size: int, density: float) -> Group:
 def _matches(layer: LayerInfo, pattern: str) -> bool:
     """Return True for the parameter's path ("fc1.weight") and for its module's ("fc1")."""
     module = layer.name.rpartition(".")[0]
+    # fnmatchcase: fnmatch would ignore the case on some systems, and a recipe means one thing
     return fnmatchcase(layer.name, pattern) or fnmatchcase(module, pattern)
 
 
@@ -165,6 +171,8 @@ def _shares(total: Fraction, weights: Sequence[int], limits: Sequence[int]) -> l
             for i in sharing:
                 shares[i] = unit * weights[i]
             return shares
+        # What the full ones leave over raises the unit, so others may become full in turn. At
+        # least one drops out in each round, so there are no more rounds than layers.
         sharing -= full
         rest -= sum(limits[i] for i in full)
     return shares
@@ -176,6 +184,7 @@ def _whole(shares: Sequence[Fraction], total: int) -> list[int]:
     The largest remainders are rounded up.
     """
     counts = [int(share) for share in shares]
+    # the largest first, and of equal ones the earlier layer, as sorting is stable
     by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i])
     for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lotteryfw import Clock, Lab, MaskSearch, Search, SearchAlgorithm, Step, Ticket, Trained
 
+RETRAINED = "retrained"
 Levels = Annotated[
     int, Field(ge=0, description="How many times the network is cut; 0 trains the dense one only.")
 ]
@@ -29,6 +31,7 @@ class Imp(SearchAlgorithm):
         trained = yield from lab.train(ticket)
         lab.record(0, ticket, trained)
         for level in range(1, self.levels + 1):
+            # by the training just finished, while the values come from the rewind policy's point
             ticket = lab.prune(ticket, trained)
             trained = yield from lab.train(ticket)
             lab.record(level, ticket, trained)
@@ -69,12 +72,111 @@ def _cut_once(
     dense = lab.dense()
     trained = yield from lab.train(dense)
     lab.record(0, dense, trained)
+    # each from the dense network itself, not from the level before: this is what one-shot means
     tickets = [cut(dense, trained, level) for level in range(1, levels + 1)]
     if not train:
         tickets = [lab.as_is(ticket) for ticket in tickets]
+    # no level needs the figures of another, so all of them may be trained at the same time
     finished = yield from lab.train_all(tickets)
     for level, (ticket, trained) in enumerate(zip(tickets, finished, strict=True), 1):
         lab.record(level, ticket, trained)
+
+
+Density = Annotated[
+    float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")
+]
+
+
+class AtInit(SearchAlgorithm):
+    """Pruning at initialisation: the initial network is pruned to each density, and then trained.
+
+    Level 0 is the dense network, level n the n-th density. Every density is pruned for itself, and
+    round r of R prunes to density^(r/R), with the criterion's scores of the network that is left.
+    """
+
+    use = "at_init"
+    formula = "w_0 → prune to d^(1/R) → prune to d^(2/R) → … → prune to d → train"
+    source = (
+        "Lee et al. 2019, SNIP: Single-shot Network Pruning, algorithm 1; Tanaka et al. 2020, "
+        "Pruning neural networks without any data by iteratively conserving synaptic flow, "
+        "algorithm 1: the rounds"
+    )
+
+    densities: Annotated[list[Density], Field(min_length=1)] = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01]
+    """The densities to prune to, falling."""
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """R. SNIP and GraSP prune in one round, SynFlow in 100."""
+    train: bool = True
+    """Train every ticket; false: measure each as it is, an untrained mask over its first values."""
+
+    @field_validator("densities")
+    @classmethod
+    def _falling(cls, densities: list[float]) -> list[float]:
+        for before, after in pairwise(densities):
+            if after >= before:
+                raise ValueError(f"must fall from one to the next: {after:g} follows {before:g}")
+        return densities
+
+    def search(self, lab: Lab) -> Search[None]:
+        dense = lab.dense()
+        probed = yield from lab.probe(dense)
+        pruned = [(dense, probed)] * len(self.densities)
+        for number in range(1, self.rounds):
+            tickets = []
+            for density, (ticket, scored) in zip(self.densities, pruned, strict=True):
+                partial_density = density ** (number / self.rounds)
+                tickets.append(lab.prune(ticket, scored, density=partial_density))
+            scored_tickets = yield from lab.probe_all(tickets)
+            pruned = list(zip(tickets, scored_tickets, strict=True))
+
+        tickets = []
+        for level, (density, (ticket, scored)) in enumerate(
+            zip(self.densities, pruned, strict=True), 1
+        ):
+            # so many levels further, so that ties and random masks differ from density to density
+            ticket = lab.prune(ticket, scored, times=level, density=density)
+            tickets.append(ticket if self.train else lab.as_is(ticket))
+
+        # nothing is trained before all criteria have done their part: one that cannot fails early
+        finished = yield from lab.train_all([dense, *tickets], probe=False)
+        for level, (ticket, trained) in enumerate(zip([dense, *tickets], finished, strict=True)):
+            lab.record(level, ticket, trained)
+
+
+class DuringTraining(SearchAlgorithm):
+    """Pruning during training: one training, whose mask `train.mask_update` changes on the way.
+
+    Level 1 is the mask that the training ended with. The variant "ticket" has the figures of that
+    training, "retrained" those of the mask trained afresh, from where the rewind policy says.
+    """
+
+    use = "during_training"
+    formula = (
+        "w_0 under a first mask → train while the mask changes (→ rewind → train the last mask)"
+    )
+    source = "Zhu & Gupta 2017; Mocanu et al. 2018; Evci et al. 2020; Peste et al. 2021"
+    required = {"mask_update": "changes its mask in training, and the mask update says how"}
+    variants = (RETRAINED,)
+
+    density: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What training begins with: 1 is the dense network, less a random mask by the scope."""
+    dense: bool = True
+    """Also train the dense network, as level 0, to compare with."""
+    retrain: bool = False
+    """Also train the mask that was found as a ticket, from the start: is it a winning ticket?"""
+
+    def search(self, lab: Lab) -> Search[None]:
+        if self.dense:
+            dense = lab.dense()
+            trained = yield from lab.train(dense)
+            lab.record(0, dense, trained)
+        start = lab.update_mask(self.density)
+        trained = yield from lab.train(start)
+        ticket = lab.extract_ticket(start, trained)
+        lab.record(1, ticket, trained)
+        if self.retrain:
+            retrained = yield from lab.train(ticket, RETRAINED)
+            lab.record(1, ticket, retrained, RETRAINED)
 
 
 THRESHOLDED, TRAINED = "thresholded", "trained"
@@ -83,9 +185,6 @@ TrainWeights = Annotated[
     Field(
         description="Also train the weights of what was found, from the values that the mask was learned over."
     ),
-]
-Density = Annotated[
-    float, Field(gt=0, le=1, description="Share of the prunable weights that the mask keeps.")
 ]
 
 
@@ -107,14 +206,15 @@ class Supermask(MaskSearch):
     def search(self, lab: Lab) -> Search[None]:
         ticket = lab.learn_mask()
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        untrained = lab.as_is(found)
+        extracted = lab.extract_ticket(ticket, learned)
+        untrained = lab.as_is(extracted)
         lab.record(1, untrained, learned)
+        # of 0 steps: the one mask of scores above 0, without sampling
         measured = yield from lab.train(untrained, THRESHOLDED)
         lab.record(1, untrained, measured, THRESHOLDED)
         if self.train_weights:
-            trained = yield from lab.train(found, TRAINED)
-            lab.record(1, found, trained, TRAINED)
+            trained = yield from lab.train(extracted, TRAINED)
+            lab.record(1, extracted, trained, TRAINED)
 
 
 class EdgePopup(MaskSearch):
@@ -202,6 +302,7 @@ class IterativeEdgePopup(MaskSearch):
         cycles = len(self._densities())
         if self.cycle is not None:
             return [clock.steps(self.cycle)] * cycles
+        # in sum exactly the training's length, so that a comparison of numbers of cycles is fair
         steps, rest = divmod(clock.total, cycles)
         return [steps + 1] * rest + [steps] * (cycles - rest)
 
@@ -211,6 +312,7 @@ class IterativeEdgePopup(MaskSearch):
         shares = [cycle / self.cycles for cycle in range(1, self.cycles + 1)]
         if self.falls == "linear":
             return [1 - (1 - self.density) * share for share in shares]
+        # geometric: every cycle removes the same share of what is left, as a round of pruning does
         return [self.density**share for share in shares]
 
 
@@ -225,13 +327,15 @@ def _in_cycles(
     """Learns a mask at one density after another, in as many steps each; records what each cycle found, untrained."""
     ticket = lab.learn_mask(densities[0], lengths[0])
     learned = yield from lab.train(ticket)
-    found = lab.extract_ticket(ticket, learned)
-    lab.record(1, lab.as_is(found), learned)
+    extracted = lab.extract_ticket(ticket, learned)
+    # recorded with the figures of the learning itself: they are those of the mask it ended with
+    lab.record(1, lab.as_is(extracted), learned)
     for cycle, (density, length) in enumerate(zip(densities[1:], lengths[1:], strict=True), 2):
+        # from the scores, not from the mask: with soft pruning an edge may come back
         ticket = lab.continue_mask(ticket, learned, density, hard=hard, length=length)
         learned = yield from lab.train(ticket)
-        found = lab.extract_ticket(ticket, learned)
-        lab.record(cycle, lab.as_is(found), learned)
+        extracted = lab.extract_ticket(ticket, learned)
+        lab.record(cycle, lab.as_is(extracted), learned)
     if train_weights:
-        trained = yield from lab.train(found, TRAINED)
-        lab.record(len(densities), found, trained, TRAINED)
+        trained = yield from lab.train(extracted, TRAINED)
+        lab.record(len(densities), extracted, trained, TRAINED)

@@ -69,6 +69,7 @@ def normalised(train: Subset, validation: Subset, test: Subset, normalise: str) 
     """Return the parts as a data set, normalised by moments of the training part."""
     if normalise == "unit":
         return Dataset(train, validation, test)
+    # of the training part alone: the others' moments would leak into it
     channels = train.inputs.unbind(1)
     mean, std = zip(*map(_moments, channels), strict=True)
     return Dataset(train, validation, test, mean, std)

@@ -57,6 +57,7 @@ class Synthetic(DataSource):
         import torch
 
         labels = torch.arange(size) % self.classes
+        # a stream for each part, so that more training examples leave the test part as it is
         rng = stream(OwnStream.SYNTHETIC, self.data_seed, part)
         noise = torch.randn(size, *self.shape, generator=rng)
         return Subset(prototypes[labels] + self.noise * noise, labels)

@@ -34,6 +34,7 @@ class TorchvisionModel(ModelFamily):
         from torch import nn
         from torchvision import models
 
+        # no published weights: a ticket is found from a random start
         network: nn.Module = getattr(models, self.name)(weights=None, num_classes=classes)
         # removed afterwards, since torchvision's constructors fill the scales of their norm layers
         for part in network.modules():

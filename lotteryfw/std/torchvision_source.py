@@ -62,6 +62,7 @@ class TorchvisionSource(DataSource):
         root = folder / self.published.folder
         files = [root / name for name in self.published.files]
         instead = [root / name for name in self.published.instead]
+        # all of them: torchvision reads the older form only where it is complete
         if instead and all(path.is_file() for path in instead):
             files += instead
         return files
@@ -120,6 +121,7 @@ class TorchvisionSource(DataSource):
                 f"{self.use}: the files in {root} could not be read; remove them and fetch them "
                 "again: " + "; ".join([str(error), *self.unpublished(folder)])
             ) from error
+        # a file that was exchanged or cut off at the end of a record is read without an error
         for half, examples in ((train, published.examples), (test, published.test)):
             shape = (examples, *published.shape)
             if half.inputs.shape != shape or half.labels.shape != (examples,):
@@ -173,9 +175,11 @@ def _half(published: Published, folder: Path, options: Mapping[str, Any], downlo
 
     raw = getattr(datasets, published.torchvision)(folder, download=download, **options)
     images: Tensor = torch.as_tensor(raw.data)
+    # MNIST has no channel axis, CIFAR has it last, SVHN where it belongs
     if images.ndim == 3:
         images = images.unsqueeze(1)
     if images.shape[1:] != published.shape:
         images = images.permute(0, 3, 1, 2)
+    # `labels` is SVHN's name for what the others call `targets`
     labels = raw.labels if hasattr(raw, "labels") else raw.targets
     return Subset(images.contiguous(), torch.as_tensor(labels).long())

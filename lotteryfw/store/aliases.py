@@ -27,10 +27,12 @@ def read_alias(root: Path, name: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError:
+        # only here: a rerun looks up thousands, and the context manager costs time for each
         with explained(Path(path), "read"):
             raise
     key = _parse(name, text)
     if key is None:
+        # in a store that one may only read it stays, and is found damaged again
         with suppress(OSError):
             os.unlink(path)
         raise DamagedAlias(path)
@@ -64,4 +66,5 @@ def _parse(name: str, text: bytes) -> str | None:
         return None
     if written != name or not isinstance(key, str) or not is_name(key):
         return None
+    # a flipped bit in the key would give one network the results of another
     return key if checksum == digest([name, key]) else None

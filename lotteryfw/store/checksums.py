@@ -32,6 +32,7 @@ class Damage:
 
 def describe(damage: Iterable[Damage]) -> str:
     """Return one line that names the first few damaged files and counts the others."""
+    # the first few: a deleted tickets folder alone is hundreds of files
     names = [str(item) for item in damage]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
@@ -76,6 +77,7 @@ def damaged_files(
     damage = []
     for name, recorded in digests.items():
         path = folder / name
+        # one that is absent is looked at below, and found missing
         if name.startswith("tickets/") and not hash_tickets and path.is_file():
             continue
         digest = file_digest(path)

@@ -39,6 +39,7 @@ class EventLog:
         # Opened once, since a study has several events for each of thousands of trainings.
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            # no buffer, so that an event is there when the process is killed right after it
             self._file = io.FileIO(self._path, "a+")
             if not _ends_whole(self._file):
                 self._file.write(b"\n")
@@ -71,7 +72,7 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
                 try:
                     event = json.loads(line)
                 except ValueError:
-                    continue
+                    continue  # cut off by a kill: events are a history that no result needs
                 if isinstance(event, dict):
                     yield event
 

@@ -61,8 +61,10 @@ def file_name(text: str) -> str:
     'a__b~63e5c1c455d01d5cbcbadd205443a58a'
     """
     name = text.replace("/", "__")
+    # "a__b" and "a/b" would share a name: the first is not what its name reads back as
     if len(name) <= _LONGEST and _PLAIN.fullmatch(name) and name.replace("__", "/") == text:
         return name
+    # surrogatepass, for half a character, as in the name of a file that is not UTF-8
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     readable = _ODD.sub("-", name.lower()).lstrip(".-")
     return f"{readable[: _LONGEST - len(digest) - 1]}~{digest}"
@@ -100,7 +102,7 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
                     file.flush()
                     os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too, must not leave the file behind
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
@@ -108,6 +110,7 @@ def atomic_write(path: Path, data: bytes, *, flush: bool = True) -> None:
 
 def _made(path: str) -> BufferedWriter:
     """Return a new file, open, in a folder that is made where it is not there."""
+    # opened first, as the folder is there for nearly every file
     try:
         return open(path, "xb")
     except FileNotFoundError:
@@ -143,13 +146,14 @@ def is_abandoned(name: str) -> bool:
 
     One of another machine counts as gone, since `gc` is sure that nobody is at work.
     A name of another form is nobody's to delete."""
+    # the host's own name may have hyphens, so only two are separators
     pid, _, host = [*name.split("-", 2), "", ""][:3]
     if not pid.isdecimal() or not host:
         return False
     if host != socket.gethostname():
         return True
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(pid), 0)  # signal 0 only asks if the process is there
     except (ProcessLookupError, OverflowError):
         return True
     except PermissionError:  # alive, and somebody else's

@@ -91,6 +91,7 @@ class RunFolder:
         try:
             with explained(self.path, "made"):
                 self.path.mkdir(parents=True, exist_ok=True)
+                # the lock, and what systems leave in any folder (.DS_Store), are nobody's results
                 names = {
                     entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")
                 }
@@ -112,6 +113,7 @@ class RunFolder:
 
     def exists(self) -> bool:
         """Return whether this is the folder of a run."""
+        # either of the two: a run whose resolved.toml was deleted is damaged and not absent
         return (self.path / _MARK).is_file() or (self.path / checksums.NAME).is_file()
 
     def mark_under_way(self) -> bool:
@@ -136,8 +138,10 @@ class RunFolder:
         digests = checksums.read_checksums(self.path)
         if digests is None and (self.path / checksums.NAME).exists():
             return [Damage(checksums.NAME, "unreadable")]
+        # no checksums to compare with: only reading can show damage
         if digests is None:
             return self._unreadable_tables()
+        # tickets are gigabytes in a large run, and a report reads none
         damage = checksums.damaged_files(self.path, digests, hash_tickets=False)
         if (self.path / checksums.UNDER_WAY).exists():
             missing = [item for item in damage if item.what == "missing"]
@@ -256,6 +260,7 @@ class RunFolder:
         return read_events(self.path)
 
     def _write_lines(self, name: str, lines: Iterable[Mapping[str, Any] | str]) -> None:
+        # encoded line by line: text and bytes of all lines at once would be twice the memory
         text = io.BytesIO()
         for line in lines:
             text.write((line if isinstance(line, str) else strict_json(line)).encode() + b"\n")
@@ -272,7 +277,7 @@ class RunFolder:
                             raise ValueError("a line is not an object")
                         yield line
             except FileNotFoundError:
-                return
+                return  # no file is no line: a run is reported while it is under way, too
             except ValueError as error:
                 raise StoreError(f"{path}: not {what}: {error}; {REBUILD}") from error
 
@@ -304,4 +309,5 @@ def find_runs(folder: Path) -> list[RunFolder]:
 def ticket_name(cell: str, variant: str, level: int) -> str:
     """Return the name of a recorded ticket's file below `tickets`, without its suffix."""
     suffix = "" if variant == "ticket" else f"-{file_name(variant)}"
+    # two digits, so that a listing by name is in order of level
     return f"{file_name(cell)}/level-{level:02}{suffix}"

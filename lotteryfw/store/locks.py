@@ -39,11 +39,13 @@ def hold(path: Path, timeout: float = -1, obsolete: Callable[[], bool] = _never)
         while (file := _try(path)) is None:
             if timeout >= 0 and time.monotonic() >= deadline:
                 raise Busy(f"{path}: held by another process")
+            # polled: a blocking flock would have no timeout, and would wait on a deleted file
             time.sleep(_POLL_SECONDS)
     try:
         yield
     finally:
         try:
+            # deleted while it is held, so that nobody else can hold it at that moment
             with suppress(OSError):  # what cannot be deleted stays: `gc` deletes it
                 if obsolete():
                     path.unlink()
@@ -60,6 +62,7 @@ def delete_lock(path: Path) -> None:
 
 def is_held(path: Path) -> bool:
     """Return whether somebody holds the lock of this file."""
+    # `hold` would make the file
     if not path.exists():
         return False
     try:
@@ -72,6 +75,7 @@ def is_held(path: Path) -> bool:
 def _try(path: Path) -> int | None:
     """Return the locked file, or None where somebody else holds it."""
     while True:
+        # 0o666 less the user's umask, so that a group can share a store
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,6 +48,7 @@ from lotteryfw.store.store_format import check_format, write_format
 def default_root() -> Path:
     """Return the default store: $LOTTERYFW_STORE, or a folder in the user's data folder."""
     if named := os.environ.get("LOTTERYFW_STORE"):
+        # a shell leaves the ~ of `LOTTERYFW_STORE="~/store"` as it is
         return Path(named).expanduser()
     from platformdirs import user_data_path
 
@@ -77,7 +78,7 @@ class Store:
         return self._reader.has(key)
 
     def path(self, key: str, kind: str | None = None) -> Path | None:
-        """Return an object's folder, checked; None where it is absent or damaged, or of another kind.
+        """Return an object's folder, checked; None where it is absent, damaged, or of another kind.
 
         See `ObjectReader` for this and the next four.
         """
@@ -123,6 +124,7 @@ class Store:
                 yield folder
                 seal(folder, key, kind, **about)
                 target.parent.mkdir(parents=True, exist_ok=True)
+                # one rename, which is atomic: a reader sees a whole object or none
                 if _take_name(folder, target):
                     self._reader.trust(key, kind)
             finally:
@@ -183,7 +185,9 @@ class Store:
 
     def set_alias(self, name: str, key: str) -> None:
         """Remember that `name` stands for `key`."""
+        # read first: on a rerun all aliases are there, and reading is cheaper than writing
         if self.alias(name) != checked_name(key):
+            # without an alias the derivation is computed again, which costs time and no result
             with self._optional():
                 write_format(self.root)
                 write_alias(self.root, name, key)
@@ -225,6 +229,7 @@ class Store:
         folder = Path(folder).resolve()
         root = {
             "folder": str(folder),
+            # tells a folder that was deleted from one on a disk that is not mounted now
             "mount": str(upkeep.mount_of(folder)),
             "keys": sorted(set(keys)),
         }
@@ -258,6 +263,7 @@ class Store:
                         "wait for it, or give this one another folder"
                     ) from None
                 self._drop_spooled_by(run_id)
+            # restored below, as a script may run one study while another is active
             before, self._run = self._run, run_id
             try:
                 yield
@@ -273,6 +279,7 @@ class Store:
         jobs that killed runs left, aliases of absent objects, lock files, and what dead processes
         left half-written.
         """
+        # a mistyped folder must not become a store by being cleaned
         if not self.root.exists():
             return upkeep.Swept(dry_run=dry_run)
         write_format(self.root)
@@ -299,6 +306,7 @@ class Store:
 
     def all_keys(self) -> Iterator[str]:
         """Yield the key of every object, in order."""
+        # without names that begin with a dot, which file browsers and network disks leave behind
         for folder in sorted((self.root / "objects").glob("*/[!.]*")):
             if is_name(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
                 yield folder.name
@@ -333,6 +341,7 @@ class Store:
             self._note(f"deleted {jobs} that a killed process of this run had left in {folder}")
 
     def _set_aside(self, key: str, damage: str) -> None:
+        # first, so that whatever fails below the damaged object is not used
         self._reader.forget(key)
         if key not in self.damaged:
             self.damaged.append(key)
@@ -371,6 +380,7 @@ def _take_name(folder: Path, target: Path) -> bool:
     try:
         folder.rename(target)
     except OSError as error:
+        # another process was faster; systems differ in which of the two they report
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise

@@ -56,6 +56,7 @@ class ObjectReader:
         if not self.has(key):
             self.forget(key)
             return None
+        # a request for another kind than the one that was checked is checked again, and refused
         verified = self._verified.get(key)
         if (verified is None or kind not in (None, verified)) and not self.check(key, kind):
             return None
@@ -131,6 +132,7 @@ class ObjectReader:
                 return look(folder)
         except Damaged as damage:
             self.forget(key)
+            # absent: another process set it aside, or somebody deleted it while it was read
             if self.has(key):
                 self._set_aside(key, str(damage))
             return None

@@ -22,7 +22,7 @@ from lotteryfw.store.files import atomic_write
 FORMAT = 1
 INDEX = "object.json"
 _READ_WHOLE = 1 << 20
-"""Bytes of a file up to which it is read at once: `file_digest` makes a buffer of 256 KB for each."""
+"""Bytes of a file up to which it is read at once: `file_digest` makes a buffer of 256 KB for it."""
 
 
 class Damaged(Exception):
@@ -37,9 +37,10 @@ def seal(folder: Path, key: str, kind: str, *, flush: bool = True, **about: Any)
     """
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("r+b") as file:
+        with path.open("r+b") as file:  # for writing, as some systems flush only such files
             if flush:
                 os.fsync(file.fileno())
+            # of the file and not of what was to be written: it vouches for what a reader gets
             sha256 = sha256_of_file(file)
         files[path.relative_to(folder).as_posix()] = {"sha256": sha256, "size": path.stat().st_size}
 
@@ -74,7 +75,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def check_seal(folder: Path, key: str, kind: str | None = None) -> dict[str, Any]:
-    """Return the description of a folder whose every file is as it was sealed, for this key and kind.
+    """Return the description of a folder whose files are as they were sealed for this key and kind.
 
     Raises Damaged, and OSError where the disk fails.
     """
@@ -85,9 +86,9 @@ def check_seal(folder: Path, key: str, kind: str | None = None) -> dict[str, Any
 
 
 def check_sizes(folder: Path, key: str, kind: str | None = None) -> dict[str, Any]:
-    """Return the description of a folder that was sealed for this key and kind, whose files have the sizes they had.
+    """Return the description of a folder that was sealed for this key and kind.
 
-    What is in the files is not looked at. Raises Damaged, and OSError where the disk fails.
+    Of the files only the sizes are checked. Raises Damaged, and OSError where the disk fails.
     """
     description = read_description(folder)
     if description.get("key") != key:
@@ -117,7 +118,10 @@ def check_file(folder: Path, description: Mapping[str, Any], name: str) -> Path:
 
 
 def read_file(folder: Path, description: Mapping[str, Any], name: str) -> bytes:
-    """Return what is in one file of a sealed folder, checked. Raises Damaged, and OSError where the disk fails."""
+    """Return the content of one file of a sealed folder, checked.
+
+    Raises Damaged, and OSError where the disk fails.
+    """
     with _recorded(name):
         written = description["files"][name]
         with open(os.path.join(folder, name), "rb") as file:
@@ -128,7 +132,10 @@ def read_file(folder: Path, description: Mapping[str, Any], name: str) -> bytes:
 
 
 def check_source(description: Mapping[str, Any]) -> None:
-    """Compute the key again from what the object says it was computed from. Raises Damaged where that is another."""
+    """Compute the key again from the source that the object records.
+
+    Raises Damaged where that is another key.
+    """
     if "source" in description and digest(description["source"]) != description["key"]:
         raise Damaged("its key is not that of the work that it describes")
 

@@ -25,6 +25,7 @@ def spool_prefix(run_id: str | None) -> str:
 
 def new_spool_name(run_id: str | None, content: bytes) -> str:
     """Return a name that is nobody else's for a file with this content."""
+    # the middle part, as two jobs of one content are two files, each deleted when it is done
     return f"{spool_prefix(run_id)}{uuid4().hex}-{hashlib.sha256(content).hexdigest()[:_DIGITS]}"
 
 

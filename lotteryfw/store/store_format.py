@@ -19,8 +19,9 @@ def check_format(root: Path) -> None:
         try:
             version = json.loads(path.read_bytes())["format"]
         except FileNotFoundError:
-            return
+            return  # a new store, which the first write makes
         except NotADirectoryError:
+            # `root` or a folder above it
             file = next(path for path in (root, *root.parents) if path.exists())
             raise UsageError(f"{file}: is a file, not a folder") from None
         except (ValueError, KeyError, TypeError):
@@ -40,5 +41,6 @@ def check_format(root: Path) -> None:
 def write_format(root: Path) -> None:
     """Make a folder a store, unless it is one. Raises StoreError."""
     path = root / _NAME
+    # two processes may both write it, with the same content
     if not path.exists():
         atomic_write(path, json.dumps({"format": FORMAT}).encode())

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _HEADER = "lotteryfw"
-_ALIGNMENT = 8
+_ALIGNMENT = 8  # bytes: the largest element of a tensor, and the length of the header's own size
 _LONGEST_REASON = 500
 """Characters of a message that quotes what a file holds."""
 
@@ -68,6 +68,7 @@ def pack(
     for name, mask in masks.items():
         if mask.dtype != torch.bool or (name in values and values[name].shape != mask.shape):
             raise ValueError(f"the mask of '{name}' is not bool, or not of its value's shape")
+        # a bit for each weight, where safetensors would take a byte
         stored[f"mask:{name}"] = torch.from_numpy(np.packbits(mask.numpy()))
     for name, value in values.items():
         value = value.detach().cpu()
@@ -103,6 +104,7 @@ def _serialized(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> byte
     from safetensors.torch import save as library_save
 
     if sys.byteorder != "little" or any(one.dtype not in _codes() for one in tensors.values()):
+        # the library refuses tensors that share memory, as tied weights do
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         return library_save(copies, metadata=metadata)
 
@@ -202,6 +204,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, A
             if name not in masks:
                 values[name] = file.get_tensor(f"value:{name}")
                 continue
+            # absent where every masked weight is +0.0, as the zero action leaves them
             dead = file.get_tensor(f"dead:{name}") if f"dead:{name}" in present else None
             values[name] = _filled(masks[name], file.get_tensor(f"alive:{name}"), dead)
         return values, masks, index
@@ -211,6 +214,7 @@ def _checksum(
     values: Mapping[str, Tensor], masks: Mapping[str, Tensor], meta: Mapping[str, str]
 ) -> str:
     """Return the SHA-256 (hex) of all content of a file, the order of its tensors included."""
+    # the lists of names are for the order, which a digest of tensors by name does not see
     content = [list(values), tensors_digest(values), list(masks), tensors_digest(masks), dict(meta)]
     return digest(content)
 
@@ -223,6 +227,7 @@ def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
     """
     import torch
 
+    # as integers, since -0.0 == 0.0 as floats; a complex128 is two of them side by side
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32}.get(value.element_size(), torch.int64)
     return not bool(
         ((value.detach().reshape(-1, 1).view(whole) != 0) & chosen.reshape(-1, 1)).any()
@@ -256,6 +261,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     except StoreError:
         raise
     except Exception as error:
+        # A hostile file makes safetensors, json and numpy fail in many ways, and what it holds must
+        # not reach the terminal as escape sequences.
         reason = printable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
         raise StoreError(f"{path}: damaged, or not a file of lotteryfw's ({reason})") from error
 
@@ -277,6 +284,7 @@ def _check_index(index: dict[str, Any]) -> None:
         raise ValueError("the shapes of its masks are no table")
     for name, shape in shapes.items():
         sizes = shape if isinstance(shape, list) else [None]
+        # `type … is int` and not isinstance, for which true is an integer, too
         if not all(type(size) is int and size >= 0 for size in sizes):
             raise ValueError(f"the mask of '{name}' has no shape")
 

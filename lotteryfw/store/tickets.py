@@ -56,6 +56,7 @@ class LoadedTicket:
         import torch
         from torch.nn.utils import prune
 
+        # with duplicates: a tied weight has several names, and the ticket may use any of them
         targets = dict(module.named_parameters(remove_duplicate=False)) | dict(
             module.named_buffers()
         )
@@ -143,7 +144,7 @@ def saved_stats(
         about = tensors.load_meta(path)
         requested, kept, sizes = json.loads(about.pop(STATS))
     except (StoreError, KeyError, ValueError, TypeError):
-        return None
+        return None  # whatever is wrong with the file: it is written again
     return MaskStats(requested, kept, sizes) if about == _identity(ticket, meta) else None
 
 

@@ -99,6 +99,7 @@ def info(store: ObjectStore) -> Info:
 
 def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
     """Remove what nothing references. The caller sees to it that nobody else is at work."""
+    # before anything is deleted: a root that cannot be read raises here
     roots = _read_roots(store.root, force)
     present = set(store.all_keys())
     unwanted = sorted(present - roots.wanted)
@@ -114,6 +115,8 @@ def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
     leftovers = _leftovers(store.root, present)
     locks = [*store.root.glob("locks/*.lock"), *store.root.glob("active/*.lock")]
     if not dry_run:
+        # Roots before objects: killed in between, this leaves objects that no root names, which
+        # the next `gc` finds. The other order would leave roots that name absent objects.
         for path in roots.dropped:
             path.unlink(missing_ok=True)
             copy_of_root(path).unlink(missing_ok=True)
@@ -166,6 +169,7 @@ def _read_roots(root: Path, force: bool) -> _Roots:
         presence = presence_of(folder, mount)
         if presence == "unseen":
             roots.unseen.append(str(folder))
+        # in doubt its results are kept: a disk may be mounted again tomorrow
         if presence == "there" or (presence == "unseen" and not force):
             roots.wanted.update(keys)
         else:
@@ -190,6 +194,7 @@ def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
 
     Raises StoreError if neither the file nor its copy is as it was written.
     """
+    # both say the same, and the copy is for the loss of the first
     for candidate in (path, copy_of_root(path)):
         pinned = _read_pinned(candidate)
         if pinned is not None:
@@ -228,7 +233,9 @@ def presence_of(folder: Path, mount: Path | None) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError:
+        # no permission, or a network disk that does not answer
         return "unseen"
+    # the empty folder that is left where a disk was mounted looks like a deleted run
     if mount is not None and not os.path.ismount(mount):
         return "unseen"
     # A folder whose parent is there and readable was deleted; else nobody can tell.
@@ -252,6 +259,7 @@ def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
     for path in root.glob("tmp/*"):
         if is_abandoned(path.name):
             leftovers.append(path)
+    # the folders that `atomic_write` writes into: it puts its temporary file beside the target
     for folder in ("", "roots/", "spool/", "aliases/*/"):
         for path in root.glob(f"{folder}.*.tmp"):
             if is_abandoned(path.stem.removeprefix(".")):
@@ -265,6 +273,7 @@ def _is_left(path: Path, present: Collection[str], oldest: float) -> bool:
 
 def _changed(folder: Path) -> float:
     """Return when a folder's newest file was written (s since 1970), or when it was emptied."""
+    # the files': a folder's own time does not change when a file in it is written again
     times = (path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
     return max(times, default=folder.stat().st_mtime)
 

@@ -124,6 +124,7 @@ def _misplaced(parent: Path, folders: bool) -> Iterator[Path]:
             yield group
             continue
         for path in sorted(group.glob("*")):
+            # a write that is under way, or that `gc` will clear away
             if path.name.startswith(".") and path.name.endswith(".tmp"):
                 continue
             if not is_name(path.name) or path.name[:2] != group.name or path.is_dir() != folders:
@@ -204,6 +205,7 @@ class _RunCheck:
             self._remarks.append(f"run folder {folder}: {obstacle}, so it was not checked")
             return
         self.seen = True
+        # a ticket with a checksum needs no second look
         checked = self._check_files(folder)
         for path in sorted(folder.glob("tickets/**/*.safetensors")):
             self.tickets += 1
@@ -258,13 +260,16 @@ class _RunCheck:
     def _check_ticket(self, path: Path) -> None:
         """Compare a ticket with the training that started from it, where the store has that.
 
-        A ticket whose mask was learned came out of its training: only its form is checked.
+        A ticket whose mask was learned, or changed in training, came out of that: only its form is
+        checked.
         """
         try:
             values, mask = tensors.load(path)
             key = tensors.load_meta(path).get("key", "")
             source = self._training_source(key)
-            if source is None or source.get("parametrization") is not None:
+            if source is None:
+                return
+            if source.get("parametrization") is not None or source.get("mask_update") is not None:
                 return
             is_same = (
                 tensors_digest(values) == source["values"]

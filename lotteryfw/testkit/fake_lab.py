@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.kinds import Parametrization
-from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.kinds import MaskUpdate, Parametrization
+from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.api.metrics import Curve, Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Evaluate, Gradient, Job, Spec, Train
+from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import straight_through
 
@@ -74,11 +75,46 @@ class LargestScores(Parametrization):
         return edges.weights * straight_through(mask, edges.scores)
 
 
+class HalfOfEachLayer(MaskUpdate):
+    """Keeps the half of each layer's weights that is largest, once, in the middle of a training."""
+
+    def due(self, step: int, clock: Clock) -> bool:
+        return step == clock.total // 2
+
+    def budgets(
+        self, step: int, clock: Clock, layers: Sequence[LayerInfo], kept: Mapping[str, int]
+    ) -> list[Group]:
+        groups = []
+        for name, count in kept.items():
+            groups.append(Group((name,), count // 2, count / 2))
+        return groups
+
+    def update(self, step: int, clock: Clock, net: TrainingNetwork) -> dict[str, Tensor]:
+        masks = {}
+        for name, mask in net.masks.items():
+            masks[name] = half_of(mask, net.weights[name].abs())
+        return masks
+
+
+def half_of(mask: Tensor, scores: Tensor) -> Tensor:
+    """Return [s] bool: the half of the weights in `mask` that has the largest scores."""
+    import torch
+
+    order = scores.masked_fill(~mask, float("-inf")).flatten().argsort(descending=True)
+    half = torch.zeros(mask.numel(), dtype=torch.bool)
+    half[order[: int(mask.sum()) // 2]] = True
+    return half.reshape(mask.shape)
+
+
 @cache
 def _components() -> dict[str, Component]:
     registry = Registry.load()
     components = {kind: registry.create(kind, entry) for kind, entry in COMPONENTS.items()}
-    return {**components, "parametrization": LargestScores()}
+    return {
+        **components,
+        "parametrization": LargestScores(),
+        "mask_update": HalfOfEachLayer(),
+    }
 
 
 def make_lab(*, seed: int = 0, clock: Clock = CLOCK, **parts: Any) -> CellLab:
@@ -120,7 +156,7 @@ class FakeOutcome:
             kept += int(mask.sum())
             total += mask.numel()
         accuracy = 0.5 + 0.4 * (kept / total)
-        steps = self.job.steps if isinstance(self.job, Train) else 0
+        steps = self.job.steps
         curve = Curve((0, steps), (None, 0.5), (1.4, 0.6), (0.25, accuracy))
         # the same loss and accuracy on every part, at the end and at the early stop
         return Metrics(
@@ -133,12 +169,17 @@ class FakeOutcome:
         return Evaluation(0.6, 0.8, dict.fromkeys((spec.use for spec in self.job.metrics), 0.5))
 
     def tensors(self) -> NetworkState:
-        # a gradient job has one tensor for each prunable parameter
-        if isinstance(self.job, Gradient):
+        # a probe has one tensor for each prunable parameter
+        if isinstance(self.job, ProbeJob):
             return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
         return self._network(self.job.steps if isinstance(self.job, Train) else 0)
 
     def mask(self) -> Mapping[str, Tensor]:
+        if isinstance(self.job, Train) and self.job.mask_update is not None:
+            halves = {}
+            for name, mask in self.job.mask.items():
+                halves[name] = half_of(mask, self._noise(name, self.job.steps))
+            return halves
         return self.job.mask
 
     def state(self, step: int) -> tuple[NetworkState, Mapping[str, Tensor]]:

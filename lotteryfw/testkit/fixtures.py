@@ -171,10 +171,11 @@ def make_net(
         budgets = [Group(tuple(halves), total, total)]
     else:
         budgets = [Group((name,), half, half) for name, half in halves.items()]
-    return MaskedNetwork(edges, tuple(budgets), _draw_weights)
+    return MaskedNetwork(edges, tuple(budgets), draw_weights)
 
 
-def _draw_weights(layer: LayerInfo, rng: torch.Generator) -> Tensor:
+def draw_weights(layer: LayerInfo, rng: torch.Generator) -> Tensor:
+    """Return what the initialiser of these networks draws for a layer: float32 [s]."""
     import torch
 
     return 0.3 * torch.randn(layer.shape, generator=rng)

@@ -9,6 +9,7 @@ from lotteryfw.api.kinds import Objective
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.probe import Probe
 from lotteryfw.api.rng import stream
+from lotteryfw.testkit.component_trial import ComponentTrial
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +72,75 @@ def make_probe(
     data = DeviceDataset(_examples(), _INFO, "cpu")
     labels = (seed, "testkit")
     return NetworkProbe(module, tensors, masks, tuple(layers), data, _CrossEntropy(), labels)
+
+
+def try_network_scores(trial: ComponentTrial) -> None:
+    """Require scores of every layer that repeat, are finite for living weights, and change nothing.
+
+    They are asked for over a whole network, over one that is half pruned, and over one with a layer
+    of which nothing is left.
+    """
+    cls = type(trial.component)
+    trial.require(
+        hasattr(trial.component, "scores"),
+        "it needs a probe and has no scores(probe); derive it from lotteryfw.NetworkCriterion",
+    )
+    for on, masks in _masks().items():
+        # two probes of one network: what draws from its streams alone gives the same again
+        scores = _scores_of(trial, make_probe(masks=masks), on)
+        again = _scores_of(trial, make_probe(masks=masks), on)
+        for name, score in scores.items():
+            trial.require(
+                _same_bits(score, again[name]),
+                f"scores() on {on} gave two results for layer {name} from equal probes; "
+                f"{cls.__name__} must draw from `probe.rng` and `probe.batches` only",
+            )
+
+
+def _scores_of(trial: ComponentTrial, probe: Probe, on: str) -> dict[str, Tensor]:
+    """Return the scores of a probe, checked as the engine checks them."""
+    from lotteryfw.engine.probe_job import checked_scores
+    from lotteryfw.search.jobs import Spec
+
+    copies = {}
+    for name, value in probe.tensors.items():
+        copies[name] = value.clone()
+    scores = trial.call("scores", probe, on=on)
+    for name, value in probe.tensors.items():
+        trial.require(
+            _same_bits(value, copies[name]),
+            f"scores() on {on} changed `{name}` of the network, which it is shown to read only",
+        )
+    component = trial.component
+    spec = Spec(component.kind, component.use, f"its trial, on {on}", {})
+    return checked_scores(spec, scores, probe.layers, probe.masks)
+
+
+def _masks() -> dict[str, dict[str, Tensor]]:
+    import torch
+
+    whole, half, collapsed = {}, {}, {}
+    for layer in make_probe().layers:
+        alive = torch.ones(layer.shape, dtype=torch.bool)
+        whole[layer.name] = alive
+        rng = stream("testkit", "half of a network", layer.name)
+        half[layer.name] = torch.rand(layer.shape, generator=rng) < 0.5
+        collapsed[layer.name] = alive
+    # budgets and norms of a layer without weights are where sums become 0
+    middle = list(collapsed)[1]
+    collapsed[middle] = torch.zeros_like(collapsed[middle])
+    return {
+        "a whole network": whole,
+        "a network that is half pruned": half,
+        "a network with a collapsed layer": collapsed,
+    }
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    import torch
+
+    # NaN may stand where nothing is read
+    return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
 
 
 _INFO = DatasetInfo(shape=SHAPE, classes=CLASSES, train=EXAMPLES, validation=50, test=50)

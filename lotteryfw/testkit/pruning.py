@@ -15,6 +15,7 @@ from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_control_layer, make_layer
+from lotteryfw.testkit.probes import try_network_scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,12 +28,22 @@ MAX_CUTS = 12
 
 def try_criterion(trial: ComponentTrial) -> None:
     """Require scores of the layer's shape that are finite for unpruned weights and repeat."""
-    gradient = Need.GRADIENT in cast(MaskCriterion, trial.component).needs
+    needs = cast(MaskCriterion, trial.component).needs
+    if Need.PROBE in needs:
+        try_network_scores(trial)
+    gradient = Need.GRADIENT in needs
     for name, make in layers(after_cut=False, gradient=gradient):
+        if Need.PROBE in needs:
+            make = partial(_probed, make)
         layer = make()
         trial.require_tensor(
             "score", _one_argument(make), layer.info.shape, name, layer.mask, float32=False
         )
+
+
+def _probed(make: Callable[[], Layer]) -> Layer:
+    layer = make()
+    return replace(layer, _probed=layer.final.abs())
 
 
 def try_mask1(trial: ComponentTrial) -> None:

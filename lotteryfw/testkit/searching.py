@@ -70,7 +70,10 @@ def _try_order(trial: ComponentTrial, records: Sequence[Record]) -> None:
 
 
 def _try_learning(trial: ComponentTrial, search: SearchAlgorithm, jobs: Sequence[Job]) -> None:
-    """Require a parametrization in the recipes of a search that learns masks, and of no other."""
+    """Require a parametrization in the recipes of a search that learns masks, and of no other.
+
+    The same holds for a mask update and a search whose trainings change masks.
+    """
     learns = any(isinstance(job, Train) and job.parametrization is not None for job in jobs)
     has_parametrization = "parametrization" in (*search.required, *search.optional)
     trial.require(
@@ -80,6 +83,17 @@ def _try_learning(trial: ComponentTrial, search: SearchAlgorithm, jobs: Sequence
     trial.require(
         learns or not has_parametrization,
         "its recipe has a parametrization, but search() has no mask learned",
+    )
+    updates = any(isinstance(job, Train) and job.mask_update is not None for job in jobs)
+    has_update = "mask_update" in (*search.required, *search.optional)
+    trial.require(
+        has_update or not updates,
+        'search() has masks updated in training, so "mask_update" must be in its `required` or '
+        "`optional`",
+    )
+    trial.require(
+        updates or "mask_update" not in search.required,
+        "its recipe must have a mask update, but search() has no mask updated in training",
     )
 
 
@@ -129,8 +143,8 @@ def _try_record(trial: ComponentTrial, lab: CellLab, record: Record) -> None:
     )
     trained = record.trained.ticket
     belongs = record.ticket.origin == trained.origin
-    # a ticket may be recorded with the figures of the training that learned its mask
-    if not belongs and trained.learns_mask:
+    # a ticket may be recorded with the figures of the training that found its mask
+    if not belongs and (trained.learns_mask or trained.updates_mask):
         belongs = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
     trial.require(
         belongs, f"search() records a ticket with another one's training at level {level}"

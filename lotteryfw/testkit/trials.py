@@ -12,7 +12,7 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.search.jobs import digest
-from lotteryfw.testkit import evaluation, learning, pruning, searching, training
+from lotteryfw.testkit import evaluation, learning, pruning, searching, training, updating
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS
 
@@ -32,6 +32,7 @@ TRIALS: dict[str, Callable[[ComponentTrial], None]] = {
     "metric": evaluation.try_metric,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
+    "mask_update": updating.try_mask_update,
     "control": pruning.try_control,
     "analysis": evaluation.try_analysis,
 }

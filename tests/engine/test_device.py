@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.mask_updates import FILE as UPDATES
 from support.paths import ROOT
 from support.recorder import Again
 
@@ -25,7 +26,7 @@ from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
 pretend = pytest.importorskip(
-    "pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+    "support.pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
 )
 torch.set_num_threads(1)
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
@@ -38,6 +39,9 @@ LEARNED = {
 TOP_K = {"parametrization": "top_k", **LEARNED}
 PLUGIN = ROOT / "benchmarks" / "gpu_parts" / "plugin.py"
 """A criterion that needs gradients, and a network with dropout."""
+AT_INIT = ROOT / "plugins" / "lotteryfw-pai" / "src" / "lotteryfw_pai" / "__init__.py"
+"""Criteria that score whole networks."""
+NETWORK_CRITERIA = [{"use": "snip", "batch": 32}, {"use": "grasp", "batch": 32}, "synflow"]
 
 
 @pytest.fixture
@@ -108,6 +112,13 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         {"use": "one_shot", "levels": 2}, {"use": "one_shot", "levels": 2, "train": False},
         {"use": "random_pruning", "levels": 1},
     ]}),
+    "network criteria": recipe(grid={"criterion": NETWORK_CRITERIA}),
+    "network criteria, dropout and data order": recipe(model="dropped", criterion={"use": "snip", "batch": 32}),
+    "network criteria, batch normalisation": images({"use": "resnet20", "width": 0.1}, criterion={"use": "grasp", "batch": 20}),
+    "at_init": recipe(
+        search={"use": "at_init", "densities": [0.5, 0.2], "rounds": 3},
+        grid={"criterion": [*NETWORK_CRITERIA, "connection_sensitivity"]},
+    ),
     "controls": recipe(controls=["untrained", "reinit", "random_mask", "random_mask_reinit"]),
     "analyses": recipe(analyses=["mask_diagnostics", "mask_overlap", "weight_scatter"]),
     "lockstep": recipe(engine={"kernel": "lockstep"}, grid={"mask0": ["zero", "init"], "search.levels": [2]}),
@@ -132,6 +143,14 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "iterative_edge_popup, hard": learned(
         {"use": "iterative_edge_popup", "density": 0.5, "pruning": "hard"}, rewind={"use": "to_step", "step": "1it"},
         train={**TRAIN, "length": "20it"}, **TOP_K,
+    ),
+    "mask updates": recipe(
+        search={"use": "during_training", "density": 0.4, "retrain": True},
+        train={**TRAIN, "mask_update": {"use": "swap", "every": 2}}, controls=["random_mask"],
+    ),
+    "mask updates, Adam and dropout": recipe(
+        search={"use": "during_training", "density": 0.4, "dense": False}, model="dropped",
+        train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}, "mask_update": {"use": "swap", "every": 2}},
     ),
     "dropout": recipe(model="dropped"),
     "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
@@ -182,7 +201,8 @@ def go(
 ) -> Run:
     watch = watch or Watch()
     done = run(
-        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1, trust=[PLUGIN],
+        table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1,
+        trust=[PLUGIN, AT_INIT, UPDATES],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
     assert not watch.warnings
@@ -232,6 +252,8 @@ RESUMED = (
     "dropout",
     "supermask",
     "iterative_edge_popup",
+    "mask updates",
+    "mask updates, Adam and dropout",
     "lockstep, Adam",
     "ResNet-20 and augmentations",
 )

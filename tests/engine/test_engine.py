@@ -9,13 +9,21 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import PrivateAttr
-from support.small import DATA, cell, dense_job, engine_context, execute_one, kernel, lab, make
+from support.small import (
+    DATA,
+    cell,
+    dense_job,
+    engine_context,
+    execute_one,
+    gradient_job,
+    kernel,
+    make,
+)
 from support.trainings import run_training
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -23,7 +31,6 @@ from torch.nn.functional import cross_entropy
 from lotteryfw.api.data import Dataset
 from lotteryfw.api.errors import ContractError, LotteryError, TrainingDiverged
 from lotteryfw.api.kinds import ModelFamily
-from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import (
@@ -36,10 +43,9 @@ from lotteryfw.engine import (
 )
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.device_dataset import DeviceDataset
-from lotteryfw.engine.evaluate import full_gradient
+from lotteryfw.engine.probe_job import run_probe
 from lotteryfw.engine.train import Training, TrainingGroup
-from lotteryfw.search.jobs import Gradient, Train, digest, state_key
-from lotteryfw.search.requests import JobFactory
+from lotteryfw.search.jobs import Train, digest, state_key
 from lotteryfw.store import Store, seal
 
 torch.set_num_threads(1)
@@ -286,8 +292,8 @@ def test_parameters_that_are_not_trained_or_shared_are_as_in_a_plain_loop(build:
     assert ours.metrics().test_loss == pytest.approx(
         cross_entropy(network(splits.test.inputs), splits.test.labels).item(), rel=1e-5
     )
-    slopes = Gradient(job.model, job.data, "", job.objective, 16, "cpu", values=values, mask=mask)
-    assert full_gradient(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
+    slopes = gradient_job(replace(job, values=values, mask=mask))
+    assert run_probe(slopes, Workbench(build)).keys() == mask.keys()  # type: ignore[arg-type]
 
 
 def test_a_network_without_anything_to_train_is_refused() -> None:
@@ -545,14 +551,10 @@ def test_no_steps_only_measure() -> None:
 
 
 def test_the_gradient_is_that_of_the_mean_loss_over_the_training_set() -> None:
-    desk = lab(cell(10))
-    ticket = desk.dense()
-    outcome = SimpleNamespace(tensors=lambda: NetworkState(ticket.values))
-    job = JobFactory(desk.context).gradient(ticket, outcome).job  # type: ignore[arg-type]
-    assert isinstance(job, Gradient)
-    ours = full_gradient(job, engine_context())
+    job = gradient_job(dense_job(cell(10)))
+    ours = run_probe(job, engine_context())
     model = make("model", {"use": "mlp", "hidden": [8, 6]}).build((1, 4, 4), 3)
-    model.load_state_dict(dict(ticket.values))
+    model.load_state_dict(dict(job.values))
     splits = load_synthetic()
     cross_entropy(model(splits.train.inputs), splits.train.labels).backward()
     for name, parameter in model.named_parameters():
@@ -625,7 +627,7 @@ def test_objects_say_what_they_were_computed_from(tmp_path: Path) -> None:
         assert (description["key"], description["kind"]) == (key, kind)
         assert digest(description["source"]) == key
     assert (
-        store.path(job.key, "gradient") is None
+        store.path(job.key, "probe") is None
     )  # and it was set aside, for it is not what was asked for
     assert store.damaged == [job.key]
 

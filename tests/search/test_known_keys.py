@@ -204,7 +204,7 @@ def test_equal_origins_are_equal_keys_whatever_a_cell_is_made_of(which: str) -> 
             kinds.add(request.kind)
             assert keys.setdefault(request.origin, request.key) == request.key, changes
     assert len(keys) > 100
-    assert kinds == ({"training", "gradient"} if which == "pruning" else {"training"})
+    assert kinds == ({"training", "probe"} if which == "pruning" else {"training"})
 
 
 def test_the_engines_state_is_part_of_an_origin(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_a_rerun_builds_no_network_and_hashes_no_tensor(
     monkeypatch.setattr(context, "cached_initial_state", refuse)
     monkeypatch.setattr(recorder, "save_ticket", refuse)
     monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_training", refuse)
-    monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_gradient", refuse)
+    monkeypatch.setattr("lotteryfw.search.requests.JobFactory.build_probe", refuse)
     monkeypatch.setattr("lotteryfw.store.tensors.load", refuse)
     monkeypatch.setattr("lotteryfw.runner.context.StudyContext.validate_models", lambda *_: None)
     monkeypatch.setattr("lotteryfw.engine.runtime.EngineContext.dataset", lambda *_: None)

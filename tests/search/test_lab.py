@@ -31,7 +31,7 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.errors import PluginError
 from lotteryfw.api.tickets import Ticket, TicketSource, TicketState, Trained
 from lotteryfw.search.derivations import Loaded
-from lotteryfw.search.jobs import Gradient, Spec
+from lotteryfw.search.jobs import ProbeJob, Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.testkit.fake_lab import FakeOutcome
 
@@ -414,7 +414,7 @@ def test_a_criterion_that_needs_the_gradient_gets_one_job_for_each_training() ->
     generator = desk.train(desk.dense())
     outcomes = [FakeOutcome(request.job) for request in next(generator)]
     asked = [request.job for request in generator.send(outcomes)]
-    assert [type(job) for job in asked] == [Gradient]
+    assert [type(job) for job in asked] == [ProbeJob]
     assert bits(asked[0].values) == bits(outcomes[0].tensors().values)
     with pytest.raises(StopIteration) as stop:
         generator.send([FakeOutcome(job) for job in asked])

@@ -15,7 +15,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 OFFERED = {
-    "search": "imp one_shot random_pruning supermask edge_popup iterative_edge_popup",
+    "search": "at_init imp one_shot random_pruning during_training supermask edge_popup iterative_edge_popup",
     "criterion": "large_final small_final large_init small_init large_init_large_final small_init_small_final "
     "magnitude_increase movement random large_final_same_sign large_final_diff_sign magnitude_increase_same_sign "
     "magnitude_increase_diff_sign",
@@ -32,6 +32,8 @@ OFFERED = {
     "schedule": "constant multistep cosine",
     "parametrization": "bernoulli top_k",
     "objective": "classification reconstruction",
+    # they come with the plugin lotteryfw-dynamic
+    "mask_update": "",
     "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",
     "metric": "top_k nll ece mean_class_accuracy worst_class_accuracy",
     "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges linear_mode_connectivity "

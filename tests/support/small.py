@@ -13,7 +13,7 @@ from lotteryfw.engine import EngineContext, execute
 from lotteryfw.engine.kernels.dispatch import descriptions
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Job, KernelSpec, Spec, Train
+from lotteryfw.search.jobs import Job, KernelSpec, ProbeJob, Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store
 
@@ -76,6 +76,27 @@ def dense_job(of: Cell) -> Train:
     job = desk.job(desk.dense())
     assert isinstance(job, Train)
     return job
+
+
+def probe_job(of: Train, component: Spec, *stream_labels: str | int) -> ProbeJob:
+    """The probe of a component on the network that a training starts from."""
+    return ProbeJob(
+        of.model,
+        of.data,
+        of.fingerprint,
+        of.objective,
+        component,
+        tuple(of.mask),
+        stream_labels,
+        of.device,
+        of.values,
+        of.mask,
+    )
+
+
+def gradient_job(of: Train) -> ProbeJob:
+    """The gradient at the values that a training starts from."""
+    return probe_job(of, Spec("probe", "gradient", "lotteryfw", {"batch": of.batch}))
 
 
 def engine_context() -> EngineContext:

@@ -119,11 +119,20 @@ class Candidate:
         """The job's optimizer, over a parameter of its own: for its type and options."""
         return sample_optimizer(self.job, self.context)
 
-    def why_no_weights(self) -> str | None:
+    def why_not_weights_alone(self) -> str | None:
         """Return why no kernel that trains weights applies, or None."""
         if self.job.parametrization is not None:
             return "it trains weights, and here masks are learned"
         return None
+
+    def why_no_weights(self) -> str | None:
+        """Return why no kernel that trains weights under one mask applies, or None."""
+        if self.job.mask_update is not None:
+            return (
+                "it trains under one mask, and here the mask update "
+                f"'{self.job.mask_update.use}' changes it"
+            )
+        return self.why_not_weights_alone()
 
     def why_no_cross_entropy(self) -> str | None:
         """Return why no kernel that has the cross-entropy built in applies, or None."""

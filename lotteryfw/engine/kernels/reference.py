@@ -43,11 +43,15 @@ class Reference:
 
     def update(self, step: int, factor: float) -> Tensor:
         """Make one optimizer update, and return the loss of its batch."""
-        if self._recorded is not None:
-            return self._recorded.update(step, factor, self._recorded_step)
         network = self.network
-        loss = network.backward_step(step, factor, network.tensors.values)
-        network.mask_constraint.apply()
+        if self._recorded is not None:
+            loss = self._recorded.update(step, factor, self._recorded_step)
+        else:
+            loss = network.backward_step(step, factor, network.tensors.values)
+            network.mask_constraint.apply()
+        # No part of a recorded update: it happens between two replays, in tensors that stay where
+        # the recording reads them.
+        network.change_masks(step + 1)
         return loss
 
     def _recorded_updates(self, device: str) -> RecordedUpdates | None:
@@ -87,7 +91,7 @@ def _make(jobs: Sequence[Train], context: EngineContext) -> Reference:
 KERNEL = KernelDescription(
     name="reference",
     revision=1,
-    why_not=Candidate.why_no_weights,
+    why_not=Candidate.why_not_weights_alone,
     gain=lambda candidate: 1.0,
     make=_make,
     any_arithmetic=True,

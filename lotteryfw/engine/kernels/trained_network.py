@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Objective
@@ -16,7 +18,8 @@ from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
-from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.engine.mask_changes import ChangingMasks
+from lotteryfw.engine.runtime import EngineContext, layer_infos
 from lotteryfw.search.jobs import Train
 
 
@@ -26,8 +29,6 @@ class TrainedNetwork:
     The weights are trained or, with a parametrization, the scores. A parameter that the network was
     built with at requires_grad=False is a constant: the optimizer never sees it. It is a `Member`.
     """
-
-    curve_units: Mapping[str, FigureUnit] = {}
 
     def __init__(self, job: Train, context: EngineContext):
         self.job = job
@@ -58,7 +59,9 @@ class TrainedNetwork:
         self.tensors = state
         """All of them, those that are trained included, in which case they require a gradient."""
 
-        self.mask_constraint = MaskConstraint(job.mask, state.values)
+        self.changing_masks = self._changing_masks(context)
+        """The masks of a job with a mask update, which is then the constraint as well."""
+        self.mask_constraint = self.changing_masks or MaskConstraint(job.mask, state.values)
         augmentations = [context.component(spec) for spec in job.augment]
         self._augment = Augmenter(augmentations, job.augment_seed, context.device)
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
@@ -77,6 +80,17 @@ class TrainedNetwork:
         It must not refer to this object, whose memory would then outlive the training."""
         self.on_restore: Callable[[], None] | None = None
         """Called after a state was restored; with the same condition."""
+
+    @property
+    def curve_units(self) -> Mapping[str, FigureUnit]:
+        """The further curves: those of masks that change."""
+        return self.changing_masks.curve_units if self.changing_masks else {}
+
+    def _changing_masks(self, context: EngineContext) -> ChangingMasks | None:
+        if self.job.mask_update is None:
+            return None
+        layers = layer_infos(context.component(self.job.model), self.module)
+        return ChangingMasks(self.job, context, layers, self.tensors.values)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
@@ -120,6 +134,35 @@ class TrainedNetwork:
         self.optimizer_step(factor)
         return loss
 
+    def gradients(self, step: int) -> dict[str, Tensor]:
+        """Return by layer the gradient of the loss of a step's batch, at the weights as they are.
+
+        Masked weights have one, too. The training goes on as if it had not been computed: it works
+        on copies of the buffers, and random streams, such as dropout's, are put back.
+        """
+        inputs, labels = self.batch(step)
+        values = {}
+        for name, value in self.tensors.values.items():
+            values[name] = value.detach().clone()
+        layers = {name: values[name].requires_grad_() for name in self.job.mask}
+        devices = [torch.cuda.current_device()] if inputs.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            self.module.train()
+            outputs = functional_call(self.module, values, (inputs,))
+            loss = self.objective.loss(outputs, inputs, labels, "mean")
+            gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
+        by_layer = {}
+        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
+            by_layer[name] = torch.zeros_like(layer) if gradient is None else gradient
+        return by_layer
+
+    def change_masks(self, step: int) -> None:
+        """Change the masks after the update that ends at `step`, where a mask update says so."""
+        if self.changing_masks is not None:
+            # The gradient is computed when the update asks for it, and once.
+            gradients = cache(partial(self.gradients, step))
+            self.changing_masks.change(step, self.optimizer, gradients)
+
     def evaluate(self, part: str) -> tuple[float, float]:
         """Return mean loss and accuracy over a part of the data."""
         if self.weights_for_evaluation is None:
@@ -130,14 +173,15 @@ class TrainedNetwork:
         return evaluate(self.module, weights, self.dataset, part, self.objective, self.arithmetic)
 
     def curve_figures(self) -> Mapping[str, float]:
-        """Return nothing: the curve has losses and accuracies alone."""
-        return {}
+        """Return the figures of masks that change; without those the curve has no others."""
+        return self.changing_masks.curve_figures() if self.changing_masks else {}
 
     def state(self) -> NetworkState:
-        """Return every parameter, buffer and score now (not copies)."""
+        """Return every parameter, buffer and score now (not copies), and masks that change."""
         values = {name: value.detach() for name, value in self.tensors.values.items()}
         scores = {name: score.detach() for name, score in self.tensors.scores.items()}
-        return NetworkState(values, scores=scores)
+        masks = self.changing_masks.masks if self.changing_masks else {}
+        return NetworkState(values, masks, scores)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the optimizer's state now, as tensors, and that of the scaler of losses."""
@@ -157,6 +201,8 @@ class TrainedNetwork:
             value.copy_(state.values[name])
         for name, score in own.scores.items():
             score.copy_(state.scores[name])
+        if self.changing_masks is not None:
+            self.changing_masks.restore(state.masks)
         self._load_optimizer(optimizer_state)
         if self.on_restore is not None:
             self.on_restore()

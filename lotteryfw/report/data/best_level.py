@@ -18,18 +18,21 @@ def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
     # the searches of a density sweep have one level each, and differ in an axis
     by_level: dict[tuple[Combination, int], list[LevelRow]] = {}
     for row in rows:
-        if row.validation_accuracy is not None and row.weights_kept < row.weights_total:
+        is_choice = row.validation_accuracy is not None and row.weights_kept < row.weights_total
+        if is_choice:
             by_level.setdefault((tuple(row.axes.items()), row.level), []).append(row)
     if not by_level:
         return []
 
-    most_seeds = max(len(at_level) for at_level in by_level.values())
+    most_seeds = max(map(len, by_level.values()))
     best: list[LevelRow] = []
-    highest = -1.0
+    highest = -1.0  # below every accuracy
     for at_level in by_level.values():
+        # a mean over other seeds could win by its seeds alone
         if len(at_level) < most_seeds:
             continue
         accuracy = fmean(row.validation_accuracy or 0.0 for row in at_level)
+        # >= and not >: of equally accurate levels the sparser one is the better result
         if accuracy >= highest:
             best, highest = at_level, accuracy
     return best

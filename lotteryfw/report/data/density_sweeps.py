@@ -24,6 +24,7 @@ def without_density(axes: Mapping[str, str], values: Mapping[str, Any]) -> dict[
     """
     remaining = {}
     for axis, label in axes.items():
+        # the last part of the name, because the axis may be a component's option
         if axis.rpartition(".")[2] != _OPTION:
             remaining[axis] = any_density(label, values.get(axis))
     return remaining
@@ -37,7 +38,11 @@ def any_density(label: str, value: Any) -> str:
     """
     if not is_component(value) or _OPTION not in value:
         return label
-    return component_label({name: item for name, item in value.items() if name != _OPTION})
+    # Made anew from the entry, because the text of the label is not safe to cut: another option's
+    # value may read "density=0.1", too.
+    options = dict(value)
+    del options[_OPTION]
+    return component_label(options)
 
 
 def bare_name(label: str, value: Any) -> str:

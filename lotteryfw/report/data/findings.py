@@ -37,6 +37,7 @@ class Findings:
         for line in lines:
             metric = metric_of(line)
             units[metric] = line["unit"]
+            # a figure of a pair of tickets, or a sample of weights, is no number of one level
             if not line["against"] and not isinstance(line["value"], list):
                 by_level = numbers.setdefault((metric, line["layer"]), {})
                 by_level[level_key(line)] = line["value"]
@@ -49,6 +50,7 @@ class Findings:
     @property
     def analyses(self) -> list[str]:
         """The names of the analyses, in order."""
+        # a dict, unlike a set, keeps the order of the file
         return list(dict.fromkeys(line["analysis"] for line in self.lines))
 
     def metrics(self, analysis: str) -> dict[str, list[str]]:
@@ -78,6 +80,7 @@ class Findings:
     def unit(self, metric: str) -> Unit:
         """Return the unit of a metric, or that of a column of levels.csv."""
         kind = self.units.get(metric)
+        # a plugin's figure may end in "loss" and still be a share: the run folder says its unit
         if kind:
             return figure_unit(metric.partition(".")[2], kind)
         return unit_of(metric)

@@ -56,12 +56,18 @@ class LearningCurves:
         for row in point.rows:
             for step, value in self._measured(row, metric):
                 values.setdefault(step, []).append(value)
-        return [(step, Spread.of(values[step])) for step in _thinned(sorted(values))]
+        curve = []
+        for step in _thinned(sorted(values)):
+            # over the seeds that have a value here: one that diverged later on has none
+            curve.append((step, Spread.of(values[step])))
+        return curve
 
     def _measured(self, row: LevelRow, metric: str) -> list[tuple[int, float]]:
         curve = self._line(row)
         measured = []
+        # not strict: a training that lacks the metric has steps all the same
         for step, value in zip(curve.get("step", ()), curve.get(metric, ()), strict=False):
+            # null at steps without a measurement; infinite where the training diverged
             if value is not None and isfinite(value):
                 measured.append((step, value))
         return measured
@@ -74,4 +80,8 @@ def _thinned(steps: Sequence[int]) -> list[int]:
     last = len(steps) - 1
     if last < _MAX_POINTS:
         return list(steps)
-    return [steps[round(index * last / (_MAX_POINTS - 1))] for index in range(_MAX_POINTS)]
+    thinned = []
+    for index in range(_MAX_POINTS):
+        # evenly by index and not by step, so that dense early measurements stay dense
+        thinned.append(steps[round(index * last / (_MAX_POINTS - 1))])
+    return thinned

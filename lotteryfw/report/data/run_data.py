@@ -76,7 +76,11 @@ class RunData:
     @cached_property
     def findings(self) -> Findings:
         """The findings of the series that are shown."""
-        cells_by_study = {study.name: study.cells for study in self.shown if study.left_out}
+        cells_by_study: dict[str, set[str]] = {}
+        for study in self.shown:
+            # a study that is shown whole needs no filter
+            if study.left_out:
+                cells_by_study[study.name] = study.cells
 
         def is_shown(line: dict[str, Any]) -> bool:
             cells = cells_by_study.get(line["study"])
@@ -86,9 +90,11 @@ class RunData:
 
     def findings_of(self, metrics: Iterable[str]) -> Findings:
         """Return the findings of these metrics, of every cell, and units of the recipe's own."""
+        # a name without a dot is a column of levels.csv
         names = {metric for metric in metrics if "." in metric}
         units = {METRIC + name: unit for name, unit in self.manifest.get("metrics", {}).items()}
         if not names - units.keys():
+            # analyses.jsonl may be large, and most claims need nothing of it
             return Findings((), {}, units)
         lines = (line for line in self.folder.each_finding() if metric_of(line) in names)
         findings = Findings.of(lines)

@@ -164,7 +164,7 @@ class StudySeries:
 
     @property
     def by_search(self) -> StudySeries | None:
-        """The same study search by search; None if `series` has all their levels already."""
+        """The study with a series for each search; None if `series` has all levels already."""
         searched = replace(self, series=self.searches)
         return searched if len(searched.points) > len(self.points) else None
 
@@ -173,7 +173,8 @@ class StudySeries:
         """Every seed that has a row, in order."""
         seeds: set[int] = set()
         for search in self.searches:
-            seeds.update(row.seed for row in search.rows)
+            for row in search.rows:
+                seeds.add(row.seed)
         return sorted(seeds)
 
     @property
@@ -184,6 +185,7 @@ class StudySeries:
         pruned alike share them.
         """
         densities: list[float] = []
+        # the longest first, so that the others are matched to the levels of one series
         for series in sorted(self.series, key=lambda one: -len(one.points)):
             # A series is compared only with earlier ones: its own levels may lie close together.
             earlier = list(densities)
@@ -255,11 +257,15 @@ def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
 
 def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> Series | None:
     """Return one series of the searches' last levels; None unless their densities differ."""
-    parts = [replace(search, points=search.points[-1:]) for search in searches]
+    if len(searches) < 2:
+        return None
+    parts: list[Series] = []
+    for search in searches:
+        # the levels before the last are steps on the way to the density that was asked for
+        parts.append(replace(search, points=search.points[-1:]))
+    # a grid may list its densities in any order, and a curve is drawn from dense to sparse
     parts.sort(key=lambda part: -part.points[0].density)
     ends = tuple(part.points[0] for part in parts)
-    if len(parts) < 2:
-        return None
     for denser, sparser in pairwise(ends):
         if sparser.density > denser.density * (1 - _APART):
             return None
@@ -277,10 +283,16 @@ def _points(rows: Sequence[LevelRow]) -> tuple[Point, ...]:
 
     points = []
     for level, at_level in sorted(levels.items()):
-        done = tuple(row for row in at_level if row.status == DONE)
-        diverged = tuple(row for row in at_level if row.status != DONE)
+        done: list[LevelRow] = []
+        diverged: list[LevelRow] = []
+        for row in at_level:
+            if row.status == DONE:
+                done.append(row)
+            else:
+                diverged.append(row)
+        # diverged rows count, as their masks are the level's all the same
         density = fmean(row.density for row in at_level)
-        points.append(Point(level, density, done, diverged))
+        points.append(Point(level, density, tuple(done), tuple(diverged)))
     return tuple(points)
 
 
@@ -292,6 +304,7 @@ def _dense(rows: Iterable[LevelRow]) -> Point | None:
         if row.variant == TICKET and row.status == DONE and is_dense(row):
             trainings.setdefault((row.seed, row.key), row)
 
+    # two trainings of one seed: the grid varies the model or the training, so none is "the" dense
     seeds = {seed for seed, _ in trainings}
     if not trainings or len(seeds) < len(trainings):
         return None
@@ -313,9 +326,13 @@ def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
     """
     varying = varying_axes([one.axes for one in series])
     labels = [_label(one, varying, in_full=False) for one in series]
+    # two axes may have a value of one name, such as "random", which then needs its axis
     if len(set(labels)) < len(labels):
         labels = [_label(one, varying, in_full=True) for one in series]
-    return tuple(replace(one, label=label) for one, label in zip(series, labels, strict=True))
+    with_labels = []
+    for one, label in zip(series, labels, strict=True):
+        with_labels.append(replace(one, label=label))
+    return tuple(with_labels)
 
 
 def varying_axes(combinations: Sequence[Mapping[str, str]]) -> list[str]:
@@ -324,6 +341,7 @@ def varying_axes(combinations: Sequence[Mapping[str, str]]) -> list[str]:
     for combination in combinations:
         for axis in combination:
             if axis not in values:
+                # a combination that lacks the axis counts as one value more: None
                 values[axis] = {other.get(axis) for other in combinations}
     return [axis for axis, labels in values.items() if len(labels) > 1]
 

@@ -44,16 +44,23 @@ def limit_series(study: StudySeries, most: int = MOST_SERIES) -> StudySeries:
     count = 0
     for combination in ranked:
         count += len(split_sweeps(combination))
+        # the first one is kept whatever its size, as a report of nothing helps nobody
         if kept and count > most:
             break
         kept += combination
 
+    # `kept` is in order of accuracy: choosing from the study again restores the recipe's order
     labels = {series.label for series in kept}
+    series_kept = [series for series in study.series if series.label in labels]
+    # by combination and variant, as a part of a sweep has no label of its own
     keys = {(search.combination, search.variant) for search in split_sweeps(kept)}
-    searches = [one for one in study.searches if (one.combination, one.variant) in keys]
+    searches: list[Series] = []
+    for search in study.searches:
+        if (search.combination, search.variant) in keys:
+            searches.append(search)
     return replace(
         study,
-        series=tuple(series for series in study.series if series.label in labels),
+        series=tuple(series_kept),
         searches=tuple(searches),
         left_out=len(study.searches) - len(searches),
     )
@@ -69,6 +76,7 @@ def _best_accuracy(combination: Iterable[Series]) -> float:
         if series.variant == TICKET:
             points += series.points
 
+    # every combination may share the dense network, which then says nothing of any of them
     pruned = [point for point in points if not _is_unpruned(point)]
     best = -inf
     for point in pruned or points:

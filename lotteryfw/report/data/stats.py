@@ -26,6 +26,7 @@ class Spread:
         if n == 1:
             return cls(mean, None, n)
 
+        # two passes: sum(x²) - n mean² would cancel nearly all digits of accuracies near 1
         squares = sum((value - mean) ** 2 for value in values)
         return cls(mean, sqrt(squares / (n - 1)), n)
 
@@ -44,6 +45,7 @@ def t_tail(t: float, freedom: int) -> float:
     0.025
     """
     beyond = (1 - _central_probability(atan(abs(t) / sqrt(freedom)), freedom)) / 2
+    # the density is even, so one formula for |t| serves both sides
     return beyond if t >= 0 else 1 - beyond
 
 
@@ -53,6 +55,7 @@ def t_quantile(p: float, freedom: int) -> float:
     >>> round(t_quantile(0.975, 4), 3)
     2.776
     """
+    # by the angle θ = arctan(t / √freedom), in which the whole axis is finite and easy to bisect
     low, high = 0.0, pi / 2
     # bisect until no float lies between the bounds
     while low < (middle := (low + high) / 2) < high:
@@ -65,8 +68,11 @@ def t_quantile(p: float, freedom: int) -> float:
 
 def _central_probability(angle: float, freedom: int) -> float:
     """Return P(|T| ≤ tan(angle) √freedom), exactly: Abramowitz & Stegun, 26.7.3 and 26.7.4."""
+    # The series is finite: freedom odd has cos θ times 1, 2/3 cos²θ, …, freedom even has 1,
+    # 1/2 cos²θ, …, so no tolerance and no table is needed for the handful of seeds of a study.
     odd = freedom % 2
     term = cos(angle) if odd else 1.0
+    # with one degree of freedom (two seeds) the sum is empty, and P = 2θ / π
     total = term if freedom > 1 else 0.0
     for k in range(2 + odd, freedom, 2):
         term *= (k - 1) / k * cos(angle) ** 2

@@ -30,6 +30,7 @@ class Unit:
 
     def number(self, value: float, sign: str = "") -> str:
         """Return a figure without its unit; `sign="+"` also marks gains."""
+        # z: a difference that rounds to zero is "0.00" and not "-0.00"
         return f"{value * self.scale:{sign}z,.{self.decimals}f}"
 
     def spread(self, spread: Spread, sign: str = "") -> str:
@@ -73,6 +74,7 @@ def percent(density: float) -> str:
     ['100', '51.3', '7', '0.41']
     """
     value = 100 * density
+    # below one per cent a decimal would hide the level: 0.41 and 0.36 are different ones
     if value >= 0.95:
         return f"{value:.1f}".removesuffix(".0")
     return f"{value:.2g}"
@@ -83,5 +85,6 @@ def density_range(densities: list[float]) -> str:
 
     `densities` fall from dense to sparse.
     """
+    # a dict drops the second of two equal texts
     ends = dict.fromkeys((percent(densities[0]), percent(densities[-1])))
     return "–".join(ends)

@@ -89,6 +89,7 @@ def write_figures(run: RunFolder | RunData) -> list[Path]:
     folder = data.folder.path / "figures"
     paths = []
     for study in data.shown:
+        # every training diverged, so there is nothing to draw
         if not study.seeds:
             continue
         findings = data.findings.of_study(study.name)
@@ -126,6 +127,8 @@ def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[Figure
         name = f"{study.name}-{analysis}"
         if metrics and not study.single_level:
             yield _analysis_curves(name, study, findings, metrics)
+        # Only where searches end at one level each: along a curve, accuracy and figure both follow
+        # the density, and a scatter plot would show no more than that.
         if study.single_level or any(series.parts for series in study.series):
             yield from _accuracy_scatters(f"{name}-accuracy", study, findings, metrics)
 
@@ -157,7 +160,7 @@ def _accuracy_scatters(
 ) -> Iterator[FigureSpec]:
     """Yield one figure with a row of panels for each metric; none without points."""
     panels: list[DrawPanel] = []
-    columns = 0
+    columns = 0  # a row has a panel for each axis of the grid
     for metric in metrics:
         plots = scatters(study, findings, metric)
         columns = max(columns, len(plots))
@@ -173,8 +176,12 @@ def _weights_figure(name: str, samples: Sequence[WeightSample]) -> FigureSpec:
         f"A sample of each layer in seed {first.seed}, at {percent(first.density)} % of the "
         "weights."
     )
-    panels = [partial(draw_weights, sample=sample) for sample in samples]
-    layers = {sample.layer for sample in samples}
+    panels: list[DrawPanel] = []
+    layers: set[str] = set()
+    for sample in samples:
+        panels.append(partial(draw_weights, sample=sample))
+        layers.add(sample.layer)
+    # a row for each combination and a column for each layer: the papers' arrangement
     axes = ("w_i: weight before training", "w_f: weight after training")
     return FigureSpec(name, note, panels, len(layers), _TINY, axes=axes)
 
@@ -185,25 +192,29 @@ def _draw(spec: FigureSpec, title: str) -> Figure:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = ceil(len(spec.panels) / spec.columns)
+    # no pyplot, which keeps every figure open and may look for a display
     figure = Figure(facecolor="white")
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.12))
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, spec.columns, squeeze=False).flat)
+    # not strict: the last row may have fewer panels than columns
     for axes, draw_panel in zip(grid, spec.panels, strict=False):
         draw_panel(axes)
     for axes in grid[len(spec.panels) :]:
         axes.set_axis_off()
 
+    # all panels have the same series, so one legend serves them
     legend_width = _add_legend(figure, grid[0]) if spec.legend else 0.0
     width, height = spec.size
     heading = _heading(spec, title)
-    # wide enough for the heading, and for a legend beside panels that keep their size
+    # wide enough for the heading, and for a legend beside panels that keep their size;
+    # 0.11 inches is the mean width of a bold letter of 12 points
     figure_width = max(spec.columns * width, 0.11 * len(heading)) + legend_width
     figure.set_size_inches(figure_width, rows * height)
     figure.suptitle(heading, x=0.01, ha="left", weight="bold", fontsize=12)
 
     x_label, y_label = spec.axes
-    below = "\n".join(text for text in (x_label, spec.note) if text)
+    below = "\n".join(filter(None, (x_label, spec.note)))
     figure.supxlabel(below, x=0.01, ha="left", fontsize=8, color=_PALE)
     figure.supylabel(y_label, fontsize=8, color=_PALE)
     return figure
@@ -221,19 +232,23 @@ def _add_legend(figure: Figure, axes: Axes) -> float:
         handlelength=3.2,
         markerscale=1,
     )
+    # inches for the line, the marker and the margins, and for each letter of 9 points
     return 0.8 + 0.07 * max(map(len, labels), default=0)
 
 
 def _heading(spec: FigureSpec, title: str) -> str:
     name = spec.name
+    # "study-analysis" is a file's name; a study's own name stays as its recipe writes it
     if "-" in name:
         name = name.replace("-", " · ").replace("_", " ")
-    return " · ".join(text for text in (title, name) if text)
+    return " · ".join(filter(None, (title, name)))
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
     paths = []
+    # None leaves an entry out: a date or matplotlib's version would change the bytes
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        # into memory first, so that no half-written figure is left when drawing fails
         buffer = io.BytesIO()
         figure.savefig(
             buffer, format=kind, dpi=200, bbox_inches="tight", pad_inches=0.15, metadata=metadata

@@ -56,6 +56,7 @@ def draw_curves(
         _label_densities(axes, densities)
     axes.set_xlabel("weights remaining (%)")
     axes.set_ylabel(unit.axis)
+    # thousands apart, for steps; 10 digits hide what a tick's binary value is off by
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
     if scale:
         _space_by_error(axes, scale)
@@ -66,11 +67,15 @@ def draw_dots(axes: Axes, plot: DotPlot) -> None:
     """Draw a dot with a bar of ±1 sd for each row in each category."""
     scale = plot.unit.scale
     for index, row in enumerate(plot.rows):
-        spreads = row.spreads.values()
+        x, means, deviations = [], [], []
+        for category, spread in row.spreads.items():
+            x.append(plot.x(index, category))
+            means.append(spread.mean * scale)
+            deviations.append((spread.sd or 0) * scale)  # no bar for a single seed
         axes.errorbar(
-            [plot.x(index, category) for category in row.spreads],
-            [spread.mean * scale for spread in spreads],
-            yerr=[(spread.sd or 0) * scale for spread in spreads],
+            x,
+            means,
+            yerr=deviations,
             color=row.style.colour,
             linestyle="none",
             marker=_marker(row.style),
@@ -83,6 +88,7 @@ def draw_dots(axes: Axes, plot: DotPlot) -> None:
     count = len(plot.categories)
     is_tight = count * max(map(len, plot.categories)) > _LETTERS
     axes.set_xticks(range(count), plot.categories, fontsize=9, rotation=20 if is_tight else 0)
+    # half a category of room on either side, whichever categories have dots
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_xlabel(plot.axis)
     axes.set_ylabel(plot.title)
@@ -92,9 +98,13 @@ def draw_dots(axes: Axes, plot: DotPlot) -> None:
 def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
     """Draw accuracy against a figure, with a colour for each value of an axis of the grid."""
     for index, (value, points) in enumerate(scatter.groups.items()):
+        figures, accuracies = [], []
+        for point in points:
+            figures.append(point.x * unit.scale)
+            accuracies.append(point.y * ACCURACY_UNIT.scale)
         axes.plot(
-            [point.x * unit.scale for point in points],
-            [point.y * ACCURACY_UNIT.scale for point in points],
+            figures,
+            accuracies,
             linestyle="none",
             color=HUES[index % len(HUES)],
             marker=_MARKERS[index // len(HUES)],
@@ -113,11 +123,15 @@ def draw_weights(axes: Axes, sample: WeightSample) -> None:
     """Draw w_f against w_i, kept and masked, and the diagonal of unchanged weights."""
     ends = sample.ends
     axes.plot(ends, ends, color="#888888", linestyle=_LONG_DASH, linewidth=1, label="unchanged")
+    # the kept ones last, and so on top: at low densities they are few
     for name, kept, colour in (("masked", False, MASKED_COLOUR), ("kept", True, KEPT_COLOUR)):
-        pairs = sample.weights(kept)
+        befores, afters = [], []
+        for before, after in sample.weights(kept):
+            befores.append(before)
+            afters.append(after)
         axes.plot(
-            [before for before, _ in pairs],
-            [after for _, after in pairs],
+            befores,
+            afters,
             color=colour,
             linestyle="none",
             marker=".",
@@ -141,6 +155,7 @@ def _marker(style: LineStyle) -> str:
 
 
 def _draw_dense(axes: Axes, spread: Spread, scale: float) -> None:
+    # a line across the panel, as the goal of every level, not a point at 100 %
     axes.axhline(
         spread.mean * scale, color=INK, linestyle=_LONG_DASH, linewidth=1, label="dense network"
     )
@@ -155,6 +170,7 @@ def _draw_curve(
     x, means, lows, highs = [], [], [], []
     for point in series.points:
         spread = point_spread(point)
+        # a density of 0 has no place on a log axis
         if spread and point.density > 0:
             low, high = _band(spread, scale)
             x.append(100 * point.density)
@@ -188,6 +204,7 @@ def _space_by_error(axes: Axes, scale: ErrorScale) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     def to_axis(accuracy: Any) -> Any:
+        # minus, so that a higher accuracy is higher up
         return -np.log10(np.maximum(100 - accuracy, scale.floor))
 
     def to_accuracy(height: Any) -> Any:
@@ -204,11 +221,15 @@ def _label_densities(axes: Axes, densities: Sequence[float]) -> None:
     """Label as many of the real levels as fit without touching, falling from left to right."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    left, right = 100 * max(densities), 100 * min(densities)
-    margin = (left / right) ** 0.03 if left > right else 2.0
-    axes.set_xlim(left * margin, right / margin)
-    inches_per_decade = PANEL_SIZE[0] * 0.8 / log10(left * margin / (right / margin))
+    densest, sparsest = 100 * max(densities), 100 * min(densities)
+    # 3 % of the axis at either end, a factor on a log axis; of a single level a factor of 2
+    margin = (densest / sparsest) ** 0.03 if densest > sparsest else 2.0
+    left_end, right_end = densest * margin, sparsest / margin
+    axes.set_xlim(left_end, right_end)
+    # the axes themselves take about 0.8 of a panel's width
+    inches_per_decade = PANEL_SIZE[0] * 0.8 / log10(left_end / right_end)
     labelled = spaced_densities(densities, 0.46 / inches_per_decade)  # inches: "51.3" is narrower
     axes.xaxis.set_major_locator(FixedLocator([100 * density for density in labelled]))
+    # a log axis' own minor ticks stand at densities that nothing was trained at
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: percent(value / 100))

@@ -80,6 +80,7 @@ def _metric_views(
         return _single_level_views(study, findings, metrics)
 
     views = []
+    # layer "" is the whole network
     network = [metric for metric, layers in metrics.items() if "" in layers]
     for metric in network:
         views.append(_metric_view(study, findings, metric))
@@ -92,6 +93,7 @@ def _metric_views(
         for layer in layers:
             if layer:
                 views.append(_metric_view(study, findings, metric, layer, note=layer))
+    # an analysis may have no finding of the series that are shown
     return [view for view in views if view.traces]
 
 
@@ -118,6 +120,7 @@ def _single_level_views(
             if plot:
                 views.append(dots_view(plot))
     for metric, layers in metrics.items():
+        # a metric of the whole network only is in the view above
         if any(layers):
             by_layer = metric_by_layer(study, findings, metric, layers)
             views.append(replace(dots_view(by_layer), label=f"{by_layer.title}, by layer"))
@@ -126,6 +129,7 @@ def _single_level_views(
 
 def _scatter_view(scatter: Scatter, findings: Findings) -> View:
     unit = findings.unit(scatter.metric)
+    # plotly.js fills in %{x} and %{y}, so that no point repeats the words
     figures = f"{escape(unit.axis)} %{{x}}<br>{ACCURACY_UNIT.axis} %{{y}}"
     traces: list[Trace] = []
     for index, (value, points) in enumerate(scatter.groups.items()):
@@ -162,20 +166,30 @@ def _pair_chart(key: str, title: str, matrices: Sequence[PairMatrix]) -> Chart:
         f"In each box: {', '.join(names)}; means over all pairs of one seed, and where row and "
         "column are the same, over pairs of its seeds."
     )
-    views = tuple(_pair_view(matrix) for matrix in evenly_chosen(matrices, _MAX_MATRICES))
+    views = tuple(map(_pair_view, evenly_chosen(matrices, _MAX_MATRICES)))
     return Chart(key, f"{title}: pairs of cells", text, views)
 
 
 def _pair_view(matrix: PairMatrix) -> View:
+    # a line for each part of a label, as a column is narrow
     names = tuple(escape(label).replace(" · ", " ·<br>") for label in matrix.labels)
+    # a box has one colour, which shows the analysis' first figure
     first, unit = next(iter(matrix.units.items()))
-    # Tuples, as the page stores each list only once and refers to it, which is not worth it here.
+
     colours, texts, hover_texts = [], [], []
     for row in matrix.labels:
-        pairs = [(row, column) for column in matrix.labels]
-        colours.append(tuple(_box_colour(matrix, pair, first) for pair in pairs))
-        texts.append(tuple(_box_text(matrix, pair) for pair in pairs))
-        hover_texts.append(tuple(_box_hover_text(matrix, pair) for pair in pairs))
+        row_colours: list[float | None] = []
+        row_texts: list[str] = []
+        row_hover_texts: list[str] = []
+        for column in matrix.labels:
+            pair = row, column
+            row_colours.append(_box_colour(matrix, pair, first))
+            row_texts.append(_box_text(matrix, pair))
+            row_hover_texts.append(_box_hover_text(matrix, pair))
+        # Tuples, as the page stores each list once and refers to it, which is not worth it here.
+        colours.append(tuple(row_colours))
+        texts.append(tuple(row_texts))
+        hover_texts.append(tuple(row_hover_texts))
 
     trace: Trace = {
         "type": "heatmap",
@@ -234,12 +248,13 @@ def _weights_chart(key: str, samples: Sequence[WeightSample]) -> Chart:
         "training that the mask was cut from, and which of them it keeps. On the diagonal, "
         "training changed nothing."
     )
-    views = tuple(_weights_view(sample) for sample in samples)
+    views = tuple(map(_weights_view, samples))
     return Chart(key, "Weights before and after training", text, views)
 
 
 def _weights_view(sample: WeightSample) -> View:
-    ends = [rounded(end) for end in sample.ends]
+    # from the smallest weight to the largest, of both axes together
+    ends = list(map(rounded, sample.ends))
     diagonal: Trace = {
         "type": "scatter",
         "mode": "lines",
@@ -251,6 +266,7 @@ def _weights_view(sample: WeightSample) -> View:
         "line": {"color": DENSE_COLOUR, "dash": "longdash", "width": 1.5},
     }
     traces = [diagonal]
+    # the kept ones last, and so on top: at low densities they are few
     for name, kept, colour in (("masked", False, MASKED_COLOUR), ("kept", True, KEPT_COLOUR)):
         pairs = sample.weights(kept)
         if pairs:
@@ -261,13 +277,18 @@ def _weights_view(sample: WeightSample) -> View:
 
 
 def _weights_trace(name: str, pairs: Sequence[tuple[float, float]], colour: str) -> Trace:
+    x, y = [], []
+    for before, after in pairs:
+        # four digits are finer than a pixel, and a sample has many points
+        x.append(rounded(before, 4))
+        y.append(rounded(after, 4))
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
         "legendgroup": name,
-        "x": [rounded(before, 4) for before, _ in pairs],
-        "y": [rounded(after, 4) for _, after in pairs],
+        "x": x,
+        "y": y,
         "hovertemplate": f"{name}<br>w_i %{{x}}<br>w_f %{{y}}<extra></extra>",
         "marker": {"color": colour, "size": 4, "opacity": 0.6},
     }

@@ -52,32 +52,41 @@ def write_page(run: RunFolder | RunData, claims: Sequence[ClaimVerdict] | None =
 
 
 def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
+    # here, because plotly takes long to import, and tables alone do not need it
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
         loader=PackageLoader("lotteryfw.report.html"),
+        # a recipe may come from a stranger, and its names and texts stand on the page
         autoescape=True,
+        # a misspelt name in the template is an error and not an empty place
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     folder, manifest = data.folder, data.manifest
-    sections = [_section(study, data) for study in data.shown]
+    sections: list[Section] = []
     charts: list[Chart] = []
-    for section in sections:
+    for study in data.shown:
+        section = _section(study, data)
+        sections.append(section)
         charts += section.charts
-    statuses = list(manifest.get("cells", {}).values())
+    # how many cells have each status, in the order in which statuses occur first
+    counts: dict[str, int] = {}
+    for status in manifest.get("cells", {}).values():
+        counts[status] = counts.get(status, 0) + 1
     return environment.get_template("page.html").render(
         title=manifest.get("title") or manifest.get("name") or folder.path.name,
         run=manifest,
-        cells={status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        cells=counts,
         claims=claims,
         masks=untrained_masks(data.shown),
         sections=sections,
         charts=_packed(charts),
         versions=_version_table(manifest),
         recipe=(folder.path / "resolved.toml").read_text("utf-8"),
+        # the whole library, some 4 MB, as the page must not need a network
         plotly=get_plotlyjs(),
     )
 
@@ -93,8 +102,9 @@ def _section(study: StudySeries, data: RunData) -> Section:
         charts.append(learning)
     charts += analysis_charts(study, data.findings.of_study(study.name))
 
-    verdicts = winning_tickets(study, data.study_table(study.name))
-    tickets = [(series, level_verdict_table(series)) for series in verdicts]
+    tickets: list[tuple[SeriesVerdict, TextTable]] = []
+    for verdict in winning_tickets(study, data.study_table(study.name)):
+        tickets.append((verdict, level_verdict_table(verdict)))
     best = best_levels(study)
     if best:
         tables.append(best)
@@ -106,6 +116,7 @@ def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
 
     The views of one study share most of their lists; a trace refers to a list by its index.
     """
+    # each list's index, in order of first use: a dict keeps that order, so it is the lists, too
     indices: dict[tuple[Any, ...], int] = {}
     views: dict[str, list[dict[str, Any]]] = {}
     for chart in charts:
@@ -126,6 +137,7 @@ def _packed_trace(trace: Trace, indices: dict[tuple[Any, ...], int]) -> dict[str
     packed = {}
     for name, value in trace.items():
         if isinstance(value, list):
+            # an equal list keeps its earlier index
             value = {"list": indices.setdefault(tuple(value), len(indices))}
         packed[name] = value
     return packed

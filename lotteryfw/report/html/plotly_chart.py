@@ -97,6 +97,7 @@ def curves_view(
 def _dense_line(
     spread: Spread, unit: Unit, densities: Sequence[float], height: Height
 ) -> list[Trace]:
+    # a line across the chart, as the goal of every level, not a point at 100 %
     points = [(100 * densities[-1], spread), (100 * densities[0], spread)]
     text = hover_text(DENSE_NAME, "100 % of the weights", unit, spread)
     line = {"color": DENSE_COLOUR, "dash": "longdash", "width": 1.5}
@@ -110,6 +111,7 @@ def _series_curve(
     texts = []
     for point in series.points:
         spread = point_spread(point)
+        # a density of 0 has no place on a log axis
         if spread and point.density > 0:
             points.append((100 * point.density, spread))
             texts.append(hover_text(series.label, _level_text(point), unit, spread))
@@ -127,10 +129,11 @@ def _level_text(point: Point) -> str:
 def dots_view(plot: DotPlot) -> View:
     """Return dots with bars of ±1 sd, each row in its own colour."""
     last = len(plot.categories) - 1
+    # numbers, and not plotly's categories, so that the dots of one category stand side by side
     xaxis = {
         "title": plot.axis,
         "tickvals": list(range(last + 1)),
-        "ticktext": [escape(category) for category in plot.categories],
+        "ticktext": list(map(escape, plot.categories)),
         "range": [-0.5, last + 0.5],
     }
     traces = tuple(_dots(plot, index) for index in range(len(plot.rows)))
@@ -139,18 +142,19 @@ def dots_view(plot: DotPlot) -> View:
 
 def _dots(plot: DotPlot, index: int) -> Trace:
     row, unit = plot.rows[index], plot.unit
-    spreads = row.spreads.values()
-    x, means, deviations, texts = [], [], [], []
+    x, means, deviations, texts, counts = [], [], [], [], []
     for category, spread in row.spreads.items():
+        counts.append(spread.n)
         x.append(rounded(plot.x(index, category)))
         means.append(rounded(spread.mean * unit.scale))
         deviations.append(rounded((spread.sd or 0) * unit.scale))
         texts.append(hover_text(row.label, category, unit, spread))
+    # the style of a curve has its colour in the line, which dots do not have
     marker = plotly_style(row.style)["marker"]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{escape(row.label)} (n = {count_range(spread.n for spread in spreads)})",
+        "name": f"{escape(row.label)} (n = {count_range(counts)})",
         "legendgroup": row.label,
         "x": x,
         "y": means,
@@ -170,19 +174,19 @@ def density_axis(densities: Sequence[float]) -> dict[str, Any]:
         "tickangle": 0,
         "autorange": "reversed",  # as in the papers, from dense to sparse
         "tickvals": [100 * density for density in ticks],
-        "ticktext": [percent(density) for density in ticks],
+        "ticktext": list(map(percent, ticks)),
     }
 
 
 def _error_axis(scale: ErrorScale | None) -> dict[str, Any]:
     if scale is None:
         return {}
-    return {
-        "type": "log",
-        "autorange": "reversed",
-        "tickvals": [100 - tick for tick in scale.ticks],
-        "ticktext": [f"{tick:g}" for tick in scale.ticks],
-    }
+    errors, accuracies = [], []
+    for tick in scale.ticks:
+        # plotly.js has no axis of this spacing: it shows the error, labelled with the accuracy
+        errors.append(100 - tick)
+        accuracies.append(f"{tick:g}")
+    return {"type": "log", "autorange": "reversed", "tickvals": errors, "ticktext": accuracies}
 
 
 def curve(
@@ -192,24 +196,29 @@ def curve(
 
     Both are one legend group, so a click in the legend hides both.
     """
-    x, means, highs, lows = [], [], [], []
+    x, means, highs, lows, counts = [], [], [], [], []
+    has_band = False
     for position, spread in points:
         sd = spread.sd or 0
+        has_band = has_band or sd > 0
+        counts.append(spread.n)
         x.append(rounded(position))
+        # the ends of the band by `height`, too, which need not be linear
         means.append(rounded(height(spread.mean)))
         highs.append(rounded(height(spread.mean + sd)))
         lows.append(rounded(height(spread.mean - sd)))
 
     line = {
         "type": "scatter",
-        "name": f"{escape(name)} (n = {count_range(spread.n for _, spread in points)})",
+        "name": f"{escape(name)} (n = {count_range(counts)})",
         "legendgroup": name,
         "hovertemplate": "%{text}<extra></extra>",
         "x": x,
         "y": means,
         **style,
     }
-    if not any(spread.sd for _, spread in points):
+    # one seed, or seeds that agree: a band without width would only make the page heavy
+    if not has_band:
         return [line]
 
     band = {
@@ -223,7 +232,7 @@ def curve(
         "y": [*highs, *reversed(lows)],
         "line": {"width": 0},
         "fill": "toself",
-        "fillcolor": f"{style['line']['color']}26",
+        "fillcolor": f"{style['line']['color']}26",  # hexadecimal: an opacity of 15 %
     }
     return [band, line]
 

@@ -72,6 +72,7 @@ def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
     views = []
     for metric in ACCURACIES:
         scale = error_scale(study, metric)
+        # both views, as differences near 100 % are seen on the one and collapses on the other
         if scale:
             point_spread = methodcaller("spread", metric)
             views.append(curves_view(study, unit_of(metric), point_spread, scale=scale))
@@ -98,7 +99,7 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
 
 def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
     unit = curves.unit(metric)
-    name = unit.axis.partition(" (")[0]
+    name = unit.axis.partition(" (")[0]  # without its unit, which the axis shows
     for label, traces in _learning_traces(study, curves, metric):
         if traces:
             xaxis = {"title": "training step (updates)"}
@@ -150,16 +151,20 @@ def _learning_curve(
     name: str, point: Point | None, curves: LearningCurves, metric: str, line: dict[str, Any]
 ) -> list[Trace]:
     measured = curves.mean(point, metric) if point else []
+    # a curve of one point is invisible without markers
     if len(measured) < 2:
         return []
     unit = curves.unit(metric)
+    texts = []
+    for _, spread in measured:
+        texts.append(f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}")
     return curve(
         name,
         measured,
         lambda value: value * unit.scale,
         line=line,
         mode="lines",
-        text=[f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}" for _, spread in measured],
+        text=texts,
         # Learning curves have most of a page's points, so the template has the text that all
         # points of a curve share.
         hovertemplate=f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",

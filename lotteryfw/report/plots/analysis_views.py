@@ -99,8 +99,10 @@ def network_metrics(findings: Findings, analysis: str, distinct: bool = False) -
     metrics = []
     seen: list[Mapping[LevelKey, float]] = []
     for metric, layers in findings.metrics(analysis).items():
+        # "" is the whole network
         if "" not in layers:
             continue
+        # two names of equal numbers would be two equal panels
         numbers = findings.numbers[metric, ""]
         if not distinct or numbers not in seen:
             metrics.append(metric)
@@ -133,21 +135,24 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
     A search of a density sweep has only the level that it ended at.
     """
     labels = _row_labels(study)
-    points: list[tuple[LevelRow, ScatterPoint]] = []
+    rows: list[LevelRow] = []
+    points: list[ScatterPoint] = []
     for series in study.parts:
         for row in series.rows:
             figure = findings.number(row, metric)
             if figure is not None and row.test_accuracy is not None:
                 label = labels[row.cell, row.variant]
                 name = f"{label}, seed {row.seed}, {percent(row.density)} % of the weights"
-                points.append((row, ScatterPoint(figure, row.test_accuracy, name)))
+                rows.append(row)
+                points.append(ScatterPoint(figure, row.test_accuracy, name))
     if not points:
         return []
 
+    # a plot for each axis, with the same points in other colours: which axis matters is to be seen
     plots = []
-    for axis in _varying_axes(study, [row for row, _ in points]):
+    for axis in _varying_axes(study, rows):
         groups: dict[str, list[ScatterPoint]] = {}
-        for row, point in points:
+        for row, point in zip(rows, points, strict=True):
             groups.setdefault(_group(row, axis), []).append(point)
         plots.append(Scatter(metric, axis, groups))
     return plots
@@ -158,6 +163,7 @@ def _varying_axes(study: StudySeries, rows: Sequence[LevelRow]) -> list[str]:
     combinations = [without_density(row.axes, row.axis_values) for row in rows]
     # an axis that the first training lacks is no axis of all points
     axes = [axis for axis in varying_axes(combinations) if axis in combinations[0]]
+    # the density of a sweep is not among them, as it was taken out of the labels
     if any(series.parts for series in study.series):
         axes.append(DENSITY)
     return axes or [""]
@@ -173,9 +179,12 @@ def _group(row: LevelRow, axis: str) -> str:
 
 def pair_matrices(study: StudySeries, findings: Findings, analysis: str) -> list[PairMatrix]:
     """Return an analysis' numbers of pairs of tickets, a matrix for each level."""
-    labels = {
-        cell: label for (cell, variant), label in _row_labels(study).items() if variant == TICKET
-    }
+    # A pair is named by its cells, so its tickets are meant. A control, such as a random mask,
+    # would say nothing of them.
+    labels: dict[str, str] = {}
+    for (cell, variant), label in _row_labels(study).items():
+        if variant == TICKET:
+            labels[cell] = label
     levels: dict[int, list[Line]] = {}
     for line in findings.lines:
         is_pair = line["cell"] in labels and line["against"] in labels
@@ -191,14 +200,18 @@ def _pair_matrix(
     values: dict[tuple[str, str], dict[str, list[float]]] = {}
     units = {}
     paired: set[str] = set()
+    densities: list[float] = []
     for line in lines:
+        densities.append(line["density"])
+        # by label, so that the pairs of all seeds of two combinations are in one box
         pair = labels[line["cell"]], labels[line["against"]]
         values.setdefault(pair, {}).setdefault(line["figure"], []).append(line["value"])
         units[line["figure"]] = findings.unit(metric_of(line))
         paired.update(pair)
 
+    # in the recipe's order: the order of the file is the one in which pairs were computed
     ordered = tuple(label for label in dict.fromkeys(labels.values()) if label in paired)
-    return PairMatrix(fmean(line["density"] for line in lines), ordered, units, values)
+    return PairMatrix(fmean(densities), ordered, units, values)
 
 
 def weight_samples(study: StudySeries, findings: Findings) -> list[WeightSample]:
@@ -208,6 +221,7 @@ def weight_samples(study: StudySeries, findings: Findings) -> list[WeightSample]
     """
     lists: dict[tuple[LevelKey, str], dict[str, Line]] = {}
     for line in findings.lines:
+        # by role and not by name, so that any plugin's samples are drawn
         role = line.get("role")
         if role in _ROLES and isinstance(line["value"], list):
             lists.setdefault((level_key(line), line["layer"]), {})[role] = line
@@ -216,11 +230,20 @@ def weight_samples(study: StudySeries, findings: Findings) -> list[WeightSample]
     samples: dict[tuple[str, str], WeightSample] = {}
     for ((cell, variant, _), layer), lines in lists.items():
         label = labels.get((cell, variant))
+        # a series that is not shown, or a file that was cut off between the three lines
         if label is None or lines.keys() != set(_ROLES):
             continue
-        line = lines["kept"]
-        values = (lines[role]["value"] for role in _ROLES)
-        sample = WeightSample(label, layer, line["seed"], line["density"], *values)
+        # the three lines are of one level, so any of them has its seed and density
+        before, after, kept = (lines[role] for role in _ROLES)
+        sample = WeightSample(
+            label,
+            layer,
+            kept["seed"],
+            kept["density"],
+            before["value"],
+            after["value"],
+            kept["value"],
+        )
         earlier = samples.get((label, layer))
         if earlier is None or sample.seed < earlier.seed:
             samples[label, layer] = sample

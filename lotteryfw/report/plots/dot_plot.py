@@ -36,6 +36,8 @@ class DotPlot:
 
     def x(self, row: int, category: str) -> float:
         """Return the x of a row's dot: categories are at 0, 1, …, and rows are spread around."""
+        # by the row's index in the plot and not in the category, so that a row is at the same side
+        # of every category, even where others are absent
         step = _WIDTH / len(self.rows)
         return self.categories.index(category) + step * (row - (len(self.rows) - 1) / 2)
 

@@ -45,8 +45,11 @@ def grid_combinations(study: StudySeries) -> list[GridCombination]:
 
     combinations = []
     for index, members in enumerate(grouped.values()):
-        labels = [series.label for series in members if series.variant == TICKET]
-        label = labels[0] if labels else members[0].label
+        # a control's label names its variant; one without its ticket is better than no row
+        label = members[0].label
+        for series in members:
+            if series.variant == TICKET:
+                label = series.label
         combinations.append(GridCombination(label, line_style(index), tuple(members)))
     return combinations
 
@@ -84,28 +87,34 @@ def figure_by_axis(study: StudySeries, unit: Unit, point_spread: PointSpread) ->
 
     # the spreads of each combination of the other axes, by the value of this axis
     spreads: dict[Combination, dict[str, Spread]] = {}
+    categories: dict[str, None] = {}
     for ticket in tickets:
-        others = tuple((name, value) for name, value in ticket.combination if name != axis)
-        row_spreads = spreads.setdefault(others, {})
+        others = dict(ticket.axes)
+        # a study of one combination has no axis, and its only column is the ticket
+        category = others.pop(axis, TICKET)
+        categories[category] = None
+        row_spreads = spreads.setdefault(tuple(others.items()), {})
         spread = point_spread(ticket.points[0])
         if spread:
-            row_spreads[ticket.axes.get(axis, TICKET)] = spread
+            row_spreads[category] = spread
 
-    series = labelled([Series("", dict(others), TICKET, ()) for others in spreads])
+    # series without points, only to name the rows by what distinguishes them
+    series = labelled([Series("", dict(combination), TICKET, ()) for combination in spreads])
     rows = []
     for one, style in zip(series, line_styles(series), strict=True):
         rows.append(DotRow(one.label, style, spreads[one.combination]))
 
-    categories = list(dict.fromkeys(ticket.axes.get(axis, TICKET) for ticket in tickets))
     axis_name = axis.rpartition(".")[2].replace("_", " ")
-    return dot_plot(unit.axis, unit, categories, rows, axis_name)
+    return dot_plot(unit.axis, unit, list(categories), rows, axis_name)
 
 
 def _longest_axis(tickets: Sequence[Series]) -> str:
     values: dict[str, set[str | None]] = {}
     for ticket in tickets:
         for name in ticket.axes:
+            # a ticket that lacks the axis counts as one value more: None
             values[name] = {other.axes.get(name) for other in tickets}
+    # of axes of equal length the first in the recipe
     return max(values, key=lambda name: len(values[name]), default="")
 
 
@@ -117,10 +126,11 @@ def density_plot(study: StudySeries) -> DotPlot | None:
     rows = []
     for combination in grid_combinations(study):
         for series in combination.series:
+            # a control keeps as many weights in each layer as its ticket
             if series.variant == TICKET and series.points[0].rows:
                 spreads = _density_spreads(series.points[0])
                 rows.append(DotRow(combination.label, combination.style, spreads))
-    if all(_has_equal_means(row) for row in rows):
+    if all(map(_has_equal_means, rows)):
         return None
 
     categories: dict[str, None] = {}
@@ -134,6 +144,7 @@ def _density_spreads(point: Point) -> dict[str, Spread]:
     for row in point.rows:
         values.setdefault(EXPECTED, []).append(row.requested_density)
         values.setdefault(WHOLE, []).append(row.density)
+        # "conv1.weight=0.1;fc.weight=0.05", empty for a network without maskable layers
         for text in row.layer_densities.split(";"):
             layer, _, density = text.rpartition("=")
             if text:
@@ -142,5 +153,8 @@ def _density_spreads(point: Point) -> dict[str, Spread]:
 
 
 def _has_equal_means(row: DotRow) -> bool:
-    means = [spread.mean for spread in row.spreads.values()]
+    means = []
+    for spread in row.spreads.values():
+        means.append(spread.mean)
+    # within 1 %, as a small layer cannot keep exactly the share that a large one keeps
     return max(means) - min(means) <= _EQUAL * max(means)

@@ -42,8 +42,9 @@ def line_styles(series: Sequence[Series]) -> list[LineStyle]:
     """
     combinations = list(dict.fromkeys(one.combination for one in series))
     variants = list(dict.fromkeys(one.variant for one in series))
+    # one of the two says nothing, so colour and line together tell the series apart
     if len(combinations) == 1 or len(variants) == 1:
-        return [line_style(index) for index in range(len(series))]
+        return list(map(line_style, range(len(series))))
 
     styles = []
     for index, one in enumerate(series):
@@ -72,17 +73,20 @@ def error_scale(study: StudySeries, metric: str) -> ErrorScale | None:
     if not metric.endswith("accuracy"):
         return None
 
-    errors = []
+    worst, best = 0.0, 100.0  # per cent
     for point in study.points:
         spread = point.spread(metric)
         if spread:
-            errors.append(100 * (1 - spread.mean))
-    worst = max(errors, default=0.0)
-    # an error of 0 has no place on a log axis
-    best = min((error for error in errors if error > 0), default=100.0)
+            error = 100 * (1 - spread.mean)
+            worst = max(worst, error)
+            # an error of 0 has no place on a log axis
+            if error > 0:
+                best = min(best, error)
+    # within a factor of ten a plain axis shows the differences, and is easier to read
     if worst < 10 * best:
         return None
 
+    # room for the band below the best mean, and a margin at either end of the axis
     floor = best / 2
     low = max(0.0, 100 - 1.15 * worst)
     ticks = tuple(tick for tick in _ACCURACIES if low <= tick <= 100 - floor)
@@ -103,11 +107,16 @@ def evenly_chosen(items: Sequence[T], most: int) -> list[T]:
     last = len(items) - 1
     if last < most:
         return list(items)
-    return [items[round(index * last / (most - 1))] for index in range(most)]
+    chosen = []
+    for index in range(most):
+        # steps of at least one item, so that none is chosen twice
+        chosen.append(items[round(index * last / (most - 1))])
+    return chosen
 
 
 def caption(study: StudySeries, marks: str = "bands") -> str:
     """Return the caption of a plot: the number of seeds, and the meaning of `marks`."""
+    # a level may have fewer seeds than others, where a training diverged or is still to come
     counts = sorted({len(point.rows) for point in study.points if point.rows})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     if counts[-1] > 1:

@@ -35,7 +35,7 @@ def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
             shown = _shown_masks(search, learned_cells)
             if shown:
                 rows.append((f"{study.name}: {search.label}", *_cells(shown)))
-        if study.dense and all(_has_trained_weights(row) for row in study.dense.rows):
+        if study.dense and all(map(_has_trained_weights, study.dense.rows)):
             keys = tuple(sorted(row.key for row in study.dense.rows))
             label = f"{study.name}: dense network, trained"
             dense.setdefault(keys, (label, *_cells(study.dense.rows)))
@@ -58,14 +58,17 @@ def _shown_masks(search: Series, learned_cells: set[str]) -> Sequence[LevelRow]:
     for row in search.rows:
         if row.weights_kept < row.weights_total or not _has_trained_weights(row):
             masks.append(row)
-    if not masks or any(_has_trained_weights(row) for row in masks):
+    if not masks or any(map(_has_trained_weights, masks)):
         return ()
+    # By cell, and not by row: a control of a learned mask learned nothing itself, and is compared
+    # with the mask at the same density.
     if search.cells & learned_cells:
         return search.points[-1].rows
     return best_rows(masks)
 
 
 def _has_trained_weights(row: LevelRow) -> bool:
+    # a learned mask has steps, too: those of its scores
     return row.steps > 0 and not row.learned
 
 
@@ -79,6 +82,7 @@ def best_levels(study: StudySeries) -> TextTable | None:
         return None
     rows = []
     for series in study.series:
+        # empty where a series has only its dense level
         best = best_rows(series.rows)
         if best:
             rows.append((series.label, *_cells(best)))
@@ -91,7 +95,12 @@ def best_levels(study: StudySeries) -> TextTable | None:
 
 
 def _cells(rows: Sequence[LevelRow]) -> tuple[str, str, str]:
-    densities = sorted((row.density for row in rows), reverse=True)
-    accuracies = [row.test_accuracy for row in rows if row.test_accuracy is not None]
+    densities, accuracies = [], []
+    for row in rows:
+        densities.append(row.density)
+        if row.test_accuracy is not None:
+            accuracies.append(row.test_accuracy)
+    # seeds end at slightly different densities where a mask is sampled, so this is a range
+    densities.sort(reverse=True)
     accuracy = unit_of(ACCURACY).spread(Spread.of(accuracies)) if accuracies else ABSENT
     return density_range(densities), accuracy, str(len(rows))

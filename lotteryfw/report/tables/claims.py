@@ -26,6 +26,7 @@ def claims_table(verdicts: Sequence[ClaimVerdict], width: int = 100) -> Table:
     table.add_column("claim", ratio=3)
     table.add_column("this run", ratio=2)
     for verdict in verdicts:
+        # Text, because rich would read [brackets] in a recipe's words as markup
         outcome = Text(verdict.outcome, style=_STYLES[verdict.outcome])
         claim = Text(verdict.claim.text).append(f"\n{verdict.claim.source}", style="dim")
         table.add_row(outcome, claim, Text(verdict.explanation))

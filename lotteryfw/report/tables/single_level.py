@@ -50,8 +50,10 @@ def _dot_table(study: StudySeries, plot: DotPlot, with_density: bool = False) ->
         rows.append(tuple(cells))
 
     title = f"{study.name}: {plot.unit.title} ({seeds_text(seeds)})"
-    head = ("series", *plot.categories, *([DENSITY_UNIT.title] if with_density else []))
-    return TextTable(title, head, tuple(rows), study_notes(study, rows))
+    head = ["series", *plot.categories]
+    if with_density:
+        head.append(DENSITY_UNIT.title)
+    return TextTable(title, tuple(head), tuple(rows), study_notes(study, rows))
 
 
 def _remaining(study: StudySeries) -> dict[str, str]:
@@ -61,6 +63,7 @@ def _remaining(study: StudySeries) -> dict[str, str]:
         densities: list[float] = []
         for series in combination.series:
             densities += [row.density for row in series.rows]
+        # `density_range` reads the ends: they fall from dense to sparse
         densities.sort(reverse=True)
         remaining[combination.label] = density_range(densities) if densities else ABSENT
     return remaining

@@ -28,15 +28,16 @@ def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     tables = []
     for study in RunData.of(run).shown:
         for table in study_tables(study):
+            # several, where a narrow terminal has no room for all levels side by side
             tables += rich_tables(table, width)
     return tables
 
 
 def summary_markdown(run: RunFolder | RunData) -> str:
     """Return the same tables as Markdown. Raises StoreError."""
-    tables = []
+    tables: list[str] = []
     for study in RunData.of(run).shown:
-        tables += [markdown_table(table) for table in study_tables(study)]
+        tables += map(markdown_table, study_tables(study))
     return "\n\n".join(tables)
 
 
@@ -71,6 +72,7 @@ def _level_table(study: StudySeries, metric: str) -> TextTable:
     for series in study.series:
         cells = [series.label]
         for density in densities:
+            # None where this series was pruned at another rate, or is not trained so far yet
             point = series.at(density)
             spread = point.spread(metric) if point else None
             cells.append(spread_cell(spread, unit, seeds))

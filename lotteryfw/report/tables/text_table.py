@@ -47,6 +47,7 @@ class TextTable:
             return self
 
         chosen = evenly_chosen(levels, columns)
+        # a reader who misses a level learns that it exists, and where
         left_out = [self.head[column] for column in levels if column not in chosen]
         note = f"not shown here, but in report.html: {', '.join(left_out)} %"
         return replace(self._with_columns(chosen), notes=(*self.notes, note))
@@ -57,6 +58,7 @@ class TextTable:
         The notes are below the last one.
         """
         count = len(self.head) - 1
+        # 7 columns where 6 fit are 4 + 3, which reads better than 6 + 1
         width = ceil(count / ceil(count / columns))
         parts = []
         for start in range(1, 1 + count, width):
@@ -77,7 +79,7 @@ class TextTable:
         def cells(row: tuple[str, ...]) -> tuple[str, ...]:
             return (row[0], *(row[column] for column in columns))
 
-        return replace(self, head=cells(self.head), rows=tuple(cells(row) for row in self.rows))
+        return replace(self, head=cells(self.head), rows=tuple(map(cells, self.rows)))
 
 
 def spread_cell(spread: Spread | None, unit: Unit, seeds: int) -> str:
@@ -95,10 +97,11 @@ def seeds_text(seeds: int) -> str:
 def study_notes(study: StudySeries, rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """Return the notes below a table of these cells."""
     notes = []
-    cells: list[str] = []
+    has_fewer = False
     for row in rows:
-        cells += row[1:]
-    if any(text.endswith(FEWER) for text in cells):
+        for cell in row[1:]:  # a label may end in the mark by chance
+            has_fewer = has_fewer or cell.endswith(FEWER)
+    if has_fewer:
         notes.append(
             f"{FEWER} fewer than {len(study.seeds)} seeds: the others diverged, failed or are not "
             "trained yet"
@@ -116,10 +119,12 @@ def partly_shown_note(study: StudySeries) -> tuple[str, ...]:
 
 def rich_tables(table: TextTable, width: int) -> list[Table]:
     """Return the table for a terminal, as several if `width` has no room for all columns."""
-    label_width = min(_LABEL_WIDTH, max(len(row[0]) for row in (table.head, *table.rows)))
-    widest = 0
-    for row in (table.head, *table.rows):
-        widest = max(widest, *(len(text) for text in row[1:]))
+    label_width = widest = 0
+    for label, *texts in (table.head, *table.rows):
+        label_width = max(label_width, len(label))
+        widest = max(widest, *map(len, texts))
+    # longer labels are folded: of many axes one would leave no room for figures
+    label_width = min(_LABEL_WIDTH, label_width)
 
     # a space at either end of a line, two between columns
     columns = max(1, (width - 2 - label_width) // (widest + 2))
@@ -158,6 +163,7 @@ def titled_table(title: str, caption: str, width: int | None = None) -> Table:
 def markdown_table(table: TextTable) -> str:
     """Return the table as Markdown, with as many columns as a page has room for."""
     table = table.thinned(_MARKDOWN_COLUMNS)
+    # a colon aligns figures at the right, below one another
     rule = ["---"] + ["---:"] * (len(table.head) - 1)
     lines = [f"**{table.title}**", ""]
     for row in (table.head, rule, *table.rows):

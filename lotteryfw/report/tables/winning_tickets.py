@@ -64,7 +64,8 @@ def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
     data = RunData.of(run)
     for study in data.shown:
         verdicts = winning_tickets(study, data.study_table(study.name))
-        if any(_is_judged(series) for series in verdicts):
+        # with fewer seeds the table would say "undecided" in every row
+        if any(map(_is_judged, verdicts)):
             tables.append(_verdict_table(study, verdicts, width))
     return tables
 
@@ -80,6 +81,7 @@ def _verdict_table(study: StudySeries, verdicts: Sequence[SeriesVerdict], width:
     table.add_column("does not win at, %", ratio=1)
     table.add_column("undecided at, %", ratio=1)
     for series in verdicts:
+        # a refusal is of the whole series, so any level has it
         if series.chosen_level.refusal:
             table.add_row(Text(series.label), Text(f"no ticket: {series.chosen_level.refusal}"))
             continue

@@ -12,7 +12,7 @@ from lotteryfw.api.steps import Step
 from lotteryfw.report.data.best_level import best_rows
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import TICKET, Combination, Series, StudySeries
+from lotteryfw.report.data.series import TICKET, Combination, Point, Series, StudySeries
 from lotteryfw.report.data.units import percent
 from lotteryfw.store import METRIC, LevelRow
 
@@ -39,10 +39,15 @@ class Evidence:
     @classmethod
     def of(cls, data: RunData, metrics: Sequence[str]) -> Evidence:
         """Return the evidence of a run, with the findings of these metrics."""
-        statuses = data.manifest.get("cells", {})
+        # a half-finished cell has its early levels only, which would bias a mean over levels
+        finished: set[str] = set()
+        for cell, status in data.manifest.get("cells", {}).items():
+            if status == "done":
+                finished.add(cell)
         return cls(
+            # all of them, not those that are shown: what is shown was chosen by its results
             studies={study.name: study for study in data.studies},
-            finished={cell for cell, status in statuses.items() if status == "done"},
+            finished=finished,
             lengths=_lengths(data.resolved),
             findings=data.findings_of(metrics),
         )
@@ -77,13 +82,14 @@ class SideValues:
             by_series: dict[Combination, list[float]] = {}
             for (combination, _), value in points.items():
                 by_series.setdefault(combination, []).append(value)
-            means[seed] = fmean(fmean(values) for values in by_series.values())
+            # in two steps, so that a series with more levels does not weigh more
+            means[seed] = fmean(map(fmean, by_series.values()))
         return means
 
     @property
     def steps(self) -> int:
         """The length of the side's longest training, in optimizer updates."""
-        return max((row.steps for series in self.series for row in series.rows), default=0)
+        return max(map(_longest_training, self.series), default=0)
 
 
 def side_values(side: Side, evidence: Evidence) -> SideValues:
@@ -104,11 +110,14 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
         values: dict[int, dict[PointKey, float]] = {}
         for row in rows:
             figure = _figure(row, side.metric, evidence.findings)
+            # an analysis may run on a few levels only
             if figure is not None:
                 values.setdefault(row.seed, {})[series.combination, row.level] = figure
                 densities.add(row.density)
         by_series.append(values)
 
+    # Seeds are paired, so each has to have a value in every series: a mean over other series is
+    # another quantity.
     seeds: set[int] = set()
     if by_series:
         seeds = set.intersection(*map(set, by_series))
@@ -124,6 +133,7 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
 
 def select(study: StudySeries, side: Side) -> list[Series]:
     """Return the combinations that a side selects, each with all its levels."""
+    # here, because a report without claims does not need the recipe language
     from lotteryfw.recipe.claim_selection import select_combinations
 
     candidates = []
@@ -135,12 +145,15 @@ def select(study: StudySeries, side: Side) -> list[Series]:
 
 def _rows(series: Series, side: Side, evidence: Evidence) -> list[LevelRow]:
     """Return the rows at the side's levels, of the seeds in which no training of them diverged."""
-    points = series.points[-1:] if side.at == "last level" else series.points
-    points = tuple(point for point in points if side.has_level(point.density))
+    candidates = series.points[-1:] if side.at == "last level" else series.points
+    points: list[Point] = []
     diverged: set[int] = set()
-    for point in points:
-        for row in point.diverged:
-            diverged.add(row.seed)
+    for point in candidates:
+        if side.has_level(point.density):
+            points.append(point)
+            # The whole seed is out: a mean over the levels that remain would leave out the
+            # sparsest ones, where trainings diverge and figures are worst.
+            diverged.update(row.seed for row in point.diverged)
 
     rows = []
     for point in points:
@@ -155,6 +168,7 @@ def _has_no_such_level(series: Series, side: Side, evidence: Evidence) -> bool:
     for point in series.points:
         if side.has_level(point.density):
             return False
+    # a series that is still running may get there yet
     return series.cells <= evidence.finished
 
 
@@ -166,8 +180,9 @@ def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:
 
 def _no_level(side: Side, selected: Sequence[Series]) -> str:
     reason = f"no finished cell of {side_text(side)} has a level at {density_text(side)}"
-    if any(series.diverged for series in selected):
-        return f"{reason}, as trainings diverged"
+    for series in selected:
+        if series.diverged:
+            return f"{reason}, as trainings diverged"
     return reason
 
 
@@ -190,12 +205,18 @@ def too_short(needed: Step, values: SideValues, evidence: Evidence) -> str:
 
 
 def _length(series: Series, needed: Step, recipe_length: Step | None) -> Step:
+    # an axis of the grid overrides what the study has in common
     if "train.length" in series.axes:
         recipe_length = Step.parse(series.axes["train.length"])
+    # in epochs the recipe is believed; in updates ("it") the rows say what was really trained
     if recipe_length and recipe_length.unit == needed.unit != "it":
         return recipe_length
-    longest = max((row.steps for row in series.rows), default=0)
-    return Step(Fraction(longest), "it")
+    return Step(Fraction(_longest_training(series)), "it")
+
+
+def _longest_training(series: Series) -> int:
+    """Return the length of a series' longest training, in optimizer updates."""
+    return max((row.steps for row in series.rows), default=0)
 
 
 def side_text(side: Side) -> str:

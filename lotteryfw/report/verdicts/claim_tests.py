@@ -39,17 +39,21 @@ def run_test(claim: Claim, values: Mapping[str, SideValues], findings: Findings)
     """
     units = {key: findings.unit(side.side.metric) for key, side in values.items()}
     if claim.rises_along is not None:
+        # the sides of a trend are "1", "2", … and have one metric, so any unit is theirs
         return _trend_test(claim, list(values.values()), next(iter(units.values())))
     if "higher" in values:
         unit = units["higher"]
         higher, lower = values["higher"].means, values["lower"].means
         if claim.tolerance is None:
             return _difference_test(unit, higher, lower, ABOVE_ZERO)
+        # non-inferiority: the difference may be negative, down to the margin
         test = _difference_test(unit, higher, lower, Region(low=-claim.tolerance))
         margin = f"{unit.number(claim.tolerance)}{unit.difference_suffix}"
         return replace(test, numbers=f"{test.numbers}; no lower by {margin} or more")
     if "like" in values:
         assert claim.tolerance is not None, "the form of a likeness"
+        # equivalence: the whole interval has to lie within the margin, so that few or noisy seeds
+        # do not pass for a likeness
         region = Region(-claim.tolerance, claim.tolerance)
         test = _difference_test(units["of"], values["of"].means, values["like"].means, region)
         unit = units["of"]
@@ -65,10 +69,14 @@ def _difference_test(
     unit: Unit, first: Mapping[int, float], second: Mapping[int, float], region: Region
 ) -> ClaimTest:
     """Return the test of first - second, paired by seed."""
-    seeds = _common_seeds(first, second)
-    estimate = Estimate.of([first[seed] - second[seed] for seed in seeds], region)
-    first_mean = unit.number(fmean(first[seed] for seed in seeds))
-    second_mean = unit.number(fmean(second[seed] for seed in seeds))
+    firsts, seconds, differences = [], [], []
+    for seed in _common_seeds(first, second):
+        firsts.append(first[seed])
+        seconds.append(second[seed])
+        # paired: both sides start from the same weights, so their common luck cancels
+        differences.append(first[seed] - second[seed])
+    estimate = Estimate.of(differences, region)
+    first_mean, second_mean = unit.number(fmean(firsts)), unit.number(fmean(seconds))
     ours = _estimate_text(estimate, unit, "+", unit.difference_suffix)
     return ClaimTest(estimate, f"{first_mean} against {second_mean}{unit.suffix}: {ours}", ours)
 
@@ -115,20 +123,30 @@ def _trend_test(claim: Claim, sides: Sequence[SideValues], unit: Unit) -> ClaimT
     steps = []
     for before, after in pairwise(sides):
         steps.append(_difference_test(unit, after.means, before.means, ABOVE_ZERO))
-    weakest = max(steps, key=lambda step: step.estimate.spread.mean * -1)
+    weakest = min(steps, key=lambda step: step.estimate.spread.mean)
+
+    supported, contradicted = [], []
+    for step in steps:
+        if step.estimate.p_supported is not None and step.estimate.p_contradicted is not None:
+            supported.append(step.estimate.p_supported)
+            contradicted.append(step.estimate.p_contradicted)
     p_supported = p_contradicted = None
-    if all(step.estimate.p is not None for step in steps):
-        p_supported = max(step.estimate.p_supported or 0.0 for step in steps)
-        lowest = min(step.estimate.p_contradicted or 0.0 for step in steps)
-        p_contradicted = min(1.0, lowest * len(steps))
+    # a step of too few seeds leaves the whole trend undecided
+    if len(supported) == len(steps):
+        # intersection-union: every step has to pass, so the worst p-value is that of the trend
+        p_supported = max(supported)
+        # Bonferroni: any one of the steps contradicts, so they share the error rate
+        p_contradicted = min(1.0, min(contradicted) * len(steps))
     estimate = replace(weakest.estimate, p_supported=p_supported, p_contradicted=p_contradicted)
 
     assert claim.rises_along is not None, "the form of a trend"
     [values] = claim.rises_along.values()
     index = steps.index(weakest)
-    means = " → ".join(unit.number(fmean(side.means.values())) for side in sides)
+    means = []
+    for side in sides:
+        means.append(unit.number(fmean(side.means.values())))
     ours = f"smallest step, {values[index]} to {values[index + 1]}: {weakest.ours}"
-    return ClaimTest(estimate, f"{means}{unit.suffix}; {ours}", ours)
+    return ClaimTest(estimate, f"{' → '.join(means)}{unit.suffix}; {ours}", ours)
 
 
 def _correlation_test(
@@ -140,15 +158,19 @@ def _correlation_test(
     correlations = []
     fewest = None
     for seed in _common_seeds(first, second):
+        # an analysis may lack some of the levels that the accuracy has
         keys = sorted(first[seed].keys() & second[seed].keys())
         fewest = len(keys) if fewest is None else min(fewest, len(keys))
         if len(keys) >= FEWEST_POINTS:
-            pairs = [(first[seed][key], second[seed][key]) for key in keys]
+            pairs = []
+            for key in keys:
+                pairs.append((first[seed][key], second[seed][key]))
             correlations.append(rank_correlation(pairs))
     if not correlations:
         raise NotTested(f"a rank correlation needs {FEWEST_POINTS} cells and levels, not {fewest}")
 
     spread = Spread.of(correlations)
+    # "falls with" is judged as a rise of the negative, but people read the coefficient itself
     estimate = Estimate.of([sign * value for value in correlations], ABOVE_ZERO)
     shown = replace(estimate, spread=spread)
     ours = _estimate_text(shown, _CORRELATION, "+", "")
@@ -164,20 +186,26 @@ def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
     >>> rank_correlation([(1, 10), (2, 20), (3, 15)])
     0.5
     """
-    first = _ranks([pair[0] for pair in pairs])
-    second = _ranks([pair[1] for pair in pairs])
-    middle = (len(pairs) - 1) / 2
-    product = sum((a - middle) * (b - middle) for a, b in zip(first, second, strict=True))
-    squares = sum((a - middle) ** 2 for a in first) * sum((b - middle) ** 2 for b in second)
-    return float(product / squares**0.5) if squares else 0.0
+    firsts, seconds = zip(*pairs, strict=True)
+    # Pearson's correlation of the ranks. Ranks with ties are multiples of 1/2, so all the sums
+    # below are exact, and 0 is exactly 0.
+    middle = (len(pairs) - 1) / 2  # the mean of the ranks 0 to n - 1, with or without ties
+    product = first_squares = second_squares = 0.0
+    for a, b in zip(_ranks(firsts), _ranks(seconds), strict=True):
+        product += (a - middle) * (b - middle)
+        first_squares += (a - middle) ** 2
+        second_squares += (b - middle) ** 2
+    squares = first_squares * second_squares
+    return product / squares**0.5 if squares else 0.0
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
+    """Return the rank of each value, from 0; equal values have the mean of their ranks."""
+    ordered = sorted(values)
     ranks = []
     for value in values:
-        below = sum(other < value for other in values)
-        equal = sum(other == value for other in values)
-        ranks.append(below + (equal - 1) / 2)
+        below = ordered.index(value)
+        ranks.append(below + (ordered.count(value) - 1) / 2)
     return ranks
 
 
@@ -186,6 +214,6 @@ def _estimate_text(estimate: Estimate, unit: Unit, sign: str, suffix: str) -> st
     plural = "s" if spread.n > 1 else ""
     text = f"{unit.spread(spread, sign)}{suffix}, {spread.n} seed{plural}"
     if estimate.interval:
-        low, high = (unit.number(end, sign) for end in estimate.interval)
-        text += f", 95 % interval {low} to {high}"
+        low, high = estimate.interval
+        text += f", 95 % interval {unit.number(low, sign)} to {unit.number(high, sign)}"
     return text

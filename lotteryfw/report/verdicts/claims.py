@@ -57,7 +57,7 @@ class ClaimVerdict:
     @property
     def explanation(self) -> str:
         """Reason and numbers in one line; empty if there is neither."""
-        return "; ".join(part for part in (self.reason, self.numbers) if part)
+        return "; ".join(filter(None, (self.reason, self.numbers)))
 
     @property
     def seeds(self) -> int:
@@ -104,6 +104,7 @@ def _metrics(claims: Iterable[Claim]) -> list[str]:
 
 def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     """Return the claim with its estimate; whether it is supported is judged with its family."""
+    # the paper's figure is shown of every claim, tested or not
     published = _published(claim, evidence)
     if claim.untested:
         return ClaimVerdict(claim, "not tested", reason=claim.untested, published=published)
@@ -122,11 +123,14 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
         estimate=test.estimate,
         ours=test.ours,
         published=published,
+        # the longest training of all sides, to tell a quick run from one of the paper's length
         steps=max(side.steps for side in values.values()),
     )
     if claim.needs_length is not None:
         for side_value in values.values():
             reason = too_short(claim.needs_length, side_value, evidence)
+            # A short training may contradict a paper that trained for longer, and that would be
+            # no contradiction. The numbers are kept for people.
             if reason:
                 return replace(verdict, outcome="not tested", reason=reason)
     return verdict
@@ -135,7 +139,9 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
 def _published(claim: Claim, evidence: Evidence) -> str:
     if claim.published:
         return claim.published
-    return value_text(claim, evidence.findings.unit(next(iter(claim.sides().values())).metric))
+    # only a claim about a value has a text here, and it has one side
+    side = next(iter(claim.sides().values()))
+    return value_text(claim, evidence.findings.unit(side.metric))
 
 
 def _with_level(claim: Claim, test: ClaimTest, values: dict[str, SideValues]) -> str:
@@ -159,11 +165,13 @@ def _judged(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
             families.setdefault(verdict.claim.family, []).append(index)
 
     judged = [_outcome(verdict, "") for verdict in verdicts]
+    # the members of families are judged again, all members of one together
     for family, indices in families.items():
         p_values = []
         for index in indices:
             estimate = verdicts[index].estimate
             p_values.append(estimate.p if estimate else None)
+        # claims with too few seeds for a p-value are no tests, and cost the others nothing
         count = len(p_values) - p_values.count(None)
         for index, level in zip(indices, holm_levels(p_values), strict=True):
             estimate = verdicts[index].estimate
@@ -179,8 +187,7 @@ def _outcome(verdict: ClaimVerdict, note: str) -> ClaimVerdict:
         return verdict
     decision = verdict.estimate.decision
     reason = undecided_reason(verdict.estimate) if decision == "undecided" else ""
-    reason = "; ".join(part for part in (reason, note) if part)
-    return replace(verdict, outcome=decision, reason=reason)
+    return replace(verdict, outcome=decision, reason="; ".join(filter(None, (reason, note))))
 
 
 def undecided_reason(estimate: Estimate) -> str:
@@ -194,6 +201,9 @@ def undecided_reason(estimate: Estimate) -> str:
         return "no seed differs, so that more of them would not decide"
     if needed is None:
         return f"at this spread more than {MOST_SEEDS:,} seeds would decide"
+    # One of the two tests of a level (see `LevelVerdict.p_values`) may decide by itself where both
+    # together do not. It then needs no more seeds than there are, and one more is the least that
+    # could help.
     return f"at this spread {max(needed, seeds + 1)} seeds would decide"
 
 
@@ -223,13 +233,14 @@ def _at(side: Side) -> str:
 
 def _shared(sides: Sequence[Side], text: Any) -> str:
     """Return what a text says of all sides, or of one after the other where they differ."""
-    return " and ".join(dict.fromkeys(text(side) for side in sides if text(side)))
+    texts = filter(None, map(text, sides))
+    return " and ".join(dict.fromkeys(texts))
 
 
 def _comparison(claim: Claim) -> str:
     sides = claim.sides()
-    metrics = list(dict.fromkeys(side.metric for side in sides.values()))
-    metric = metrics[0].replace("_", " ")
+    # only `rises_with` and `falls_with` compare two metrics, and name the other one below
+    metric = next(iter(sides.values())).metric.replace("_", " ")
     words = {key: side_text(side) for key, side in sides.items()}
     if claim.rises_along is not None:
         [(key, values)] = claim.rises_along.items()

@@ -67,9 +67,12 @@ class Estimate:
         spread = Spread.of(values)
         if spread.n < FEWEST_SEEDS:
             return cls(spread, region, None, None)
-        # the mean is in the region only if it is on the right side of both ends
+        # The mean is in the region only if it is on the right side of both ends, so both tests
+        # have to pass (Schuirmann 1987, two one-sided tests). An end at infinity always passes.
         p_low = 0.0 if isinf(region.low) else _p_above(spread, region.low, region.open_ends)
         p_high = 0.0 if isinf(region.high) else _p_below(spread, region.high, region.open_ends)
+        # It is outside if it is beyond either end. It cannot be beyond both, so the smaller
+        # p-value needs no correction.
         outside_low = 1.0 if isinf(region.low) else _p_below(spread, region.low, True)
         outside_high = 1.0 if isinf(region.high) else _p_above(spread, region.high, True)
         return cls(spread, region, max(p_low, p_high), min(outside_low, outside_high))
@@ -103,8 +106,11 @@ class Estimate:
         sd = self.spread.sd
         if sd is None:
             return FEWEST_SEEDS  # one seed says nothing of the spread
-        ends = [end for end in (self.region.low, self.region.high) if not isinf(end)]
-        distance = min(abs(self.spread.mean - end) for end in ends)
+        # an end at infinity is infinitely far, and so never the nearer one
+        to_low = abs(self.spread.mean - self.region.low)
+        to_high = abs(self.spread.mean - self.region.high)
+        distance = min(to_low, to_high)
+        # half the width of the interval has to be less than the distance to the nearer end
         for n in range(FEWEST_SEEDS, MOST_SEEDS + 1):
             if t_quantile(1 - self.level / 2, n - 1) * sd / sqrt(n) < distance:
                 return n
@@ -115,6 +121,7 @@ def decide(p_supported: float | None, p_contradicted: float | None, level: float
     """Return the verdict of two one-sided tests at a two-sided error rate."""
     if p_supported is None or p_contradicted is None:
         return "undecided"
+    # half of the level on either side: what the 95 % interval does
     if p_supported <= level / 2:
         return "supported"
     if p_contradicted <= level / 2:
@@ -129,14 +136,17 @@ def holm_levels(p_values: Sequence[float | None], level: float = LEVEL) -> list[
     on up to the first that is not significant; that one and all larger ones are judged at its
     rate. A test without a p-value is no test and does not count.
     """
-    order = sorted(
-        (p_value, index) for index, p_value in enumerate(p_values) if p_value is not None
-    )
+    order: list[tuple[float, int]] = []
+    for index, p_value in enumerate(p_values):
+        if p_value is not None:
+            order.append((p_value, index))
+    order.sort()
     levels = [level] * len(p_values)
     remaining = len(order)
     for rank, (p_value, index) in enumerate(order):
         levels[index] = level / remaining
         if p_value > level / remaining:
+            # Holm stops here: a later test is not significant at its own, milder rate, either
             for _, later in order[rank:]:
                 levels[later] = level / remaining
             break
@@ -155,10 +165,12 @@ def _p_below(spread: Spread, bound: float, strictly: bool) -> float:
 
 
 def _p_beyond(distance: float, spread: Spread, strictly: bool) -> float:
+    """Return P(T ≥ t) of Student's t, if the mean lies `distance` beyond its bound."""
     assert spread.sd is not None, "one value has no spread"
     error = spread.sd / sqrt(spread.n)
     # equal values in all seeds differ by rounding at most, and t would magnify that
     if error < _ROUNDING * _ROUNDING or (abs(distance) < _ROUNDING and error < _ROUNDING):
+        # on the bound itself: beyond it strictly is false, and not short of it is true
         if strictly:
             return 0.0 if distance > _ROUNDING else 1.0
         return 0.0 if distance >= -_ROUNDING else 1.0

@@ -26,6 +26,7 @@ def definition_refusal(series: Series, table: StudyTable) -> str:
 
     `table` is the series' study in the resolved recipe.
     """
+    # none: the caller has no recipe, or the search has no such component
     rewind = _entry(series, table, "rewind")
     if rewind is not None:
         reason = _rewind_refusal(rewind)
@@ -49,6 +50,7 @@ def _entry(series: Series, table: StudyTable, kind: str) -> Any:
     """Return a component of the series as the resolved recipe has it; None if it has none."""
     if kind not in series.axes:
         return table.get(kind)
+    # levels.csv has labels, and a label leaves out the options that have their default
     label = series.axes[kind]
     for entry in table.get("grid", {}).get(kind, []):
         if _label(kind, entry) == label:
@@ -84,6 +86,7 @@ def _rewind_refusal(entry: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _resolver() -> ComponentResolver:
+    # here, because a report of a run without a dense network needs no registry
     from pathlib import Path
 
     from lotteryfw.recipe.resolve import ComponentResolver

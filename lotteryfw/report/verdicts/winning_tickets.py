@@ -19,6 +19,7 @@ from lotteryfw.report.data.units import density_range, percent, unit_of
 from lotteryfw.report.verdicts.claims import undecided_reason
 from lotteryfw.report.verdicts.estimate import (
     LEVEL,
+    MOST_SEEDS,
     Estimate,
     Region,
     decide,
@@ -61,7 +62,9 @@ class Difference:
         """Return the 95 % interval as "+0.12 to +0.40", or a dash with fewer than three seeds."""
         if self.estimate.interval is None:
             return "–"
-        return " to ".join(unit_of(self.metric).number(end, "+") for end in self.estimate.interval)
+        unit = unit_of(self.metric)
+        low, high = self.estimate.interval
+        return f"{unit.number(low, '+')} to {unit.number(high, '+')}"
 
     def __str__(self) -> str:
         unit = unit_of(self.metric)
@@ -118,6 +121,7 @@ class LevelVerdict:
     @property
     def outcome(self) -> TicketOutcome:
         """The verdict at the level's own error rate."""
+        # whatever the numbers are: the definition is about how the network was made
         if self.refusal:
             return "pruned network"
         decision = decide(*self.p_values, self.error_rate)
@@ -151,17 +155,21 @@ class LevelVerdict:
 
     def _undecided_reason(self) -> str:
         """Return the reason of the difference that needs more seeds."""
-        estimates = [self.accuracy.estimate]
+        estimates = [self.accuracy.estimate.at_level(self.error_rate)]
         if not self.no_early_stop:
-            estimates.append(self.stop.estimate)
-        open_ones = [
-            one for one in estimates if one.at_level(self.error_rate).decision != "supported"
-        ]
-        slowest = max(
-            open_ones or estimates,
-            key=lambda one: one.at_level(self.error_rate).seeds_to_decide() or 10**6,
-        )
-        return undecided_reason(slowest.at_level(self.error_rate))
+            estimates.append(self.stop.estimate.at_level(self.error_rate))
+
+        # one of the two may be supported already, and then it is not the one that is open
+        open_ones: list[Estimate] = []
+        for estimate in estimates:
+            if estimate.decision != "supported":
+                open_ones.append(estimate)
+        return undecided_reason(max(open_ones or estimates, key=_seeds_needed))
+
+
+def _seeds_needed(estimate: Estimate) -> int:
+    """Return how many seeds would decide; more than are ever counted where no number would."""
+    return estimate.seeds_to_decide() or MOST_SEEDS + 1
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ class SeriesVerdict:
         count = f"{len(wins)} of {len(self.levels)} levels"
         correction = "after Holm's correction for their number" if len(self.levels) > 1 else ""
         where = f", at {self.densities(*WINS)} %" if wins else ""
-        text = " ".join(part for part in (f"Winning tickets at {count}", correction) if part)
+        text = " ".join(filter(None, (f"Winning tickets at {count}", correction)))
         return f"{text}{where}. The level that validation chooses, {chosen.sentence}"
 
 
@@ -224,29 +232,35 @@ def winning_tickets(study: StudySeries, table: StudyTable | None = None) -> list
 def _corrected(levels: Sequence[LevelVerdict]) -> tuple[LevelVerdict, ...]:
     """Return the levels with the error rates that Holm's method leaves to each."""
     rates = holm_levels([level.p for level in levels])
-    return tuple(replace(level, error_rate=rate) for level, rate in zip(levels, rates, strict=True))
+    corrected = []
+    for level, rate in zip(levels, rates, strict=True):
+        corrected.append(replace(level, error_rate=rate))
+    return tuple(corrected)
 
 
 def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
+    # by cell, which has one seed, so that each ticket is compared with its own dense network
     dense = {row.cell: row for row in series.rows if is_dense(row)}
     for point in series.points:
         pairs = _pairs(point, dense)
         if not pairs:
             continue
-        gains, delays, no_early_stops = [], [], []
+        gains, delays, no_early_stops, accuracies = [], [], [], []
         for row, dense_row in pairs:
             assert row.early_test_accuracy is not None
             assert dense_row.early_test_accuracy is not None
             gains.append(row.early_test_accuracy - dense_row.early_test_accuracy)
             delays.append(float(row.early_stop_step - dense_row.early_stop_step))
             no_early_stops.append(_ran_to_its_end(row) and _ran_to_its_end(dense_row))
+            accuracies.append(row.validation_accuracy or 0.0)
+        # equal counts as a win: a ticket has to match the dense network, not to beat it
         yield LevelVerdict(
             point.level,
             point.density,
             Difference(EARLY_ACCURACY, Estimate.of(gains, _NO_LOWER)),
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
-            validation_accuracy=fmean(row.validation_accuracy or 0.0 for row, _ in pairs),
+            validation_accuracy=fmean(accuracies),
             refusal=refusal,
         )
 
