@@ -79,6 +79,9 @@ from .api.kinds import (
     MaskSearch as MaskSearch,
 )
 from .api.kinds import (
+    Metric as Metric,
+)
+from .api.kinds import (
     ModelFamily as ModelFamily,
 )
 from .api.kinds import (
@@ -137,6 +140,9 @@ from .api.mask_updates import (
 )
 from .api.mask_updates import (
     TrainingNetwork as TrainingNetwork,
+)
+from .api.metrics import (
+    Evaluation as Evaluation,
 )
 from .api.probe import (
     NetworkCriterion as NetworkCriterion,

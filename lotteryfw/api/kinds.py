@@ -30,6 +30,7 @@ from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.api.training_kinds import Augmentation as Augmentation
 from lotteryfw.api.training_kinds import DataSource as DataSource
 from lotteryfw.api.training_kinds import Initialiser as Initialiser
+from lotteryfw.api.training_kinds import Metric as Metric
 from lotteryfw.api.training_kinds import ModelFamily as ModelFamily
 from lotteryfw.api.training_kinds import Objective as Objective
 from lotteryfw.api.training_kinds import Optimizer as Optimizer
@@ -300,6 +301,6 @@ def kinds() -> dict[str, type[Component]]:
     bases: tuple[Any, ...] = (
         SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy,
         Parametrization, ModelFamily, Initialiser, DataSource, Augmentation, Objective, Optimizer,
-        Schedule, MaskUpdate, Control, Analysis,
+        Schedule, MaskUpdate, Metric, Control, Analysis,
     )  # fmt: skip
     return {base.kind: base for base in bases}

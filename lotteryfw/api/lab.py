@@ -6,8 +6,13 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
+from lotteryfw.api.training_kinds import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +130,30 @@ class Lab(Protocol):
         """
         ...
 
+    def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
+        """Return the same network at other weights, by the names of its parameters and buffers.
+
+        Masked weights stay at the values that the ticket froze them at, and what is not given at
+        the ticket's own. Names and shapes are checked when the tensors are needed (UsageError).
+        """
+        ...
+
+    def interpolate(self, first: Trained, second: Trained, alpha: float) -> Ticket:
+        """Return the network between the ends of two trainings: (1 - alpha) first + alpha second.
+
+        At 0 and 1 it has exactly their weights. What either of them keeps is kept. Raises
+        UsageError for an `alpha` outside [0, 1].
+        """
+        ...
+
+    def again(self, ticket: Ticket, order: int) -> Ticket:
+        """Return the same ticket, to be trained under another data order and augmentation.
+
+        Every number is another copy; 0 is the training itself. Raises UsageError for any other
+        value.
+        """
+        ...
+
     # Trainings
 
     def train(
@@ -158,6 +187,36 @@ class Lab(Protocol):
 
     def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
         """Ask for `probe` of several tickets at once, to run side by side."""
+        ...
+
+    # Evaluations
+
+    def evaluate(
+        self,
+        network: Ticket | Trained,
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[Evaluation]:
+        """Ask for the figures of a network as it is: `figures = yield from lab.evaluate(ticket)`.
+
+        It is measured over the `part` "train", "validation" or "test" of the recipe's data, at the
+        values of a ticket or at the end of a training. `recalibrate_batch_norm` is the number of
+        training batches, augmented as in the training, that the statistics of batch normalisation
+        are computed anew over; 0 leaves them. None: 100, or an epoch where that is less, for a
+        ticket, whose statistics are not those of its values, and 0 after a training. Raises
+        UsageError.
+        """
+        ...
+
+    def evaluate_all(
+        self,
+        networks: Sequence[Ticket | Trained],
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[list[Evaluation]]:
+        """Ask for the figures of several networks at once, as `evaluate` does."""
         ...
 
     # Results

@@ -1,4 +1,4 @@
-"""The figures of a training."""
+"""The figures of a training, and of a network that is measured as it is."""
 
 from __future__ import annotations
 
@@ -84,3 +84,25 @@ class Metrics:
     def plain(self) -> dict[str, Any]:
         """Return the figures as JSON-able data."""
         return {**vars(self), "curve": self.curve.plain()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a network over one part of a data set.
+
+    `loss` is in nats per example, `accuracy` in [0, 1]; both are the objective's. `metrics` are the
+    figures of further metrics by their names (see `lotteryfw.Metric`).
+    """
+
+    loss: float
+    accuracy: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Evaluation:
+        """Return the figures that `plain()` describes."""
+        return cls(plain["loss"], plain["accuracy"], dict(plain["metrics"]))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the figures as JSON-able data."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "metrics": dict(self.metrics)}

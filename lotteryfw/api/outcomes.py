@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.metrics import Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Outcome(Protocol):
     @property
     def metrics(self) -> Metrics:
         """The figures of a training. Raises TrainingDiverged for one that has none."""
+        ...
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """The figures of a network that was measured as it is."""
         ...
 
     @property

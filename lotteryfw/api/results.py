@@ -26,6 +26,8 @@ class LevelResult:
     cut: MaskStats
     outcome: Outcome = field(repr=False)
     _ticket: Callable[[], Ticket] = field(repr=False)
+    _origin: str = field(default="", repr=False)
+    """The digest of how the job of its training comes about."""
 
     @property
     def ticket(self) -> Ticket:
@@ -35,7 +37,7 @@ class LevelResult:
     @property
     def trained(self) -> Trained:
         """The training that the level reports."""
-        return Trained(self.ticket, self.outcome)
+        return Trained(self.ticket, self.outcome, origin=self._origin)
 
 
 @dataclass(frozen=True)

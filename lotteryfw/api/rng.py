@@ -29,6 +29,8 @@ class Stream(StrEnum):
     """A model is built: what it keeps outside its parameters and buffers is drawn."""
     ORDER = "order"
     """The order of training examples in an epoch is drawn."""
+    COPY = "copy"
+    """A copy of a training gets its own data order and augmentation (`lab.again`)."""
     AUGMENTATION = "augmentation"
     """An augmentation changes one batch."""
     IN_TRAINING = "in training"

@@ -159,6 +159,8 @@ class Ticket:
     """True for the network that nothing was removed from yet, whose weights are to be trained."""
     learns_mask: bool = False
     """True where training it learns a mask."""
+    order: int = 0
+    """The number of the copy: each is trained under a data order and augmentation of its own."""
     updates_mask: bool = False
     """True where the recipe's mask update changes its mask in training."""
 

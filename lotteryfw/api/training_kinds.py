@@ -14,6 +14,7 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
 from lotteryfw.api.fingerprints import files_fingerprint
 from lotteryfw.api.layers import LayerInfo
+from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.steps import Clock
 
 if TYPE_CHECKING:
@@ -167,6 +168,48 @@ class Objective(Component):
         True where the largest logit is the label's.
         """
         return ""
+
+
+class Metric(Component):
+    """Measures a network over a part of the data, beside the objective's loss and accuracy."""
+
+    kind = "metric"
+    unit: ClassVar[FigureUnit] = "share"
+    """The unit of the result: reports show a "share", of which 1 is all there is, in per cent."""
+    needs_classes: ClassVar[bool] = True
+    """True for one that reads outputs as logits of classes and labels as numbers of classes.
+
+    It is refused beside an objective that does not."""
+
+    def name(self) -> str:
+        """Return the name of the figure, of lower-case letters, digits and _. Default: `use`.
+
+        It must differ between options with which the metric is wanted twice.
+        """
+        return self.use
+
+    def why_not(self, classes: int) -> str | None:
+        """Return why it cannot measure networks of so many classes, as a clause.
+
+        Default: None, it can.
+        """
+        return None
+
+    @abstractmethod
+    def per_example(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return [n, …], on the device of `outputs`: what the result needs of each example.
+
+        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64. The method must not
+        wait for the device, as `.item()` does.
+        """
+
+    @abstractmethod
+    def result(self, values: Tensor) -> float:
+        """Return the figure.
+
+        `values` [examples, …], on the CPU, are those of `per_example` over the whole part, in the
+        order of the data.
+        """
 
 
 class Optimizer(Component):

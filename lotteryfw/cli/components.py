@@ -180,6 +180,8 @@ def example(offer: RegisteredComponent) -> str:
     # these kinds are in lists, mostly by their names alone
     if offer.kind == "augmentation":
         return f'[train]\naugment = ["{offer.name}"]'
+    if offer.kind == "metric":
+        return f'[evaluate]\nmetrics = ["{offer.name}"]'
     if offer.kind == "control":
         return f'controls = ["{offer.name}"]'
     if offer.kind == "analysis":

@@ -105,6 +105,7 @@ def plan(
         ("cells", f"{result.cells:,}"),
         ("trainings asked for", f"{result.asked:,}"),
         ("unique", f"{result.unique:,}"),
+        *([("of them evaluations", f"{result.evaluations:,}")] if result.evaluations else []),
         ("already stored", f"{result.stored:,}"),
         ("to train", f"{result.unique - result.stored:,}"),
         ("steps in all", f"{result.steps:,}"),

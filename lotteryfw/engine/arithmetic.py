@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
-from lotteryfw.search.jobs import Train
+from lotteryfw.search.jobs import Evaluate, Train
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The reduced precisions, by the names that recipes use."""
@@ -31,7 +31,7 @@ class Arithmetic:
     memory_format: str = "contiguous"
 
     @classmethod
-    def of(cls, job: Train) -> Arithmetic:
+    def of(cls, job: Train | Evaluate) -> Arithmetic:
         """Return the arithmetic of a job."""
         return cls(job.precision, job.memory_format)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,14 @@ from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
 
 FLOAT32 = Arithmetic()
+
+
+class Observer(Protocol):
+    """Measures more of the batches of an evaluation than loss and accuracy."""
+
+    def observe(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> None:
+        """Measure a batch, without waiting for the device."""
+        ...
 
 
 def evaluate(
@@ -37,10 +46,12 @@ def summed_metrics(
     part: str,
     objective: Objective,
     arithmetic: Arithmetic = FLOAT32,
+    observers: Sequence[Observer] = (),
 ) -> Tensor:
     """Return the sum of the losses over a part of the data, and how many examples are correct.
 
-    The result is [2] float64 on the device, so that it does not wait for the device.
+    The result is [2] float64 on the device, so that it does not wait for the device. Every batch
+    is shown to the `observers`.
     """
     module.eval()
     device = next(iter(values.values())).device
@@ -51,6 +62,8 @@ def summed_metrics(
             outputs = arithmetic.outputs(module, values, inputs)
             loss += objective.loss(outputs, inputs, labels, "sum")
             correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
+            for observer in observers:
+                observer.observe(outputs, inputs, labels)
     return torch.stack([loss, correct])
 
 

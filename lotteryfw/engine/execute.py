@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.kernels.dispatch import group_key
 from lotteryfw.engine.outcomes import (
@@ -18,7 +18,7 @@ from lotteryfw.engine.outcomes import (
     write_json,
 )
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Job, ProbeJob, Train
+from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Train
 from lotteryfw.store import Busy, Store
 from lotteryfw.store import tensors as tensor_files
 
@@ -79,14 +79,18 @@ def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
     return group[:1] if group_key(group[0].job) is None else group
 
 
-def _store_result(job: ProbeJob, store: Store, context: EngineContext) -> None:
-    """Run a job that has no steps, and store the tensors that it results in."""
+def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext) -> None:
+    """Run a job that has no steps, and store the tensors or figures that it results in."""
+    from lotteryfw.engine.evaluation_job import evaluate_network
     from lotteryfw.engine.probe_job import run_probe
 
-    run = {ProbeJob: run_probe}[type(job)]
+    outcome: dict[str, Any] = {"job": job.plain()}
     with store.write(job.key, job.kind, job.source) as folder:
-        tensor_files.save(folder / "tensors.safetensors", run(job, context), flush=False)
-        write_json(folder / "outcome.json", {"job": job.plain()})
+        if isinstance(job, Evaluate):
+            outcome["evaluation"] = evaluate_network(job, context).plain()
+        else:
+            tensor_files.save(folder / "tensors.safetensors", run_probe(job, context), flush=False)
+        write_json(folder / "outcome.json", outcome)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import evaluate, summed_metrics
 from lotteryfw.engine.prefetched_draws import PrefetchedDraws
 from lotteryfw.engine.runtime import EngineContext, layer_infos
-from lotteryfw.search.jobs import Train
+from lotteryfw.search.jobs import Evaluate, Train
 
 _EVALUATION = "evaluation"
 """The label of the draws of an evaluation, whose masks are not those of a step."""
@@ -26,7 +26,11 @@ class LearnedMask:
     """The masks of a job over a network's values and scores, which it reads as they change."""
 
     def __init__(
-        self, job: Train, context: EngineContext, module: torch.nn.Module, state: NetworkState
+        self,
+        job: Train | Evaluate,
+        context: EngineContext,
+        module: torch.nn.Module,
+        state: NetworkState,
     ):
         assert job.parametrization is not None
         assert job.initialiser is not None

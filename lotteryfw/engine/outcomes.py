@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import LotteryError, StoreError, TrainingDiverged
-from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.metrics import Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.search.jobs import Job, Train, state_key
 from lotteryfw.store import Store
@@ -60,6 +60,11 @@ class StoredOutcome:
         if self.diverged_at is not None:
             raise TrainingDiverged(self.diverged_at)
         return Metrics.of(self.record["metrics"])
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The figures of an evaluation."""
+        return Evaluation.of(self.record["evaluation"])
 
     def tensors(self) -> NetworkState:
         """Return the network at the end of a training; of a probe, a tensor for each layer."""

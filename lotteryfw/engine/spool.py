@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import LotteryError, StoreError
 from lotteryfw.api.network_state import NetworkState
-from lotteryfw.search.jobs import Job, Train, from_plain
+from lotteryfw.search.jobs import Job, ProbeJob, Train, from_plain
 from lotteryfw.store import Store, check_spooled, tensors
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def spool(job: Job, store: Store) -> str:
     with `Store.drop_spooled`.
     """
     optimizer_state = job.optimizer_state if isinstance(job, Train) else None
-    network = NetworkState(job.values, scores=job.scores if isinstance(job, Train) else {})
+    scores = {} if isinstance(job, ProbeJob) else job.scores
+    network = NetworkState(job.values, scores=scores)
     values = _prefixed(_VALUES, network.encoded()) | _prefixed(_OPTIMIZER, optimizer_state or {})
     plain = {**job.plain(), "has_optimizer": optimizer_state is not None}
     about = {"key": job.key, "job": json.dumps(plain)}

@@ -16,7 +16,16 @@ from lotteryfw.api.kinds import Analysis
 from lotteryfw.api.labels import label_of
 from lotteryfw.recipe.axes import check_grid_path
 from lotteryfw.recipe.claim_selection import select_combinations
-from lotteryfw.recipe.claims import METRICS, SIDES, VARIANT, Claim, Side, SideOptions, SideTable
+from lotteryfw.recipe.claims import (
+    MEASURED,
+    METRICS,
+    SIDES,
+    VARIANT,
+    Claim,
+    Side,
+    SideOptions,
+    SideTable,
+)
 from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.grid_values import label
 from lotteryfw.recipe.layered_table import Keys
@@ -228,6 +237,12 @@ class _ClaimCheck:
         if metric in METRICS:
             return
         name, _, figure = metric.partition(".")
+        if name == MEASURED:
+            if figure not in study.metrics:
+                text = f"the study '{study.name}' measures no '{figure}'"
+                remedy = nearest(figure, study.metrics) or "name its metrics in evaluate.metrics"
+                self.problems.append(Problem(keys, text, remedy))
+            return
         offered = self._resolver.offered("analysis")
         if name not in study.analyses:
             text = f"the study '{study.name}' asks for no analysis '{name}'"

@@ -15,6 +15,8 @@ from lotteryfw.recipe.schema import Table
 
 METRICS = tuple(field.name for field in fields(Metrics) if field.name != "curve")
 """The columns that a claim can be about; an analysis' figure is "its name.the figure"."""
+MEASURED = "metric"
+"""The beginning of the names of the recipe's metrics: "metric.top_5"."""
 VARIANT = "variant"
 """A side's key for "ticket" or the name of another variant, such as a control."""
 NEAR = 0.05
@@ -124,7 +126,8 @@ class Claim(Table):
     """The study it is about; may be left out if there is one."""
     metric: Metric = "test_accuracy"
     """A column of levels.csv (accuracies in [0, 1], losses in nats per example, steps in optimizer
-    updates), or a figure of an analysis of the study about the whole network, such as
+    updates), among them those of the recipe's metrics, such as "metric.top_5" and
+    "metric.train_accuracy", or a figure of an analysis of the study about the whole network, such as
     "mask_diagnostics.sign_agreement"."""
     density: Density = [0.0, 1.0]
     """The levels it is about: the lowest and the highest density (kept over all), both included,

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver
@@ -48,6 +49,21 @@ def check_compatible(
             text = f"has no effect: the search '{search.use}' does not use it"
             problems.append(Problem(keys, text, f"leave {dotted(keys)} out"))
     return problems
+
+
+def check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
+    """Report controls that would be recorded under a name that is in use in their cell."""
+    search = parts["search"]
+    used = {"ticket": "what a search finds is"}
+    for variant in search.variants if search else ():
+        used[variant] = f"a network of the search '{search.use}' is"
+    for index, control in enumerate(parts["controls"]):
+        if control is None:
+            continue
+        if control.use in used:
+            text = f"{used[control.use]} recorded under the name '{control.use}' already"
+            faults.at("controls", index).add(text, "each name can be used once")
+        used[control.use] = "another control is"
 
 
 def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:

@@ -12,17 +12,22 @@ from lotteryfw.api.errors import Fault
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.axes import Axis, written_axes
-from lotteryfw.recipe.compatibility import check_compatible, shared_slots, uses
+from lotteryfw.recipe.compatibility import (
+    check_compatible,
+    check_variants,
+    shared_slots,
+    uses,
+)
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
+from lotteryfw.recipe.metrics import METRICS, check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
-    POINTS,
     SLOTS,
     TABLE_SLOTS,
     TRAIN_SLOTS,
@@ -107,6 +112,11 @@ class ExpandedStudy:
                 names.append(analysis.use)
         return names
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the figures that its metrics give (see `Cell.metric_units`)."""
+        return list(self.cells[0].metric_units) if self.cells else []
+
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
         assert self._first_setup is not None, "a study with faults has nothing to resolve"
@@ -134,12 +144,10 @@ class ExpandedStudy:
                 table["train"][slot] = full(parts[slot])
         table["train"]["augment"] = list(map(full, parts["augment"]))
 
-        # one of the two, as a recipe may set only one
-        evaluate = self._first_setup.evaluate
-        if evaluate.every:
-            table["evaluate"] = {"every": str(evaluate.every)}
-        else:
-            table["evaluate"] = {"points": evaluate.points or POINTS}
+        table["evaluate"] = self._first_setup.evaluate.resolved()
+        # A run folder that was made before there were metrics stays the folder of its recipe.
+        if parts["metrics"]:
+            table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
         table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
         if parts["start"] is not None:
             table["start"] = str(parts["start"].path)
@@ -249,6 +257,7 @@ class ExpandedStudy:
                 None if entry is None else faults.at(*keys).value_of(component(kind, entry))
             )
         parts["augment"] = self._listed(table, AUGMENT, "augmentation", faults)
+        parts["metrics"] = self._listed(table, METRICS, "metric", faults)
         parts["controls"] = self._listed(table, ("controls",), "control", faults)
         parts["analyses"] = self._listed(table, ("analyses",), "analysis", faults)
         return parts
@@ -287,7 +296,8 @@ class ExpandedStudy:
             if evaluate and evaluate.interval(clock) < 1:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
-        _check_variants(parts, faults)
+        check_variants(parts, faults)
+        check_metrics(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
         # A faulty component is reported once, not also as one that others cannot use.
@@ -306,6 +316,7 @@ class ExpandedStudy:
             "sparse_below": engine.sparse_below,
             "precision": train.precision,
             "memory_format": engine.memory_format_for(train.precision),
+            "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}
         return Setup(parts, train, evaluate, engine, randomness)
@@ -362,18 +373,3 @@ class ExpandedStudy:
                     where, keys = self._tree.locate(axis.written)
                     keys = (*keys, index, *problem.keys[len(axis.keys) :])
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
-
-
-def _check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
-    """Report controls that would be recorded under a name that is in use in their cell."""
-    search = parts["search"]
-    used = {"ticket": "what a search finds is"}
-    for variant in search.variants if search else ():
-        used[variant] = f"a network of the search '{search.use}' is"
-    for index, control in enumerate(parts["controls"]):
-        if control is None:
-            continue
-        if control.use in used:
-            text = f"{used[control.use]} recorded under the name '{control.use}' already"
-            faults.at("controls", index).add(text, "each name can be used once")
-        used[control.use] = "another control is"

@@ -27,7 +27,7 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "control", "analysis", "parametrization", "mask_update")
+    others = ("augmentation", "metric", "control", "analysis", "parametrization", "mask_update")
     slots = {}
     for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
         slots[kind] = _slot(kind, registry, definitions)
@@ -37,6 +37,8 @@ def json_schema(registry: Registry) -> Schema:
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
     train["mask_update"] = {"$ref": "#/$defs/mask_update"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
+    evaluate = _of(Evaluate)
+    evaluate["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
     grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
     # an axis may be nested tables as well as one dotted path
     definitions |= slots
@@ -49,7 +51,7 @@ def json_schema(registry: Registry) -> Schema:
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
     body |= {
         "train": _table(train),
-        "evaluate": _of(Evaluate),
+        "evaluate": evaluate,
         "engine": _of(Engine),
         "randomness": _with_lists(_of(RandomnessTable)),
         "grid": {"$ref": "#/$defs/grid"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,13 +30,14 @@ def dotted(keys: Keys) -> str:
 class LayeredTable:
     """A merged table. `defaults` has the component that a kind's table without `use` stands for.
 
-    `whole` are keys of tables whose keys exclude each other: such a table replaces and does not merge.
+    `alternatives` are by table the keys that exclude each other: one that is laid over the table
+    replaces the others.
     """
 
     defaults: Mapping[str, str]
     table: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[Keys, tuple[str, Keys]] = field(default_factory=dict)
-    whole: Container[str] = ()
+    alternatives: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def over(self, table: Mapping[str, Any], origin: Origin) -> LayeredTable:
         """Return this table with `table` laid over it.
@@ -97,13 +98,23 @@ class LayeredTable:
                 continue
             is_same_component = new_use in (None, old_use)
             merges = isinstance(old, Mapping | str) and isinstance(new, Mapping)
-            if merges and is_same_component and key not in self.whole:
+            if merges and is_same_component:
                 below = old if isinstance(old, Mapping) else {"use": old}
+                below = self._without_alternatives(str(key), below, new)
                 result[key] = self._merge(below, new, here, origin, origins)
                 continue
             origins[here] = origin(here)
             result[key] = new
         return result
+
+    def _without_alternatives(
+        self, table: str, below: Mapping[str, Any], new: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Return a table without the keys that those of `new` are another spelling of."""
+        alternatives = self.alternatives.get(table, ())
+        if not any(key in new for key in alternatives):
+            return below
+        return {key: value for key, value in below.items() if key not in alternatives}
 
     def _use(self, key: str, entry: Any) -> Any:
         return entry.get("use", self.defaults.get(key)) if isinstance(entry, Mapping) else entry

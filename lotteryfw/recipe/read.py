@@ -19,7 +19,7 @@ from lotteryfw.api.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
-from lotteryfw.recipe.schema import WHOLE_TABLES
+from lotteryfw.recipe.schema import ALTERNATIVES
 
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
@@ -40,11 +40,11 @@ def read(
     be read at all.
     """
     if isinstance(source, Path):
-        tree = _file(source, LayeredTable(defaults, whole=WHOLE_TABLES), (), faults)
+        tree = _file(source, LayeredTable(defaults, alternatives=ALTERNATIVES), (), faults)
     else:
         _require_bounds(source, IN_PYTHON)
         tree = _laid(
-            LayeredTable(defaults, whole=WHOLE_TABLES),
+            LayeredTable(defaults, alternatives=ALTERNATIVES),
             copy.deepcopy(dict(source)),
             IN_PYTHON,
             Path(),

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lotteryfw.api.component import Component
+from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest, printable
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.api.labels import component_label
@@ -164,9 +165,18 @@ class ComponentResolver:
             return None, [Problem(("train", "length"), text, NUMBER.remedy)]
         return clock, []
 
+    def dataset_info(self, data: DataSource) -> DatasetInfo | None:
+        """Return what is known of the data without reading it; None where `clock` reports why not."""
+        info, _ = self._memoize(("info", id(data)), lambda: self._info(data))
+        return info
+
     def _examples(self, data: DataSource) -> Checked[int]:
+        info, problems = self._memoize(("info", id(data)), lambda: self._info(data))
+        return (None if info is None else info.train), problems
+
+    def _info(self, data: DataSource) -> Checked[DatasetInfo]:
         try:
-            return data.facts(self._folder).train, []
+            return data.facts(self._folder), []
         except DataError as error:
             text = str(error)
         except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -43,8 +44,8 @@ SLOTS: dict[Keys, str] = (
 """The paths of single components, with their kinds. `train.augment` and others are lists."""
 
 _NAME = "[a-z0-9_-]+"
-WHOLE_TABLES = ("evaluate",)
-"""Tables with two spellings of one value: a later table replaces an earlier one as a whole."""
+ALTERNATIVES: Mapping[str, frozenset[str]] = {"evaluate": frozenset({"points", "every"})}
+"""By table, two spellings of one value: one in a later table replaces the other in an earlier."""
 POINTS = 100
 """Evaluations in a training, if the recipe does not say."""
 
@@ -100,18 +101,34 @@ class Train(Table):
 
 
 class Evaluate(Table):
-    """When a training is evaluated: set one of the two, or neither for 100 points."""
+    """When a training is evaluated, and what is measured at its end.
+
+    Set one of `points` and `every`, or neither for 100 points.
+    """
 
     points: Annotated[int, Field(ge=1)] | None = None
     """The number of evaluations in a training."""
     every: Step | None = None
     """The length between two evaluations."""
+    metrics: list[Component] = []
+    """Metrics beside loss and accuracy, measured on the test set at the end of every training."""
+    train: bool = False
+    """Measure loss, accuracy and the metrics on the training set as well, without augmentation."""
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Evaluate:
         if self.points is not None and self.every is not None:
             raise ValueError("`points` and `every` say the same in two ways: give one of them")
         return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the table with its defaults filled in, but for the metrics."""
+        # one of the two, as a recipe may set only one
+        if self.every:
+            table: dict[str, Any] = {"every": str(self.every)}
+        else:
+            table = {"points": self.points or POINTS}
+        return {**table, "train": True} if self.train else table
 
     def interval(self, clock: Clock) -> int:
         """Return the steps between two evaluations; 0 if `every` is less than one step."""

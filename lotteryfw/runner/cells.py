@@ -18,10 +18,11 @@ from lotteryfw.api.errors import (
 )
 from lotteryfw.api.kinds import Analysis, Control
 from lotteryfw.api.lab import Search
-from lotteryfw.api.metrics import Metrics
+from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.results import AnalysisResult, LevelResult
-from lotteryfw.api.tickets import MaskStats, Ticket
+from lotteryfw.api.tickets import MaskStats, Ticket, Trained
 from lotteryfw.engine import StoredOutcome, exit_error
+from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import without_state
 from lotteryfw.search.lab import CellLab, Record
@@ -30,23 +31,6 @@ from lotteryfw.search.requests import JobRequest
 Status = Literal["done", "diverged", "failed"]
 Findings = Sequence[tuple[Analysis, list[AnalysisResult]]]
 """The results of each of a cell's analyses."""
-
-
-@dataclass(frozen=True)
-class Level:
-    """A level of a cell that has its figures (None: the training diverged).
-
-    `variant` is "ticket", the name of a control, or one that the search chose.
-    """
-
-    cell: Cell
-    variant: str
-    level: int
-    cut: MaskStats
-    key: str
-    metrics: Metrics | None
-    learned: bool = False
-    """True where the training learned the mask."""
 
 
 class SavedTicket(NamedTuple):
@@ -115,6 +99,7 @@ class CellRun:
         self.asked: tuple[JobRequest, ...] = ()
         self._services = services
         self._controls: list[_Control] = []
+        self._pending = PendingLevels(self, services.level)
         self._recorded: list[LevelResult] = []
         self._diverged: Exception | None = None
         self._last_level: int | None = None
@@ -164,16 +149,20 @@ class CellRun:
                 self._resume()
                 self._take_records()
             self._controls = [
-                control for control in self._controls if not self._report_control(control)
+                control for control in self._controls if not self._take_control(control)
             ]
+            self._pending.report_finished()
         except (StoreError, DataError):
             raise
         except (Exception, SystemExit) as error:
             self.fail(error)
             return
-        if not self._searching and not self._controls:
-            if self._broken_analyses:
-                self.ended = ("failed", PluginError("; ".join(map(str, self._broken_analyses))))
+        if not self._searching and not self._controls and not self._pending:
+            errors = [*self._broken_analyses, *self._pending.errors]
+            if errors:
+                # A metric may break in the same way at every level.
+                texts = dict.fromkeys(map(str, errors))
+                self.ended = ("failed", PluginError("; ".join(texts)))
                 return
             self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
 
@@ -222,8 +211,7 @@ class CellRun:
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)
-            learned = record.trained.ticket.learns_mask
-            self._report(record.variant, record.level, saved.cut, key, learned)
+            self._add_level(record.variant, record.level, saved.cut, record.trained)
             self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
@@ -250,6 +238,7 @@ class CellRun:
             saved.cut,
             outcome,
             saved.read,
+            record.trained.origin,
         )
 
     def _control(self, control: Control, record: Record) -> _Control:
@@ -263,25 +252,51 @@ class CellRun:
         request.drop_tensors(without_state(ticket))
         return _Control(control.use, record.level, saved.cut, request)
 
-    def _report_control(self, control: _Control) -> bool:
-        if not self._services.ask(control.request, self):
+    def _take_control(self, control: _Control) -> bool:
+        """Return whether a control is trained; if it is, its level is added."""
+        request = control.request
+        if not self._services.ask(request, self):
             return False
-        learned = control.request.ticket.learns_mask
-        self._report(control.name, control.level, control.cut, control.request.key, learned)
+        outcome = self._services.outcome(request.key)
+        trained = Trained(request.ticket, outcome, origin=request.origin)
+        self._add_level(control.name, control.level, control.cut, trained)
         return True
 
-    def _report(self, variant: str, level: int, cut: MaskStats, key: str, learned: bool) -> None:
+    def _add_level(self, variant: str, number: int, cut: MaskStats, trained: Trained) -> None:
+        """Report a level whose training ended, or ask for the evaluations that its figures need."""
+        key = trained.outcome.key
         outcome = self._services.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
-        self._services.level(Level(self.cell, variant, level, cut, key, metrics, learned))
+        learned = trained.ticket.learns_mask
+        level = Level(self.cell, variant, number, cut, key, metrics, learned)
+        requests = {} if metrics is None else self._lab.evaluations(trained)
+        self._pending.add(level, requests)
+
+    # The services that pending levels use (see levels.EvaluationServices)
+
+    def ask(self, request: JobRequest) -> bool:
+        """Return whether the store has a job's result; if not, this cell is advanced at its end."""
+        return self._services.ask(request, self)
+
+    def evaluation(self, key: str) -> Evaluation:
+        """Return the figures of an evaluation for which `ask` returned True."""
+        return self._services.outcome(key).evaluation
+
+    def spill(self, request: JobRequest) -> None:
+        """Move a job's tensors from memory into the store until its turn comes."""
+        self._services.spill(request)
 
     def fail(self, error: BaseException, key: str = "") -> None:
         """End the cell: something in it broke, or the job of this key cannot be done.
 
-        Where an analysis waits for the job, only this analysis ends.
+        Where an analysis waits for the job, only this analysis ends; where a level does,
+        it is reported without the job's figures.
         """
         if isinstance(error, Exception) and self._analysis and self.awaits(key):
             self._thrown, self.asked = error, ()
+            return
+        # A metric that breaks must not cost what was trained.
+        if isinstance(error, Exception) and self._pending.fail(key, error):
             return
         self._is_failing = True
         try:
@@ -296,6 +311,7 @@ class CellRun:
         named = self._named(error)
         self._services.broke(named)
         self.ended = ("failed", named)
+        self._pending.report_all()
         self._controls, self.asked = [], ()
 
     def _named(self, error: BaseException) -> Exception:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
+from lotteryfw.api.metrics import Evaluation
+from lotteryfw.api.tickets import Trained
 from lotteryfw.engine.outcomes import StoredOutcome
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
@@ -26,6 +28,16 @@ _MOST_REQUESTS = 100_000
 """Jobs of one cell that are planned; a search that asks for more is planned up to there."""
 
 
+class _UnknownEvaluation(Evaluation):
+    """The figures of a network that nobody measured yet."""
+
+    def __init__(self) -> None:
+        """Do nothing: there are no figures."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise NotKnownYet("the figures of a network are not known before it is evaluated")
+
+
 class _Unknown:
     """The outcome of a job that nobody ran yet. A plan assumes that no training diverges."""
 
@@ -35,6 +47,10 @@ class _Unknown:
     @property
     def metrics(self) -> NoReturn:
         raise NotKnownYet("the figures of a training are not known before it is trained")
+
+    @property
+    def evaluation(self) -> _UnknownEvaluation:
+        return _UnknownEvaluation()
 
     def tensors(self) -> NoReturn:
         raise NotKnownYet("the weights of a training are not known before it is trained")
@@ -85,9 +101,13 @@ def plan_cell(lab: CellLab) -> CellPlan:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     for record in lab.records:
+        planned.requests += lab.evaluations(record.trained).values()
         if record.variant == "ticket" and not record.ticket.is_dense:
             for control in lab.cell.controls:
-                planned.requests.append(lab.request(lab.control(control, record)))
+                request = lab.request(lab.control(control, record))
+                planned.requests.append(request)
+                trained = Trained(request.ticket, _UNKNOWN, origin=request.origin)
+                planned.requests += lab.evaluations(trained).values()
     return planned
 
 
@@ -129,7 +149,8 @@ _NOT_PLAIN = ("snapshots", "keys")
 class Plan:
     """The jobs of a study, and what they cost.
 
-    Steps are optimizer updates; `seconds` and `bytes` are None where nothing like it was trained in
+    `evaluations` are those of the unique jobs that only measure a network. Steps are optimizer
+    updates; `seconds` and `bytes` are None where nothing like it was trained in
     this store before. `unknown` names cells whose search depends on results, which are planned up
     to there, `broken` those whose search cannot run, with the reason. `snapshots` has, by the
     origin of a training, the states that cells will go back to, `keys` the key under which its
@@ -140,6 +161,7 @@ class Plan:
     asked: int
     unique: int
     stored: int
+    evaluations: int
     steps: int
     steps_to_do: int
     seconds: float | None
@@ -189,7 +211,8 @@ def plan(
         cost_class = like(specs["model"], specs["data"], specs["optimizer"], cell.batch, device)
         for request in planned.requests:
             origin = request.origin
-            unique[origin] = (request.steps, cost_class)
+            # A forward pass takes next to no time, and its result next to no room.
+            unique[origin] = (request.steps, "" if request.kind == "evaluation" else cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
@@ -201,6 +224,7 @@ def plan(
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
+        evaluations=sum(not cost_class for _, cost_class in unique.values()),
         steps=sum(steps for steps, _ in unique.values()),
         steps_to_do=sum(steps for steps, _ in missing),
         seconds=seconds,
@@ -224,13 +248,15 @@ def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
 
 
 def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | None, int | None]:
-    """Return the seconds and bytes of jobs, given by steps and cost class.
+    """Return the seconds and bytes of jobs, given by steps and cost class; "" costs nothing.
 
     Both are None where no job of one of the classes is stored.
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
     for steps, cost_class in jobs:
+        if not cost_class:
+            continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
             costs[cost_class] = _cost(store, cost_class)

@@ -16,8 +16,9 @@ from lotteryfw.api.events import CellFinished, JobFinished, LayerCollapsed, Leve
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cells import Findings, Level, SavedTicket, Status
+from lotteryfw.runner.cells import Findings, SavedTicket, Status
 from lotteryfw.runner.context import StudyContext
+from lotteryfw.runner.levels import Level
 from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
 from lotteryfw.runner.tables import Seals
@@ -258,6 +259,7 @@ class RunRecorder:
             },
             "store": str(self._context.store.root),
             "cells": self.statuses,
+            "metrics": _metric_units(recipe.cells),
             "keys": sorted(self.keys | self._keys_before),
         }
 
@@ -266,6 +268,14 @@ class RunRecorder:
 
     def _is_known(self, cell: str, variant: str) -> bool:
         return variant in self._variants.get(cell, ())
+
+
+def _metric_units(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the names of the further figures of levels.csv, each with its unit."""
+    units: dict[str, str] = {}
+    for cell in cells:
+        units |= cell.metric_units
+    return units
 
 
 def _of_cells(entries: Mapping[Position, Any], numbers: Set[int]) -> dict[Position, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.metrics import Curve
 from lotteryfw.api.results import AnalysisResult
-from lotteryfw.runner.cells import Level
-from lotteryfw.store import LevelRow, RunFolder, find_runs, strict_json
+from lotteryfw.runner.levels import Level
+from lotteryfw.store import METRIC, LevelRow, RunFolder, find_runs, strict_json
 
 if TYPE_CHECKING:
     import pandas
@@ -27,7 +27,10 @@ class Levels(list[LevelRow]):
         for row in self:
             record = asdict(row)
             axes = record.pop("axes")
+            figures = record.pop("metrics")
             del record["axis_values"]
+            for name, value in figures.items():
+                record[METRIC + name] = value
             records.append(record | axes)
         return pandas.DataFrame(records)
 
@@ -102,6 +105,7 @@ def level_row(level: Level) -> LevelRow:
         key=level.key,
         learned=level.learned,
         axis_values=cell.axis_values,
+        metrics=level.figures,
         axes=dict(cell.axes),
     )
 

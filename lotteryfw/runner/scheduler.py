@@ -21,9 +21,10 @@ from lotteryfw.engine import (
     spool,
     unspool,
 )
-from lotteryfw.runner.cells import CellRun, Findings, Level, SavedTicket
+from lotteryfw.runner.cells import CellRun, Findings, SavedTicket
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.executors import Executor, Finished
+from lotteryfw.runner.levels import Level
 from lotteryfw.runner.recorder import RunRecorder
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
@@ -270,15 +271,18 @@ class Scheduler:
         free = self._executor.capacity - len(self._groups)
         return alike[: min(ceil(len(alike) / free), shared.most)]
 
-    def _urgency(self, key: str) -> tuple[bool, int]:
-        """Return a sort key: searches before controls, long trainings before short ones.
+    def _urgency(self, key: str) -> tuple[int, int]:
+        """Return a sort key: forward passes first, searches before controls, long trainings before
+        short ones.
 
-        So no process is left alone with a long chain at the end. Of equals, the one that has
+        So no process is left alone with a long chain at the end, and figures do not wait. Of equals, the one that has
         waited longest comes first.
         """
         job = self._backlog[key]
         holds_up_a_search = any(cell_run.awaits(key) for cell_run in self._waiting[key])
-        return not holds_up_a_search, -job.steps
+        if not isinstance(job, Train):
+            return 0, 0
+        return 1 if holds_up_a_search else 2, -job.steps
 
     def _take(self, key: str) -> Job:
         """Take a job from the backlog, with its tensors. Raises DamagedJob."""

@@ -16,6 +16,7 @@ from lotteryfw.api.kinds import (
     Mask1Action,
     MaskCriterion,
     MaskUpdate,
+    Metric,
     ModelFamily,
     Objective,
     Optimizer,
@@ -25,9 +26,26 @@ from lotteryfw.api.kinds import (
     Scope,
     SearchAlgorithm,
 )
+from lotteryfw.api.metrics import Evaluation, FigureUnit
 from lotteryfw.api.steps import Clock
 from lotteryfw.search.randomness import Randomness, Seeds
 from lotteryfw.search.start_file import StartFile
+
+
+def figure_name(part: str, metric: str) -> str:
+    """Return the name of a metric's figure over a part of the data, as results have it."""
+    return metric if part == "test" else f"{part}_{metric}"
+
+
+def named_figures(part: str, evaluation: Evaluation) -> dict[str, float]:
+    """Return the figures of an evaluation by their names in results (see `Cell.metric_units`).
+
+    Loss and accuracy over the test set are figures of the training.
+    """
+    figures = dict(evaluation.metrics)
+    if part != "test":
+        figures |= {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    return {figure_name(part, name): value for name, value in figures.items()}
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,8 @@ class Cell:
     sparse_below: float | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    metrics: tuple[Metric, ...] = ()
+    evaluate_train: bool = False
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +96,25 @@ class Cell:
     def seeds(self) -> Seeds:
         """The seeds of its streams, where a recipe may set them apart."""
         return self.randomness.seeds(self.seed)
+
+    @property
+    def evaluated_parts(self) -> tuple[str, ...]:
+        """The parts of the data that every network is measured on once more after its training."""
+        parts = ("test",) if self.metrics else ()
+        return (*parts, "train") if self.evaluate_train else parts
+
+    @property
+    def metric_units(self) -> dict[str, FigureUnit]:
+        """The names of the figures of these measurements, each with its unit."""
+        units: dict[str, FigureUnit] = {}
+        for part in self.evaluated_parts:
+            # Those over the test set are figures of the training.
+            if part != "test":
+                units[figure_name(part, "loss")] = "number"
+                units[figure_name(part, "accuracy")] = "share"
+            for metric in self.metrics:
+                units[figure_name(part, metric.name())] = metric.unit
+        return units
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -192,6 +192,11 @@ class SearchContext:
         self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
         self.random_digest = combined("scope", "rewind")
         self.masking_digest = combined("mask1", "scope", *learned)
+        self.evaluation_digest = digest_of(
+            network, self.fingerprint, *(specs[slot].digest for slot in learned),
+            *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
+            cell.seed, cell.precision, cell.memory_format, numerics(self.device), self.engine,
+        )  # fmt: skip
         self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(
             combined("objective", "optimizer", "schedule"),

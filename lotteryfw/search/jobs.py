@@ -197,8 +197,70 @@ class ProbeJob:
         return _plain(self)
 
 
-Job = Train | ProbeJob
-_JOBS: Mapping[str, type[Train] | type[ProbeJob]] = {"Train": Train, "ProbeJob": ProbeJob}
+@dataclass(frozen=True, eq=False)
+class Evaluate:
+    """Measure a network as it is over one part of a data set, forward only.
+
+    `values`: every parameter and buffer. `mask` and `scores`, `parametrization`, `initialiser`,
+    `budgets` and `mask_seed` are those of a learned mask, as in `Train`; without scores they are
+    empty, since the values alone decide the result.
+
+    `metrics` are measured beside the objective's loss and accuracy. `recalibrate` is the number of
+    training batches that the statistics of batch normalisation are computed anew over; 0 leaves
+    them as they are, and the fields that say how those batches are made are at their defaults.
+    `precision` and `memory_format` are as in `Train`.
+    """
+
+    kind: ClassVar[str] = "evaluation"
+
+    model: Spec
+    data: Spec
+    fingerprint: str
+    objective: Spec
+    part: str
+    metrics: tuple[Spec, ...]
+    device: str
+    values: Mapping[str, Tensor] = field(repr=False)
+    mask: Mapping[str, Tensor] = field(repr=False)
+    recalibrate: int = 0
+    batch: int = 0
+    steps_per_epoch: int = 0
+    augment: tuple[Spec, ...] = ()
+    order_seed: int = 0
+    augment_seed: int = 0
+    scores: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    parametrization: Spec | None = None
+    initialiser: Spec | None = None
+    budgets: tuple[tuple[tuple[str, ...], int], ...] = ()
+    mask_seed: int | None = None
+    precision: str = "float32"
+    memory_format: str = "contiguous"
+    origin: str = ""
+    known_key: str = field(default="", repr=False)
+    """The key of a job whose tensors were left out (see `without_tensors`)."""
+
+    @property
+    def steps(self) -> int:
+        """The optimizer updates that it makes: none."""
+        return 0
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """The data that the key is the digest of (see `key_source`)."""
+        return key_source(self)
+
+    @cached_property
+    def key(self) -> str:
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(self)
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything but the tensors, as JSON-able data."""
+        return _plain(self)
+
+
+Job = Train | ProbeJob | Evaluate
+_JOBS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (Train, ProbeJob, Evaluate)}
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
@@ -300,14 +362,17 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
     for name in _TUPLES:
         if name in values:
             values[name] = tuple(values[name])
+    for name in ("augment", "metrics"):
+        if name in values:
+            values[name] = tuple(Spec(**spec) for spec in values[name])
+    if "budgets" in values:
+        values["budgets"] = tuple((tuple(layers), keep) for layers, keep in values["budgets"])
     if cls is Train:
         values["kernel"] = KernelSpec(**values["kernel"])
-        values["augment"] = tuple(Spec(**spec) for spec in values["augment"])
         values["snapshots"] = frozenset(values["snapshots"])
-        values["budgets"] = tuple((tuple(layers), keep) for layers, keep in values["budgets"])
     names = {part.name for part in fields(cls)}
     for name, value in tensors.items():
-        # a probe has no optimizer state
+        # not every job has an optimizer state
         if name in names:
             values[name] = value
     return cls(**values)

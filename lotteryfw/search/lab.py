@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
-from lotteryfw.api.kinds import Control
+from lotteryfw.api.kinds import Control, Metric
 from lotteryfw.api.lab import Search
 from lotteryfw.api.layers import LATEST, LayerInfo
+from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe, SearchContext, digest_of
 from lotteryfw.search.controls import control_of
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
+from lotteryfw.search.evaluations import EvaluationFactory
+from lotteryfw.search.given_values import AtValues, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
@@ -23,6 +26,9 @@ from lotteryfw.search.mask_updates import FinalMask, TrainingStart
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
 from lotteryfw.search.top_k import check_tensor
 from lotteryfw.search.untrained import Untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +69,7 @@ class CellLab:
         self.records: list[Record] = []
         self._describe_component = describe_component
         self._jobs = JobFactory(self.context, choose_kernel, snapshots)
+        self._evaluations = EvaluationFactory(self.context, describe_component)
 
     # The methods of `lotteryfw.Lab`, which documents them
 
@@ -137,6 +144,24 @@ class CellLab:
         derivation = TrainingStart(self.context, density)
         return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, updates_mask=True)
 
+    def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
+        derivation = AtValues(self.context, ticket, values)
+        point, root = replace(ticket.point, optimizer="fresh"), ticket.root
+        return Ticket.derived(derivation, ticket.level, point, root=root, parent=ticket.parent)
+
+    def interpolate(self, first: Trained, second: Trained, alpha: float) -> Ticket:
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"lab.interpolate: alpha is a number from 0 to 1, not {alpha!r}")
+        derivation = Interpolated(self.context, first, second, alpha)
+        ticket = first.ticket
+        point = replace(ticket.point, optimizer="fresh")
+        return Ticket.derived(derivation, ticket.level, point, root=ticket.root)
+
+    def again(self, ticket: Ticket, order: int) -> Ticket:
+        if type(order) is not int or order < 0:
+            raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
+        return replace(ticket, order=order)
+
     def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
         level = ticket.level + 1
         if ticket.updates_mask:
@@ -199,6 +224,32 @@ class CellLab:
                 one = replace(one, probes={need: next(outcomes) for need in needs})
             probed.append(one)
         return probed
+
+    def evaluate(
+        self,
+        network: Ticket | Trained,
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[Evaluation]:
+        (figures,) = yield from self.evaluate_all([network], part, metrics, recalibrate_batch_norm)
+        return figures
+
+    def evaluate_all(
+        self,
+        networks: Sequence[Ticket | Trained],
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[list[Evaluation]]:
+        if not networks:
+            return []
+        requests = []
+        for network in networks:
+            request = self._evaluations.evaluation(network, part, metrics, recalibrate_batch_norm)
+            requests.append(request)
+        outcomes = yield tuple(requests)
+        return [outcome.evaluation for outcome in outcomes]
 
     def record(self, level: int, ticket: Ticket, trained: Trained, variant: str = "ticket") -> None:
         is_valid = isinstance(level, int) and isinstance(ticket, Ticket)
@@ -276,6 +327,13 @@ class CellLab:
     def job(self, ticket: Ticket) -> Job:
         """Return the training of a ticket, with its tensors."""
         return self.request(ticket).job
+
+    def evaluations(self, trained: Trained) -> dict[str, JobRequest]:
+        """Return, by part of the data, the evaluations that the recipe wants after a training."""
+        requests = {}
+        for part in self.cell.evaluated_parts:
+            requests[part] = self._evaluations.evaluation(trained, part, self.cell.metrics)
+        return requests
 
     def control(self, control: Control, record: Record) -> Ticket:
         """Return a control of a recorded level (see `control_of`)."""

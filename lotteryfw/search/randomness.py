@@ -81,6 +81,10 @@ class Seeds:
             augment = _derived(augment, Stream.LEVEL, level)
             if not ticket.learns_mask:
                 order = _derived(order, Stream.LEVEL, level)
+        if ticket.order:
+            # A copy of a training, under a data order and augmentation of its own.
+            order = _derived(order, Stream.COPY, ticket.order)
+            augment = _derived(augment, Stream.COPY, ticket.order)
         if ticket.point.steps == 0:
             # A network that is only measured sees no batch.
             return TrainingSeeds(0, 0, masks)

@@ -17,6 +17,9 @@ ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 It is given the job, and the `kernel` and `sparse_below` that the recipe asks for.
 """
 
+BuildJob = Callable[["JobRequest"], Job]
+"""A function that builds the job of a request, with its tensors."""
+
 _NONE: frozenset[int] = frozenset()
 
 
@@ -30,8 +33,8 @@ class JobRequest:
 
     `origin` says how the job comes about, as a digest; `steps` is its length in optimizer updates;
     `snapshots` are the steps whose state is to be kept; `kind` is that of its result in the store:
-    "training" or "probe". None of them needs a tensor. `job` is computed when it is first asked
-    for.
+    "training", "probe" or "evaluation". None of them needs a tensor. `job` is computed when it is
+    first asked for.
     """
 
     __slots__ = (
@@ -49,18 +52,17 @@ class JobRequest:
     def __init__(
         self,
         kind: str,
-        build: Callable[[JobRequest], Job],
+        build: BuildJob,
         ticket: Ticket,
         origin: str,
-        steps: int,
-        snapshots: frozenset[int],
+        steps: int = 0,
+        snapshots: frozenset[int] = _NONE,
         decides: bool = False,
     ):
-        """`build` makes the job; `decides` is True where equal origins are equal keys."""
-        self.kind = kind
-        self.origin, self.steps, self.snapshots, self.ticket = origin, steps, snapshots, ticket
-        self.decides = decides
-        self._build = build
+        """`decides` is True where equal origins are equal keys."""
+        self.kind, self.origin, self.ticket = kind, origin, ticket
+        self.steps, self.snapshots, self.decides = steps, snapshots, decides
+        self._build: BuildJob | None = build
         self._job: Job | None = None
         self._known_key = ""
 
@@ -68,7 +70,10 @@ class JobRequest:
     def job(self) -> Job:
         """The job with its tensors."""
         if self._job is None:
+            assert self._build is not None
             self._job = self._build(self)
+            # It may hold tensors of its own.
+            self._build = None
         return self._job
 
     @property

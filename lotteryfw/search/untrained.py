@@ -31,6 +31,13 @@ class Untrained:
             "ask lab.train(lab.as_is(ticket)) for those of a ticket as it is"
         )
 
+    @property
+    def evaluation(self) -> NoReturn:
+        raise UsageError(
+            "a network that lab.probe returned has no figures: nothing was trained or evaluated; "
+            "ask lab.evaluate(ticket) for those of a ticket as it is"
+        )
+
     def tensors(self) -> NetworkState:
         """Return the values that the ticket starts from."""
         self._take_tensors()

@@ -12,6 +12,7 @@ from lotteryfw import Component, hookimpl
 from lotteryfw.std import (
     analyses,
     augmentations,
+    connectivity,
     controls,
     criteria,
     digits,
@@ -20,6 +21,7 @@ from lotteryfw.std import (
     initialisers,
     mask0,
     mask1,
+    metrics,
     models,
     objectives,
     optimizers,
@@ -55,8 +57,10 @@ MODULES = (
     objectives,
     optimizers,
     schedules,
+    metrics,
     controls,
     analyses,
+    connectivity,
 )
 
 

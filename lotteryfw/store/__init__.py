@@ -7,7 +7,7 @@ from lotteryfw.store.checksums import Damage
 from lotteryfw.store.event_log import EventLog
 from lotteryfw.store.files import atomic_write, file_name, is_denied
 from lotteryfw.store.folder import RunFolder, find_runs, ticket_name
-from lotteryfw.store.level_table import LevelRow
+from lotteryfw.store.level_table import METRIC, LevelRow
 from lotteryfw.store.locks import Busy
 from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
@@ -18,6 +18,7 @@ from lotteryfw.store.upkeep import Info, Swept
 from lotteryfw.store.verification import Verified
 
 __all__ = [
+    "METRIC",
     "Busy",
     "Damage",
     "Damaged",

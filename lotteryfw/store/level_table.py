@@ -11,6 +11,9 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, TextIO
 
+METRIC = "metric."
+"""The beginning of the columns of further metrics. No axis of a grid begins like that."""
+
 
 @dataclass(frozen=True)
 class LevelRow:
@@ -23,7 +26,8 @@ class LevelRow:
     store. `learned` is true where that training learned the mask. `axes` are the cell's coordinates
     in the recipe's grid, a column of labels each after the others; a row without a value there has
     no such axis. `axis_values` are the same coordinates as one JSON object; of a component it has
-    `use` and the options that differ from their defaults.
+    `use` and the options that differ from their defaults. `metrics` are the figures that the recipe
+    asks for beside these, a column `metric.NAME` each before the axes.
     """
 
     study: str
@@ -51,21 +55,38 @@ class LevelRow:
     learned: bool = False
     axis_values: Mapping[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def figure(self, column: str) -> float | None:
+        """Return the figure in a column, "metric.NAME" included; None where the row has none."""
+        if column.startswith(METRIC):
+            return self.metrics.get(column.removeprefix(METRIC))
+        value: float | None = getattr(self, column)
+        return value
 
 
-_COLUMNS = {column.name: str(column.type) for column in fields(LevelRow) if column.name != "axes"}
+_COLUMNS: dict[str, str] = {}
+"""The columns that every table has, each with its type."""
+for column in fields(LevelRow):
+    if column.name not in ("metrics", "axes"):
+        _COLUMNS[column.name] = str(column.type)
 
 
 def level_table(rows: Sequence[LevelRow]) -> str:
     """Return the text of levels.csv. Floats are written so that they read back to the bit."""
-    axes = list(dict.fromkeys(axis for row in rows for axis in row.axes))
+    axes: dict[str, None] = {}
+    metrics: dict[str, None] = {}
+    for row in rows:
+        axes |= dict.fromkeys(row.axes)
+        metrics |= dict.fromkeys(row.metrics)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*_COLUMNS, *axes])
+    table.writerow([*_COLUMNS, *(METRIC + name for name in metrics), *axes])
     for row in rows:
         fixed = [_written(getattr(row, name)) for name in _COLUMNS]
         coordinates = [row.axes.get(axis, "") for axis in axes]
-        table.writerow(fixed + coordinates)
+        figures = [_written(row.metrics.get(name)) for name in metrics]
+        table.writerow(fixed + figures + coordinates)
     return text.getvalue()
 
 
@@ -94,16 +115,19 @@ def _rows(table: Iterator[list[str]]) -> Iterator[LevelRow]:
     if header[:width] != list(_COLUMNS):
         raise ValueError(f"the columns should begin with {', '.join(_COLUMNS)}")
     readers = [(name, _READERS[kind]) for name, kind in _COLUMNS.items()]
-    axes = header[width:]
+    others = header[width:]
     for cells in table:
         if len(cells) != len(header):
             raise ValueError(f"{len(cells)} cells; the header has {len(header)}")
         fixed = {name: read(text) for (name, read), text in zip(readers, cells, strict=False)}
+        figures: dict[str, float] = {}
         coordinates: dict[str, str] = {}
-        for axis, text in zip(axes, cells[width:], strict=True):
-            if text:
-                coordinates[axis] = intern(text)
-        yield LevelRow(**fixed, axes=coordinates)
+        for name, text in zip(others, cells[width:], strict=True):
+            if text and name.startswith(METRIC):
+                figures[name.removeprefix(METRIC)] = float(text)
+            elif text:
+                coordinates[name] = intern(text)
+        yield LevelRow(**fixed, metrics=figures, axes=coordinates)
 
 
 def _optional_float(text: str) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.kinds import Metric, SearchAlgorithm
 from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.rng import stream
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH, CLASSES, SHAPE = 6, 4, (1, 3, 3)
+EXAMPLES, MANY_CLASSES = 40, 12
+"""The examples and classes that metrics are tried on: top-5 says nothing of four classes."""
 
 
 class ThreeRounds(SearchAlgorithm):
@@ -89,6 +92,53 @@ def try_objective(trial: ComponentTrial) -> None:
         has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
         f"correct() gave {correct!r}, not [n] in [0, 1]",
     )
+
+
+def try_metric(trial: ComponentTrial) -> None:
+    """Require values by example that do not depend on the batch, and a result that is a number."""
+    import torch
+
+    metric = cast(Metric, trial.component)
+    name = trial.call("name", on="its options")
+    is_name = isinstance(name, str) and re.fullmatch("[a-z0-9_]+", name)
+    trial.require(
+        bool(is_name), f"name() gave {name!r}; a name has lower-case letters, digits and _"
+    )
+    trial.require(
+        metric.unit in ("share", "number"),
+        f"""its unit is {metric.unit!r}, not "share" or "number\"""",
+    )
+    reason = trial.call("why_not", MANY_CLASSES, on=f"{MANY_CLASSES} classes")
+    trial.require(
+        reason is None or isinstance(reason, str), f"why_not() gave {reason!r}, not a text or None"
+    )
+
+    inputs = torch.rand(EXAMPLES, *SHAPE, generator=stream("testkit", "inputs"))
+    labels = torch.arange(EXAMPLES) % MANY_CLASSES
+    outputs = torch.randn(EXAMPLES, MANY_CLASSES, generator=stream("testkit", "outputs"))
+
+    def values(rows: slice) -> Tensor:
+        value: Tensor = trial.call(
+            "per_example", outputs[rows], inputs[rows], labels[rows], on="a batch"
+        )
+        count = len(labels[rows])
+        has_size = isinstance(value, torch.Tensor) and value.shape[:1] == (count,)
+        trial.require(
+            has_size, f"per_example() gave {value!r}, not a tensor with a row for each example"
+        )
+        return value
+
+    whole = values(slice(None))
+    # the engine takes batches of any size, the last one smaller than the others
+    parts = torch.cat([values(slice(0, 7)), values(slice(7, None))])
+    trial.require(
+        torch.allclose(whole.double(), parts.double(), equal_nan=True),
+        "per_example() gives an example other values in another batch",
+    )
+    results = [trial.call("result", whole.cpu(), on="a part of the data") for _ in range(2)]
+    is_number = isinstance(results[0], int | float) and isfinite(results[0])
+    trial.require(is_number, f"result() gave {results[0]!r}, not a finite number")
+    trial.require(results[0] == results[1], "result() gave two results for equal values")
 
 
 def try_analysis(trial: ComponentTrial) -> None:

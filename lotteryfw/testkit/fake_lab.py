@@ -11,13 +11,13 @@ from lotteryfw.api.component import Component
 from lotteryfw.api.kinds import MaskUpdate, Parametrization
 from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.mask_updates import TrainingNetwork
-from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.api.metrics import Curve, Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import Job, ProbeJob, Spec, Train
+from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import straight_through
 
@@ -163,11 +163,16 @@ class FakeOutcome:
             steps, steps, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, 0.6, accuracy, curve
         )
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        assert isinstance(self.job, Evaluate)
+        return Evaluation(0.6, 0.8, dict.fromkeys((spec.use for spec in self.job.metrics), 0.5))
+
     def tensors(self) -> NetworkState:
         # a probe has one tensor for each prunable parameter
         if isinstance(self.job, ProbeJob):
             return NetworkState({name: self._noise(name, 0) for name in self.job.mask})
-        return self._network(self.job.steps)
+        return self._network(self.job.steps if isinstance(self.job, Train) else 0)
 
     def mask(self) -> Mapping[str, Tensor]:
         if isinstance(self.job, Train) and self.job.mask_update is not None:

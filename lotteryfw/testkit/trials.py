@@ -29,6 +29,7 @@ TRIALS: dict[str, Callable[[ComponentTrial], None]] = {
     "data": training.try_data,
     "augmentation": training.try_augmentation,
     "objective": evaluation.try_objective,
+    "metric": evaluation.try_metric,
     "optimizer": training.try_optimizer,
     "schedule": training.try_schedule,
     "mask_update": updating.try_mask_update,

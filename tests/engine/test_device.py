@@ -99,6 +99,13 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "to_init", {"use": "to_step", "step": "2it"}, "learning_rate", "fine_tune",
     ]}),
     "optimizers": recipe(grid={"train.optimizer": optimizer_grid()}),
+    "metrics": recipe(evaluate={
+        "points": 2, "train": True,
+        "metrics": [*sorted({*names("metric")} - {"top_k"}), {"use": "top_k", "k": 2}],
+    }),
+    "connectivity": images(
+        {"use": "resnet20", "width": 0.125}, "flip", analyses=["linear_mode_connectivity"]
+    ),
     "schedules": recipe(train={**TRAIN, "schedule": "cosine"}),
     "objectives": recipe(train={**TRAIN, "objective": "reconstruction"}),
     "searches": recipe(grid={"search": [
@@ -216,6 +223,7 @@ def results(done: Run) -> list[Any]:
                 row.test_loss,
                 row.test_accuracy,
                 row.density,
+                tuple(row.metrics.items()),
             )
         )
     return rows
@@ -224,6 +232,7 @@ def results(done: Run) -> list[Any]:
 def assert_equal(one: Run, other: Run) -> None:
     """Equal figures, and equal tickets to the bit."""
     assert results(one) == results(other)
+    assert one.findings == other.findings
     files = sorted((one.path / "tickets").rglob("*.safetensors"))
     assert files
     for file in files:

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from support.recipes import BASE, changed, faults, load
 
 from lotteryfw.recipe.layered_table import LayeredTable, dotted
-from lotteryfw.recipe.schema import WHOLE_TABLES
+from lotteryfw.recipe.schema import ALTERNATIVES
 
 FROM = {"scope": {"use": "layerwise", "rate": 0.3}, "criterion": "random", "search": {"levels": 7}}
 
 
 def laid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     tree = (
-        LayeredTable({"search": "imp"}, whole=WHOLE_TABLES)
+        LayeredTable({"search": "imp"}, alternatives=ALTERNATIVES)
         .over(base, lambda keys: ("a", keys))
         .over(over, lambda keys: ("b", keys))
     )

@@ -35,7 +35,9 @@ OFFERED = {
     # they come with the plugin lotteryfw-dynamic
     "mask_update": "",
     "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",
-    "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges",
+    "metric": "top_k nll ece mean_class_accuracy worst_class_accuracy",
+    "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges linear_mode_connectivity "
+    "stability_to_pruning",
 }
 
 

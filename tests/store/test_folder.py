@@ -18,6 +18,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"
 FIGURES = st.none() | st.floats()
 OPTIONS = st.integers() | st.booleans() | TEXTS | st.floats(allow_nan=False, allow_infinity=False)
 ENTRIES = st.dictionaries(TEXTS, OPTIONS | st.dictionaries(TEXTS, st.lists(OPTIONS), max_size=3))
+MEASURED = st.dictionaries(st.sampled_from(["top_5", "nll", "train_loss"]), st.floats())
 ROWS = st.builds(
     LevelRow,
     **{
@@ -28,6 +29,7 @@ ROWS = st.builds(
             "float | None": FIGURES,
             "bool": st.booleans(),
             "Mapping[str, Any]": ENTRIES,
+            "Mapping[str, float]": MEASURED,
         }[column.type]
         for column in dataclasses.fields(LevelRow)
         if column.name != "axes"
@@ -44,7 +46,8 @@ ROW = LevelRow(
 
 def exactly(row: LevelRow) -> tuple:
     """What two rows share only if they are the same to the bit: NaN is itself, and 0.0 is not -0.0."""
-    return repr(dataclasses.replace(row, axes={})), row.axes
+    measured = {name: repr(value) for name, value in row.metrics.items()}
+    return repr(dataclasses.replace(row, axes={}, metrics={})), row.axes, measured
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from lotteryfw.report.data.findings import Findings, metric_of
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import StudySeries, group_studies
 from lotteryfw.report.data.shown_series import limit_series
-from lotteryfw.store import RunFolder
+from lotteryfw.store import METRIC, RunFolder
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class RunData:
     @cached_property
     def studies(self) -> list[StudySeries]:
         """The studies in levels.csv."""
-        return group_studies(self.folder.read_levels())
+        units = self.manifest.get("metrics", {})
+        return group_studies(self.folder.read_levels(), units)
 
     @cached_property
     def shown(self) -> list[StudySeries]:
@@ -88,10 +89,13 @@ class RunData:
         return Findings.of(line for line in self.folder.each_finding() if is_shown(line))
 
     def findings_of(self, metrics: Iterable[str]) -> Findings:
-        """Return the findings of these metrics, of every cell."""
+        """Return the findings of these metrics, of every cell, and units of the recipe's own."""
         # a name without a dot is a column of levels.csv
         names = {metric for metric in metrics if "." in metric}
-        if not names:
+        units = {METRIC + name: unit for name, unit in self.manifest.get("metrics", {}).items()}
+        if not names - units.keys():
             # analyses.jsonl may be large, and most claims need nothing of it
-            return Findings.of(())
-        return Findings.of(line for line in self.folder.each_finding() if metric_of(line) in names)
+            return Findings((), {}, units)
+        lines = (line for line in self.folder.each_finding() if metric_of(line) in names)
+        findings = Findings.of(lines)
+        return replace(findings, units={**findings.units, **units})

@@ -10,7 +10,8 @@ from typing import Any
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.store import LevelRow
+from lotteryfw.report.data.units import Unit, figure_unit, unit_of
+from lotteryfw.store import METRIC, LevelRow
 
 TICKET = "ticket"
 """The variant that is no control."""
@@ -43,7 +44,7 @@ class Point:
         """Return a column's spread over seeds; None if no row has a value."""
         values = []
         for row in self.rows:
-            value = getattr(row, metric)
+            value = row.figure(metric)
             if value is not None:
                 values.append(value)
         return Spread.of(values) if values else None
@@ -116,6 +117,13 @@ class StudySeries:
     searches: tuple[Series, ...]
     dense: Point | None
     left_out: int = 0
+    metric_units: Mapping[str, str] = field(default_factory=dict)
+    """The columns of the recipe's metrics, "metric.NAME", each with its unit."""
+
+    def unit(self, metric: str) -> Unit:
+        """Return the unit of a column of levels.csv."""
+        kind = self.metric_units.get(metric)
+        return figure_unit(metric.removeprefix(METRIC), kind) if kind else unit_of(metric)
 
     @property
     def cells(self) -> set[str]:
@@ -200,12 +208,24 @@ def split_sweeps(series: Iterable[Series]) -> list[Series]:
     return parts
 
 
-def group_studies(rows: Iterable[LevelRow]) -> list[StudySeries]:
-    """Return the studies of levels.csv, in its order."""
+def group_studies(
+    rows: Iterable[LevelRow], metric_units: Mapping[str, str] | None = None
+) -> list[StudySeries]:
+    """Return the studies of levels.csv, in its order.
+
+    `metric_units` are those of the run's metrics by their names; one without is a "number".
+    """
     by_study: dict[str, list[LevelRow]] = {}
     for row in rows:
         by_study.setdefault(row.study, []).append(row)
-    return [_group_series(name, study_rows) for name, study_rows in by_study.items()]
+    studies = []
+    for name, study_rows in by_study.items():
+        units: dict[str, str] = {}
+        for row in study_rows:
+            for metric in row.metrics:
+                units[METRIC + metric] = (metric_units or {}).get(metric, "number")
+        studies.append(replace(_group_series(name, study_rows), metric_units=units))
+    return studies
 
 
 def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:

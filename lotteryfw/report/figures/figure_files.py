@@ -18,7 +18,7 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
-from lotteryfw.report.data.units import SUMMARY_METRICS, percent, unit_of
+from lotteryfw.report.data.units import SUMMARY_METRICS, percent
 from lotteryfw.report.figures.matplotlib_panels import (
     INK,
     PANEL_SIZE,
@@ -108,12 +108,12 @@ def _level_figure(study: StudySeries) -> FigureSpec:
                 panels.append(partial(draw_dots, plot=plot))
         return FigureSpec(study.name, caption(study, "bars"), panels, len(panels))
 
-    for metric in SUMMARY_METRICS:
+    for metric in (*SUMMARY_METRICS, *study.metric_units):
         panels.append(
             partial(
                 draw_curves,
                 study=study,
-                unit=unit_of(metric),
+                unit=study.unit(metric),
                 point_spread=methodcaller("spread", metric),
                 scale=error_scale(study, metric),
             )

@@ -52,11 +52,16 @@ def density_charts(study: StudySeries) -> list[Chart]:
     title = "Early-stopping step against weights remaining"
     steps = _metric_view(study, "early_stop_step")
     charts.append(Chart(f"{study.name}/steps", title, text, (steps,)))
+    if study.metric_units:
+        title = "Metrics against weights remaining"
+        views = tuple(_metric_view(study, metric) for metric in study.metric_units)
+        charts.append(Chart(f"{study.name}/metrics", title, text, views))
     return charts
 
 
 def _single_level_chart(study: StudySeries) -> Chart:
-    plots = [metric_compared(study, metric) for metric in ACCURACIES]
+    metrics = (*ACCURACIES, *study.metric_units)
+    plots = [metric_compared(study, metric) for metric in metrics]
     plots.append(density_plot(study))
     views = tuple(dots_view(plot) for plot in plots if plot)
     text = caption(study, "bars")
@@ -76,7 +81,7 @@ def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
 
 
 def _metric_view(study: StudySeries, metric: str) -> View:
-    return curves_view(study, unit_of(metric), methodcaller("spread", metric))
+    return curves_view(study, study.unit(metric), methodcaller("spread", metric))
 
 
 def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:

@@ -17,7 +17,7 @@ from lotteryfw.report.data.series import (
     variant_label,
 )
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, unit_of
+from lotteryfw.report.data.units import Unit
 from lotteryfw.report.plots.dot_plot import DotPlot, DotRow, dot_plot
 from lotteryfw.report.plots.style import LineStyle, line_style, line_styles
 
@@ -65,7 +65,7 @@ def metric_by_variant(study: StudySeries, metric: str) -> DotPlot | None:
                 spreads[variant_label(series.variant)] = spread
         rows.append(DotRow(combination.label, combination.style, spreads))
 
-    unit = unit_of(metric)
+    unit = study.unit(metric)
     variants = dict.fromkeys(series.variant for series in study.series)
     return dot_plot(unit.axis, unit, [variant_label(variant) for variant in variants], rows)
 
@@ -74,7 +74,7 @@ def metric_compared(study: StudySeries, metric: str) -> DotPlot | None:
     """Return a plot of a metric by variant or, if there is only one, by the values of an axis."""
     if len({series.variant for series in study.series}) > 1:
         return metric_by_variant(study, metric)
-    return figure_by_axis(study, unit_of(metric), methodcaller("spread", metric))
+    return figure_by_axis(study, study.unit(metric), methodcaller("spread", metric))
 
 
 def figure_by_axis(study: StudySeries, unit: Unit, point_spread: PointSpread) -> DotPlot | None:

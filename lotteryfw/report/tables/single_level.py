@@ -26,6 +26,10 @@ def single_level_tables(study: StudySeries) -> list[TextTable]:
     accuracy = metric_by_variant(study, ACCURACY)
     if accuracy:
         tables.append(_dot_table(study, accuracy, with_density=True))
+    for metric in study.metric_units:
+        plot = metric_by_variant(study, metric)
+        if plot:
+            tables.append(_dot_table(study, plot))
     density = density_plot(study)
     if density:
         tables.append(_dot_table(study, density))

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
-from lotteryfw.report.data.units import SUMMARY_METRICS, percent, unit_of
+from lotteryfw.report.data.units import SUMMARY_METRICS, percent
 from lotteryfw.report.tables.single_level import single_level_tables
 from lotteryfw.report.tables.text_table import (
     TextTable,
@@ -50,7 +50,7 @@ def study_tables(study: StudySeries) -> list[TextTable]:
         return [_diverged_table(study)]
     if study.single_level:
         return single_level_tables(study)
-    return [_level_table(study, metric) for metric in SUMMARY_METRICS]
+    return [_level_table(study, metric) for metric in (*SUMMARY_METRICS, *study.metric_units)]
 
 
 def _diverged_table(study: StudySeries) -> TextTable:
@@ -65,7 +65,7 @@ def _diverged_table(study: StudySeries) -> TextTable:
 
 
 def _level_table(study: StudySeries, metric: str) -> TextTable:
-    unit = unit_of(metric)
+    unit = study.unit(metric)
     seeds = len(study.seeds)
     densities = study.densities
     rows = []

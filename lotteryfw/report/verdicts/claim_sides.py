@@ -14,7 +14,7 @@ from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import TICKET, Combination, Point, Series, StudySeries
 from lotteryfw.report.data.units import percent
-from lotteryfw.store import LevelRow
+from lotteryfw.store import METRIC, LevelRow
 
 if TYPE_CHECKING:
     from lotteryfw.recipe import Side
@@ -173,10 +173,9 @@ def _has_no_such_level(series: Series, side: Side, evidence: Evidence) -> bool:
 
 
 def _figure(row: LevelRow, metric: str, findings: Findings) -> float | None:
-    if "." in metric:
+    if "." in metric and not metric.startswith(METRIC):
         return findings.number(row, metric)
-    value: float | None = getattr(row, metric)
-    return value
+    return row.figure(metric)
 
 
 def _no_level(side: Side, selected: Sequence[Series]) -> str:

@@ -1,0 +1,147 @@
+"""Requests for evaluations: forward passes of a ticket, or of a training's end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lotteryfw.api.errors import UsageError, nearest
+from lotteryfw.api.kinds import Metric
+from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.tickets import Ticket, Trained
+from lotteryfw.search.context import Describe, SearchContext, digest_of
+from lotteryfw.search.jobs import Evaluate, Spec
+from lotteryfw.search.requests import JobRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARTS = ("train", "validation", "test")
+RECALIBRATION_BATCHES = 100
+"""The batches that statistics of batch normalisation are computed over, if nobody says how many.
+
+A mean over 100 batches of 128 is one over 12,800 images, a quarter of CIFAR-10."""
+
+
+class EvaluationFactory:
+    """Makes the evaluations of one cell's networks."""
+
+    def __init__(self, context: SearchContext, describe_component: Describe):
+        self._context = context
+        self._describe_component = describe_component
+
+    def evaluation(
+        self,
+        network: Ticket | Trained,
+        part: str,
+        metrics: Sequence[Metric] = (),
+        recalibrate: int | None = None,
+    ) -> JobRequest:
+        """Return the request for an evaluation of a ticket's values, or of a training's end.
+
+        `recalibrate` is the number of training batches that the statistics of batch normalisation
+        are computed anew over; None: as many as `RECALIBRATION_BATCHES` or an epoch for a ticket,
+        whose statistics are not those of its values, and 0 after a training. Raises UsageError.
+        """
+        if part not in PARTS:
+            raise UsageError(f"lab.evaluate: there is no part '{part}' ({nearest(part, PARTS)})")
+        if recalibrate is not None and (type(recalibrate) is not int or recalibrate < 0):
+            raise UsageError(
+                "lab.evaluate: recalibrate_batch_norm is a number of batches of at least 0, or "
+                f"None; not {recalibrate!r}"
+            )
+        if recalibrate is None:
+            batches = min(RECALIBRATION_BATCHES, self._context.clock.steps_per_epoch)
+            recalibrate = batches if isinstance(network, Ticket) else 0
+        specs = tuple(self._describe(metric) for metric in metrics)
+        ticket = network if isinstance(network, Ticket) else network.ticket
+        build = partial(
+            self._build, network=network, part=part, metrics=specs, recalibrate=recalibrate
+        )
+        origin = self._origin(network, part, specs, recalibrate)
+        decides = self._context.origins_decide
+        return JobRequest("evaluation", build, ticket, origin, decides=decides)
+
+    def _describe(self, metric: Metric) -> Spec:
+        if not isinstance(metric, Metric):
+            raise UsageError(
+                f"lab.evaluate: metrics are components such as TopK(k=5), not {metric!r}"
+            )
+        return self._describe_component(metric, self._context.clock)
+
+    def _origin(
+        self, network: Ticket | Trained, part: str, metrics: Sequence[Spec], recalibrate: int
+    ) -> str:
+        context = self._context
+        if isinstance(network, Ticket):
+            # A ticket's origin has all of its network and data, but not what a training adds.
+            made_from = f"start\x1f{network.origin}"
+        else:
+            job = network.origin or context.job_digest("train", network.ticket)
+            made_from = f"end\x1f{job}"
+        names = [spec.digest for spec in metrics]
+        return digest_of(
+            "evaluate", made_from, context.evaluation_digest, part, *names, recalibrate
+        )
+
+    def _build(
+        self,
+        request: JobRequest,
+        network: Ticket | Trained,
+        part: str,
+        metrics: tuple[Spec, ...],
+        recalibrate: int,
+    ) -> Evaluate:
+        context, specs = self._context, self._context.specs
+        state, mask = _state_of(network)
+        fields: dict[str, Any] = {}
+        if state.scores:
+            ticket = request.ticket
+            if not ticket.learns_mask:
+                raise UsageError(
+                    "lab.evaluate: the training of this level learned its mask; evaluate the "
+                    "level's ticket instead"
+                )
+            fields = {
+                "mask": mask,
+                "scores": state.scores,
+                "parametrization": specs["parametrization"],
+                "initialiser": specs["initialiser"],
+                "budgets": tuple((group.layers, group.keep) for group in ticket.budgets),
+                "mask_seed": context.seeds.of_training(ticket, bool(context.augment)).masks,
+            }
+        has_statistics = any(name.endswith("running_mean") for name in state.values)
+        if recalibrate and has_statistics:
+            fields |= {
+                "recalibrate": recalibrate,
+                "batch": context.cell.batch,
+                "steps_per_epoch": context.clock.steps_per_epoch,
+                "augment": context.augment,
+                "order_seed": context.seed,
+                "augment_seed": context.seed,
+            }
+        return Evaluate(
+            model=specs["model"],
+            data=specs["data"],
+            fingerprint=context.fingerprint,
+            objective=specs["objective"],
+            part=part,
+            metrics=metrics,
+            device=context.device,
+            precision=context.cell.precision,
+            memory_format=context.cell.memory_format,
+            values=state.values,
+            origin=request.origin,
+            **{"mask": {}, **fields},
+        )
+
+
+def _state_of(network: Ticket | Trained) -> tuple[NetworkState, Mapping[str, Tensor]]:
+    """Return a network's values and scores, and its mask: of a learned one, the allowed edges."""
+    if isinstance(network, Ticket):
+        return NetworkState(network.values, scores=network.scores or {}), network.mask
+    scores = network.scores()
+    # The mask of a network without scores is in its values.
+    mask = network.outcome.mask() if scores else {}
+    return NetworkState(network.weights(), scores=scores), mask
