@@ -37,11 +37,11 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 0, "overriding": 0, "longest file": 50,
     },
     "all": {
-        "names": 0.1, "parameters": 0.1, "comprehensions": 17, "comments": 2.4, "long lines": 0.3,
+        "names": 0.1, "parameters": 0.1, "comprehensions": 16.5, "comments": 2.5, "long lines": 0.3,
         "clauses": 1, "overriding": 0, "longest file": 400,
     },
     "api": {
-        "names": 0, "parameters": 0, "comprehensions": 11.1, "comments": 0.7, "long lines": 0.2,
+        "names": 0, "parameters": 0, "comprehensions": 10.2, "comments": 0.7, "long lines": 0.2,
         "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "cli": {
@@ -49,11 +49,11 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "engine": {
-        "names": 0.2, "parameters": 0.2, "comprehensions": 16.3, "comments": 1.1, "long lines": 0.1,
+        "names": 0.2, "parameters": 0.2, "comprehensions": 16.6, "comments": 1.4, "long lines": 0.1,
         "clauses": 1, "overriding": 0, "longest file": 400,
     },
     "recipe": {
-        "names": 0, "parameters": 0, "comprehensions": 21.4, "comments": 2.6, "long lines": 0.9,
+        "names": 0, "parameters": 0, "comprehensions": 19.5, "comments": 2.6, "long lines": 0.9,
         "clauses": 0, "overriding": 0, "longest file": 400,
     },
     "registry": {
@@ -61,27 +61,27 @@ BOUNDS: dict[str, dict[str, float]] = {
         "clauses": 0, "overriding": 0, "longest file": 300,
     },
     "report": {
-        "names": 0, "parameters": 0, "comprehensions": 18.5, "comments": 4.5, "long lines": 0,
-        "clauses": 0, "overriding": 0, "longest file": 350,
+        "names": 0, "parameters": 0, "comprehensions": 18.1, "comments": 4.8, "long lines": 0,
+        "clauses": 0, "overriding": 0, "longest file": 400,
     },
     "runner": {
-        "names": 0.4, "parameters": 0, "comprehensions": 18.9, "comments": 2.3, "long lines": 0.4,
+        "names": 0.4, "parameters": 0, "comprehensions": 19, "comments": 2.4, "long lines": 0.4,
         "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "search": {
-        "names": 0, "parameters": 0, "comprehensions": 17.1, "comments": 1.2, "long lines": 0.1,
+        "names": 0, "parameters": 0, "comprehensions": 16.8, "comments": 1.2, "long lines": 0.1,
         "clauses": 0, "overriding": 0, "longest file": 400,
     },
     "std": {
-        "names": 0, "parameters": 0, "comprehensions": 17.2, "comments": 2.9, "long lines": 0.6,
-        "clauses": 0, "overriding": 0, "longest file": 300,
+        "names": 0, "parameters": 0, "comprehensions": 17.9, "comments": 2.9, "long lines": 0.5,
+        "clauses": 0, "overriding": 0, "longest file": 350,
     },
     "store": {
-        "names": 0, "parameters": 0, "comprehensions": 13, "comments": 3.4, "long lines": 0.1,
+        "names": 0, "parameters": 0, "comprehensions": 13.1, "comments": 3.6, "long lines": 0.1,
         "clauses": 0, "overriding": 0, "longest file": 400,
     },
     "testkit": {
-        "names": 0, "parameters": 0, "comprehensions": 17.9, "comments": 2.6, "long lines": 0.8,
+        "names": 0, "parameters": 0, "comprehensions": 16.8, "comments": 2.6, "long lines": 0.6,
         "clauses": 0, "overriding": 0, "longest file": 400,
     },
 }  # fmt: skip

@@ -15,12 +15,12 @@ from lotteryfw.api.tickets import Derivation, Restart, RewindPoint, Ticket, Tick
 from lotteryfw.search.context import SearchContext, digest_of, single_layer_groups
 from lotteryfw.search.derivations import (
     kept_by_budgets,
-    merge,
     whole_masks,
     zeros_where_masked,
 )
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
+from lotteryfw.search.round_layers import merge
 from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import PluginError, StoreError, UsageError
-from lotteryfw.api.layers import LATEST, Group, Layer, LayerInfo
-from lotteryfw.api.rng import Stream, stream
+from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.tickets import (
     Derivation,
     Restart,
@@ -24,14 +23,12 @@ from lotteryfw.api.tickets import (
     Trained,
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
-from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import tensors_digest
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.round_layers import RoundLayers, Tensors, merge
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Tensors = Mapping[str, "Tensor"]
 
 
 class Dense(Derivation):
@@ -165,89 +162,14 @@ class Loaded(Derivation):
         return self._load().stats.kept
 
 
-class _Shown:
-    """The layers of one round as criterion and actions see them, and what these answer."""
-
-    def __init__(
-        self,
-        context: SearchContext,
-        level: int,
-        start: Tensors,
-        mask_before: Tensors,
-        trained: Trained,
-        rewound: Tensors,
-    ):
-        self._context = context
-        self._level = level
-        self._start = start
-        self._mask_before = mask_before
-        self._final = trained.weights()
-        self._trained = trained
-        self._rewound = rewound
-
-    def scores(self) -> dict[str, Tensor]:
-        """Return, by layer, the criterion's scores."""
-        context = self._context
-        gradient, probed = self._trained.gradient, self._trained.network_scores
-        scores = {}
-        for info in context.layers:
-            mask = self._mask_before[info.name]
-            layer = self._layer(info, Stream.CRITERION, mask, mask)
-            if gradient is not None:
-                layer = replace(layer, _gradient=gradient[info.name])
-            if probed is not None:
-                layer = replace(layer, _probed=probed[info.name])
-            with blame(context.specs["criterion"], "score", layer):
-                score = context.cell.criterion.score(layer)
-            scores[info.name] = _checked(context, "criterion", "score", info, score)
-        return scores
-
-    def filled(self, masks: Tensors, masks_before: Tensors) -> dict[str, Tensor]:
-        """Return, by layer, the values that both actions give under these masks."""
-        context, cell = self._context, self._context.cell
-        values = {}
-        for info in context.layers:
-            mask, before = masks[info.name], masks_before[info.name]
-
-            layer = self._layer(info, Stream.MASK1, mask, before)
-            with blame(context.specs["mask1"], "kept_values", layer):
-                kept = cell.mask1.kept_values(layer)
-            kept = _checked(context, "mask1", "kept_values", info, kept)
-
-            layer = self._layer(info, Stream.MASK0, mask, before)
-            with blame(context.specs["mask0"], "masked_values", layer):
-                masked = cell.mask0.masked_values(layer)
-            masked = _checked(context, "mask0", "masked_values", info, masked)
-            with blame(context.specs["mask0"], "kept", layer):
-                kept = cell.mask0.kept(layer, kept)
-            kept = _checked(context, "mask0", "kept", info, kept)
-
-            values[info.name] = merge(mask, kept, masked)
-        return values
-
-    def _layer(self, info: LayerInfo, purpose: Stream, mask: Tensor, mask_before: Tensor) -> Layer:
-        context, name = self._context, info.name
-        return Layer(
-            info,
-            original=context.initial.values[name],
-            init=self._start[name],
-            final=self._final[name],
-            rewound=self._rewound[name],
-            mask=mask,
-            mask_before=mask_before,
-            rng=stream(context.seed, purpose, self._level, name),
-            _resample=lambda: context.fresh_weights(info, self._level),
-        )
-
-
 # The functions that several derivations share
 
 
 def shown_round(
     context: SearchContext, level: int, parent: Ticket, trained: Trained, rewound: Tensors
-) -> _Shown:
+) -> RoundLayers:
     """Return the layers of the round that `trained` ended, as criterion and actions see them."""
-    return _Shown(context, level, parent.values, parent.mask, trained, rewound)
+    return RoundLayers(context, level, parent.values, parent.mask, trained, rewound)
 
 
 def restart_of(
@@ -266,7 +188,7 @@ def restart_of(
 
     def values(masks: Tensors) -> Tensors:
         # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-        shown = _Shown(context, level, start, mask, trained, restored())
+        shown = RoundLayers(context, level, start, mask, trained, restored())
         return shown.filled(masks, whole)
 
     return Restart(restored, values)
@@ -374,20 +296,6 @@ def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -
         for name in context.initial.buffers:
             values[name] = latest[name]
     return values
-
-
-def merge(mask: Tensor, kept: Tensor, masked: Tensor | None) -> Tensor:
-    """Return float32 [s]: `kept` where `mask`, else `masked` (None: zero)."""
-    import torch
-
-    return torch.where(mask, kept.float(), torch.zeros(()) if masked is None else masked.float())
-
-
-def _checked(
-    context: SearchContext, slot: str, method: str, layer: LayerInfo, value: object
-) -> Tensor:
-    what = f"{describe(context.specs[slot])}: {method}() on layer {layer.name}"
-    return check_tensor(value, layer.shape, what)
 
 
 def _kept_within(

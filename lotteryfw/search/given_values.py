@@ -9,7 +9,8 @@ from lotteryfw.api.digests import tensors_digest
 from lotteryfw.api.errors import UsageError, nearest
 from lotteryfw.api.tickets import Derivation, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import kept_by_budgets, merge
+from lotteryfw.search.derivations import kept_by_budgets
+from lotteryfw.search.round_layers import merge
 
 if TYPE_CHECKING:
     from torch import Tensor

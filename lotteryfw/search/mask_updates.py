@@ -11,13 +11,13 @@ from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.derivations import (
     carried_values,
     kept_by_budgets,
-    merge,
     restart_of,
     rewound_weights,
     shown_round,
     whole_masks,
 )
 from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.round_layers import merge
 
 
 class TrainingStart(Derivation):

@@ -1,0 +1,109 @@
+"""The layers of one round as criterion and actions see them, and the values that these give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.layers import Layer, LayerInfo
+from lotteryfw.api.rng import Stream, stream
+from lotteryfw.api.tickets import Trained
+from lotteryfw.search.context import SearchContext
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.top_k import check_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tensors = Mapping[str, "Tensor"]
+
+
+class RoundLayers:
+    """The layers of one round as criterion and actions see them, and what these answer."""
+
+    def __init__(
+        self,
+        context: SearchContext,
+        level: int,
+        start: Tensors,
+        mask_before: Tensors,
+        trained: Trained,
+        rewound: Tensors,
+    ):
+        self._context = context
+        self._level = level
+        self._start = start
+        self._mask_before = mask_before
+        self._final = trained.weights()
+        self._trained = trained
+        self._rewound = rewound
+
+    def scores(self) -> dict[str, Tensor]:
+        """Return, by layer, the criterion's scores."""
+        context = self._context
+        gradient, probed = self._trained.gradient, self._trained.network_scores
+        scores = {}
+        for info in context.layers:
+            mask = self._mask_before[info.name]
+            layer = self._layer(info, Stream.CRITERION, mask, mask)
+            if gradient is not None:
+                layer = replace(layer, _gradient=gradient[info.name])
+            if probed is not None:
+                layer = replace(layer, _probed=probed[info.name])
+            with blame(context.specs["criterion"], "score", layer):
+                score = context.cell.criterion.score(layer)
+            scores[info.name] = checked_values(context, "criterion", "score", info, score)
+        return scores
+
+    def filled(self, masks: Tensors, masks_before: Tensors) -> dict[str, Tensor]:
+        """Return, by layer, the values that both actions give under these masks."""
+        context, cell = self._context, self._context.cell
+        values = {}
+        for info in context.layers:
+            mask, before = masks[info.name], masks_before[info.name]
+
+            layer = self._layer(info, Stream.MASK1, mask, before)
+            with blame(context.specs["mask1"], "kept_values", layer):
+                kept = cell.mask1.kept_values(layer)
+            kept = checked_values(context, "mask1", "kept_values", info, kept)
+
+            layer = self._layer(info, Stream.MASK0, mask, before)
+            with blame(context.specs["mask0"], "masked_values", layer):
+                masked = cell.mask0.masked_values(layer)
+            masked = checked_values(context, "mask0", "masked_values", info, masked)
+            with blame(context.specs["mask0"], "kept", layer):
+                kept = cell.mask0.kept(layer, kept)
+            kept = checked_values(context, "mask0", "kept", info, kept)
+
+            values[info.name] = merge(mask, kept, masked)
+        return values
+
+    def _layer(self, info: LayerInfo, purpose: Stream, mask: Tensor, mask_before: Tensor) -> Layer:
+        context, name = self._context, info.name
+        return Layer(
+            info,
+            original=context.initial.values[name],
+            init=self._start[name],
+            final=self._final[name],
+            rewound=self._rewound[name],
+            mask=mask,
+            mask_before=mask_before,
+            rng=stream(context.seed, purpose, self._level, name),
+            _resample=lambda: context.fresh_weights(info, self._level),
+        )
+
+
+def merge(mask: Tensor, kept: Tensor, masked: Tensor | None) -> Tensor:
+    """Return float32 [s]: `kept` where `mask`, else `masked` (None: zero)."""
+    import torch
+
+    return torch.where(mask, kept.float(), torch.zeros(()) if masked is None else masked.float())
+
+
+def checked_values(
+    context: SearchContext, slot: str, method: str, layer: LayerInfo, value: object
+) -> Tensor:
+    """Return float32 [s] that a component gave for a layer. Raises ContractError for anything else."""
+    what = f"{describe(context.specs[slot])}: {method}() on layer {layer.name}"
+    return check_tensor(value, layer.shape, what)
