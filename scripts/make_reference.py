@@ -31,6 +31,7 @@ from lotteryfw.recipe.schema import (
     SLOTS,
     Engine,
     Evaluate,
+    RandomnessTable,
     RecipeFile,
     StudyTable,
     Train,
@@ -242,6 +243,10 @@ def recipes() -> str:
             _keys(Evaluate),
             "## [engine]",
             _keys(Engine),
+            "## [randomness]",
+            " ".join((RandomnessTable.__doc__ or "").split())
+            + " [Randomness](../explanation/randomness.md) says what each draws.",
+            _keys(RandomnessTable),
             "## Controls",
             "Entries of `controls`, as names or as tables of `use` and options. Each is trained at every level of every "
             "cell, and stands in `levels.csv` under its "

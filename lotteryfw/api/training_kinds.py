@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -218,10 +218,12 @@ class Optimizer(Component):
     kind = "optimizer"
 
     @abstractmethod
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """Return a fresh optimizer over `parameters`.
+    def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+        """Return a fresh optimizer over the values of `parameters`.
 
-        The schedule's factor multiplies its learning rates.
+        They are the network's parameters by name, in order; where a mask is learned, the scores
+        by layer. Several groups, such as one without weight decay, are trained by kernels that
+        call the optimizer itself. The schedule's factor multiplies all learning rates.
         """
 
 

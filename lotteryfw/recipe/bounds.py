@@ -102,9 +102,12 @@ def _cells(table: Mapping[str, Any]) -> int:
     seeds = table.get("seeds")
     # faults in the types are reported later, by the study
     cells = len(seeds) if isinstance(seeds, list) else 1
-    for values in grid.values() if isinstance(grid, Mapping) else ():
-        if isinstance(values, list):
-            cells *= len(values)
+    randomness = table.get("randomness")
+    for axes in (grid, randomness):
+        # a list of seeds is an axis, too
+        for values in axes.values() if isinstance(axes, Mapping) else ():
+            if isinstance(values, list):
+                cells *= len(values)
     return cells
 
 
@@ -125,6 +128,9 @@ def _problem(keys: Keys, value: Any) -> tuple[str, str] | None:
 
 def _is_seed(keys: Keys) -> bool:
     names = [key for key in keys if isinstance(key, str)]
+    # "randomness.order" as a table, or as the dotted path of an axis
+    if "randomness" in dotted(keys).split("."):
+        return True
     return bool(names) and (names[-1] in _SEEDS or names[-1].endswith("_seed"))
 
 

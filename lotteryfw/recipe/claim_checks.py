@@ -14,6 +14,7 @@ from typing import Any
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.kinds import Analysis
 from lotteryfw.api.labels import label_of
+from lotteryfw.recipe.axes import check_grid_path
 from lotteryfw.recipe.claim_selection import select_combinations
 from lotteryfw.recipe.claims import (
     MEASURED,
@@ -25,7 +26,7 @@ from lotteryfw.recipe.claims import (
     SideOptions,
     SideTable,
 )
-from lotteryfw.recipe.expand import ExpandedStudy, check_grid_path
+from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.grid_values import label
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.pydantic_errors import Problem

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from lotteryfw.api.errors import Fault, nearest
+from lotteryfw.api.errors import Fault
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
+from lotteryfw.recipe.axes import Axis, written_axes
 from lotteryfw.recipe.compatibility import (
     check_compatible,
     check_variants,
@@ -32,28 +33,12 @@ from lotteryfw.recipe.schema import (
     TRAIN_SLOTS,
     Engine,
     Evaluate,
+    RandomnessTable,
     StudyTable,
     Table,
     Train,
 )
 from lotteryfw.search.cell import Cell
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A path that a grid varies, its values as written, and an entry and a label for each.
-
-    An entry is plain data: of a component its name, and the options that differ from defaults.
-    """
-
-    keys: Keys
-    values: Sequence[Any]
-    entries: Sequence[Any]
-    labels: Sequence[str]
-
-    @property
-    def path(self) -> str:
-        return dotted(self.keys)
 
 
 @dataclass(frozen=True)
@@ -64,6 +49,7 @@ class Setup:
     train: Train
     evaluate: Evaluate
     engine: Engine
+    randomness: RandomnessTable
 
 
 class ExpandedStudy:
@@ -163,6 +149,9 @@ class ExpandedStudy:
         if parts["metrics"]:
             table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
         table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
+        if parts["start"] is not None:
+            table["start"] = str(parts["start"].path)
+        table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
             grid[axis.path] = []
@@ -185,20 +174,15 @@ class ExpandedStudy:
     def _checked_axes(self) -> list[Axis]:
         """Return the axes of the grid whose path can vary, and report the others."""
         axes = []
-        faults = FaultCollector().at("grid")
-        for path, values in self._study_table.grid.items():
-            keys: Keys = tuple(path.split("."))
-            problem = check_grid_path(keys)
-            if problem:
-                faults.at(path).add(*problem)
-                continue
+        faults = FaultCollector()
+        for keys, written, values in written_axes(self._study_table, faults):
             entries = [entry_of(keys, value, self._resolver) for value in values]
             labels = [label_of_entry(entry) for entry in entries]
             # two entries of one label would make two cells of one name
             for text, count in Counter(labels).items():
                 if count > 1:
-                    faults.at(path).add(f"'{text}' is listed twice")
-            axes.append(Axis(keys, values, entries, labels))
+                    faults.at(*written).add(f"'{text}' is listed twice")
+            axes.append(Axis(keys, values, entries, labels, written))
         self._report(faults.problems)
         return axes
 
@@ -303,6 +287,7 @@ class ExpandedStudy:
         train: Train | None = checked_table(Train, "train")
         evaluate: Evaluate | None = checked_table(Evaluate, "evaluate")
         engine: Engine | None = checked_table(Engine, "engine")
+        randomness: RandomnessTable | None = checked_table(RandomnessTable, "randomness")
         clock: Clock | None = None
         if train and parts["data"]:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
@@ -313,6 +298,7 @@ class ExpandedStudy:
                 faults.at("evaluate", "every").add(text)
         check_variants(parts, faults)
         check_metrics(parts, resolver, faults)
+        start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
         # A faulty component is reported once, not also as one that others cannot use.
         faulty = {problem.keys[0] for problem in faults.problems}
@@ -322,6 +308,8 @@ class ExpandedStudy:
                 faults.add_all([problem])
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
+        if randomness is None:
+            return None
         parts |= {"batch": train.batch, "clock": clock, "evaluate_every": evaluate.interval(clock)}
         parts |= {
             "kernel": engine.kernel,
@@ -330,7 +318,8 @@ class ExpandedStudy:
             "memory_format": engine.memory_format_for(train.precision),
             "evaluate_train": evaluate.train,
         }
-        return Setup(parts, train, evaluate, engine)
+        parts |= {"randomness": randomness.randomness(), "start": start}
+        return Setup(parts, train, evaluate, engine, randomness)
 
     def _check_lengths(
         self, parts: Mapping[str, Any], clock: Clock, faults: FaultCollector
@@ -381,20 +370,6 @@ class ExpandedStudy:
             for axis, index in zip(self.axes, chosen, strict=False):
                 if is_below(problem.keys, axis.keys) and len(axis.keys) > innermost:
                     innermost = len(axis.keys)
-                    where, keys = self._tree.locate(("grid", axis.path))
+                    where, keys = self._tree.locate(axis.written)
                     keys = (*keys, index, *problem.keys[len(axis.keys) :])
             self.faults[Fault(where, dotted(keys), problem.text, problem.remedy)] = None
-
-
-def check_grid_path(keys: Keys) -> tuple[str, str] | None:
-    """Return why a grid cannot vary this path, and a remedy; None if it can."""
-    tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine")
-    is_option = len(keys) > 1 and keys[0] in tables
-    if keys[:2] in (METRICS, ("evaluate", "train")):
-        return "is measured for all cells of a study alike", "set it beside the grid"
-    if keys in SLOTS or is_option:
-        return None
-    choices = [*TABLE_SLOTS, *OPTIONAL_SLOTS]
-    for name, model in (("train", Train), ("evaluate", Evaluate), ("engine", Engine)):
-        choices += [f"{name}.{field}" for field in model.model_fields]
-    return "is not a key that a grid can vary", nearest(dotted(keys), choices)

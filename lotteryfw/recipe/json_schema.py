@@ -14,6 +14,7 @@ from lotteryfw.recipe.schema import (
     TRAIN_SLOTS,
     Engine,
     Evaluate,
+    RandomnessTable,
     RecipeFile,
     StudyTable,
     Train,
@@ -52,6 +53,7 @@ def json_schema(registry: Registry) -> Schema:
         "train": _table(train),
         "evaluate": evaluate,
         "engine": _of(Engine),
+        "randomness": _with_lists(_of(RandomnessTable)),
         "grid": {"$ref": "#/$defs/grid"},
     }
     # a profile changes a study's keys and the texts, but neither the name nor the files
@@ -101,6 +103,15 @@ def _of(model: type[BaseModel], references: str = "#/$defs/{model}") -> Schema:
 def _table(properties: Schema, required: list[str] | None = None) -> Schema:
     table = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**table, "required": required} if required else table
+
+
+def _with_lists(table: Schema) -> Schema:
+    """Return the schema of a table whose every value may be a list: an axis of the grid."""
+    properties = {}
+    for name, schema in table["properties"].items():
+        values = {"type": "array", "minItems": 1, "items": schema}
+        properties[name] = {**schema, "anyOf": [*schema.get("anyOf", [schema]), values]}
+    return {**table, "properties": properties}
 
 
 def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:

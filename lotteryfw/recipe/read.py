@@ -127,6 +127,17 @@ def _require_bounds(table: Mapping[str, Any], where: str) -> None:
         raise RecipeError(faults)
 
 
+def _place_starts(table: Mapping[str, Any], folder: Path) -> None:
+    """Make the paths of start files absolute: they are relative to the file that names them."""
+    profiles = _tables(table.get("profiles")).values()
+    for part in (table, *profiles):
+        studies = part.get("study")
+        listed = studies if isinstance(studies, list) else ()
+        for study in (part, *listed, *_tables(part.get("studies")).values()):
+            if isinstance(study, dict) and isinstance(study.get("start"), str) and study["start"]:
+                study["start"] = str((folder / study["start"]).absolute())
+
+
 def _laid(
     tree: LayeredTable, table: dict[str, Any], where: str, folder: Path, faults: list[Fault]
 ) -> LayeredTable:
@@ -136,6 +147,7 @@ def _laid(
         for index, plugin in enumerate(plugins):
             if isinstance(plugin, str):
                 plugins[index] = str(folder / plugin)
+    _place_starts(table, folder)
     for profile in _tables(table.get("profiles")).values():
         _flatten_grids(profile)
     _flatten_grids(table)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import DatasetInfo
-from lotteryfw.api.errors import DataError, UsageError, nearest
+from lotteryfw.api.errors import DataError, UsageError, nearest, printable
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.api.labels import component_label
 from lotteryfw.api.layers import LATEST
@@ -21,10 +21,17 @@ from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.pydantic_errors import Problem, problems
 from lotteryfw.registry import Registry
+from lotteryfw.search.start_file import FileContent, StartFile, file_digest
+from lotteryfw.store.tickets import read_tensors
 
 T = TypeVar("T")
 Checked = tuple[T | None, list[Problem]]
 """A value, or None and the problems that prevent it."""
+
+
+def read_network(path: Path) -> FileContent:
+    """Return the tensors of a ticket or of a plain state dict. Raises StoreError."""
+    return FileContent(*read_tensors(path))
 
 
 class ComponentResolver:
@@ -72,6 +79,12 @@ class ComponentResolver:
         return self._memoize(
             ("mask_update", id(update), clock), lambda: (None, self._changes(update, clock))
         )
+
+    def start_file(self, path: Any) -> Checked[StartFile]:
+        """Return the file that a cell starts from, None where none is named."""
+        if not isinstance(path, str) or not path:
+            return None, []
+        return self._memoize(("start", path), lambda: _start_file(path))
 
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """Return the components of a kind by the names that recipes use."""
@@ -237,6 +250,15 @@ class ComponentResolver:
             lengths.append(f"{'.'.join(map(str, keys))} = {length}")
         text = f"{who} never changes a mask in a training of {clock.total} steps"
         return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
+
+
+def _start_file(path: str) -> Checked[StartFile]:
+    try:
+        return StartFile(Path(path), file_digest(Path(path)), read_network), []
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        text = f"cannot read {printable(path, 300)}: {reason}"
+        return None, [Problem((), text, "a ticket, or a state dict as safetensors, belongs there")]
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:

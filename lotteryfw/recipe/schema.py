@@ -14,6 +14,7 @@ from lotteryfw.api.limits import NAME
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.search.kernel_list import KERNELS
+from lotteryfw.search.randomness import Randomness
 
 TABLE_SLOTS = (
     "data",
@@ -142,6 +143,52 @@ def _kernel(name: str) -> str:
     return name
 
 
+Seed = Annotated[int, Field(ge=0)]
+
+
+class RandomnessTable(Table):
+    """The seeds of single streams. An integer, or a list of integers as an axis of the grid.
+
+    A stream that is left out has the cell's seed, one of `seeds`.
+    """
+
+    init: Seed | None = None
+    """Draws first weights, and weights that are drawn afresh."""
+    order: Seed | Literal["fresh", "same"] = "fresh"
+    """Draws the order of training examples, and what modules such as dropout draw. An integer is
+    its seed. "fresh" draws a new order at every level; "same" repeats that of the dense run."""
+    across_levels: Literal["fresh", "same"] | None = None
+    """"fresh" or "same", beside an `order` that is an integer. If it is left out, "fresh"."""
+    augment: Seed | None = None
+    """Draws augmentations."""
+    ties: Seed | None = None
+    """Decides which of the weights that tie at a threshold stay."""
+    scores: Seed | None = None
+    """Draws the first scores of masks that are learned, and masks drawn during a training."""
+
+    @model_validator(mode="after")
+    def _said_once(self) -> RandomnessTable:
+        if self.across_levels and isinstance(self.order, str):
+            raise ValueError(
+                "`order` and `across_levels` say the same in two ways: give `across_levels` beside "
+                "an order that is an integer"
+            )
+        return self
+
+    def randomness(self) -> Randomness:
+        """Return the seeds as a cell has them."""
+        seed = None if isinstance(self.order, str) else self.order
+        across_levels = self.order if isinstance(self.order, str) else self.across_levels
+        return Randomness(
+            init=self.init,
+            order=seed,
+            augment=self.augment,
+            ties=self.ties,
+            scores=self.scores,
+            repeats_order=across_levels == "same",
+        )
+
+
 class Engine(Table):
     """The arithmetic that trainings are computed with."""
 
@@ -183,9 +230,11 @@ class StudyTable(Table):
     train: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
     engine: dict[str, Any] = {}
-    seeds: Annotated[
-        list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)
-    ] = [0]
+    start: str = ""
+    """A file whose network every search starts from, in the place of drawn weights: a ticket, or a
+    plain state dict as safetensors. Its path is relative to the recipe."""
+    randomness: dict[str, Any] = {}
+    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] = [0]
     """Each combination of the grid runs once with each seed."""
     analyses: list[Component] = []
     """The analyses of every finished search."""

@@ -44,9 +44,10 @@ PARTS = ("model", "initialiser", "mask1", "objective")
 
 
 class _Source(NamedTuple):
-    """The seed and the components that a network's first values are drawn from."""
+    """The seeds and the components that a network's first values are drawn from."""
 
     seed: int
+    init_seed: int
     shape: tuple[int, ...]
     classes: int
     specs: Mapping[str, Spec]
@@ -55,9 +56,10 @@ class _Source(NamedTuple):
         """Return the network's initial state, and the values that masks are learned over."""
         components: Any = SimpleNamespace(**parts)
         initial = initial_state(
-            components, self.specs, DatasetInfo(self.shape, self.classes, 0, 0, 0), self.seed
+            components, self.specs, DatasetInfo(self.shape, self.classes, 0, 0, 0), self.init_seed
         )
-        return initial, supermask_values(components, self.specs, initial, self.seed)
+        seeds = (self.seed, self.init_seed)
+        return initial, supermask_values(components, self.specs, initial, *seeds)
 
 
 def save_seed_ticket(
@@ -70,7 +72,7 @@ def save_seed_ticket(
     ticket whose weights are not those that the mask-1 action makes of the initialisation, 0 where
     they are dead; StoreError where the file cannot be written.
     """
-    source = _Source(cell.seed, facts.shape, facts.classes, specs)
+    source = _Source(cell.seed, cell.seeds.init, facts.shape, facts.classes, specs)
     # Drawn here as a reader will draw them: what differs cannot be told by a seed.
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
     factors: dict[str, float] = {}
@@ -97,6 +99,7 @@ def save_seed_ticket(
         )
     recorded = {
         "seed": source.seed,
+        "init_seed": source.init_seed,
         "shape": list(source.shape),
         "classes": source.classes,
         "parts": {slot: specs[slot].canonical() for slot in PARTS},
@@ -131,7 +134,9 @@ def load_seed_ticket(
     specs: dict[str, Spec] = {}
     for slot, part in recorded.parts.items():
         specs[slot] = Spec(part.kind, part.use, part.provider, part.options)
-    source = _Source(recorded.seed, tuple(recorded.shape), recorded.classes, specs)
+    source = _Source(
+        recorded.seed, recorded.init_seed, tuple(recorded.shape), recorded.classes, specs
+    )
     registry = Registry.load(trust)
     parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
     try:
@@ -176,6 +181,7 @@ class _Drawn(BaseModel):
 
     # The limits are far above any network's: a file that exceeds them is damaged or hostile.
     seed: Annotated[int, Field(ge=0, le=2**64)]
+    init_seed: Annotated[int, Field(ge=0, le=2**64)]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**40)]], Field(min_length=1, max_length=8)]
     classes: Annotated[int, Field(ge=1, le=2**40)]
     parts: dict[str, _Part]

@@ -28,6 +28,8 @@ from lotteryfw.api.kinds import (
 )
 from lotteryfw.api.metrics import Evaluation, FigureUnit
 from lotteryfw.api.steps import Clock
+from lotteryfw.search.randomness import Randomness, Seeds
+from lotteryfw.search.start_file import StartFile
 
 
 def figure_name(part: str, metric: str) -> str:
@@ -87,6 +89,13 @@ class Cell:
     controls: tuple[Control, ...] = ()
     analyses: tuple[Analysis, ...] = ()
     axis_values: Mapping[str, Any] = field(default_factory=dict)
+    randomness: Randomness = field(default_factory=Randomness)
+    start: StartFile | None = None
+
+    @property
+    def seeds(self) -> Seeds:
+        """The seeds of its streams, where a recipe may set them apart."""
+        return self.randomness.seeds(self.seed)
 
     @property
     def evaluated_parts(self) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class SearchContext:
         """`engine` is the state of the code that chooses and runs kernels: see `engine_version`."""
         self.cell = cell
         self.seed = cell.seed
+        self.seeds = cell.seeds
         self.clock = cell.clock
         self.device = device
         self.engine = engine
@@ -88,7 +89,8 @@ class SearchContext:
     def initial(self) -> InitialState:
         """The network's layers and values at step 0."""
         facts = self.cell.data.facts(self._data_folder)
-        return cached_initial_state(self.cell, self.specs, facts, self.seed)
+        drawn = cached_initial_state(self.cell, self.specs, facts, self.seeds.init)
+        return drawn if self.cell.start is None else self.cell.start.applied(drawn)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:
@@ -98,8 +100,14 @@ class SearchContext:
     @cached_property
     def pruner(self) -> Pruner:
         """Makes masks within the budgets of the cell's scope."""
+        specs = self.specs
         return Pruner(
-            self.cell.scope, self.specs["scope"], self.specs["criterion"], self.layers, self.seed
+            self.cell.scope,
+            specs["scope"],
+            specs["criterion"],
+            self.layers,
+            self.seed,
+            self.seeds.ties,
         )
 
     def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
@@ -107,7 +115,7 @@ class SearchContext:
 
         Every call at one level returns the same draw.
         """
-        rng = stream(self.seed, Stream.REINITIALISE, level, layer.name)
+        rng = stream(self.seeds.init, Stream.REINITIALISE, level, layer.name)
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
     # Where rounds start
@@ -122,7 +130,7 @@ class SearchContext:
 
     def initial_scores(self, layer: LayerInfo) -> Tensor:
         """Return the scores that a layer begins with: float32 [s]."""
-        rng = stream(self.seed, Stream.SCORES, layer.name)
+        rng = stream(self.seeds.scores, Stream.SCORES, layer.name)
         if self.cell.scores is not None:
             return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
         assert self.cell.parametrization is not None
@@ -173,7 +181,12 @@ class SearchContext:
             slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs
         ]
         network = combined("model", "initialiser", "data", "objective")
-        self.dense_digest = digest_of("dense", network, self.fingerprint, cell.seed)
+        begins: list[object] = [self.seeds.init]
+        if cell.start is not None:
+            begins.append(cell.start.digest)
+        self.dense_digest = digest_of("dense", network, self.fingerprint, *begins)
+        # Beside the training, these seeds decide what is pruned and the values that start a round.
+        self.draws_digest = f"{self.seed}\x1f{self.seeds.init}\x1f{self.seeds.ties}"
         self.initialiser_digest = combined("initialiser")
         self.rewind_digest = combined("rewind")
         self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
@@ -182,7 +195,8 @@ class SearchContext:
         self.evaluation_digest = digest_of(
             network, self.fingerprint, *(specs[slot].digest for slot in learned),
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
-            cell.seed, cell.precision, cell.memory_format, numerics(self.device), self.engine,
+            self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
+            cell.memory_format, numerics(self.device), self.engine,
         )  # fmt: skip
         self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(
@@ -202,9 +216,9 @@ class SearchContext:
         point = ticket.point
         start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
         length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
-        settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{self.seed}"
-        if ticket.order:
-            settings += f"\x1f{ticket.order}"
+        seeds = self.seeds.of_training(ticket, bool(self.augment))
+        drawn = f"{seeds.order}\x1f{seeds.augment}\x1f{seeds.masks}"
+        settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{drawn}"
         return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 
     def probe_digest(self, trained: Trained, need: Need) -> str:

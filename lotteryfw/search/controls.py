@@ -56,7 +56,9 @@ class Controlled(Derivation):
         self._spec = spec
         self.parent: Ticket = ticket
         rules = (spec.digest, context.initialiser_digest)
-        self.digest = digest_of("control", *rules, ticket.origin, ticket.level, context.seed)
+        self.digest = digest_of(
+            "control", *rules, ticket.origin, ticket.level, context.draws_digest
+        )
 
     def materialise(self) -> TicketState:
         context, ticket, control = self._context, self.parent, self._control

@@ -35,7 +35,10 @@ Tensors = Mapping[str, "Tensor"]
 
 
 class Dense(Derivation):
-    """The whole network at its initialisation."""
+    """The network that a search begins with: the whole one at its initialisation.
+
+    Where the cell starts from a file, it has the file's values and masks.
+    """
 
     def __init__(self, context: SearchContext):
         self._context = context
@@ -43,11 +46,16 @@ class Dense(Derivation):
 
     def materialise(self) -> TicketState:
         context = self._context
-        stats = context.pruner.budget_stats(())
-        return TicketState(whole_masks(context), context.initial.values, stats)
+        masks = whole_masks(context) | dict(context.initial.masks)
+        kept = sum(int(mask.sum()) for mask in masks.values())
+        return TicketState(masks, context.initial.values, context.pruner.stats(masks, kept))
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        return dict(self._context.pruner.sizes)
+        # Looking at the network also holds a start file against it, before anything is trained.
+        kept = dict(self._context.pruner.sizes)
+        for name, mask in self._context.initial.masks.items():
+            kept[name] = int(mask.sum())
+        return kept
 
 
 class Pruned(Derivation):
@@ -78,7 +86,8 @@ class Pruned(Derivation):
         made_from = context.parents_digest(parent, trained, root)
         # A plan makes one for each level of each cell, and joining the parts by hand takes half
         # the time of `digest_of`.
-        source = f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.seed}"
+        rules = f"{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
+        source = f"next\x1f{made_from}\x1f{rules}"
         if density is not None or scores is not None:
             other_scores = None if scores is None else tensors_digest(scores)
             source = f"{source}\x1f{density}\x1f{other_scores}"
@@ -121,7 +130,9 @@ class RandomMask(Derivation):
         self._times = times
         self.parent: Ticket = parent
         made_from = context.parents_digest(parent, trained, root)
-        self.digest = digest_of("random", made_from, context.random_digest, times, context.seed)
+        self.digest = digest_of(
+            "random", made_from, context.random_digest, times, context.draws_digest
+        )
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent

@@ -12,7 +12,7 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import Describe, SearchContext, digest_of
 from lotteryfw.search.jobs import Evaluate, Spec
-from lotteryfw.search.requests import JobRequest, mask_seed
+from lotteryfw.search.requests import JobRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +109,7 @@ class EvaluationFactory:
                 "parametrization": specs["parametrization"],
                 "initialiser": specs["initialiser"],
                 "budgets": tuple((group.layers, group.keep) for group in ticket.budgets),
-                "mask_seed": mask_seed(context.seed, ticket),
+                "mask_seed": context.seeds.of_training(ticket, False).masks,
             }
         has_statistics = any(name.endswith("running_mean") for name in state.values)
         if recalibrate and has_statistics:
@@ -118,8 +118,9 @@ class EvaluationFactory:
                 "batch": context.cell.batch,
                 "steps_per_epoch": context.clock.steps_per_epoch,
                 "augment": context.augment,
-                "order_seed": context.seed,
-                "augment_seed": context.seed,
+                # Of no level and no copy, so that the ends of a line are measured alike.
+                "order_seed": context.seeds.order,
+                "augment_seed": context.seeds.augment if context.augment else 0,
             }
         return Evaluate(
             model=specs["model"],

@@ -41,11 +41,15 @@ Specs = Mapping[str, Spec]
 
 @dataclass(frozen=True)
 class InitialState:
-    """The network at step 0: prunable layers in order, names of buffers, all values."""
+    """The network at step 0: prunable layers in order, names of buffers, all values.
+
+    `masks`: by layer, bool, where the network starts from a file that has any.
+    """
 
     layers: tuple[LayerInfo, ...]
     buffers: frozenset[str]
     values: Mapping[str, Tensor] = field(repr=False)
+    masks: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
 def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: int) -> InitialState:
@@ -120,11 +124,12 @@ def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> N
 
 
 def supermask_values(
-    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int
+    parts: NetworkParts, specs: Specs, initial: InitialState, seed: int, init_seed: int
 ) -> dict[str, Tensor]:
     """Return the values that masks are learned over.
 
-    They are those that the mask-1 action makes of step 0 where nothing was removed.
+    They are those that the mask-1 action makes of step 0 where nothing was removed. `seed` is the
+    action's, `init_seed` that of weights drawn afresh.
     """
     import torch
 
@@ -133,7 +138,7 @@ def supermask_values(
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
         def resample(info: LayerInfo = info) -> Tensor:
-            rng = stream(seed, Stream.REINITIALISE, 0, info.name)
+            rng = stream(init_seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
 
         rng = stream(seed, Stream.MASK1, 0, info.name)

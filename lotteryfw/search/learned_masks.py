@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
@@ -26,13 +27,20 @@ class MaskScores(Derivation):
         self._context = context
         self._density = density
         self.digest = digest_of(
-            "scored", context.dense_digest, context.masking_digest, density, length, context.seed
+            "scored",
+            context.dense_digest,
+            context.masking_digest,
+            density,
+            length,
+            context.draws_digest,
+            context.seeds.scores,
         )
 
     def materialise(self) -> TicketState:
         context = self._context
         budgets = context.pruner.budgets_at(self._density)
-        values = supermask_values(context.cell, context.specs, context.initial, context.seed)
+        seeds = (context.seed, context.seeds.init)
+        values = supermask_values(context.cell, context.specs, context.initial, *seeds)
         scores = {layer.name: context.initial_scores(layer) for layer in context.layers}
         stats = context.pruner.budget_stats(budgets)
         return TicketState(whole_masks(context), values, stats, scores, budgets)
@@ -42,6 +50,12 @@ class MaskScores(Derivation):
         import torch
 
         context = self._context
+        if context.initial.masks:
+            raise UsageError(
+                f"start: {context.cell.start and context.cell.start.path} has masks, and the "
+                f"search '{context.cell.search.use}' learns masks over a whole network; start "
+                "from a file without masks"
+            )
         budgets = context.pruner.budgets_at(self._density)
         everything = whole_masks(context)
         edges = {}
@@ -82,7 +96,9 @@ class NextCycle(Derivation):
         self.parent: Ticket = parent
         made_from = context.parents_digest(parent, learned, root)
         rules = (context.masking_digest, context.rewind_digest)
-        self.digest = digest_of("rescored", made_from, *rules, density, hard, length, context.seed)
+        self.digest = digest_of(
+            "rescored", made_from, *rules, density, hard, length, context.draws_digest
+        )
 
     def materialise(self) -> TicketState:
         context, step = self._context, self._point.weights

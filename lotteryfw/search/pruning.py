@@ -32,9 +32,10 @@ class Pruner:
         criterion_spec: Spec,
         layers: Sequence[LayerInfo],
         seed: int,
+        ties_seed: int,
     ):
         self._scope, self._scope_spec, self._criterion_spec = scope, scope_spec, criterion_spec
-        self._layers, self._seed = layers, seed
+        self._layers, self._seed, self._ties_seed = layers, seed, ties_seed
         self.sizes = {layer.name: layer.size for layer in layers}
 
     def stats(self, mask: Mapping[str, Tensor], requested: float) -> MaskStats:
@@ -102,7 +103,7 @@ class Pruner:
     ) -> tuple[dict[str, Tensor], MaskStats]:
         """Keep the weights of largest score among those in `mask`, within each group's budget."""
         try:
-            pruned = cut(scores, mask, groups, lambda: stream(self._seed, Stream.TIES, level))
+            pruned = cut(scores, mask, groups, lambda: stream(self._ties_seed, Stream.TIES, level))
         except ContractError as error:
             raise ContractError(
                 f"{describe(self._criterion_spec)}: {error} at level {level}"

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 
 from lotteryfw.api.layers import LATEST, Need
-from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
@@ -130,6 +129,7 @@ class JobFactory:
         """Return the training that a request asks for, with its tensors."""
         ticket = request.ticket
         context, cell, specs = self._context, self._context.cell, self._context.specs
+        seeds = context.seeds.of_training(ticket, bool(context.augment))
         job = Train(
             model=specs["model"],
             data=specs["data"],
@@ -146,8 +146,8 @@ class JobFactory:
             evaluate_every=cell.evaluate_every,
             precision=cell.precision,
             memory_format=cell.memory_format,
-            order_seed=context.seed,
-            augment_seed=context.seed,
+            order_seed=seeds.order,
+            augment_seed=seeds.augment,
             device=context.device,
             kernel=NO_KERNEL,
             values=ticket.values,
@@ -156,14 +156,7 @@ class JobFactory:
             snapshots=request.snapshots,
             origin=request.origin,
         )
-        if ticket.order:
-            job = replace(
-                job,
-                order_seed=seed_of(job.order_seed, Stream.COPY, ticket.order),
-                augment_seed=seed_of(job.augment_seed, Stream.COPY, ticket.order),
-            )
         if ticket.learns_mask:
-            seed = mask_seed(context.seed, ticket)
             job = replace(
                 job,
                 scores=ticket.scores or {},
@@ -171,8 +164,7 @@ class JobFactory:
                 parametrization=specs["parametrization"],
                 initialiser=specs["initialiser"],
                 budgets=tuple((group.layers, group.keep) for group in ticket.budgets),
-                order_seed=seed,
-                mask_seed=seed,
+                mask_seed=seeds.masks,
             )
         if ticket.updates_mask:
             job = replace(
@@ -221,11 +213,3 @@ class JobFactory:
         step = self._context.point_at(ticket.length).weights
         shared = self._shared_snapshots.get(origin, _NONE)
         return shared if step == LATEST or step == 0 else shared | {step}
-
-
-def mask_seed(seed: int, ticket: Ticket) -> int:
-    """Return the seed of the data order and the masks of a cycle of learning a mask.
-
-    Every cycle has its own: with the same ones, a cycle would repeat the last.
-    """
-    return seed_of(seed, Stream.CYCLE, ticket.level) if ticket.level else seed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from lotteryfw import Optimizer
+from lotteryfw import Optimizer, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,15 @@ LearningRate = Annotated[
 Share = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0, description="Added to the denominator.")]
 NotNegative = Annotated[float, Field(ge=0)]
+BIAS, NORM = "bias", "norm"
+"""Classes of parameters that `no_decay` may name."""
+NoDecay = Annotated[
+    list[str],
+    Field(
+        description='Parameters without weight decay: names, patterns with *, "bias" for all '
+        'biases, "norm" for the scales of norm layers (other parameters of one dimension).'
+    ),
+]
 
 
 class Sgd(Optimizer):
@@ -35,6 +45,7 @@ class Sgd(Optimizer):
     """Take the gradient's step from where the momentum leads."""
     weight_decay: NotNegative = 0.0
     """Times the weight, added to its gradient."""
+    no_decay: NoDecay = []
     dampening: Share = 0.0
     """Share of the gradient that does not enter the momentum."""
 
@@ -45,12 +56,11 @@ class Sgd(Optimizer):
             raise ValueError("nesterov = true needs a momentum above 0 and a dampening of 0")
         return self
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
-        parameters = list(parameters)
         return torch.optim.SGD(
-            parameters,
+            groups(parameters, self.no_decay, self.weight_decay, self.use),
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
@@ -75,13 +85,13 @@ class Adam(Optimizer):
     eps: Epsilon = 1e-8
     weight_decay: NotNegative = 0.0
     """Times the weight, added to its gradient."""
+    no_decay: NoDecay = []
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
-        parameters = list(parameters)
         return torch.optim.Adam(
-            parameters,
+            groups(parameters, self.no_decay, self.weight_decay, self.use),
             lr=self.lr,
             betas=(self.beta1, self.beta2),
             eps=self.eps,
@@ -105,13 +115,13 @@ class AdamW(Optimizer):
     eps: Epsilon = 1e-8
     weight_decay: NotNegative = 0.01
     """Share of a weight that is taken off it at each step, times the learning rate."""
+    no_decay: NoDecay = []
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
-        parameters = list(parameters)
         return torch.optim.AdamW(
-            parameters,
+            groups(parameters, self.no_decay, self.weight_decay, self.use),
             lr=self.lr,
             betas=(self.beta1, self.beta2),
             eps=self.eps,
@@ -138,12 +148,12 @@ class RmsProp(Optimizer):
     centered: bool = False
     """Divide by the running standard deviation instead of the root mean square."""
 
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
         # foreach, as torch has no fused form of it
         return torch.optim.RMSprop(
-            list(parameters),
+            parameters.values(),
             lr=self.lr,
             alpha=self.alpha,
             eps=self.eps,
@@ -154,8 +164,46 @@ class RmsProp(Optimizer):
         )
 
 
-def _in_one_call(parameters: list[Tensor]) -> dict[str, bool]:
+def groups(
+    parameters: Mapping[str, Tensor], no_decay: Sequence[str], weight_decay: float, use: str
+) -> list[Any]:
+    """Return what torch builds an optimizer over: two groups if some weights do not decay.
+
+    Raises UsageError for a pattern that names no parameter.
+    """
+    for pattern in no_decay:
+        is_class = pattern in (BIAS, NORM)
+        if not is_class and not any(
+            _matches(name, value, pattern) for name, value in parameters.items()
+        ):
+            raise UsageError(
+                f"optimizer '{use}': no_decay: no parameter is called '{pattern}'; this network "
+                f"has {', '.join(parameters)}"
+            )
+    decaying: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, value in parameters.items():
+        is_exempt = any(_matches(name, value, pattern) for pattern in no_decay)
+        (others if is_exempt else decaying).append(value)
+    # one group where both are alike, as without the option: fast kernels have one rule
+    if weight_decay == 0 or not others:
+        return list(parameters.values())
+    without_decay = {"params": others, "weight_decay": 0.0}
+    return [{"params": decaying}, without_decay] if decaying else [without_decay]
+
+
+def _matches(name: str, value: Tensor, pattern: str) -> bool:
+    is_bias = name.rpartition(".")[2] == BIAS
+    if pattern == BIAS:
+        return is_bias
+    if pattern == NORM:
+        # the scales of batch, layer and group norm; weights of other layers have two dimensions
+        return value.dim() <= 1 and not is_bias
+    return fnmatchcase(name, pattern)
+
+
+def _in_one_call(parameters: Mapping[str, Tensor]) -> dict[str, bool]:
     """Fused where torch has that, else foreach."""
     # one call for all tensors: on networks this small the calls cost more than the arithmetic
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters.values())
     return {"fused": True} if fused else {"foreach": True}

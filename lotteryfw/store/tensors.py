@@ -234,6 +234,28 @@ def is_plus_zero(value: Tensor, chosen: Tensor) -> bool:
     )
 
 
+def load_plain(path: Path) -> dict[str, Tensor] | None:
+    """Return the tensors of a safetensors file that `save` did not write; None for one it wrote.
+
+    Raises StoreError for any other file.
+    """
+    from safetensors import safe_open
+
+    try:
+        with explained(path, "read"), safe_open(path, framework="pt") as file:
+            if _HEADER in (file.metadata() or {}):
+                return None
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except StoreError:
+        raise
+    except Exception as error:
+        reason = printable(f"{type(error).__name__}: {error}", _LONGEST_REASON)
+        raise StoreError(
+            f"{path}: damaged, or no safetensors file ({reason}); write a state dict with "
+            "safetensors.torch.save_file"
+        ) from error
+
+
 def load_meta(path: Path) -> dict[str, str]:
     """Return the `meta` that `save` was given, without reading a tensor. Raises StoreError."""
     with _opened(Path(path)) as (_, index):

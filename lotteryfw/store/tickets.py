@@ -152,6 +152,18 @@ def _identity(ticket: Ticket, meta: Mapping[str, str] | None) -> dict[str, str]:
     return {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
 
 
+def read_tensors(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Return the values and masks of a ticket, or of a plain state dict as safetensors.
+
+    A state dict has no masks. Raises StoreError for any other file.
+    """
+    plain = tensors.load_plain(path)
+    if plain is not None:
+        return plain, {}
+    ticket = load_ticket(path)
+    return ticket.values, ticket.mask
+
+
 def load_ticket(path: Path | str) -> LoadedTicket:
     """Read a ticket, and check it against its checksum.
 

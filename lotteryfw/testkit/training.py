@@ -310,7 +310,7 @@ class _SmallTraining:
         for name, value in start.items():
             self.values[name] = value.detach().clone().requires_grad_()
         self.optimizer: torch.optim.Optimizer = trial.call(
-            "build", iter(self.values.values()), on="two parameters"
+            "build", self.values, on="two parameters"
         )
         trial.require(
             isinstance(self.optimizer, torch.optim.Optimizer),

@@ -267,7 +267,7 @@ OPTIMIZER_FAULTS: dict[str, tuple[Callable[[list[Tensor]], Any], str]] = {
 def test_a_broken_optimizer_is_noticed(fault: str) -> None:
     build, message = OPTIMIZER_FAULTS[fault]
     with pytest.raises(ContractError, match=message):
-        trial(component(Optimizer, build=lambda self, parameters: build(list(parameters))))
+        trial(component(Optimizer, build=lambda self, parameters: build(list(parameters.values()))))
 
 
 SCHEDULE_FAULTS: dict[str, tuple[Callable[[int, Clock], Any], str]] = {

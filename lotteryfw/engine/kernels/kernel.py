@@ -192,7 +192,13 @@ class KernelDescription:
 
 
 def sample_optimizer(job: Train, context: EngineContext) -> torch.optim.Optimizer:
-    """Return the job's optimizer over a parameter of its own, for its type and options."""
-    parameter = torch.zeros(1, requires_grad=True)
-    optimizer: torch.optim.Optimizer = context.component(job.optimizer).build([parameter])
+    """Return the job's optimizer over parameters of its own, for its type, options and groups.
+
+    They have the names and shapes of the job's and no memory, since only their groups count.
+    """
+    parameters = {}
+    for name, value in (job.scores or job.values).items():
+        if value.is_floating_point():
+            parameters[name] = torch.zeros(()).expand(value.shape).requires_grad_()
+    optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(parameters)
     return optimizer

@@ -63,7 +63,7 @@ class Group:
         assert not isinstance(paths, str), paths
         self._stack_parameters(jobs, paths, context.device)
 
-        self._optimizer = context.component(job.optimizer).build([self._flat])
+        self._optimizer = context.component(job.optimizer).build({"flat": self._flat})
         (self._options,) = self._optimizer.param_groups
         self._base_rate = self._options["lr"]
         self._rate = plain_rate(self._optimizer)

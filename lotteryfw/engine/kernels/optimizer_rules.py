@@ -24,6 +24,8 @@ class UpdateRule:
 
 def update_rule(optimizer: optim.Optimizer) -> UpdateRule | None:
     """Return the rule and the numbers of an optimizer; None for one without a built-in rule."""
+    if len(optimizer.param_groups) != 1:
+        return None
     (group,) = optimizer.param_groups
     if group.get("maximize") or group.get("amsgrad"):
         return None
@@ -49,6 +51,9 @@ def update_rule(optimizer: optim.Optimizer) -> UpdateRule | None:
 
 def why_no_rule(optimizer: optim.Optimizer) -> str | None:
     """Return why an optimizer has no built-in rule, or None."""
+    count = len(optimizer.param_groups)
+    if count != 1:
+        return f"it has one rule for all parameters, and the optimizer has {count} groups of them"
     if update_rule(optimizer) is None:
         return f"it has no {type(optimizer).__name__} with these options"
     return None
@@ -59,7 +64,7 @@ def plain_rate(optimizer: optim.Optimizer) -> float | None:
 
     Its update is one multiplication and addition.
     """
-    if type(optimizer) is not optim.SGD:
+    if type(optimizer) is not optim.SGD or len(optimizer.param_groups) != 1:
         return None
     (group,) = optimizer.param_groups
     is_plain = not (group["momentum"] or group["weight_decay"] or group["maximize"])

@@ -65,7 +65,7 @@ class TrainedNetwork:
         augmentations = [context.component(spec) for spec in job.augment]
         self._augment = Augmenter(augmentations, job.augment_seed, context.device)
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
-            list(self.parameters.values())
+            self.parameters
         )
         self._scaler: LossScaler | None = None
         if job.precision == "fp16":
