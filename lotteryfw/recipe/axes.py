@@ -9,6 +9,7 @@ from typing import Any
 from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
+from lotteryfw.recipe.metrics import METRICS
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
     SLOTS,
@@ -72,7 +73,7 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
     """Return why a grid cannot vary this path, and a remedy; None if it can."""
     tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine", "randomness")
     is_option = len(keys) > 1 and keys[0] in tables
-    if keys[:2] in (("evaluate", "metrics"), ("evaluate", "train")):
+    if keys[:2] in (METRICS, ("evaluate", "train")):
         return "is measured for all cells of a study alike", "set it beside the grid"
     if keys in SLOTS or is_option:
         return None

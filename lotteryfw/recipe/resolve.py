@@ -74,17 +74,17 @@ class ComponentResolver:
             ("schedule", id(schedule), clock), lambda: (None, _beyond(schedule, clock))
         )
 
-    def mask_update(self, update: MaskUpdate, clock: Clock) -> Checked[None]:
-        """Check that the update changes masks in a training of this length."""
-        return self._memoize(
-            ("mask_update", id(update), clock), lambda: (None, self._changes(update, clock))
-        )
-
     def start_file(self, path: Any) -> Checked[StartFile]:
         """Return the file that a cell starts from, None where none is named."""
         if not isinstance(path, str) or not path:
             return None, []
         return self._memoize(("start", path), lambda: _start_file(path))
+
+    def mask_update(self, update: MaskUpdate, clock: Clock) -> Checked[None]:
+        """Check that the update changes masks in a training of this length."""
+        return self._memoize(
+            ("mask_update", id(update), clock), lambda: (None, self._changes(update, clock))
+        )
 
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """Return the components of a kind by the names that recipes use."""
@@ -254,6 +254,7 @@ class ComponentResolver:
 
 def _start_file(path: str) -> Checked[StartFile]:
     try:
+        # the bytes alone: looking at its tensors would import torch, which a plan does without
         return StartFile(Path(path), file_digest(Path(path)), read_network), []
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -109,7 +109,7 @@ class EvaluationFactory:
                 "parametrization": specs["parametrization"],
                 "initialiser": specs["initialiser"],
                 "budgets": tuple((group.layers, group.keep) for group in ticket.budgets),
-                "mask_seed": context.seeds.of_training(ticket, False).masks,
+                "mask_seed": context.seeds.of_training(ticket, bool(context.augment)).masks,
             }
         has_statistics = any(name.endswith("running_mean") for name in state.values)
         if recalibrate and has_statistics:

@@ -82,6 +82,7 @@ class Seeds:
             if not ticket.learns_mask:
                 order = _derived(order, Stream.LEVEL, level)
         if ticket.order:
+            # A copy of a training, under a data order and augmentation of its own.
             order = _derived(order, Stream.COPY, ticket.order)
             augment = _derived(augment, Stream.COPY, ticket.order)
         if ticket.point.steps == 0:

@@ -31,7 +31,7 @@ ReadFile = Callable[[Path], FileContent]
 
 @dataclass(frozen=True)
 class StartFile:
-    """A file to start from, with the SHA-256 (hex) of its bytes, which is in the ticket's origin."""
+    """A file to start from. The SHA-256 (hex) of its bytes is in the origin of its ticket."""
 
     path: Path
     digest: str

@@ -87,7 +87,7 @@ def test_a_training_equals_a_plain_loop_that_changes_its_masks(optimizer: str) -
     module.load_state_dict(dict(job.values))
     parameters = dict(module.named_parameters())
     masks = {name: mask.clone() for name, mask in job.mask.items()}
-    loop_optimizer = engine.component(job.optimizer).build(list(parameters.values()))
+    loop_optimizer = engine.component(job.optimizer).build(parameters)
     cross_entropy = torch.nn.CrossEntropyLoss()
     changes = 0
     for step in range(job.steps):
