@@ -195,7 +195,8 @@ class SearchContext:
         self.evaluation_digest = digest_of(
             network, self.fingerprint, *(specs[slot].digest for slot in learned),
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
-            cell.seed, cell.precision, cell.memory_format, numerics(self.device), self.engine,
+            self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
+            cell.memory_format, numerics(self.device), self.engine,
         )  # fmt: skip
         self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
         self._training_digest = digest_of(

@@ -118,8 +118,9 @@ class EvaluationFactory:
                 "batch": context.cell.batch,
                 "steps_per_epoch": context.clock.steps_per_epoch,
                 "augment": context.augment,
-                "order_seed": context.seed,
-                "augment_seed": context.seed,
+                # Of no level and no copy, so that the ends of a line are measured alike.
+                "order_seed": context.seeds.order,
+                "augment_seed": context.seeds.augment if context.augment else 0,
             }
         return Evaluate(
             model=specs["model"],
