@@ -274,7 +274,7 @@ def test_a_recipe_sets_the_precision(changes: dict[str, Any], tmp_path: Path) ->
     for precision in ("float32", "bf16"):
         table = recipe(**({"data": IMAGES, "model": RESNET} | changes))
         table["search"] = table["search"] if changes else {"use": "imp", "levels": 1}
-        table["train"] = table["train"] | {"length": "3it", "precision": precision}
+        table["train"] |= {"length": "3it", "precision": precision, "optimizer": GENTLE}
         done, _ = go(tmp_path / precision, table)
         losses[precision] = done.levels[-1].test_loss
     assert losses["float32"] != losses["bf16"]

@@ -118,10 +118,11 @@ def test_criteria_of_one_seed_share_the_dense_training_and_the_gradient(
     assert plan.unique == 4 * 2 + 1 + 2
     assert plan.steps == 9 * 40
 
-    # a rerun computes nothing, and a ticket of another list of densities is the same ticket
+    # A rerun computes nothing, and a ticket of another list of densities is the same ticket. At
+    # the same level: every level has a data order of its own.
     _, watch = go(tmp_path, table, name="again", trust=trust)
     assert ran(watch) == {"trainings": 0, "probes": 0}
-    more = recipe(search=at_init(densities=[0.25]), criterion="flat")
+    more = recipe(search=at_init(densities=DENSITIES[:1]), criterion="flat")
     _, watch = go(tmp_path, more, name="more", trust=trust)
     assert ran(watch) == {"trainings": 0, "probes": 0}
 

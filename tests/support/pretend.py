@@ -149,6 +149,9 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 _library = torch.library.Library("aten", "IMPL")
+_fallbacks = torch.library.Library("_", "IMPL")
+# Within autocast every operation but those below is what it is without.
+_fallbacks.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
 
 
 def _cast_in_autocast(name: str) -> None:
