@@ -68,8 +68,9 @@ class Lab(Protocol):
         as many rounds would leave.
 
         With `density` in (0, 1] the scope's budgets are those of that density of the whole network,
-        whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed elsewhere, take the place of the
-        criterion's. Raises UsageError for a density above what is left, when budgets are counted.
+        whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed
+        elsewhere, take the place of the criterion's. Raises UsageError for a density above what is
+        left, when budgets are counted.
         """
         ...
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lotteryfw.api.digests import digest as digest
 from lotteryfw.api.digests import tensors_digest as tensors_digest
@@ -79,8 +79,28 @@ def _canonical(value: Any) -> Any:
     return value
 
 
+class KeyedJob:
+    """The methods that all jobs have."""
+
+    known_key: str
+
+    @cached_property
+    def source(self) -> dict[str, Any]:
+        """The data that the key is the digest of (see `key_source`)."""
+        return key_source(cast(Job, self))
+
+    @cached_property
+    def key(self) -> str:
+        """The content key (see `job_key`)."""
+        return self.known_key or job_key(cast(Job, self))
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything but the tensors, as JSON-able data."""
+        return _plain(cast(Job, self))
+
+
 @dataclass(frozen=True, eq=False)
-class Train:
+class Train(KeyedJob):
     """Train a masked network for `steps` steps from `start` on; zero steps only measure it.
 
     `values`: every parameter and buffer at the start, masked weights at what they are frozen at.
@@ -136,23 +156,9 @@ class Train:
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
 
-    @cached_property
-    def source(self) -> dict[str, Any]:
-        """The data that the key is the digest of (see `key_source`)."""
-        return key_source(self)
-
-    @cached_property
-    def key(self) -> str:
-        """The content key (see `job_key`)."""
-        return self.known_key or job_key(self)
-
-    def plain(self) -> dict[str, Any]:
-        """Return everything but the tensors, as JSON-able data."""
-        return _plain(self)
-
 
 @dataclass(frozen=True, eq=False)
-class ProbeJob:
+class ProbeJob(KeyedJob):
     """Ask a component for tensors of a whole network, by layer, at given weights.
 
     `component` is a criterion, or a probe that the engine has itself (its kind is "probe").
@@ -182,23 +188,9 @@ class ProbeJob:
         """The optimizer updates that it makes: none."""
         return 0
 
-    @cached_property
-    def source(self) -> dict[str, Any]:
-        """The data that the key is the digest of (see `key_source`)."""
-        return key_source(self)
-
-    @cached_property
-    def key(self) -> str:
-        """The content key (see `job_key`)."""
-        return self.known_key or job_key(self)
-
-    def plain(self) -> dict[str, Any]:
-        """Return everything but the tensors, as JSON-able data."""
-        return _plain(self)
-
 
 @dataclass(frozen=True, eq=False)
-class Evaluate:
+class Evaluate(KeyedJob):
     """Measure a network as it is over one part of a data set, forward only.
 
     `values`: every parameter and buffer. `mask` and `scores`, `parametrization`, `initialiser`,
@@ -244,23 +236,9 @@ class Evaluate:
         """The optimizer updates that it makes: none."""
         return 0
 
-    @cached_property
-    def source(self) -> dict[str, Any]:
-        """The data that the key is the digest of (see `key_source`)."""
-        return key_source(self)
-
-    @cached_property
-    def key(self) -> str:
-        """The content key (see `job_key`)."""
-        return self.known_key or job_key(self)
-
-    def plain(self) -> dict[str, Any]:
-        """Return everything but the tensors, as JSON-able data."""
-        return _plain(self)
-
 
 Job = Train | ProbeJob | Evaluate
-_JOBS: Mapping[str, type[Job]] = {kind.__name__: kind for kind in (Train, ProbeJob, Evaluate)}
+_JOBS: Mapping[str, type[Job]] = {"Train": Train, "ProbeJob": ProbeJob, "Evaluate": Evaluate}
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
