@@ -208,7 +208,7 @@ class SearchContext:
         )  # fmt: skip
 
     def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Return the digest of a job that starts from a ticket: "train", or a probe after it.
+        """Return the digest of a training (`kind` "train") that starts from a ticket.
 
         Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
         is in it.
@@ -218,9 +218,6 @@ class SearchContext:
         length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
         seeds = self.seeds.of_training(ticket, bool(self.augment))
         drawn = f"{seeds.order}\x1f{seeds.augment}\x1f{seeds.masks}"
-        if kind != "train" or ticket.updates_mask:
-            # probes and mask updates draw under the cell's own seed
-            drawn += f"\x1f{self.seed}"
         settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{drawn}"
         return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
 

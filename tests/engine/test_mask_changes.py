@@ -29,6 +29,7 @@ from lotteryfw.registry import Registry
 from lotteryfw.search import jobs
 from lotteryfw.search.jobs import Spec, Train, from_plain
 from lotteryfw.search.lab import CellLab
+from lotteryfw.search.randomness import Randomness
 from lotteryfw.store import Store
 
 REGISTRY = Registry.load([FILE])
@@ -330,3 +331,14 @@ def test_an_error_inside_is_the_components() -> None:
         PluginError, match=r"mask_update '\S*broken_update' .*RuntimeError: nothing here"
     ):
         run_training(group(job_of({"use": "broken_update", "how": "raises"})))
+
+
+def test_two_seeds_of_one_network_and_data_order_have_origins_of_their_own() -> None:
+    """An update draws under the cell's seed: equal origins would answer one by the other's key."""
+    fixed = Randomness(init=0, order=0, augment=0, ties=0, scores=0)
+    first, second = (job_of(density=1.0, seed=seed, randomness=fixed) for seed in (0, 1))
+    assert first.order_seed == second.order_seed
+    assert torch.equal(first.values["fc1.weight"], second.values["fc1.weight"])
+    assert first.mask_seed != second.mask_seed
+    assert first.key != second.key
+    assert first.origin != second.origin
