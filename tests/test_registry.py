@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -204,10 +205,16 @@ def test_only_unreleased_code_carries_a_digest_of_its_source(install: Install) -
     assert offer.provider == f"local==1.0+{offer.digest}"
 
 
-def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(tmp_path: Path) -> None:
+def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its text is changed within a second, to one of equal length."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
     def load(use: str) -> RegisteredComponent:
         file = tmp_path / "mine.py"
         file.write_text("from __future__ import annotations\n" + CRITERION.format(use=use))
+        os.utime(file, (1e9, 1e9))
         registry = Registry.load([file, file])  # asked for twice, loaded once
         assert file.resolve() in registry.trusted
         return registry.find("criterion", use)

@@ -9,9 +9,10 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
@@ -104,14 +105,28 @@ def import_file(path: Path) -> ModuleType:
     # the folder is in the name, so that two files of one name are two modules
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"_lotteryfw_{path.stem}_{digest}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise Refused("a plugin file is a Python file: its name ends in .py")
+    loader = _FromSource(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None, "a loader of its own always gives a spec"
     module = importlib.util.module_from_spec(spec)
     # pydantic looks a class's annotations up there
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     return module
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles a file every time it is imported.
+
+    Python takes cached bytecode for a file of equal length that was changed within the same second.
+    Then old code would run under the digest of the new.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
 
 
 def unreleased_code(point: EntryPoint) -> EntryPoint | None:
