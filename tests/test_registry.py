@@ -176,7 +176,7 @@ def test_two_distributions_may_offer_one_name_and_neither_is_knocked_out(install
         registry.find_any("three/same")
 
 
-@pytest.mark.parametrize("said", ["one", "One", "zero, one-plugin"])
+@pytest.mark.parametrize("said", ["one", "One", " one, one-plugin"])
 def test_plugins_are_left_out_by_name(
     install: Install, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
@@ -312,3 +312,9 @@ def test_offers_come_kind_by_kind() -> None:
 def test_loading_needs_no_torch() -> None:
     code = "import sys; from lotteryfw.registry import Registry; import lotteryfw.recipe; Registry.load()"
     subprocess.run([sys.executable, "-c", code + "; sys.exit('torch' in sys.modules)"], check=True)
+
+
+def test_an_excluded_name_that_nothing_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "sdt")
+    with pytest.raises(UsageError, match=r"LOTTERYFW_WITHOUT: there is no plugin 'sdt' \(did you"):
+        Registry.load()

@@ -71,7 +71,9 @@ def recipe(
             _tell(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
-    if "failed" in done.statuses.values():
+    statuses = set(done.statuses.values())
+    # Where every cell diverged there is no result, which a script has to notice as well.
+    if "failed" in statuses or statuses == {"diverged"}:
         raise typer.Exit(1)
 
 
@@ -97,6 +99,7 @@ def plan(
     from lotteryfw.runner import StudyContext
 
     context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    context.validate_parts()
     result = context.plan(_likely_device())
     if as_json:
         typer.echo(json.dumps(result.plain()))
@@ -113,6 +116,8 @@ def plan(
         ("time, one process", _duration(result.seconds)),
         ("disk", _size(result.bytes)),
     ]
+    for warning in context.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
     typer.echo(f"{context.recipe.name}{profile_name}")
     for name, value in rows:
@@ -166,7 +171,11 @@ def check(
         from lotteryfw.runner import StudyContext
 
         context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        context.validate_parts()
         context.validate_models("cpu")
+        context.validate_data()
+        for warning in context.warnings:
+            typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin

@@ -27,6 +27,7 @@ from lotteryfw.registry.plugins import (
     Failure,
     Plugin,
     Refused,
+    check_excluded,
     check_file,
     code_lookup,
     import_file,
@@ -64,7 +65,9 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        for plugin, point in installed_plugins():
+        installed = installed_plugins()
+        check_excluded(plugin for plugin, _ in installed)
+        for plugin, point in installed:
             if is_excluded(plugin):
                 registry.excluded.append(plugin.name)
                 continue
