@@ -82,14 +82,17 @@ def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
     return sorted(plugins, key=lambda pair: (pair[0].distribution, pair[0].name))
 
 
-def check_excluded(plugins: Iterable[Plugin]) -> None:
-    """Raise UsageError where the user excludes a name that no installed plugin has."""
+def excluded_in_vain(plugins: Iterable[Plugin]) -> list[str]:
+    """Return a warning for each name that the user excludes and no installed plugin has."""
     # a misspelt name would silently leave the plugin in
     names = set()
     for plugin in plugins:
         names |= {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}
+    warnings = []
     for name in sorted(_excluded_names() - names):
-        raise UsageError(f"{WITHOUT}: there is no plugin '{name}' ({nearest(name, names)})")
+        hint = nearest(name, names)
+        warnings.append(f"{WITHOUT} excludes '{name}', and there is no such plugin ({hint})")
+    return warnings
 
 
 def _excluded_names() -> set[str]:

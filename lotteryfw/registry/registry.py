@@ -27,8 +27,8 @@ from lotteryfw.registry.plugins import (
     Failure,
     Plugin,
     Refused,
-    check_excluded,
     check_file,
+    excluded_in_vain,
     code_lookup,
     import_file,
     installed_plugins,
@@ -46,13 +46,17 @@ def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent
 
 
 class Registry:
-    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
+    """The components and hooks of all loaded plugins.
+
+    `failures` lists plugins that failed, `warnings` what else the user may not have meant.
+    """
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.failures: list[Failure] = []
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
+        self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
         self._offers_by_name: dict[str, list[RegisteredComponent]] = {}
@@ -68,7 +72,7 @@ class Registry:
         """
         registry = cls()
         installed = installed_plugins()
-        check_excluded(plugin for plugin, _ in installed)
+        registry.warnings = excluded_in_vain(plugin for plugin, _ in installed)
         for plugin, point in installed:
             if is_excluded(plugin):
                 registry.excluded.append(plugin.name)

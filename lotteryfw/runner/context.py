@@ -60,7 +60,7 @@ class StudyContext:
         self.engine = engine_version(
             self.registry.find("objective", "lotteryfw/classification").provider
         )
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(self.registry.warnings)
         """What the checks found that does not prevent a run."""
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
