@@ -135,12 +135,12 @@ class StudyRun:
         """
         recipe = self._context.recipe
         resolved = to_toml(recipe.resolved())
-        with self._context.store.active(self._id):
-            # Before the folder is made: a run that is refused leaves none.
-            self._check_data()
-            for warning in self._context.warnings:
-                self._reporter.warning(warning)
+        with self._context.store.active(self._id), _without_traces(self._folder.path):
             with RunFolder.claimed(self._folder.path, resolved):
+                # Before anything is written: a run that is refused leaves no folder.
+                self._check_data()
+                for warning in self._context.warnings:
+                    self._reporter.warning(warning)
                 self._seals.begin(self._reporter.warning)
                 RunFolder.create(self._folder.path, recipe.source_text, resolved)
                 try:
@@ -261,3 +261,17 @@ class StudyRun:
             )
         else:
             self._recorder.analysed_across(study, analysis.use, lines)
+
+
+@contextmanager
+def _without_traces(path: Path) -> Iterator[None]:
+    """Remove the folders made meanwhile for a run that was refused, where nothing is in them."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            if folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir()):
+                for entry in folder.iterdir():
+                    entry.unlink()
+                folder.rmdir()

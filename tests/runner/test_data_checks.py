@@ -10,7 +10,7 @@ from support.commands import QUICK, cli, refused
 from support.runs import recipe
 
 from lotteryfw import run
-from lotteryfw.api.errors import RecipeError
+from lotteryfw.api.errors import DataError, RecipeError
 from lotteryfw.runner import StudyContext
 
 SOURCE = """
@@ -105,3 +105,15 @@ def test_a_refused_run_from_python_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(RecipeError):
         run(recipe(data="mnist"), out=tmp_path / "run", data=tmp_path, store=tmp_path / "store")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_an_objective_cannot_read_leaves_no_folder(tmp_path: Path) -> None:
+    torch.save(torch.ones(140, 1, 4, 4), tmp_path / "x.pt")
+    wrong = SOURCE.replace("% 3", "% 3 + 9").format(more=FILES)
+    (tmp_path / "mine.py").write_text(wrong)
+    with pytest.raises(DataError, match="labels must lie in"):
+        run(
+            recipe(data="mine"), out=tmp_path / "runs" / "one", data=tmp_path,
+            store=tmp_path / "store", trust=[tmp_path / "mine.py"],
+        )  # fmt: skip
+    assert not (tmp_path / "runs").exists()
