@@ -135,18 +135,18 @@ class StudyRun:
         """
         recipe = self._context.recipe
         resolved = to_toml(recipe.resolved())
-        with self._context.store.active(self._id), _without_traces(self._folder.path):
-            with RunFolder.claimed(self._folder.path, resolved):
-                # Before anything is written: a run that is refused leaves no folder.
-                self._check_data()
-                for warning in self._context.warnings:
-                    self._reporter.warning(warning)
-                self._seals.begin(self._reporter.warning)
-                RunFolder.create(self._folder.path, recipe.source_text, resolved)
-                try:
-                    self._run(jobs, checkpoint_seconds, on_start)
-                finally:
-                    self._reporter.close()
+        store, folder = self._context.store, self._folder.path
+        with store.active(self._id), _without_traces(folder), RunFolder.claimed(folder, resolved):
+            # Before anything is written: a run that is refused leaves no folder.
+            self._check_data()
+            for warning in self._context.warnings:
+                self._reporter.warning(warning)
+            self._seals.begin(self._reporter.warning)
+            RunFolder.create(folder, recipe.source_text, resolved)
+            try:
+                self._run(jobs, checkpoint_seconds, on_start)
+            finally:
+                self._reporter.close()
         self._report_store()
         return Run(self._folder.path)
 
