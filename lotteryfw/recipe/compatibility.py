@@ -6,12 +6,11 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from lotteryfw.api.kinds import SearchAlgorithm
-from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import OPTIONAL_SLOTS, POINTS, SLOTS, Evaluate
+from lotteryfw.recipe.schema import OPTIONAL_SLOTS, SLOTS
 
 
 def uses(search: SearchAlgorithm, slot: str) -> bool:
@@ -79,20 +78,6 @@ def check_analyses(parts: Mapping[str, Any], faults: FaultCollector) -> None:
             remedy = "list it once; a second study of the recipe can have it with other options"
             faults.at("analyses", index).add(text, remedy)
         listed.add(analysis.use)
-
-
-def check_interval(evaluate: Evaluate, clock: Clock, faults: FaultCollector) -> None:
-    """Report `evaluate.every` where it is less than a step, or longer than the training."""
-    steps = evaluate.interval(clock)
-    # a percentage of a short training may be less than a step
-    if steps < 1:
-        faults.add(f"must be at least one step, got '{evaluate.every}'")
-    elif steps > clock.total:
-        text = (
-            f"'{evaluate.every}' is {steps:,} steps; the training has only {clock.total:,}, and "
-            "would be evaluated at its end alone"
-        )
-        faults.add(text, f'such as every = "{max(1, clock.total // POINTS)}it", or points = 10')
 
 
 def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:

@@ -15,7 +15,6 @@ from lotteryfw.recipe.axes import Axis, written_axes
 from lotteryfw.recipe.compatibility import (
     check_analyses,
     check_compatible,
-    check_interval,
     check_variants,
     shared_slots,
     uses,
@@ -300,8 +299,10 @@ class ExpandedStudy:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
         if clock:
             self._check_lengths(parts, clock, faults)
-            if evaluate and evaluate.every:
-                check_interval(evaluate, clock, faults.at("evaluate", "every"))
+            # a percentage of a short training may be less than a step
+            if evaluate and evaluate.interval(clock) < 1:
+                text = f"must be at least one step, got '{evaluate.every}'"
+                faults.at("evaluate", "every").add(text)
         check_variants(parts, faults)
         check_analyses(parts, faults)
         check_metrics(parts, resolver, faults)

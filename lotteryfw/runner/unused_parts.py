@@ -57,9 +57,9 @@ class UnusedParts:
             self._check_axis(written_at, studies)
         for written_at in dict.fromkeys(_places(studies, "components")):
             self._check_component(written_at, studies)
-        if not self.faults:
-            for _, jobs in studies:
-                self._warn_of_equal_cells(jobs)
+        for _, jobs in studies:
+            self._warn_of_equal_cells(jobs)
+        self.warnings += _evaluated_once(recipe.cells)
 
     def _check_axis(
         self,
@@ -181,6 +181,20 @@ class UnusedParts:
             f"study {cells[0].cell.study}: some combinations of its grid have the same results "
             f"under two names: {'; '.join(pairs)}{more}"
         )
+
+
+def _evaluated_once(cells: Iterable[Cell]) -> list[str]:
+    """Return a warning for each study whose `evaluate.every` is longer than its trainings."""
+    warnings: dict[str, None] = {}
+    for cell in cells:
+        steps, total = cell.evaluate_every, cell.clock.total
+        if steps > total:
+            text = (
+                f"study {cell.study}: evaluate.every is {steps:,} steps, and a training has "
+                f"{total:,}: networks are evaluated at the end alone"
+            )
+            warnings[text] = None
+    return list(warnings)
 
 
 def _first_seeds(cells: Iterable[Cell]) -> list[Cell]:

@@ -97,11 +97,6 @@ ONE_FAULT = {
         changed(analyses=["mask_overlap", {"use": "mask_overlap"}]),
         "recipe: analyses[1]: 'mask_overlap' is listed twice, and its figures would have one name",
     ),
-    "evaluated after the end": (
-        changed(evaluate={"every": "400it"}),
-        "recipe: evaluate.every: '400it' is 400 steps; the training has only 200, and would be "
-        "evaluated at its end alone",
-    ),
     "batch too large": (
         train(batch=601),
         "recipe: train.batch: a batch of 601 is more than the 600 training examples of",

@@ -81,6 +81,15 @@ def test_parts_that_decide_something_are_accepted(tmp_path: Path) -> None:
     StudyContext(resolved, data=tmp_path, store=tmp_path / "store").validate_parts()
 
 
+def test_an_evaluation_beyond_the_end_is_warned_of(tmp_path: Path) -> None:
+    checked = context(tmp_path, evaluate={"every": "100it"})
+    checked.validate_parts()
+    assert checked.warnings == [
+        "study small: evaluate.every is 100 steps, and a training has 40: networks are evaluated "
+        "at the end alone"
+    ]
+
+
 def test_dense_networks_alone_are_warned_of(tmp_path: Path) -> None:
     grid = {"criterion": ["large_final", "random"]}
     checked = context(tmp_path, search={"use": "imp", "levels": 0}, grid=grid)
