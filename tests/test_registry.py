@@ -225,6 +225,27 @@ def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(
     assert first.digest != second.digest
 
 
+def test_trusted_files_of_one_name_are_two_plugins_and_a_package_has_its_folders_name(
+    tmp_path: Path,
+) -> None:
+    files = []
+    for folder, name in (
+        ("a", "mine.py"),
+        ("b", "mine.py"),
+        ("c", "__init__.py"),
+        ("d", "__init__.py"),
+    ):
+        file = tmp_path / folder / name
+        file.parent.mkdir()
+        file.write_text(
+            "from __future__ import annotations\n" + CRITERION.format(use=f"of_{folder}")
+        )
+        files.append(file)
+    registry = Registry.load(files)
+    names = [registry.find("criterion", f"of_{folder}").full_name for folder in "abcd"]
+    assert names == ["mine.py/of_a", "mine.py/of_b", "c/of_c", "d/of_d"]
+
+
 def test_a_trusted_file_that_does_not_work_ends_the_command(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     with pytest.raises(UsageError, match="there is no plugin file"):

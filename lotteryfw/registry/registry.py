@@ -216,6 +216,10 @@ class Registry:
             return
         # the file's name, not its path: a component's provider is in a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
+        if path.stem == "__init__":
+            # a package's file, whose name every package has: its folder's name tells it apart
+            folder = path.resolve().parent.name
+            plugin = Plugin(folder, folder, "local")
         failure = self._admit(plugin, lambda: import_file(path), path)
         if failure:
             raise BrokenFile(f"{path}: {failure}")
@@ -234,7 +238,9 @@ class Registry:
         try:
             module = load()
             stage = "hooks"
-            self._manager.register(module, f"{plugin.distribution}/{plugin.name}")
+            # two files of one name are two plugins, which pluggy would refuse
+            file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
+            self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
             self._check_hooks(module)
             stage = "register_components"
             classes = self._component_classes(module)

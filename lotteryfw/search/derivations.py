@@ -240,7 +240,8 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     if step == 0:
         return context.initial.values
     dense = root.ticket
-    if not (dense.is_dense or dense.updates_mask) or dense.point.steps == 0:
+    passes_steps = dense.is_dense or dense.updates_mask or dense.learns_mask
+    if not passes_steps or dense.point.steps == 0:
         raise PluginError(
             f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
             f"training of the dense network, so there is no step {step} to rewind to: train "

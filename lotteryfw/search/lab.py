@@ -21,7 +21,13 @@ from lotteryfw.search.evaluations import EvaluationFactory
 from lotteryfw.search.given_values import AtValues, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job
-from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
+from lotteryfw.search.learned_masks import (
+    Extracted,
+    MaskScores,
+    NextCycle,
+    RewoundMask,
+    next_cycle_point,
+)
 from lotteryfw.search.mask_updates import FinalMask, TrainingStart
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
 from lotteryfw.search.top_k import check_tensor
@@ -162,8 +168,12 @@ class CellLab:
             raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
         return replace(ticket, order=order)
 
-    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+    def extract_ticket(self, ticket: Ticket, trained: Trained, *, rewound: bool = False) -> Ticket:
         level = ticket.level + 1
+        if rewound and ticket.learns_mask:
+            mask = RewoundMask(self.context, ticket, trained)
+            point = self.context.point
+            return Ticket.derived(mask, level, point, root=trained, parent=ticket.level)
         if ticket.updates_mask:
             derivation = FinalMask(self.context, ticket, trained)
             point = self.context.point
