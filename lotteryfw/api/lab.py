@@ -14,9 +14,6 @@ from lotteryfw.api.training_kinds import Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
 """The type of a search: a generator that yields jobs, several at a time if it can, and is sent

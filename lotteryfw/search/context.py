@@ -207,8 +207,8 @@ class SearchContext:
             numerics(self.device), self.engine,
         )  # fmt: skip
 
-    def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Return the digest of a training (`kind` "train") that starts from a ticket.
+    def job_digest(self, ticket: Ticket) -> str:
+        """Return the digest of a training that starts from a ticket.
 
         Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
         is in it.
@@ -219,7 +219,7 @@ class SearchContext:
         seeds = self.seeds.of_training(ticket, bool(self.augment))
         drawn = f"{seeds.order}\x1f{seeds.augment}\x1f{seeds.masks}"
         settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{drawn}"
-        return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
+        return sha256_of(f"train\x1f{ticket.origin}\x1f{settings}")
 
     def probe_digest(self, trained: Trained, need: Need) -> str:
         """Return the digest of a probe of a network after its training.
@@ -229,7 +229,7 @@ class SearchContext:
         spec, level = self.probe_specs[need], trained.ticket.level
         labels = self.probe_labels(need, level)
         run_by = (numerics(self.device), self.engine)
-        return digest_of("probe", spec.digest, labels, self._made_by(trained), *run_by)
+        return digest_of("probe", spec.digest, labels, self.training_digest(trained), *run_by)
 
     def probe_labels(self, need: Need, level: int) -> tuple[Label, ...]:
         """Return the labels of the streams of a probe: none for one that draws nothing."""
@@ -237,17 +237,17 @@ class SearchContext:
             return ()
         return (self.seed, level, self.cell.criterion.use)
 
-    def _made_by(self, trained: Trained) -> str:
+    def training_digest(self, trained: Trained) -> str:
         """Return the digest of the training that made a network."""
         # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
-        return trained.origin or self.job_digest("train", trained.ticket)
+        return trained.origin or self.job_digest(trained.ticket)
 
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
         """Return what a ticket's digest has of its parents.
 
         They are another ticket, its training, and the training that rewinding goes back to.
         """
-        job, first = self._made_by(trained), self._made_by(root)
+        job, first = self.training_digest(trained), self.training_digest(root)
         is_probed = bool(trained.probes)
         return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{is_probed}\x1f{first}"
 

@@ -64,9 +64,7 @@ class Interpolated(Derivation):
         self._first = first
         self._second = second
         self._alpha = alpha
-        jobs = []
-        for trained in (first, second):
-            jobs.append(trained.origin or context.job_digest("train", trained.ticket))
+        jobs = (context.training_digest(first), context.training_digest(second))
         self.digest = digest_of("between", *jobs, float(alpha))
 
     def materialise(self) -> TicketState:

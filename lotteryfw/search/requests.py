@@ -112,7 +112,7 @@ class JobFactory:
 
     def training(self, ticket: Ticket) -> JobRequest:
         """Return the request for the training of a ticket."""
-        origin = self._context.job_digest("train", ticket)
+        origin = self._context.job_digest(ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)

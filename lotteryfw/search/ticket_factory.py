@@ -1,0 +1,185 @@
+"""The tickets of one cell: every way in which a search can have one made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lotteryfw.api.errors import ContractError, UsageError
+from lotteryfw.api.layers import LATEST
+from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
+from lotteryfw.search.context import SearchContext
+from lotteryfw.search.derivations import Dense, Pruned, RandomMask
+from lotteryfw.search.given_values import AtValues, Interpolated
+from lotteryfw.search.guard import describe
+from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
+from lotteryfw.search.mask_updates import FinalMask, TrainingStart
+from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.untrained import Untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WHOLE_SCHEDULE = RewindPoint(weights=0, schedule=0)
+
+
+class TicketFactory:
+    """Makes the tickets of one cell. `lotteryfw.Lab` documents its methods.
+
+    A method checks what it was given and returns a ticket at once: the ticket holds a derivation,
+    and no tensor is computed before somebody looks at it.
+    """
+
+    def __init__(self, context: SearchContext):
+        self._context = context
+
+    def dense(self) -> Ticket:
+        return Ticket.derived(Dense(self._context), 0, _WHOLE_SCHEDULE, is_dense=True)
+
+    def prune(
+        self,
+        ticket: Ticket,
+        trained: Trained,
+        times: int = 1,
+        *,
+        density: float | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+    ) -> Ticket:
+        if density is not None and not 0 < density <= 1:
+            raise UsageError(
+                f"{self._search}: lab.prune(density={density!r}): a density is above 0, and 1 at "
+                "most"
+            )
+        if scores is not None:
+            scores = self._checked_scores(f"{self._search}: lab.prune(scores=…)", scores)
+        root = self._root(ticket, trained)
+        derivation = Pruned(self._context, ticket, trained, root, times, density, scores)
+        return self._next_round(derivation, ticket, root, times)
+
+    def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
+        root = self._root(ticket, trained)
+        derivation = RandomMask(self._context, ticket, trained, root, times)
+        return self._next_round(derivation, ticket, root, times)
+
+    def as_is(self, ticket: Ticket) -> Ticket:
+        return replace(ticket, point=replace(ticket.point, steps=0))
+
+    def learn_mask(self, density: float | None = None, length: int | None = None) -> Ticket:
+        if self._context.cell.parametrization is None:
+            raise ContractError(
+                f"{self._search} learns masks (lab.learn_mask) and has no parametrization"
+            )
+        self._check_density(density)
+        derivation = MaskScores(self._context, density, length)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, length=length, learns_mask=True)
+
+    def continue_mask(
+        self,
+        ticket: Ticket,
+        learned: Trained,
+        density: float | None,
+        *,
+        hard: bool,
+        length: int | None = None,
+    ) -> Ticket:
+        self._check_density(density)
+        length = ticket.length if length is None else length
+        root = ticket.root or learned
+        derivation = NextCycle(self._context, ticket, learned, root, density, hard, length)
+        point = next_cycle_point(self._context, root, length)
+        return Ticket.derived(
+            derivation, ticket.level + 1, point, root=root, length=length, learns_mask=True
+        )
+
+    def update_mask(self, density: float = 1.0) -> Ticket:
+        if self._context.cell.mask_update is None:
+            raise ContractError(
+                f"{self._search} has masks updated in training (lab.update_mask), and its recipe has no "
+                'mask update: name "mask_update" in its `required` or `optional`'
+            )
+        derivation = TrainingStart(self._context, density)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, updates_mask=True)
+
+    def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
+        derivation = AtValues(self._context, ticket, values)
+        point, root = replace(ticket.point, optimizer="fresh"), ticket.root
+        return Ticket.derived(derivation, ticket.level, point, root=root, parent=ticket.parent)
+
+    def interpolate(self, first: Trained, second: Trained, alpha: float) -> Ticket:
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"lab.interpolate: alpha is a number from 0 to 1, not {alpha!r}")
+        derivation = Interpolated(self._context, first, second, alpha)
+        ticket = first.ticket
+        point = replace(ticket.point, optimizer="fresh")
+        return Ticket.derived(derivation, ticket.level, point, root=ticket.root)
+
+    def again(self, ticket: Ticket, order: int) -> Ticket:
+        if type(order) is not int or order < 0:
+            raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
+        return replace(ticket, order=order)
+
+    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+        level = ticket.level + 1
+        if ticket.updates_mask:
+            derivation = FinalMask(self._context, ticket, trained)
+            point = self._context.point
+            return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
+        return Ticket.derived(Extracted(self._context, ticket, trained), level, _WHOLE_SCHEDULE)
+
+    @property
+    def _search(self) -> str:
+        """The search and its distribution, as messages name them."""
+        return describe(self._context.specs["search"])
+
+    def _root(self, ticket: Ticket, trained: Trained) -> Trained:
+        """Return the training that a pruned ticket goes back to.
+
+        Raises UsageError where there is none, and the rewind policy points into one.
+        """
+        root, point = ticket.root or trained, self._context.point
+        step = point.schedule if point.weights == LATEST else max(point.weights, point.schedule)
+        if isinstance(root.outcome, Untrained) and step != 0:
+            rewind, search = self._context.cell.rewind, self._context.cell.search
+            raise UsageError(
+                f"rewind '{rewind.use}' goes back to step {step} of a training, and the search "
+                f"'{search.use}' prunes before any: use \"to_init\""
+            )
+        return root
+
+    def _next_round(
+        self, derivation: Derivation, ticket: Ticket, root: Trained, times: int
+    ) -> Ticket:
+        level = ticket.level + times
+        return Ticket.derived(
+            derivation, level, self._context.point, root=root, parent=ticket.level
+        )
+
+    def _checked_scores(self, what: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return scores by layer. Raises ContractError for a missing layer, shape or dtype."""
+        unknown = scores.keys() - {layer.name for layer in self._context.layers}
+        if unknown:
+            raise ContractError(f"{what} names no layer of the network: {', '.join(unknown)}")
+        checked = {}
+        for layer in self._context.layers:
+            if layer.name not in scores:
+                raise ContractError(f"{what} lacks layer {layer.name}")
+            where = f"{what} for layer {layer.name}"
+            checked[layer.name] = check_tensor(scores[layer.name], layer.shape, where).cpu()
+        return checked
+
+    def _check_density(self, density: float | None) -> None:
+        """Raise UsageError if the parametrization lacks a density, or cannot use one."""
+        parametrization, search = self._context.cell.parametrization, self._context.cell.search
+        if parametrization is None:
+            return
+        if parametrization.needs_density is True and density is None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' needs a density, and the search "
+                f"'{search.use}' asks for none"
+            )
+        if parametrization.needs_density is False and density is not None:
+            raise UsageError(
+                f"parametrization: '{parametrization.use}' cannot keep to a density, and the "
+                f"search '{search.use}' asks for one"
+            )
