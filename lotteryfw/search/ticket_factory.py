@@ -137,9 +137,12 @@ class TicketFactory:
 
         Raises UsageError where there is none, and the rewind policy points into one.
         """
-        root, point = ticket.root or trained, self._context.point
+        root = ticket.root or trained
+        if not isinstance(root.outcome, Untrained):
+            return root
+        point = self._context.point
         step = point.schedule if point.weights == LATEST else max(point.weights, point.schedule)
-        if isinstance(root.outcome, Untrained) and step != 0:
+        if step != 0:
             rewind, search = self._context.cell.rewind, self._context.cell.search
             raise UsageError(
                 f"rewind '{rewind.use}' goes back to step {step} of a training, and the search "
