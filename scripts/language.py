@@ -3,8 +3,7 @@
     python scripts/language.py            # a row for each package
     python scripts/language.py --check    # exit code 1 where a bound is exceeded
 
-`BOUNDS` is a ratchet: it holds what was reached, so its numbers may fall and never rise (those of
-`comments`, of which there are too few, may rise and never fall).
+`AIMS` holds for every package; `NOT_YET` is a ratchet for what does not meet them so far.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ast
 import io
-import math
 import sys
 import tokenize
 from collections.abc import Iterator
@@ -31,61 +29,19 @@ CLAUSES = ("What ", "How ", "Whether ", "Of ", "Where ", "The same")
 LONGEST_LINE = 100
 SHOWN_FILES = 5
 
-BOUNDS: dict[str, dict[str, float]] = {
-    "(top)": {
-        "names": 0, "parameters": 0, "comprehensions": 0, "comments": 0, "long lines": 22.3,
-        "clauses": 0, "overriding": 0, "longest file": 50,
-    },
-    "all": {
-        "names": 0.1, "parameters": 0.1, "comprehensions": 16.5, "comments": 2.5, "long lines": 0.3,
-        "clauses": 1, "overriding": 0, "longest file": 400,
-    },
-    "api": {
-        "names": 0, "parameters": 0, "comprehensions": 10.2, "comments": 0.7, "long lines": 0.2,
-        "clauses": 0, "overriding": 0, "longest file": 350,
-    },
-    "cli": {
-        "names": 0, "parameters": 0, "comprehensions": 12.5, "comments": 2.8, "long lines": 0.5,
-        "clauses": 0, "overriding": 0, "longest file": 350,
-    },
-    "engine": {
-        "names": 0.2, "parameters": 0.2, "comprehensions": 16.6, "comments": 1.4, "long lines": 0.1,
-        "clauses": 1, "overriding": 0, "longest file": 400,
-    },
-    "recipe": {
-        "names": 0, "parameters": 0, "comprehensions": 19.5, "comments": 2.6, "long lines": 0.9,
-        "clauses": 0, "overriding": 0, "longest file": 400,
-    },
-    "registry": {
-        "names": 0, "parameters": 0, "comprehensions": 18.8, "comments": 2.8, "long lines": 1.6,
-        "clauses": 0, "overriding": 0, "longest file": 300,
-    },
-    "report": {
-        "names": 0, "parameters": 0, "comprehensions": 18.1, "comments": 4.8, "long lines": 0,
-        "clauses": 0, "overriding": 0, "longest file": 400,
-    },
-    "runner": {
-        "names": 0.4, "parameters": 0, "comprehensions": 19, "comments": 2.4, "long lines": 0.4,
-        "clauses": 0, "overriding": 0, "longest file": 350,
-    },
-    "search": {
-        "names": 0, "parameters": 0, "comprehensions": 16.8, "comments": 1.2, "long lines": 0.1,
-        "clauses": 0, "overriding": 0, "longest file": 400,
-    },
-    "std": {
-        "names": 0, "parameters": 0, "comprehensions": 17.9, "comments": 2.9, "long lines": 0.5,
-        "clauses": 0, "overriding": 0, "longest file": 350,
-    },
-    "store": {
-        "names": 0, "parameters": 0, "comprehensions": 13.1, "comments": 3.6, "long lines": 0.1,
-        "clauses": 0, "overriding": 0, "longest file": 400,
-    },
-    "testkit": {
-        "names": 0, "parameters": 0, "comprehensions": 16.8, "comments": 2.6, "long lines": 0.6,
-        "clauses": 0, "overriding": 0, "longest file": 400,
-    },
+AIMS: dict[str, float] = {
+    "names": 2, "parameters": 2, "comprehensions": 20, "comments": 3, "long lines": 3,
+    "clauses": 0, "overriding": 0, "longest file": 400,
 }  # fmt: skip
-"""For each package the largest value of each measure, but for `comments` the smallest."""
+"""The largest value of each measure in every package, but for `comments` the smallest."""
+NOT_YET: dict[tuple[str, str], float] = {
+    ("api", "comments"): 0.7, ("cli", "comments"): 2.8, ("engine", "comments"): 1.4,
+    ("recipe", "comments"): 2.6, ("registry", "comments"): 2.8, ("runner", "comments"): 2.4,
+    ("search", "comments"): 1.2, ("std", "comments"): 2.9, ("testkit", "comments"): 2.6,
+    ("all", "comments"): 2.5, ("(top)", "comments"): 0, ("(top)", "long lines"): 23,
+    ("engine", "clauses"): 1, ("all", "clauses"): 1,
+}  # fmt: skip
+"""Where an aim is not reached: the bound until it is. The numbers may come closer, never leave."""
 
 
 @dataclass
@@ -252,21 +208,25 @@ def _is_concrete(name: str, classes: dict[str, ClassInfo]) -> bool:
 
 
 def excesses(packages: dict[str, Measures]) -> list[str]:
-    """Return a line for each measure that exceeds its bound, and for each bound of no package."""
+    """Return a line for each measure that exceeds its bound, and for each exception of no use."""
     faults: list[str] = []
-    for package, bounds in BOUNDS.items():
-        if package not in packages:
-            faults.append(f"{package}: there is no such package; remove its bounds")
-            continue
-        figures = packages[package].figures()
-        for name, bound in bounds.items():
-            value = figures[name]
+    for package, measures in packages.items():
+        for name, value in measures.figures().items():
+            bound = NOT_YET.get((package, name), AIMS[name])
             if name == "comments" and value < bound:
                 faults.append(f"{package}: {name} are {value:.2f}, fewer than {bound:g}")
             elif name != "comments" and value > bound:
                 faults.append(f"{package}: {name} are {value:.2f}, more than {bound:g}")
-    faults += [f"{package}: has no bounds" for package in packages if package not in BOUNDS]
+    for package, name in NOT_YET:
+        if package not in packages:
+            faults.append(f"{package}: there is no such package; remove its exception")
+        elif _is_met(name, packages[package].figures()[name]):
+            faults.append(f"{package}: {name} meet the aim; remove the exception")
     return faults
+
+
+def _is_met(name: str, value: float) -> bool:
+    return value >= AIMS[name] if name == "comments" else value <= AIMS[name]
 
 
 def table(packages: dict[str, Measures]) -> str:
@@ -288,33 +248,12 @@ def table(packages: dict[str, Measures]) -> str:
     return "\n".join(rows)
 
 
-def current_bounds(packages: dict[str, Measures]) -> str:
-    """Return the source of `BOUNDS` for the code as it is, each number rounded away from it."""
-    rows: list[str] = []
-    for package, measures in sorted(packages.items()):
-        rows.append(f'    "{package}": {{')
-        cells: list[str] = []
-        for name, value in measures.figures().items():
-            # a file may grow a little: what counts is that none becomes a god-file
-            grain = 50 if name == "longest file" else 0.1
-            rounded = math.floor if name == "comments" else math.ceil
-            cells.append(f'"{name}": {round(rounded(round(value / grain, 6)) * grain, 1):g}')
-        rows.append("        " + ", ".join(cells[:5]) + ",")
-        rows.append("        " + ", ".join(cells[5:]) + ",")
-        rows.append("    },")
-    return "\n".join(["BOUNDS: dict[str, dict[str, float]] = {", *rows, "}  # fmt: skip"])
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, or check the bounds. Return the exit code."""
     parser = argparse.ArgumentParser(description="Measure the language of the code.")
     parser.add_argument("--check", action="store_true", help="fail where a bound is exceeded")
-    parser.add_argument("--bounds", action="store_true", help="print BOUNDS for the code as it is")
     options = parser.parse_args(arguments)
     packages = measure()
-    if options.bounds:
-        print(current_bounds(packages))
-        return 0
     if not options.check:
         print(table(packages))
         return 0

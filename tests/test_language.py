@@ -89,10 +89,13 @@ def test_a_bound_that_is_exceeded_is_named(
     language: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packages = language.measure(write(tmp_path, "found = 1\n"))
-    bounds = {"room": {"names": 1, "comments": 2, "clauses": 0}, "gone": {"names": 1}, "all": {}}
-    monkeypatch.setattr(language, "BOUNDS", bounds)
+    exceptions = {
+        ("room", "comments"): 0.0, ("all", "comments"): 0.0, ("all", "names"): 1000.0,
+        ("gone", "names"): 1.0, ("all", "clauses"): 1.0,
+    }  # fmt: skip
+    monkeypatch.setattr(language, "NOT_YET", exceptions)
     assert language.excesses(packages) == [
-        "room: names are 1000.00, more than 1",
-        "room: comments are 0.00, fewer than 2",
-        "gone: there is no such package; remove its bounds",
+        "room: names are 1000.00, more than 2",
+        "gone: there is no such package; remove its exception",
+        "all: clauses meet the aim; remove the exception",
     ]

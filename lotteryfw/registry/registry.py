@@ -53,6 +53,8 @@ class Registry:
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
         self._offers: list[RegisteredComponent] = []
+        # The engine asks for every component of every job, so names are looked up, not searched.
+        self._offers_by_name: dict[str, list[RegisteredComponent]] = {}
         self._modules: list[tuple[Plugin, object]] = []
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -164,13 +166,10 @@ class Registry:
 
     def _named(self, name: str) -> list[RegisteredComponent]:
         distribution, _, bare = name.rpartition("/")
-        wanted = canonicalize_name(distribution)
-        offers = []
-        # Chosen before they are sorted: the engine asks for every component of every job.
-        for offer in self._offers:
-            is_wanted = not distribution or canonicalize_name(offer.distribution) == wanted
-            if offer.name == bare and is_wanted:
-                offers.append(offer)
+        offers = self._offers_by_name.get(bare, [])
+        if distribution:
+            wanted = canonicalize_name(distribution)
+            offers = [one for one in offers if canonicalize_name(one.distribution) == wanted]
         return _in_order(offers)
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
@@ -244,6 +243,8 @@ class Registry:
             return Failure.of(plugin, stage, error)
         plugin = replace(plugin, components=len(offers))
         self._offers += offers
+        for offer in offers:
+            self._offers_by_name.setdefault(offer.name, []).append(offer)
         self._modules.append((plugin, module))
         self.plugins.append(plugin)
         return None

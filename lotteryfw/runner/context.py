@@ -48,6 +48,7 @@ class StudyContext:
     ):
         self.registry = Registry.load(list(trust))
         self.trust = tuple(trust)
+        self.overrides = tuple(sets)
         self.data_folder = data or default_data_folder()
         self.store = Store(store or default_root())
         self.recipe: Recipe = load_recipe(
