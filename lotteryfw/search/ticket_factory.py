@@ -11,10 +11,11 @@ from lotteryfw.api.layers import LATEST
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
-from lotteryfw.search.given_values import AtValues, Interpolated
+from lotteryfw.search.given_values import GivenTicket, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
 from lotteryfw.search.mask_updates import FinalMask, TrainingStart
+from lotteryfw.search.tensor_checks import check_layers, check_masks, check_values
 from lotteryfw.search.top_k import check_tensor
 from lotteryfw.search.untrained import Untrained
 
@@ -101,10 +102,55 @@ class TicketFactory:
         derivation = TrainingStart(self._context, density)
         return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, updates_mask=True)
 
+    def ticket(
+        self,
+        base: Ticket,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        point: RewindPoint | None = None,
+        label: str = "",
+    ) -> Ticket:
+        shown = f"label={label!r}" if label else "…"
+        who, network = f"{self._search}: lab.ticket({shown})", self._context.initial
+        if values is not None:
+            check_values(f"{who}: values", values, network)
+        if mask is not None:
+            check_masks(f"{who}: mask", mask, network)
+        if frozen is not None:
+            check_layers(f"{who}: frozen", frozen, network)
+        if scores is not None:
+            if not base.learns_mask:
+                raise ContractError(
+                    f"{who}: scores are what a mask is learned from, and `base` learns none: "
+                    "begin with lab.learn_mask()"
+                )
+            check_layers(f"{who}: scores", scores, network)
+        if point is None:
+            point = replace(base.point, optimizer="fresh")
+        else:
+            self._check_point(who, base, point)
+
+        derivation = GivenTicket(base, values, mask, scores, frozen)
+        if mask is not None and not any(derivation.kept_by_budgets().values()):
+            raise ContractError(f"{who}: the mask keeps no weight of the whole network")
+        # Another mask is another round, with a data order and draws of its own.
+        level = base.level if mask is None else base.level + 1
+        ticket = Ticket.derived(derivation, level, point)
+        return replace(
+            ticket,
+            root=base.root,
+            parent=base.parent if mask is None else base.level,
+            length=base.length,
+            is_dense=base.is_dense and mask is None,
+            learns_mask=base.learns_mask,
+            updates_mask=base.updates_mask,
+        )
+
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
-        derivation = AtValues(self._context, ticket, values)
-        point, root = replace(ticket.point, optimizer="fresh"), ticket.root
-        return Ticket.derived(derivation, ticket.level, point, root=root, parent=ticket.parent)
+        return self.ticket(ticket, values=values)
 
     def interpolate(self, first: Trained, second: Trained, alpha: float) -> Ticket:
         if not 0 <= alpha <= 1:
@@ -126,6 +172,21 @@ class TicketFactory:
             point = self._context.point
             return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
         return Ticket.derived(Extracted(self._context, ticket, trained), level, _WHOLE_SCHEDULE)
+
+    def _check_point(self, who: str, base: Ticket, point: RewindPoint) -> None:
+        """Raise ContractError for a point that no training of the ticket can start from."""
+        total = self._context.clock.total if base.length is None else base.length
+        if not 0 <= point.schedule <= total:
+            raise ContractError(
+                f"{who}: point.schedule is a step from 0 to {total}, not {point.schedule}"
+            )
+        if point.steps is not None and point.steps < 0:
+            raise ContractError(f"{who}: point.steps is at least 0, not {point.steps}")
+        if point.optimizer == "saved":
+            raise ContractError(
+                f"{who}: the optimizer's state was saved for other values; point.optimizer is "
+                '"fresh"'
+            )
 
     @property
     def _search(self) -> str:
