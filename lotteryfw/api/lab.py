@@ -118,13 +118,13 @@ class Lab(Protocol):
         """
         ...
 
-    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+    def extract_ticket(self, ticket: Ticket, trained: Trained, *, rewound: bool = False) -> Ticket:
         """Return the ticket of the mask that a training ended with.
 
         A learned mask keeps the weights that the network computed with under it, and training the
         ticket begins at the start of the schedule. Its report has the expected number of edges
-        beside those of the mask. The mask that a mask update ended with is filled as after a cut:
-        rewinding, mask-1 and mask-0 give the values.
+        beside those of the mask. A learned mask that is `rewound`, and any mask that a mask update
+        ended with, is filled as after a cut: rewinding, mask-1 and mask-0 give the values.
         """
         ...
 

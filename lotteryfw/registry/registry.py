@@ -29,6 +29,7 @@ from lotteryfw.registry.plugins import (
     Refused,
     check_file,
     code_lookup,
+    excluded_in_vain,
     import_file,
     installed_plugins,
     is_excluded,
@@ -45,13 +46,17 @@ def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent
 
 
 class Registry:
-    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
+    """The components and hooks of all loaded plugins.
+
+    `failures` lists plugins that failed, `warnings` what else the user may not have meant.
+    """
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.failures: list[Failure] = []
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
+        self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
         self._offers_by_name: dict[str, list[RegisteredComponent]] = {}
@@ -66,7 +71,9 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        for plugin, point in installed_plugins():
+        installed = installed_plugins()
+        registry.warnings = excluded_in_vain(plugin for plugin, _ in installed)
+        for plugin, point in installed:
             if is_excluded(plugin):
                 registry.excluded.append(plugin.name)
                 continue
@@ -209,6 +216,10 @@ class Registry:
             return
         # the file's name, not its path: a component's provider is in a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
+        if path.stem == "__init__":
+            # a package's file, whose name every package has: its folder's name tells it apart
+            folder = path.resolve().parent.name
+            plugin = Plugin(folder, folder, "local")
         failure = self._admit(plugin, lambda: import_file(path), path)
         if failure:
             raise BrokenFile(f"{path}: {failure}")
@@ -227,7 +238,9 @@ class Registry:
         try:
             module = load()
             stage = "hooks"
-            self._manager.register(module, f"{plugin.distribution}/{plugin.name}")
+            # two files of one name are two plugins, which pluggy would refuse
+            file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
+            self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
             self._check_hooks(module)
             stage = "register_components"
             classes = self._component_classes(module)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.errors import ContractError
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
 from lotteryfw.api.rng import Label, Stream, stream
@@ -134,15 +134,33 @@ class SearchContext:
     def initial_scores(self, layer: LayerInfo) -> Tensor:
         """Return the scores that a layer begins with: float32 [s]."""
         rng = stream(self.seeds.scores, Stream.SCORES, layer.name)
+        shape = self.score_shape(layer)
         if self.cell.scores is not None:
             return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
         assert self.cell.parametrization is not None
         spec = self.specs["parametrization"]
         with blame(spec, "initial", layer):
             value = self.cell.parametrization.initial(layer, rng)
-        return check_tensor(
-            value, layer.shape, f"{describe(spec)}: initial() on layer {layer.name}"
-        ).float()
+        what = f"{describe(spec)}: initial() on layer {layer.name}"
+        return check_tensor(value, shape, what).float()
+
+    def score_shape(self, layer: LayerInfo) -> tuple[int, ...]:
+        """Return the shape of a layer's scores.
+
+        Raises UsageError where they are not one for each edge and the recipe names an initialiser
+        for them, which draws as many as there are edges.
+        """
+        assert self.cell.parametrization is not None
+        spec = self.specs["parametrization"]
+        with blame(spec, "score_shape", layer):
+            shape = tuple(self.cell.parametrization.score_shape(layer))
+        if self.cell.scores is not None and shape != layer.shape:
+            raise UsageError(
+                f"scores: the initialiser '{self.cell.scores.use}' draws a score for each edge, "
+                f"{list(layer.shape)} of layer {layer.name}; those of the parametrization "
+                f"'{self.cell.parametrization.use}' have shape {list(shape)}: leave `scores` out"
+            )
+        return shape
 
     def masks_of(self, net: MaskedNetwork) -> dict[str, Tensor]:
         """Return, by layer, the masks that scores stand for: bool [s].
@@ -157,13 +175,11 @@ class SearchContext:
             masks = self.cell.parametrization.masks(net)
         for name, edges in net.edges.items():
             mask = masks.get(name)
-            fits = (
-                mask is not None and mask.dtype == torch.bool and mask.shape == edges.scores.shape
-            )
+            fits = mask is not None and mask.dtype == torch.bool and mask.shape == edges.info.shape
             if mask is None or not fits or bool((mask & ~edges.allowed).any()):
                 raise ContractError(
                     f"{describe(spec)}: masks() must give a bool mask of shape "
-                    f"{list(edges.scores.shape)} for layer {name}, alive only where edges.allowed"
+                    f"{list(edges.info.shape)} for layer {name}, alive only where edges.allowed"
                 )
         return masks
 

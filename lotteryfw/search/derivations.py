@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import PluginError, StoreError, UsageError
+from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
 from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.tickets import (
     Derivation,
@@ -97,6 +97,9 @@ class Pruned(Derivation):
         rewound = rewound_weights(context, self._trained, self._root)
         shown = shown_round(context, level, parent, self._trained, rewound)
         groups = self._budgets(parent.cut.kept)
+        # A round that is one of several made at once, or goes to a density, may remove nothing.
+        if self._times == 1 and self._density is None:
+            _require_pruning(context, parent, groups)
         scores = shown.scores() if self._scores is None else self._scores
         mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
 
@@ -238,7 +241,8 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     if step == 0:
         return context.initial.values
     dense = root.ticket
-    if not (dense.is_dense or dense.updates_mask) or dense.point.steps == 0:
+    passes_steps = dense.is_dense or dense.updates_mask or dense.learns_mask
+    if not passes_steps or dense.point.steps == 0:
         raise PluginError(
             f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
             f"training of the dense network, so there is no step {step} to rewind to: train "
@@ -297,6 +301,19 @@ def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -
         for name in context.initial.buffers:
             values[name] = latest[name]
     return values
+
+
+def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:
+    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps."""
+    kept = parent.cut.kept
+    for group in groups:
+        if group.keep < sum(kept[name] for name in group.layers):
+            return
+    scope = context.cell.scope
+    raise NothingToPrune(
+        f"scope '{scope.use}' {scope.options()} removes none of the {sum(kept.values()):,} weights "
+        f"left at level {parent.level}: the search ended there"
+    )
 
 
 def _kept_within(

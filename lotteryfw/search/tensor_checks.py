@@ -11,12 +11,14 @@ from lotteryfw.search.initial_state import InitialState
 if TYPE_CHECKING:
     from torch import Tensor
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""The shapes of the prunable layers, by name."""
 
-def check_masks(what: str, masks: object, network: InitialState) -> None:
-    """Raise ContractError unless `masks` has bool masks of layers of the network, by name."""
+
+def check_masks(what: str, masks: object, shapes: Shapes) -> None:
+    """Raise ContractError unless `masks` has bool masks of layers, by name."""
     import torch
 
-    shapes = {layer.name: layer.shape for layer in network.layers}
     for name, mask in _tensors(what, masks, shapes, "prunable layer"):
         if mask.dtype != torch.bool:
             raise ContractError(
@@ -26,9 +28,8 @@ def check_masks(what: str, masks: object, network: InitialState) -> None:
         _check_shape(what, f"the mask of {name}", mask, shapes[name])
 
 
-def check_layers(what: str, tensors: object, network: InitialState) -> None:
-    """Raise ContractError unless `tensors` has finite numbers for layers of the network."""
-    shapes = {layer.name: layer.shape for layer in network.layers}
+def check_layers(what: str, tensors: object, shapes: Shapes) -> None:
+    """Raise ContractError unless `tensors` has finite numbers for layers, by name."""
     for name, value in _tensors(what, tensors, shapes, "prunable layer"):
         _check_shape(what, name, value, shapes[name])
         _check_finite(what, name, value)

@@ -13,7 +13,13 @@ from lotteryfw.search.context import SearchContext
 from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.given_values import GivenTicket, Interpolated
 from lotteryfw.search.guard import describe
-from lotteryfw.search.learned_masks import Extracted, MaskScores, NextCycle, next_cycle_point
+from lotteryfw.search.learned_masks import (
+    Extracted,
+    MaskScores,
+    NextCycle,
+    RewoundMask,
+    next_cycle_point,
+)
 from lotteryfw.search.mask_updates import FinalMask, TrainingStart
 from lotteryfw.search.tensor_checks import check_layers, check_masks, check_values
 from lotteryfw.search.top_k import check_tensor
@@ -115,19 +121,23 @@ class TicketFactory:
     ) -> Ticket:
         shown = f"label={label!r}" if label else "…"
         who, network = f"{self._search}: lab.ticket({shown})", self._context.initial
+        shapes = {layer.name: layer.shape for layer in network.layers}
         if values is not None:
             check_values(f"{who}: values", values, network)
         if mask is not None:
-            check_masks(f"{who}: mask", mask, network)
+            check_masks(f"{who}: mask", mask, shapes)
         if frozen is not None:
-            check_layers(f"{who}: frozen", frozen, network)
+            check_layers(f"{who}: frozen", frozen, shapes)
         if scores is not None:
             if not base.learns_mask:
                 raise ContractError(
                     f"{who}: scores are what a mask is learned from, and `base` learns none: "
                     "begin with lab.learn_mask()"
                 )
-            check_layers(f"{who}: scores", scores, network)
+            score_shapes = {
+                layer.name: self._context.score_shape(layer) for layer in network.layers
+            }
+            check_layers(f"{who}: scores", scores, score_shapes)
         if point is None:
             point = replace(base.point, optimizer="fresh")
         else:
@@ -165,12 +175,14 @@ class TicketFactory:
             raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
         return replace(ticket, order=order)
 
-    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
-        level = ticket.level + 1
+    def extract_ticket(self, ticket: Ticket, trained: Trained, *, rewound: bool = False) -> Ticket:
+        level, point = ticket.level + 1, self._context.point
+        if rewound and ticket.learns_mask:
+            learned = RewoundMask(self._context, ticket, trained)
+            return Ticket.derived(learned, level, point, root=trained, parent=ticket.level)
         if ticket.updates_mask:
-            derivation = FinalMask(self._context, ticket, trained)
-            point = self._context.point
-            return Ticket.derived(derivation, level, point, root=trained, parent=ticket.level)
+            final = FinalMask(self._context, ticket, trained)
+            return Ticket.derived(final, level, point, root=trained, parent=ticket.level)
         return Ticket.derived(Extracted(self._context, ticket, trained), level, _WHOLE_SCHEDULE)
 
     def _check_point(self, who: str, base: Ticket, point: RewindPoint) -> None:

@@ -19,6 +19,7 @@ from lotteryfw.std import (
     image_folder,
     imagenet,
     initialisers,
+    joint_training,
     mask0,
     mask1,
     metrics,
@@ -38,6 +39,7 @@ from lotteryfw.std import (
 
 MODULES = (
     searches,
+    joint_training,
     criteria,
     scopes,
     mask1,

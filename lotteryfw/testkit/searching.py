@@ -146,7 +146,9 @@ def _try_record(trial: ComponentTrial, lab: CellLab, record: Record) -> None:
     belongs = record.ticket.origin == trained.origin
     # a ticket may be recorded with the figures of the training that found its mask
     if not belongs and (trained.learns_mask or trained.updates_mask):
-        belongs = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
+        for rewound in (False, True):
+            extracted = lab.extract_ticket(trained, record.trained, rewound=rewound)
+            belongs = belongs or record.ticket.origin == extracted.origin
     trial.require(
         belongs, f"search() records a ticket with another one's training at level {level}"
     )

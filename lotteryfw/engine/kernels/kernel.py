@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.engine.trained_parameters import weights_and_scores
 from lotteryfw.search.jobs import KernelSpec, Train
 
 T = TypeVar("T")
@@ -196,8 +197,11 @@ def sample_optimizer(job: Train, context: EngineContext) -> torch.optim.Optimize
 
     They have the names and shapes of the job's and no memory, since only their groups count.
     """
+    trained = job.scores or job.values
+    if job.parametrization and context.component(job.parametrization).trains_weights:
+        trained = weights_and_scores(job.values, job.scores)
     parameters = {}
-    for name, value in (job.scores or job.values).items():
+    for name, value in trained.items():
         if value.is_floating_point():
             parameters[name] = torch.zeros(()).expand(value.shape).requires_grad_()
     optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(parameters)

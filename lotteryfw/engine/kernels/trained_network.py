@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
-from lotteryfw.api.kinds import Objective
+from lotteryfw.api.kinds import Objective, Parametrization
+from lotteryfw.api.layers import UpdateFactors
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
@@ -19,14 +20,17 @@ from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
+from lotteryfw.engine.penalties import with_penalty
 from lotteryfw.engine.runtime import EngineContext, layer_infos
-from lotteryfw.search.jobs import Train
+from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
+from lotteryfw.search.guard import describe
+from lotteryfw.search.jobs import Spec, Train
 
 
 class TrainedNetwork:
     """A network in training: what is trained of it, how a batch is made, how it is evaluated.
 
-    The weights are trained or, with a parametrization, the scores. A parameter that the network was
+    The weights are trained or, with a parametrization, the scores, or both. A parameter that the network was
     built with at requires_grad=False is a constant: the optimizer never sees it. It is a `Member`.
     """
 
@@ -43,19 +47,10 @@ class TrainedNetwork:
             values = {name: laid_out(value) for name, value in state.values.items()}
             state = NetworkState(values)
 
-        # Their order numbers the optimizer's state.
-        if job.parametrization is None:
-            trained: Mapping[str, Tensor] = state.values
-            names = [name for name, value in self.module.named_parameters() if value.requires_grad]
-        else:
-            trained = state.scores
-            names = context.component(job.model).prunable(self.module)
-        if not names:
-            raise ContractError(
-                f"model '{job.model.use}': every parameter of the network has requires_grad=False"
-            )
-        self.parameters = {name: trained[name].requires_grad_() for name in names}
-        """The tensors that the optimizer trains: weights by parameter, or scores by layer."""
+        self.parameters = self._trained(context, state)
+        """The tensors that the optimizer trains: weights by parameter, scores by layer, or both."""
+        for value in self.parameters.values():
+            value.requires_grad_()
         self.tensors = state
         """All of them, those that are trained included, in which case they require a gradient."""
 
@@ -67,6 +62,8 @@ class TrainedNetwork:
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
             self.parameters
         )
+        if job.parametrization is not None:
+            self._apply_factors(context, job.parametrization)
         self._scaler: LossScaler | None = None
         if job.precision == "fp16":
             self._scaler = LossScaler(self.optimizer, context.device)
@@ -92,25 +89,65 @@ class TrainedNetwork:
         layers = layer_infos(context.component(self.job.model), self.module)
         return ChangingMasks(self.job, context, layers, self.tensors.values)
 
+    def _trained(self, context: EngineContext, state: NetworkState) -> dict[str, Tensor]:
+        """Return the tensors that the optimizer trains; their order numbers its state.
+
+        Raises ContractError where there are none.
+        """
+        spec, weights = self.job.parametrization, {}
+        trains_weights = spec is None or context.component(spec).trains_weights
+        for name, value in self.module.named_parameters():
+            if trains_weights and value.requires_grad:
+                weights[name] = state.values[name]
+        if trains_weights and not weights:
+            raise ContractError(
+                f"model '{self.job.model.use}': every parameter of the network has "
+                "requires_grad=False"
+            )
+        if spec is None:
+            return weights
+        names = context.component(self.job.model).prunable(self.module)
+        scores = {name: state.scores[name] for name in names}
+        return weights_and_scores(weights, scores) if trains_weights else scores
+
+    def _apply_factors(self, context: EngineContext, spec: Spec) -> None:
+        """Give each trained tensor the learning rate and weight decay of its component."""
+        parametrization: Parametrization = context.component(spec)
+
+        def factors_of(label: str) -> UpdateFactors:
+            name, is_score = split_name(label)
+            # Without weights, scores go by the names of their layers.
+            return parametrization.factors(name, is_score or not parametrization.trains_weights)
+
+        regroup(self.optimizer, self.parameters, factors_of, f"{describe(spec)}: factors()")
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
         job = self.job
         inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
         return self._augment(inputs, step), labels
 
-    def backward(self, inputs: Tensor, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def backward(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        weights: Mapping[str, Tensor],
+        penalty: Tensor | None = None,
+    ) -> Tensor:
         """Leave the gradient of a batch's loss in the parameters, and return the loss.
 
-        The network computes with `weights`, which are made of the parameters.
+        The network computes with `weights`, which are made of the parameters. `penalty` adds to the
+        gradient and not to what is returned.
         """
         self.module.train()
         outputs = self.arithmetic.outputs(self.module, weights, inputs)
         loss = self.objective.loss(outputs, inputs, labels, "mean")
         self.optimizer.zero_grad()
+        minimised = with_penalty(loss, penalty)
         if self._scaler is None:
-            torch.autograd.backward(loss)
+            torch.autograd.backward(minimised)
         else:
-            self._scaler.backward(loss)
+            self._scaler.backward(minimised)
         return loss.detach()
 
     def apply_gradients(self) -> None:
@@ -128,9 +165,15 @@ class TrainedNetwork:
             self._factor = factor
         self.apply_gradients()
 
-    def backward_step(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
+    def backward_step(
+        self,
+        step: int,
+        factor: float,
+        weights: Mapping[str, Tensor],
+        penalty: Tensor | None = None,
+    ) -> Tensor:
         """Make the optimizer's step for the batch of a step, and return the loss of the batch."""
-        loss = self.backward(*self.batch(step), weights)
+        loss = self.backward(*self.batch(step), weights, penalty)
         self.optimizer_step(factor)
         return loss
 
