@@ -10,7 +10,8 @@ from lotteryfw.api.errors import LotteryError
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
