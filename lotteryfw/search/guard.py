@@ -54,7 +54,7 @@ def blame(spec: Spec, method: str, *shown: object, tried: str = "") -> Iterator[
     except LotteryError:
         raise
     except Exception as error:
-        where = f"{method}(){_on_layer(shown)}{tried and ' ' + tried}"
+        where = f"{method}(){_on_layer(shown, with_shape=True)}{tried and ' ' + tried}"
         what = f"broke in {where}: {type(error).__name__}: {error}"
         raise PluginError(f"{describe(spec)} {what}") from error
     for name, tensor, version in versions:
@@ -77,10 +77,9 @@ def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}['{layer}']", tensor
 
 
-def _on_layer(shown: tuple[object, ...]) -> str:
+def _on_layer(shown: tuple[object, ...], with_shape: bool = False) -> str:
     for item in shown:
-        if isinstance(item, LayerInfo):
-            return f" on layer {item.name} {list(item.shape)}"
-        if isinstance(item, Layer | ControlLayer | MaskedLayer):
-            return f" on layer {item.info.name} {list(item.info.shape)}"
+        info = item.info if isinstance(item, Layer | ControlLayer | MaskedLayer) else item
+        if isinstance(info, LayerInfo):
+            return f" on layer {info.name}" + (f" {list(info.shape)}" if with_shape else "")
     return ""
