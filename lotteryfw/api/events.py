@@ -13,13 +13,16 @@ from lotteryfw.api.metrics import Metrics
 class RunStarted:
     """A study begins.
 
-    `folder` is where its results go, `trainings` how many different jobs its cells may ask for.
+    `folder` is where its results go. `jobs` counts the different trainings, probes and evaluations
+    that its cells may ask for, and `steps` the optimizer updates of those that are not stored: upper
+    bounds, since cells may turn out to share jobs.
     """
 
     name: str
     folder: str
     cells: int
-    trainings: int
+    jobs: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,18 @@ def event_name(event: Event) -> str:
     'layer_collapsed'
     """
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The progress of a training in a run: `step` of its `steps` are done.
+
+    `loss` and `accuracy` are those of its last evaluation on validation data, None before the first.
+    It goes to listeners many times a second, and is no event of the log.
+    """
+
+    key: str
+    step: int
+    steps: int
+    loss: float | None = None
+    accuracy: float | None = None

@@ -45,16 +45,15 @@ def recipe(
     if dry_run:
         plan(file, profile, sets, trust, data, store, as_json)
         return
-    from lotteryfw.cli.progress import JsonLines, Quiet, Terminal
     from lotteryfw.report import report
-    from lotteryfw.runner import run
+    from lotteryfw.session import JsonLines, display, run
 
     signals.set_hint(signals.GOES_ON)
-    view = JsonLines() if as_json else Quiet() if quiet else Terminal()
+    view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
             file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
-            listener=view, on_start=on_start,
+            listener=view, on_start=on_start, report=False,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
@@ -97,11 +96,11 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a recipe asks for, before anything is trained."""
-    from lotteryfw.runner import StudyContext
+    from lotteryfw.runner import StudyContext, likely_device
 
     context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
     context.validate_parts()
-    result = context.plan(_likely_device())
+    result = context.plan(likely_device())
     if as_json:
         typer.echo(json.dumps(result.plain()))
         return
@@ -132,12 +131,6 @@ def plan(
     if len(result.broken) > SHOWN_CELLS:
         typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
     typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
-
-
-def _likely_device() -> str:
-    """Return the kind of device that "auto" would pick, judged by the driver's device file."""
-    # torch would know, and take seconds to import
-    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
 
 def _duration(seconds: float | None) -> str:
@@ -171,9 +164,7 @@ def check(
         from lotteryfw.runner import StudyContext
 
         context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
-        context.validate_parts()
-        context.validate_models("cpu")
-        context.validate_data()
+        context.validate("cpu")
         for warning in context.warnings:
             typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")

@@ -7,7 +7,7 @@ from lotteryfw.runner.reporter import Listener
 from lotteryfw.runner.results import Run, runs
 from lotteryfw.runner.rows import CurveRow, FindingRow, Rows, TicketRow
 from lotteryfw.runner.scheduler import Interrupted
-from lotteryfw.runner.study import cores, run
+from lotteryfw.runner.study import cores, likely_device, run_study
 
 __all__ = [
     "CurveRow",
@@ -22,6 +22,7 @@ __all__ = [
     "cores",
     "default_data_folder",
     "export",
-    "run",
+    "likely_device",
+    "run_study",
     "runs",
 ]

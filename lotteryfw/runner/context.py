@@ -67,11 +67,13 @@ class StudyContext:
         profile: str | None = None,
         sets: Sequence[str] = (),
         trust: Sequence[Path | str] = (),
+        components: Sequence[type[Component]] = (),
         data: Path | str | None = None,
         store: Path | str | None = None,
     ):
         self.trust = _plugin_files(trust)
         self.registry = Registry.load(self.trust)
+        self.registry.add_session(components)
         self.overrides = tuple(sets)
         self.data_folder = Path(data) if data else default_data_folder()
         self.store = _store(Path(store) if store else default_root())
@@ -118,6 +120,12 @@ class StudyContext:
         return plan(
             self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
         )
+
+    def validate(self, device: str) -> None:
+        """Raise RecipeError, UsageError or DataError for whatever shows before any training."""
+        self.validate_parts()
+        self.validate_models(device)
+        self.validate_data()
 
     def validate_parts(self) -> None:
         """Raise RecipeError for axes and components that have no effect. Does not import torch."""

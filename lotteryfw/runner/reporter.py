@@ -6,20 +6,24 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from lotteryfw.api.events import CellFinished, Event, LevelFinished, event_name
+from lotteryfw.api.events import CellFinished, Event, LevelFinished, TrainingProgress, event_name
 from lotteryfw.registry import Registry
 from lotteryfw.store import EventLog, RunFolder, strict_json
 
 
 class Listener(Protocol):
-    """Watches a run, as the terminal does. Its methods are called in the order of what happens."""
+    """Watches a run, as the displays of the command line do: the argument `listener` of `run`.
+
+    Its methods are called in the order of what happens, by the process that calls `run`. They must
+    return soon, since the run waits for them, and must not raise.
+    """
 
     def event(self, event: Event) -> None:
         """Take note of an event."""
         ...
 
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Take note that the training `key` has done `done` of its `of` steps."""
+    def progress(self, progress: TrainingProgress) -> None:
+        """Take note of how far a training is. Without worker processes it is called at every step."""
         ...
 
     def warning(self, message: str) -> None:
@@ -31,7 +35,7 @@ class NoListener:
     """A listener that ignores everything."""
 
     def event(self, event: Event) -> None: ...
-    def progress(self, key: str, done: int, of: int) -> None: ...
+    def progress(self, progress: TrainingProgress) -> None: ...
     def warning(self, message: str) -> None: ...
 
 
@@ -74,9 +78,9 @@ class Reporter:
         if isinstance(event, CellFinished) and event.status != "done":
             self.warning(f"cell {event.cell} {event.status}: {event.message}")
 
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Tell the listener that a training has done some of its steps."""
-        self._listener.progress(key, done, of)
+    def progress(self, progress: TrainingProgress) -> None:
+        """Tell the listener how far a training is."""
+        self._listener.progress(progress)
 
     def warning(self, message: str) -> None:
         """Tell the listener what went wrong."""
