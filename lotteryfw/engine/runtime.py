@@ -147,13 +147,7 @@ class EngineContext:
 
         Raises PluginError where it is not installed in that version.
         """
-        registered = self.registry.find(spec.kind, spec.use)
-        if registered.provider != spec.provider:
-            raise PluginError(
-                f"{spec.kind} '{spec.use}' is here from {registered.provider}; "
-                f"the job needs {spec.provider}"
-            )
-        return registered.cls(**spec.options)
+        return self.registry.from_job(spec.kind, spec.use, spec.provider, spec.options)
 
     def dataset_of(self, job: Job) -> DeviceDataset:
         """Return the data set of a job.

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from lotteryfw.api.component import KIND_OF_OPTION
+from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import (
@@ -27,10 +29,8 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "metric", "control", "analysis", "parametrization", "mask_update")
-    slots = {}
-    for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
-        slots[kind] = _slot(kind, registry, definitions)
+    # every kind, since a component of any kind may be an option of another
+    slots = {kind: _slot(kind, registry, definitions) for kind in kinds()}
     train = _of(Train)["properties"]
     for kind in TRAIN_SLOTS:
         train[kind] = {"$ref": f"#/$defs/{kind}"}
@@ -139,10 +139,11 @@ def _component(
         # a plugin may have an option whose type has no schema
         schema = {"properties": {}, "additionalProperties": True}
     for name, nested in schema.pop("$defs", {}).items():
-        definitions[f"{prefix}.{name}"] = nested
+        definitions[f"{prefix}.{name}"] = _with_components(nested)
     use = {"const": registry.short_name(offer), "description": offer.cls.summary()}
     # a table without `use` gives options to the default
     required = [] if is_default else ["use"]
+    schema = _with_components(schema)
     return {
         **schema,
         "type": "object",
@@ -152,3 +153,19 @@ def _component(
         "required": [*required, *schema.get("required", [])],
         "additionalProperties": schema.get("additionalProperties", False),
     }
+
+
+def _with_components(schema: Any) -> Any:
+    """Return a schema in which options that are components refer to what is offered of their kind.
+
+    They may be nested in lists and tables.
+    """
+    if isinstance(schema, list):
+        return [_with_components(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if KIND_OF_OPTION in schema:
+        # text beside a reference, such as the option's description, stays
+        rest = {key: value for key, value in schema.items() if key != KIND_OF_OPTION}
+        return {**rest, "$ref": f"#/$defs/{schema[KIND_OF_OPTION]}"}
+    return {key: _with_components(value) for key, value in schema.items()}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lotteryfw.api.component import Component
+from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest, printable
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
@@ -19,7 +19,7 @@ from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
-from lotteryfw.recipe.pydantic_errors import Problem, problems
+from lotteryfw.recipe.pydantic_errors import Problem, as_error, problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.start_file import FileContent, StartFile, file_digest
 from lotteryfw.store.tickets import read_tensors
@@ -97,18 +97,19 @@ class ComponentResolver:
 
     def full(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with every option except those that are None."""
-        return {"use": self.name(component), **_without_none(component.options())}
+        return {"use": self.name(component), **_without_none(component.options(None, self.full))}
 
     def entry(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with the options that differ from their defaults."""
         entry: dict[str, Any] = {"use": self.name(component)}
-        options = component.options()
+        options = component.options(None, self.entry)
         for name, about in type(component).model_fields.items():
             value = options[name]
             # as its author wrote it: perhaps not validated
             default = about.get_default(call_default_factory=True)
             # options have lengths as they are written
             default = str(default) if isinstance(default, Step) else default
+            default = self.entry(default) if isinstance(default, Component) else default
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
@@ -133,7 +134,7 @@ class ComponentResolver:
             return None, [Problem((), str(error))]
         owner = f"the {kind} '{offer.name}'"
         try:
-            component = offer.cls.model_validate(options)
+            component = offer.cls.model_validate(options, context={BUILD: self._nested})
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
@@ -144,6 +145,16 @@ class ComponentResolver:
             if excess:
                 return None, excess
         return component, []
+
+    def _nested(self, kind: str, entry: Any) -> Component:
+        """Return the component that an option of another one describes.
+
+        Raises ValidationError whose errors have the keys below that option.
+        """
+        component, problems = self._component(kind, entry)
+        if component is not None:
+            return component
+        raise ValidationError.from_exception_data(kind, [as_error(problem) for problem in problems])
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, problems = self._memoize(("examples", id(data)), lambda: self._examples(data))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lotteryfw.api.errors import ContractError, TrainingDiverged, UsageError
-from lotteryfw.api.kinds import Control, Metric
+from lotteryfw.api.kinds import Control, MaskCriterion, Metric
 from lotteryfw.api.lab import Search
-from lotteryfw.api.layers import LATEST, LayerInfo
+from lotteryfw.api.layers import LATEST, LayerInfo, Need
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.cell import Cell
@@ -20,7 +20,7 @@ from lotteryfw.search.derivations import Dense, Pruned, RandomMask
 from lotteryfw.search.evaluations import EvaluationFactory
 from lotteryfw.search.given_values import AtValues, Interpolated
 from lotteryfw.search.guard import describe
-from lotteryfw.search.jobs import Job
+from lotteryfw.search.jobs import Job, Spec
 from lotteryfw.search.learned_masks import (
     Extracted,
     MaskScores,
@@ -94,6 +94,7 @@ class CellLab:
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        criterion: MaskCriterion | None = None,
     ) -> Ticket:
         who = describe(self.context.specs["search"])
         if density is not None and not 0 < density <= 1:
@@ -102,8 +103,13 @@ class CellLab:
             )
         if scores is not None:
             scores = self._checked_scores(f"{who}: lab.prune(scores=…)", scores)
+        if scores is not None and criterion is not None:
+            raise UsageError(f"{who}: lab.prune has either `scores` or a `criterion`, not both")
+        other = None
+        if criterion is not None:
+            other = (criterion, self._describe_component(criterion, self.clock))
         root = self._root(ticket, trained)
-        derivation = Pruned(self.context, ticket, trained, root, times, density, scores)
+        derivation = Pruned(self.context, ticket, trained, root, times, density, scores, other)
         return self._next_round(derivation, ticket, root, times)
 
     def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
@@ -206,20 +212,27 @@ class CellLab:
             trained.append(Trained(request.ticket, outcome, origin=request.origin))
         return (yield from self._probed(trained)) if probe else trained
 
-    def probe(self, ticket: Ticket) -> Search[Trained]:
-        (probed,) = yield from self.probe_all([ticket])
+    def probe(self, network: Ticket | Trained) -> Search[Trained]:
+        (probed,) = yield from self.probe_all([network])
         return probed
 
-    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
-        untrained = []
-        for ticket in tickets:
-            origin = digest_of("untrained", ticket.origin)
-            untrained.append(Trained(ticket, Untrained(ticket), origin=origin))
-        return (yield from self._probed(untrained))
+    def probe_all(self, networks: Sequence[Ticket | Trained]) -> Search[list[Trained]]:
+        unprobed = []
+        for network in networks:
+            if isinstance(network, Ticket):
+                origin = digest_of("untrained", network.origin)
+                network = Trained(network, Untrained(network), origin=origin)
+            unprobed.append(network)
+        return (yield from self._probed(unprobed, self.context.all_probe_specs))
 
-    def _probed(self, trained: list[Trained]) -> Search[list[Trained]]:
-        """Ask for what the criterion needs of each network that did not diverge, and add it."""
-        needs = tuple(self.context.probe_specs)
+    def _probed(
+        self, trained: list[Trained], specs: Mapping[Need, Spec] | None = None
+    ) -> Search[list[Trained]]:
+        """Ask for what is needed of each network that did not diverge, and add it.
+
+        Without `specs` that is what the criterion and the search need.
+        """
+        needs = tuple(self.context.probe_specs if specs is None else specs)
         finite = [one for one in trained if one.diverged_at is None]
         if not needs or not finite:
             return trained

@@ -7,10 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lotteryfw.api.component import Component
+from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
+from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import digest
 from lotteryfw.testkit import evaluation, learning, pruning, searching, training, updating
 from lotteryfw.testkit.component_trial import ComponentTrial
@@ -57,10 +58,19 @@ def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> Non
 
 
 def _make(cls: type[Component], options: dict[str, Any]) -> Component:
+    registry = Registry.load()
     missing = []
     for name, field in cls.model_fields.items():
-        if field.is_required() and name not in options:
+        if not field.is_required() or name in options:
+            continue
+        # an option that is a component is tried with the default of its kind
+        kind = field.annotation
+        is_kind = isinstance(kind, type) and issubclass(kind, Component)
+        default = registry.default(kind.kind) if is_kind else None
+        if default is None:
             missing.append(name)
+        else:
+            options[name] = default.full_name
     if missing:
         example = "{" + ", ".join(f'"{name}": …' for name in missing) + "}"
         raise UsageError(
@@ -68,7 +78,7 @@ def _make(cls: type[Component], options: dict[str, Any]) -> Component:
             f"them to its trial: trial({cls.__name__}, {example})"
         )
     try:
-        return cls.model_validate(options)
+        return cls.model_validate(options, context={BUILD: registry.create_nested})
     except ValidationError as error:
         texts = []
         for problem in problems(error, options, cls.model_fields, f"{cls.kind} '{cls.use}'"):
@@ -90,12 +100,20 @@ def _try_options(trial: ComponentTrial) -> None:
         bool(cls.model_config.get("frozen")),
         "it is not frozen; a component's options cannot change",
     )
+    # components among the options need not be registered, so they are built again by their classes
+    classes = {(nested.kind, nested.use): type(nested) for nested in component.nested()}
+
+    def build(kind: str, entry: Mapping[str, Any]) -> Component:
+        nested = dict(entry)
+        nested_cls = classes[kind, nested.pop("use")]
+        return nested_cls.model_validate(nested, context={BUILD: build})
+
     # recipes show options without a clock; jobs have every length in steps
     for clock in (None, CLOCKS[0]):
         try:
             options = component.options(clock)
             digest(options)
-            copy = cls.model_validate(options)
+            copy = cls.model_validate(options, context={BUILD: build})
         except ValueError as error:  # raised by pydantic and json
             trial.require(
                 False, f"it cannot be built again from its own options as plain data: {error}"
