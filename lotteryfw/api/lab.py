@@ -12,8 +12,9 @@ from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
 from lotteryfw.api.training_kinds import Metric
 
 if TYPE_CHECKING:
-    from lotteryfw.api.kinds import MaskCriterion
     from torch import Tensor
+
+    from lotteryfw.api.kinds import MaskCriterion
 
 if TYPE_CHECKING:
     from torch import Tensor

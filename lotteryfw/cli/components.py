@@ -223,6 +223,8 @@ def plugins() -> None:
         typer.echo(f"excluded  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")
+    for warning in registry.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if registry.failures:
         typer.echo(
             f"To exclude a plugin that is in the way: {WITHOUT}={registry.failures[0].plugin}"

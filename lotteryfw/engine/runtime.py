@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.data import Dataset, DatasetInfo
-from lotteryfw.api.errors import DataError, PluginError, StoreError, UsageError
+from lotteryfw.api.errors import DataError, StoreError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
 from lotteryfw.api.layers import LayerInfo

@@ -66,6 +66,20 @@ def check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
         used[control.use] = "another control is"
 
 
+def check_analyses(parts: Mapping[str, Any], faults: FaultCollector) -> None:
+    """Report analyses that are listed twice: their figures would have one name."""
+    # analyses.jsonl tells figures apart by the name of their analysis, not by its options
+    listed: set[str] = set()
+    for index, analysis in enumerate(parts["analyses"]):
+        if analysis is None:
+            continue
+        if analysis.use in listed:
+            text = f"'{analysis.use}' is listed twice, and its figures would have one name"
+            remedy = "list it once; a second study of the recipe can have it with other options"
+            faults.at("analyses", index).add(text, remedy)
+        listed.add(analysis.use)
+
+
 def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:
     """Return the slots that some search of a study uses; a search that is not known may be one."""
     slots = []

@@ -13,6 +13,7 @@ from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.axes import Axis, written_axes
 from lotteryfw.recipe.compatibility import (
+    check_analyses,
     check_compatible,
     check_variants,
     shared_slots,
@@ -116,6 +117,11 @@ class ExpandedStudy:
     def metrics(self) -> list[str]:
         """The names of the figures that its metrics give (see `Cell.metric_units`)."""
         return list(self.cells[0].metric_units) if self.cells else []
+
+    def locate(self, keys: Keys) -> tuple[str, str]:
+        """Return the file and the key where something of the study is written."""
+        where, written = self._tree.locate(keys)
+        return where, dotted(written)
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
@@ -293,10 +299,12 @@ class ExpandedStudy:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
         if clock:
             self._check_lengths(parts, clock, faults)
+            # a percentage of a short training may be less than a step
             if evaluate and evaluate.interval(clock) < 1:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
         check_variants(parts, faults)
+        check_analyses(parts, faults)
         check_metrics(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,17 +56,24 @@ _MUST = {
 
 
 def problems(
-    error: ValidationError, entry: Any, known_keys: Iterable[str], owner: str = ""
+    error: ValidationError,
+    entry: Any,
+    known_keys: Iterable[str],
+    owner: str = "",
+    only: Container[str] | None = None,
 ) -> list[Problem]:
     """Return the problems of `entry`, a table that may have the keys `known_keys`.
 
-    `owner` names whose keys they are, if that helps the reader.
+    `owner` names whose keys they are, if that helps the reader. `only` are the types of errors that
+    count, by pydantic's names; None for all.
     """
     result: list[Problem] = []
     expected: dict[Keys, list[str]] = {}
     errors = error.errors(include_url=False)
     for item in errors[:MAX_PROBLEMS]:
         kind = item["type"]
+        if only is not None and kind not in only:
+            continue
         context = item.get("ctx", {})
         # a component that is named by a string has no keys in the recipe, but may lack some
         keys = _keys(item["loc"], entry, kind in ("missing", COMPONENT))

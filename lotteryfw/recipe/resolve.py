@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -135,6 +135,9 @@ class ComponentResolver:
         owner = f"the {kind} '{offer.name}'"
         try:
             component = offer.cls.model_validate(options, context={BUILD: self._nested})
+            wrong_types = self._wrong_types(offer.cls, options, owner)
+            if wrong_types:
+                return None, wrong_types
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
@@ -146,6 +149,23 @@ class ComponentResolver:
                 return None, excess
         return component, []
 
+    def _wrong_types(
+        self, cls: type[Component], options: Mapping[str, Any], owner: str
+    ) -> list[Problem]:
+        """Return a problem for each number, boolean or string that stands where another type belongs.
+
+        pydantic would convert it: "2" and true to the integers 2 and 1. Classes of components are not
+        strict themselves, since strictness also refuses a list where a component has a tuple.
+        """
+        try:
+            # TOML and JSON have the same types, and read as JSON a list may become a tuple.
+            cls.model_validate_json(_encoded(options), strict=True, context={BUILD: self._nested})
+        except ValidationError as error:
+            is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
+            if any(is_scalar):
+                return problems(error, options, cls.model_fields, owner, only=_SCALAR_ERRORS)
+        return []
+
     def _nested(self, kind: str, entry: Any) -> Component:
         """Return the component that an option of another one describes.
 
@@ -154,7 +174,7 @@ class ComponentResolver:
         component, problems = self._component(kind, entry)
         if component is not None:
             return component
-        raise ValidationError.from_exception_data(kind, [as_error(problem) for problem in problems])
+        raise ValidationError.from_exception_data(kind, list(map(as_error, problems)))
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, problems = self._memoize(("examples", id(data)), lambda: self._examples(data))
@@ -261,6 +281,10 @@ class ComponentResolver:
             lengths.append(f"{'.'.join(map(str, keys))} = {length}")
         text = f"{who} never changes a mask in a training of {clock.total} steps"
         return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
+
+
+_SCALAR_ERRORS = {"int_type", "float_type", "bool_type", "string_type", "int_from_float"}
+"""pydantic's names for values of one scalar type where another belongs."""
 
 
 def _start_file(path: str) -> Checked[StartFile]:

@@ -31,6 +31,7 @@ from lotteryfw.registry.plugins import (
     Refused,
     check_file,
     code_lookup,
+    excluded_in_vain,
     import_file,
     installed_plugins,
     is_excluded,
@@ -51,13 +52,17 @@ def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent
 
 
 class Registry:
-    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
+    """The components and hooks of all loaded plugins.
+
+    `failures` lists plugins that failed, `warnings` what else the user may not have meant.
+    """
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.failures: list[Failure] = []
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
+        self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
         self._offers_by_name: dict[str, list[RegisteredComponent]] = {}
@@ -72,7 +77,9 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        for plugin, point in installed_plugins():
+        installed = installed_plugins()
+        registry.warnings = excluded_in_vain(plugin for plugin, _ in installed)
+        for plugin, point in installed:
             if is_excluded(plugin):
                 registry.excluded.append(plugin.name)
                 continue

@@ -14,7 +14,9 @@ from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.claim_levels import missing_levels
+from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.plan import Plan, plan, validate_budgets
+from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
@@ -58,6 +60,8 @@ class StudyContext:
         self.engine = engine_version(
             self.registry.find("objective", "lotteryfw/classification").provider
         )
+        self.warnings: list[str] = list(self.registry.warnings)
+        """What the checks found that does not prevent a run."""
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
     def describe(self, component: Component, clock: Clock) -> Spec:
@@ -85,6 +89,20 @@ class StudyContext:
             self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
         )
 
+    def validate_parts(self) -> None:
+        """Raise RecipeError for axes and components that have no effect. Does not import torch."""
+        unused = UnusedParts(self.recipe, self.describe, self.data_folder)
+        if unused.faults:
+            raise RecipeError(unused.faults)
+        self.warnings += unused.warnings
+
+    def validate_data(self) -> None:
+        """Raise RecipeError for data that is not there, with the place and key of its source."""
+        faults, warnings = check_data(self.recipe, self.data_folder)
+        if faults:
+            raise RecipeError(faults)
+        self.warnings += warnings
+
     def validate_precision(self, device: str) -> None:
         """Raise UsageError for a precision that the device does not train in."""
         for cell in self.recipe.cells:
@@ -101,7 +119,7 @@ class StudyContext:
         cannot train the dense network. Raises RecipeError for claims about levels that no search has.
         """
         cells = self.recipe.cells
-        validate_budgets(cells, self.describe, self.data_folder, device)
+        self.warnings += validate_budgets(cells, self.describe, self.data_folder, device)
         faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
         if faults:
             raise RecipeError(faults)

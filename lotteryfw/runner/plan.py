@@ -113,10 +113,10 @@ def plan_cell(lab: CellLab) -> CellPlan:
 
 def validate_budgets(
     cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
-) -> None:
+) -> list[str]:
     """Raise UsageError for a cell whose budgets would leave a network without weights.
 
-    UsageErrors of scopes are raised as well.
+    UsageErrors of scopes are raised as well. Returns warnings of levels that prune nothing.
     """
     # Cells with the same of these parts have the same budgets.
     different: dict[str, Cell] = {}
@@ -126,6 +126,7 @@ def validate_budgets(
             if part is not None:
                 parts.append(describe(part, cell.clock).canonical())
         different.setdefault(digest(parts), cell)
+    warnings: dict[str, None] = {}
     for cell in different.values():
         try:
             lab = CellLab(cell, describe, data_folder, device)
@@ -134,12 +135,36 @@ def validate_budgets(
             planned = plan_cell(lab)
             if isinstance(planned.fault, UsageError):
                 raise planned.fault
+            kept_at: dict[int, int] = {}
             for request in planned.requests:
-                request.ticket.source.kept_by_budgets()
+                ticket = request.ticket
+                kept = ticket.source.kept_by_budgets()
+                if not ticket.learns_mask and not ticket.updates_mask:
+                    kept_at.setdefault(ticket.level, sum(kept.values()))
+            text = _pruned_no_more(cell, kept_at)
+            if text:
+                warnings[text] = None
         except UsageError:
             raise
         except (LotteryError, SystemExit):
             continue  # A component that breaks ends its own cells, when they run.
+    return list(warnings)
+
+
+def _pruned_no_more(cell: Cell, kept_at: Mapping[int, int]) -> str:
+    """Return a warning of the first level that keeps as much as the one before; "" if none does.
+
+    `kept_at` has the weights that budgets leave at each level.
+    """
+    for level in sorted(kept_at):
+        kept = kept_at[level]
+        if level > 0 and kept_at.get(level - 1) == kept:
+            scope = f"scope '{cell.scope.use}' {cell.scope.options()}"
+            return (
+                f"study {cell.study}: {scope} prunes nothing at level {level} and later, where "
+                f"{kept:,} weights are left; a search that prunes level by level ends there"
+            )
+    return ""
 
 
 _NOT_PLAIN = ("snapshots", "keys")

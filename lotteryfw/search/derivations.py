@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import PluginError, StoreError, UsageError
+from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
 from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.tickets import (
@@ -101,6 +101,9 @@ class Pruned(Derivation):
         rewound = rewound_weights(context, self._trained, self._root)
         shown = shown_round(context, level, parent, self._trained, rewound)
         groups = self._budgets(parent.cut.kept)
+        # A round that is one of several made at once, or goes to a density, may remove nothing.
+        if self._times == 1 and self._density is None:
+            _require_pruning(context, parent, groups)
         scores = self._scores
         if scores is None:
             scores = shown.scores(*self._criterion)
@@ -305,6 +308,19 @@ def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -
         for name in context.initial.buffers:
             values[name] = latest[name]
     return values
+
+
+def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:
+    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps."""
+    kept = parent.cut.kept
+    for group in groups:
+        if group.keep < sum(kept[name] for name in group.layers):
+            return
+    scope = context.cell.scope
+    raise NothingToPrune(
+        f"scope '{scope.use}' {scope.options()} removes none of the {sum(kept.values()):,} weights "
+        f"left at level {parent.level}: the search ended there"
+    )
 
 
 def _kept_within(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
 from lotteryfw.api.component import BUILD, Component
-from lotteryfw.api.errors import UsageError
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
@@ -58,19 +58,27 @@ def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> Non
 
 
 def _make(cls: type[Component], options: dict[str, Any]) -> Component:
+    if not cls.use:
+        raise ContractError(
+            f"{cls.kind} '{cls.__name__}': it has no name; it needs a line like `use = \"my_name\"`"
+        )
     registry = Registry.load()
     missing = []
     for name, field in cls.model_fields.items():
         if not field.is_required() or name in options:
             continue
-        # an option that is a component is tried with the default of its kind
+        # an option that is a component is tried with the default of its kind, a list with two
         kind = field.annotation
-        is_kind = isinstance(kind, type) and issubclass(kind, Component)
-        default = registry.default(kind.kind) if is_kind else None
+        is_list = get_origin(kind) is list
+        if is_list:
+            (kind,) = get_args(kind)
+        default = None
+        if isinstance(kind, type) and issubclass(kind, Component):
+            default = registry.default(kind.kind)
         if default is None:
             missing.append(name)
         else:
-            options[name] = default.full_name
+            options[name] = [default.full_name] * 2 if is_list else default.full_name
     if missing:
         example = "{" + ", ".join(f'"{name}": …' for name in missing) + "}"
         raise UsageError(
@@ -91,7 +99,6 @@ def _try_options(trial: ComponentTrial) -> None:
     """Require a name, a summary, and options that cannot change and survive as plain data."""
     component = trial.component
     cls = type(component)
-    trial.require(bool(cls.use), 'it has no name; it needs a line like `use = "my_name"`')
     trial.require(
         bool(cls.summary()),
         "it has no summary; write a docstring whose first line says what it does",

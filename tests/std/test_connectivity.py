@@ -11,14 +11,14 @@ from support.runs import go, recipe
 
 from lotteryfw import load_ticket
 from lotteryfw.engine import StoredOutcome
-from lotteryfw.runner import StudyContext
+from lotteryfw.runner import FindingRow, StudyContext
 from lotteryfw.std.connectivity import barrier
 
 ANALYSES = [{"use": "linear_mode_connectivity", "points": 5}, "stability_to_pruning"]
 
 
-def by_figure(findings: list[dict[str, Any]], level: int) -> dict[str, Any]:
-    return {line["figure"]: line["value"] for line in findings if line["level"] == level}
+def by_figure(findings: list[FindingRow], level: int) -> dict[str, Any]:
+    return {line.figure: line.value for line in findings if line.level == level}
 
 
 def test_a_barrier_is_measured_from_the_mean_of_the_ends() -> None:
@@ -36,7 +36,7 @@ def test_the_line_begins_at_the_levels_own_network(tmp_path: Path) -> None:
     assert set(done.statuses.values()) == {"done"}
     for row in done.levels:
         found = by_figure(done.findings, row.level)
-        assert found["alpha"] == [0, 0.25, 0.5, 0.75, 1]
+        assert found["alpha"] == (0, 0.25, 0.5, 0.75, 1)
         assert found["loss"][0] == row.test_loss
         assert found["error"][0] == 1 - row.test_accuracy
         assert found["loss"][-1] != row.test_loss
