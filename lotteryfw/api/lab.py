@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
+from lotteryfw.api.tickets import Outcome, Request, RewindPoint, Ticket, Trained
 from lotteryfw.api.training_kinds import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from lotteryfw.api.kinds import MaskCriterion
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
@@ -135,11 +132,38 @@ class Lab(Protocol):
         """
         ...
 
+    def ticket(
+        self,
+        base: Ticket,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        point: RewindPoint | None = None,
+        label: str = "",
+    ) -> Ticket:
+        """Return a ticket of your own: `base`, with what you give in the place of its own.
+
+        `values` are by the names of parameters and buffers; `mask` (bool, True where a weight is
+        kept), `frozen` and `scores` are by layer; what is not given is as in `base`. A weight that
+        the mask removes is frozen at 0, or at its value in `frozen`; one that `base` had removed
+        stays at what it was frozen at. `scores` are for a `base` whose mask is to be learned.
+        `point` says where training starts (that of `base`, with a fresh optimizer). `label` names
+        the ticket in messages.
+
+        A ticket with a `mask` of its own is of the level after that of `base`. Its origin is made
+        of the content of the tensors, so equal ones share their trainings, and its report counts
+        what the mask keeps. Raises ContractError for an unknown name, another shape or dtype, a
+        number that is not finite, or a mask that keeps nothing.
+        """
+        ...
+
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
         """Return the same network at other weights, by the names of its parameters and buffers.
 
-        Masked weights stay at the values that the ticket froze them at, and what is not given at
-        the ticket's own. Names and shapes are checked when the tensors are needed (UsageError).
+        The same as `lab.ticket(ticket, values=values)`: masked weights stay at the values that the
+        ticket froze them at, and what is not given at the ticket's own. Raises ContractError.
         """
         ...
 

@@ -169,7 +169,14 @@ class Ticket:
         cls, derivation: Derivation, level: int, point: RewindPoint, **fields: Any
     ) -> Ticket:
         """Return the ticket that a derivation makes."""
-        return cls(derivation.digest, level, point, TicketSource(derivation), **fields)
+        ticket = cls.__new__(cls)
+        # The constructor of a frozen dataclass sets its fields one by one, which takes 3 µs of the
+        # 11 that a plan has for a training. Fields at their defaults are those of the class.
+        vars(ticket).update(
+            fields, origin=derivation.digest, level=level, point=point,
+            source=TicketSource(derivation),
+        )  # fmt: skip
+        return ticket
 
     @property
     def mask(self) -> Mapping[str, Tensor]:

@@ -26,7 +26,8 @@ from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.derivations import without_state
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
 
 Status = Literal["done", "diverged", "failed"]
@@ -219,7 +220,8 @@ class CellRun:
     def _take_records(self) -> None:
         """Report the levels recorded since the last call, and ask for their controls."""
         # Taken away from the lab, which would keep the tensors of every level otherwise.
-        records, self._lab.records = self._lab.records, []
+        records = list(self._lab.records)
+        self._lab.records.clear()
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)

@@ -6,7 +6,8 @@ by how they come about; sharing that depends on the masks shows only as a study 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,8 +101,10 @@ def plan_cell(lab: CellLab) -> CellPlan:
     except (Exception, SystemExit) as error:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
+    is_evaluated = bool(lab.cell.evaluated_parts)
     for record in lab.records:
-        planned.requests += lab.evaluations(record.trained).values()
+        if is_evaluated:
+            planned.requests += lab.evaluations(record.trained).values()
         if record.variant == "ticket" and not record.ticket.is_dense:
             for control in lab.cell.controls:
                 request = lab.request(lab.control(control, record))
@@ -167,6 +170,10 @@ def _pruned_no_more(cell: Cell, kept_at: Mapping[int, int]) -> str:
     return ""
 
 
+_Cost = tuple[int, str]
+"""The steps of a job, and its cost class: jobs of about the same cost a step share it."""
+_EVALUATION: _Cost = (0, "")
+
 _NOT_PLAIN = ("snapshots", "keys")
 
 
@@ -217,8 +224,9 @@ def plan(
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
     # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
-    unique: dict[str, tuple[int, str]] = {}
+    unique: dict[str, _Cost] = {}
     snapshots: dict[str, frozenset[int]] = {}
+    cost_classes: dict[tuple[object, ...], str] = {}
     for cell in cells:
         cell_count += 1
         try:
@@ -233,25 +241,33 @@ def plan(
             broken.append((cell.id, str(planned.fault)))
         job_count += len(planned.requests)
         specs = lab.context.specs
-        cost_class = like(specs["model"], specs["data"], specs["optimizer"], cell.batch, device)
+        classed_by = (specs["model"], specs["data"], specs["optimizer"])
+        digests = (*(spec.digest for spec in classed_by), cell.batch)
+        # The seeds of a combination share the class, and naming one takes longer than looking it up.
+        if digests not in cost_classes:
+            cost_classes[digests] = like(*classed_by, cell.batch, device)
+        cost_class = cost_classes[digests]
         for request in planned.requests:
             origin = request.origin
             # A forward pass takes next to no time, and its result next to no room.
-            unique[origin] = (request.steps, "" if request.kind == "evaluation" else cost_class)
+            is_evaluation = request.kind == "evaluation"
+            unique[origin] = _EVALUATION if is_evaluation else (request.steps, cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
     keys = _stored_keys(store, unique)
-    missing = [job for origin, job in unique.items() if origin not in keys]
-    seconds, size = _estimate(store, missing)
+    # Few lengths and classes, many jobs: what follows goes through the few.
+    jobs = Counter(unique.values())
+    jobs_to_do = jobs - Counter(unique[origin] for origin in keys)
+    seconds, size = _estimate(store, jobs_to_do)
     return Plan(
         cells=cell_count,
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
-        evaluations=sum(not cost_class for _, cost_class in unique.values()),
-        steps=sum(steps for steps, _ in unique.values()),
-        steps_to_do=sum(steps for steps, _ in missing),
+        evaluations=jobs[_EVALUATION],
+        steps=_steps(jobs),
+        steps_to_do=_steps(jobs_to_do),
         seconds=seconds,
         bytes=size,
         unknown=tuple(unknown),
@@ -272,15 +288,19 @@ def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
     return keys
 
 
-def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | None, int | None]:
-    """Return the seconds and bytes of jobs, given by steps and cost class; "" costs nothing.
+def _steps(jobs: Mapping[_Cost, int]) -> int:
+    return sum(steps * count for (steps, _), count in jobs.items())
+
+
+def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, int | None]:
+    """Return the seconds and bytes of numbers of jobs; evaluations cost nothing.
 
     Both are None where no job of one of the classes is stored.
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
-    for steps, cost_class in jobs:
-        if not cost_class:
+    for (steps, cost_class), count in jobs.items():
+        if (steps, cost_class) == _EVALUATION:
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
@@ -288,8 +308,8 @@ def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | No
         cost = costs[cost_class]
         if cost is None:
             return None, None
-        seconds += steps * cost[0]
-        size += cost[1]
+        seconds += count * steps * cost[0]
+        size += count * cost[1]
     return seconds, size
 
 

@@ -86,8 +86,9 @@ class Pruned(Derivation):
         made_from = context.parents_digest(parent, trained, root)
         # A plan makes one for each level of each cell, and joining the parts by hand takes half
         # the time of `digest_of`.
-        rules = f"{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
-        source = f"next\x1f{made_from}\x1f{rules}"
+        source = (
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
+        )
         if density is not None or scores is not None:
             other_scores = None if scores is None else tensors_digest(scores)
             source = f"{source}\x1f{density}\x1f{other_scores}"

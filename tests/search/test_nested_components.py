@@ -11,7 +11,7 @@ import torch
 from support.recipes import changed
 from typer.testing import CliRunner
 
-from lotteryfw import LotteryError, UsageError, load_ticket, run
+from lotteryfw import LotteryError, load_ticket, run
 from lotteryfw.cli.app import app
 from lotteryfw.recipe import json_schema
 from lotteryfw.recipe.resolve import ComponentResolver
@@ -210,8 +210,11 @@ def test_a_criterion_of_whole_networks_is_refused_inside_another_component(
     tmp_path: Path, plugin: Path
 ) -> None:
     inner = {"use": "powered", "inner": "whole_network"}
-    with pytest.raises(UsageError, match=r"scores whole networks.*NetworkCriterion itself"):
+    with pytest.raises(LotteryError, match=r"recipe: criterion: .*'whole_network' scores whole"):
         study(tmp_path / "a", plugin, criterion=inner)
+    search = {"use": "alternate", "first": "whole_network", "second": "movement"}
+    with pytest.raises(LotteryError, match=r"recipe: search: .*'whole_network' scores whole"):
+        study(tmp_path / "a", plugin, search=search)
 
 
 def test_wrapped_data_is_trained_on(tmp_path: Path, plugin: Path) -> None:
