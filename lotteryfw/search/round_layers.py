@@ -30,7 +30,9 @@ class RoundLayers:
         mask_before: Tensors,
         trained: Trained,
         rewound: Tensors,
+        original: Tensors,
     ):
+        """`original` are the values at step 0 of the chain that the round belongs to."""
         self._context = context
         self._level = level
         self._start = start
@@ -38,6 +40,7 @@ class RoundLayers:
         self._final = trained.weights()
         self._trained = trained
         self._rewound = rewound
+        self._original = original
 
     def scores(self) -> dict[str, Tensor]:
         """Return, by layer, the criterion's scores."""
@@ -83,7 +86,7 @@ class RoundLayers:
         context, name = self._context, info.name
         return Layer(
             info,
-            original=context.initial.values[name],
+            original=self._original[name],
             init=self._start[name],
             final=self._final[name],
             rewound=self._rewound[name],
