@@ -49,6 +49,7 @@ def recipe(
     from lotteryfw.report import report
     from lotteryfw.runner import run
 
+    signals.set_hint(signals.GOES_ON)
     view = JsonLines() if as_json else Quiet() if quiet else Terminal()
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
@@ -106,11 +107,12 @@ def plan(
         return
     rows = [
         ("cells", f"{result.cells:,}"),
-        ("trainings asked for", f"{result.asked:,}"),
-        ("unique", f"{result.unique:,}"),
-        *([("of them evaluations", f"{result.evaluations:,}")] if result.evaluations else []),
+        ("jobs asked for", f"{result.asked:,}"),
+        ("different jobs", f"{result.unique:,}"),
+        ("of them trainings", f"{result.unique - result.evaluations:,}"),
+        ("of them evaluations", f"{result.evaluations:,}"),
         ("already stored", f"{result.stored:,}"),
-        ("to train", f"{result.unique - result.stored:,}"),
+        ("to do", f"{result.unique - result.stored:,}"),
         ("steps in all", f"{result.steps:,}"),
         ("steps to do", f"{result.steps_to_do:,}"),
         ("time, one process", _duration(result.seconds)),
@@ -129,9 +131,7 @@ def plan(
         typer.echo(f"  cannot run: {cell}: {fault}")
     if len(result.broken) > SHOWN_CELLS:
         typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
-    typer.echo(
-        "Trainings whose masks turn out equal are shared too; that shows only as the study runs."
-    )
+    typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
 
 
 def _likely_device() -> str:
@@ -167,7 +167,7 @@ def check(
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
     # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml"):
+    if what.endswith(".toml") or what == "-":
         from lotteryfw.runner import StudyContext
 
         context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)

@@ -18,7 +18,7 @@ from lotteryfw.recipe.claim_checks import check_claim
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
-from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text
+from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text, source_name
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
 from lotteryfw.recipe.toml_writer import to_toml
@@ -86,7 +86,9 @@ def load_recipe(
     faults_of_reading = list(faults)
 
     # Everything is checked, whatever is wrong before, so that all faults are reported at once.
-    resolver = ComponentResolver(registry, data_folder)
+    # A plugin file lies beside the recipe, or where the command runs.
+    beside = [path.parent, Path()] if path else [Path()]
+    resolver = ComponentResolver(registry, data_folder, beside)
     file, problems = resolver.table(RecipeFile, tree.table)
     for problem in problems:
         faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
@@ -95,7 +97,7 @@ def load_recipe(
     for study in studies:
         faults += study.faults
     is_whole = profile is None and not sets
-    file_name = str(path) if path else IN_PYTHON
+    file_name = source_name(path) if path else IN_PYTHON
     own_file = file_name if is_whole else None
     claims, origins = _claims(tree, studies, resolver, own_file, faults)
     if faults or file is None:

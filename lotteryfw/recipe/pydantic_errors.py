@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import tomllib
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,10 +91,25 @@ def problems(
     # each member of a union reports at the same keys what it expects; one problem names them all
     for keys, choices in expected.items():
         text = " or ".join(dict.fromkeys(choices))
-        result.append(Problem(keys, f"must be {text}, got {shown(value_at(entry, keys))}"))
+        value = value_at(entry, keys)
+        remedy = _as_list(value) if "a list" in choices else ""
+        result.append(Problem(keys, f"must be {text}, got {shown(value)}", remedy))
     if len(errors) > MAX_PROBLEMS:
         result.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
     return result
+
+
+def _as_list(value: Any) -> str:
+    """Return how a list is written that was given as "a,b", which --set takes as a string."""
+    if not isinstance(value, str) or "," not in value:
+        return ""
+    items = []
+    for item in value.split(","):
+        try:
+            items.append(repr(tomllib.loads(f"item = {item}")["item"]))
+        except tomllib.TOMLDecodeError:
+            items.append(f'"{item.strip()}"')
+    return f"a list is written [{', '.join(items)}], in quotes for the shell"
 
 
 def _bounds(context: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
+from lotteryfw.recipe.local_plugins import offering_file
 from lotteryfw.recipe.pydantic_errors import Problem, problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.start_file import FileContent, StartFile, file_digest
@@ -46,9 +48,11 @@ def read_network(path: Path) -> FileContent:
 class ComponentResolver:
     """Resolves and checks entries. Answers are memoized: a grid asks for the same ones many times."""
 
-    def __init__(self, registry: Registry, folder: Path):
+    def __init__(self, registry: Registry, folder: Path, plugin_folders: Sequence[Path] = ()):
+        """`folder` has the data sets; plugin files in `plugin_folders` are named in messages."""
         self._registry = registry
         self._folder = folder
+        self._plugin_folders = plugin_folders
         self._memo: dict[Hashable, Checked[Any]] = {}
 
     def component(self, kind: str, entry: Any) -> Checked[Component]:
@@ -139,7 +143,7 @@ class ComponentResolver:
         try:
             offer, options = self._registry.parse(kind, {} if entry is None else entry)
         except UsageError as error:
-            return None, [Problem((), str(error))]
+            return None, [Problem((), f"{error}{self._local_hint(kind, entry)}")]
         owner = f"the {kind} '{offer.name}'"
         try:
             component = offer.cls.model_validate(options)
@@ -156,6 +160,17 @@ class ComponentResolver:
             if excess:
                 return None, excess
         return component, []
+
+    def _local_hint(self, kind: str, entry: Any) -> str:
+        """Return where an unknown component lies in a plugin file that the user did not trust."""
+        use = entry.get("use") if isinstance(entry, Mapping) else entry
+        if not isinstance(use, str) or any(offer.name == use for offer in self._registry.offers()):
+            return ""
+        file = offering_file(use, self._plugin_folders)
+        if file is None:
+            return ""
+        path = shlex.quote(str(file))
+        return f"; {file} offers one: read it, then run again with --trust {path}"
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, problems = self._memoize(("examples", id(data)), lambda: self._examples(data))

@@ -49,7 +49,7 @@ def written_parts(study: ExpandedStudy, resolver: ComponentResolver) -> WrittenP
         default, _ = resolver.component(slot, None)
         if getattr(study.cells[0], slot) != default:
             components[slot] = study.locate((slot,))
-    slots: dict[str, Place] = {}
+    slots: dict[str, Place] = {"start": study.locate(("start",))}
     for keys in SLOTS:
         # a slot is called by the last of its keys: "optimizer" for train.optimizer
         slots[str(keys[-1])] = study.locate(keys)

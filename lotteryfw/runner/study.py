@@ -47,9 +47,9 @@ def run(
     out: Path | str | None = None,
     jobs: int | None = None,
     device: str = "auto",
-    trust: Sequence[Path] = (),
-    data: Path | None = None,
-    store: Path | None = None,
+    trust: Sequence[Path | str] = (),
+    data: Path | str | None = None,
+    store: Path | str | None = None,
     checkpoint_seconds: float = 60.0,
     listener: Listener | None = None,
     on_start: Callable[[Callable[[], None]], None] | None = None,
@@ -74,6 +74,7 @@ def run(
         context.validate_parts()
         context.validate_models(kind)
         context.validate_data()
+        context.require_store()
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, folder, listener or NoListener())
         processes = jobs or _default_jobs(kind, len(context.recipe.cells))

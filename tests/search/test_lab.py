@@ -431,7 +431,10 @@ def raising(layer: Layer) -> Tensor:
 
 
 FAULTS: dict[str, tuple[Callable[[Layer], Any], str]] = {
-    "raises": (raising, r"broke in score\(\) on layer fc2.weight: ZeroDivisionError: oops"),
+    "raises": (
+        raising,
+        r"broke in score\(\) on layer fc2.weight \[6, 8\]: ZeroDivisionError: oops",
+    ),
     "no tensor": (
         lambda layer: None,
         r"score\(\) on layer fc2.weight returned NoneType, not a tensor",
