@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lotteryfw.api.layers import LayerInfo
@@ -49,6 +50,18 @@ class Lab(Protocol):
 
     def dense(self) -> Ticket:
         """Return the whole network at its initialisation."""
+        ...
+
+    def load(self, path: Path | str) -> Ticket:
+        """Return the network in a file: the ticket of any run, or a plain state dict.
+
+        It takes the place of `lab.dense()`: training it is the dense run of its chain, and rewinding
+        to step 0 goes back to the file's values. What a ticket's mask removed stays removed. The
+        path is absolute, or relative to the working directory; the file's content is in the origin.
+
+        Raises UsageError where the file cannot be read and, before anything is trained, where it
+        lacks a parameter of the network or has one of another shape, or a number that is not finite.
+        """
         ...
 
     def prune(

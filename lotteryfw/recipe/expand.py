@@ -27,7 +27,7 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.metrics import METRICS, check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver
+from lotteryfw.recipe.resolve import ComponentResolver, read_network
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
     SLOTS,
@@ -244,6 +244,7 @@ class ExpandedStudy:
                     axes=labels,
                     axis_values=entries,
                     seed=seed,
+                    read_file=read_network,
                     **parts,
                 )
             )

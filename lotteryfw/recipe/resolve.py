@@ -24,6 +24,13 @@ from lotteryfw.recipe.local_plugins import offering_file
 from lotteryfw.recipe.pydantic_errors import Problem, as_error, problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.start_file import FileContent, StartFile, file_digest
+from lotteryfw.search.torchvision_weights import (
+    PREFIX,
+    SAVED_BY_TORCH,
+    check_published,
+    read_state_dict,
+    weights_file,
+)
 from lotteryfw.store.tickets import read_tensors
 
 T = TypeVar("T")
@@ -32,7 +39,9 @@ Checked = tuple[T | None, list[Problem]]
 
 
 def read_network(path: Path) -> FileContent:
-    """Return the tensors of a ticket or of a plain state dict. Raises StoreError."""
+    """Return the tensors of a ticket or of a plain state dict. Raises StoreError, UsageError."""
+    if path.suffix in SAVED_BY_TORCH:
+        return read_state_dict(path)
     return FileContent(*read_tensors(path))
 
 
@@ -303,6 +312,8 @@ _SCALAR_ERRORS = {"int_type", "float_type", "bool_type", "string_type", "int_fro
 
 
 def _start_file(path: str) -> Checked[StartFile]:
+    if path.startswith(PREFIX):
+        return _published_weights(path.removeprefix(PREFIX))
     try:
         # the bytes alone: looking at its tensors would import torch, which a plan does without
         return StartFile(Path(path), file_digest(Path(path)), read_network), []
@@ -310,6 +321,16 @@ def _start_file(path: str) -> Checked[StartFile]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         text = f"cannot read {printable(path, 300)}: {reason}"
         return None, [Problem((), text, "a ticket, or a state dict as safetensors, belongs there")]
+
+
+def _published_weights(name: str) -> Checked[StartFile]:
+    try:
+        path = weights_file(name)
+        digest = file_digest(path)
+        check_published(path, digest)
+    except UsageError as error:
+        return None, [Problem((), str(error))]
+    return StartFile(path, digest, read_network), []
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:

@@ -32,7 +32,9 @@ class RoundLayers:
         mask_before: Tensors,
         trained: Trained,
         rewound: Tensors,
+        original: Tensors,
     ):
+        """`original` are the values at step 0 of the chain that the round belongs to."""
         self._context = context
         self._level = level
         self._start = start
@@ -40,6 +42,7 @@ class RoundLayers:
         self._final = trained.weights()
         self._trained = trained
         self._rewound = rewound
+        self._original = original
 
     def scores(self, criterion: MaskCriterion, spec: Spec) -> dict[str, Tensor]:
         """Return, by layer, the scores of a criterion, which jobs name by `spec`."""
@@ -86,7 +89,7 @@ class RoundLayers:
         context, name = self._context, info.name
         return Layer(
             info,
-            original=context.initial.values[name],
+            original=self._original[name],
             init=self._start[name],
             final=self._final[name],
             rewound=self._rewound[name],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import ContractError, UsageError
@@ -11,7 +12,7 @@ from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.derivations import Dense, Pruned, RandomMask
+from lotteryfw.search.derivations import Dense, LoadedFile, Pruned, RandomMask
 from lotteryfw.search.given_values import GivenTicket, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.learned_masks import (
@@ -22,6 +23,7 @@ from lotteryfw.search.learned_masks import (
     next_cycle_point,
 )
 from lotteryfw.search.mask_updates import FinalMask, TrainingStart
+from lotteryfw.search.start_file import StartFile, file_digest
 from lotteryfw.search.tensor_checks import check_layers, check_masks, check_values
 from lotteryfw.search.top_k import check_tensor
 from lotteryfw.search.untrained import Untrained
@@ -167,6 +169,17 @@ class TicketFactory:
             learns_mask=base.learns_mask,
             updates_mask=base.updates_mask,
         )
+
+    def load(self, path: Path | str) -> Ticket:
+        path = Path(path).absolute()
+        who = f"{self._search}: lab.load"
+        try:
+            digest = file_digest(path)
+        except OSError as error:
+            raise UsageError(f"{who}: cannot read {path}: {error.strerror}") from None
+        file = StartFile(path, digest, self._context.cell.read_file, who)
+        derivation = LoadedFile(self._context, file)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, is_dense=True)
 
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
         return self.ticket(ticket, values=values)
