@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
@@ -14,8 +15,6 @@ from lotteryfw.api.training_kinds import Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from lotteryfw.api.kinds import MaskCriterion
 
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
@@ -72,7 +71,7 @@ class Lab(Protocol):
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
-        criterion: MaskCriterion | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         """Return the ticket of the next round.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST
@@ -55,7 +56,7 @@ class TicketFactory:
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
-        criterion: MaskCriterion | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         if density is not None and not 0 < density <= 1:
             raise UsageError(
@@ -70,6 +71,11 @@ class TicketFactory:
             )
         other = None
         if criterion is not None:
+            if not isinstance(criterion, MaskCriterion):
+                raise ContractError(
+                    f"{self._search}: lab.prune(criterion=…) is a criterion, such as an option of "
+                    f"the type MaskCriterion, and not {criterion!r}"
+                )
             other = (criterion, self._context.describe(criterion, self._context.clock))
         root = self._root(ticket, trained)
         derivation = Pruned(self._context, ticket, trained, root, times, density, scores, other)
