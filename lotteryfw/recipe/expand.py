@@ -16,6 +16,7 @@ from lotteryfw.recipe.compatibility import (
     check_analyses,
     check_compatible,
     check_variants,
+    misplaced_criteria,
     shared_slots,
     uses,
 )
@@ -26,7 +27,7 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.metrics import METRICS, check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver
+from lotteryfw.recipe.resolve import ComponentResolver, read_network
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
     SLOTS,
@@ -243,6 +244,7 @@ class ExpandedStudy:
                     axes=labels,
                     axis_values=entries,
                     seed=seed,
+                    read_file=read_network,
                     **parts,
                 )
             )
@@ -314,6 +316,7 @@ class ExpandedStudy:
         for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
                 faults.add_all([problem])
+        faults.add_all(misplaced_criteria(parts))
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
         if randomness is None:

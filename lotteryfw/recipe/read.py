@@ -23,6 +23,7 @@ from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 from lotteryfw.recipe.schema import ALTERNATIVES
+from lotteryfw.search.torchvision_weights import PREFIX
 
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
@@ -177,8 +178,9 @@ def _place_starts(table: Mapping[str, Any], folder: Path) -> None:
         studies = part.get("study")
         listed = studies if isinstance(studies, list) else ()
         for study in (part, *listed, *_tables(part.get("studies")).values()):
-            if isinstance(study, dict) and isinstance(study.get("start"), str) and study["start"]:
-                study["start"] = str((folder / study["start"]).absolute())
+            start = study.get("start") if isinstance(study, dict) else None
+            if isinstance(start, str) and start and not start.startswith(PREFIX):
+                study["start"] = str((folder / start).absolute())
 
 
 def _laid(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
+from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.tickets import (
     Derivation,
@@ -24,8 +25,10 @@ from lotteryfw.api.tickets import (
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
 from lotteryfw.search.guard import describe
-from lotteryfw.search.jobs import tensors_digest
+from lotteryfw.search.initial_state import InitialState
+from lotteryfw.search.jobs import Spec, tensors_digest
 from lotteryfw.search.round_layers import RoundLayers, Tensors, merge
+from lotteryfw.search.start_file import StartFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,17 +45,30 @@ class Dense(Derivation):
         self.digest = context.dense_digest
 
     def materialise(self) -> TicketState:
-        context = self._context
-        masks = whole_masks(context) | dict(context.initial.masks)
-        kept = sum(int(mask.sum()) for mask in masks.values())
-        return TicketState(masks, context.initial.values, context.pruner.stats(masks, kept))
+        return _beginning(self._context, self._context.initial)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         # Looking at the network also holds a start file against it, before anything is trained.
-        kept = dict(self._context.pruner.sizes)
-        for name, mask in self._context.initial.masks.items():
-            kept[name] = int(mask.sum())
-        return kept
+        return self.materialise().stats.kept
+
+
+class LoadedFile(Derivation):
+    """A network in a file, which a search names: a ticket, or a plain state dict.
+
+    Buffers that the file lacks are those of the cell's network.
+    """
+
+    def __init__(self, context: SearchContext, file: StartFile):
+        self._context = context
+        self._file = file
+        self.digest = digest_of("loaded", context.dense_digest, file.digest)
+
+    def materialise(self) -> TicketState:
+        return _beginning(self._context, self._file.applied(self._context.initial))
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        # This also holds the file against the network, before anything is trained.
+        return self.materialise().stats.kept
 
 
 class Pruned(Derivation):
@@ -60,7 +76,7 @@ class Pruned(Derivation):
 
     `times` rounds of pruning are made as one, down to the weights that as many rounds would leave;
     with a `density` the budgets are the scope's for that density. `scores` by layer, if there are
-    any, take the place of the criterion's.
+    any, take the place of the criterion's, and so does another `criterion`.
     """
 
     def __init__(
@@ -72,10 +88,12 @@ class Pruned(Derivation):
         times: int,
         density: float | None = None,
         scores: Tensors | None = None,
+        criterion: tuple[MaskCriterion, Spec] | None = None,
     ):
         self._context = context
         self._density = density
         self._scores = scores
+        self._criterion = criterion or (context.cell.criterion, context.specs["criterion"])
         self._trained = trained
         self._root = root
         self._times = times
@@ -89,19 +107,24 @@ class Pruned(Derivation):
         if density is not None or scores is not None:
             other_scores = None if scores is None else tensors_digest(scores)
             source = f"{source}\x1f{density}\x1f{other_scores}"
+        if criterion is not None:
+            source = f"{source}\x1fby\x1f{criterion[1].digest}"
         self.digest = sha256_of(source)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent
         level = parent.level + self._times
         rewound = rewound_weights(context, self._trained, self._root)
-        shown = shown_round(context, level, parent, self._trained, rewound)
+        shown = shown_round(context, level, parent, self._trained, self._root, rewound)
         groups = self._budgets(parent.cut.kept)
         # A round that is one of several made at once, or goes to a density, may remove nothing.
         if self._times == 1 and self._density is None:
             _require_pruning(context, parent, groups)
-        scores = shown.scores() if self._scores is None else self._scores
-        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
+        scores = self._scores
+        if scores is None:
+            scores = shown.scores(*self._criterion)
+        spec = self._criterion[1]
+        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level, spec)
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)
@@ -169,11 +192,24 @@ class Loaded(Derivation):
 # The functions that several derivations share
 
 
+def _beginning(context: SearchContext, network: InitialState) -> TicketState:
+    """Return the state of a ticket that begins a chain with this network."""
+    masks = whole_masks(context) | dict(network.masks)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return TicketState(masks, network.values, context.pruner.stats(masks, kept))
+
+
 def shown_round(
-    context: SearchContext, level: int, parent: Ticket, trained: Trained, rewound: Tensors
+    context: SearchContext,
+    level: int,
+    parent: Ticket,
+    trained: Trained,
+    root: Trained,
+    rewound: Tensors,
 ) -> RoundLayers:
     """Return the layers of the round that `trained` ended, as criterion and actions see them."""
-    return RoundLayers(context, level, parent.values, parent.mask, trained, rewound)
+    original = first_values(context, root)
+    return RoundLayers(context, level, parent.values, parent.mask, trained, rewound, original)
 
 
 def restart_of(
@@ -186,13 +222,13 @@ def restart_of(
 ) -> Restart:
     """Return the rules that give the ticket after a round its values, for any masks."""
     whole = whole_masks(context)
-    start, mask = parent.values, parent.mask
+    start, mask, original = parent.values, parent.mask, first_values(context, root)
     restored = rewinding(context, parent, trained, root, rewound)
     trained = _without_ticket_state(trained)
 
     def values(masks: Tensors) -> Tensors:
         # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-        shown = RoundLayers(context, level, start, mask, trained, restored())
+        shown = RoundLayers(context, level, start, mask, trained, restored(), original)
         return shown.filled(masks, whole)
 
     return Restart(restored, values)
@@ -239,7 +275,7 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
     if step == LATEST:
         return trained.weights()
     if step == 0:
-        return context.initial.values
+        return first_values(context, root)
     dense = root.ticket
     passes_steps = dense.is_dense or dense.updates_mask or dense.learns_mask
     if not passes_steps or dense.point.steps == 0:
@@ -249,6 +285,16 @@ def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> 
             "lab.dense() first"
         )
     return root.outcome.state(step)[0].values
+
+
+def first_values(context: SearchContext, root: Trained | None) -> Tensors:
+    """Return every parameter and buffer at step 0 of the chain that begins with `root`.
+
+    They are the cell's, unless its search began with a whole network of its own.
+    """
+    if root is not None and root.ticket.is_dense and root.ticket.origin != context.dense_digest:
+        return root.ticket.values
+    return context.initial.values
 
 
 def rewinding(
@@ -262,6 +308,9 @@ def rewinding(
     The function holds no ticket, since that would keep the tensors of all its ancestors.
     """
     earlier = parent.source.state().restart
+    if context.point.weights == 0:
+        first = first_values(context, root)
+        return lambda: first
     if context.point.weights != LATEST or earlier is None:
         trained, root = _without_ticket_state(trained), _without_ticket_state(root)
         return lambda: rewound_weights(context, trained, root)

@@ -56,6 +56,7 @@ class CellLab:
         self.continue_mask = tickets.continue_mask
         self.update_mask = tickets.update_mask
         self.extract_ticket = tickets.extract_ticket
+        self.load = tickets.load
         self.ticket = tickets.ticket
         self.at = tickets.at
         self.interpolate = tickets.interpolate

@@ -188,7 +188,7 @@ class RewoundMask(Derivation):
         level = parent.level + 1
         masks = context.masks_of(_learned_network(context, parent, learned))
         rewound = rewound_weights(context, learned, learned)
-        shown = shown_round(context, level, parent, learned, rewound)
+        shown = shown_round(context, level, parent, learned, learned, rewound)
         values = carried_values(context, learned, rewound)
         values |= shown.filled(masks, whole_masks(context))
         stats = context.pruner.stats(masks, sum(int(mask.sum()) for mask in masks.values()))

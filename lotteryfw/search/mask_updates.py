@@ -86,7 +86,7 @@ class FinalMask(Derivation):
         level = parent.level + 1
         mask = dict(trained.masks())
         rewound = rewound_weights(context, trained, trained)
-        shown = shown_round(context, level, parent, trained, rewound)
+        shown = shown_round(context, level, parent, trained, trained, rewound)
         values = carried_values(context, trained, rewound)
         values |= shown.filled(mask, whole_masks(context))
         stats = context.pruner.stats(mask, sum(int(part.sum()) for part in mask.values()))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, UsageError
+from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.context import SearchContext
-from lotteryfw.search.derivations import Dense, Pruned, RandomMask
+from lotteryfw.search.derivations import Dense, LoadedFile, Pruned, RandomMask
 from lotteryfw.search.given_values import GivenTicket, Interpolated
 from lotteryfw.search.guard import describe
 from lotteryfw.search.learned_masks import (
@@ -21,6 +24,7 @@ from lotteryfw.search.learned_masks import (
     next_cycle_point,
 )
 from lotteryfw.search.mask_updates import FinalMask, TrainingStart
+from lotteryfw.search.start_file import StartFile, file_digest
 from lotteryfw.search.tensor_checks import check_layers, check_masks, check_values
 from lotteryfw.search.top_k import check_tensor
 from lotteryfw.search.untrained import Untrained
@@ -52,6 +56,7 @@ class TicketFactory:
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         if density is not None and not 0 < density <= 1:
             raise UsageError(
@@ -60,8 +65,20 @@ class TicketFactory:
             )
         if scores is not None:
             scores = self._checked_scores(f"{self._search}: lab.prune(scores=…)", scores)
+        if scores is not None and criterion is not None:
+            raise UsageError(
+                f"{self._search}: lab.prune has either `scores` or a `criterion`, not both"
+            )
+        other = None
+        if criterion is not None:
+            if not isinstance(criterion, MaskCriterion):
+                raise ContractError(
+                    f"{self._search}: lab.prune(criterion=…) is a criterion, such as an option of "
+                    f"the type MaskCriterion, and not {criterion!r}"
+                )
+            other = (criterion, self._context.describe(criterion, self._context.clock))
         root = self._root(ticket, trained)
-        derivation = Pruned(self._context, ticket, trained, root, times, density, scores)
+        derivation = Pruned(self._context, ticket, trained, root, times, density, scores, other)
         return self._next_round(derivation, ticket, root, times)
 
     def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
@@ -158,6 +175,17 @@ class TicketFactory:
             learns_mask=base.learns_mask,
             updates_mask=base.updates_mask,
         )
+
+    def load(self, path: Path | str) -> Ticket:
+        path = Path(path).absolute()
+        who = f"{self._search}: lab.load"
+        try:
+            digest = file_digest(path)
+        except OSError as error:
+            raise UsageError(f"{who}: cannot read {path}: {error.strerror}") from None
+        file = StartFile(path, digest, self._context.cell.read_file, who)
+        derivation = LoadedFile(self._context, file)
+        return Ticket.derived(derivation, 0, _WHOLE_SCHEDULE, is_dense=True)
 
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
         return self.ticket(ticket, values=values)
