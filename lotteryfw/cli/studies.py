@@ -1,4 +1,4 @@
-"""Commands about recipes and their runs: recipe, plan, check, schema, runs, report, export."""
+"""Commands about recipes and their runs: recipe, check, schema, runs, report, export."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ import typer
 from lotteryfw.cli import signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
-
-SHOWN_CELLS = 3
-"""Cells that cannot run of which `plan` shows the reason; mostly it is the same for all."""
+from lotteryfw.cli.plans import plan
 
 
 @app.command()
@@ -43,7 +41,7 @@ def recipe(
 ) -> None:
     """Run a recipe. Run the same command again to go on after whatever ended it."""
     if dry_run:
-        plan(file, profile, sets, trust, data, store, as_json)
+        plan(file, profile, sets, trust, data, store, as_json=as_json)
         return
     from lotteryfw.report import report
     from lotteryfw.session import JsonLines, display, run
@@ -83,68 +81,6 @@ def _tell(page: Path, figures: Sequence[Path]) -> None:
     if figures:
         typer.echo(f"figures: {', '.join(pictures)} (and .svg)")
     typer.echo(f"report: {page}")
-
-
-@app.command()
-def plan(
-    file: Recipe,
-    profile: Profile = None,
-    sets: Sets = [],  # noqa: B006
-    trust: Trust = [],  # noqa: B006
-    data: Data = None,
-    store: StoreRoot = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a recipe asks for, before anything is trained."""
-    from lotteryfw.runner import StudyContext, likely_device
-
-    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    context.validate_parts()
-    result = context.plan(likely_device())
-    if as_json:
-        typer.echo(json.dumps(result.plain()))
-        return
-    rows = [
-        ("cells", f"{result.cells:,}"),
-        ("jobs asked for", f"{result.asked:,}"),
-        ("different jobs", f"{result.unique:,}"),
-        ("of them trainings", f"{result.unique - result.evaluations:,}"),
-        ("of them evaluations", f"{result.evaluations:,}"),
-        ("already stored", f"{result.stored:,}"),
-        ("to do", f"{result.unique - result.stored:,}"),
-        ("steps in all", f"{result.steps:,}"),
-        ("steps to do", f"{result.steps_to_do:,}"),
-        ("time, one process", _duration(result.seconds)),
-        ("disk", _size(result.bytes)),
-    ]
-    for warning in context.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
-    typer.echo(f"{context.recipe.name}{profile_name}")
-    for name, value in rows:
-        typer.echo(f"  {name:<20} {value:>14}")
-    if result.unknown:
-        cells = f"{len(result.unknown)} cells, such as {result.unknown[0]}"
-        typer.echo(f"  depend on results, planned up to there: {cells}")
-    for cell, fault in result.broken[:SHOWN_CELLS]:
-        typer.echo(f"  cannot run: {cell}: {fault}")
-    if len(result.broken) > SHOWN_CELLS:
-        typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
-    typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        # nothing like it was trained in this store
-        return "not known yet"
-    minutes = seconds / 60
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _size(count: int | None) -> str:
-    return "not known yet" if count is None else f"{count / 1e6:,.0f} MB"
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from lotteryfw.runner.context import StudyContext, default_data_folder
 from lotteryfw.runner.exports import export
+from lotteryfw.runner.network_table import NetworkTable
 from lotteryfw.runner.plan import Plan
 from lotteryfw.runner.reporter import Listener
 from lotteryfw.runner.results import Run, runs
@@ -14,6 +15,7 @@ __all__ = [
     "FindingRow",
     "Interrupted",
     "Listener",
+    "NetworkTable",
     "Plan",
     "Rows",
     "Run",

@@ -96,15 +96,18 @@ def plan(
     components: Sequence[type[Component]] = (),
     data: Data | None = None,
     store: Path | str | None = None,
+    measure: bool = False,
 ) -> Plan:
     """Return the jobs that a recipe asks for, and what they cost, before anything is trained.
 
-    The arguments are those of `run`. Raises RecipeError with every fault, and UsageError.
+    With `measure`, a few steps of each kind of training are made, where the store has none like it,
+    to estimate the time. The other arguments are those of `run`. Raises RecipeError with every
+    fault, and UsageError.
     """
     arguments = _arguments(sets, components, data)
     context = StudyContext(source, profile=profile, trust=trust, store=store, **arguments)
     context.validate_parts()
-    return context.plan(likely_device())
+    return context.plan(likely_device(), measure)
 
 
 def _arguments(
