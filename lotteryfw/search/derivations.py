@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
 from lotteryfw.api.layers import LATEST, Group
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.tickets import (
+    REMOVED_WITH,
     Derivation,
     Restart,
     Ticket,
@@ -295,7 +297,8 @@ def rewinding(
     """Return a function that gives, by layer, the rewound values of all weights.
 
     Where nothing is rewound (LATEST), `rewound` has what the masked weights were frozen at. The
-    latest value that training gave such a weight is the one that it was removed with.
+    latest value that training gave such a weight is the one that it was removed with, by a pruning
+    or, within a training, by a mask update.
 
     The function holds no ticket, since that would keep the tensors of all its ancestors.
     """
@@ -303,6 +306,10 @@ def rewinding(
     if context.point.weights == 0:
         first = first_values(context, root)
         return lambda: first
+    network = _masked_network(context, parent, trained, root)
+    if network is not None:
+        before_removal = _before_removal(context, network)
+        return lambda: before_removal
     if context.point.weights != LATEST or earlier is None:
         trained, root = _without_ticket_state(trained), _without_ticket_state(root)
         return lambda: rewound_weights(context, trained, root)
@@ -312,6 +319,27 @@ def rewinding(
     for name, mask in parent.mask.items():
         latest[name] = merge(mask, rewound[name], removed_with[name])
     return lambda: latest
+
+
+def _masked_network(
+    context: SearchContext, parent: Ticket, trained: Trained, root: Trained
+) -> NetworkState | None:
+    """Return the network that rewinding takes, where a mask update had removed weights of it."""
+    if context.point.weights == LATEST:
+        return trained.outcome.tensors() if parent.updates_mask else None
+    return root.outcome.state(context.point.weights)[0] if root.ticket.updates_mask else None
+
+
+def _before_removal(context: SearchContext, network: NetworkState) -> Tensors:
+    """Return, by layer, the last value that each weight had in a training with mask updates."""
+    removed_with = network.extra[REMOVED_WITH]
+    values = {}
+    for name, mask in network.masks.items():
+        # A weight that no training step moved has its first value: no mask had it so far.
+        was_trained = removed_with[name] != 0
+        masked = merge(was_trained, removed_with[name], context.initial.values[name])
+        values[name] = merge(mask, network.values[name], masked)
+    return values
 
 
 def zeros_where_masked(rewound: Callable[[], Tensors]) -> Restart:
