@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
@@ -70,6 +71,7 @@ class Lab(Protocol):
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         """Return the ticket of the next round.
 
@@ -79,7 +81,8 @@ class Lab(Protocol):
 
         With `density` in (0, 1] the scope's budgets are those of that density of the whole network,
         whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed
-        elsewhere, take the place of the criterion's. Raises UsageError for a density above what is
+        elsewhere, take the place of the criterion's, and so does a `criterion` that is an option of
+        the search: a search may have two. Raises UsageError for a density above what is
         left, when budgets are counted.
         """
         ...
@@ -214,17 +217,19 @@ class Lab(Protocol):
         """
         ...
 
-    def probe(self, ticket: Ticket) -> Search[Trained]:
-        """Ask for what the criterion needs of a ticket as it is: nothing is trained or evaluated.
+    def probe(self, network: Ticket | Trained) -> Search[Trained]:
+        """Ask for what is needed of a network as it is: nothing is trained or evaluated.
 
-        What is returned stands in for a training of no steps, so that `lab.prune` can prune the
-        ticket: its weights are those that the ticket starts from, and it has no figures. Nothing
-        runs where the criterion needs neither gradients nor a probe.
+        Needed is what the criterion, the search and the analyses name in their `needs`. For a
+        ticket, what is returned stands in for a training of no steps, so that `lab.prune` can prune
+        the ticket: its weights are those that the ticket starts from, and it has no figures. For a
+        training it is the same training with its probes, such as `trained.gradient`. Nothing runs
+        where neither gradients nor a probe are needed.
         """
         ...
 
-    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
-        """Ask for `probe` of several tickets at once, to run side by side."""
+    def probe_all(self, networks: Sequence[Ticket | Trained]) -> Search[list[Trained]]:
+        """Ask for `probe` of several networks at once, to run side by side."""
         ...
 
     # Evaluations

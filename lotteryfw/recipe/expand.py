@@ -16,6 +16,7 @@ from lotteryfw.recipe.compatibility import (
     check_analyses,
     check_compatible,
     check_variants,
+    misplaced_criteria,
     shared_slots,
     uses,
 )
@@ -315,6 +316,7 @@ class ExpandedStudy:
         for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
                 faults.add_all([problem])
+        faults.add_all(misplaced_criteria(parts))
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
         if randomness is None:

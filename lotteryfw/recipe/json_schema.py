@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from lotteryfw.api.component import KIND_OF_OPTION
+from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.layered_table import dotted
@@ -30,9 +32,9 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "metric", "control", "analysis", "parametrization", "mask_update")
+    # every kind, since a component of any kind may be an option of another
     slots = {}
-    for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
+    for kind in kinds():
         slots[kind] = _slot(kind, registry, definitions)
     train = _of(Train)["properties"]
     for kind in TRAIN_SLOTS:
@@ -148,8 +150,9 @@ def _options(offer: RegisteredComponent, definitions: Schema) -> tuple[Schema, b
         # a plugin may have an option whose type has no schema
         return {}, True
     for name, nested in schema.pop("$defs", {}).items():
-        definitions[f"{prefix}.{name}"] = nested
-    return schema.get("properties", {}), bool(schema.get("additionalProperties", False))
+        definitions[f"{prefix}.{name}"] = _with_components(nested)
+    properties: Schema = _with_components(schema.get("properties", {}))
+    return properties, bool(schema.get("additionalProperties", False))
 
 
 def _component(
@@ -206,3 +209,19 @@ def _grid() -> Schema:
         "patternProperties": {rf"^({tables})\.": {"$ref": "#/$defs/axis"}},
         "additionalProperties": False,
     }
+
+
+def _with_components(schema: Any) -> Any:
+    """Return a schema in which options that are components refer to what is offered of their kind.
+
+    They may be nested in lists and tables.
+    """
+    if isinstance(schema, list):
+        return [_with_components(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if KIND_OF_OPTION in schema:
+        # text beside a reference, such as the option's description, stays
+        rest = dict(schema)
+        return {"$ref": f"#/$defs/{rest.pop(KIND_OF_OPTION)}", **rest}
+    return {key: _with_components(value) for key, value in schema.items()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.layered_table import Keys
@@ -24,6 +25,8 @@ class Problem:
     remedy: str = ""
 
 
+COMPONENT = "component"
+"""The type of pydantic's errors about components within components."""
 MAX_PROBLEMS = 100
 """Problems of one table that are looked at: the closest known name takes a millisecond to find."""
 _MUST = {
@@ -73,13 +76,17 @@ def problems(
         if only is not None and kind not in only:
             continue
         context = item.get("ctx", {})
-        keys = _keys(item["loc"], entry, kind == "missing")
+        # a component that is named by a string has no keys in the recipe, but may lack some
+        keys = _keys(item["loc"], entry, kind in ("missing", COMPONENT))
         if kind == "missing":
             result.append(Problem(keys, "is required"))
         elif kind == "extra_forbidden":
             text = f"{owner} has no option '{keys[-1]}'" if owner else "unknown key"
             # a key of a nested table is not among the known ones
             remedy = nearest(str(keys[-1]), known_keys) if len(keys) == 1 else ""
+            result.append(Problem(keys, text, remedy))
+        elif kind == COMPONENT:
+            text, remedy = context.get("text", item["msg"]), context.get("remedy", "")
             result.append(Problem(keys, text, remedy))
         elif kind in ("value_error", "assertion_error"):
             result.append(Problem(keys, str(context["error"])))
@@ -97,6 +104,13 @@ def problems(
     if len(errors) > MAX_PROBLEMS:
         result.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
     return result
+
+
+def as_error(problem: Problem) -> InitErrorDetails:
+    """Return a problem of a component within a component, as an error that `problems` turns back."""
+    texts = {"text": problem.text, "remedy": problem.remedy}
+    error = PydanticCustomError(COMPONENT, "{text}", texts)
+    return InitErrorDetails(type=error, loc=problem.keys, input=None)
 
 
 def _as_list(value: Any) -> str:

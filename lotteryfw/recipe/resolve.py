@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lotteryfw.api.component import Component
+from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest, printable
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
@@ -21,7 +21,7 @@ from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.local_plugins import offering_file
-from lotteryfw.recipe.pydantic_errors import Problem, problems
+from lotteryfw.recipe.pydantic_errors import Problem, as_error, problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.start_file import FileContent, StartFile, file_digest
 from lotteryfw.search.torchvision_weights import (
@@ -110,18 +110,19 @@ class ComponentResolver:
 
     def full(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with every option except those that are None."""
-        return {"use": self.name(component), **_without_none(component.options())}
+        return {"use": self.name(component), **_without_none(component.options(None, self.full))}
 
     def entry(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with the options that differ from their defaults."""
         entry: dict[str, Any] = {"use": self.name(component)}
-        options = component.options()
+        options = component.options(None, self.entry)
         for name, about in type(component).model_fields.items():
             value = options[name]
             # as its author wrote it: perhaps not validated
             default = about.get_default(call_default_factory=True)
             # options have lengths as they are written
             default = str(default) if isinstance(default, Step) else default
+            default = self.entry(default) if isinstance(default, Component) else default
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
@@ -146,8 +147,8 @@ class ComponentResolver:
             return None, [Problem((), f"{error}{self._local_hint(kind, entry)}")]
         owner = f"the {kind} '{offer.name}'"
         try:
-            component = offer.cls.model_validate(options)
-            wrong_types = _wrong_types(offer.cls, options, owner)
+            component = offer.cls.model_validate(options, context={BUILD: self._nested})
+            wrong_types = self._wrong_types(offer.cls, options, owner)
             if wrong_types:
                 return None, wrong_types
         except ValidationError as error:
@@ -160,6 +161,33 @@ class ComponentResolver:
             if excess:
                 return None, excess
         return component, []
+
+    def _wrong_types(
+        self, cls: type[Component], options: Mapping[str, Any], owner: str
+    ) -> list[Problem]:
+        """Return a problem for each number, boolean or string that stands where another type belongs.
+
+        pydantic would convert it: "2" and true to the integers 2 and 1. Classes of components are not
+        strict themselves, since strictness also refuses a list where a component has a tuple.
+        """
+        try:
+            # TOML and JSON have the same types, and read as JSON a list may become a tuple.
+            cls.model_validate_json(_encoded(options), strict=True, context={BUILD: self._nested})
+        except ValidationError as error:
+            is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
+            if any(is_scalar):
+                return problems(error, options, cls.model_fields, owner, only=_SCALAR_ERRORS)
+        return []
+
+    def _nested(self, kind: str, entry: Any) -> Component:
+        """Return the component that an option of another one describes.
+
+        Raises ValidationError whose errors have the keys below that option.
+        """
+        component, problems = self._component(kind, entry)
+        if component is not None:
+            return component
+        raise ValidationError.from_exception_data(kind, list(map(as_error, problems)))
 
     def _local_hint(self, kind: str, entry: Any) -> str:
         """Return where an unknown component lies in a plugin file that the user did not trust."""
@@ -281,22 +309,6 @@ class ComponentResolver:
 
 _SCALAR_ERRORS = {"int_type", "float_type", "bool_type", "string_type", "int_from_float"}
 """pydantic's names for values of one scalar type where another belongs."""
-
-
-def _wrong_types(cls: type[Component], options: Mapping[str, Any], owner: str) -> list[Problem]:
-    """Return a problem for each number, boolean or string that stands where another type belongs.
-
-    pydantic would convert it: "2" and true to the integers 2 and 1. Classes of components are not
-    strict themselves, since strictness also refuses a list where a component has a tuple.
-    """
-    try:
-        # TOML and JSON have the same types, and read as JSON a list may become a tuple.
-        cls.model_validate_json(_encoded(options), strict=True)
-    except ValidationError as error:
-        is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
-        if any(is_scalar):
-            return problems(error, options, cls.model_fields, owner, only=_SCALAR_ERRORS)
-    return []
 
 
 def _start_file(path: str) -> Checked[StartFile]:

@@ -104,7 +104,12 @@ class StudyContext:
         index = (id(component), clock.total, clock.steps_per_epoch)
         if index not in self._specs:
             offer = self.registry.offer_of(component)
-            spec = Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
+            spec = Spec(
+                offer.kind,
+                offer.full_name,
+                offer.provider,
+                self.registry.options_for_job(component, clock),
+            )
             # The component is kept with its spec, so that no other object gets its id.
             self._specs[index] = (component, spec)
         return self._specs[index][1]

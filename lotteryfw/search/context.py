@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
+from lotteryfw.api.kinds import Analysis, MaskCriterion, SearchAlgorithm
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
 from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.api.steps import Clock
@@ -54,6 +55,7 @@ class SearchContext:
     ):
         """`engine` is the state of the code that chooses and runs kernels: see `engine_version`."""
         self.cell = cell
+        self.describe = describe_component
         self.seed = cell.seed
         self.seeds = cell.seeds
         self.clock = cell.clock
@@ -70,10 +72,15 @@ class SearchContext:
         # The gradient is a probe that the engine has itself; its rounding depends on the batches.
         gradient = Spec("probe", "gradient", "lotteryfw", {"batch": cell.batch})
         available = {Need.GRADIENT: gradient, Need.PROBE: self.specs["criterion"]}
-        self.probe_specs: dict[Need, Spec] = {}
-        for need, spec in available.items():
-            if need in cell.criterion.needs:
-                self.probe_specs[need] = spec
+        needs = needs_of(cell.criterion) | needs_of(cell.search)
+        # Analyses ask for their probes themselves, so that no training is probed for nothing.
+        later = frozenset[Need]().union(*(needs_of(analysis) for analysis in cell.analyses))
+        self.probe_specs = {need: spec for need, spec in available.items() if need in needs}
+        """What every training of the search is probed for."""
+        self.all_probe_specs = {
+            need: spec for need, spec in available.items() if need in needs | later
+        }
+        """What a search or an analysis may ask of a training."""
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
         self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
@@ -274,7 +281,7 @@ class SearchContext:
 
         As that of `job_digest`, it has all that decides the job's key.
         """
-        spec, level = self.probe_specs[need], trained.ticket.level
+        spec, level = self.all_probe_specs[need], trained.ticket.level
         labels = self.probe_labels(need, level)
         run_by = (numerics(self.device), self.engine)
         return digest_of("probe", spec.digest, labels, self.training_digest(trained), *run_by)
@@ -300,6 +307,15 @@ class SearchContext:
         first = root.origin or self.training_digest(root)
         is_probed = bool(trained.probes)
         return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{is_probed}\x1f{first}"
+
+
+def needs_of(component: MaskCriterion | SearchAlgorithm | Analysis) -> frozenset[Need]:
+    """Return what a component needs, and what the criteria among its options need."""
+    needs = component.needs
+    for nested in component.nested():
+        if isinstance(nested, MaskCriterion):
+            needs |= nested.needs
+    return needs
 
 
 def digest_of(*parts: object) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
+from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.tickets import (
@@ -27,7 +28,7 @@ from lotteryfw.api.tickets import (
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
 from lotteryfw.search.guard import describe
 from lotteryfw.search.initial_state import InitialState
-from lotteryfw.search.jobs import tensors_digest
+from lotteryfw.search.jobs import Spec, tensors_digest
 from lotteryfw.search.round_layers import RoundLayers, Tensors, merge
 from lotteryfw.search.start_file import StartFile
 
@@ -77,7 +78,7 @@ class Pruned(Derivation):
 
     `times` rounds of pruning are made as one, down to the weights that as many rounds would leave;
     with a `density` the budgets are the scope's for that density. `scores` by layer, if there are
-    any, take the place of the criterion's.
+    any, take the place of the criterion's, and so does another `criterion`.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class Pruned(Derivation):
         times: int,
         density: float | None = None,
         scores: Tensors | None = None,
+        criterion: tuple[MaskCriterion, Spec] | None = None,
     ):
         self._context = context
         self._density = density
         self._scores = scores
+        self._criterion = criterion or (context.cell.criterion, context.specs["criterion"])
         self._trained = trained
         self._root = root
         self._times = times
@@ -106,6 +109,8 @@ class Pruned(Derivation):
         if density is not None or scores is not None:
             other_scores = None if scores is None else tensors_digest(scores)
             source = f"{source}\x1f{density}\x1f{other_scores}"
+        if criterion is not None:
+            source = f"{source}\x1fby\x1f{criterion[1].digest}"
         self.digest = sha256_of(source)
 
     def materialise(self) -> TicketState:
@@ -117,8 +122,11 @@ class Pruned(Derivation):
         # A round that is one of several made at once, or goes to a density, may remove nothing.
         if self._times == 1 and self._density is None:
             _require_pruning(context, parent, groups)
-        scores = shown.scores() if self._scores is None else self._scores
-        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
+        scores = self._scores
+        if scores is None:
+            scores = shown.scores(*self._criterion)
+        spec = self._criterion[1]
+        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level, spec)
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.kinds import Metric
 from lotteryfw.api.lab import Search
+from lotteryfw.api.layers import Need
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.evaluations import EvaluationFactory
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.records import LevelRecords
 from lotteryfw.search.requests import JobFactory
 from lotteryfw.search.untrained import Untrained
@@ -61,20 +63,27 @@ class Measurements:
             trained.append(Trained(request.ticket, outcome, origin=request.origin))
         return (yield from self._probed(trained)) if probe else trained
 
-    def probe(self, ticket: Ticket) -> Search[Trained]:
-        (probed,) = yield from self.probe_all([ticket])
+    def probe(self, network: Ticket | Trained) -> Search[Trained]:
+        (probed,) = yield from self.probe_all([network])
         return probed
 
-    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
-        untrained = []
-        for ticket in tickets:
-            origin = digest_of("untrained", ticket.origin)
-            untrained.append(Trained(ticket, Untrained(ticket), origin=origin))
-        return (yield from self._probed(untrained))
+    def probe_all(self, networks: Sequence[Ticket | Trained]) -> Search[list[Trained]]:
+        unprobed = []
+        for network in networks:
+            if isinstance(network, Ticket):
+                origin = digest_of("untrained", network.origin)
+                network = Trained(network, Untrained(network), origin=origin)
+            unprobed.append(network)
+        return (yield from self._probed(unprobed, self._context.all_probe_specs))
 
-    def _probed(self, trained: list[Trained]) -> Search[list[Trained]]:
-        """Ask for what the criterion needs of each network that did not diverge, and add it."""
-        needs = tuple(self._context.probe_specs)
+    def _probed(
+        self, trained: list[Trained], specs: Mapping[Need, Spec] | None = None
+    ) -> Search[list[Trained]]:
+        """Ask for what is needed of each network that did not diverge, and add it.
+
+        Without `specs` that is what the criterion and the search need.
+        """
+        needs = tuple(self._context.probe_specs if specs is None else specs)
         finite = [one for one in trained if one.diverged_at is None]
         if not needs or not finite:
             return trained

@@ -183,7 +183,7 @@ class JobFactory:
             data=specs["data"],
             fingerprint=context.fingerprint,
             objective=specs["objective"],
-            component=context.probe_specs[need],
+            component=context.all_probe_specs[need],
             layers=tuple(layer.name for layer in context.layers),
             stream_labels=context.probe_labels(need, request.ticket.level),
             device=context.device,

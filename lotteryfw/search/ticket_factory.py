@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, UsageError
+from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, Trained
 from lotteryfw.search.context import SearchContext
@@ -54,6 +56,7 @@ class TicketFactory:
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         if density is not None and not 0 < density <= 1:
             raise UsageError(
@@ -62,8 +65,20 @@ class TicketFactory:
             )
         if scores is not None:
             scores = self._checked_scores(f"{self._search}: lab.prune(scores=…)", scores)
+        if scores is not None and criterion is not None:
+            raise UsageError(
+                f"{self._search}: lab.prune has either `scores` or a `criterion`, not both"
+            )
+        other = None
+        if criterion is not None:
+            if not isinstance(criterion, MaskCriterion):
+                raise ContractError(
+                    f"{self._search}: lab.prune(criterion=…) is a criterion, such as an option of "
+                    f"the type MaskCriterion, and not {criterion!r}"
+                )
+            other = (criterion, self._context.describe(criterion, self._context.clock))
         root = self._root(ticket, trained)
-        derivation = Pruned(self._context, ticket, trained, root, times, density, scores)
+        derivation = Pruned(self._context, ticket, trained, root, times, density, scores, other)
         return self._next_round(derivation, ticket, root, times)
 
     def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:

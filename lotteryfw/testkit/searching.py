@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.errors import LotteryError, NothingToPrune
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
@@ -121,7 +121,7 @@ def _run(trial: ComponentTrial, lab: CellLab) -> list[Job]:
             batch = [request.job for request in requests]
             jobs += batch
             requests = search.send([FakeOutcome(job) for job in batch])
-    except StopIteration:
+    except (StopIteration, NothingToPrune):
         return jobs
     except LotteryError:
         # on purpose: the lab or the search explains what it cannot do
