@@ -68,6 +68,7 @@ def plan(
 
 def _plan_lines(result: Plan, is_measured: bool) -> list[str]:
     """Return the figures of a plan, a line each."""
+    # not an error: a first plan has nothing to go by
     unknown_time = "not known yet"
     rows = [
         ("cells", f"{result.cells:,}"),
@@ -94,6 +95,7 @@ def _plan_lines(result: Plan, is_measured: bool) -> list[str]:
     if result.unknown:
         cells = f"{len(result.unknown)} cells, such as {result.unknown[0]}"
         lines.append(f"  depend on results, planned up to there: {cells}")
+    # mostly it is one reason for all cells
     for cell, fault in result.broken[:SHOWN_CELLS]:
         lines.append(f"  cannot run: {cell}: {fault}")
     if len(result.broken) > SHOWN_CELLS:

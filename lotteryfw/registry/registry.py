@@ -110,7 +110,11 @@ class Registry:
     @property
     def session_names(self) -> list[str]:
         """The names of the components that the session defines."""
-        return [offer.name for offer in self._offers if offer.distribution == SESSION]
+        names = []
+        for offer in self._offers:
+            if offer.distribution == SESSION:
+                names.append(offer.name)
+        return names
 
     def notify(self, hook: str, argument: object) -> None:
         """Call a hook of one argument in every plugin that implements it.
@@ -325,6 +329,7 @@ class Registry:
         return None
 
     def _add(self, offers: Sequence[RegisteredComponent]) -> None:
+        # by name as well: the engine asks for every component of every job
         self._offers += offers
         for offer in offers:
             self._offers_by_name.setdefault(offer.name, []).append(offer)

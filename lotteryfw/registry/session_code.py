@@ -29,8 +29,10 @@ def session_code(cls: type) -> Code:
         return code_of([Path(file)])
     texts: dict[str, str] = {}
     _add(cls, cls.__name__, vars(sys.modules[cls.__module__]), texts)
-    digest = hashlib.sha256("\n".join(texts[name] for name in sorted(texts)).encode())
-    return Code(digest.hexdigest()[:8], tuple(sorted(texts)))
+    # sorted: the order in which names are met is that of the class, and may change with it
+    names = sorted(texts)
+    digest = hashlib.sha256("\n".join(map(texts.__getitem__, names)).encode())
+    return Code(digest.hexdigest()[:8], tuple(names))
 
 
 def _add(value: Any, name: str, names: dict[str, Any], texts: dict[str, str]) -> None:
@@ -42,6 +44,7 @@ def _add(value: Any, name: str, names: dict[str, Any], texts: dict[str, str]) ->
         if isinstance(value, str | int | float | bool | tuple | list | dict | None):
             texts[name] = f"{name} = {value!r}"
         return
+    # what is imported from elsewhere is known by its distribution, or not at all
     if value.__module__ != _MAIN:
         return
     try:
@@ -63,9 +66,18 @@ def _codes(value: Any) -> Iterator[CodeType]:
     """Yield the code of a function, or of all methods of a class, with the functions inside."""
     functions = [value]
     if isinstance(value, type):
-        functions = [getattr(member, "__func__", member) for member in vars(value).values()]
-    pending = [item.__code__ for item in functions if isinstance(item, FunctionType)]
+        functions = []
+        for member in vars(value).values():
+            # class methods and static methods wrap their function
+            functions.append(getattr(member, "__func__", member))
+    pending = []
+    for item in functions:
+        if isinstance(item, FunctionType):
+            pending.append(item.__code__)
+    # comprehensions and inner functions have code of their own, among the constants
     while pending:
         code = pending.pop()
         yield code
-        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                pending.append(constant)

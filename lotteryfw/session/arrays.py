@@ -31,6 +31,7 @@ def arrays_source(arrays: Mapping[str, Any]) -> type[DataSource]:
         if tuple(subset.inputs.shape[1:]) != shape:
             other = list(subset.inputs.shape[1:])
             raise UsageError(f"data: {part} has inputs of shape {other}, train of {list(shape)}")
+    # the highest label may be missing in a part
     highest = max(int(subset.labels.max()) for subset in subsets.values())
     sizes = {part: len(subset.labels) for part, subset in subsets.items()}
     info = DatasetInfo(shape=shape, classes=highest + 1, **sizes)
@@ -57,6 +58,7 @@ def _subset(part: str, pair: Any) -> Subset:
     """Return one part as tensors. Raises UsageError."""
     import torch
 
+    # anything that unpacks and converts is taken: lists, arrays, tensors on any device
     try:
         inputs, labels = pair
         inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
@@ -79,6 +81,7 @@ def _hash(subsets: Mapping[str, Subset]) -> str:
     digest = hashlib.sha256()
     for part, subset in subsets.items():
         for tensor in (subset.inputs, subset.labels):
+            # with the shape: the same bytes in another shape are other examples
             digest.update(f"{part} {tensor.dtype} {list(tensor.shape)}".encode())
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

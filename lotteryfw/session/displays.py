@@ -91,6 +91,7 @@ class JsonLines(View):
     def event(self, event: Event) -> None:
         """Print the event, without the curve of a level: the run folder has it."""
         fields = asdict(event)
+        # a curve has thousands of numbers
         if isinstance(event, LevelFinished):
             del fields["metrics"]["curve"]
         print(json.dumps({"event": event_name(event), **fields}), flush=True)
@@ -123,6 +124,7 @@ class PlainLines(View):
         self._progress.event(event)
         if isinstance(event, RunStarted):
             print(_beginning(event), file=sys.stderr, flush=True)
+            # a daemon: a run that ends with an error must not wait for it
             self._thread = threading.Thread(target=self._repeat, name="progress", daemon=True)
             self._thread.start()
         elif isinstance(event, LayerCollapsed):
@@ -140,6 +142,7 @@ class PlainLines(View):
         """Print the last line."""
         self._ended.set()
         if self._thread is not None:
+            # else its last line could come after the one below
             self._thread.join()
             self._thread = None
             self._print()
@@ -149,6 +152,7 @@ class PlainLines(View):
             self._print()
 
     def _print(self) -> None:
+        # one training stands for all: a log line is read, not watched
         parts = [self._progress.summary(), *self._progress.trainings(1), self._progress.last_level]
         # A reader that has closed the pipe is noticed by the command itself.
         try:
@@ -176,6 +180,7 @@ class Terminal(View):
 
     def close(self) -> None:
         """End the live display."""
+        # a run that was refused never began a display
         if self._live.is_started:
             self._live.stop()
 
@@ -183,11 +188,13 @@ class Terminal(View):
         """Take note of an event; the display shows it at its next refresh."""
         self._progress.event(event)
         if isinstance(event, RunStarted):
+            # not before: messages of a refused run come without a display
             self._live.start()
             self._console.print(_beginning(event), highlight=False)
         elif isinstance(event, LayerCollapsed):
             self.warning(_collapsed(event))
         elif isinstance(event, RunFinished):
+            # the last state would else be up to a quarter of a second old
             self._live.refresh()
 
     def progress(self, progress: TrainingProgress) -> None:
@@ -201,6 +208,7 @@ class Terminal(View):
     def _updated(self) -> Group:
         """Return the display as it is now: it is made four times a second, not at every step."""
         progress = self._progress
+        # the total was an upper bound: cells may have shared jobs
         total = progress.jobs if not progress.is_finished else progress.jobs_done
         self._bar.update(
             self._task, total=total, completed=progress.jobs_done, summary=progress.summary()
@@ -215,6 +223,7 @@ def display(quiet: bool = False) -> View:
     if quiet:
         return Quiet()
     console = Console(stderr=True)
+    # without widgets, rich would add a new bar below the old one at every refresh
     if console.is_jupyter:
         return Terminal() if _has_widgets() else PlainLines()
     return Terminal() if console.is_terminal else PlainLines()

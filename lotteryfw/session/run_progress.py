@@ -45,6 +45,7 @@ class RunProgress:
     def event(self, event: Event) -> None:
         """Count an event."""
         if isinstance(event, RunStarted):
+            # checking a recipe and reading its data is no time of steps
             self._started = self._clock()
             self.jobs, self._cells, self._steps_to_do = event.jobs, event.cells, event.steps
         elif isinstance(event, JobFinished):
@@ -64,6 +65,7 @@ class RunProgress:
         """Take note of how far a training is."""
         running = self._running.get(progress.key)
         if running is None:
+            # it may go on from a checkpoint, whose steps say nothing of the speed now
             running = _Running(progress, self._clock(), progress.step)
             self._running[progress.key] = running
         running.progress = progress
@@ -81,6 +83,7 @@ class RunProgress:
             in_words(seconds),
         ]
         steps_left = self._steps_to_do - steps
+        # nothing is said before the first step, and nothing of an upper bound that is passed
         if steps > 0 and steps_left > 0 and not self.is_finished:
             parts.append(f"about {in_words(steps_left / speed)} left")
         return "  ".join(parts)
@@ -96,12 +99,14 @@ class RunProgress:
     def _running_steps(self) -> int:
         """Return the steps that running trainings did since this run began them."""
         steps = 0
+        # a copy: another thread shows what this one counts
         for running in list(self._running.values()):
             steps += running.progress.step - running.first_step
         return steps
 
     def _line(self, running: _Running) -> str:
         progress = running.progress
+        # eight digits of the key are enough to tell the trainings of a run apart
         parts = [f"training {progress.key[:8]}: step {progress.step:,} of {progress.steps:,}"]
         if progress.loss is not None and progress.accuracy is not None:
             parts.append(f"loss {progress.loss:.4g}")

@@ -61,6 +61,7 @@ def run(
             checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
         )  # fmt: skip
     if report:
+        # plotly and matplotlib take seconds to import
         from lotteryfw.report import report as write_report
 
         write_report(done.path, show=False)
@@ -106,6 +107,7 @@ def plan(
     """
     arguments = _arguments(sets, components, data)
     context = StudyContext(source, profile=profile, trust=trust, store=store, **arguments)
+    # without torch, as the command: what only networks show is left to `check`
     context.validate_parts()
     return context.plan(likely_device(), measure)
 
@@ -123,6 +125,7 @@ def _arguments(
 
 @contextmanager
 def _listening(listener: Listener | None, quiet: bool) -> Iterator[Listener]:
+    # who listens decides what is shown
     if listener is not None:
         yield listener
         return
