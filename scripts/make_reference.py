@@ -24,6 +24,7 @@ import lotteryfw
 from lotteryfw.api import hookspecs
 from lotteryfw.api.kinds import kinds
 from lotteryfw.cli.app import app
+from lotteryfw.cli import init, machine, stores, studies  # noqa: F401  # their commands
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import (
@@ -133,6 +134,10 @@ def command_line() -> str:
         "# Command line",
         "Every command ends with exit code 0 where all went well, 2 for a mistake in what it was given, 130 when it "
         "was interrupted, and 1 for everything else. Messages about what went wrong are on stderr.",
+        "With `--json` a command prints JSON on stdout, one value a line: an object for one thing, such as a plan, a "
+        "list for all there is, such as the components, and a line each for what comes one after the other: the "
+        "events of a run (with the names and fields of the [hooks](hooks.md), and the run's summary as the last "
+        "line), runs, and the components of a plugin that were tried. Keys may be added in later versions.",
         *(
             _command(("lotteryfw", name), command)
             for name, command in sorted(root.commands.items())

@@ -8,9 +8,29 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lotteryfw.cli.examples import GROUPS, epilog
+
 
 class _WithPlugins(TyperGroup):
-    """Finds the commands of plugins, but loads plugins only if one of theirs may be meant."""
+    """Finds the commands of plugins, but loads plugins only if one of theirs may be meant.
+
+    Its help lists commands in groups.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                commands[name] = command.get_short_help_str(limit=200)
+        grouped = {name for names in GROUPS.values() for name in names}
+        # a plugin's commands stand at the end, with what no group has
+        others = {"Others": tuple(name for name in commands if name not in grouped)}
+        for title, names in {**GROUPS, **others}.items():
+            rows = [(name, commands[name]) for name in names if name in commands]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def list_commands(self, ctx: Any) -> list[str]:
         commands = super().list_commands(ctx)
@@ -50,8 +70,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Lottery-ticket studies as recipes. Start with: lotteryfw recipe recipes/quickstart.toml",
+    help="Lottery-ticket studies as recipes. Start with: lotteryfw recipe quickstart",
 )
+
+
+def add_examples() -> None:
+    """End the help of every command with examples."""
+    for name, group in (("", app), *((group.name, group.typer_instance) for group in _groups())):
+        for command in group.registered_commands:
+            own_name = command.name or getattr(command.callback, "__name__", "")
+            command.epilog = epilog(f"{name} {own_name}".strip())
+
+
+def _groups() -> list[Any]:
+    return app.registered_groups
 
 
 def _version(is_wanted: bool) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import typer
 
 
 def recipes(incomplete: str) -> list[str]:
@@ -23,11 +24,11 @@ def recipes(incomplete: str) -> list[str]:
     return _beginning(names, incomplete)
 
 
-def profiles(context: Any, incomplete: str) -> list[str]:
+def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the profiles of the recipe that the command line names."""
     from lotteryfw.recipe.shipped import recipe_file
 
-    given = context.params.get("file") or context.params.get("files") or ()
+    given = ctx.params.get("file") or ctx.params.get("files") or ()
     names: list[str] = []
     for source in given if isinstance(given, list | tuple) else [given]:
         # a file that cannot be read has its message when the command runs

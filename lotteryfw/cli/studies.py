@@ -7,19 +7,22 @@ from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lotteryfw.cli import signals
+from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Trust
 from lotteryfw.cli.plans import plan
+
+if TYPE_CHECKING:
+    from lotteryfw.runner import Run, StudyContext
 
 
 @app.command()
 def recipe(
-    file: Recipe,
+    files: Recipes,
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
@@ -39,10 +42,42 @@ def recipe(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe. Run the same command again to go on after whatever ended it."""
+    """Run recipes. Run the same command again to go on after whatever ended it."""
+    from lotteryfw.api.errors import UsageError
+
+    if out is not None and len(files) > 1:
+        raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
-        plan(file, profile, sets, trust, data, store, as_json=as_json)
+        for file in files:
+            plan(file, profile, sets, trust, data, store, as_json=as_json)
         return
+    if len(files) > 1:
+        # a mistake in the last one should not show after hours of the others
+        for file in files:
+            _checked(file, profile, sets, trust, data)
+    ended_well = True
+    for file in files:
+        where = {"out": out, "trust": trust, "data": data, "store": store}
+        done = _run(file, profile, sets, jobs, device, where, quiet, as_json)
+        statuses = set(done.statuses.values())
+        # Where every cell diverged there is no result, which a script has to notice as well.
+        if "failed" in statuses or statuses == {"diverged"}:
+            ended_well = False
+    if not ended_well:
+        raise typer.Exit(1)
+
+
+def _run(
+    file: Path,
+    profile: str | None,
+    sets: list[str],
+    jobs: int | None,
+    device: str,
+    where: dict[str, Any],
+    quiet: bool,
+    as_json: bool,
+) -> Run:
+    """Run one recipe, and print its results."""
     from lotteryfw.report import report
     from lotteryfw.session import JsonLines, display, run
 
@@ -50,8 +85,8 @@ def recipe(
     view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
-            file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
-            listener=view, on_start=on_start, report=False,
+            file, profile=profile, sets=sets, jobs=jobs, device=device, listener=view,
+            on_start=on_start, report=False, **where,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
@@ -69,10 +104,18 @@ def recipe(
             _tell(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
-    statuses = set(done.statuses.values())
-    # Where every cell diverged there is no result, which a script has to notice as well.
-    if "failed" in statuses or statuses == {"diverged"}:
-        raise typer.Exit(1)
+    return done
+
+
+def _checked(
+    file: Path, profile: str | None, sets: list[str], trust: list[Path], data: Path | None
+) -> StudyContext:
+    """Return the context of a recipe without faults. Raises RecipeError, UsageError, DataError."""
+    from lotteryfw.runner import StudyContext
+
+    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data)
+    context.validate("cpu")
+    return context
 
 
 def _tell(page: Path, figures: Sequence[Path]) -> None:
@@ -87,30 +130,47 @@ def _tell(page: Path, figures: Sequence[Path]) -> None:
 def check(
     what: Annotated[
         str,
-        typer.Argument(metavar="FILE|PLUGIN", help="A recipe, a plugin file, or a plugin's name."),
+        typer.Argument(
+            metavar="RECIPE|PLUGIN",
+            help="A recipe, a plugin file, or a plugin's name.",
+            autocompletion=completion.recipes,
+        ),
     ],
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
-    # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml") or what == "-":
-        from lotteryfw.runner import StudyContext
+    from lotteryfw.recipe.shipped import shipped_recipes
 
-        context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
-        context.validate("cpu")
+    # a plugin is a file of another suffix, or a name
+    if what.endswith(".toml") or what == "-" or what in shipped_recipes():
+        context = _checked(Path(what), profile, sets, trust, data)
+        cells = len(context.recipe.cells)
+        if as_json:
+            result = {"recipe": what, "cells": cells, "warnings": context.warnings}
+            typer.echo(json.dumps(result))
+            return
         for warning in context.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
+        typer.echo(f"{what}: good; {cells} cells")
         return
     from lotteryfw.testkit import check_plugin
 
     results = check_plugin(what)
-    for result in results:
-        typer.echo(str(result))
-    if any(result.failed for result in results):
+    for verdict in results:
+        if as_json:
+            line = {
+                "component": verdict.component.full_name,
+                "outcome": verdict.outcome,
+                "reason": verdict.reason,
+            }
+            typer.echo(json.dumps(line))
+        else:
+            typer.echo(str(verdict))
+    if any(verdict.failed for verdict in results):
         raise typer.Exit(1)
 
 
