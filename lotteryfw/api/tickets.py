@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+REMOVED_WITH = "removed_with"
+"""The name of the values that weights were removed with by a mask update, among the further tensors
+of a network: by layer, the last value of each weight that is masked now."""
 SELECTED = "selected"
 """The name of `Trained.selected` among the further tensors of a network (`NetworkState.extra`)."""
 

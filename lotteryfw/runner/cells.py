@@ -25,10 +25,10 @@ from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.derivations import without_state
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
+from lotteryfw.search.stored_tickets import without_state
 
 Status = Literal["done", "diverged", "failed"]
 Findings = Sequence[tuple[Analysis, list[AnalysisResult]]]

@@ -13,14 +13,10 @@ from lotteryfw.api.layers import ControlLayer, LayerInfo
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import Derivation, Restart, RewindPoint, Ticket, TicketState
 from lotteryfw.search.context import SearchContext, digest_of, single_layer_groups
-from lotteryfw.search.derivations import (
-    first_values,
-    kept_by_budgets,
-    whole_masks,
-    zeros_where_masked,
-)
+from lotteryfw.search.derivations import kept_by_budgets
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
+from lotteryfw.search.rewinding import first_values, whole_masks, zeros_where_masked
 from lotteryfw.search.round_layers import merge
 from lotteryfw.search.top_k import check_tensor
 

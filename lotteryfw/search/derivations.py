@@ -8,30 +8,35 @@ tickets, since all else is drawn from named streams. A plan is made of digests a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import NothingToPrune, PluginError, StoreError, UsageError
+from lotteryfw.api.errors import NothingToPrune, UsageError
 from lotteryfw.api.kinds import MaskCriterion
-from lotteryfw.api.layers import LATEST, Group
+from lotteryfw.api.layers import Group
 from lotteryfw.api.tickets import (
     Derivation,
-    Restart,
     Ticket,
-    TicketSource,
     TicketState,
     Trained,
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
-from lotteryfw.search.guard import describe
 from lotteryfw.search.initial_state import InitialState
 from lotteryfw.search.jobs import Spec, tensors_digest
-from lotteryfw.search.round_layers import RoundLayers, Tensors, merge
+from lotteryfw.search.rewinding import (
+    carried_values,
+    restart_of,
+    rewinding,
+    rewound_weights,
+    shown_round,
+    whole_masks,
+    zeros_where_masked,
+)
+from lotteryfw.search.round_layers import Tensors
 from lotteryfw.search.start_file import StartFile
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 class Dense(Derivation):
@@ -175,20 +180,6 @@ class RandomMask(Derivation):
         return _kept_within(self._context, self.parent, self._times, kept, groups)
 
 
-class Loaded(Derivation):
-    """A ticket whose tensors are read from a file, or are at hand, when they are needed."""
-
-    def __init__(self, digest: str, load: Callable[[], TicketState]):
-        self.digest = digest
-        self._load = load
-
-    def materialise(self) -> TicketState:
-        return self._load()
-
-    def kept_by_budgets(self) -> Mapping[str, int]:
-        return self._load().stats.kept
-
-
 # The functions that several derivations share
 
 
@@ -199,53 +190,6 @@ def _beginning(context: SearchContext, network: InitialState) -> TicketState:
     return TicketState(masks, network.values, context.pruner.stats(masks, kept))
 
 
-def shown_round(
-    context: SearchContext,
-    level: int,
-    parent: Ticket,
-    trained: Trained,
-    root: Trained,
-    rewound: Tensors,
-) -> RoundLayers:
-    """Return the layers of the round that `trained` ended, as criterion and actions see them."""
-    original = first_values(context, root)
-    return RoundLayers(context, level, parent.values, parent.mask, trained, rewound, original)
-
-
-def restart_of(
-    context: SearchContext,
-    level: int,
-    parent: Ticket,
-    trained: Trained,
-    root: Trained,
-    rewound: Tensors,
-) -> Restart:
-    """Return the rules that give the ticket after a round its values, for any masks."""
-    whole = whole_masks(context)
-    start, mask, original = parent.values, parent.mask, first_values(context, root)
-    restored = rewinding(context, parent, trained, root, rewound)
-    trained = _without_ticket_state(trained)
-
-    def values(masks: Tensors) -> Tensors:
-        # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-        shown = RoundLayers(context, level, start, mask, trained, restored(), original)
-        return shown.filled(masks, whole)
-
-    return Restart(restored, values)
-
-
-def without_state(ticket: Ticket) -> Ticket:
-    """Return the ticket without its tensors, and without those of the training it goes back to."""
-
-    def gone() -> TicketState:
-        raise StoreError(f"the tensors of the ticket {ticket.origin[:12]} are not kept in memory")
-
-    root = ticket.root
-    if root is not None:
-        root = replace(root, ticket=without_state(root.ticket))
-    return replace(ticket, source=TicketSource(Loaded(ticket.origin, gone)), root=root)
-
-
 def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
     """Return how many weights of each layer a ticket's budgets leave, before any training.
 
@@ -253,103 +197,6 @@ def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
     nothing is left.
     """
     return ticket.source.kept_by_budgets()
-
-
-def whole_masks(context: SearchContext) -> dict[str, Tensor]:
-    """Return, by layer, the mask that keeps everything."""
-    import torch
-
-    masks = {}
-    for layer in context.layers:
-        masks[layer.name] = torch.ones(layer.shape, dtype=torch.bool)
-    return masks
-
-
-def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> Tensors:
-    """Return every parameter and buffer where the rewind policy points.
-
-    That is after `trained`, or at a step of the training `root`. Raises PluginError where no dense
-    training passed that step.
-    """
-    step = context.point.weights
-    if step == LATEST:
-        return trained.weights()
-    if step == 0:
-        return first_values(context, root)
-    dense = root.ticket
-    passes_steps = dense.is_dense or dense.updates_mask or dense.learns_mask
-    if not passes_steps or dense.point.steps == 0:
-        raise PluginError(
-            f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
-            f"training of the dense network, so there is no step {step} to rewind to: train "
-            "lab.dense() first"
-        )
-    return root.outcome.state(step)[0].values
-
-
-def first_values(context: SearchContext, root: Trained | None) -> Tensors:
-    """Return every parameter and buffer at step 0 of the chain that begins with `root`.
-
-    They are the cell's, unless its search began with a whole network of its own.
-    """
-    if root is not None and root.ticket.is_dense and root.ticket.origin != context.dense_digest:
-        return root.ticket.values
-    return context.initial.values
-
-
-def rewinding(
-    context: SearchContext, parent: Ticket, trained: Trained, root: Trained, rewound: Tensors
-) -> Callable[[], Tensors]:
-    """Return a function that gives, by layer, the rewound values of all weights.
-
-    Where nothing is rewound (LATEST), `rewound` has what the masked weights were frozen at. The
-    latest value that training gave such a weight is the one that it was removed with.
-
-    The function holds no ticket, since that would keep the tensors of all its ancestors.
-    """
-    earlier = parent.source.state().restart
-    if context.point.weights == 0:
-        first = first_values(context, root)
-        return lambda: first
-    if context.point.weights != LATEST or earlier is None:
-        trained, root = _without_ticket_state(trained), _without_ticket_state(root)
-        return lambda: rewound_weights(context, trained, root)
-
-    removed_with = earlier.rewound()
-    latest = {}
-    for name, mask in parent.mask.items():
-        latest[name] = merge(mask, rewound[name], removed_with[name])
-    return lambda: latest
-
-
-def zeros_where_masked(rewound: Callable[[], Tensors]) -> Restart:
-    """Return the restart of a ticket that has these weights where it keeps them, and zeros."""
-
-    def values(masks: Tensors) -> Tensors:
-        weights = rewound()
-        filled = {}
-        for name, mask in masks.items():
-            filled[name] = merge(mask, weights[name], None)
-        return filled
-
-    return Restart(rewound, values)
-
-
-def _without_ticket_state(trained: Trained) -> Trained:
-    return replace(trained, ticket=without_state(trained.ticket))
-
-
-def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -> dict[str, Tensor]:
-    """Return the values of the next round before its layers are filled in.
-
-    Parameters are rewound; buffers are those that the policy names.
-    """
-    values = dict(rewound)
-    if context.point.buffers == "latest":
-        latest = trained.weights()
-        for name in context.initial.buffers:
-            values[name] = latest[name]
-    return values
 
 
 def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:

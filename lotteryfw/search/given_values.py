@@ -9,7 +9,8 @@ from lotteryfw.api.digests import tensors_digest
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.tickets import Derivation, MaskStats, Restart, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import kept_by_budgets, zeros_where_masked
+from lotteryfw.search.derivations import kept_by_budgets
+from lotteryfw.search.rewinding import zeros_where_masked
 from lotteryfw.search.round_layers import Tensors, merge
 
 if TYPE_CHECKING:

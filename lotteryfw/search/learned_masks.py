@@ -9,7 +9,9 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import (
+from lotteryfw.search.guard import blame
+from lotteryfw.search.initial_state import supermask_values
+from lotteryfw.search.rewinding import (
     carried_values,
     restart_of,
     rewound_weights,
@@ -17,8 +19,6 @@ from lotteryfw.search.derivations import (
     whole_masks,
     zeros_where_masked,
 )
-from lotteryfw.search.guard import blame
-from lotteryfw.search.initial_state import supermask_values
 from lotteryfw.search.round_layers import merge
 
 if TYPE_CHECKING:
