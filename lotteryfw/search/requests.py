@@ -11,7 +11,6 @@ from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
-from lotteryfw.search.untrained import Untrained
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 """A function of the engine that chooses the kernel of a job.
@@ -188,7 +187,7 @@ class JobFactory:
         )
         if not self._learns_from_teacher(ticket):
             return
-        if root is None or not root.ticket.is_dense or isinstance(root.outcome, Untrained):
+        if root is None or not root.ticket.is_dense:
             raise UsageError(
                 f"objective '{objective.use}' compares with the cell's dense training, and the "
                 f"search '{search.use}' trains a ticket at level {ticket.level} that does not come "
