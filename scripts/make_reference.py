@@ -23,8 +23,8 @@ from pydantic import BaseModel
 import lotteryfw
 from lotteryfw.api import hookspecs
 from lotteryfw.api.kinds import kinds
-from lotteryfw.cli.app import app
 from lotteryfw.cli import init, machine, stores, studies  # noqa: F401  # their commands
+from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.schema import (

@@ -23,11 +23,16 @@ class _WithPlugins(TyperGroup):
             command = self.get_command(ctx, name)
             if command is not None and not command.hidden:
                 commands[name] = command.get_short_help_str(limit=200)
-        grouped = {name for names in GROUPS.values() for name in names}
         # a plugin's commands stand at the end, with what no group has
-        others = {"Others": tuple(name for name in commands if name not in grouped)}
-        for title, names in {**GROUPS, **others}.items():
-            rows = [(name, commands[name]) for name in names if name in commands]
+        others = list(commands)
+        for names in GROUPS.values():
+            others = [name for name in others if name not in names]
+        for title, names in {**GROUPS, "Others": tuple(others)}.items():
+            rows = []
+            for name in names:
+                if name in commands:
+                    rows.append((name, commands[name]))
+            # click writes an empty section's title, too
             if rows:
                 with formatter.section(title):
                     formatter.write_dl(rows)
@@ -76,14 +81,17 @@ app = typer.Typer(
 
 def add_examples() -> None:
     """End the help of every command with examples."""
-    for name, group in (("", app), *((group.name, group.typer_instance) for group in _groups())):
-        for command in group.registered_commands:
-            own_name = command.name or getattr(command.callback, "__name__", "")
-            command.epilog = epilog(f"{name} {own_name}".strip())
+    _add_examples(app, "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _add_examples(group.typer_instance, f"{group.name} ")
 
 
-def _groups() -> list[Any]:
-    return app.registered_groups
+def _add_examples(commands: typer.Typer, prefix: str) -> None:
+    for command in commands.registered_commands:
+        # typer calls a command without a name like its function
+        name = command.name or getattr(command.callback, "__name__", "")
+        command.epilog = epilog(prefix + name)
 
 
 def _version(is_wanted: bool) -> None:

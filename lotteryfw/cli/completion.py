@@ -49,18 +49,22 @@ def kinds(incomplete: str) -> list[str]:
 
 def components(incomplete: str) -> list[str]:
     """Return the installed components that begin so."""
-    from lotteryfw.registry import Registry
-
-    return _beginning((offer.name for offer in Registry.load().offers()), incomplete)
+    return _beginning(_names(None), incomplete)
 
 
 def data_sources(incomplete: str) -> list[str]:
     """Return the data sources that begin so."""
+    return _beginning(_names("data"), incomplete)
+
+
+def _names(kind: str | None) -> list[str]:
+    # imported when a shell asks: loading plugins takes a second
     from lotteryfw.registry import Registry
 
-    return _beginning((offer.name for offer in Registry.load().offers("data")), incomplete)
+    return [offer.name for offer in Registry.load().offers(kind)]
 
 
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     # in order, and each once: kinds share names
-    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+    different = dict.fromkeys(names)
+    return [name for name in different if name.startswith(incomplete)]

@@ -38,6 +38,8 @@ def epilog(command: str) -> str | None:
     examples = EXAMPLES.get(command)
     if not examples:
         return None
-    lines = [f"  lotteryfw {command} {words}".rstrip() for words in examples]
+    lines = []
+    for words in examples:
+        lines.append(f"  lotteryfw {command} {words}".rstrip())
     # \b keeps the lines from being joined into one paragraph
     return "\b\nExamples:\n" + "\n".join(lines)

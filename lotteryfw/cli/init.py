@@ -129,6 +129,7 @@ def init(
         typer.echo(json.dumps({"folder": str(folder), "files": list(FILES)}))
         return
     typer.echo(f"{folder}: {', '.join(FILES)}")
+    # three commands that work as they stand
     typer.echo("Begin with:")
     typer.echo(f"  cd {folder}")
     typer.echo("  lotteryfw plan study.toml --trust mine.py --network")

@@ -26,6 +26,7 @@ def data_list(data: Data = None, as_json: Json = False) -> None:
     from lotteryfw.runner import default_data_folder
 
     folder = data or default_data_folder()
+    # loading all data takes a while, and is the only sign that it is whole
     statuses = {}
     for offer in Registry.load().offers("data"):
         statuses[offer.name] = _data_status(offer, folder)

@@ -122,6 +122,7 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
         if table.not_pruned:
             lines.append(f"  not pruned: {_others(table)}")
         if table.densities:
+            # three digits tell levels apart, and a line holds twenty of them
             densities = ", ".join(f"{100 * density:.3g}" for density in table.densities)
             lines.append(f"  weights remaining, %: {densities}")
         else:
@@ -134,7 +135,10 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
 def _others(table: NetworkTable) -> str:
     """Return the parameters that are not pruned, the largest by name."""
     largest = sorted(table.not_pruned, key=lambda item: -item[1])
-    named = [f"{name} ({count:,})" for name, count in largest[:SHOWN_OTHERS]]
+    named = []
+    for name, count in largest[:SHOWN_OTHERS]:
+        named.append(f"{name} ({count:,})")
+    # mostly biases and norms, of which a deep network has hundreds
     rest = largest[SHOWN_OTHERS:]
     if rest:
         named.append(f"{len(rest)} more ({sum(count for _, count in rest):,})")
@@ -146,6 +150,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     minutes = seconds / 60
+    # an estimate is good to a digit or two
     if minutes < 2:
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

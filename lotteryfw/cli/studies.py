@@ -57,6 +57,7 @@ def recipe(
             _checked(file, profile, sets, trust, data)
     ended_well = True
     for file in files:
+        # one after the other: each uses all processes
         where = {"out": out, "trust": trust, "data": data, "store": store}
         done = _run(file, profile, sets, jobs, device, where, quiet, as_json)
         statuses = set(done.statuses.values())
