@@ -235,5 +235,5 @@ def test_export_of_a_ticket_that_is_not_there(here: Path) -> None:
     message = refused(here, "export", "tickets/level-09.safetensors", "--out", "x")
     assert message.count("level-09") == 1
     assert "did you mean 'level-01.safetensors'?" in message
-    assert "known: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
+    assert "tickets in it: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
     assert "no such ticket" in refused(here, "export", "nowhere/at/all", "--out", "x")
