@@ -31,7 +31,7 @@ class _ListByDefault(TyperGroup):
 
 runs_app = typer.Typer(
     cls=_ListByDefault,
-    help="Runs: list them (`lotteryfw runs FOLDER` is `lotteryfw runs list FOLDER`), delete them.",
+    help="Runs: list them (the word list may be left out), delete them.",
 )
 app.add_typer(runs_app, name="runs")
 
