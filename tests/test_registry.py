@@ -333,3 +333,13 @@ def test_offers_come_kind_by_kind() -> None:
 def test_loading_needs_no_torch() -> None:
     code = "import sys; from lotteryfw.registry import Registry; import lotteryfw.recipe; Registry.load()"
     subprocess.run([sys.executable, "-c", code + "; sys.exit('torch' in sys.modules)"], check=True)
+
+
+def test_an_excluded_name_that_nothing_has_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "sdt,")
+    (warning,) = Registry.load().warnings
+    assert warning.startswith(
+        "LOTTERYFW_WITHOUT excludes 'sdt', and there is no such plugin (did you mean 'std'"
+    )
+    monkeypatch.setenv(WITHOUT, "")
+    assert Registry.load().warnings == []

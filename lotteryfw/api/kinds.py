@@ -110,6 +110,9 @@ class SearchAlgorithm(Component):
     """Parts of a recipe that have to be written for it, such as "rewind", each with the reason."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Further parts that it uses, of those that are refused beside other searches."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it reads of trainings beyond weights and figures: `Need.GRADIENT` for
+    `trained.gradient`. The needs of criteria among its options are added."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
@@ -307,6 +310,8 @@ class Analysis(Component):
     figures: ClassVar[Sequence[str]] = ()
     """The names of its figures. A recipe's claims are checked against them before any training;
     they are not if it is empty."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it asks of trainings by `lab.probe`: `Need.GRADIENT` for `trained.gradient`."""
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.

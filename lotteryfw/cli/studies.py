@@ -47,6 +47,7 @@ def recipe(
     from lotteryfw.report import report
     from lotteryfw.runner import run
 
+    signals.set_hint(signals.GOES_ON)
     view = JsonLines() if as_json else Quiet() if quiet else Terminal()
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
@@ -69,7 +70,9 @@ def recipe(
             print_paths(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
-    if "failed" in done.statuses.values():
+    statuses = set(done.statuses.values())
+    # Where every cell diverged there is no result, which a script has to notice as well.
+    if "failed" in statuses or statuses == {"diverged"}:
         raise typer.Exit(1)
 
 
@@ -87,22 +90,26 @@ def plan(
     from lotteryfw.runner import StudyContext
 
     context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    context.validate_parts()
     result = context.plan(_likely_device())
     if as_json:
         typer.echo(json.dumps(result.plain()))
         return
     rows = [
         ("cells", f"{result.cells:,}"),
-        ("trainings asked for", f"{result.asked:,}"),
-        ("unique", f"{result.unique:,}"),
-        *([("of them evaluations", f"{result.evaluations:,}")] if result.evaluations else []),
+        ("jobs asked for", f"{result.asked:,}"),
+        ("different jobs", f"{result.unique:,}"),
+        ("of them trainings", f"{result.unique - result.evaluations:,}"),
+        ("of them evaluations", f"{result.evaluations:,}"),
         ("already stored", f"{result.stored:,}"),
-        ("to train", f"{result.unique - result.stored:,}"),
+        ("to do", f"{result.unique - result.stored:,}"),
         ("steps in all", f"{result.steps:,}"),
         ("steps to do", f"{result.steps_to_do:,}"),
         ("time, one process", _duration(result.seconds)),
         ("disk", _size(result.bytes)),
     ]
+    for warning in context.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
     typer.echo(f"{context.recipe.name}{profile_name}")
     for name, value in rows:
@@ -114,9 +121,7 @@ def plan(
         typer.echo(f"  cannot run: {cell}: {fault}")
     if len(result.broken) > SHOWN_CELLS:
         typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
-    typer.echo(
-        "Trainings whose masks turn out equal are shared too; that shows only as the study runs."
-    )
+    typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
 
 
 def _likely_device() -> str:
@@ -152,11 +157,15 @@ def check(
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
     # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml"):
+    if what.endswith(".toml") or what == "-":
         from lotteryfw.runner import StudyContext
 
         context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        context.validate_parts()
         context.validate_models("cpu")
+        context.validate_data()
+        for warning in context.warnings:
+            typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin

@@ -20,8 +20,8 @@ from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
 from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import numerics
+from lotteryfw.search.stored_tickets import Loaded, without_state
 from lotteryfw.store import (
     LevelRow,
     RunFolder,

@@ -9,7 +9,9 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import (
+from lotteryfw.search.guard import blame
+from lotteryfw.search.initial_state import supermask_values
+from lotteryfw.search.rewinding import (
     carried_values,
     restart_of,
     rewound_weights,
@@ -17,8 +19,6 @@ from lotteryfw.search.derivations import (
     whole_masks,
     zeros_where_masked,
 )
-from lotteryfw.search.guard import blame
-from lotteryfw.search.initial_state import supermask_values
 from lotteryfw.search.round_layers import merge
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class RewoundMask(Derivation):
         level = parent.level + 1
         masks = context.masks_of(_learned_network(context, parent, learned))
         rewound = rewound_weights(context, learned, learned)
-        shown = shown_round(context, level, parent, learned, rewound)
+        shown = shown_round(context, level, parent, learned, learned, rewound)
         values = carried_values(context, learned, rewound)
         values |= shown.filled(masks, whole_masks(context))
         stats = context.pruner.stats(masks, sum(int(mask.sum()) for mask in masks.values()))

@@ -112,7 +112,7 @@ class JobFactory:
 
     def training(self, ticket: Ticket) -> JobRequest:
         """Return the request for the training of a ticket."""
-        origin = self._context.job_digest("train", ticket)
+        origin = self._context.job_digest(ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
@@ -183,7 +183,7 @@ class JobFactory:
             data=specs["data"],
             fingerprint=context.fingerprint,
             objective=specs["objective"],
-            component=context.probe_specs[need],
+            component=context.all_probe_specs[need],
             layers=tuple(layer.name for layer in context.layers),
             stream_labels=context.probe_labels(need, request.ticket.level),
             device=context.device,
@@ -197,7 +197,7 @@ class JobFactory:
 
     def _steps(self, ticket: Ticket) -> int:
         point = ticket.point
-        return self._total(ticket) - point.schedule if point.steps is None else point.steps
+        return point.steps if point.steps is not None else self._total(ticket) - point.schedule
 
     def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
         """Return the steps that later rounds go back to, kept by the training that begins a chain.

@@ -6,11 +6,12 @@ from collections.abc import Generator, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.errors import LotteryError, NothingToPrune
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
@@ -120,7 +121,7 @@ def _run(trial: ComponentTrial, lab: CellLab) -> list[Job]:
             batch = [request.job for request in requests]
             jobs += batch
             requests = search.send([FakeOutcome(job) for job in batch])
-    except StopIteration:
+    except (StopIteration, NothingToPrune):
         return jobs
     except LotteryError:
         # on purpose: the lab or the search explains what it cannot do

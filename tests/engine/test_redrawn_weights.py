@@ -27,7 +27,8 @@ from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.store import Store
 
 PLUGIN = ROOT / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"

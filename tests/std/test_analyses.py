@@ -15,7 +15,7 @@ from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
-from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.std.analyses import DyingEdges, MaskDiagnostics, MaskOverlap, WeightScatter
 
 SMALL = changed(

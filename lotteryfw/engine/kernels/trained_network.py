@@ -14,6 +14,7 @@ from lotteryfw.api.kinds import Objective, Parametrization
 from lotteryfw.api.layers import UpdateFactors
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
@@ -223,8 +224,10 @@ class TrainedNetwork:
         """Return every parameter, buffer and score now (not copies), and masks that change."""
         values = {name: value.detach() for name, value in self.tensors.values.items()}
         scores = {name: score.detach() for name, score in self.tensors.scores.items()}
-        masks = self.changing_masks.masks if self.changing_masks else {}
-        return NetworkState(values, masks, scores)
+        if self.changing_masks is None:
+            return NetworkState(values, scores=scores)
+        changing = self.changing_masks
+        return NetworkState(values, changing.masks, scores, {REMOVED_WITH: changing.removed_with})
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the optimizer's state now, as tensors, and that of the scaler of losses."""
@@ -245,7 +248,7 @@ class TrainedNetwork:
         for name, score in own.scores.items():
             score.copy_(state.scores[name])
         if self.changing_masks is not None:
-            self.changing_masks.restore(state.masks)
+            self.changing_masks.restore(state)
         self._load_optimizer(optimizer_state)
         if self.on_restore is not None:
             self.on_restore()
