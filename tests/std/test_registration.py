@@ -31,7 +31,7 @@ OFFERED = {
     "optimizer": "sgd adam adamw rmsprop",
     "schedule": "constant multistep cosine",
     "parametrization": "bernoulli top_k",
-    "objective": "classification reconstruction",
+    "objective": "classification reconstruction l1 group_lasso distillation",
     # they come with the plugin lotteryfw-dynamic
     "mask_update": "",
     "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",

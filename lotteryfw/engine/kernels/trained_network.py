@@ -21,8 +21,9 @@ from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
-from lotteryfw.engine.penalties import with_penalty
+from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
 from lotteryfw.engine.runtime import EngineContext, layer_infos
+from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
@@ -40,7 +41,9 @@ class TrainedNetwork:
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
         self.objective: Objective = context.component(job.objective)
+        self._has_penalty = has_penalty(self.objective)
         self.arithmetic = Arithmetic.of(job)
+        self._teacher = Teacher(job, context, self.dataset) if job.teacher else None
         state = to_device(self.module, NetworkState(job.values, scores=job.scores), context.device)
         # Parametrizations get weights and scores in the usual order of memory, whatever they do.
         if job.parametrization is None:
@@ -142,14 +145,31 @@ class TrainedNetwork:
         """
         self.module.train()
         outputs = self.arithmetic.outputs(self.module, weights, inputs)
-        loss = self.objective.loss(outputs, inputs, labels, "mean")
+        loss = self._loss(outputs, inputs, labels)
         self.optimizer.zero_grad()
-        minimised = with_penalty(loss, penalty)
+        minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
         if self._scaler is None:
             torch.autograd.backward(minimised)
         else:
             self._scaler.backward(minimised)
         return loss.detach()
+
+    def _loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch, against the teacher where the job has one."""
+        if self._teacher is None:
+            return self.objective.loss(outputs, inputs, labels, "mean")
+        taught = self._teacher.outputs(inputs)
+        return self.objective.taught_loss(outputs, taught, inputs, labels)
+
+    def _objective_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the objective adds to the loss of a step. Raises ContractError."""
+        if not self._has_penalty:
+            return None
+        layers = {name: weights[name] for name in self.job.mask}
+        penalty = self.objective.penalty(layers)
+        if penalty is not None:
+            check_penalty(penalty, f"{describe(self.job.objective)}: penalty()")
+        return penalty
 
     def apply_gradients(self) -> None:
         """Make the optimizer's step along the gradients, at the learning rate that it has."""
