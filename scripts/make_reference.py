@@ -23,7 +23,6 @@ from pydantic import BaseModel
 import lotteryfw
 from lotteryfw.api import hookspecs
 from lotteryfw.api.kinds import kinds
-from lotteryfw.cli import init, machine, stores, studies  # noqa: F401  # their commands
 from lotteryfw.cli.app import app
 from lotteryfw.cli.components import option_rows
 from lotteryfw.recipe.claims import Claim
@@ -39,7 +38,7 @@ from lotteryfw.recipe.schema import (
 )
 from lotteryfw.registry import RegisteredComponent, Registry
 
-for _commands in ("components", "stores", "studies"):
+for _commands in ("components", "init", "machine", "reports", "runs", "stores", "studies"):
     importlib.import_module(
         f"lotteryfw.cli.{_commands}"
     )  # importing them adds their commands to the app
@@ -54,6 +53,11 @@ MET = {
     "Curve": "api.metrics",
     "MaskStats": "api.tickets",
     "LoadedTicket": "store.tickets",
+    "LevelRow": "store.level_table",
+    "Rows": "runner.rows",
+    "CurveRow": "runner.rows",
+    "FindingRow": "runner.rows",
+    "TicketRow": "runner.rows",
 }
 """Types of what the public API returns, and the modules that define them. They are not imported by name."""
 INTERNAL = {

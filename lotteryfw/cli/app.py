@@ -91,7 +91,7 @@ def _add_examples(commands: typer.Typer, prefix: str) -> None:
     for command in commands.registered_commands:
         # typer calls a command without a name like its function
         name = command.name or getattr(command.callback, "__name__", "")
-        command.epilog = epilog(prefix + name)
+        command.epilog = epilog(f"{prefix}{name}")
 
 
 def _version(is_wanted: bool) -> None:

@@ -41,7 +41,7 @@ def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> Non
     quiet = cli(here, "recipe", "tiny.toml", "--quiet")
     assert quiet.stdout.strip() == str(folder.relative_to(here))
     assert not quiet.stderr
-    assert "6 rows; cells: 2 done" in cli(here, "runs").stdout
+    assert "6; 2 done" in cli(here, "runs").stdout
 
 
 def test_plan_and_dry_run_train_nothing(here: Path) -> None:
