@@ -28,6 +28,7 @@ from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.api.training_kinds import Augmentation as Augmentation
+from lotteryfw.api.training_kinds import AuxiliaryOutputs as AuxiliaryOutputs
 from lotteryfw.api.training_kinds import DataSource as DataSource
 from lotteryfw.api.training_kinds import Initialiser as Initialiser
 from lotteryfw.api.training_kinds import Metric as Metric

@@ -13,13 +13,15 @@ from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
-from lotteryfw.engine.runtime import EngineContext, layer_infos
+from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
+from lotteryfw.engine.training_loss import training_loss
 from lotteryfw.search.jobs import Train
 
 
@@ -32,6 +34,7 @@ class TrainedNetwork:
 
     def __init__(self, job: Train, context: EngineContext):
         self.job = job
+        self._device = context.device
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
         self.objective: Objective = context.component(job.objective)
@@ -98,14 +101,22 @@ class TrainedNetwork:
         inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
         return self._augment(inputs, step), labels
 
+    def seed(self, step: int) -> None:
+        """Seed the generators that dropout and the like draw from, for the update from `step`.
+
+        A draw depends on the step and on nothing before it, so that a training that starts from
+        a later step draws what the whole one does.
+        """
+        seed_torch(seed_of(self.job.order_seed, Stream.IN_TRAINING, step), self._device)
+
     def backward(self, inputs: Tensor, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Leave the gradient of a batch's loss in the parameters, and return the loss.
 
         The network computes with `weights`, which are made of the parameters.
         """
         self.module.train()
-        outputs = self.arithmetic.outputs(self.module, weights, inputs)
-        loss = self.objective.loss(outputs, inputs, labels, "mean")
+        outputs = self.arithmetic.training_outputs(self.module, weights, inputs)
+        loss = training_loss(self.objective, outputs, inputs, labels)
         self.optimizer.zero_grad()
         if self._scaler is None:
             torch.autograd.backward(loss)
@@ -149,7 +160,7 @@ class TrainedNetwork:
         with torch.random.fork_rng(devices=devices):
             self.module.train()
             outputs = functional_call(self.module, values, (inputs,))
-            loss = self.objective.loss(outputs, inputs, labels, "mean")
+            loss = training_loss(self.objective, outputs, inputs, labels)
             gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
         by_layer = {}
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
