@@ -284,7 +284,8 @@ class Analysis(Component):
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.
 
-        `levels` are in the order in which they were recorded. Default: none.
+        `levels` are in the order in which they were recorded, those of controls last. Default:
+        none.
         """
         yield from ()
         return []
