@@ -138,6 +138,9 @@ from .api.layers import (
 from .api.layers import (
     Need as Need,
 )
+from .api.layers import (
+    UpdateFactors as UpdateFactors,
+)
 from .api.mask_updates import (
     MaskUpdate as MaskUpdate,
 )

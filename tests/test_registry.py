@@ -225,6 +225,27 @@ def test_a_trusted_file_comes_in_and_its_digest_follows_its_source(
     assert first.digest != second.digest
 
 
+def test_trusted_files_of_one_name_are_two_plugins_and_a_package_has_its_folders_name(
+    tmp_path: Path,
+) -> None:
+    files = []
+    for folder, name in (
+        ("a", "mine.py"),
+        ("b", "mine.py"),
+        ("c", "__init__.py"),
+        ("d", "__init__.py"),
+    ):
+        file = tmp_path / folder / name
+        file.parent.mkdir()
+        file.write_text(
+            "from __future__ import annotations\n" + CRITERION.format(use=f"of_{folder}")
+        )
+        files.append(file)
+    registry = Registry.load(files)
+    names = [registry.find("criterion", f"of_{folder}").full_name for folder in "abcd"]
+    assert names == ["mine.py/of_a", "mine.py/of_b", "c/of_c", "d/of_d"]
+
+
 def test_a_trusted_file_that_does_not_work_ends_the_command(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     with pytest.raises(UsageError, match="there is no plugin file"):
@@ -312,3 +333,13 @@ def test_offers_come_kind_by_kind() -> None:
 def test_loading_needs_no_torch() -> None:
     code = "import sys; from lotteryfw.registry import Registry; import lotteryfw.recipe; Registry.load()"
     subprocess.run([sys.executable, "-c", code + "; sys.exit('torch' in sys.modules)"], check=True)
+
+
+def test_an_excluded_name_that_nothing_has_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WITHOUT, "sdt,")
+    (warning,) = Registry.load().warnings
+    assert warning.startswith(
+        "LOTTERYFW_WITHOUT excludes 'sdt', and there is no such plugin (did you mean 'std'"
+    )
+    monkeypatch.setenv(WITHOUT, "")
+    assert Registry.load().warnings == []

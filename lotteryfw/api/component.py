@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from lotteryfw.api.steps import Clock, Step
+
+BUILD = "build"
+"""The name, in pydantic's validation context, of a function of a kind and an entry that returns the
+component which the entry describes."""
+KIND_OF_OPTION = "x-kind"
+"""Stands in the JSON Schema of an option whose value is a component, with its kind."""
+Describe = Callable[["Component"], dict[str, Any]]
+"""A function that returns a component as plain data, its own options included."""
 
 
 class Component(BaseModel, ABC):
@@ -37,28 +55,88 @@ class Component(BaseModel, ABC):
     default: ClassVar[bool] = False
     """True for the component a recipe gets when it leaves this kind out."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _build_from_entry(
+        cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        """Build the component that an option of another one names, such as `inner = "movement"`.
+
+        The type of such an option is a kind, which has no name of its own.
+        """
+        build = (info.context or {}).get(BUILD)
+        if cls.use or build is None or isinstance(value, Component):
+            return handler(value)
+        component = build(cls.kind, value)
+        if not isinstance(component, cls):
+            raise PydanticCustomError(
+                "component", f"'{type(component).use}' is no {cls.__name__}, which belongs here"
+            )
+        return component
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        # The value of an option that is a component: any component of the kind may stand there.
+        return handler(schema) if cls.use else {KIND_OF_OPTION: cls.kind}
+
     @classmethod
     def summary(cls) -> str:
         """Return the first line of the docstring, without its full stop."""
         doc = inspect.getdoc(cls) if cls.__doc__ else None
         return doc.splitlines()[0].rstrip(".") if doc else ""
 
-    def options(self, clock: Clock | None = None) -> dict[str, Any]:
+    def options(
+        self, clock: Clock | None = None, describe: Describe | None = None
+    ) -> dict[str, Any]:
         """Return every option with its value as plain JSON data.
 
-        With a clock, lengths become steps, so that `1ep` equals as many steps.
+        With a clock, lengths become steps, so that `1ep` equals as many steps. `describe` says how
+        components among the options are written; by default as tables with their `use`.
         """
-        return {name: _plain(getattr(self, name), clock) for name in type(self).model_fields}
+
+        def with_use(component: Component) -> dict[str, Any]:
+            return {"use": component.use, **component.options(clock)}
+
+        describe = describe or with_use
+        plain = {}
+        for name in type(self).model_fields:
+            plain[name] = plain_option(getattr(self, name), clock, describe)
+        return plain
+
+    def nested(self) -> Iterator[Component]:
+        """Yield the components among its options, and those among theirs."""
+        for name in type(self).model_fields:
+            yield from _components_in(getattr(self, name))
 
 
-def _plain(value: Any, clock: Clock | None) -> Any:
+def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
+    """Return the value of an option as plain JSON data (see `Component.options`)."""
+    if isinstance(value, Component):
+        return describe(value)
     if isinstance(value, Step):
         return clock.steps(value) if clock else str(value)
     if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name), clock) for name in type(value).model_fields}
+        value = {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, dict):
-        return {str(key): _plain(item, clock) for key, item in value.items()}
+        return {str(key): plain_option(item, clock, describe) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [_plain(item, clock) for item in items]
+        return [plain_option(item, clock, describe) for item in items]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _components_in(value: Any) -> Iterator[Component]:
+    if isinstance(value, Component):
+        yield value
+        yield from value.nested()
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from _components_in(getattr(value, name))
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _components_in(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from _components_in(item)

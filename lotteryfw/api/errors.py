@@ -83,6 +83,10 @@ class TrainingDiverged(LotteryError):
         super().__init__(f"{what} stopped being finite at or before step {step}")
 
 
+class NothingToPrune(LotteryError):
+    """A round of pruning would remove no weight, so a search that prunes step by step ends."""
+
+
 class NotKnownYet(LotteryError):
     """A result was read while planning, before any training, so the rest of a plan is not known."""
 

@@ -22,6 +22,7 @@ from lotteryfw.api.layers import (
     MaskedLayer,
     MaskedNetwork,
     Need,
+    UpdateFactors,
 )
 from lotteryfw.api.mask_updates import MaskUpdate as MaskUpdate
 from lotteryfw.api.results import AnalysisResult, LevelResult
@@ -110,6 +111,9 @@ class SearchAlgorithm(Component):
     """Parts of a recipe that have to be written for it, such as "rewind", each with the reason."""
     optional: ClassVar[tuple[str, ...]] = ()
     """Further parts that it uses, of those that are refused beside other searches."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it reads of trainings beyond weights and figures: `Need.GRADIENT` for
+    `trained.gradient`. The needs of criteria among its options are added."""
 
     @abstractmethod
     def search(self, lab: Lab) -> Search[None]:
@@ -161,18 +165,44 @@ class Scope(Component):
 class Parametrization(Component):
     """Says how a mask is learned: the scores, the edges that they select, the weights of these.
 
-    The optimizer updates a score for each edge; weights stay as they are. In a step the network
-    computes with `weight(edges, mask)` for the mask that `sampled` gave.
+    The optimizer updates the scores, one for each edge unless `score_shape` says otherwise; weights
+    stay as they are unless `trains_weights` is True. In a step the network computes with
+    `weight(edges, mask)` for the mask that `sampled` gave.
     """
 
     kind = "parametrization"
     needs_density: ClassVar[bool | None] = None
     """True: a search that asks for no density is refused. False: one that asks for a density is
     refused, since the masks do not depend on it. None: both are accepted."""
+    trains_weights: ClassVar[bool] = False
+    """True: the optimizer trains the weights and all other parameters beside the scores.
+
+    The network is then another until the last step, so that step alone is measured on test data."""
+
+    def score_shape(self, layer: LayerInfo) -> tuple[int, ...]:
+        """Return the shape of a layer's scores. Default: [s], one for each edge."""
+        return layer.shape
 
     @abstractmethod
     def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
-        """Return [s] float32: the first scores, where the recipe names no initialiser for them."""
+        """Return float32 of `score_shape`: the first scores.
+
+        They are used where the recipe names no initialiser for scores.
+        """
+
+    def factors(self, name: str, is_score: bool) -> UpdateFactors:
+        """Return the factors of learning rate and weight decay for one tensor that is trained.
+
+        `name` is the parameter's, for scores the layer's. Default: the optimizer's own options.
+        """
+        return UpdateFactors()
+
+    def penalty(self, net: MaskedNetwork) -> Tensor | None:
+        """Return 0-d float32, differentiable: what is added to the loss of a step, not reported.
+
+        Default: None, nothing.
+        """
+        return None
 
     @abstractmethod
     def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
@@ -204,7 +234,8 @@ class Parametrization(Component):
     def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         """Return [s] float32: the weights that the network computes with, 0 where `~mask`.
 
-        They are differentiable in `edges.scores`.
+        They are differentiable in `edges.scores` and, where weights are trained, in
+        `edges.weights`. `edges.progress` is None outside the steps of a training.
         """
 
     def expected(self, edges: MaskedLayer, mask: Tensor) -> float:
@@ -280,6 +311,8 @@ class Analysis(Component):
     figures: ClassVar[Sequence[str]] = ()
     """The names of its figures. A recipe's claims are checked against them before any training;
     they are not if it is empty."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it asks of trainings by `lab.probe`: `Need.GRADIENT` for `trained.gradient`."""
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from lotteryfw.api.component import Component
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import Outcome, Request, Ticket, Trained
+from lotteryfw.api.tickets import Outcome, Request, RewindPoint, Ticket, Trained
 from lotteryfw.api.training_kinds import Metric
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +51,18 @@ class Lab(Protocol):
         """Return the whole network at its initialisation."""
         ...
 
+    def load(self, path: Path | str) -> Ticket:
+        """Return the network in a file: the ticket of any run, or a plain state dict.
+
+        It takes the place of `lab.dense()`: training it is the dense run of its chain, and rewinding
+        to step 0 goes back to the file's values. What a ticket's mask removed stays removed. The
+        path is absolute, or relative to the working directory; the file's content is in the origin.
+
+        Raises UsageError where the file cannot be read and, before anything is trained, where it
+        lacks a parameter of the network or has one of another shape, or a number that is not finite.
+        """
+        ...
+
     def prune(
         self,
         ticket: Ticket,
@@ -60,6 +71,7 @@ class Lab(Protocol):
         *,
         density: float | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        criterion: Component | None = None,
     ) -> Ticket:
         """Return the ticket of the next round.
 
@@ -69,7 +81,8 @@ class Lab(Protocol):
 
         With `density` in (0, 1] the scope's budgets are those of that density of the whole network,
         whatever its rates; `times` then only counts levels. `scores` [s] by layer, computed
-        elsewhere, take the place of the criterion's. Raises UsageError for a density above what is
+        elsewhere, take the place of the criterion's, and so does a `criterion` that is an option of
+        the search: a search may have two. Raises UsageError for a density above what is
         left, when budgets are counted.
         """
         ...
@@ -121,21 +134,48 @@ class Lab(Protocol):
         """
         ...
 
-    def extract_ticket(self, ticket: Ticket, trained: Trained) -> Ticket:
+    def extract_ticket(self, ticket: Ticket, trained: Trained, *, rewound: bool = False) -> Ticket:
         """Return the ticket of the mask that a training ended with.
 
         A learned mask keeps the weights that the network computed with under it, and training the
         ticket begins at the start of the schedule. Its report has the expected number of edges
-        beside those of the mask. The mask that a mask update ended with is filled as after a cut:
-        rewinding, mask-1 and mask-0 give the values.
+        beside those of the mask. A learned mask that is `rewound`, and any mask that a mask update
+        ended with, is filled as after a cut: rewinding, mask-1 and mask-0 give the values.
+        """
+        ...
+
+    def ticket(
+        self,
+        base: Ticket,
+        *,
+        values: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor] | None = None,
+        frozen: Mapping[str, Tensor] | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        point: RewindPoint | None = None,
+        label: str = "",
+    ) -> Ticket:
+        """Return a ticket of your own: `base`, with what you give in the place of its own.
+
+        `values` are by the names of parameters and buffers; `mask` (bool, True where a weight is
+        kept), `frozen` and `scores` are by layer; what is not given is as in `base`. A weight that
+        the mask removes is frozen at 0, or at its value in `frozen`; one that `base` had removed
+        stays at what it was frozen at. `scores` are for a `base` whose mask is to be learned.
+        `point` says where training starts (that of `base`, with a fresh optimizer). `label` names
+        the ticket in messages.
+
+        A ticket with a `mask` of its own is of the level after that of `base`. Its origin is made
+        of the content of the tensors, so equal ones share their trainings, and its report counts
+        what the mask keeps. Raises ContractError for an unknown name, another shape or dtype, a
+        number that is not finite, or a mask that keeps nothing.
         """
         ...
 
     def at(self, ticket: Ticket, values: Mapping[str, Tensor]) -> Ticket:
         """Return the same network at other weights, by the names of its parameters and buffers.
 
-        Masked weights stay at the values that the ticket froze them at, and what is not given at
-        the ticket's own. Names and shapes are checked when the tensors are needed (UsageError).
+        The same as `lab.ticket(ticket, values=values)`: masked weights stay at the values that the
+        ticket froze them at, and what is not given at the ticket's own. Raises ContractError.
         """
         ...
 
@@ -177,17 +217,19 @@ class Lab(Protocol):
         """
         ...
 
-    def probe(self, ticket: Ticket) -> Search[Trained]:
-        """Ask for what the criterion needs of a ticket as it is: nothing is trained or evaluated.
+    def probe(self, network: Ticket | Trained) -> Search[Trained]:
+        """Ask for what is needed of a network as it is: nothing is trained or evaluated.
 
-        What is returned stands in for a training of no steps, so that `lab.prune` can prune the
-        ticket: its weights are those that the ticket starts from, and it has no figures. Nothing
-        runs where the criterion needs neither gradients nor a probe.
+        Needed is what the criterion, the search and the analyses name in their `needs`. For a
+        ticket, what is returned stands in for a training of no steps, so that `lab.prune` can prune
+        the ticket: its weights are those that the ticket starts from, and it has no figures. For a
+        training it is the same training with its probes, such as `trained.gradient`. Nothing runs
+        where neither gradients nor a probe are needed.
         """
         ...
 
-    def probe_all(self, tickets: Sequence[Ticket]) -> Search[list[Trained]]:
-        """Ask for `probe` of several tickets at once, to run side by side."""
+    def probe_all(self, networks: Sequence[Ticket | Trained]) -> Search[list[Trained]]:
+        """Ask for `probe` of several networks at once, to run side by side."""
         ...
 
     # Evaluations

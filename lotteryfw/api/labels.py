@@ -14,6 +14,8 @@ def label_of(value: Any) -> str:
     """
     if isinstance(value, list):
         return "[" + ", ".join(map(label_of, value)) + "]"
+    if isinstance(value, dict) and "use" in value:
+        return component_label(value)
     if isinstance(value, dict):
         return "{" + _options(value) + "}"
     if isinstance(value, bool):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -177,11 +177,21 @@ class MaskedLayer:
 
     info: LayerInfo
     weights: Tensor
-    """float32: what the edges weigh. They are not trained."""
+    """float32: what the edges weigh. They are trained where the parametrization `trains_weights`."""
     scores: Tensor
-    """float32: what the optimizer updates, in place."""
+    """float32, of the parametrization's `score_shape`: what the optimizer updates, in place."""
     allowed: Tensor
     """bool: the edges that a mask may keep; the others were removed for good."""
+    progress: float | None = None
+    """The share of the schedule that has passed, in [0, 1), in a step of the training; None in an
+    evaluation, and where the mask that is found is asked for."""
+
+
+class UpdateFactors(NamedTuple):
+    """The factors of the optimizer's options for one tensor that is trained."""
+
+    learning_rate: float = 1.0
+    weight_decay: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -115,22 +115,36 @@ def code(offer: RegisteredComponent) -> str:
 
 def option_rows(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     """Return (name, type and bounds, "required" or default, help) of every option of a class."""
-    properties = cls.model_json_schema().get("properties", {})
+    schema: dict[str, Any] = cls.model_json_schema()
+    properties = schema.get("properties", {})
     rows = []
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {toml_value(_default(field))}"
         # a docstring has line breaks, a row has none
         text = " ".join((field.description or "").split())
-        rows.append((name, _type(properties[name]), default, text))
+        option = properties[name]
+        # an option that is a component refers to the schema of its kind
+        reference = option.get("$ref", "").rpartition("/")[2]
+        option = schema.get("$defs", {}).get(reference, option)
+        rows.append((name, _type(option), default, text))
     return rows
 
 
 def _default(field: FieldInfo) -> Any:
-    return field.get_default(call_default_factory=True)
+    from lotteryfw.api.component import Component
+
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Component):
+        return {"use": default.use, **default.options()}
+    return default
 
 
 def _type(schema: dict[str, Any]) -> str:
     """Return a JSON Schema's type in TOML's words, with its bounds."""
+    from lotteryfw.api.component import KIND_OF_OPTION
+
+    if KIND_OF_OPTION in schema:
+        return f"component: {schema[KIND_OF_OPTION]}"
     if "anyOf" in schema:
         types = [_type(part) for part in schema["anyOf"]]
         # a length is a number or a string of a long pattern
@@ -209,6 +223,8 @@ def plugins() -> None:
         typer.echo(f"excluded  {name} (by ${WITHOUT})")
     for failure in registry.failures:
         typer.echo(f"failed    {failure}")
+    for warning in registry.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if registry.failures:
         typer.echo(
             f"To exclude a plugin that is in the way: {WITHOUT}={registry.failures[0].plugin}"

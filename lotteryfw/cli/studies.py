@@ -49,6 +49,7 @@ def recipe(
     from lotteryfw.report import report
     from lotteryfw.runner import run
 
+    signals.set_hint(signals.GOES_ON)
     view = JsonLines() if as_json else Quiet() if quiet else Terminal()
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
@@ -71,7 +72,9 @@ def recipe(
             _tell(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
-    if "failed" in done.statuses.values():
+    statuses = set(done.statuses.values())
+    # Where every cell diverged there is no result, which a script has to notice as well.
+    if "failed" in statuses or statuses == {"diverged"}:
         raise typer.Exit(1)
 
 
@@ -97,22 +100,26 @@ def plan(
     from lotteryfw.runner import StudyContext
 
     context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    context.validate_parts()
     result = context.plan(_likely_device())
     if as_json:
         typer.echo(json.dumps(result.plain()))
         return
     rows = [
         ("cells", f"{result.cells:,}"),
-        ("trainings asked for", f"{result.asked:,}"),
-        ("unique", f"{result.unique:,}"),
-        *([("of them evaluations", f"{result.evaluations:,}")] if result.evaluations else []),
+        ("jobs asked for", f"{result.asked:,}"),
+        ("different jobs", f"{result.unique:,}"),
+        ("of them trainings", f"{result.unique - result.evaluations:,}"),
+        ("of them evaluations", f"{result.evaluations:,}"),
         ("already stored", f"{result.stored:,}"),
-        ("to train", f"{result.unique - result.stored:,}"),
+        ("to do", f"{result.unique - result.stored:,}"),
         ("steps in all", f"{result.steps:,}"),
         ("steps to do", f"{result.steps_to_do:,}"),
         ("time, one process", _duration(result.seconds)),
         ("disk", _size(result.bytes)),
     ]
+    for warning in context.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
     typer.echo(f"{context.recipe.name}{profile_name}")
     for name, value in rows:
@@ -124,9 +131,7 @@ def plan(
         typer.echo(f"  cannot run: {cell}: {fault}")
     if len(result.broken) > SHOWN_CELLS:
         typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
-    typer.echo(
-        "Trainings whose masks turn out equal are shared too; that shows only as the study runs."
-    )
+    typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
 
 
 def _likely_device() -> str:
@@ -162,11 +167,15 @@ def check(
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
     # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml"):
+    if what.endswith(".toml") or what == "-":
         from lotteryfw.runner import StudyContext
 
         context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
+        context.validate_parts()
         context.validate_models("cpu")
+        context.validate_data()
+        for warning in context.warnings:
+            typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
         return
     from lotteryfw.testkit import check_plugin
@@ -245,31 +254,47 @@ def report_run(
 class Form(StrEnum):
     """The forms that `lotteryfw.export` writes."""
 
-    VALUES = "values"
+    TICKET = "ticket"
+    TRAINED = "trained"
+    INITIAL = "initial"
+    PRUNE = "prune"
     SEED = "seed"
 
 
 @app.command("export")
-def export_ticket(
-    ticket: Annotated[
-        Path, typer.Argument(metavar="TICKET", help="A file below tickets/ in a run's folder.")
+def export_network(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|TICKET", help="A run's folder, or a file below its tickets/."),
     ],
-    out: Annotated[Path, typer.Option(help="The file to write.")],
+    out: Annotated[
+        Path, typer.Option(help="The file to write: safetensors, or ONNX if it ends in .onnx.")
+    ],
     form: Annotated[
         Form,
         typer.Option(
             "--as",
-            help="values: a plain safetensors file; seed: a mask, and what draws the weights again.",
+            help="ticket: what training starts from; trained: the weights at its end; initial: step 0 of the dense "
+            "run; prune: the ticket in the form of torch.nn.utils.prune; seed: a mask, and what draws the weights.",
         ),
-    ] = Form.VALUES,
+    ] = Form.TICKET,
+    level: Annotated[int | None, typer.Option(min=0, help="The level of a run.")] = None,
+    cell: Annotated[
+        str, typer.Option(help="A cell of the run: its name, or a part that only it has.")
+    ] = "",
+    variant: Annotated[str, typer.Option(help="ticket, or the name of a control.")] = "ticket",
     trust: Trust = [],  # noqa: B006
     data: Data = None,
+    store: StoreRoot = None,
 ) -> None:
-    """Write a ticket for use elsewhere.
+    """Write a network of a run for use elsewhere, as a state dict (safetensors) or as ONNX.
 
     A ticket whose weights were never trained takes one bit for each weight as a seed.
     """
     from lotteryfw.runner import export
 
-    export(ticket, out, form.value, trust=trust, data=data)
+    # the library checks everything, so that scripts get the same messages
+    export(
+        source, out, form.value, level=level, cell=cell, variant=variant, trust=trust, data=data, store=store
+    )  # fmt: skip
     typer.echo(f"{out}: {out.stat().st_size:,} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import evaluate, summed_metrics
+from lotteryfw.engine.penalties import check_penalty
 from lotteryfw.engine.prefetched_draws import PrefetchedDraws
 from lotteryfw.engine.runtime import EngineContext, layer_infos
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Evaluate, Train
 
 _EVALUATION = "evaluation"
@@ -86,12 +89,37 @@ class LearnedMask:
         finite = [torch.isfinite(layer.scores).all() for layer in self.net.edges.values()]
         return bool(torch.stack(finite).all())
 
-    def weights(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return every parameter and buffer as the network computes with them under the masks."""
+    def weights(
+        self, masks: Mapping[str, Tensor], step_net: MaskedNetwork | None = None
+    ) -> dict[str, Tensor]:
+        """Return every parameter and buffer as the network computes with them under the masks.
+
+        `step_net` is the network as `at_step` returns it; None in an evaluation.
+        """
         weights = dict(self._values)
-        for name, layer in self.net.edges.items():
+        for name, layer in (step_net or self.net).edges.items():
             weights[name] = self.parametrization.weight(layer, masks[name])
         return weights
+
+    def at_step(self, step: int) -> MaskedNetwork:
+        """Return the network with the progress of a training at this step of its schedule."""
+        assert isinstance(self._job, Train)
+        progress = step / self._job.total
+        edges = {}
+        for name, layer in self.net.edges.items():
+            edges[name] = replace(layer, progress=progress)
+        return replace(self.net, edges=edges)
+
+    def penalty(self, step_net: MaskedNetwork) -> Tensor | None:
+        """Return what the parametrization adds to the loss of a step, or None.
+
+        Raises ContractError for anything but a number that can be differentiated.
+        """
+        penalty = self.parametrization.penalty(step_net)
+        if penalty is not None:
+            assert self._job.parametrization is not None
+            check_penalty(penalty, f"{describe(self._job.parametrization)}: penalty()")
+        return penalty
 
     def evaluated_weights(self) -> Iterator[dict[str, Tensor]]:
         """Yield the weights that an evaluation averages over."""

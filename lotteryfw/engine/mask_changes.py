@@ -12,8 +12,10 @@ from lotteryfw.api.kinds import Initialiser, MaskUpdate
 from lotteryfw.api.layers import Group, LayerInfo
 from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.api.metrics import FigureUnit
+from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.context import single_layer_groups
 from lotteryfw.search.guard import blame, describe
@@ -86,8 +88,11 @@ class ChangingMasks:
         self.masks: dict[str, Tensor] = {}
         """By layer, bool: the weights that are alive now. A change makes new tensors."""
         self._masked: dict[str, Tensor] = {}
+        self.removed_with: dict[str, Tensor] = {}
+        """By layer: the last value of each weight that a change removed, 0 where none did."""
         for layer in layers:
             self._parameters[layer.name] = parameters[layer.name]
+            self.removed_with[layer.name] = torch.zeros_like(parameters[layer.name].detach())
             mask = job.mask[layer.name].to(context.device, copy=True)
             self.masks[layer.name] = mask
             self._masked[layer.name] = ~mask
@@ -102,9 +107,11 @@ class ChangingMasks:
             for name, masked in self._masked.items():
                 self._parameters[name].masked_fill_(masked, 0.0)
 
-    def restore(self, masks: Mapping[str, Tensor]) -> None:
+    def restore(self, state: NetworkState) -> None:
         """Go back to masks that the training had."""
+        masks, removed_with = state.masks, state.extra[REMOVED_WITH]
         for name, masked in self._masked.items():
+            self.removed_with[name] = removed_with[name].to(masked.device, copy=True)
             self.masks[name] = masks[name].to(masked.device, copy=True)
             masked.copy_(~self.masks[name])
         self._changed = {}
@@ -180,6 +187,9 @@ class ChangingMasks:
         parameter = self._parameters[name]
         changed = mask ^ self.masks[name]
         with torch.no_grad():
+            # Controls that keep such a weight start from this value: the end of the training has 0.
+            removed = changed & self.masks[name]
+            self.removed_with[name] = torch.where(removed, parameter, self.removed_with[name])
             if regrown is not None:
                 parameter.copy_(torch.where(mask & changed, regrown, parameter))
             parameter.masked_fill_(~mask, 0.0)

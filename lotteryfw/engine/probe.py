@@ -98,12 +98,10 @@ class NetworkProbe:
     ) -> Tensor:
         """Return the loss of the objective over a batch."""
         outputs = self._computed(inputs, tensors, mode)
-        if isinstance(outputs, AuxiliaryOutputs):
-            auxiliary = tuple(head / temperature for head in outputs.auxiliary)
-            outputs = AuxiliaryOutputs(outputs.main / temperature, auxiliary, outputs.weight)
-        else:
-            outputs = outputs / temperature
-        return training_loss(self._objective, outputs, inputs, labels, reduction)
+        return training_loss(
+            lambda head: self._objective.loss(head / temperature, inputs, labels, reduction),
+            outputs,
+        )
 
     def batches(self, part: Part, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `count` batches of `size` examples in a seeded order."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.data import Dataset, DatasetInfo
-from lotteryfw.api.errors import DataError, PluginError, StoreError, UsageError
+from lotteryfw.api.errors import DataError, StoreError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -147,13 +147,7 @@ class EngineContext:
 
         Raises PluginError where it is not installed in that version.
         """
-        registered = self.registry.find(spec.kind, spec.use)
-        if registered.provider != spec.provider:
-            raise PluginError(
-                f"{spec.kind} '{spec.use}' is here from {registered.provider}; "
-                f"the job needs {spec.provider}"
-            )
-        return registered.cls(**spec.options)
+        return self.registry.from_job(spec.kind, spec.use, spec.provider, spec.options)
 
     def dataset_of(self, job: Job) -> DeviceDataset:
         """Return the data set of a job.

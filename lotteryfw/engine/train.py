@@ -67,6 +67,10 @@ class Training:
         self._schedule = context.component(job.schedule)
         self._mask_changes = ChangeSteps(job, context)
         self._last_change = self._mask_changes.last()
+        spec = job.parametrization
+        if spec is not None and context.component(spec).trains_weights:
+            # Its density falls until the end, and the one that is reported is that of the end.
+            self._last_change = self.end
         self.step = job.start
         self.curve: dict[str, list[Any]] = {name: [] for name in (*_CURVE, *member.curve_units)}
         self._losses = losses

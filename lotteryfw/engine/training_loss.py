@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 from torch import Tensor
 
-from lotteryfw.api.kinds import AuxiliaryOutputs, Objective
+from lotteryfw.api.kinds import AuxiliaryOutputs
 
 
 def training_loss(
-    objective: Objective,
-    outputs: Tensor | AuxiliaryOutputs,
-    inputs: Tensor,
-    labels: Tensor,
-    reduction: Literal["mean", "sum"] = "mean",
+    loss_of: Callable[[Tensor], Tensor], outputs: Tensor | AuxiliaryOutputs
 ) -> Tensor:
-    """Return the objective's loss of what a network in training returned: 0-d float32."""
+    """Return the loss of what a network in training returned: 0-d float32.
+
+    `loss_of` returns the loss of the outputs of one head.
+    """
     if not isinstance(outputs, AuxiliaryOutputs):
-        return objective.loss(outputs, inputs, labels, reduction)
-    loss = objective.loss(outputs.main, inputs, labels, reduction)
+        return loss_of(outputs)
+    loss = loss_of(outputs.main)
     for auxiliary in outputs.auxiliary:
-        loss = loss + outputs.weight * objective.loss(auxiliary, inputs, labels, reduction)
+        loss = loss + outputs.weight * loss_of(auxiliary)
     return loss

@@ -8,3 +8,4 @@ from lotteryfw.recipe.json_schema import json_schema as json_schema
 from lotteryfw.recipe.load import Recipe as Recipe
 from lotteryfw.recipe.load import load_recipe as load_recipe
 from lotteryfw.recipe.toml_writer import to_toml as to_toml
+from lotteryfw.recipe.written_parts import WrittenParts as WrittenParts

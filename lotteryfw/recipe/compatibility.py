@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from lotteryfw.api.kinds import SearchAlgorithm
+from lotteryfw.api.kinds import MaskCriterion, SearchAlgorithm
+from lotteryfw.api.layers import Need
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
@@ -66,6 +67,20 @@ def check_variants(parts: Mapping[str, Any], faults: FaultCollector) -> None:
         used[control.use] = "another control is"
 
 
+def check_analyses(parts: Mapping[str, Any], faults: FaultCollector) -> None:
+    """Report analyses that are listed twice: their figures would have one name."""
+    # analyses.jsonl tells figures apart by the name of their analysis, not by its options
+    listed: set[str] = set()
+    for index, analysis in enumerate(parts["analyses"]):
+        if analysis is None:
+            continue
+        if analysis.use in listed:
+            text = f"'{analysis.use}' is listed twice, and its figures would have one name"
+            remedy = "list it once; a second study of the recipe can have it with other options"
+            faults.at("analyses", index).add(text, remedy)
+        listed.add(analysis.use)
+
+
 def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:
     """Return the slots that some search of a study uses; a search that is not known may be one."""
     slots = []
@@ -74,6 +89,27 @@ def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:
         if any(search is None or uses(search, slot) for search in searches):
             slots.append(slot)
     return slots
+
+
+def misplaced_criteria(parts: Mapping[str, Any]) -> list[Problem]:
+    """Report criteria of whole networks inside components that cannot have them run.
+
+    The engine runs the recipe's criterion. One that scores whole networks itself may hold another.
+    """
+    problems = []
+    for slot in ("criterion", "search"):
+        component = parts[slot]
+        if component is None or (slot == "criterion" and Need.PROBE in component.needs):
+            continue
+        for nested in component.nested():
+            if isinstance(nested, MaskCriterion) and Need.PROBE in nested.needs:
+                text = (
+                    f"the criterion '{nested.use}' scores whole networks, and the {slot} "
+                    f"'{component.use}' only layer by layer"
+                )
+                remedy = "it can be the recipe's criterion, or an option of a NetworkCriterion"
+                problems.append(Problem((slot,), text, remedy))
+    return problems
 
 
 def _keys_of(slot: str) -> Keys:

@@ -13,8 +13,10 @@ from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.axes import Axis, written_axes
 from lotteryfw.recipe.compatibility import (
+    check_analyses,
     check_compatible,
     check_variants,
+    misplaced_criteria,
     shared_slots,
     uses,
 )
@@ -25,7 +27,7 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.metrics import METRICS, check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver
+from lotteryfw.recipe.resolve import ComponentResolver, read_network
 from lotteryfw.recipe.schema import (
     OPTIONAL_SLOTS,
     SLOTS,
@@ -116,6 +118,11 @@ class ExpandedStudy:
     def metrics(self) -> list[str]:
         """The names of the figures that its metrics give (see `Cell.metric_units`)."""
         return list(self.cells[0].metric_units) if self.cells else []
+
+    def locate(self, keys: Keys) -> tuple[str, str]:
+        """Return the file and the key where something of the study is written."""
+        where, written = self._tree.locate(keys)
+        return where, dotted(written)
 
     def resolved(self) -> dict[str, Any]:
         """Return the study as a table with every default filled in. It loads to the same cells."""
@@ -237,6 +244,7 @@ class ExpandedStudy:
                     axes=labels,
                     axis_values=entries,
                     seed=seed,
+                    read_file=read_network,
                     **parts,
                 )
             )
@@ -293,10 +301,12 @@ class ExpandedStudy:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
         if clock:
             self._check_lengths(parts, clock, faults)
+            # a percentage of a short training may be less than a step
             if evaluate and evaluate.interval(clock) < 1:
                 text = f"must be at least one step, got '{evaluate.every}'"
                 faults.at("evaluate", "every").add(text)
         check_variants(parts, faults)
+        check_analyses(parts, faults)
         check_metrics(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
@@ -306,6 +316,7 @@ class ExpandedStudy:
         for problem in check_compatible(parts, written, resolver, self._shared_keys):
             if problem.keys[0] not in faulty:
                 faults.add_all([problem])
+        faults.add_all(misplaced_criteria(parts))
         if faults.problems or train is None or evaluate is None or engine is None or clock is None:
             return None
         if randomness is None:

@@ -7,9 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from lotteryfw.api.component import KIND_OF_OPTION, Component
+from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
+from lotteryfw.recipe.layered_table import dotted
 from lotteryfw.recipe.schema import (
+    OPTIONAL_SLOTS,
+    SLOTS,
     TABLE_SLOTS,
     TRAIN_SLOTS,
     Engine,
@@ -27,9 +32,9 @@ Schema = dict[str, Any]
 def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (2020-12) of recipes that use the components of a registry."""
     definitions: Schema = {}
-    others = ("augmentation", "metric", "control", "analysis", "parametrization", "mask_update")
+    # every kind, since a component of any kind may be an option of another
     slots = {}
-    for kind in (*TABLE_SLOTS, *TRAIN_SLOTS, *others):
+    for kind in kinds():
         slots[kind] = _slot(kind, registry, definitions)
     train = _of(Train)["properties"]
     for kind in TRAIN_SLOTS:
@@ -39,10 +44,11 @@ def json_schema(registry: Registry) -> Schema:
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
     evaluate = _of(Evaluate)
     evaluate["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
-    grid = {"anyOf": [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/grid"}]}
-    # an axis may be nested tables as well as one dotted path
     definitions |= slots
-    definitions["grid"] = {"type": "object", "additionalProperties": grid}
+    # an axis may be nested tables as well as one dotted path
+    nested = {"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}}
+    definitions["axis"] = {"anyOf": [{"type": "array", "minItems": 1}, nested]}
+    definitions["grid"] = _grid()
     body = _of(StudyTable)["properties"]
     for kind in (*TABLE_SLOTS, "parametrization"):
         body[kind] = {"$ref": f"#/$defs/{kind}"}
@@ -91,6 +97,8 @@ def json_schema(registry: Registry) -> Schema:
 class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Encode lengths as recipes write them; pydantic would take the dataclass apart."""
+        if isinstance(dft, Component):
+            return {"use": dft.use, **dft.options()}
         if isinstance(dft, list | tuple):
             return [self.encode_default(item) for item in dft]
         return str(dft) if isinstance(dft, Step) else super().encode_default(dft)
@@ -115,40 +123,107 @@ def _with_lists(table: Schema) -> Schema:
 
 
 def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
-    default = registry.default(kind)
-    offers = registry.offers(kind)
-    short_names = []
-    full_names = []
+    """Return the schema of a component's entry: a name, a table with `use`, or options alone.
+
+    Options alone are for the component that another layer of the recipe names: an extended file, the
+    base of a study or a profile, another axis of the grid, or the kind's default.
+    """
+    names: dict[str, None] = {}
     tables = []
-    for offer in offers:
-        short_names.append(registry.short_name(offer))
-        full_names.append(offer.full_name)
-        tables.append(_component(offer, offer == default, registry, definitions))
-    # an ambiguous name is its own short name: each stands in the list once
-    names = list(dict.fromkeys(short_names + full_names))
-    return {"oneOf": [{"enum": names}, *tables]}
+    options: dict[str, list[Schema]] = {}
+    for offer in registry.offers(kind):
+        # an ambiguous name is its own short name: each stands in the list once
+        names |= dict.fromkeys((registry.short_name(offer), offer.full_name))
+        properties, is_open = _options(offer, definitions)
+        tables.append(_component(offer, registry, properties, is_open))
+        for name, schema in properties.items():
+            options.setdefault(name, []).append(schema)
+
+    alone = {name: {"anyOf": schemas} for name, schemas in options.items()}
+    return {"oneOf": [{"enum": list(names)}, *tables, _table({**alone, "use": False})]}
 
 
-def _component(
-    offer: RegisteredComponent, is_default: bool, registry: Registry, definitions: Schema
-) -> Schema:
+def _options(offer: RegisteredComponent, definitions: Schema) -> tuple[Schema, bool]:
+    """Return the schemas of a component's options, and True where it may have others."""
     prefix = f"{offer.kind}.{offer.distribution}.{offer.name}"
     try:
         schema = _of(offer.cls, f"#/$defs/{prefix}.{{model}}")
     except Exception:
         # a plugin may have an option whose type has no schema
-        schema = {"properties": {}, "additionalProperties": True}
+        return {}, True
     for name, nested in schema.pop("$defs", {}).items():
-        definitions[f"{prefix}.{name}"] = nested
-    use = {"const": registry.short_name(offer), "description": offer.cls.summary()}
-    # a table without `use` gives options to the default
-    required = [] if is_default else ["use"]
+        definitions[f"{prefix}.{name}"] = _with_components(nested)
+    properties: Schema = _with_components(schema.get("properties", {}))
+    return properties, bool(schema.get("additionalProperties", False))
+
+
+def _component(
+    offer: RegisteredComponent, registry: Registry, properties: Schema, is_open: bool
+) -> Schema:
+    """Return the schema of a table that names this component.
+
+    No option is required in it, since another layer of the recipe may give it.
+    """
+    names = list(dict.fromkeys((registry.short_name(offer), offer.full_name)))
+    use = {"enum": names, "description": offer.cls.summary()}
     return {
-        **schema,
         "type": "object",
         "title": offer.name,
         "description": offer.cls.formula or offer.cls.summary(),
-        "properties": {"use": use, **schema["properties"]},
-        "required": [*required, *schema.get("required", [])],
-        "additionalProperties": schema.get("additionalProperties", False),
+        "properties": {"use": use, **properties},
+        "required": ["use"],
+        "additionalProperties": is_open,
     }
+
+
+def _grid() -> Schema:
+    """Return the schema of a grid: dotted paths, or nested tables, with lists of values.
+
+    The values at the path of a component are its entries, so that a misspelt name shows.
+    """
+    properties: Schema = {}
+    nested: dict[str, Schema] = {}
+    for keys, kind in SLOTS.items():
+        axis = {"type": "array", "minItems": 1, "items": {"$ref": f"#/$defs/{kind}"}}
+        if len(keys) == 1:
+            # [grid.search] has the axes of the search's options
+            options = {"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}}
+            properties[str(keys[0])] = {"anyOf": [axis, options]}
+        else:
+            properties[dotted(keys)] = axis
+            nested.setdefault(str(keys[0]), {})[str(keys[1])] = {
+                "anyOf": [axis, {"type": "object"}]
+            }
+    augment = {"type": "array", "items": {"$ref": "#/$defs/augmentation"}}
+    properties["train.augment"] = {"type": "array", "minItems": 1, "items": augment}
+    for table in ("evaluate", "engine", "randomness"):
+        nested[table] = {}
+    for table, axes in nested.items():
+        properties[table] = {
+            "type": "object",
+            "properties": axes,
+            "additionalProperties": {"$ref": "#/$defs/axis"},
+        }
+    tables = "|".join((*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine", "randomness"))
+    return {
+        "type": "object",
+        "properties": properties,
+        "patternProperties": {rf"^({tables})\.": {"$ref": "#/$defs/axis"}},
+        "additionalProperties": False,
+    }
+
+
+def _with_components(schema: Any) -> Any:
+    """Return a schema in which options that are components refer to what is offered of their kind.
+
+    They may be nested in lists and tables.
+    """
+    if isinstance(schema, list):
+        return [_with_components(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if KIND_OF_OPTION in schema:
+        # text beside a reference, such as the option's description, stays
+        rest = dict(schema)
+        return {"$ref": f"#/$defs/{rest.pop(KIND_OF_OPTION)}", **rest}
+    return {key: _with_components(value) for key, value in schema.items()}

@@ -18,10 +18,11 @@ from lotteryfw.recipe.claim_checks import check_claim
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
-from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text
+from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text, source_name
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
 from lotteryfw.recipe.toml_writer import to_toml
+from lotteryfw.recipe.written_parts import Place, WrittenParts, written_parts
 from lotteryfw.registry import Registry
 from lotteryfw.search import jobs
 from lotteryfw.search.cell import Cell
@@ -43,11 +44,20 @@ class Recipe:
     """The file and the key of each claim; None for one that may be about what this version of the recipe leaves out: a
     claim of an extended file, or any with a profile or `--set`."""
     cells: tuple[Cell, ...] = field(repr=False)
+    written_parts: tuple[WrittenParts, ...] = field(repr=False)
+    """Where the axes and components of each study are written."""
     _resolved: Mapping[str, Any] = field(repr=False)
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as one table with every default filled in. It loads to the same cells."""
         return copy.deepcopy(dict(self._resolved))
+
+    def place(self, study: str, slot: str) -> Place:
+        """Return the file and the key where a component of a study is written."""
+        for parts in self.written_parts:
+            if parts.study == study:
+                return parts.slots[slot]
+        raise KeyError(study)
 
     @cached_property
     def digest(self) -> str:
@@ -76,7 +86,9 @@ def load_recipe(
     faults_of_reading = list(faults)
 
     # Everything is checked, whatever is wrong before, so that all faults are reported at once.
-    resolver = ComponentResolver(registry, data_folder)
+    # A plugin file lies beside the recipe, or where the command runs.
+    beside = [path.parent, Path()] if path else [Path()]
+    resolver = ComponentResolver(registry, data_folder, beside)
     file, problems = resolver.table(RecipeFile, tree.table)
     for problem in problems:
         faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
@@ -85,7 +97,7 @@ def load_recipe(
     for study in studies:
         faults += study.faults
     is_whole = profile is None and not sets
-    file_name = str(path) if path else IN_PYTHON
+    file_name = source_name(path) if path else IN_PYTHON
     own_file = file_name if is_whole else None
     claims, origins = _claims(tree, studies, resolver, own_file, faults)
     if faults or file is None:
@@ -111,6 +123,7 @@ def load_recipe(
         claims=tuple(claims),
         claim_origins=tuple(origins),
         cells=tuple(cells),
+        written_parts=tuple(written_parts(study, resolver) for study in studies),
         _resolved=resolved,
     )
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.layered_table import Keys
@@ -23,6 +25,8 @@ class Problem:
     remedy: str = ""
 
 
+COMPONENT = "component"
+"""The type of pydantic's errors about components within components."""
 MAX_PROBLEMS = 100
 """Problems of one table that are looked at: the closest known name takes a millisecond to find."""
 _MUST = {
@@ -53,25 +57,36 @@ _MUST = {
 
 
 def problems(
-    error: ValidationError, entry: Any, known_keys: Iterable[str], owner: str = ""
+    error: ValidationError,
+    entry: Any,
+    known_keys: Iterable[str],
+    owner: str = "",
+    only: Container[str] | None = None,
 ) -> list[Problem]:
     """Return the problems of `entry`, a table that may have the keys `known_keys`.
 
-    `owner` names whose keys they are, if that helps the reader.
+    `owner` names whose keys they are, if that helps the reader. `only` are the types of errors that
+    count, by pydantic's names; None for all.
     """
     result: list[Problem] = []
     expected: dict[Keys, list[str]] = {}
     errors = error.errors(include_url=False)
     for item in errors[:MAX_PROBLEMS]:
         kind = item["type"]
+        if only is not None and kind not in only:
+            continue
         context = item.get("ctx", {})
-        keys = _keys(item["loc"], entry, kind == "missing")
+        # a component that is named by a string has no keys in the recipe, but may lack some
+        keys = _keys(item["loc"], entry, kind in ("missing", COMPONENT))
         if kind == "missing":
             result.append(Problem(keys, "is required"))
         elif kind == "extra_forbidden":
             text = f"{owner} has no option '{keys[-1]}'" if owner else "unknown key"
             # a key of a nested table is not among the known ones
             remedy = nearest(str(keys[-1]), known_keys) if len(keys) == 1 else ""
+            result.append(Problem(keys, text, remedy))
+        elif kind == COMPONENT:
+            text, remedy = context.get("text", item["msg"]), context.get("remedy", "")
             result.append(Problem(keys, text, remedy))
         elif kind in ("value_error", "assertion_error"):
             result.append(Problem(keys, str(context["error"])))
@@ -83,10 +98,32 @@ def problems(
     # each member of a union reports at the same keys what it expects; one problem names them all
     for keys, choices in expected.items():
         text = " or ".join(dict.fromkeys(choices))
-        result.append(Problem(keys, f"must be {text}, got {shown(value_at(entry, keys))}"))
+        value = value_at(entry, keys)
+        remedy = _as_list(value) if "a list" in choices else ""
+        result.append(Problem(keys, f"must be {text}, got {shown(value)}", remedy))
     if len(errors) > MAX_PROBLEMS:
         result.append(Problem((), f"{len(errors) - MAX_PROBLEMS:,} more faults are not shown"))
     return result
+
+
+def as_error(problem: Problem) -> InitErrorDetails:
+    """Return a problem of a component within a component, as an error that `problems` turns back."""
+    texts = {"text": problem.text, "remedy": problem.remedy}
+    error = PydanticCustomError(COMPONENT, "{text}", texts)
+    return InitErrorDetails(type=error, loc=problem.keys, input=None)
+
+
+def _as_list(value: Any) -> str:
+    """Return how a list is written that was given as "a,b", which --set takes as a string."""
+    if not isinstance(value, str) or "," not in value:
+        return ""
+    items = []
+    for item in value.split(","):
+        try:
+            items.append(repr(tomllib.loads(f"item = {item}")["item"]))
+        except tomllib.TOMLDecodeError:
+            items.append(f'"{item.strip()}"')
+    return f"a list is written [{', '.join(items)}], in quotes for the shell"
 
 
 def _bounds(context: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,9 +23,11 @@ from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 from lotteryfw.recipe.schema import ALTERNATIVES
+from lotteryfw.search.torchvision_weights import PREFIX
 
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
+STANDARD_INPUT = Path("-")
 IN_PYTHON = "recipe"
 """The place that faults name for a recipe that is no file."""
 
@@ -60,7 +65,7 @@ def read(
 def _file(
     path: Path, tree: LayeredTable, chain: tuple[Path, ...], faults: list[Fault]
 ) -> LayeredTable:
-    where = str(path)
+    where = source_name(path)
     table = _parsed(path)
     here = path.resolve()
     if here in chain:
@@ -74,20 +79,30 @@ def _file(
     # the extended recipe first: this file is laid over it
     parent = table.pop("extends", None)
     if isinstance(parent, str):
-        tree = _file(path.parent / parent, tree, (*chain, here), faults)
+        extended = path.parent / parent
+        if not extended.exists():
+            near = nearest(extended.name, _recipes_in(extended.parent))
+            raise RecipeError([Fault(where, "extends", f"there is no recipe {extended}", near)])
+        tree = _file(extended, tree, (*chain, here), faults)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
     return _laid(tree, table, where, path.parent, faults)
 
 
+def source_name(path: Path) -> str:
+    """Return how messages call a recipe's file."""
+    return "standard input" if path == STANDARD_INPUT else str(path)
+
+
 def recipe_text(path: Path) -> str:
-    """Return the text of a recipe file, without a byte order mark.
+    """Return the text of a recipe file, without a byte order mark. `-` is the standard input.
 
     Raises RecipeError for a file that is missing, too large, or no text.
     """
-    where = str(path)
+    where = source_name(path)
     try:
-        return read_regular(path, RECIPE_BYTES).decode("utf-8-sig")
+        content = _input() if path == STANDARD_INPUT else read_regular(path, RECIPE_BYTES)
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         problem = ("there is no such recipe", nearest(path.name, _recipes_in(path.parent)))
     except OSError as error:
@@ -101,12 +116,22 @@ def recipe_text(path: Path) -> str:
     raise RecipeError([Fault(where, "", *problem)])
 
 
+@cache  # a pipe can be read once, and a recipe's text is asked for more often
+def _input() -> bytes:
+    content = sys.stdin.buffer.read(RECIPE_BYTES.value + 1)
+    if RECIPE_BYTES.exceeded_by(len(content)):
+        raise UsageError(
+            f"has {RECIPE_BYTES.excess(len(content), 'bytes')} ({RECIPE_BYTES.remedy})"
+        )
+    return content
+
+
 def _recipes_in(folder: Path) -> list[str]:
     return [file.name for file in folder.glob("*.toml")] if folder.is_dir() else []
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    where = str(path)
+    where = source_name(path)
     text = recipe_text(path)
     # before parsing, which would end in a RecursionError
     if problem := too_deep(text):
@@ -114,11 +139,30 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError([Fault(where, "", f"is not TOML: {error}")]) from None
+        problem = f"is not TOML: {error}"
+        raise RecipeError([Fault(where, "", problem, _repeated(text, str(error)))]) from None
     except ValueError as error:  # Python reads no decimal number of more than 4,300 digits
         raise RecipeError([Fault(where, "", f"has a value that cannot be read: {error}")]) from None
     _require_bounds(table, where)
     return table
+
+
+def _repeated(text: str, error: str) -> str:
+    """Return which key or table is written twice, where a TOML error is about that; else ""."""
+    position = re.search(r"\(at line (\d+),", error)
+    if position is None or not re.match("Cannot (overwrite|declare|mutate)", error):
+        return ""
+    # the parser stops after the value, which may have been the last thing of its line
+    number = int(position[1])
+    for line in reversed(text.splitlines()[max(0, number - 2) : number]):
+        header = re.match(r"\s*\[+([^\]]+)\]+", line)
+        key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if header or key:
+            kind = "the table" if header else "the key"
+            return (
+                f"{kind} '{(header or key or position)[1].strip()}' is there twice: write it once"
+            )
+    return ""
 
 
 def _require_bounds(table: Mapping[str, Any], where: str) -> None:
@@ -134,8 +178,9 @@ def _place_starts(table: Mapping[str, Any], folder: Path) -> None:
         studies = part.get("study")
         listed = studies if isinstance(studies, list) else ()
         for study in (part, *listed, *_tables(part.get("studies")).values()):
-            if isinstance(study, dict) and isinstance(study.get("start"), str) and study["start"]:
-                study["start"] = str((folder / study["start"]).absolute())
+            start = study.get("start") if isinstance(study, dict) else None
+            if isinstance(start, str) and start and not start.startswith(PREFIX):
+                study["start"] = str((folder / start).absolute())
 
 
 def _laid(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lotteryfw.api.component import Component
+from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest, printable
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
@@ -19,9 +20,17 @@ from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
-from lotteryfw.recipe.pydantic_errors import Problem, problems
+from lotteryfw.recipe.local_plugins import offering_file
+from lotteryfw.recipe.pydantic_errors import Problem, as_error, problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.start_file import FileContent, StartFile, file_digest
+from lotteryfw.search.torchvision_weights import (
+    PREFIX,
+    SAVED_BY_TORCH,
+    check_published,
+    read_state_dict,
+    weights_file,
+)
 from lotteryfw.store.tickets import read_tensors
 
 T = TypeVar("T")
@@ -30,16 +39,20 @@ Checked = tuple[T | None, list[Problem]]
 
 
 def read_network(path: Path) -> FileContent:
-    """Return the tensors of a ticket or of a plain state dict. Raises StoreError."""
+    """Return the tensors of a ticket or of a plain state dict. Raises StoreError, UsageError."""
+    if path.suffix in SAVED_BY_TORCH:
+        return read_state_dict(path)
     return FileContent(*read_tensors(path))
 
 
 class ComponentResolver:
     """Resolves and checks entries. Answers are memoized: a grid asks for the same ones many times."""
 
-    def __init__(self, registry: Registry, folder: Path):
+    def __init__(self, registry: Registry, folder: Path, plugin_folders: Sequence[Path] = ()):
+        """`folder` has the data sets; plugin files in `plugin_folders` are named in messages."""
         self._registry = registry
         self._folder = folder
+        self._plugin_folders = plugin_folders
         self._memo: dict[Hashable, Checked[Any]] = {}
 
     def component(self, kind: str, entry: Any) -> Checked[Component]:
@@ -97,18 +110,19 @@ class ComponentResolver:
 
     def full(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with every option except those that are None."""
-        return {"use": self.name(component), **_without_none(component.options())}
+        return {"use": self.name(component), **_without_none(component.options(None, self.full))}
 
     def entry(self, component: Component) -> dict[str, Any]:
         """Return its entry in a recipe, with the options that differ from their defaults."""
         entry: dict[str, Any] = {"use": self.name(component)}
-        options = component.options()
+        options = component.options(None, self.entry)
         for name, about in type(component).model_fields.items():
             value = options[name]
             # as its author wrote it: perhaps not validated
             default = about.get_default(call_default_factory=True)
             # options have lengths as they are written
             default = str(default) if isinstance(default, Step) else default
+            default = self.entry(default) if isinstance(default, Component) else default
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
@@ -130,10 +144,13 @@ class ComponentResolver:
         try:
             offer, options = self._registry.parse(kind, {} if entry is None else entry)
         except UsageError as error:
-            return None, [Problem((), str(error))]
+            return None, [Problem((), f"{error}{self._local_hint(kind, entry)}")]
         owner = f"the {kind} '{offer.name}'"
         try:
-            component = offer.cls.model_validate(options)
+            component = offer.cls.model_validate(options, context={BUILD: self._nested})
+            wrong_types = self._wrong_types(offer.cls, options, owner)
+            if wrong_types:
+                return None, wrong_types
         except ValidationError as error:
             return None, problems(error, options, offer.cls.model_fields, owner)
         except Exception as error:
@@ -144,6 +161,44 @@ class ComponentResolver:
             if excess:
                 return None, excess
         return component, []
+
+    def _wrong_types(
+        self, cls: type[Component], options: Mapping[str, Any], owner: str
+    ) -> list[Problem]:
+        """Return a problem for each number, boolean or string that stands where another type belongs.
+
+        pydantic would convert it: "2" and true to the integers 2 and 1. Classes of components are not
+        strict themselves, since strictness also refuses a list where a component has a tuple.
+        """
+        try:
+            # TOML and JSON have the same types, and read as JSON a list may become a tuple.
+            cls.model_validate_json(_encoded(options), strict=True, context={BUILD: self._nested})
+        except ValidationError as error:
+            is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
+            if any(is_scalar):
+                return problems(error, options, cls.model_fields, owner, only=_SCALAR_ERRORS)
+        return []
+
+    def _nested(self, kind: str, entry: Any) -> Component:
+        """Return the component that an option of another one describes.
+
+        Raises ValidationError whose errors have the keys below that option.
+        """
+        component, problems = self._component(kind, entry)
+        if component is not None:
+            return component
+        raise ValidationError.from_exception_data(kind, list(map(as_error, problems)))
+
+    def _local_hint(self, kind: str, entry: Any) -> str:
+        """Return where an unknown component lies in a plugin file that the user did not trust."""
+        use = entry.get("use") if isinstance(entry, Mapping) else entry
+        if not isinstance(use, str) or any(offer.name == use for offer in self._registry.offers()):
+            return ""
+        file = offering_file(use, self._plugin_folders)
+        if file is None:
+            return ""
+        path = shlex.quote(str(file))
+        return f"; {file} offers one: read it, then run again with --trust {path}"
 
     def _clock(self, data: DataSource, length: Step, batch: int) -> Checked[Clock]:
         train, problems = self._memoize(("examples", id(data)), lambda: self._examples(data))
@@ -252,7 +307,13 @@ class ComponentResolver:
         return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
 
 
+_SCALAR_ERRORS = {"int_type", "float_type", "bool_type", "string_type", "int_from_float"}
+"""pydantic's names for values of one scalar type where another belongs."""
+
+
 def _start_file(path: str) -> Checked[StartFile]:
+    if path.startswith(PREFIX):
+        return _published_weights(path.removeprefix(PREFIX))
     try:
         # the bytes alone: looking at its tensors would import torch, which a plan does without
         return StartFile(Path(path), file_digest(Path(path)), read_network), []
@@ -260,6 +321,16 @@ def _start_file(path: str) -> Checked[StartFile]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         text = f"cannot read {printable(path, 300)}: {reason}"
         return None, [Problem((), text, "a ticket, or a state dict as safetensors, belongs there")]
+
+
+def _published_weights(name: str) -> Checked[StartFile]:
+    try:
+        path = weights_file(name)
+        digest = file_digest(path)
+        check_published(path, digest)
+    except UsageError as error:
+        return None, [Problem((), str(error))]
+    return StartFile(path, digest, read_network), []
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:

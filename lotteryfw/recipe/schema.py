@@ -232,7 +232,8 @@ class StudyTable(Table):
     engine: dict[str, Any] = {}
     start: str = ""
     """A file whose network every search starts from, in the place of drawn weights: a ticket, or a
-    plain state dict as safetensors. Its path is relative to the recipe."""
+    plain state dict as safetensors, with a path relative to the recipe; or "torchvision:resnet18":
+    the weights that torchvision published, where their file is on this machine."""
     randomness: dict[str, Any] = {}
     seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] = [0]
     """Each combination of the grid runs once with each seed."""

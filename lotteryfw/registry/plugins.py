@@ -19,7 +19,7 @@ from packaging.version import InvalidVersion, Version
 
 from lotteryfw.api import hookspecs
 from lotteryfw.api.code_files import Code, code_of, code_of_file
-from lotteryfw.api.errors import PluginError, UsageError
+from lotteryfw.api.errors import PluginError, UsageError, nearest
 from lotteryfw.api.limits import PLUGIN_BYTES
 
 WITHOUT = "LOTTERYFW_WITHOUT"
@@ -82,10 +82,31 @@ def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
     return sorted(plugins, key=lambda pair: (pair[0].distribution, pair[0].name))
 
 
+def excluded_in_vain(plugins: Iterable[Plugin]) -> list[str]:
+    """Return a warning for each name that the user excludes and no installed plugin has."""
+    # a misspelt name would silently leave the plugin in
+    names = set()
+    for plugin in plugins:
+        names |= {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}
+    warnings = []
+    for name in sorted(_excluded_names() - names):
+        hint = nearest(name, names)
+        warnings.append(f"{WITHOUT} excludes '{name}', and there is no such plugin ({hint})")
+    return warnings
+
+
+def _excluded_names() -> set[str]:
+    names: set[str] = set()
+    for name in os.environ.get(WITHOUT, "").split(","):
+        # a comma at the end names nothing
+        if name.strip():
+            names.add(canonicalize_name(name.strip()))
+    return names
+
+
 def is_excluded(plugin: Plugin) -> bool:
     """Return True if the user excludes this plugin, or all of its distribution."""
-    names = os.environ.get(WITHOUT, "").split(",")
-    excluded = {canonicalize_name(name.strip()) for name in names}
+    excluded = _excluded_names()
     return bool(excluded & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)})
 
 

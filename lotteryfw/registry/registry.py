@@ -11,11 +11,13 @@ from typing import Any
 
 import pluggy
 from packaging.utils import canonicalize_name
+from pydantic_core import PydanticCustomError
 
 from lotteryfw.api import hookspecs
-from lotteryfw.api.component import Component
-from lotteryfw.api.errors import UsageError, nearest
+from lotteryfw.api.component import BUILD, Component
+from lotteryfw.api.errors import PluginError, UsageError, nearest
 from lotteryfw.api.kinds import kinds
+from lotteryfw.api.steps import Clock
 from lotteryfw.registry.components import (
     RegisteredComponent,
     noun,
@@ -29,11 +31,16 @@ from lotteryfw.registry.plugins import (
     Refused,
     check_file,
     code_lookup,
+    excluded_in_vain,
     import_file,
     installed_plugins,
     is_excluded,
     unreleased_code,
 )
+
+PROVIDER = "from"
+"""The key of the provider of a component among the options of another one, in jobs. No option can
+have this name, which is a keyword of Python."""
 
 
 def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent]:
@@ -45,13 +52,17 @@ def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent
 
 
 class Registry:
-    """The components and hooks of all loaded plugins; `failures` lists those that failed."""
+    """The components and hooks of all loaded plugins.
+
+    `failures` lists plugins that failed, `warnings` what else the user may not have meant.
+    """
 
     def __init__(self) -> None:
         self.plugins: list[Plugin] = []
         self.failures: list[Failure] = []
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
+        self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
         self._offers_by_name: dict[str, list[RegisteredComponent]] = {}
@@ -66,7 +77,9 @@ class Registry:
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
         registry = cls()
-        for plugin, point in installed_plugins():
+        installed = installed_plugins()
+        registry.warnings = excluded_in_vain(plugin for plugin, _ in installed)
+        for plugin, point in installed:
             if is_excluded(plugin):
                 registry.excluded.append(plugin.name)
                 continue
@@ -147,7 +160,44 @@ class Registry:
     def create(self, kind: str, entry: object) -> Component:
         """Return the component that an entry describes. Raises UsageError and ValidationError."""
         offer, options = self.parse(kind, entry)
-        return offer.cls.model_validate(options)
+        return offer.cls.model_validate(options, context={BUILD: self.create_nested})
+
+    def create_nested(self, kind: str, entry: object) -> Component:
+        """Return `create(kind, entry)` for pydantic, which reports its errors below an option."""
+        try:
+            return self.create(kind, entry)
+        except UsageError as error:
+            raise PydanticCustomError("component", "{text}", {"text": str(error)}) from None
+
+    def options_for_job(self, component: Component, clock: Clock | None) -> dict[str, Any]:
+        """Return the options of a component as jobs name them.
+
+        Components among them have their full names and their providers, which say what code it is.
+        """
+
+        def with_provider(nested: Component) -> dict[str, Any]:
+            offer = self.offer_of(nested)
+            head = {"use": offer.full_name, PROVIDER: offer.provider}
+            return head | self.options_for_job(nested, clock)
+
+        return component.options(clock, with_provider)
+
+    def from_job(self, kind: str, use: str, provider: str, options: Mapping[str, Any]) -> Component:
+        """Return the component that a job names, the components among its options included.
+
+        Raises PluginError where one of them is not installed in that version.
+        """
+        registered = self.find(kind, use)
+        if registered.provider != provider:
+            raise PluginError(
+                f"{kind} '{use}' is here from {registered.provider}; the job needs {provider}"
+            )
+
+        def build(nested_kind: str, entry: Mapping[str, Any]) -> Component:
+            nested = dict(entry)
+            return self.from_job(nested_kind, nested.pop("use"), nested.pop(PROVIDER), nested)
+
+        return registered.cls.model_validate(dict(options), context={BUILD: build})
 
     def offer_of(self, component: Component) -> RegisteredComponent:
         """Return the entry of this component. Raises UsageError for one that no plugin offers."""
@@ -209,6 +259,10 @@ class Registry:
             return
         # the file's name, not its path: a component's provider is in a job's key, a folder is not
         plugin = Plugin(path.stem, path.name, "local")
+        if path.stem == "__init__":
+            # a package's file, whose name every package has: its folder's name tells it apart
+            folder = path.resolve().parent.name
+            plugin = Plugin(folder, folder, "local")
         failure = self._admit(plugin, lambda: import_file(path), path)
         if failure:
             raise BrokenFile(f"{path}: {failure}")
@@ -227,7 +281,9 @@ class Registry:
         try:
             module = load()
             stage = "hooks"
-            self._manager.register(module, f"{plugin.distribution}/{plugin.name}")
+            # two files of one name are two plugins, which pluggy would refuse
+            file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
+            self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
             self._check_hooks(module)
             stage = "register_components"
             classes = self._component_classes(module)

@@ -4,17 +4,21 @@ from lotteryfw.runner.context import StudyContext, default_data_folder
 from lotteryfw.runner.exports import export
 from lotteryfw.runner.plan import Plan
 from lotteryfw.runner.reporter import Listener
-from lotteryfw.runner.results import Levels, Run, runs
+from lotteryfw.runner.results import Run, runs
+from lotteryfw.runner.rows import CurveRow, FindingRow, Rows, TicketRow
 from lotteryfw.runner.scheduler import Interrupted
 from lotteryfw.runner.study import cores, run
 
 __all__ = [
+    "CurveRow",
+    "FindingRow",
     "Interrupted",
-    "Levels",
     "Listener",
     "Plan",
+    "Rows",
     "Run",
     "StudyContext",
+    "TicketRow",
     "cores",
     "default_data_folder",
     "export",

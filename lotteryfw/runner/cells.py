@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal, NamedTuple, Protocol
 
 from lotteryfw.api.component import Component
@@ -12,6 +11,7 @@ from lotteryfw.api.errors import (
     ContractError,
     DataError,
     LotteryError,
+    NothingToPrune,
     PluginError,
     StoreError,
     TrainingDiverged,
@@ -22,11 +22,13 @@ from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, Trained
 from lotteryfw.engine import StoredOutcome, exit_error
+from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.derivations import without_state
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
+from lotteryfw.search.stored_tickets import without_state
 
 Status = Literal["done", "diverged", "failed"]
 Findings = Sequence[tuple[Analysis, list[AnalysisResult]]]
@@ -103,6 +105,7 @@ class CellRun:
         self._recorded: list[LevelResult] = []
         self._recorded_controls: list[LevelResult] = []
         self._diverged: Exception | None = None
+        self._ended_early: NothingToPrune | None = None
         self._last_level: int | None = None
         self._analysis: Analysis | None = None
         self._broken_analyses: list[Exception] = []
@@ -122,6 +125,8 @@ class CellRun:
             yield from self.cell.search.search(self._lab)
         except TrainingDiverged as error:
             self._diverged = error
+        except NothingToPrune as error:
+            self._ended_early = error
         if not self.cell.analyses:
             return
         self._take_records()
@@ -169,7 +174,10 @@ class CellRun:
                 texts = dict.fromkeys(map(str, errors))
                 self.ended = ("failed", PluginError("; ".join(texts)))
                 return
-            self.ended = ("diverged", self._diverged) if self._diverged else ("done", None)
+            if self._diverged:
+                self.ended = ("diverged", self._diverged)
+            else:
+                self.ended = ("done", self._ended_early)
 
     def awaits(self, key: str) -> bool:
         """Return whether the search or an analysis waits for the job of this key."""
@@ -177,7 +185,12 @@ class CellRun:
 
     def _all_there(self) -> bool:
         # A list, since every one is to be asked for, so that they run side by side.
-        stored = [self._services.ask(request, self) for request in self.asked]
+        try:
+            stored = [self._services.ask(request, self) for request in self.asked]
+        except NothingToPrune as error:
+            # Its tickets are made only now; the search ends at the request for them.
+            self._thrown, self.asked = error, ()
+            return True
         return all(stored)
 
     def _resume(self) -> None:
@@ -212,7 +225,8 @@ class CellRun:
     def _take_records(self) -> None:
         """Report the levels recorded since the last call, and ask for their controls."""
         # Taken away from the lab, which would keep the tensors of every level otherwise.
-        records, self._lab.records = self._lab.records, []
+        records = list(self._lab.records)
+        self._lab.records.clear()
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)
@@ -343,21 +357,3 @@ class CellRun:
         named = PluginError(text)
         named.__cause__ = error
         return named
-
-
-def checked_findings(findings: object) -> list[AnalysisResult]:
-    """Return the results of an analysis. Raises ContractError for anything but results with numbers."""
-    if not isinstance(findings, Iterable):
-        raise ContractError(f"gave a {type(findings).__name__}, not a list of findings")
-    checked = []
-    for finding in findings:
-        if not isinstance(finding, AnalysisResult):
-            raise ContractError(f"gave a {type(finding).__name__}, not an AnalysisResult")
-        values = finding.value if isinstance(finding.value, list | tuple) else (finding.value,)
-        strange = [type(value).__name__ for value in values if not isinstance(value, Real)]
-        if strange:
-            raise ContractError(
-                f"the value of '{finding.figure}' must be a number or several, not a {strange[0]}"
-            )
-        checked.append(finding)
-    return checked

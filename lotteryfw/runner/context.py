@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.errors import RecipeError, UsageError
+from lotteryfw.api.errors import RecipeError, StoreError, UsageError
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.claim_levels import missing_levels
+from lotteryfw.runner.data_checks import check_data
+from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.plan import Plan, plan, validate_budgets
+from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
+
+_OTHER_STORE = "name another folder with --store or LOTTERYFW_STORE"
 
 
 def default_data_folder() -> Path:
@@ -27,6 +33,24 @@ def default_data_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("lotteryfw") / "data"
+
+
+def _plugin_files(trust: Sequence[Path | str]) -> tuple[Path, ...]:
+    """Return the paths of trusted plugin files. Raises UsageError for anything but paths."""
+    if isinstance(trust, str | Path):
+        trust = [trust]
+    for path in trust:
+        if not isinstance(path, str | Path):
+            raise UsageError(f"trust: must be paths of plugin files, got {path!r}")
+    return tuple(map(Path, trust))
+
+
+def _store(root: Path) -> Store:
+    """Return the store in a folder. Raises UsageError where no store can be there."""
+    try:
+        return Store(root)
+    except (StoreError, UsageError) as error:
+        raise UsageError(f"{error} (the store: {_OTHER_STORE})") from error
 
 
 class StudyContext:
@@ -42,14 +66,15 @@ class StudyContext:
         *,
         profile: str | None = None,
         sets: Sequence[str] = (),
-        trust: Sequence[Path] = (),
-        data: Path | None = None,
-        store: Path | None = None,
+        trust: Sequence[Path | str] = (),
+        data: Path | str | None = None,
+        store: Path | str | None = None,
     ):
-        self.registry = Registry.load(list(trust))
-        self.trust = tuple(trust)
-        self.data_folder = data or default_data_folder()
-        self.store = Store(store or default_root())
+        self.trust = _plugin_files(trust)
+        self.registry = Registry.load(self.trust)
+        self.overrides = tuple(sets)
+        self.data_folder = Path(data) if data else default_data_folder()
+        self.store = _store(Path(store) if store else default_root())
         self.recipe: Recipe = load_recipe(
             source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
         )
@@ -57,14 +82,34 @@ class StudyContext:
         self.engine = engine_version(
             self.registry.find("objective", "lotteryfw/classification").provider
         )
+        self.warnings: list[str] = list(self.registry.warnings)
+        """What the checks found that does not prevent a run."""
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
+
+    def require_store(self) -> None:
+        """Make the store's folder. Raises UsageError where nothing can be written there."""
+        root = self.store.root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            # Rights are not enough: a disk may be mounted to be read alone.
+            with TemporaryFile(dir=root):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"{root}: the store cannot be written: {error.strerror or error}; {_OTHER_STORE}"
+            ) from error
 
     def describe(self, component: Component, clock: Clock) -> Spec:
         """Return a component as jobs name it."""
         index = (id(component), clock.total, clock.steps_per_epoch)
         if index not in self._specs:
             offer = self.registry.offer_of(component)
-            spec = Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
+            spec = Spec(
+                offer.kind,
+                offer.full_name,
+                offer.provider,
+                self.registry.options_for_job(component, clock),
+            )
             # The component is kept with its spec, so that no other object gets its id.
             self._specs[index] = (component, spec)
         return self._specs[index][1]
@@ -79,6 +124,20 @@ class StudyContext:
             self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
         )
 
+    def validate_parts(self) -> None:
+        """Raise RecipeError for axes and components that have no effect. Does not import torch."""
+        unused = UnusedParts(self.recipe, self.describe, self.data_folder)
+        if unused.faults:
+            raise RecipeError(unused.faults)
+        self.warnings += unused.warnings
+
+    def validate_data(self) -> None:
+        """Raise RecipeError for data that is not there, with the place and key of its source."""
+        faults, warnings = check_data(self.recipe, self.data_folder)
+        if faults:
+            raise RecipeError(faults)
+        self.warnings += warnings
+
     def validate_precision(self, device: str) -> None:
         """Raise UsageError for a precision that the device does not train in."""
         for cell in self.recipe.cells:
@@ -92,10 +151,14 @@ class StudyContext:
         """Raise UsageError for what only the networks show.
 
         That is: budgets that leave no weights, patterns that name no layer, and a kernel that
-        cannot train the dense network. Raises RecipeError for claims about levels that no search has.
+        cannot train the dense network. Raises RecipeError for models that do not fit their data,
+        and for claims about levels that no search has.
         """
         cells = self.recipe.cells
-        validate_budgets(cells, self.describe, self.data_folder, device)
+        misfits = network_faults(self.recipe, self.describe, self.data_folder, device)
+        if misfits:
+            raise RecipeError(misfits)
+        self.warnings += validate_budgets(cells, self.describe, self.data_folder, device)
         faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
         if faults:
             raise RecipeError(faults)

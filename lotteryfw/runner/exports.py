@@ -1,67 +1,268 @@
-"""Tickets of a run in other forms, for those who have neither the run nor its store."""
+"""Networks and tickets of a run in forms that need neither the run nor its store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from lotteryfw.api.errors import StoreError, UsageError, nearest, printable
 from lotteryfw.runner.context import StudyContext
+from lotteryfw.runner.onnx_files import onnx_bytes
+from lotteryfw.runner.run_networks import (
+    find_row,
+    initial_values,
+    ticket_path,
+    trained_values,
+)
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
-from lotteryfw.store import LoadedTicket, RunFolder, atomic_write, load_ticket, ticket_name
+from lotteryfw.store import (
+    LevelRow,
+    LoadedTicket,
+    RunFolder,
+    atomic_write,
+    load_ticket,
+    ticket_name,
+)
+from lotteryfw.store.tickets import read_tensors
 
-Form = Literal["values", "seed"]
-"""values: every parameter and buffer, as plain safetensors. seed: the mask, and the seeds."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lotteryfw.search.cell import Cell
+
+Form = Literal["ticket", "trained", "initial", "prune", "seed"]
+"""The weights to export: of the ticket, at the end of its training, at step 0 of the dense run; the
+ticket with its masks in the form of torch.nn.utils.prune; or as a seed and a mask."""
+_NEED_RUN = {
+    "trained": "the trained weights are in the run's store",
+    "initial": "the initial weights are in the run's ticket of level 0",
+    "seed": "the run's resolved.toml says what the weights were drawn from",
+}
+_ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A ticket, and the run and row that it belongs to; None for a lone ticket file."""
+
+    ticket: LoadedTicket
+    path: Path
+    run: RunFolder | None
+    row: LevelRow | None
 
 
 def export(
-    ticket: Path | str,
+    source: Path | str,
     out: Path | str,
-    form: Form = "values",
+    form: Form = "ticket",
     *,
+    level: int | None = None,
+    cell: str = "",
+    variant: str = "ticket",
     trust: Sequence[Path] = (),
     data: Path | None = None,
+    store: Path | None = None,
 ) -> None:
-    """Write a ticket of a run, a file below its `tickets`, to `out` in another form.
+    """Write the network of a ticket to `out`, as a state dict in safetensors.
 
-    "seed" is for tickets whose weights were never trained: see `load_seed_ticket`, which reads it.
-    It reads the run's resolved.toml, with the plugin files in `trust` and the data folder that the
-    recipe was run with. Raises UsageError for a ticket that is not there, cannot be told that way,
-    or is in no run's folder; StoreError for what cannot be read or written.
+    `source` is a ticket's file, or a run's folder with the `level`, `cell` (its name or a part of
+    it) and `variant` to select one. "ticket" has the values that training starts from, "trained"
+    those at its end, "initial" those at step 0 of the dense run; masked weights have the values at
+    which they are frozen. "prune" has the ticket's `weight_orig` and `weight_mask`, as
+    `torch.nn.utils.prune` names them. "seed" is for tickets whose weights were never trained: see
+    `load_seed_ticket`, which reads it.
+
+    An `out` that ends in .onnx gets the network itself, with a batch of any size; this needs
+    lotteryfw[onnx], the plugin files in `trust` and, for "seed" too, the data folder of the run.
+    Raises UsageError for a source that is no ticket or not there, or that has no such form;
+    StoreError for what cannot be read or written.
     """
-    path = Path(ticket)
-    if not path.is_file():
-        folder = path if path.is_dir() else path.parent
-        remedy = nearest(path.name, (path.name for path in folder.glob("*.safetensors")))
-        raise UsageError(f"{path}: no such ticket" + (f" ({remedy})" if remedy else ""))
-    loaded = load_ticket(path)
-    _check_place(path, loaded)
-    if form == "values":
-        from safetensors.torch import save
-
-        plain = {name: value.contiguous() for name, value in loaded.values.items()}
-        atomic_write(Path(out), save(plain))
+    opened = _open(Path(source), level, cell, variant)
+    path = Path(out)
+    if path.suffix == _ONNX and form in ("prune", "seed"):
+        raise UsageError(f"{path}: an ONNX file has weights only; form '{form}' is for safetensors")
+    if form == "seed":
+        _save_seed(opened, path, trust, data)
         return
-    run = _run_folder(path)
-    context = StudyContext(run / "resolved.toml", trust=trust, data=data)
-    cells = {cell.id: cell for cell in context.recipe.cells}
-    cell = cells.get(loaded.meta.get("cell", ""))
-    if cell is None:
-        raise UsageError(f"{path}: is of no cell of the run in {run}")
-    specs = {slot: context.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
+    values = _values(opened, form, store)
+    if path.suffix == _ONNX:
+        run, row = _run_of(opened, "the run's resolved.toml says which network it is")
+        context = StudyContext(run.path / "resolved.toml", trust=trust, data=data)
+        # safetensors have no graph: the network is built again from the recipe
+        atomic_write(path, onnx_bytes(context, _cell(context, run, row.cell), values))
+        return
+    from safetensors.torch import save
+
+    plain = {name: value.contiguous() for name, value in values.items()}
+    atomic_write(path, save(plain))
+
+
+def _open(source: Path, level: int | None, cell: str, variant: str) -> _Source:
+    """Return the ticket that a path and a selection name. Raises UsageError, StoreError."""
+    run = RunFolder(source)
+    if source.is_dir() and run.exists():
+        row = find_row(run, level, cell, variant)
+        path = ticket_path(run, row)
+        return _Source(load_ticket(path), path, run, row)
+    if not source.is_file():
+        _refuse_absent(source)
+    if level is not None or cell or variant != "ticket":
+        raise UsageError(
+            f"{source}: is one file; a level, cell or variant selects a ticket of a run's folder"
+        )
+    ticket = _load_ticket_file(source)
+    _check_place(source, ticket)
+    run_of_file = _run_folder(source)
+    if run_of_file is None:
+        return _Source(ticket, source, None, None)
+    return _Source(ticket, source, run_of_file, _row_of(run_of_file, ticket.meta))
+
+
+def _refuse_absent(path: Path) -> None:
+    """Raise UsageError for a path that is no file."""
+    folder = path if path.is_dir() else path.parent
+    remedy = nearest(path.name, (file.name for file in folder.glob("*.safetensors")))
+    if path.is_dir():
+        raise UsageError(
+            f"{path}: is neither a ticket's file nor the folder of a run"
+            + (f" (tickets in it: {remedy.removeprefix('known: ')})" if remedy else "")
+            + "; `lotteryfw runs` lists runs"
+        )
+    raise UsageError(f"{path}: no such ticket" + (f" ({remedy})" if remedy else ""))
+
+
+def _load_ticket_file(path: Path) -> LoadedTicket:
+    """Return the ticket in a file. Raises UsageError for a file that is something else."""
     try:
-        save_seed_ticket(Path(out), loaded, cell, specs, cell.data.facts(context.data_folder))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+        return load_ticket(path)
+    except StoreError as error:
+        kind = _kind_of_file(path)
+        if kind is None:
+            raise  # a ticket, and damaged
+        run = _run_folder(path)
+        where = "tickets are below tickets/ in a run's folder; `lotteryfw runs` lists runs"
+        if run is not None:
+            where = (
+                f"the tickets of this run are below {run.path / 'tickets'}, or name the run: "
+                f"lotteryfw export {run.path} --level 1 --out FILE"
+            )
+        raise UsageError(f"{path}: is {kind}, not a ticket; {where}") from error
 
 
-def _run_folder(ticket: Path) -> Path:
-    """Return the folder of the run that a ticket is in. Raises UsageError where there is none."""
-    for folder in ticket.resolve().parents:
+_NAMES = {
+    "levels.csv": "a run's table of figures",
+    "curves.jsonl": "a run's learning curves",
+    "analyses.jsonl": "a run's results of analyses",
+    "manifest.json": "a run's manifest",
+    "resolved.toml": "a run's resolved recipe",
+    "report.html": "a run's report",
+}
+_SUFFIXES = {
+    ".toml": "a TOML file, such as a recipe",
+    ".pt": "a file of torch.save, which may hold code and is never opened",
+    ".pth": "a file of torch.save, which may hold code and is never opened",
+    ".csv": "a table",
+    ".json": "a JSON file",
+    ".png": "a picture",
+    _ONNX: "an ONNX file",
+}
+
+
+def _kind_of_file(path: Path) -> str | None:
+    """Return what a file that is no readable ticket is; None for a damaged ticket."""
+    if path.name in _NAMES:
+        return _NAMES[path.name]
+    if path.suffix in _SUFFIXES:
+        return _SUFFIXES[path.suffix]
+    try:
+        _, masks = read_tensors(path)
+    except StoreError:
+        # a name of that kind is a ticket that cannot be read; anything else is some other file
+        return None if path.suffix == ".safetensors" else "some other file"
+    return "a plain state dict, which needs no export" if not masks else None
+
+
+def _run_folder(path: Path) -> RunFolder | None:
+    """Return the run whose folder a file lies in; None where there is none."""
+    for folder in path.resolve().parents:
         if RunFolder(folder).exists():
-            return folder
-    raise UsageError(f"{ticket}: is in no run's folder; form 'seed' needs the run's resolved.toml")
+            return RunFolder(folder)
+    return None
+
+
+def _row_of(run: RunFolder, meta: Mapping[str, str]) -> LevelRow | None:
+    """Return the row of levels.csv that a ticket belongs to; None where there is none."""
+    # "recorded" and not "level": a search may record a ticket at another level than its own
+    position = (meta.get("cell"), meta.get("variant"), meta.get("recorded"))
+    for row in run.read_levels():
+        if (row.cell, row.variant, str(row.level)) == position:
+            return row
+    return None
+
+
+def _run_of(opened: _Source, reason: str) -> tuple[RunFolder, LevelRow]:
+    """Return run and row of a ticket. Raises UsageError with the reason why they are needed."""
+    if opened.run is None:
+        raise UsageError(f"{opened.path}: is in no run's folder; {reason}")
+    if opened.row is None:
+        raise UsageError(f"{opened.path}: is of no row of levels.csv in {opened.run.path}")
+    return opened.run, opened.row
+
+
+def _values(opened: _Source, form: Form, store: Path | None) -> dict[str, Tensor]:
+    if form == "ticket":
+        return dict(opened.ticket.values)
+    if form == "prune":
+        return _prune_form(opened)
+    run, row = _run_of(opened, _NEED_RUN[form])
+    if form == "initial":
+        return initial_values(run, row)
+    return trained_values(run, row, store)
+
+
+def _prune_form(opened: _Source) -> dict[str, Tensor]:
+    """Return the ticket as `torch.nn.utils.prune` keeps it in a state dict.
+
+    Raises UsageError where it freezes weights at other values than 0, which that form cannot say.
+    """
+    values: dict[str, Tensor] = {}
+    for name, value in opened.ticket.values.items():
+        mask = opened.ticket.mask.get(name)
+        if mask is None:
+            values[name] = value
+            continue
+        if bool(value[~mask].any()):
+            raise UsageError(
+                f"{opened.path}: '{name}' has masked weights that are frozen at other values than "
+                "0, which torch.nn.utils.prune cannot express; form 'ticket' has them as they are"
+            )
+        values[f"{name}_orig"] = value
+        # a mask there has the dtype of its weights
+        values[f"{name}_mask"] = mask.to(value.dtype)
+    return values
+
+
+def _save_seed(opened: _Source, out: Path, trust: Sequence[Path], data: Path | None) -> None:
+    run = opened.run
+    if run is None:
+        raise UsageError(f"{opened.path}: is in no run's folder; {_NEED_RUN['seed']}")
+    context = StudyContext(run.path / "resolved.toml", trust=trust, data=data)
+    cell = _cell(context, run, opened.ticket.meta.get("cell", ""))
+    specs = {slot: context.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
+    facts = cell.data.facts(context.data_folder)
+    try:
+        save_seed_ticket(out, opened.ticket, cell, specs, facts)
+    except UsageError as error:
+        raise UsageError(f"{opened.path}: {error}") from None
+
+
+def _cell(context: StudyContext, run: RunFolder, name: str) -> Cell:
+    for cell in context.recipe.cells:
+        if cell.id == name:
+            return cell
+    raise UsageError(f"{run.path}: its recipe has no cell '{printable(name, 200)}'")
 
 
 def _check_place(path: Path, ticket: LoadedTicket) -> None:
@@ -72,6 +273,6 @@ def _check_place(path: Path, ticket: LoadedTicket) -> None:
     expected = ticket_name(meta["cell"], meta["variant"], int(meta["recorded"]))
     if expected != f"{path.parent.name}/{path.stem}":
         raise StoreError(
-            f"{path}: holds the ticket of {printable(expected, 200)}: the run's files were exchanged; "
-            "run the recipe again, which writes them anew"
+            f"{path}: holds the ticket of {printable(expected, 200)}: the run's files were "
+            "exchanged; run the recipe again, which writes them anew"
         )

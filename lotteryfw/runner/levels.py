@@ -9,8 +9,8 @@ from typing import Protocol
 from lotteryfw.api.metrics import Evaluation, Metrics
 from lotteryfw.api.tickets import MaskStats
 from lotteryfw.search.cell import Cell, named_figures
-from lotteryfw.search.derivations import without_state
 from lotteryfw.search.requests import JobRequest
+from lotteryfw.search.stored_tickets import without_state
 
 
 @dataclass(frozen=True)

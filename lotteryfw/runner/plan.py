@@ -6,7 +6,8 @@ by how they come about; sharing that depends on the masks shows only as a study 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,8 +101,10 @@ def plan_cell(lab: CellLab) -> CellPlan:
     except (Exception, SystemExit) as error:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
+    is_evaluated = bool(lab.cell.evaluated_parts)
     for record in lab.records:
-        planned.requests += lab.evaluations(record.trained).values()
+        if is_evaluated:
+            planned.requests += lab.evaluations(record.trained).values()
         if record.variant == "ticket" and not record.ticket.is_dense:
             for control in lab.cell.controls:
                 request = lab.request(lab.control(control, record))
@@ -113,10 +116,10 @@ def plan_cell(lab: CellLab) -> CellPlan:
 
 def validate_budgets(
     cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
-) -> None:
+) -> list[str]:
     """Raise UsageError for a cell whose budgets would leave a network without weights.
 
-    UsageErrors of scopes are raised as well.
+    UsageErrors of scopes are raised as well. Returns warnings of levels that prune nothing.
     """
     # Cells with the same of these parts have the same budgets.
     different: dict[str, Cell] = {}
@@ -126,6 +129,7 @@ def validate_budgets(
             if part is not None:
                 parts.append(describe(part, cell.clock).canonical())
         different.setdefault(digest(parts), cell)
+    warnings: dict[str, None] = {}
     for cell in different.values():
         try:
             lab = CellLab(cell, describe, data_folder, device)
@@ -134,13 +138,43 @@ def validate_budgets(
             planned = plan_cell(lab)
             if isinstance(planned.fault, UsageError):
                 raise planned.fault
+            kept_at: dict[int, int] = {}
             for request in planned.requests:
-                request.ticket.source.kept_by_budgets()
+                ticket = request.ticket
+                kept = ticket.source.kept_by_budgets()
+                # What a training keeps that finds its mask by itself is known after it.
+                found = ticket if ticket.root is None else ticket.root.ticket
+                if not found.learns_mask and not found.updates_mask:
+                    kept_at.setdefault(ticket.level, sum(kept.values()))
+            text = _pruned_no_more(cell, kept_at)
+            if text:
+                warnings[text] = None
         except UsageError:
             raise
         except (LotteryError, SystemExit):
             continue  # A component that breaks ends its own cells, when they run.
+    return list(warnings)
 
+
+def _pruned_no_more(cell: Cell, kept_at: Mapping[int, int]) -> str:
+    """Return a warning of the first level that keeps as much as the one before; "" if none does.
+
+    `kept_at` has the weights that budgets leave at each level.
+    """
+    for level in sorted(kept_at):
+        kept = kept_at[level]
+        if level > 0 and kept_at.get(level - 1) == kept:
+            scope = f"scope '{cell.scope.use}' {cell.scope.options()}"
+            return (
+                f"study {cell.study}: {scope} prunes nothing at level {level} and later, where "
+                f"{kept:,} weights are left; a search that prunes level by level ends there"
+            )
+    return ""
+
+
+_Cost = tuple[int, str]
+"""The steps of a job, and its cost class: jobs of about the same cost a step share it."""
+_EVALUATION: _Cost = (0, "")
 
 _NOT_PLAIN = ("snapshots", "keys")
 
@@ -192,8 +226,9 @@ def plan(
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
     # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
-    unique: dict[str, tuple[int, str]] = {}
+    unique: dict[str, _Cost] = {}
     snapshots: dict[str, frozenset[int]] = {}
+    cost_classes: dict[tuple[object, ...], str] = {}
     for cell in cells:
         cell_count += 1
         try:
@@ -208,25 +243,33 @@ def plan(
             broken.append((cell.id, str(planned.fault)))
         job_count += len(planned.requests)
         specs = lab.context.specs
-        cost_class = like(specs["model"], specs["data"], specs["optimizer"], cell.batch, device)
+        classed_by = (specs["model"], specs["data"], specs["optimizer"])
+        digests = (*(spec.digest for spec in classed_by), cell.batch)
+        # The seeds of a combination share the class, and naming one takes longer than looking it up.
+        if digests not in cost_classes:
+            cost_classes[digests] = like(*classed_by, cell.batch, device)
+        cost_class = cost_classes[digests]
         for request in planned.requests:
             origin = request.origin
             # A forward pass takes next to no time, and its result next to no room.
-            unique[origin] = (request.steps, "" if request.kind == "evaluation" else cost_class)
+            is_evaluation = request.kind == "evaluation"
+            unique[origin] = _EVALUATION if is_evaluation else (request.steps, cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
     keys = _stored_keys(store, unique)
-    missing = [job for origin, job in unique.items() if origin not in keys]
-    seconds, size = _estimate(store, missing)
+    # Few lengths and classes, many jobs: what follows goes through the few.
+    jobs = Counter(unique.values())
+    jobs_to_do = jobs - Counter(unique[origin] for origin in keys)
+    seconds, size = _estimate(store, jobs_to_do)
     return Plan(
         cells=cell_count,
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
-        evaluations=sum(not cost_class for _, cost_class in unique.values()),
-        steps=sum(steps for steps, _ in unique.values()),
-        steps_to_do=sum(steps for steps, _ in missing),
+        evaluations=jobs[_EVALUATION],
+        steps=_steps(jobs),
+        steps_to_do=_steps(jobs_to_do),
         seconds=seconds,
         bytes=size,
         unknown=tuple(unknown),
@@ -247,15 +290,19 @@ def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
     return keys
 
 
-def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | None, int | None]:
-    """Return the seconds and bytes of jobs, given by steps and cost class; "" costs nothing.
+def _steps(jobs: Mapping[_Cost, int]) -> int:
+    return sum(steps * count for (steps, _), count in jobs.items())
+
+
+def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, int | None]:
+    """Return the seconds and bytes of numbers of jobs; evaluations cost nothing.
 
     Both are None where no job of one of the classes is stored.
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
-    for steps, cost_class in jobs:
-        if not cost_class:
+    for (steps, cost_class), count in jobs.items():
+        if (steps, cost_class) == _EVALUATION:
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
@@ -263,8 +310,8 @@ def _estimate(store: Store, jobs: Sequence[tuple[int, str]]) -> tuple[float | No
         cost = costs[cost_class]
         if cost is None:
             return None, None
-        seconds += steps * cost[0]
-        size += cost[1]
+        seconds += count * steps * cost[0]
+        size += count * cost[1]
     return seconds, size
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +15,13 @@ from lotteryfw.recipe import to_toml
 from lotteryfw.runner.cells import Findings, SavedTicket, Status
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.levels import Level
+from lotteryfw.runner.provenance import Invocation, listed, machine, versions
 from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
 from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.derivations import Loaded, without_state
 from lotteryfw.search.jobs import numerics
+from lotteryfw.search.stored_tickets import Loaded, without_state
 from lotteryfw.store import (
     LevelRow,
     RunFolder,
@@ -88,6 +85,10 @@ class RunRecorder:
         self._curves_before: dict[Position, str] = {}
         self._findings_before: list[dict[str, Any]] = []
         self._keys_before: set[str] = set()
+        self._invocations_before: list[Any] = []
+        path = context.recipe.path
+        sources = [*([path] if path else []), *context.trust]
+        self._invocation = Invocation(sources, context.overrides, device)
         self._next_write = 0.0
 
     # What an earlier run left
@@ -98,6 +99,7 @@ class RunRecorder:
         Everything else is found again in the store. The earlier run's objects stay safe from gc.
         """
         self._keys_before = self._seals.keys_before()
+        self._invocations_before = self._seals.invocations_before()
         if self._keys_before:
             self._next_write = time.monotonic() + _REWRITE_SECONDS
         if self._seals.intact("levels.csv"):
@@ -138,6 +140,8 @@ class RunRecorder:
 
     def job_finished(self, key: str, steps: int, stored: bool, seconds: float) -> None:
         """Report that a job was computed, or (`stored`) found in the store."""
+        if not stored:
+            self._invocation.computed += 1
         self._reporter.event(JobFinished(key, steps, stored=stored, seconds=seconds))
 
     def cell_finished(self, cell: Cell, status: Status, message: str) -> None:
@@ -249,14 +253,11 @@ class RunRecorder:
             "recipe": str(recipe.path) if recipe.path else None,
             "digest": recipe.digest,
             "seeds": sorted({cell.seed for cell in recipe.cells}),
-            "versions": _versions(),
+            "versions": versions(),
             "plugins": plugins,
             "numerics": numerics(self._device),
-            "machine": {
-                "system": platform.platform(),
-                "processor": platform.machine(),
-                "cores": os.cpu_count(),
-            },
+            "machine": machine(self._device),
+            "invocations": listed(self._invocations_before, self._invocation),
             "store": str(self._context.store.root),
             "cells": self.statuses,
             "metrics": _metric_units(recipe.cells),
@@ -280,13 +281,6 @@ def _metric_units(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _of_cells(entries: Mapping[Position, Any], numbers: Set[int]) -> dict[Position, Any]:
     return {position: entry for position, entry in entries.items() if position[0] in numbers}
-
-
-# importlib.metadata reads from the disk at each call, 3 ms a name, and the manifest is written often
-@cache
-def _versions() -> dict[str, str]:
-    packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def reader_of(ticket: Ticket, path: Path, stats: MaskStats) -> Callable[[], Ticket]:

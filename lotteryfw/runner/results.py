@@ -2,55 +2,78 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.metrics import Curve
 from lotteryfw.api.results import AnalysisResult
 from lotteryfw.runner.levels import Level
-from lotteryfw.store import METRIC, LevelRow, RunFolder, find_runs, strict_json
+from lotteryfw.runner.rows import (
+    CurveRow,
+    FindingRow,
+    Rows,
+    TicketRow,
+    curve_rows,
+    finding_rows,
+    html_table,
+    level_rows,
+    ticket_rows,
+)
+from lotteryfw.runner.run_networks import ticket_path, trained_values
+from lotteryfw.store import LevelRow, RunFolder, find_runs, strict_json
 
 if TYPE_CHECKING:
-    import pandas
-
-
-class Levels(list[LevelRow]):
-    """The rows of levels.csv, in order."""
-
-    def to_pandas(self) -> pandas.DataFrame:
-        """Return a DataFrame, with a column for each axis of the grid. Needs pandas."""
-        import pandas
-
-        records = []
-        for row in self:
-            record = asdict(row)
-            axes = record.pop("axes")
-            figures = record.pop("metrics")
-            del record["axis_values"]
-            for name, value in figures.items():
-                record[METRIC + name] = value
-            records.append(record | axes)
-        return pandas.DataFrame(records)
+    from torch import Tensor
 
 
 class Run:
-    """A run folder, read: `levels`, `manifest`, `statuses` of the cells."""
+    """A run folder, read: its rows, curves, findings, tickets and trained networks.
 
-    def __init__(self, path: Path | str):
+    `store` is the store that has the trained weights, by default the one that the run was made in.
+    """
+
+    def __init__(self, path: Path | str, store: Path | None = None):
         self.folder = RunFolder(Path(path))
         self.path = self.folder.path
+        self._store = store
 
     @property
-    def levels(self) -> Levels:
+    def levels(self) -> Rows[LevelRow]:
         """The typed rows of levels.csv."""
-        return Levels(self.folder.read_levels())
+        return level_rows(self.folder.read_levels())
 
     @property
-    def findings(self) -> list[dict[str, Any]]:
-        """The lines of analyses.jsonl: the results of the analyses."""
-        return self.folder.read_findings()
+    def curves(self) -> Rows[CurveRow]:
+        """The typed lines of curves.jsonl: the measurements during each training."""
+        return curve_rows(self.folder.each_curve())
+
+    @property
+    def findings(self) -> Rows[FindingRow]:
+        """The typed lines of analyses.jsonl: the results of the analyses."""
+        return finding_rows(self.folder.each_finding())
+
+    @property
+    def tickets(self) -> Rows[TicketRow]:
+        """The ticket files, in the order of levels.csv. `ticket.load()` reads one."""
+        rows = []
+        for row in self.folder.read_levels():
+            path = ticket_path(self.folder, row)
+            # a training that diverged may have left no ticket
+            if path.is_file():
+                rows.append(TicketRow(path, row))
+        return ticket_rows(rows)
+
+    def trained(self, row: LevelRow | TicketRow) -> dict[str, Tensor]:
+        """Return the state dict at the end of a row's training, on the CPU.
+
+        Masked weights have the values at which they are frozen. Raises UsageError where nothing was
+        trained or the store lacks it.
+        """
+        level_row = row.row if isinstance(row, TicketRow) else row
+        return trained_values(self.folder, level_row, self._store)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -65,6 +88,24 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        manifest = self.manifest
+        ended = Counter(self.statuses.values())
+        facts = [
+            ("folder", self.path),
+            ("recipe", manifest.get("name", "")),
+            ("profile", manifest.get("profile") or "none"),
+            ("seeds", ", ".join(map(str, manifest.get("seeds", ())))),
+            ("cells", ", ".join(f"{count} {status}" for status, count in ended.items())),
+            ("rows", len(self.folder.read_levels())),
+        ]
+        title = escape(str(manifest.get("title") or manifest.get("name") or self.path.name))
+        page = self.path / "report.html"
+        link = ""
+        if page.is_file():
+            link = f'<p><a href="{escape(page.resolve().as_uri())}">report.html</a></p>'
+        return f"<h4>{title}</h4>{html_table(('', ''), facts)}{link}"
 
 
 def runs(folder: Path) -> list[Run]:

@@ -264,7 +264,10 @@ def _require_same_shapes(
 
 def _component(path: Path, registry: Registry, spec: Spec) -> Any:
     try:
-        return registry.find(spec.kind, spec.use).cls.model_validate(dict(spec.options))
+        # In the version that is here: what differs is found by the checksum, and named.
+        registered = registry.find(spec.kind, spec.use)
+        options = registered.provider, spec.options
+        return registry.from_job(spec.kind, spec.use, *options)
     except ValidationError as error:
         raise StoreError(
             f"{path}: the {spec.kind} '{spec.use}' cannot have these options: {error}"

@@ -21,9 +21,9 @@ from lotteryfw.engine import (
 )
 from lotteryfw.engine.messages import Setup
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cells import checked_findings
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.executors import Executor, InProcess
+from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.recorder import RunRecorder
 from lotteryfw.runner.reporter import Listener, NoListener, Reporter
 from lotteryfw.runner.results import Run, finding_line
@@ -47,9 +47,9 @@ def run(
     out: Path | str | None = None,
     jobs: int | None = None,
     device: str = "auto",
-    trust: Sequence[Path] = (),
-    data: Path | None = None,
-    store: Path | None = None,
+    trust: Sequence[Path | str] = (),
+    data: Path | str | None = None,
+    store: Path | str | None = None,
     checkpoint_seconds: float = 60.0,
     listener: Listener | None = None,
     on_start: Callable[[Callable[[], None]], None] | None = None,
@@ -71,7 +71,10 @@ def run(
         # Before the first tensor: torch reads its number of threads once.
         configure_torch()
         context.validate_precision(kind)
+        context.validate_parts()
         context.validate_models(kind)
+        context.validate_data()
+        context.require_store()
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, folder, listener or NoListener())
         processes = jobs or _default_jobs(kind, len(context.recipe.cells))
@@ -133,9 +136,14 @@ class StudyRun:
         """
         recipe = self._context.recipe
         resolved = to_toml(recipe.resolved())
-        with RunFolder.claimed(self._folder.path, resolved):
+        store, folder = self._context.store, self._folder.path
+        with store.active(self._id), _without_traces(folder), RunFolder.claimed(folder, resolved):
+            # Before anything is written: a run that is refused leaves no folder.
+            self._check_data()
+            for warning in self._context.warnings:
+                self._reporter.warning(warning)
             self._seals.begin(self._reporter.warning)
-            RunFolder.create(self._folder.path, recipe.source_text, resolved)
+            RunFolder.create(folder, recipe.source_text, resolved)
             try:
                 self._run(jobs, checkpoint_seconds, on_start)
             finally:
@@ -146,8 +154,7 @@ class StudyRun:
     def _run(self, jobs: int, checkpoint_seconds: float, on_start: OnStart | None) -> None:
         context, recorder = self._context, self._recorder
         cells, folder = context.recipe.cells, str(self._folder.path)
-        active = context.store.active(self._id)
-        with active, self._executor(jobs, checkpoint_seconds) as executor:
+        with self._executor(jobs, checkpoint_seconds) as executor:
             scheduler = Scheduler(context, executor, self._open_lab, recorder, self._plan.keys)
             self._reporter.begin()
             recorder.recall()
@@ -178,9 +185,8 @@ class StudyRun:
         for notice in store.notices:
             self._reporter.warning(notice)
 
-    @contextmanager
-    def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
-        """Check the data, and yield what runs the jobs."""
+    def _check_data(self) -> None:
+        """Raise DataError where data is absent, or unusable with an objective."""
         context = self._context
         pairs: dict[str, tuple[Spec, Spec]] = {}
         for cell in context.recipe.cells:
@@ -188,9 +194,12 @@ class StudyRun:
             objective = context.describe(cell.objective, cell.clock)
             pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
         for data, objective in pairs.values():
-            # Absent or unusable data is refused here, before any training.
             self._workshop.dataset(data, objective)
 
+    @contextmanager
+    def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
+        """Yield what runs the jobs."""
+        context = self._context
         executor: Executor
         if jobs == 1:
             executor = InProcess(
@@ -253,3 +262,17 @@ class StudyRun:
             )
         else:
             self._recorder.analysed_across(study, analysis.use, lines)
+
+
+@contextmanager
+def _without_traces(path: Path) -> Iterator[None]:
+    """Remove the folders made meanwhile for a run that was refused, where nothing is in them."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        for folder in made:
+            if folder.is_dir() and all(entry.name.startswith(".") for entry in folder.iterdir()):
+                for entry in folder.iterdir():
+                    entry.unlink()
+                folder.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Set
 from pathlib import Path
+from typing import Any
 
 from lotteryfw.store import RunFolder
 from lotteryfw.store.checksums import (
@@ -90,12 +91,21 @@ class Seals:
 
     def keys_before(self) -> set[str]:
         """Return the keys that the manifest of the earlier run lists; none where it is unreadable."""
-        if self._folder.unreadable("manifest.json"):
-            return set()
-        keys = self._folder.read_manifest().get("keys", [])
+        keys = self._manifest_before().get("keys", [])
         if not isinstance(keys, list):
             return set()
         return {key for key in keys if isinstance(key, str) and _KEY.fullmatch(key)}
+
+    def invocations_before(self) -> list[Any]:
+        """Return the invocations that the manifest of the earlier run lists, as plain data."""
+        invocations = self._manifest_before().get("invocations", [])
+        return invocations if isinstance(invocations, list) else []
+
+    def _manifest_before(self) -> dict[str, Any]:
+        """Return the manifest of the earlier run; empty where it is unreadable."""
+        if self._folder.unreadable("manifest.json"):
+            return {}
+        return self._folder.read_manifest()
 
     def changed(self, path: Path) -> None:
         """Note that this run wrote a file."""

@@ -29,7 +29,7 @@ from lotteryfw.api.kinds import (
 from lotteryfw.api.metrics import Evaluation, FigureUnit
 from lotteryfw.api.steps import Clock
 from lotteryfw.search.randomness import Randomness, Seeds
-from lotteryfw.search.start_file import StartFile
+from lotteryfw.search.start_file import ReadFile, StartFile, no_files
 
 
 def figure_name(part: str, metric: str) -> str:
@@ -91,6 +91,8 @@ class Cell:
     axis_values: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = field(default_factory=Randomness)
     start: StartFile | None = None
+    read_file: ReadFile = no_files
+    """Reads the files that its search names (`lab.load`)."""
 
     @property
     def seeds(self) -> Seeds:

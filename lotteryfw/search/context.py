@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.errors import ContractError
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
+from lotteryfw.api.kinds import Analysis, MaskCriterion, SearchAlgorithm
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
 from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.api.steps import Clock
@@ -34,6 +35,7 @@ _SLOTS = (
     "search", "criterion", "scope", "mask1", "mask0", "rewind", "model", "initialiser", "data", "objective",
     "optimizer", "schedule", "parametrization", "scores", "mask_optimizer", "mask_update",
 )  # fmt: skip
+_LEARNING_SLOTS = ("parametrization", "scores", "mask_optimizer")
 
 
 class SearchContext:
@@ -53,6 +55,7 @@ class SearchContext:
     ):
         """`engine` is the state of the code that chooses and runs kernels: see `engine_version`."""
         self.cell = cell
+        self.describe = describe_component
         self.seed = cell.seed
         self.seeds = cell.seeds
         self.clock = cell.clock
@@ -69,14 +72,21 @@ class SearchContext:
         # The gradient is a probe that the engine has itself; its rounding depends on the batches.
         gradient = Spec("probe", "gradient", "lotteryfw", {"batch": cell.batch})
         available = {Need.GRADIENT: gradient, Need.PROBE: self.specs["criterion"]}
-        self.probe_specs: dict[Need, Spec] = {}
-        for need, spec in available.items():
-            if need in cell.criterion.needs:
-                self.probe_specs[need] = spec
+        needs = needs_of(cell.criterion) | needs_of(cell.search)
+        # Analyses ask for their probes themselves, so that no training is probed for nothing.
+        later = frozenset[Need]().union(*(needs_of(analysis) for analysis in cell.analyses))
+        self.probe_specs = {need: spec for need, spec in available.items() if need in needs}
+        """What every training of the search is probed for."""
+        self.all_probe_specs = {
+            need: spec for need, spec in available.items() if need in needs | later
+        }
+        """What a search or an analysis may ask of a training."""
         self.augment = tuple(describe_component(part, cell.clock) for part in cell.augment)
         self.fingerprint = fingerprint_of(cell.data, data_folder)
         self._data_folder = data_folder
         self.point = cell.rewind.point(cell.clock)
+        self._point_part = _point_part(self.point)
+        self._is_augmented = bool(self.augment)
         if self.point.weights == LATEST and self.point.optimizer == "saved":
             raise ContractError(
                 f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"
@@ -131,15 +141,33 @@ class SearchContext:
     def initial_scores(self, layer: LayerInfo) -> Tensor:
         """Return the scores that a layer begins with: float32 [s]."""
         rng = stream(self.seeds.scores, Stream.SCORES, layer.name)
+        shape = self.score_shape(layer)
         if self.cell.scores is not None:
             return draw_weight(self.cell.scores, self.specs["scores"], layer, rng)
         assert self.cell.parametrization is not None
         spec = self.specs["parametrization"]
         with blame(spec, "initial", layer):
             value = self.cell.parametrization.initial(layer, rng)
-        return check_tensor(
-            value, layer.shape, f"{describe(spec)}: initial() on layer {layer.name}"
-        ).float()
+        what = f"{describe(spec)}: initial() on layer {layer.name}"
+        return check_tensor(value, shape, what).float()
+
+    def score_shape(self, layer: LayerInfo) -> tuple[int, ...]:
+        """Return the shape of a layer's scores.
+
+        Raises UsageError where they are not one for each edge and the recipe names an initialiser
+        for them, which draws as many as there are edges.
+        """
+        assert self.cell.parametrization is not None
+        spec = self.specs["parametrization"]
+        with blame(spec, "score_shape", layer):
+            shape = tuple(self.cell.parametrization.score_shape(layer))
+        if self.cell.scores is not None and shape != layer.shape:
+            raise UsageError(
+                f"scores: the initialiser '{self.cell.scores.use}' draws a score for each edge, "
+                f"{list(layer.shape)} of layer {layer.name}; those of the parametrization "
+                f"'{self.cell.parametrization.use}' have shape {list(shape)}: leave `scores` out"
+            )
+        return shape
 
     def masks_of(self, net: MaskedNetwork) -> dict[str, Tensor]:
         """Return, by layer, the masks that scores stand for: bool [s].
@@ -154,13 +182,11 @@ class SearchContext:
             masks = self.cell.parametrization.masks(net)
         for name, edges in net.edges.items():
             mask = masks.get(name)
-            fits = (
-                mask is not None and mask.dtype == torch.bool and mask.shape == edges.scores.shape
-            )
+            fits = mask is not None and mask.dtype == torch.bool and mask.shape == edges.info.shape
             if mask is None or not fits or bool((mask & ~edges.allowed).any()):
                 raise ContractError(
                     f"{describe(spec)}: masks() must give a bool mask of shape "
-                    f"{list(edges.scores.shape)} for layer {name}, alive only where edges.allowed"
+                    f"{list(edges.info.shape)} for layer {name}, alive only where edges.allowed"
                 )
         return masks
 
@@ -170,66 +196,95 @@ class SearchContext:
 
     # Digests, which distinguish tickets and jobs before any tensor is known
 
+    # Those that every plan needs are hashed when the context is made, the others when they are
+    # first looked at: a large grid has tens of thousands of contexts.
+
     def _digest_components(self) -> None:
-        """Hash once the components that all tickets of the cell share."""
-        cell, specs = self.cell, self.specs
-
-        def combined(*slots: str) -> str:
-            return _combined(*(specs[slot].digest for slot in slots))
-
-        learned = [
-            slot for slot in ("parametrization", "scores", "mask_optimizer") if slot in specs
-        ]
-        network = combined("model", "initialiser", "data", "objective")
+        cell = self.cell
         begins: list[object] = [self.seeds.init]
         if cell.start is not None:
             begins.append(cell.start.digest)
-        self.dense_digest = digest_of("dense", network, self.fingerprint, *begins)
+        self.dense_digest = digest_of("dense", self._network_digest, self.fingerprint, *begins)
         # Beside the training, these seeds decide what is pruned and the values that start a round.
         self.draws_digest = f"{self.seed}\x1f{self.seeds.init}\x1f{self.seeds.ties}"
-        self.initialiser_digest = combined("initialiser")
-        self.rewind_digest = combined("rewind")
-        self.pruning_digest = combined("criterion", "scope", "mask1", "mask0", "rewind")
-        self.random_digest = combined("scope", "rewind")
-        self.masking_digest = combined("mask1", "scope", *learned)
-        self.evaluation_digest = digest_of(
-            network, self.fingerprint, *(specs[slot].digest for slot in learned),
-            *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
-            self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
-            cell.memory_format, numerics(self.device), self.engine,
-        )  # fmt: skip
-        self.update_digest = combined("mask_update", "initialiser") if cell.mask_update else ""
+        self.pruning_digest = self._combined("criterion", "scope", "mask1", "mask0", "rewind")
         self._training_digest = digest_of(
-            combined("objective", "optimizer", "schedule"),
+            self._combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
             cell.kernel, cell.sparse_below, cell.precision, cell.memory_format,
             numerics(self.device), self.engine,
         )  # fmt: skip
 
-    def job_digest(self, kind: str, ticket: Ticket) -> str:
-        """Return the digest of a training (`kind` "train") that starts from a ticket.
+    @property
+    def _network_digest(self) -> str:
+        return self._combined("model", "initialiser", "data", "objective")
+
+    @property
+    def initialiser_digest(self) -> str:
+        return self._combined("initialiser")
+
+    @property
+    def rewind_digest(self) -> str:
+        return self._combined("rewind")
+
+    @property
+    def random_digest(self) -> str:
+        """The digest of what decides random masks within the scope's budgets."""
+        return self._combined("scope", "rewind")
+
+    @property
+    def masking_digest(self) -> str:
+        """The digest of what decides learned masks beside their training."""
+        return self._combined("mask1", "scope", *_LEARNING_SLOTS)
+
+    @property
+    def update_digest(self) -> str:
+        """The digest of what changes masks in training; empty without a mask update."""
+        if self.cell.mask_update is None:
+            return ""
+        return self._combined("mask_update", "initialiser")
+
+    @cached_property
+    def evaluation_digest(self) -> str:
+        """The digest of what decides an evaluation beside the network that is measured."""
+        cell, specs = self.cell, self.specs
+        learned = [specs[slot].digest for slot in _LEARNING_SLOTS if slot in specs]
+        return digest_of(
+            self._network_digest, self.fingerprint, *learned,
+            *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
+            self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
+            cell.memory_format, numerics(self.device), self.engine,
+        )  # fmt: skip
+
+    def _combined(self, *slots: str) -> str:
+        """Return one digest of the components in these slots; slots without one are left out."""
+        return _combined(*[self.specs[slot].digest for slot in slots if slot in self.specs])
+
+    def job_digest(self, ticket: Ticket) -> str:
+        """Return the digest of a training that starts from a ticket.
 
         Equal digests are equal jobs, kernel and tensors included: all that decides the job's key
         is in it.
         """
         point = ticket.point
-        start = f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
-        length = f"{ticket.length}\x1f{ticket.level}\x1f{ticket.learns_mask}"
-        seeds = self.seeds.of_training(ticket, bool(self.augment))
-        drawn = f"{seeds.order}\x1f{seeds.augment}\x1f{seeds.masks}"
-        settings = f"{self._training_digest}\x1f{start}\x1f{length}\x1f{drawn}"
-        return sha256_of(f"{kind}\x1f{ticket.origin}\x1f{settings}")
+        # Nearly every ticket of a plan starts from the policy's point.
+        start = self._point_part if point is self.point else _point_part(point)
+        seeds = self.seeds.of_training(ticket, self._is_augmented)
+        return sha256_of(
+            f"train\x1f{ticket.origin}\x1f{self._training_digest}\x1f{start}\x1f{ticket.length}"
+            f"\x1f{ticket.level}\x1f{ticket.learns_mask}\x1f{seeds.digest_part}"
+        )
 
     def probe_digest(self, trained: Trained, need: Need) -> str:
         """Return the digest of a probe of a network after its training.
 
         As that of `job_digest`, it has all that decides the job's key.
         """
-        spec, level = self.probe_specs[need], trained.ticket.level
+        spec, level = self.all_probe_specs[need], trained.ticket.level
         labels = self.probe_labels(need, level)
         run_by = (numerics(self.device), self.engine)
-        return digest_of("probe", spec.digest, labels, self._made_by(trained), *run_by)
+        return digest_of("probe", spec.digest, labels, self.training_digest(trained), *run_by)
 
     def probe_labels(self, need: Need, level: int) -> tuple[Label, ...]:
         """Return the labels of the streams of a probe: none for one that draws nothing."""
@@ -237,24 +292,40 @@ class SearchContext:
             return ()
         return (self.seed, level, self.cell.criterion.use)
 
-    def _made_by(self, trained: Trained) -> str:
+    def training_digest(self, trained: Trained) -> str:
         """Return the digest of the training that made a network."""
         # A plan has hundreds of thousands of trainings, and each was hashed when it was asked for.
-        return trained.origin or self.job_digest("train", trained.ticket)
+        return trained.origin or self.job_digest(trained.ticket)
 
     def parents_digest(self, ticket: Ticket, trained: Trained, root: Trained) -> str:
         """Return what a ticket's digest has of its parents.
 
         They are another ticket, its training, and the training that rewinding goes back to.
         """
-        job, first = self._made_by(trained), self._made_by(root)
+        # Both have an origin unless somebody made them by hand, and a call takes longer than `or`.
+        job = trained.origin or self.training_digest(trained)
+        first = root.origin or self.training_digest(root)
         is_probed = bool(trained.probes)
         return f"{ticket.origin}\x1f{ticket.level}\x1f{job}\x1f{is_probed}\x1f{first}"
+
+
+def needs_of(component: MaskCriterion | SearchAlgorithm | Analysis) -> frozenset[Need]:
+    """Return what a component needs, and what the criteria among its options need."""
+    needs = component.needs
+    for nested in component.nested():
+        if isinstance(nested, MaskCriterion):
+            needs |= nested.needs
+    return needs
 
 
 def digest_of(*parts: object) -> str:
     """Return the SHA-256 (hex) of parts as text."""
     return sha256_of("\x1f".join(map(str, parts)))
+
+
+def _point_part(point: RewindPoint) -> str:
+    """Return a point as a part of a job's digest; its buffers are in the ticket's origin."""
+    return f"{point.weights}\x1f{point.schedule}\x1f{point.steps}\x1f{point.optimizer}"
 
 
 def sha256_of(text: str) -> str:

@@ -13,13 +13,10 @@ from lotteryfw.api.layers import ControlLayer, LayerInfo
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import Derivation, Restart, RewindPoint, Ticket, TicketState
 from lotteryfw.search.context import SearchContext, digest_of, single_layer_groups
-from lotteryfw.search.derivations import (
-    kept_by_budgets,
-    whole_masks,
-    zeros_where_masked,
-)
+from lotteryfw.search.derivations import kept_by_budgets
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
+from lotteryfw.search.rewinding import first_values, whole_masks, zeros_where_masked
 from lotteryfw.search.round_layers import merge
 from lotteryfw.search.top_k import check_tensor
 
@@ -69,7 +66,7 @@ class Controlled(Derivation):
                 masks[info.name] = self._checked_mask(layer, control.mask(layer))
 
         start = self._start(masks)
-        values = dict(context.initial.values if control.restarts else ticket.values)
+        values = dict(self._original if control.restarts else ticket.values)
         for info in context.layers:
             name = info.name
             layer = self._layer(info, start[name])
@@ -103,6 +100,10 @@ class Controlled(Derivation):
         return restart or zeros_where_masked(lambda: self.parent.values)
 
     @cached_property
+    def _original(self) -> Mapping[str, Tensor]:
+        return first_values(self._context, self.parent.root)
+
+    @cached_property
     def _rewound(self) -> Mapping[str, Tensor]:
         return self._restart.rewound()
 
@@ -117,7 +118,7 @@ class Controlled(Derivation):
         context, ticket, name = self._context, self.parent, info.name
         return ControlLayer(
             info,
-            original=context.initial.values[name],
+            original=self._original[name],
             start=start,
             rewound=self._rewound[name],
             mask=ticket.mask[name],

@@ -8,27 +8,35 @@ tickets, since all else is drawn from named streams. A plan is made of digests a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import PluginError, StoreError, UsageError
-from lotteryfw.api.layers import LATEST, Group
+from lotteryfw.api.errors import NothingToPrune, UsageError
+from lotteryfw.api.kinds import MaskCriterion
+from lotteryfw.api.layers import Group
 from lotteryfw.api.tickets import (
     Derivation,
-    Restart,
     Ticket,
-    TicketSource,
     TicketState,
     Trained,
 )
 from lotteryfw.search.context import SearchContext, digest_of, sha256_of
-from lotteryfw.search.guard import describe
-from lotteryfw.search.jobs import tensors_digest
-from lotteryfw.search.round_layers import RoundLayers, Tensors, merge
+from lotteryfw.search.initial_state import InitialState
+from lotteryfw.search.jobs import Spec, tensors_digest
+from lotteryfw.search.rewinding import (
+    carried_values,
+    restart_of,
+    rewinding,
+    rewound_weights,
+    shown_round,
+    whole_masks,
+    zeros_where_masked,
+)
+from lotteryfw.search.round_layers import Tensors
+from lotteryfw.search.start_file import StartFile
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 class Dense(Derivation):
@@ -42,17 +50,30 @@ class Dense(Derivation):
         self.digest = context.dense_digest
 
     def materialise(self) -> TicketState:
-        context = self._context
-        masks = whole_masks(context) | dict(context.initial.masks)
-        kept = sum(int(mask.sum()) for mask in masks.values())
-        return TicketState(masks, context.initial.values, context.pruner.stats(masks, kept))
+        return _beginning(self._context, self._context.initial)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         # Looking at the network also holds a start file against it, before anything is trained.
-        kept = dict(self._context.pruner.sizes)
-        for name, mask in self._context.initial.masks.items():
-            kept[name] = int(mask.sum())
-        return kept
+        return self.materialise().stats.kept
+
+
+class LoadedFile(Derivation):
+    """A network in a file, which a search names: a ticket, or a plain state dict.
+
+    Buffers that the file lacks are those of the cell's network.
+    """
+
+    def __init__(self, context: SearchContext, file: StartFile):
+        self._context = context
+        self._file = file
+        self.digest = digest_of("loaded", context.dense_digest, file.digest)
+
+    def materialise(self) -> TicketState:
+        return _beginning(self._context, self._file.applied(self._context.initial))
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        # This also holds the file against the network, before anything is trained.
+        return self.materialise().stats.kept
 
 
 class Pruned(Derivation):
@@ -60,7 +81,7 @@ class Pruned(Derivation):
 
     `times` rounds of pruning are made as one, down to the weights that as many rounds would leave;
     with a `density` the budgets are the scope's for that density. `scores` by layer, if there are
-    any, take the place of the criterion's.
+    any, take the place of the criterion's, and so does another `criterion`.
     """
 
     def __init__(
@@ -72,10 +93,12 @@ class Pruned(Derivation):
         times: int,
         density: float | None = None,
         scores: Tensors | None = None,
+        criterion: tuple[MaskCriterion, Spec] | None = None,
     ):
         self._context = context
         self._density = density
         self._scores = scores
+        self._criterion = criterion or (context.cell.criterion, context.specs["criterion"])
         self._trained = trained
         self._root = root
         self._times = times
@@ -83,21 +106,30 @@ class Pruned(Derivation):
         made_from = context.parents_digest(parent, trained, root)
         # A plan makes one for each level of each cell, and joining the parts by hand takes half
         # the time of `digest_of`.
-        rules = f"{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
-        source = f"next\x1f{made_from}\x1f{rules}"
+        source = (
+            f"next\x1f{made_from}\x1f{context.pruning_digest}\x1f{times}\x1f{context.draws_digest}"
+        )
         if density is not None or scores is not None:
             other_scores = None if scores is None else tensors_digest(scores)
             source = f"{source}\x1f{density}\x1f{other_scores}"
+        if criterion is not None:
+            source = f"{source}\x1fby\x1f{criterion[1].digest}"
         self.digest = sha256_of(source)
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent
         level = parent.level + self._times
         rewound = rewound_weights(context, self._trained, self._root)
-        shown = shown_round(context, level, parent, self._trained, rewound)
+        shown = shown_round(context, level, parent, self._trained, self._root, rewound)
         groups = self._budgets(parent.cut.kept)
-        scores = shown.scores() if self._scores is None else self._scores
-        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level)
+        # A round that is one of several made at once, or goes to a density, may remove nothing.
+        if self._times == 1 and self._density is None:
+            _require_pruning(context, parent, groups)
+        scores = self._scores
+        if scores is None:
+            scores = shown.scores(*self._criterion)
+        spec = self._criterion[1]
+        mask, stats = context.pruner.by_score(parent.mask, scores, groups, level, spec)
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)
@@ -148,62 +180,14 @@ class RandomMask(Derivation):
         return _kept_within(self._context, self.parent, self._times, kept, groups)
 
 
-class Loaded(Derivation):
-    """A ticket whose tensors are read from a file, or are at hand, when they are needed."""
-
-    def __init__(self, digest: str, load: Callable[[], TicketState]):
-        self.digest = digest
-        self._load = load
-
-    def materialise(self) -> TicketState:
-        return self._load()
-
-    def kept_by_budgets(self) -> Mapping[str, int]:
-        return self._load().stats.kept
-
-
 # The functions that several derivations share
 
 
-def shown_round(
-    context: SearchContext, level: int, parent: Ticket, trained: Trained, rewound: Tensors
-) -> RoundLayers:
-    """Return the layers of the round that `trained` ended, as criterion and actions see them."""
-    return RoundLayers(context, level, parent.values, parent.mask, trained, rewound)
-
-
-def restart_of(
-    context: SearchContext,
-    level: int,
-    parent: Ticket,
-    trained: Trained,
-    root: Trained,
-    rewound: Tensors,
-) -> Restart:
-    """Return the rules that give the ticket after a round its values, for any masks."""
-    whole = whole_masks(context)
-    start, mask = parent.values, parent.mask
-    restored = rewinding(context, parent, trained, root, rewound)
-    trained = _without_ticket_state(trained)
-
-    def values(masks: Tensors) -> Tensors:
-        # Another mask may keep what earlier rounds removed, so it is cut from the whole.
-        shown = RoundLayers(context, level, start, mask, trained, restored())
-        return shown.filled(masks, whole)
-
-    return Restart(restored, values)
-
-
-def without_state(ticket: Ticket) -> Ticket:
-    """Return the ticket without its tensors, and without those of the training it goes back to."""
-
-    def gone() -> TicketState:
-        raise StoreError(f"the tensors of the ticket {ticket.origin[:12]} are not kept in memory")
-
-    root = ticket.root
-    if root is not None:
-        root = replace(root, ticket=without_state(root.ticket))
-    return replace(ticket, source=TicketSource(Loaded(ticket.origin, gone)), root=root)
+def _beginning(context: SearchContext, network: InitialState) -> TicketState:
+    """Return the state of a ticket that begins a chain with this network."""
+    masks = whole_masks(context) | dict(network.masks)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    return TicketState(masks, network.values, context.pruner.stats(masks, kept))
 
 
 def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
@@ -215,87 +199,17 @@ def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
     return ticket.source.kept_by_budgets()
 
 
-def whole_masks(context: SearchContext) -> dict[str, Tensor]:
-    """Return, by layer, the mask that keeps everything."""
-    import torch
-
-    masks = {}
-    for layer in context.layers:
-        masks[layer.name] = torch.ones(layer.shape, dtype=torch.bool)
-    return masks
-
-
-def rewound_weights(context: SearchContext, trained: Trained, root: Trained) -> Tensors:
-    """Return every parameter and buffer where the rewind policy points.
-
-    That is after `trained`, or at a step of the training `root`. Raises PluginError where no dense
-    training passed that step.
-    """
-    step = context.point.weights
-    if step == LATEST:
-        return trained.weights()
-    if step == 0:
-        return context.initial.values
-    dense = root.ticket
-    if not (dense.is_dense or dense.updates_mask) or dense.point.steps == 0:
-        raise PluginError(
-            f"{describe(context.specs['search'])} prunes a ticket that does not come from a "
-            f"training of the dense network, so there is no step {step} to rewind to: train "
-            "lab.dense() first"
-        )
-    return root.outcome.state(step)[0].values
-
-
-def rewinding(
-    context: SearchContext, parent: Ticket, trained: Trained, root: Trained, rewound: Tensors
-) -> Callable[[], Tensors]:
-    """Return a function that gives, by layer, the rewound values of all weights.
-
-    Where nothing is rewound (LATEST), `rewound` has what the masked weights were frozen at. The
-    latest value that training gave such a weight is the one that it was removed with.
-
-    The function holds no ticket, since that would keep the tensors of all its ancestors.
-    """
-    earlier = parent.source.state().restart
-    if context.point.weights != LATEST or earlier is None:
-        trained, root = _without_ticket_state(trained), _without_ticket_state(root)
-        return lambda: rewound_weights(context, trained, root)
-
-    removed_with = earlier.rewound()
-    latest = {}
-    for name, mask in parent.mask.items():
-        latest[name] = merge(mask, rewound[name], removed_with[name])
-    return lambda: latest
-
-
-def zeros_where_masked(rewound: Callable[[], Tensors]) -> Restart:
-    """Return the restart of a ticket that has these weights where it keeps them, and zeros."""
-
-    def values(masks: Tensors) -> Tensors:
-        weights = rewound()
-        filled = {}
-        for name, mask in masks.items():
-            filled[name] = merge(mask, weights[name], None)
-        return filled
-
-    return Restart(rewound, values)
-
-
-def _without_ticket_state(trained: Trained) -> Trained:
-    return replace(trained, ticket=without_state(trained.ticket))
-
-
-def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -> dict[str, Tensor]:
-    """Return the values of the next round before its layers are filled in.
-
-    Parameters are rewound; buffers are those that the policy names.
-    """
-    values = dict(rewound)
-    if context.point.buffers == "latest":
-        latest = trained.weights()
-        for name in context.initial.buffers:
-            values[name] = latest[name]
-    return values
+def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:
+    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps."""
+    kept = parent.cut.kept
+    for group in groups:
+        if group.keep < sum(kept[name] for name in group.layers):
+            return
+    scope = context.cell.scope
+    raise NothingToPrune(
+        f"scope '{scope.use}' {scope.options()} removes none of the {sum(kept.values()):,} weights "
+        f"left at level {parent.level}: the search ended there"
+    )
 
 
 def _kept_within(

@@ -78,8 +78,7 @@ class EvaluationFactory:
             # A ticket's origin has all of its network and data, but not what a training adds.
             made_from = f"start\x1f{network.origin}"
         else:
-            job = network.origin or context.job_digest("train", network.ticket)
-            made_from = f"end\x1f{job}"
+            made_from = f"end\x1f{context.training_digest(network)}"
         names = [spec.digest for spec in metrics]
         return digest_of(
             "evaluate", made_from, context.evaluation_digest, part, *names, recalibrate

@@ -1,4 +1,4 @@
-"""Derivations of networks at other weights: those that somebody gives, or between two trainings."""
+"""Derivations of networks that no pruning makes: a search's own, and those between trainings."""
 
 from __future__ import annotations
 
@@ -6,51 +6,93 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.digests import tensors_digest
-from lotteryfw.api.errors import UsageError, nearest
-from lotteryfw.api.tickets import Derivation, Ticket, TicketState, Trained
+from lotteryfw.api.errors import UsageError
+from lotteryfw.api.tickets import Derivation, MaskStats, Restart, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.derivations import kept_by_budgets
-from lotteryfw.search.round_layers import merge
+from lotteryfw.search.rewinding import zeros_where_masked
+from lotteryfw.search.round_layers import Tensors, merge
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class AtValues(Derivation):
-    """A ticket's network at weights that somebody gives.
+class GivenTicket(Derivation):
+    """A ticket of somebody's own: another one, with other masks, values or scores.
 
-    Masked weights stay at the values that the ticket froze them at, and parameters and buffers that
-    are not given at the ticket's own.
+    `masks`, `frozen` and `scores` are by layer, `values` by the names of parameters and buffers;
+    what they lack is as in `base`. Newly masked weights are frozen at 0 where `frozen` has no
+    values for them; weights that `base` masks, too, stay at its values.
     """
 
-    def __init__(self, context: SearchContext, ticket: Ticket, values: Mapping[str, Tensor]):
-        self._values = {name: value.detach().cpu().clone() for name, value in values.items()}
-        self.parent: Ticket = ticket
-        content = tensors_digest(self._values)
-        self.digest = digest_of("at values", ticket.origin, context.dense_digest, content)
+    def __init__(
+        self,
+        base: Ticket,
+        values: Tensors | None = None,
+        masks: Tensors | None = None,
+        scores: Tensors | None = None,
+        frozen: Tensors | None = None,
+    ):
+        # The caller may go on changing its tensors, and the digest is that of their content now.
+        self._values = _copied(values)
+        self._masks = _copied(masks)
+        self._scores = _copied(scores)
+        self._frozen = _copied(frozen)
+        self.parent: Ticket = base
+        contents = []
+        for tensors in (self._values, self._masks, self._scores, self._frozen):
+            contents.append(tensors_digest(tensors) if tensors else "")
+        self.digest = digest_of("given", base.origin, *contents)
 
     def materialise(self) -> TicketState:
-        ticket = self.parent
-        values = dict(ticket.values)
+        base = self.parent.source.state()
+        masks = {**base.mask, **self._masks} if self._masks else base.mask
+        values = dict(base.values)
         for name, value in self._values.items():
-            if name not in values:
-                raise UsageError(
-                    f"lab.at: the network has no parameter or buffer '{name}' "
-                    f"({nearest(name, values)})"
-                )
-            shape, dtype = values[name].shape, values[name].dtype
-            if value.shape != shape:
-                raise UsageError(
-                    f"lab.at: {name} has the shape {list(shape)}, not {list(value.shape)}"
-                )
-            values[name] = value.to(dtype)
-        # A kernel must never see a masked weight move, whatever the caller interpolated.
-        for name, mask in ticket.mask.items():
-            values[name] = merge(mask, values[name], ticket.values[name])
-        return TicketState(ticket.mask, values, ticket.cut)
+            values[name] = value.to(values[name].dtype)
+        whole = {name: values[name] for name in masks}
+        for name, mask in masks.items():
+            newly_masked = merge(mask, values[name], self._frozen.get(name))
+            # A kernel must never see a masked weight move, whatever the caller interpolated.
+            is_still_masked = ~mask & ~base.mask[name]
+            values[name] = merge(~is_still_masked, newly_masked, base.values[name])
+        scores = base.scores if not self._scores else {**(base.scores or {}), **self._scores}
+        return TicketState(
+            masks, values, self._stats(masks), scores, base.budgets, self._restart(base, whole)
+        )
+
+    def _stats(self, masks: Tensors) -> MaskStats:
+        cut = self.parent.cut
+        if not self._masks:
+            return cut
+        kept = {name: int(mask.sum()) for name, mask in masks.items()}
+        return MaskStats(float(sum(kept.values())), kept, cut.sizes)
+
+    def _restart(self, base: TicketState, whole: Tensors) -> Restart | None:
+        """Return the rules for other masks: what somebody gave, and what `base` would have."""
+        if not self._masks and not self._values:
+            return base.restart
+        earlier, changed = base.restart, self._values
+
+        def rewound() -> Tensors:
+            weights = dict(whole)
+            if earlier is not None:
+                for name, weight in earlier.rewound().items():
+                    if name not in changed:
+                        weights[name] = weight
+            return weights
+
+        return zeros_where_masked(rewound)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
-        return kept_by_budgets(self.parent)
+        kept = dict(kept_by_budgets(self.parent))
+        for name, mask in self._masks.items():
+            kept[name] = int(mask.sum())
+        return kept
+
+
+def _copied(tensors: Tensors | None) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in (tensors or {}).items()}
 
 
 class Interpolated(Derivation):
@@ -64,9 +106,7 @@ class Interpolated(Derivation):
         self._first = first
         self._second = second
         self._alpha = alpha
-        jobs = []
-        for trained in (first, second):
-            jobs.append(trained.origin or context.job_digest("train", trained.ticket))
+        jobs = (context.training_digest(first), context.training_digest(second))
         self.digest = digest_of("between", *jobs, float(alpha))
 
     def materialise(self) -> TicketState:

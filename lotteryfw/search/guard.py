@@ -35,10 +35,11 @@ def describe(spec: Spec) -> str:
 
 
 @contextmanager
-def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
+def blame(spec: Spec, method: str, *shown: object, tried: str = "") -> Iterator[None]:
     """Report what goes wrong inside as the fault of `spec`'s component.
 
-    `shown` are the layers that the component is called with. An exception becomes a PluginError
+    `shown` are the layers that the component is called with, `tried` other arguments in words, such
+    as shapes. An exception becomes a PluginError
     that names the component, the method and the layer. A tensor that the component changed in
     place becomes a ContractError, since everything after it would compute with other values than
     the ones on record.
@@ -53,7 +54,8 @@ def blame(spec: Spec, method: str, *shown: object) -> Iterator[None]:
     except LotteryError:
         raise
     except Exception as error:
-        what = f"broke in {method}(){_on_layer(shown)}: {type(error).__name__}: {error}"
+        where = f"{method}(){_on_layer(shown, with_shape=True)}{tried and ' ' + tried}"
+        what = f"broke in {where}: {type(error).__name__}: {error}"
         raise PluginError(f"{describe(spec)} {what}") from error
     for name, tensor, version in versions:
         if tensor._version != version:
@@ -75,10 +77,9 @@ def _tensors_of(shown: object) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}['{layer}']", tensor
 
 
-def _on_layer(shown: tuple[object, ...]) -> str:
+def _on_layer(shown: tuple[object, ...], with_shape: bool = False) -> str:
     for item in shown:
-        if isinstance(item, LayerInfo):
-            return f" on layer {item.name}"
-        if isinstance(item, Layer | ControlLayer | MaskedLayer):
-            return f" on layer {item.info.name}"
+        info = item.info if isinstance(item, Layer | ControlLayer | MaskedLayer) else item
+        if isinstance(info, LayerInfo):
+            return f" on layer {info.name}" + (f" {list(info.shape)}" if with_shape else "")
     return ""

@@ -60,7 +60,8 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
     with _seeded(seed, Stream.INITIALISATION, "as built"):
         with blame(specs["objective"], "output_size"):
             outputs = parts.objective.output_size(facts.shape, facts.classes)
-        with blame(specs["model"], "build"):
+        tried = f"for inputs {list(facts.shape)} and {outputs} outputs"
+        with blame(specs["model"], "build", tried=tried):
             module = parts.model.build(facts.shape, outputs)
     _check_module(specs["model"], module, facts, outputs)
     with blame(specs["model"], "prunable"):

@@ -9,9 +9,16 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, MaskedLayer, MaskedNetwork
 from lotteryfw.api.tickets import Derivation, RewindPoint, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import whole_masks, zeros_where_masked
 from lotteryfw.search.guard import blame
 from lotteryfw.search.initial_state import supermask_values
+from lotteryfw.search.rewinding import (
+    carried_values,
+    restart_of,
+    rewound_weights,
+    shown_round,
+    whole_masks,
+    zeros_where_masked,
+)
 from lotteryfw.search.round_layers import merge
 
 if TYPE_CHECKING:
@@ -62,7 +69,7 @@ class MaskScores(Derivation):
         edges = {}
         for layer in context.layers:
             weights = context.initial.values[layer.name]
-            scores = torch.zeros(layer.shape)
+            scores = torch.zeros(context.score_shape(layer))
             edges[layer.name] = MaskedLayer(layer, weights, scores, everything[layer.name])
         assert context.cell.parametrization is not None
         with blame(context.specs["parametrization"], "masks"):
@@ -156,6 +163,37 @@ class Extracted(Derivation):
             values[name] = merge(mask, weight, None)
         stats = context.pruner.stats(masks, expected)
         return TicketState(masks, values, stats, restart=zeros_where_masked(lambda: weights))
+
+    def kept_by_budgets(self) -> Mapping[str, int]:
+        return dict(self._context.pruner.sizes)
+
+
+class RewoundMask(Derivation):
+    """The ticket of a learned mask over rewound weights.
+
+    Rewinding and both actions give its values, as if one cut of the whole network had made the
+    mask.
+    """
+
+    def __init__(self, context: SearchContext, parent: Ticket, learned: Trained):
+        self._context = context
+        self._learned = learned
+        self.parent: Ticket = parent
+        made_from = context.parents_digest(parent, learned, learned)
+        rules = (context.masking_digest, context.pruning_digest)
+        self.digest = digest_of("rewound mask", made_from, *rules, context.draws_digest)
+
+    def materialise(self) -> TicketState:
+        context, parent, learned = self._context, self.parent, self._learned
+        level = parent.level + 1
+        masks = context.masks_of(_learned_network(context, parent, learned))
+        rewound = rewound_weights(context, learned, learned)
+        shown = shown_round(context, level, parent, learned, learned, rewound)
+        values = carried_values(context, learned, rewound)
+        values |= shown.filled(masks, whole_masks(context))
+        stats = context.pruner.stats(masks, sum(int(mask.sum()) for mask in masks.values()))
+        restart = restart_of(context, level, parent, learned, learned, rewound)
+        return TicketState(masks, values, stats, restart=restart)
 
     def kept_by_budgets(self) -> Mapping[str, int]:
         return dict(self._context.pruner.sizes)

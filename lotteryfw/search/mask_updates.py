@@ -8,15 +8,15 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import Group
 from lotteryfw.api.tickets import Derivation, Ticket, TicketState, Trained
 from lotteryfw.search.context import SearchContext, digest_of
-from lotteryfw.search.derivations import (
+from lotteryfw.search.derivations import kept_by_budgets
+from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.rewinding import (
     carried_values,
-    kept_by_budgets,
     restart_of,
     rewound_weights,
     shown_round,
     whole_masks,
 )
-from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.round_layers import merge
 
 
@@ -86,7 +86,7 @@ class FinalMask(Derivation):
         level = parent.level + 1
         mask = dict(trained.masks())
         rewound = rewound_weights(context, trained, trained)
-        shown = shown_round(context, level, parent, trained, rewound)
+        shown = shown_round(context, level, parent, trained, trained, rewound)
         values = carried_values(context, trained, rewound)
         values |= shown.filled(mask, whole_masks(context))
         stats = context.pruner.stats(mask, sum(int(part.sum()) for part in mask.values()))

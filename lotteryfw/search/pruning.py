@@ -100,13 +100,17 @@ class Pruner:
         scores: Mapping[str, Tensor],
         groups: Sequence[Group],
         level: int,
+        scored_by: Spec | None = None,
     ) -> tuple[dict[str, Tensor], MaskStats]:
-        """Keep the weights of largest score among those in `mask`, within each group's budget."""
+        """Keep the weights of largest score among those in `mask`, within each group's budget.
+
+        `scored_by` is the criterion that messages name; None: the recipe's.
+        """
         try:
             pruned = cut(scores, mask, groups, lambda: stream(self._ties_seed, Stream.TIES, level))
         except ContractError as error:
             raise ContractError(
-                f"{describe(self._criterion_spec)}: {error} at level {level}"
+                f"{describe(scored_by or self._criterion_spec)}: {error} at level {level}"
             ) from None
         grouped = {name for group in groups for name in group.layers}
         unpruned = sum(int(part.sum()) for name, part in pruned.items() if name not in grouped)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
@@ -111,8 +112,9 @@ class JobFactory:
         self._shared_snapshots = snapshots or {}
 
     def training(self, ticket: Ticket) -> JobRequest:
-        """Return the request for the training of a ticket."""
-        origin = self._context.job_digest("train", ticket)
+        """Return the request for the training of a ticket. Raises UsageError."""
+        self._check_teacher(ticket)
+        origin = self._context.job_digest(ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
@@ -153,6 +155,7 @@ class JobFactory:
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
+            teacher=self._teacher(ticket),
             snapshots=request.snapshots,
             origin=request.origin,
         )
@@ -175,6 +178,36 @@ class JobFactory:
             )
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
 
+    def _check_teacher(self, ticket: Ticket) -> None:
+        """Raise UsageError where the objective needs a teacher and nothing was trained before."""
+        search, objective, root = (
+            self._context.cell.search,
+            self._context.cell.objective,
+            ticket.root,
+        )
+        if not self._learns_from_teacher(ticket):
+            return
+        if root is None or not root.ticket.is_dense:
+            raise UsageError(
+                f"objective '{objective.use}' compares with the cell's dense training, and the "
+                f"search '{search.use}' trains a ticket at level {ticket.level} that does not come "
+                "from one: use another objective, or a search that prunes what it trained"
+            )
+
+    def _learns_from_teacher(self, ticket: Ticket) -> bool:
+        # A network that is only measured learns nothing.
+        is_trained = ticket.point.steps != 0 and not ticket.is_dense
+        return self._context.cell.objective.needs_teacher and is_trained
+
+    def _teacher(self, ticket: Ticket) -> str:
+        """Return the key of the dense training that a ticket learns from; empty for none.
+
+        The ticket's origin has that of its root, so equal origins have one teacher.
+        """
+        if ticket.root is None or not self._learns_from_teacher(ticket):
+            return ""
+        return ticket.root.outcome.key
+
     def build_probe(self, trained: Trained, need: Need, request: JobRequest) -> ProbeJob:
         """Return the probe that a request asks for, with its tensors."""
         context, specs = self._context, self._context.specs
@@ -183,7 +216,7 @@ class JobFactory:
             data=specs["data"],
             fingerprint=context.fingerprint,
             objective=specs["objective"],
-            component=context.probe_specs[need],
+            component=context.all_probe_specs[need],
             layers=tuple(layer.name for layer in context.layers),
             stream_labels=context.probe_labels(need, request.ticket.level),
             device=context.device,
@@ -197,7 +230,7 @@ class JobFactory:
 
     def _steps(self, ticket: Ticket) -> int:
         point = ticket.point
-        return self._total(ticket) - point.schedule if point.steps is None else point.steps
+        return point.steps if point.steps is not None else self._total(ticket) - point.schedule
 
     def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
         """Return the steps that later rounds go back to, kept by the training that begins a chain.

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import Layer, LayerInfo
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.api.tickets import Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.guard import blame, describe
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.top_k import check_tensor
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ class RoundLayers:
         mask_before: Tensors,
         trained: Trained,
         rewound: Tensors,
+        original: Tensors,
     ):
+        """`original` are the values at step 0 of the chain that the round belongs to."""
         self._context = context
         self._level = level
         self._start = start
@@ -38,9 +42,10 @@ class RoundLayers:
         self._final = trained.weights()
         self._trained = trained
         self._rewound = rewound
+        self._original = original
 
-    def scores(self) -> dict[str, Tensor]:
-        """Return, by layer, the criterion's scores."""
+    def scores(self, criterion: MaskCriterion, spec: Spec) -> dict[str, Tensor]:
+        """Return, by layer, the scores of a criterion, which jobs name by `spec`."""
         context = self._context
         gradient, probed = self._trained.gradient, self._trained.network_scores
         scores = {}
@@ -51,9 +56,10 @@ class RoundLayers:
                 layer = replace(layer, _gradient=gradient[info.name])
             if probed is not None:
                 layer = replace(layer, _probed=probed[info.name])
-            with blame(context.specs["criterion"], "score", layer):
-                score = context.cell.criterion.score(layer)
-            scores[info.name] = checked_values(context, "criterion", "score", info, score)
+            with blame(spec, "score", layer):
+                score = criterion.score(layer)
+            what = f"{describe(spec)}: score() on layer {info.name}"
+            scores[info.name] = check_tensor(score, info.shape, what)
         return scores
 
     def filled(self, masks: Tensors, masks_before: Tensors) -> dict[str, Tensor]:
@@ -83,7 +89,7 @@ class RoundLayers:
         context, name = self._context, info.name
         return Layer(
             info,
-            original=context.initial.values[name],
+            original=self._original[name],
             init=self._start[name],
             final=self._final[name],
             rewound=self._rewound[name],

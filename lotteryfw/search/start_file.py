@@ -29,6 +29,11 @@ ReadFile = Callable[[Path], FileContent]
 """A function of the store that reads a ticket, or a plain state dict. It raises StoreError."""
 
 
+def no_files(path: Path) -> FileContent:
+    """Raise UsageError: this cell reads no files."""
+    raise UsageError(f"{path} cannot be read here")
+
+
 @dataclass(frozen=True)
 class StartFile:
     """A file to start from. The SHA-256 (hex) of its bytes is in the origin of its ticket."""
@@ -36,6 +41,8 @@ class StartFile:
     path: Path
     digest: str
     read: ReadFile = field(compare=False)
+    named_by: str = field(default="start", compare=False)
+    """The recipe's key, or the call, that names the file: messages begin with it."""
 
     def applied(self, drawn: InitialState) -> InitialState:
         """Return a network at the file's values and masks. Buffers that it lacks stay as drawn.
@@ -44,7 +51,8 @@ class StartFile:
         """
         if file_digest(self.path) != self.digest:
             raise UsageError(
-                f"start: {self.path} changed since the recipe was read; run the same command again"
+                f"{self.named_by}: {self.path} changed since the recipe was read; run the same "
+                "command again"
             )
         content = self.read(self.path)
         faults = _mismatches(content, drawn)
@@ -53,7 +61,8 @@ class StartFile:
             if len(faults) > _MOST_FAULTS:
                 shown.append(f"and {len(faults) - _MOST_FAULTS} more")
             raise UsageError(
-                f"start: {self.path} does not fit the recipe's network:\n  " + "\n  ".join(shown)
+                f"{self.named_by}: {self.path} does not fit the recipe's network:\n  "
+                + "\n  ".join(shown)
             )
         values = dict(drawn.values)
         for name, value in content.values.items():

@@ -19,6 +19,7 @@ from lotteryfw.std import (
     image_folder,
     imagenet,
     initialisers,
+    joint_training,
     mask0,
     mask1,
     metrics,
@@ -26,6 +27,7 @@ from lotteryfw.std import (
     objectives,
     optimizers,
     parametrizations,
+    penalties,
     resnets,
     rewind,
     schedules,
@@ -38,6 +40,7 @@ from lotteryfw.std import (
 
 MODULES = (
     searches,
+    joint_training,
     criteria,
     scopes,
     mask1,
@@ -55,6 +58,7 @@ MODULES = (
     synthetic,
     augmentations,
     objectives,
+    penalties,
     optimizers,
     schedules,
     metrics,

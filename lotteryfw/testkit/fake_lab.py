@@ -15,6 +15,7 @@ from lotteryfw.api.metrics import Curve, Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
+from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Spec, Train
@@ -204,7 +205,17 @@ class FakeOutcome:
             values[name] = value + self._noise(name, step)
             if name in job.mask:
                 values[name] = values[name].where(job.mask[name], value)
+        if isinstance(job, Train) and job.mask_update is not None:
+            return self._with_masks(values)
         return NetworkState(values)
+
+    def _with_masks(self, values: dict[str, Tensor]) -> NetworkState:
+        """Return a network that an update removed half of the weights of."""
+        masks, removed_with = self.mask(), {}
+        for name, mask in masks.items():
+            removed_with[name] = values[name].where(self.job.mask[name] & ~mask, 0 * values[name])
+            values[name] = values[name].where(mask, 0 * values[name])
+        return NetworkState(values, masks, extra={REMOVED_WITH: removed_with})
 
     def _noise(self, name: str, step: int) -> Tensor:
         import torch

@@ -138,32 +138,41 @@ def make_control_layer(make: Callable[[], Layer]) -> ControlLayer:
 
 
 def make_net(
-    share: float = 1.0, *, together: bool = False, round_to: int | None = None, drift: int = 0
+    share: float = 1.0,
+    *,
+    together: bool = False,
+    round_to: int | None = None,
+    drift: int = 0,
+    score_shape: Callable[[LayerInfo], tuple[int, ...]] | None = None,
 ) -> MaskedNetwork:
     """Return a small network whose mask is being learned, the same one for equal arguments.
 
     `share` of each layer's edges are allowed (0: all of the first layer, none of the others), and half
     of those are to be kept, in one budget for each layer or, `together`, in one for all. `drift` is the
     number of steps that have moved the scores. With `round_to` they are multiples of 1 / `round_to`, so
-    that many tie.
+    that many tie. `score_shape` gives the shape of a layer's scores where it is not the layer's.
     """
     import torch
 
     edges: dict[str, MaskedLayer] = {}
     for index, layer in enumerate(LAYERS):
         # `layer` is a default, since a closure would see the loop's last one
-        def draw(purpose: str, scale: float, layer: LayerInfo = layer) -> Tensor:
-            noise = torch.randn(layer.shape, generator=stream("testkit", purpose, layer.name))
+        def draw(
+            purpose: str, scale: float, shape: tuple[int, ...], layer: LayerInfo = layer
+        ) -> Tensor:
+            noise = torch.randn(shape, generator=stream("testkit", purpose, layer.name))
             return scale * noise
 
-        scores = draw("scores", 0.5)
+        shape = layer.shape if score_shape is None else score_shape(layer)
+        scores = draw("scores", 0.5, shape)
         for step in range(drift):
-            scores = scores + draw(f"drift {step}", 0.01)
+            scores = scores + draw(f"drift {step}", 0.01, shape)
         if round_to:
             scores = (scores * round_to).round() / round_to
         chances = torch.rand(layer.shape, generator=stream("testkit", "allowed", layer.name))
         allowed = chances < (share or float(index == 0))
-        edges[layer.name] = MaskedLayer(layer, draw("weights", 0.3), scores, allowed)
+        weights = draw("weights", 0.3, layer.shape)
+        edges[layer.name] = MaskedLayer(layer, weights, scores, allowed)
 
     halves = {name: int(layer.allowed.sum()) // 2 for name, layer in edges.items()}
     if together:
@@ -189,4 +198,4 @@ NETS: dict[str, Callable[..., MaskedNetwork]] = {
     "a network with layers that have no edge left": partial(make_net, 0.0),
     "a network whose scores tie": partial(make_net, round_to=2),
 }
-"""Functions that make networks whose mask is being learned. All take `drift`."""
+"""Functions that make networks whose mask is being learned. All take `drift` and `score_shape`."""

@@ -9,7 +9,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 from lotteryfw.api.kinds import Parametrization
-from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork
+from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork, UpdateFactors
 from lotteryfw.api.rng import stream
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import LAYERS, NETS
@@ -26,10 +26,14 @@ def try_parametrization(trial: ComponentTrial) -> None:
     """Require initial scores that repeat, valid masks, weights with gradients, and valid counts.
 
     Masks are bool, keep allowed edges only, and depend on scores and stream alone. Weights are 0 where
-    masked, pass a gradient to every score, and are not written to.
+    masked, pass a gradient to every score, and are not written to. Factors and penalties are
+    numbers.
     """
+    score_shape = partial(_score_shape, trial)
     for layer in LAYERS:
-        trial.require_tensor("initial", partial(_draw_arguments, layer), layer.shape, layer.name)
+        shape = score_shape(layer)
+        trial.require_tensor("initial", partial(_draw_arguments, layer), shape, layer.name)
+        _try_factors(trial, layer)
     for method, minimum in (("draws", 0), ("refresh", 1)):
         count = trial.call(method, on="its options")
         is_count = type(count) is int and count >= minimum
@@ -38,7 +42,8 @@ def try_parametrization(trial: ComponentTrial) -> None:
         )
 
     has_noise = _has_noise(cast(Parametrization, trial.component))
-    for name, make in NETS.items():
+    for name, make_any in NETS.items():
+        make = partial(make_any, score_shape=score_shape)
         with_memory = make()
         for step in range(STEPS):
             # scores move as in training, and `memory` is from the step before
@@ -51,9 +56,11 @@ def try_parametrization(trial: ComponentTrial) -> None:
                 _try_noise(trial, net, sampled, draw, name)
             for layer_name, edges in net.edges.items():
                 on = f"{layer_name} of {name}"
-                _try_weight(trial, edges, sampled[layer_name], on)
+                in_a_step = replace(edges, progress=step / STEPS)
+                _try_weight(trial, in_a_step, sampled[layer_name], on)
                 _try_weight(trial, edges, learned[layer_name], on)
                 _try_expected(trial, edges, learned[layer_name], on)
+            _try_penalty(trial, net, step / STEPS, name)
         _try_after_step(trial, make, name)
 
 
@@ -152,13 +159,19 @@ def _try_weight(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str
     import torch
 
     call = f"weight() on {on}"
+    trains_weights = cast(Parametrization, trial.component).trains_weights
     scores = edges.scores.clone().requires_grad_()
     edges = replace(edges, scores=scores)
+    if trains_weights:
+        edges = replace(edges, weights=edges.weights.clone().requires_grad_())
     trial.require_tensor("weight", lambda: (edges, mask), edges.info.shape, on)
     weight: Tensor = trial.call("weight", edges, mask, on=on)
     # what is masked must not take part in the forward pass, whatever its gradient is
     leaking = int(weight.detach()[~mask].count_nonzero())
     trial.require(not leaking, f"{call} is not 0 for {leaking} edges that are masked")
+    if trains_weights and edges.progress is None:
+        # Nothing is trained here, and the mask that is found need not be differentiable.
+        return
     trial.require(
         weight.requires_grad,
         f"{call} has no gradient: a mask is bool; lotteryfw.straight_through(mask, surrogate) passes "
@@ -168,6 +181,61 @@ def _try_weight(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str
     trial.require(gradient is not None, f"{call} does not depend on edges.scores")
     is_finite = bool(torch.isfinite(gradient).all())
     trial.require(is_finite, f"{call} gives scores a gradient that is NaN or infinite")
+    if trains_weights:
+        weight = trial.call("weight", edges, mask, on=on)
+        (gradient,) = torch.autograd.grad(weight.sum(), edges.weights, allow_unused=True)
+        trial.require(
+            gradient is not None,
+            f"{call} does not depend on edges.weights, which `trains_weights` says are trained",
+        )
+        is_finite = bool(torch.isfinite(gradient).all())
+        trial.require(is_finite, f"{call} gives weights a gradient that is NaN or infinite")
+
+
+def _score_shape(trial: ComponentTrial, layer: LayerInfo) -> tuple[int, ...]:
+    """Return the shape of a layer's scores, after requiring that it is one."""
+    shape = trial.call("score_shape", layer, on=layer.name)
+    is_shape = isinstance(shape, tuple)
+    for size in shape if is_shape else ():
+        is_shape = is_shape and type(size) is int and size > 0
+    trial.require(
+        is_shape,
+        f"score_shape() on {layer.name} returned {shape!r}, not a tuple of integers above 0",
+    )
+    return cast(tuple[int, ...], shape)
+
+
+def _try_factors(trial: ComponentTrial, layer: LayerInfo) -> None:
+    """Require factors that are numbers of at least 0, for weights and for scores."""
+    for is_score in (False, True):
+        factors = trial.call("factors", layer.name, is_score, on=layer.name)
+        is_valid = isinstance(factors, UpdateFactors)
+        # the sum is finite only where both are
+        is_valid = is_valid and isfinite(sum(factors)) and min(factors) >= 0
+        trial.require(
+            is_valid,
+            f"factors() on {layer.name} returned {factors!r}, not UpdateFactors of finite numbers, "
+            "none of them negative",
+        )
+
+
+def _try_penalty(trial: ComponentTrial, net: MaskedNetwork, progress: float, name: str) -> None:
+    """Require a penalty that is None, or a finite number that depends on scores or weights."""
+    import torch
+
+    edges = {}
+    for layer_name, layer in net.edges.items():
+        scores = layer.scores.clone().requires_grad_()
+        weights = layer.weights.clone().requires_grad_()
+        edges[layer_name] = replace(layer, scores=scores, weights=weights, progress=progress)
+    penalty = trial.call("penalty", replace(net, edges=edges), on=name)
+    if penalty is None:
+        return
+    call = f"penalty() on {name}"
+    is_number = isinstance(penalty, torch.Tensor) and penalty.dim() == 0
+    trial.require(is_number, f"{call} is no 0-d tensor")
+    trial.require(bool(torch.isfinite(penalty)), f"{call} is {penalty.item()}")
+    trial.require(penalty.requires_grad, f"{call} depends on neither scores nor weights")
 
 
 def _try_expected(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Generator, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
-from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.errors import LotteryError, NothingToPrune
 from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.jobs import Job, Train
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
@@ -120,7 +121,7 @@ def _run(trial: ComponentTrial, lab: CellLab) -> list[Job]:
             batch = [request.job for request in requests]
             jobs += batch
             requests = search.send([FakeOutcome(job) for job in batch])
-    except StopIteration:
+    except (StopIteration, NothingToPrune):
         return jobs
     except LotteryError:
         # on purpose: the lab or the search explains what it cannot do
@@ -145,7 +146,9 @@ def _try_record(trial: ComponentTrial, lab: CellLab, record: Record) -> None:
     belongs = record.ticket.origin == trained.origin
     # a ticket may be recorded with the figures of the training that found its mask
     if not belongs and (trained.learns_mask or trained.updates_mask):
-        belongs = record.ticket.origin == lab.extract_ticket(trained, record.trained).origin
+        for rewound in (False, True):
+            extracted = lab.extract_ticket(trained, record.trained, rewound=rewound)
+            belongs = belongs or record.ticket.origin == extracted.origin
     trial.require(
         belongs, f"search() records a ticket with another one's training at level {level}"
     )

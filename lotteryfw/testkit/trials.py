@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from lotteryfw.api.component import Component
-from lotteryfw.api.errors import UsageError
+from lotteryfw.api.component import BUILD, Component
+from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
+from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import digest
 from lotteryfw.testkit import evaluation, learning, pruning, searching, training, updating
 from lotteryfw.testkit.component_trial import ComponentTrial
@@ -57,10 +58,27 @@ def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> Non
 
 
 def _make(cls: type[Component], options: dict[str, Any]) -> Component:
+    if not cls.use:
+        raise ContractError(
+            f"{cls.kind} '{cls.__name__}': it has no name; it needs a line like `use = \"my_name\"`"
+        )
+    registry = Registry.load()
     missing = []
     for name, field in cls.model_fields.items():
-        if field.is_required() and name not in options:
+        if not field.is_required() or name in options:
+            continue
+        # an option that is a component is tried with the default of its kind, a list with two
+        kind = field.annotation
+        is_list = get_origin(kind) is list
+        if is_list:
+            (kind,) = get_args(kind)
+        default = None
+        if isinstance(kind, type) and issubclass(kind, Component):
+            default = registry.default(kind.kind)
+        if default is None:
             missing.append(name)
+        else:
+            options[name] = [default.full_name] * 2 if is_list else default.full_name
     if missing:
         example = "{" + ", ".join(f'"{name}": …' for name in missing) + "}"
         raise UsageError(
@@ -68,7 +86,7 @@ def _make(cls: type[Component], options: dict[str, Any]) -> Component:
             f"them to its trial: trial({cls.__name__}, {example})"
         )
     try:
-        return cls.model_validate(options)
+        return cls.model_validate(options, context={BUILD: registry.create_nested})
     except ValidationError as error:
         texts = []
         for problem in problems(error, options, cls.model_fields, f"{cls.kind} '{cls.use}'"):
@@ -81,7 +99,6 @@ def _try_options(trial: ComponentTrial) -> None:
     """Require a name, a summary, and options that cannot change and survive as plain data."""
     component = trial.component
     cls = type(component)
-    trial.require(bool(cls.use), 'it has no name; it needs a line like `use = "my_name"`')
     trial.require(
         bool(cls.summary()),
         "it has no summary; write a docstring whose first line says what it does",
@@ -90,12 +107,20 @@ def _try_options(trial: ComponentTrial) -> None:
         bool(cls.model_config.get("frozen")),
         "it is not frozen; a component's options cannot change",
     )
+    # components among the options need not be registered, so they are built again by their classes
+    classes = {(nested.kind, nested.use): type(nested) for nested in component.nested()}
+
+    def build(kind: str, entry: Mapping[str, Any]) -> Component:
+        nested = dict(entry)
+        nested_cls = classes[kind, nested.pop("use")]
+        return nested_cls.model_validate(nested, context={BUILD: build})
+
     # recipes show options without a clock; jobs have every length in steps
     for clock in (None, CLOCKS[0]):
         try:
             options = component.options(clock)
             digest(options)
-            copy = cls.model_validate(options)
+            copy = cls.model_validate(options, context={BUILD: build})
         except ValueError as error:  # raised by pydantic and json
             trial.require(
                 False, f"it cannot be built again from its own options as plain data: {error}"

@@ -48,7 +48,7 @@ def test_plan_and_dry_run_train_nothing(here: Path) -> None:
     for words in (("plan", "tiny.toml"), ("recipe", "tiny.toml", "--dry-run")):
         message = cli(here, *words)
         assert message.returncode == 0
-        assert "trainings asked for" in message.stdout
+        assert "jobs asked for" in message.stdout
         assert not (here / "store" / "objects").exists()
     found = json.loads(cli(here, "plan", "tiny.toml", "--json", "--set", "seeds=[0,1,2]").stdout)
     assert (found["cells"], found["asked"], found["unique"], found["steps"]) == (3, 9, 9, 360)
@@ -169,6 +169,7 @@ def test_ctrl_c_stops_at_a_safe_point_and_says_how_to_go_on(here: Path, jobs: st
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "run the same command again" in err
+    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert list((here / "store" / "scratch").rglob("state.json"))  # the training under way was kept
     assert not out.strip()
 

@@ -39,6 +39,8 @@ LEARNED = {
 TOP_K = {"parametrization": "top_k", **LEARNED}
 PLUGIN = ROOT / "benchmarks" / "gpu_parts" / "plugin.py"
 """A criterion that needs gradients, and a network with dropout."""
+SOFT = ROOT / "plugins" / "lotteryfw-soft" / "src" / "lotteryfw_soft" / "__init__.py"
+"""Parametrizations that train weights beside the scores."""
 AT_INIT = ROOT / "plugins" / "lotteryfw-pai" / "src" / "lotteryfw_pai" / "__init__.py"
 """Criteria that score whole networks."""
 NETWORK_CRITERIA = [{"use": "snip", "batch": 32}, {"use": "grasp", "batch": 32}, "synflow"]
@@ -152,6 +154,20 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         search={"use": "during_training", "density": 0.4, "dense": False}, model="dropped",
         train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}, "mask_update": {"use": "swap", "every": 2}},
     ),
+    "penalties and distillation": recipe(grid={"train.objective": [
+        "l1", {"use": "group_lasso", "strength": 1e-3}, "distillation",
+    ]}),
+    "joint training": recipe(
+        search={"use": "joint_training", "retrain": True}, engine={},
+        grid={"parametrization": [
+            {"use": "soft_threshold", "initial_score": -4.0}, {"use": "continuous_sparsification", "strength": 1e-3},
+        ]},
+    ),
+    "joint training, Adam and convolutions": recipe(
+        search={"use": "joint_training", "dense": False}, engine={}, data=IMAGES, model={"use": "resnet20", "width": 0.1},
+        parametrization={"use": "continuous_sparsification", "strength": 1e-3},
+        train={**TRAIN, "length": "4it", "optimizer": {"use": "adam", "lr": 1e-3}},
+    ),
     "dropout": recipe(model="dropped"),
     "ResNet-20 and augmentations": images({"use": "resnet20", "width": 0.1}, "crop", "flip"),
     "ResNet-20 in bf16": recipe(
@@ -202,7 +218,7 @@ def go(
     watch = watch or Watch()
     done = run(
         table, out=folder / "run", store=folder / "store", data=folder, device=device, jobs=1,
-        trust=[PLUGIN, AT_INIT, UPDATES],
+        trust=[PLUGIN, AT_INIT, UPDATES, SOFT],
         listener=watch, on_start=watch.started, checkpoint_seconds=seconds,
     )  # fmt: skip
     assert not watch.warnings
@@ -254,6 +270,7 @@ RESUMED = (
     "iterative_edge_popup",
     "mask updates",
     "mask updates, Adam and dropout",
+    "joint training, Adam and convolutions",
     "lockstep, Adam",
     "ResNet-20 and augmentations",
 )

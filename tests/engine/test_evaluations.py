@@ -12,7 +12,7 @@ import torch
 from support.small import cell, engine_context, lab
 from torch import Tensor
 
-from lotteryfw import Ticket, Trained, UsageError
+from lotteryfw import ContractError, Ticket, Trained, UsageError
 from lotteryfw.engine import StoredOutcome, execute, spool, unspool
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Evaluate, Train
@@ -261,9 +261,9 @@ def test_what_cannot_be_measured_is_refused_at_once(options: dict[str, Any], tex
 
 def test_weights_that_do_not_fit_are_refused_by_name(run: Run) -> None:
     desk, first, second = two_trainings(run, cell())
-    with pytest.raises(UsageError, match=r"no parameter or buffer 'fc1.weigh' .*fc1.weight"):
+    with pytest.raises(ContractError, match=r"no parameter or buffer 'fc1.weigh' .*fc1.weight"):
         _ = desk.at(desk.dense(), {"fc1.weigh": torch.ones(1)}).values
-    with pytest.raises(UsageError, match=r"fc1.weight has the shape \[8, 16\], not \[1\]"):
+    with pytest.raises(ContractError, match=r"fc1.weight has the shape \[8, 16\], not \[1\]"):
         _ = desk.at(desk.dense(), {"fc1.weight": torch.ones(1)}).values
     with pytest.raises(UsageError, match=r"alpha is a number from 0 to 1, not 1\.5"):
         desk.interpolate(first, second, 1.5)

@@ -27,12 +27,13 @@ from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.store import Store
 
 PLUGIN = ROOT / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"
 REGISTRY = Registry.load([PLUGIN])
-ITERAND = {"use": "__init__.py/iterand", "period": 4, "rate": 0.5}
+ITERAND = {"use": "lotteryfw_strong/iterand", "period": 4, "rate": 0.5}
 NAMES = ("fc1.weight", "fc2.weight", "fc3.weight")
 STEPS = 22
 """Not a whole number of periods: the last redraw lies before the last step."""

@@ -129,7 +129,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert faults(tmp_path) == [f"{tmp_path}: cannot be read: Is a directory"]
     (tmp_path / "child.toml").write_text('extends = "parent.toml"')
     assert faults(tmp_path / "child.toml")[0].startswith(
-        f"{tmp_path / 'parent.toml'}: there is no such recipe"
+        f"{tmp_path / 'child.toml'}: extends: there is no recipe {tmp_path / 'parent.toml'}"
     )
     (tmp_path / "child.toml").write_text("extends = 3\n" + tomli_w.dumps(BASE))
     assert faults(tmp_path / "child.toml") == [

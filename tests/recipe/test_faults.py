@@ -69,6 +69,34 @@ ONE_FAULT = {
     "length of nothing": (train(length="0ep"), "recipe: train.length: '0ep' is less than one step"),
     "batch of nothing": (train(batch=0), "recipe: train.batch: must be >= 1, got 0"),
     "batch as text": (train(batch="60"), "recipe: train.batch: must be an integer, got '60'"),
+    "boolean where a component has an integer": (
+        changed(search={"use": "imp", "levels": True}),
+        "recipe: search.levels: must be an integer, got true",
+    ),
+    "text where a component has an integer": (
+        changed(search={"use": "imp", "levels": "2"}),
+        "recipe: search.levels: must be an integer, got '2'",
+    ),
+    "a fraction where a component has an integer": (
+        changed(search={"use": "imp", "levels": 2.0}),
+        "recipe: search.levels: must be an integer, got 2.0",
+    ),
+    "text where a component has a number": (
+        train(optimizer={"use": "adam", "lr": "1e-3"}),
+        "recipe: train.optimizer.lr: must be a number, got '1e-3'",
+    ),
+    "text in a component's list": (
+        changed(model={"use": "mlp", "hidden": ["30"]}),
+        "recipe: model.hidden[0]: must be an integer, got '30'",
+    ),
+    "text where a grid gives an integer": (
+        changed(grid={"search.levels": [1, "2"]}),
+        "recipe: grid.search.levels[1]: must be an integer, got '2'",
+    ),
+    "an analysis twice": (
+        changed(analyses=["mask_overlap", {"use": "mask_overlap"}]),
+        "recipe: analyses[1]: 'mask_overlap' is listed twice, and its figures would have one name",
+    ),
     "batch too large": (
         train(batch=601),
         "recipe: train.batch: a batch of 601 is more than the 600 training examples of",

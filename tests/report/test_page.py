@@ -251,3 +251,25 @@ def test_of_levels_that_are_equally_good_the_sparsest_is_best():
         ]
     )
     assert best_levels(study).rows == (("ticket", "25", "90.00", "1"),)
+
+
+def test_provenance_is_shown_without_folders_and_old_runs_have_none(tmp_path):
+    invocation = {
+        "date": "2026-01-02T03:04:05+00:00",
+        "seconds": 125.0,
+        "computed": 12,
+        "command": "lotteryfw recipe /home/somebody/study.toml --store /scratch/store",
+        "overrides": [],
+        "git": {"commit": "0123456789abcdef", "clean": False},
+    }
+    rows = curves("criteria", [A], levels=1)
+    text = without_plotly(page(tmp_path, rows, invocations=[invocation, "no invocation", {}]))
+    for cell in (
+        "2026-01-02 03:04:05 UTC",
+        "2 min",
+        "0123456789ab, with changes",
+        "lotteryfw recipe study.toml --store store",
+    ):
+        assert cell in text
+    assert "somebody" not in text
+    assert "Provenance" not in without_plotly(page(tmp_path, rows))

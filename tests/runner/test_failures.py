@@ -189,7 +189,7 @@ def test_an_analysis_that_breaks_loses_nobody_elses_findings(
 ) -> None:
     analyses = ["breaks_down", "departs", "finds_tensors", "waits", "breaks_across", "counts"]
     done, watch = go(tmp_path, recipe(analyses=analyses), trust=plugin)
-    assert [line["value"] for line in done.findings if line["analysis"] == "counts"]
+    assert [finding.value for finding in done.findings if finding.analysis == "counts"]
     assert len(done.levels) == 3
     assert list(done.statuses.values()) == ["failed"]
     line_of(

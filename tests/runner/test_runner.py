@@ -110,11 +110,9 @@ def test_findings_stand_in_the_order_of_the_recipe_whatever_ended_first(tmp_path
     cells = list(dict.fromkeys(row.cell for row in one.levels))
     assert [event.cell for event in watch.of("CellFinished")] != cells
     assert files(one.path) == files(two.path) == files(again.path)
-    order = [(cells.index(line["cell"]), line["level"]) for line in one.findings]
+    order = [(cells.index(line.cell), line.level) for line in one.findings]
     assert order == sorted(order)
-    first = [
-        line["analysis"] for line in one.findings if (line["cell"], line["level"]) == (cells[0], 1)
-    ]
+    first = [line.analysis for line in one.findings if (line.cell, line.level) == (cells[0], 1)]
     assert list(dict.fromkeys(first)) == ["weight_scatter", "mask_diagnostics", "mask_overlap"]
 
 

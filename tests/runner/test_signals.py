@@ -78,7 +78,7 @@ def test_while_training_a_checkpoint_is_written(here: Path, name: str, jobs: str
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "stopped"
+    assert err.splitlines()[-1] == "stopped; the same command goes on from here"
     assert err.count("run the same command again") == 1
     assert list((here / "store" / "scratch").rglob("state.json"))
     assert not out.strip()

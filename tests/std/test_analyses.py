@@ -15,7 +15,7 @@ from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
-from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.std.analyses import DyingEdges, MaskDiagnostics, MaskOverlap, WeightScatter
 
 SMALL = changed(
@@ -202,7 +202,7 @@ def test_of_a_run_that_learns_a_mask_the_trained_arm_says_what_moved(tmp_path: P
     }
     done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     figures = {
-        variant: {each["figure"] for each in done.findings if each["variant"] == variant}
+        variant: {finding.figure for finding in done.findings if finding.variant == variant}
         for variant in ("ticket", "trained")
     }
     assert figures["ticket"] == {"density"}
@@ -219,12 +219,12 @@ def test_a_run_writes_what_its_analyses_found(tmp_path: Path) -> None:
     lines = [
         json.loads(line) for line in (tmp_path / "run" / "analyses.jsonl").read_text().splitlines()
     ]
-    assert lines == done.findings
+    assert lines == done.folder.read_findings()
     assert {line["analysis"] for line in lines} == {"mask_diagnostics", "mask_overlap"}
     assert {line["cell"] for line in lines} == set(done.statuses)
     assert {line["unit"] for line in lines} == {"share"}
     again = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
-    assert again.findings == lines
+    assert again.folder.read_findings() == lines
 
 
 def test_a_finding_that_says_no_unit_is_a_number_and_one_of_another_is_refused() -> None:

@@ -12,14 +12,14 @@ from support.runs import go, recipe
 
 from lotteryfw import load_ticket
 from lotteryfw.engine import StoredOutcome
-from lotteryfw.runner import StudyContext
+from lotteryfw.runner import FindingRow, StudyContext
 from lotteryfw.std.connectivity import _distances, barrier
 
 ANALYSES = [{"use": "linear_mode_connectivity", "points": 5}, "stability_to_pruning"]
 
 
-def by_figure(findings: list[dict[str, Any]], level: int) -> dict[str, Any]:
-    return {line["figure"]: line["value"] for line in findings if line["level"] == level}
+def by_figure(findings: list[FindingRow], level: int) -> dict[str, Any]:
+    return {line.figure: line.value for line in findings if line.level == level}
 
 
 def test_a_barrier_is_measured_from_the_mean_of_the_ends() -> None:
@@ -37,7 +37,7 @@ def test_the_line_begins_at_the_levels_own_network(tmp_path: Path) -> None:
     assert set(done.statuses.values()) == {"done"}
     for row in done.levels:
         found = by_figure(done.findings, row.level)
-        assert found["alpha"] == [0, 0.25, 0.5, 0.75, 1]
+        assert found["alpha"] == (0, 0.25, 0.5, 0.75, 1)
         assert found["loss"][0] == row.test_loss
         assert found["error"][0] == 1 - row.test_accuracy
         assert found["loss"][-1] != row.test_loss
@@ -84,11 +84,9 @@ def test_the_line_to_another_recorded_network(tmp_path: Path) -> None:
     assert len([event for event in watch.of("JobFinished") if event.steps]) == 5
     for row in others:
         lines = [
-            line
-            for line in done.findings
-            if (line["level"], line["variant"]) == (row.level, row.variant)
+            line for line in done.findings if (line.level, line.variant) == (row.level, row.variant)
         ]
-        figures = {line["figure"]: line["value"] for line in lines}
+        figures = {line.figure: line.value for line in lines}
         assert figures["loss"][0] == row.test_loss
         assert figures["loss"][-1] == dense.test_loss
         assert figures["error_barrier"] == barrier(figures["error"])
@@ -108,7 +106,7 @@ def test_the_other_end_may_be_the_level_before_or_a_control(
 ) -> None:
     analyses = [{"use": "error_barrier", "points": 3, "against": against}]
     done, _ = go(tmp_path, recipe(analyses=analyses, controls=["random_mask"]))
-    assert {(line["variant"], line["level"]) for line in done.findings} == compared
+    assert {(line.variant, line.level) for line in done.findings} == compared
 
 
 def test_a_control_that_the_study_lacks_is_named(tmp_path: Path) -> None:
@@ -125,7 +123,7 @@ def test_stability_to_the_data_order_is_the_mean_over_all_pairs(tmp_path: Path) 
     done, watch = go(tmp_path, recipe(analyses=analyses))
     # A dense network and two tickets, each with two copies.
     assert len(watch.trained) == 9
-    assert {line["level"] for line in done.findings} == {0, 1, 2}
+    assert {line.level for line in done.findings} == {0, 1, 2}
 
     pairs = [{"use": "stability_to_data_order", "copies": 2}]
     two, _ = go(tmp_path, recipe(analyses=pairs), name="two")

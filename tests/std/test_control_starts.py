@@ -13,7 +13,8 @@ from support.small import cell, lab, make
 from torch import Tensor
 
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 
 POLICIES = [
     "to_init",

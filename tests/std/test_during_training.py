@@ -17,6 +17,7 @@ from support.runs import DATA, Watch, files
 
 from lotteryfw import Run, UsageError, load_ticket, run
 from lotteryfw.api.errors import RecipeError
+from lotteryfw.engine import StoredOutcome
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Interrupted, StudyContext
@@ -247,3 +248,120 @@ def test_a_resolved_recipe_loads_to_the_same_cells() -> None:
     assert [cell.mask_update for cell in first.cells] == [cell.mask_update for cell in second.cells]
     assert first.cells[0].mask_update is not None
     assert StudyContext(recipe(), trust=[FILE]).recipe.digest == first.digest
+
+
+# Controls, under every rewind policy
+
+HALVING = """
+from lotteryfw import Group, MaskUpdate, hookimpl
+
+class Halving(MaskUpdate):
+    "Keeps the larger half of each layer after step 12, and once more the half of that after 24."
+    use = "halving"
+    def due(self, step, clock):
+        return step in (12, 24)
+    def budgets(self, step, clock, layers, kept):
+        return [Group((name,), count // 2, count / 2) for name, count in kept.items()]
+    def update(self, step, clock, net):
+        masks = {}
+        for name, mask in net.masks.items():
+            size = net.weights[name].abs().masked_fill(~mask, -1).flatten()
+            new = mask.new_zeros(mask.numel())
+            new[size.argsort(descending=True)[: int(mask.sum()) // 2]] = True
+            masks[name] = new.reshape(mask.shape)
+        return masks
+
+@hookimpl
+def register_components():
+    return [Halving]
+"""
+
+
+def end_weights(run: Run, folder: Path, variant: str = "ticket", level: int = 0) -> dict[str, Any]:
+    """Return the weights that a training of a run ended with."""
+    (row,) = (row for row in run.levels if (row.variant, row.level) == (variant, level))
+    return dict(StoredOutcome(Store(folder), row.key).tensors().values)
+
+
+@pytest.mark.parametrize(
+    ("rewind", "steps"),
+    [
+        ("to_init", 0),
+        ({"use": "to_step", "step": "6it"}, 6),
+        ({"use": "to_step", "step": "18it"}, 18),
+        ("learning_rate", 40),
+        ({"use": "fine_tune", "length": "5it"}, 40),
+    ],
+)
+def test_a_control_keeps_the_last_value_of_what_an_update_removed(
+    tmp_path: Path, rewind: Any, steps: int
+) -> None:
+    """The last values are restated by trainings that stop there, and by the steps of the updates."""
+    plugin = tmp_path / "halving.py"
+    plugin.write_text(HALVING)
+    options: dict[str, Any] = {"store": "store", "trust": [plugin]}
+
+    def trained(name: str, length: int, update: str | None = "halving") -> dict[str, Any]:
+        """Train to a step, and return the weights there."""
+        train = {**TRAIN, "length": f"{length}it", "mask_update": update}
+        search: dict[str, Any] = {"use": "during_training", "dense": False}
+        if update is None:
+            del train["mask_update"]
+            search = {"use": "imp", "levels": 0}
+        # a faster kernel rounds in another order
+        engine = {"kernel": "reference"}
+        table = recipe(train=train, search=search, plugins=[str(plugin)], engine=engine)
+        run = go(tmp_path, name, table, **options)
+        return end_weights(run, tmp_path / "store", level=int(update is not None))
+
+    table = recipe(
+        train={**TRAIN, "mask_update": "halving"},
+        search={"use": "during_training", "dense": False, "retrain": True},
+        controls=["random_mask"],
+        rewind=rewind,
+        plugins=[str(plugin)],
+    )
+    done = go(tmp_path, "run", table, **options)
+    tickets = {}
+    for name in ("ticket", "random_mask"):
+        (path,) = done.path.glob(f"tickets/**/{FILES[name]}")
+        tickets[name] = load_ticket(path)
+
+    whole = load_ticket(next(go(tmp_path, "init", recipe(
+        train={k: v for k, v in TRAIN.items() if k != "mask_update"},
+        search={"use": "imp", "levels": 0},
+    )).path.rglob("level-00.safetensors"))).values  # fmt: skip
+    at_12 = trained("at-12", 12, None)
+    # the second change is due at step 24, so a training to there ends before it
+    at_24 = trained("at-24", 24) if steps >= 24 else {}
+    last = trained("last", steps, "halving" if steps > 12 else None) if steps else whole
+    control = tickets["random_mask"]
+    for name, mask in control.mask.items():
+        expected = last[name].clone()
+        if steps >= 12:
+            removed = expected == 0
+            expected[removed] = at_12[name][removed]
+            if at_24:
+                in_second = removed & (at_24[name] != 0)
+                expected[in_second] = at_24[name][in_second]
+        assert bool((control.values[name][mask] != 0).all())
+        assert torch.equal(control.values[name][mask], expected[mask])
+        assert not torch.equal(mask, tickets["ticket"].mask[name])
+
+
+@pytest.mark.parametrize("rewind", ["learning_rate", {"use": "to_step", "step": "2it"}])
+def test_a_weight_that_no_mask_had_starts_from_its_first_value(tmp_path: Path, rewind: Any) -> None:
+    table = recipe(
+        search={**SEARCH, "dense": True}, controls=["random_mask"], rewind=rewind,
+        train={**TRAIN, "mask_update": {"use": "swap", "every": 39}},
+    )  # fmt: skip
+    done = go(tmp_path, "run", table)
+    (path,) = done.path.glob(f"tickets/**/{FILES['random_mask']}")
+    control = load_ticket(path)
+    (path,) = done.path.glob("tickets/**/level-00.safetensors")
+    first = load_ticket(path).values
+    for name, mask in control.mask.items():
+        assert bool((control.values[name][mask] != 0).all())
+        # the network began with 40 % of its weights, and little changed since
+        unmoved = control.values[name][mask] == first[name][mask]
+        assert 0.2 < float(unmoved.float().mean()) < 0.9

@@ -15,7 +15,7 @@ DEFAULTS = {
 }  # fmt: skip
 
 OFFERED = {
-    "search": "at_init imp one_shot random_pruning during_training supermask edge_popup iterative_edge_popup",
+    "search": "at_init imp one_shot random_pruning during_training joint_training supermask edge_popup iterative_edge_popup",
     "criterion": "large_final small_final large_init small_init large_init_large_final small_init_small_final "
     "magnitude_increase movement random large_final_same_sign large_final_diff_sign magnitude_increase_same_sign "
     "magnitude_increase_diff_sign",
@@ -31,7 +31,7 @@ OFFERED = {
     "optimizer": "sgd adam adamw rmsprop",
     "schedule": "constant multistep cosine",
     "parametrization": "bernoulli top_k",
-    "objective": "classification reconstruction",
+    "objective": "classification reconstruction l1 group_lasso distillation",
     # they come with the plugin lotteryfw-dynamic
     "mask_update": "",
     "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",

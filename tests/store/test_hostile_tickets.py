@@ -20,7 +20,7 @@ from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.runner import StudyContext
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
-from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.store import LoadedTicket, file_name, save_ticket, tensors
 
 FLIPS = 600

@@ -7,7 +7,7 @@ from torch.nn.utils import prune
 
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
-from lotteryfw.search.derivations import Loaded
+from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.store import load_ticket, save_ticket, saved_stats
 
 

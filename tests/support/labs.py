@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lotteryfw.search.lab import CellLab, Record
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import Record
 from lotteryfw.testkit.fake_lab import FakeOutcome
 
 

@@ -25,7 +25,8 @@ DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "
 def describe(component: Component, clock: Clock) -> Spec:
     """A component as jobs name it."""
     offer = REGISTRY.offer_of(component)
-    return Spec(offer.kind, offer.full_name, offer.provider, component.options(clock))
+    options = REGISTRY.options_for_job(component, clock)
+    return Spec(offer.kind, offer.full_name, offer.provider, options)
 
 
 def make(kind: str, table: Any) -> Any:

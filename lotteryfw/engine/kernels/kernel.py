@@ -15,9 +15,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lotteryfw.api.kinds import Objective
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.penalties import has_penalty
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.engine.trained_parameters import weights_and_scores
 from lotteryfw.search.jobs import KernelSpec, Train
 
 T = TypeVar("T")
@@ -132,6 +135,12 @@ class Candidate:
                 "it trains under one mask, and here the mask update "
                 f"'{self.job.mask_update.use}' changes it"
             )
+        objective: Objective = self.context.component(self.job.objective)
+        if has_penalty(objective) or objective.needs_teacher:
+            return (
+                "it trains by the loss of a batch alone, and the objective "
+                f"'{self.job.objective.use}' has a penalty or a teacher"
+            )
         return self.why_not_weights_alone()
 
     def why_no_cross_entropy(self) -> str | None:
@@ -196,8 +205,11 @@ def sample_optimizer(job: Train, context: EngineContext) -> torch.optim.Optimize
 
     They have the names and shapes of the job's and no memory, since only their groups count.
     """
+    trained = job.scores or job.values
+    if job.parametrization and context.component(job.parametrization).trains_weights:
+        trained = weights_and_scores(job.values, job.scores)
     parameters = {}
-    for name, value in (job.scores or job.values).items():
+    for name, value in trained.items():
         if value.is_floating_point():
             parameters[name] = torch.zeros(()).expand(value.shape).requires_grad_()
     optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(parameters)

@@ -1,7 +1,7 @@
 """The kernel that learns masks: the reference's step with scores in the place of weights.
 
-Weights are constants: the optimizer never sees them, so they stay as they are bit for bit, but for
-changes that a parametrization itself makes after a step.
+Weights are constants unless the parametrization trains them, too: the optimizer never sees them, so
+they stay as they are bit for bit, but for changes that a parametrization makes after a step.
 """
 
 from __future__ import annotations
@@ -46,13 +46,14 @@ class MaskTraining:
         return (self,)
 
     def update(self, step: int, factor: float) -> Tensor:
-        """Make one optimizer update of the scores, and return the loss of its batch."""
+        """Make one optimizer update of what is trained, and return the loss of its batch."""
         self.network.seed(step)
         if self.masks is None or (step - self._job.start) % self._refresh == 0:
             self.masks = self.learned_mask.for_step(step)
             self._stats.update(self.masks)
-        weights = self.learned_mask.weights(self.masks)
-        loss = self.network.backward_step(step, factor, weights)
+        net = self.learned_mask.at_step(step)
+        weights = self.learned_mask.weights(self.masks, net)
+        loss = self.network.backward_step(step, factor, weights, self.learned_mask.penalty(net))
         with torch.no_grad():
             rng = stream(self._job.mask_seed or 0, Stream.AFTER_STEP, step)
             self._parametrization.after_step(step, self.learned_mask.net, self.masks, rng)

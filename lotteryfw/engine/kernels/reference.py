@@ -89,11 +89,17 @@ def _make(jobs: Sequence[Train], context: EngineContext) -> Reference:
     return Reference(job, context)
 
 
+def _options(candidate: Candidate) -> dict[str, int]:
+    # Since 2, a state has the values that mask updates removed weights with.
+    return {"mask_changes": 2} if candidate.job.mask_update is not None else {}
+
+
 KERNEL = KernelDescription(
     name="reference",
     revision=2,
     why_not=Candidate.why_not_weights_alone,
     gain=lambda candidate: 1.0,
     make=_make,
+    options=_options,
     any_arithmetic=True,
 )

@@ -10,25 +10,31 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
-from lotteryfw.api.kinds import Objective
+from lotteryfw.api.kinds import AuxiliaryOutputs, Objective, Parametrization
+from lotteryfw.api.layers import UpdateFactors
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, seed_of
+from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
+from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
 from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
+from lotteryfw.engine.teacher import Teacher
+from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.engine.training_loss import training_loss
-from lotteryfw.search.jobs import Train
+from lotteryfw.search.guard import describe
+from lotteryfw.search.jobs import Spec, Train
 
 
 class TrainedNetwork:
     """A network in training: what is trained of it, how a batch is made, how it is evaluated.
 
-    The weights are trained or, with a parametrization, the scores. A parameter that the network was
+    The weights are trained or, with a parametrization, the scores, or both. A parameter that the network was
     built with at requires_grad=False is a constant: the optimizer never sees it. It is a `Member`.
     """
 
@@ -38,7 +44,9 @@ class TrainedNetwork:
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
         self.objective: Objective = context.component(job.objective)
+        self._has_penalty = has_penalty(self.objective)
         self.arithmetic = Arithmetic.of(job)
+        self._teacher = Teacher(job, context, self.dataset) if job.teacher else None
         state = to_device(self.module, NetworkState(job.values, scores=job.scores), context.device)
         # Parametrizations get weights and scores in the usual order of memory, whatever they do.
         if job.parametrization is None:
@@ -46,19 +54,10 @@ class TrainedNetwork:
             values = {name: laid_out(value) for name, value in state.values.items()}
             state = NetworkState(values)
 
-        # Their order numbers the optimizer's state.
-        if job.parametrization is None:
-            trained: Mapping[str, Tensor] = state.values
-            names = [name for name, value in self.module.named_parameters() if value.requires_grad]
-        else:
-            trained = state.scores
-            names = context.component(job.model).prunable(self.module)
-        if not names:
-            raise ContractError(
-                f"model '{job.model.use}': every parameter of the network has requires_grad=False"
-            )
-        self.parameters = {name: trained[name].requires_grad_() for name in names}
-        """The tensors that the optimizer trains: weights by parameter, or scores by layer."""
+        self.parameters = self._trained(context, state)
+        """The tensors that the optimizer trains: weights by parameter, scores by layer, or both."""
+        for value in self.parameters.values():
+            value.requires_grad_()
         self.tensors = state
         """All of them, those that are trained included, in which case they require a gradient."""
 
@@ -70,6 +69,8 @@ class TrainedNetwork:
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
             self.parameters
         )
+        if job.parametrization is not None:
+            self._apply_factors(context, job.parametrization)
         self._scaler: LossScaler | None = None
         if job.precision == "fp16":
             self._scaler = LossScaler(self.optimizer, context.device)
@@ -95,6 +96,38 @@ class TrainedNetwork:
         layers = layer_infos(context.component(self.job.model), self.module)
         return ChangingMasks(self.job, context, layers, self.tensors.values)
 
+    def _trained(self, context: EngineContext, state: NetworkState) -> dict[str, Tensor]:
+        """Return the tensors that the optimizer trains; their order numbers its state.
+
+        Raises ContractError where there are none.
+        """
+        spec, weights = self.job.parametrization, {}
+        trains_weights = spec is None or context.component(spec).trains_weights
+        for name, value in self.module.named_parameters():
+            if trains_weights and value.requires_grad:
+                weights[name] = state.values[name]
+        if trains_weights and not weights:
+            raise ContractError(
+                f"model '{self.job.model.use}': every parameter of the network has "
+                "requires_grad=False"
+            )
+        if spec is None:
+            return weights
+        names = context.component(self.job.model).prunable(self.module)
+        scores = {name: state.scores[name] for name in names}
+        return weights_and_scores(weights, scores) if trains_weights else scores
+
+    def _apply_factors(self, context: EngineContext, spec: Spec) -> None:
+        """Give each trained tensor the learning rate and weight decay of its component."""
+        parametrization: Parametrization = context.component(spec)
+
+        def factors_of(label: str) -> UpdateFactors:
+            name, is_score = split_name(label)
+            # Without weights, scores go by the names of their layers.
+            return parametrization.factors(name, is_score or not parametrization.trains_weights)
+
+        regroup(self.optimizer, self.parameters, factors_of, f"{describe(spec)}: factors()")
+
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
         job = self.job
@@ -109,20 +142,49 @@ class TrainedNetwork:
         """
         seed_torch(seed_of(self.job.order_seed, Stream.IN_TRAINING, step), self._device)
 
-    def backward(self, inputs: Tensor, labels: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def backward(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        weights: Mapping[str, Tensor],
+        penalty: Tensor | None = None,
+    ) -> Tensor:
         """Leave the gradient of a batch's loss in the parameters, and return the loss.
 
-        The network computes with `weights`, which are made of the parameters.
+        The network computes with `weights`, which are made of the parameters. `penalty` adds to the
+        gradient and not to what is returned.
         """
         self.module.train()
         outputs = self.arithmetic.training_outputs(self.module, weights, inputs)
-        loss = training_loss(self.objective, outputs, inputs, labels)
+        loss = self._loss(outputs, inputs, labels)
         self.optimizer.zero_grad()
+        minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
         if self._scaler is None:
-            torch.autograd.backward(loss)
+            torch.autograd.backward(minimised)
         else:
-            self._scaler.backward(loss)
+            self._scaler.backward(minimised)
         return loss.detach()
+
+    def _loss(self, outputs: Tensor | AuxiliaryOutputs, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch, against the teacher where the job has one."""
+        if self._teacher is None:
+            return training_loss(
+                lambda head: self.objective.loss(head, inputs, labels, "mean"), outputs
+            )
+        taught = self._teacher.outputs(inputs)
+        return training_loss(
+            lambda head: self.objective.taught_loss(head, taught, inputs, labels), outputs
+        )
+
+    def _objective_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what the objective adds to the loss of a step. Raises ContractError."""
+        if not self._has_penalty:
+            return None
+        layers = {name: weights[name] for name in self.job.mask}
+        penalty = self.objective.penalty(layers)
+        if penalty is not None:
+            check_penalty(penalty, f"{describe(self.job.objective)}: penalty()")
+        return penalty
 
     def apply_gradients(self) -> None:
         """Make the optimizer's step along the gradients, at the learning rate that it has."""
@@ -139,9 +201,15 @@ class TrainedNetwork:
             self._factor = factor
         self.apply_gradients()
 
-    def backward_step(self, step: int, factor: float, weights: Mapping[str, Tensor]) -> Tensor:
+    def backward_step(
+        self,
+        step: int,
+        factor: float,
+        weights: Mapping[str, Tensor],
+        penalty: Tensor | None = None,
+    ) -> Tensor:
         """Make the optimizer's step for the batch of a step, and return the loss of the batch."""
-        loss = self.backward(*self.batch(step), weights)
+        loss = self.backward(*self.batch(step), weights, penalty)
         self.optimizer_step(factor)
         return loss
 
@@ -160,7 +228,7 @@ class TrainedNetwork:
         with torch.random.fork_rng(devices=devices):
             self.module.train()
             outputs = functional_call(self.module, values, (inputs,))
-            loss = training_loss(self.objective, outputs, inputs, labels)
+            loss = self._loss(outputs, inputs, labels)
             gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
         by_layer = {}
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
@@ -191,8 +259,10 @@ class TrainedNetwork:
         """Return every parameter, buffer and score now (not copies), and masks that change."""
         values = {name: value.detach() for name, value in self.tensors.values.items()}
         scores = {name: score.detach() for name, score in self.tensors.scores.items()}
-        masks = self.changing_masks.masks if self.changing_masks else {}
-        return NetworkState(values, masks, scores)
+        if self.changing_masks is None:
+            return NetworkState(values, scores=scores)
+        changing = self.changing_masks
+        return NetworkState(values, changing.masks, scores, {REMOVED_WITH: changing.removed_with})
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the optimizer's state now, as tensors, and that of the scaler of losses."""
@@ -213,7 +283,7 @@ class TrainedNetwork:
         for name, score in own.scores.items():
             score.copy_(state.scores[name])
         if self.changing_masks is not None:
-            self.changing_masks.restore(state.masks)
+            self.changing_masks.restore(state)
         self._load_optimizer(optimizer_state)
         if self.on_restore is not None:
             self.on_restore()

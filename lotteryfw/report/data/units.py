@@ -88,3 +88,17 @@ def density_range(densities: list[float]) -> str:
     # a dict drops the second of two equal texts
     ends = dict.fromkeys((percent(densities[0]), percent(densities[-1])))
     return "–".join(ends)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people.
+
+    >>> [duration(seconds) for seconds in (0.2, 75, 4000, 20_000)]
+    ['0.2 s', '75 s', '67 min', '5.6 h']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -17,6 +17,7 @@ from lotteryfw.report.html.analysis_charts import analysis_charts
 from lotteryfw.report.html.plotly_chart import Chart, Trace
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels, untrained_masks
+from lotteryfw.report.tables.provenance import provenance_table
 from lotteryfw.report.tables.summary import study_tables
 from lotteryfw.report.tables.text_table import TextTable
 from lotteryfw.report.tables.winning_tickets import level_verdict_table
@@ -84,6 +85,7 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
         masks=untrained_masks(data.shown),
         sections=sections,
         charts=_packed(charts),
+        provenance=provenance_table(manifest),
         versions=_version_table(manifest),
         recipe=(folder.path / "resolved.toml").read_text("utf-8"),
         # the whole library, some 4 MB, as the page must not need a network

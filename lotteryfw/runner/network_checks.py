@@ -1,0 +1,51 @@
+"""Checks before any training that the models of a recipe fit their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lotteryfw.api.errors import Fault, PluginError, StoreError, UsageError
+from lotteryfw.recipe import Recipe
+from lotteryfw.search.context import Describe
+from lotteryfw.search.initial_state import refuse_oversized
+from lotteryfw.search.lab import CellLab
+from lotteryfw.search.start_file import StartFile
+
+
+def network_faults(
+    recipe: Recipe, describe: Describe, data_folder: Path, device: str
+) -> list[Fault]:
+    """Return a fault for each model that cannot be built, or fits neither data nor memory.
+
+    The fault stands at the model, or at the initialiser or start file that is to blame. Imports
+    torch.
+    """
+    faults: dict[Fault, None] = {}
+    checked: set[tuple[int, ...]] = set()
+    for cell in recipe.cells:
+        # The cells of a study share their components.
+        parts = (cell.model, cell.data, cell.objective, cell.initialiser)
+        identity = tuple(map(id, parts))
+        if identity in checked:
+            continue
+        checked.add(identity)
+        try:
+            context = CellLab(cell, describe, data_folder, device).context
+            # Before it takes any memory.
+            refuse_oversized(cell, context.specs, cell.data.facts(data_folder))
+            _ = context.initial
+        except (PluginError, UsageError, StoreError) as error:
+            slot, text = _blamed(str(error), cell.start)
+            faults[Fault(*recipe.place(cell.study, slot), text)] = None
+    return list(faults)
+
+
+def _blamed(text: str, start: StartFile | None) -> tuple[str, str]:
+    """Return the slot that an error is about, and its text without a name for that slot."""
+    if text.startswith("initialiser "):
+        return "initialiser", text
+    if text.startswith("start: "):
+        return "start", text.removeprefix("start: ")
+    if start is not None and text.startswith(str(start.path)):
+        return "start", text
+    return "model", text

@@ -1,0 +1,126 @@
+"""The trainings, probes and evaluations of one cell, as generators that a search runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.kinds import Metric
+from lotteryfw.api.lab import Search
+from lotteryfw.api.layers import Need
+from lotteryfw.api.metrics import Evaluation
+from lotteryfw.api.tickets import Ticket, Trained
+from lotteryfw.search.context import SearchContext, digest_of
+from lotteryfw.search.evaluations import EvaluationFactory
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.records import LevelRecords
+from lotteryfw.search.requests import JobFactory
+from lotteryfw.search.untrained import Untrained
+
+
+class Measurements:
+    """Asks for the jobs of one cell. `lotteryfw.Lab` documents its methods.
+
+    `records` takes a training that diverged, which its search does not come to record.
+    """
+
+    def __init__(
+        self,
+        context: SearchContext,
+        jobs: JobFactory,
+        evaluations: EvaluationFactory,
+        records: LevelRecords,
+    ):
+        self._context = context
+        self._jobs = jobs
+        self._evaluations = evaluations
+        self._records = records
+
+    def train(
+        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+    ) -> Search[Trained]:
+        if probe and self._context.probe_specs:
+            (trained,) = yield from self.train_all([ticket])
+        else:
+            request = self._jobs.training(ticket)
+            (outcome,) = yield (request,)
+            trained = Trained(ticket, outcome, origin=request.origin)
+        if trained.diverged_at is not None:
+            finds_mask = ticket.learns_mask or ticket.updates_mask
+            level = ticket.level + 1 if finds_mask else ticket.level
+            self._records.add(level, ticket, trained, variant)
+            raise TrainingDiverged(trained.diverged_at, ticket.learns_mask)
+        return trained
+
+    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
+        if not tickets:
+            return []
+        trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
+        outcomes = yield trainings
+        trained = []
+        for request, outcome in zip(trainings, outcomes, strict=True):
+            trained.append(Trained(request.ticket, outcome, origin=request.origin))
+        return (yield from self._probed(trained)) if probe else trained
+
+    def probe(self, network: Ticket | Trained) -> Search[Trained]:
+        (probed,) = yield from self.probe_all([network])
+        return probed
+
+    def probe_all(self, networks: Sequence[Ticket | Trained]) -> Search[list[Trained]]:
+        unprobed = []
+        for network in networks:
+            if isinstance(network, Ticket):
+                origin = digest_of("untrained", network.origin)
+                network = Trained(network, Untrained(network), origin=origin)
+            unprobed.append(network)
+        return (yield from self._probed(unprobed, self._context.all_probe_specs))
+
+    def _probed(
+        self, trained: list[Trained], specs: Mapping[Need, Spec] | None = None
+    ) -> Search[list[Trained]]:
+        """Ask for what is needed of each network that did not diverge, and add it.
+
+        Without `specs` that is what the criterion and the search need.
+        """
+        needs = tuple(self._context.probe_specs if specs is None else specs)
+        finite = [one for one in trained if one.diverged_at is None]
+        if not needs or not finite:
+            return trained
+        requests = []
+        for one in finite:
+            for need in needs:
+                requests.append(self._jobs.probe(one, need))
+        outcomes = iter((yield tuple(requests)))
+        probed = []
+        for one in trained:
+            if one.diverged_at is None:
+                one = replace(one, probes={need: next(outcomes) for need in needs})
+            probed.append(one)
+        return probed
+
+    def evaluate(
+        self,
+        network: Ticket | Trained,
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[Evaluation]:
+        (figures,) = yield from self.evaluate_all([network], part, metrics, recalibrate_batch_norm)
+        return figures
+
+    def evaluate_all(
+        self,
+        networks: Sequence[Ticket | Trained],
+        part: str = "test",
+        metrics: Sequence[Metric] = (),
+        recalibrate_batch_norm: int | None = None,
+    ) -> Search[list[Evaluation]]:
+        if not networks:
+            return []
+        requests = []
+        for network in networks:
+            request = self._evaluations.evaluation(network, part, metrics, recalibrate_batch_norm)
+            requests.append(request)
+        outcomes = yield tuple(requests)
+        return [outcome.evaluation for outcome in outcomes]
