@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AuxiliaryOutputs(NamedTuple):
-    """What a network with auxiliary heads returns in training; in evaluation it returns `main`."""
+    """The outputs of a network with auxiliary heads in training; in evaluation it returns `main`."""
 
     main: Tensor
     """[n, classes]."""

@@ -109,6 +109,7 @@ class ErrorBarrier(Analysis):
         self, level: LevelResult, by_place: Mapping[tuple[str, int], LevelResult]
     ) -> LevelResult | None:
         """Return the network at the other end of a level's line, if there is one."""
+        # controls have no level 0: their dense network is the tickets'
         if self.against == "dense":
             return None if level.ticket.is_dense else by_place.get(("ticket", 0))
         if self.against == "previous":
@@ -143,12 +144,14 @@ class StabilityToDataOrder(Analysis):
         for level in levels:
             if not _has_trained_weights(level):
                 continue
+            # numbers from 1: copy 0 is the level's own training
             others = [lab.again(level.ticket, number) for number in range(1, self.copies)]
             copies = yield from lab.train_all(others, probe=False)
             networks = [level.trained.weights()]
             networks += [copy.weights() for copy in copies if copy.diverged_at is None]
             pairs: list[dict[str, float]] = []
             for first, second in combinations(networks, 2):
+                # empty where a network is all zeros, which has no direction
                 if distances := _distances(level.ticket.mask, second, first):
                     pairs.append(distances)
             for figure in self.figures if pairs else ():
@@ -176,6 +179,7 @@ class StabilityToPruning(Analysis):
         results: list[AnalysisResult] = []
         if not dense:
             return results
+        # read once: every level is compared with the same network
         weights = dense[0].trained.weights()
         for level in trained:
             if level.ticket.is_dense:
@@ -239,6 +243,7 @@ def _distances(
         first.append(weights[name][mask].double())
         second.append(reference[name][mask].double())
     ours, theirs = torch.cat(first), torch.cat(second)
+    # in float64: a sum of a million squares in float32 loses digits
     norms = float(ours.norm()), float(theirs.norm())
     if not all(norms):
         return {}

@@ -142,6 +142,7 @@ class _Vgg(ModelFamily):
         from lotteryfw.std.norms import set_norms
 
         network = _vgg(self.use, shape, self.depths, classes, self.bias, self.width)
+        # every convolution has its norm here, and only here do options change it
         set_norms(network, self.affine, self.norm_scale)
         return network
 

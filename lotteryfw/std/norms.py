@@ -17,6 +17,7 @@ class UniformScaleNorm(nn.BatchNorm2d):
     """
 
     def reset_parameters(self) -> None:
+        # torch calls this as it builds the module, and lotteryfw again, under the cell's seed
         super().reset_parameters()
         if self.affine:
             nn.init.uniform_(self.weight)
@@ -30,6 +31,7 @@ def set_norms(network: nn.Module, affine: bool, norm_scale: Literal["ones", "uni
     kind = UniformScaleNorm if norm_scale == "uniform" else nn.BatchNorm2d
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
+            # registered under the same name, so that a state dict keeps its order
             if isinstance(norm, nn.BatchNorm2d):
                 replacement = kind(
                     norm.num_features, eps=norm.eps, momentum=norm.momentum, affine=affine

@@ -34,6 +34,7 @@ class _ResNet(ModelFamily):
         from lotteryfw.std.norms import set_norms
         from lotteryfw.std.residual import BasicBlock, resnet
 
+        # the image's own channels are no choice of the family's, so `width` leaves them
         channels = [scaled(units, self.width) for units in self.channels]
         network = resnet(BasicBlock, [shape[0], *channels], self.blocks, classes, self.bias)
         set_norms(network, self.affine, self.norm_scale)

@@ -81,6 +81,7 @@ class TorchvisionModel(ModelFamily):
         network: nn.Module = constructor(**options)
         _set_channels(network, shape[0])
         set_norms(network, self.affine, self.norm_scale)
+        # after the channels, since a convolution that is replaced has its bias again
         if not self.bias:
             _remove_biases(network)
         if weight := self._auxiliary_weight(shape):
@@ -94,6 +95,7 @@ class TorchvisionModel(ModelFamily):
             if height != width:
                 raise UsageError(f"{self.name} reads square images, not {height}×{width}")
             return {"image_size": height}
+        # it cuts images into a grid, whose size is fixed when it is built
         if self.name == "maxvit_t":
             return {"input_size": (height, width)}
         if self.name in AUXILIARY_WEIGHTS:
@@ -124,6 +126,7 @@ def _set_channels(network: nn.Module, channels: int) -> None:
     if part.in_channels == channels:
         return
     parent, _, name = path.rpartition(".")
+    # the other arguments of the constructor are set afterwards: their types do not fit its own
     height, width = part.kernel_size
     replacement = nn.Conv2d(
         channels, part.out_channels, (height, width), bias=part.bias is not None
