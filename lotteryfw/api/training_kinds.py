@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+class AuxiliaryOutputs(NamedTuple):
+    """The outputs of a network with auxiliary heads in training; in evaluation it returns `main`."""
+
+    main: Tensor
+    """[n, classes]."""
+    auxiliary: tuple[Tensor, ...]
+    """[n, classes] each."""
+    weight: float
+    """Multiplies the loss of each auxiliary head."""
+
+
 class ModelFamily(Component):
     """Builds an ordinary `nn.Module` and names its prunable parameters."""
 
@@ -32,7 +43,8 @@ class ModelFamily(Component):
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return a network for inputs of `shape` (no batch dimension) with outputs [n, classes].
 
-        The outputs are logits; `classes` is the objective's `output_size`.
+        The outputs are logits; `classes` is the objective's `output_size`. In training a network
+        may return `AuxiliaryOutputs` instead.
         """
 
     def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
