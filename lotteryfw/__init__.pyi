@@ -64,6 +64,9 @@ from .api.kinds import (
     Augmentation as Augmentation,
 )
 from .api.kinds import (
+    AuxiliaryOutputs as AuxiliaryOutputs,
+)
+from .api.kinds import (
     Control as Control,
 )
 from .api.kinds import (
@@ -110,6 +113,9 @@ from .api.kinds import (
 )
 from .api.kinds import (
     SearchAlgorithm as SearchAlgorithm,
+)
+from .api.kinds import (
+    TextModelFamily as TextModelFamily,
 )
 from .api.lab import (
     Lab as Lab,

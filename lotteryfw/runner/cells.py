@@ -84,7 +84,7 @@ class _Control:
 
     name: str
     level: int
-    cut: MaskStats
+    saved: SavedTicket
     request: JobRequest
 
 
@@ -103,6 +103,7 @@ class CellRun:
         self._controls: list[_Control] = []
         self._pending = PendingLevels(self, services.level)
         self._recorded: list[LevelResult] = []
+        self._recorded_controls: list[LevelResult] = []
         self._diverged: Exception | None = None
         self._ended_early: NothingToPrune | None = None
         self._last_level: int | None = None
@@ -119,7 +120,7 @@ class CellRun:
             self._end(error)
 
     def _whole(self) -> Search[None]:
-        """Run the search, then the analyses of the levels that it recorded."""
+        """Run the search, then the analyses of its levels and of their controls."""
         try:
             yield from self.cell.search.search(self._lab)
         except TrainingDiverged as error:
@@ -129,6 +130,12 @@ class CellRun:
         if not self.cell.analyses:
             return
         self._take_records()
+        if self._controls:
+            yield tuple(control.request for control in self._controls)
+            self._take_controls()
+        # Controls are trained in any order, and analyses must not depend on it.
+        self._recorded_controls.sort(key=lambda one: (one.level, one.variant))
+        self._recorded += self._recorded_controls
         results: list[tuple[Analysis, list[AnalysisResult]]] = []
         for analysis in self.cell.analyses:
             self._analysis = analysis
@@ -153,9 +160,7 @@ class CellRun:
             while self._searching and self._all_there():
                 self._resume()
                 self._take_records()
-            self._controls = [
-                control for control in self._controls if not self._take_control(control)
-            ]
+            self._take_controls()
             self._pending.report_finished()
         except (StoreError, DataError):
             raise
@@ -235,24 +240,25 @@ class CellRun:
                 continue
             # Without analyses nobody reads the levels again.
             if self.cell.analyses:
-                self._recorded.append(self._kept(record, saved))
+                trained = record.trained
+                self._recorded.append(self._kept(record.variant, record.level, saved, trained))
             if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
                 self._controls += [self._control(control, record) for control in self.cell.controls]
 
-    def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
+    def _kept(self, variant: str, level: int, saved: SavedTicket, trained: Trained) -> LevelResult:
         cell = self.cell
-        outcome = self._services.outcome(record.trained.outcome.key)
+        outcome = self._services.outcome(trained.outcome.key)
         return LevelResult(
             cell.study,
             cell.id,
             cell.axes,
             cell.seed,
-            record.level,
-            record.variant,
+            level,
+            variant,
             saved.cut,
             outcome,
             saved.read,
-            record.trained.origin,
+            trained.origin,
         )
 
     def _control(self, control: Control, record: Record) -> _Control:
@@ -264,7 +270,11 @@ class CellRun:
         if not is_there:
             self._services.spill(request)
         request.drop_tensors(without_state(ticket))
-        return _Control(control.use, record.level, saved.cut, request)
+        return _Control(control.use, record.level, saved, request)
+
+    def _take_controls(self) -> None:
+        """Add the levels of the controls that are trained; the others go on waiting."""
+        self._controls = [one for one in self._controls if not self._take_control(one)]
 
     def _take_control(self, control: _Control) -> bool:
         """Return whether a control is trained; if it is, its level is added."""
@@ -273,7 +283,10 @@ class CellRun:
             return False
         outcome = self._services.outcome(request.key)
         trained = Trained(request.ticket, outcome, origin=request.origin)
-        self._add_level(control.name, control.level, control.cut, trained)
+        self._add_level(control.name, control.level, control.saved.cut, trained)
+        if self.cell.analyses and trained.diverged_at is None:
+            kept = self._kept(control.name, control.level, control.saved, trained)
+            self._recorded_controls.append(kept)
         return True
 
     def _add_level(self, variant: str, number: int, cut: MaskStats, trained: Trained) -> None:
