@@ -34,7 +34,7 @@ def arrays_source(arrays: Mapping[str, Any]) -> type[DataSource]:
     # the highest label may be missing in a part
     highest = max(int(subset.labels.max()) for subset in subsets.values())
     sizes = {part: len(subset.labels) for part, subset in subsets.items()}
-    info = DatasetInfo(shape=shape, classes=highest + 1, **sizes)
+    info = DatasetInfo(shape, highest + 1, sizes["train"], sizes["validation"], sizes["test"])
     content = _hash(subsets)
 
     class Arrays(DataSource):
