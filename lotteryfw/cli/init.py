@@ -12,13 +12,13 @@ from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Json
 
 RECIPE = """\
-# A study: which weights should a pruned network keep?
+# A study: should a pruned network keep the weights that are large, or those that moved far?
 #
 #   lotteryfw check study.toml --trust mine.py     # trains nothing
 #   lotteryfw plan study.toml --trust mine.py --network
 #   lotteryfw recipe study.toml --trust mine.py    # the same command goes on after whatever ended it
 name = "study"
-title = "Do squares choose other weights than magnitudes?"
+title = "Large weights, or weights that moved far?"
 
 # Every combination of the grid runs once with each seed; "0..2" is [0, 1, 2].
 seeds = "0..2"
@@ -58,7 +58,7 @@ criterion = ["large_final", "mine", "random"]
 
 # What you expect is judged over the seeds, and may turn out wrong.
 [[claim]]
-text = "at low density, squares do better than random weights"
+text = "at low density, weights that are large and moved far do better than random ones"
 source = "my notebook"
 density = [0.0, 0.2]
 higher = { criterion = "mine" }
@@ -71,14 +71,14 @@ from lotteryfw import MaskCriterion, hookimpl
 
 
 class Mine(MaskCriterion):
-    """Keeps the weights whose squares are largest at the end of training."""
+    """Keeps the weights that are large and moved far in training."""
 
     use = "mine"
-    formula = "w_f²"
+    formula = "|w_f · (w_f - w_i)|"
 
     def score(self, layer):
         # layer.init, layer.final and layer.mask have the layer's own shape
-        return layer.final.square()
+        return (layer.final * (layer.final - layer.init)).abs()
 
 
 @hookimpl
