@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -40,6 +40,7 @@ from lotteryfw.recipe.schema import (
     Table,
     Train,
 )
+from lotteryfw.recipe.targets import TargetSetup, target_setups
 from lotteryfw.search.cell import Cell
 
 
@@ -52,6 +53,7 @@ class Setup:
     evaluate: Evaluate
     engine: Engine
     randomness: RandomnessTable
+    targets: tuple[TargetSetup, ...]
 
 
 class ExpandedStudy:
@@ -103,6 +105,11 @@ class ExpandedStudy:
         for cell in self.cells:
             names |= dict.fromkeys(control.use for control in cell.controls)
         return list(names)
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of its targets, under which their levels are recorded."""
+        return [target.name for target in self.cells[0].targets] if self.cells else []
 
     @property
     def analyses(self) -> list[str]:
@@ -159,6 +166,9 @@ class ExpandedStudy:
         if parts["start"] is not None:
             table["start"] = str(parts["start"].path)
         table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
+        if self._first_setup.targets:
+            targets = self._first_setup.targets
+            table["target"] = [target.resolved(self._resolver) for target in targets]
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
             grid[axis.path] = []
@@ -237,17 +247,17 @@ class ExpandedStudy:
             entries[axis.path] = axis.entries[index]
             stem += f"/{axis.path}={axis.labels[index]}"
         for seed in self._study_table.seeds:
-            self.cells.append(
-                Cell(
-                    study=self.name,
-                    id=f"{stem}/seed={seed}",
-                    axes=labels,
-                    axis_values=entries,
-                    seed=seed,
-                    read_file=read_network,
-                    **parts,
-                )
+            cell = Cell(
+                study=self.name,
+                id=f"{stem}/seed={seed}",
+                axes=labels,
+                axis_values=entries,
+                seed=seed,
+                read_file=read_network,
+                **parts,
             )
+            targets = tuple(target.of_cell(cell, self.locate) for target in setup.targets)
+            self.cells.append(replace(cell, targets=targets) if targets else cell)
 
     def _components(self, table: Mapping[str, Any], faults: FaultCollector) -> dict[str, Any]:
         """Return the component of every slot, None for an invalid one."""
@@ -330,7 +340,11 @@ class ExpandedStudy:
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}
-        return Setup(parts, train, evaluate, engine, randomness)
+        formats = engine.memory_format_for
+        targets = target_setups(table, parts, evaluate, formats, resolver, faults)
+        if faults.problems:
+            return None
+        return Setup(parts, train, evaluate, engine, randomness, targets)
 
     def _check_lengths(
         self, parts: Mapping[str, Any], clock: Clock, faults: FaultCollector
