@@ -44,6 +44,7 @@ class TargetSetup:
 
     def of_cell(self, cell: Cell, locate: Callable[..., tuple[str, str]]) -> Target:
         """Return the target as a cell has it; `locate` says where a key is written."""
+        # The ticket's origin has the start file; the network of the target may have another head.
         own = replace(
             cell, **self.changes, start=None, targets=(), controls=(), analyses=(), mask_update=None
         )
@@ -82,6 +83,7 @@ def target_setups(
 
     `parts` are those of the cells, which have no faults.
     """
+    # A row is told from others by its variant, whatever made it.
     names = {"ticket", *parts["search"].variants, *(part.use for part in parts["controls"])}
     setups = []
     for index, entry in enumerate(table.get("target", [])):
@@ -118,6 +120,7 @@ def _changes(
     for key in _NOT_OF_TARGETS:
         if key in target.train:
             in_train.at(key).add("has no effect: the mask of a target's ticket stays as it is")
+    # A component is replaced as a whole: the options of one optimizer are not another's.
     merged = {**table.get("train", {}), **target.train}
     for key in _NOT_OF_TARGETS:
         merged.pop(key, None)
@@ -141,6 +144,7 @@ def _changes(
         return None
 
     in_train.at("schedule").value_of(resolver.schedule(changes["schedule"], clock))
+    # A percentage or an epoch of other data is another number of steps.
     interval = evaluate.interval(clock)
     if interval < 1:
         in_train.at("length").add(f"has less than a step between evaluations ('{evaluate.every}')")
