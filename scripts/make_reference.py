@@ -262,8 +262,8 @@ def recipes() -> str:
             _paragraphs(Claim.__doc__)[0],
             'A side is a table from the grid\'s axes to values, such as `{ criterion = "random" }`. `variant` selects '
             "`ticket` (where it is left out), a control, a target, or another network that the search records. `study`, "
-            "`metric`, `density` and `at` stand in a side where it differs from the claim. A side stands for every cell and level "
-            "that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
+            "`metric`, `density` and `at` stand in a side where it differs from the claim. A side stands for every cell and "
+            "level that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
             "exactly one of these forms:",
             _CLAIM_FORMS.strip(),
             "\n".join(_option(*row) for row in option_rows(Claim)),
