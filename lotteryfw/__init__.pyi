@@ -58,6 +58,9 @@ from .api.kinds import (
     Augmentation as Augmentation,
 )
 from .api.kinds import (
+    AuxiliaryOutputs as AuxiliaryOutputs,
+)
+from .api.kinds import (
     Control as Control,
 )
 from .api.kinds import (

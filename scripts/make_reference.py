@@ -39,7 +39,7 @@ from lotteryfw.recipe.schema import (
 from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
-for _commands in ("components", "stores", "studies"):
+for _commands in ("components", "reports", "runs", "stores", "studies"):
     importlib.import_module(
         f"lotteryfw.cli.{_commands}"
     )  # importing them adds their commands to the app
@@ -54,6 +54,11 @@ MET = {
     "Curve": "api.metrics",
     "MaskStats": "api.tickets",
     "LoadedTicket": "store.tickets",
+    "LevelRow": "store.level_table",
+    "Rows": "runner.rows",
+    "CurveRow": "runner.rows",
+    "FindingRow": "runner.rows",
+    "TicketRow": "runner.rows",
 }
 """Types of what the public API returns, and the modules that define them. They are not imported by name."""
 INTERNAL = {

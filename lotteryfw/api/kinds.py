@@ -29,6 +29,7 @@ from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.api.training_kinds import Augmentation as Augmentation
+from lotteryfw.api.training_kinds import AuxiliaryOutputs as AuxiliaryOutputs
 from lotteryfw.api.training_kinds import DataSource as DataSource
 from lotteryfw.api.training_kinds import Initialiser as Initialiser
 from lotteryfw.api.training_kinds import Metric as Metric
@@ -316,7 +317,8 @@ class Analysis(Component):
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.
 
-        `levels` are in the order in which they were recorded. Default: none.
+        `levels` are in the order in which they were recorded, those of controls last. Default:
+        none.
         """
         yield from ()
         return []

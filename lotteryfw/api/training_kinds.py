@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+class AuxiliaryOutputs(NamedTuple):
+    """The outputs of a network with auxiliary heads in training; in evaluation it returns `main`."""
+
+    main: Tensor
+    """[n, classes]."""
+    auxiliary: tuple[Tensor, ...]
+    """[n, classes] each."""
+    weight: float
+    """Multiplies the loss of each auxiliary head."""
+
+
 class ModelFamily(Component):
     """Builds an ordinary `nn.Module` and names its prunable parameters."""
 
@@ -31,7 +42,8 @@ class ModelFamily(Component):
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return a network for inputs of `shape` (no batch dimension) with outputs [n, classes].
 
-        The outputs are logits; `classes` is the objective's `output_size`.
+        The outputs are logits; `classes` is the objective's `output_size`. In training a network
+        may return `AuxiliaryOutputs` instead.
         """
 
     def prunable(self, module: nn.Module) -> list[str]:
@@ -137,6 +149,11 @@ class Objective(Component):
 
     Data with labels outside 0 … classes - 1 is refused then. Set it to False for one that does not
     read them, or reads them as something else."""
+    needs_teacher: ClassVar[bool] = False
+    """True for one that compares a network with a teacher (see `taught_loss`).
+
+    The teacher is the network that the dense training of the same cell ended with. The dense
+    training itself has none, and is made by `loss`."""
 
     def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         """Return the number of outputs that the network has for an input of `shape`.
@@ -153,6 +170,24 @@ class Objective(Component):
 
         `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64.
         """
+
+    def taught_loss(
+        self, outputs: Tensor, teacher: Tensor, inputs: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return 0-d float32, differentiable: the mean loss of a step that has a teacher.
+
+        `teacher` [n, k] are its outputs for the same inputs, in the evaluation mode and without a
+        gradient. Evaluations measure `loss`. Default: `loss` itself.
+        """
+        return self.loss(outputs, inputs, labels, "mean")
+
+    def penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """Return 0-d float32, differentiable: what is added to the loss of a step, not reported.
+
+        `weights` [s] by layer are the prunable weights that the network computes with. Default:
+        None, nothing.
+        """
+        return None
 
     @abstractmethod
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def _main() -> None:
     # Imported here, so that a signal that comes meanwhile ends with a line and no traceback. The
     # modules of the commands add these to the app.
     from lotteryfw.api.errors import LotteryError
-    from lotteryfw.cli import components, stores, studies  # noqa: F401
+    from lotteryfw.cli import components, reports, runs, stores, studies  # noqa: F401
     from lotteryfw.cli.app import app
 
     for stream in (sys.stdout, sys.stderr):

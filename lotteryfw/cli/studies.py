@@ -1,11 +1,8 @@
-"""Commands about recipes and their runs: recipe, plan, check, schema, runs, report, export."""
+"""Commands about recipes: recipe, plan, check, schema."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +11,7 @@ import typer
 from lotteryfw.cli import signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+from lotteryfw.cli.reports import print_paths
 
 SHOWN_CELLS = 3
 """Cells that cannot run of which `plan` shows the reason; mostly it is the same for all."""
@@ -69,21 +67,13 @@ def recipe(
         typer.echo(json.dumps(summary))
     else:
         if not quiet:
-            _tell(page, figures)
+            print_paths(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
     statuses = set(done.statuses.values())
     # Where every cell diverged there is no result, which a script has to notice as well.
     if "failed" in statuses or statuses == {"diverged"}:
         raise typer.Exit(1)
-
-
-def _tell(page: Path, figures: Sequence[Path]) -> None:
-    # each figure is drawn twice: one line for both files
-    pictures = [str(figure) for figure in figures if figure.suffix == ".png"]
-    if figures:
-        typer.echo(f"figures: {', '.join(pictures)} (and .svg)")
-    typer.echo(f"report: {page}")
 
 
 @app.command()
@@ -194,107 +184,3 @@ def schema() -> None:
     from lotteryfw.registry import Registry
 
     typer.echo(json.dumps(json_schema(Registry.load()), indent=2))
-
-
-@app.command()
-def runs(
-    folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs"),
-    as_json: Json = False,
-) -> None:
-    """List the runs in a folder."""
-    from lotteryfw.api.errors import UsageError
-    from lotteryfw.runner import runs as find
-    from lotteryfw.store.checksums import describe
-    from lotteryfw.store.folder import REBUILD
-
-    folders = find(folder)
-    if not folders:
-        raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
-    for run in folders:
-        damage = run.folder.damage()
-        if damage:
-            text = f"damaged: {describe(damage)}; {REBUILD}"
-            line = json.dumps({"run": str(run.path), "damaged": describe(damage)})
-            typer.echo(line if as_json else f"{run.path}  {text}")
-            # Scripts that read the lines, and know nothing of damage, are to be noticed by people.
-            if as_json:
-                typer.echo(f"warning: {run.path}: {text}", err=True)
-            continue
-        # always in this order, and without those that are 0
-        ended = Counter(run.statuses.values())
-        counts = {}
-        for status in ("done", "diverged", "failed"):
-            if ended[status]:
-                counts[status] = ended[status]
-        if as_json:
-            typer.echo(json.dumps({"run": str(run.path), "rows": len(run.levels), **counts}))
-            continue
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        typer.echo(f"{run.path}  {len(run.levels)} rows; cells: {summary or 'not finished'}")
-
-
-@app.command("report")
-def report_run(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the tables as Markdown; write nothing.")
-    ] = False,
-) -> None:
-    """Write a run's report.html, draw its figures, and print its tables, verdicts and claims again."""
-    from lotteryfw.report import markdown as as_markdown
-    from lotteryfw.report import report
-
-    if markdown:
-        typer.echo(as_markdown(run))
-    else:
-        page, *figures = report(run, show=True)
-        _tell(page, figures)
-
-
-class Form(StrEnum):
-    """The forms that `lotteryfw.export` writes."""
-
-    TICKET = "ticket"
-    TRAINED = "trained"
-    INITIAL = "initial"
-    PRUNE = "prune"
-    SEED = "seed"
-
-
-@app.command("export")
-def export_network(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="RUN|TICKET", help="A run's folder, or a file below its tickets/."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="The file to write: safetensors, or ONNX if it ends in .onnx.")
-    ],
-    form: Annotated[
-        Form,
-        typer.Option(
-            "--as",
-            help="ticket: what training starts from; trained: the weights at its end; initial: step 0 of the dense "
-            "run; prune: the ticket in the form of torch.nn.utils.prune; seed: a mask, and what draws the weights.",
-        ),
-    ] = Form.TICKET,
-    level: Annotated[int | None, typer.Option(min=0, help="The level of a run.")] = None,
-    cell: Annotated[
-        str, typer.Option(help="A cell of the run: its name, or a part that only it has.")
-    ] = "",
-    variant: Annotated[str, typer.Option(help="ticket, or the name of a control.")] = "ticket",
-    trust: Trust = [],  # noqa: B006
-    data: Data = None,
-    store: StoreRoot = None,
-) -> None:
-    """Write a network of a run for use elsewhere, as a state dict (safetensors) or as ONNX.
-
-    A ticket whose weights were never trained takes one bit for each weight as a seed.
-    """
-    from lotteryfw.runner import export
-
-    # the library checks everything, so that scripts get the same messages
-    export(
-        source, out, form.value, level=level, cell=cell, variant=variant, trust=trust, data=data, store=store
-    )  # fmt: skip
-    typer.echo(f"{out}: {out.stat().st_size:,} bytes")

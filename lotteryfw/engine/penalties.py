@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import Objective
 
 
 def check_penalty(penalty: object, what: str) -> None:
@@ -21,6 +22,14 @@ def check_penalty(penalty: object, what: str) -> None:
     raise ContractError(f"{what} returned {returned}; a 0-d floating-point tensor belongs there")
 
 
+def has_penalty(objective: Objective) -> bool:
+    """Return True for an objective with a penalty of its own, whose value may be None all the same.
+
+    One that wraps another objective has one if it has the method, since options may turn it off.
+    """
+    return type(objective).penalty is not Objective.penalty
+
+
 def with_penalty(loss: Tensor, penalty: Tensor | None) -> Tensor:
-    """Return the loss that a step makes small. The reported loss is `loss` itself."""
+    """Return the loss that a step makes small. What is reported is the loss alone."""
     return loss if penalty is None else torch.add(loss, penalty)

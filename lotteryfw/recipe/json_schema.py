@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from lotteryfw.api.component import KIND_OF_OPTION
+from lotteryfw.api.component import KIND_OF_OPTION, Component
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
@@ -101,6 +101,8 @@ def json_schema(registry: Registry) -> Schema:
 class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Encode lengths as recipes write them; pydantic would take the dataclass apart."""
+        if isinstance(dft, Component):
+            return {"use": dft.use, **dft.options()}
         if isinstance(dft, list | tuple):
             return [self.encode_default(item) for item in dft]
         return str(dft) if isinstance(dft, Step) else super().encode_default(dft)

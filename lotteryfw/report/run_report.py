@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.run_data import open_run
 from lotteryfw.report.figures.figure_files import write_figures
 from lotteryfw.report.html.page import write_page
 from lotteryfw.report.tables.best_level import untrained_masks
@@ -16,7 +16,6 @@ from lotteryfw.report.tables.summary import summary_markdown, summary_tables
 from lotteryfw.report.tables.text_table import markdown_table
 from lotteryfw.report.tables.winning_tickets import verdict_markdown, verdict_tables
 from lotteryfw.report.verdicts.claims import check_claims
-from lotteryfw.store import RunFolder
 
 
 def report(run: Path, show: bool = False) -> list[Path]:
@@ -25,7 +24,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
     `show` prints tables, verdicts and claims. Raises UsageError if `run` is no run's folder,
     StoreError if it cannot be read or written.
     """
-    data = _open(run)
+    data = open_run(run)
     # names in a recipe may read like rich's markup, "[red]", or like ":emoji:"
     console = Console(quiet=not show, markup=False, emoji=False)
     for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
@@ -45,7 +44,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
 
 def markdown(run: Path) -> str:
     """Return a run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
-    data = _open(run)
+    data = open_run(run)
     masks = untrained_masks(data.shown)
     parts = (
         summary_markdown(data),
@@ -54,11 +53,3 @@ def markdown(run: Path) -> str:
         claims_markdown(check_claims(data)),
     )
     return "\n\n".join(filter(None, parts))
-
-
-def _open(run: Path) -> RunData:
-    folder = RunFolder(Path(run))
-    if not folder.exists():
-        raise UsageError(f"{run}: not the folder of a run; `lotteryfw runs` lists them")
-    folder.refuse_damaged()
-    return RunData(folder)

@@ -26,7 +26,6 @@ from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.lab import CellLab, Compared
-from lotteryfw.search.records import Record
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.search.stored_tickets import without_state
 
@@ -87,7 +86,7 @@ class _Waiting:
 
     variant: str
     level: int
-    cut: MaskStats
+    saved: SavedTicket
     request: JobRequest
     lab: CellLab
 
@@ -107,6 +106,7 @@ class CellRun:
         self._compared: list[_Waiting] = []
         self._pending = PendingLevels(self, services.level)
         self._recorded: list[LevelResult] = []
+        self._recorded_controls: list[LevelResult] = []
         self._diverged: Exception | None = None
         self._ended_early: NothingToPrune | None = None
         self._last_level: int | None = None
@@ -123,7 +123,7 @@ class CellRun:
             self._end(error)
 
     def _whole(self) -> Search[None]:
-        """Run the search, then the analyses of the levels that it recorded."""
+        """Run the search, then the analyses of its levels and of their controls."""
         try:
             yield from self.cell.search.search(self._lab)
         except TrainingDiverged as error:
@@ -133,6 +133,13 @@ class CellRun:
         if not self.cell.analyses:
             return
         self._take_records()
+        controls = [one.request for one in self._compared if one.lab is self._lab]
+        if controls:
+            yield tuple(controls)
+            self._take_all_compared()
+        # Controls are trained in any order, and analyses must not depend on it.
+        self._recorded_controls.sort(key=lambda one: (one.level, one.variant))
+        self._recorded += self._recorded_controls
         results: list[tuple[Analysis, list[AnalysisResult]]] = []
         for analysis in self.cell.analyses:
             self._analysis = analysis
@@ -157,9 +164,7 @@ class CellRun:
             while self._searching and self._all_there():
                 self._resume()
                 self._take_records()
-            self._compared = [
-                waiting for waiting in self._compared if not self._take_compared(waiting)
-            ]
+            self._take_all_compared()
             self._pending.report_finished()
         except (StoreError, DataError):
             raise
@@ -239,25 +244,26 @@ class CellRun:
                 continue
             # Without analyses nobody reads the levels again.
             if self.cell.analyses:
-                self._recorded.append(self._kept(record, saved))
+                trained = record.trained
+                self._recorded.append(self._kept(record.variant, record.level, saved, trained))
             if not self._is_failing:
                 for compared in self._lab.compared(record):
                     self._compared.append(self._ask_compared(compared, record.level))
 
-    def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
+    def _kept(self, variant: str, level: int, saved: SavedTicket, trained: Trained) -> LevelResult:
         cell = self.cell
-        outcome = self._services.outcome(record.trained.outcome.key)
+        outcome = self._services.outcome(trained.outcome.key)
         return LevelResult(
             cell.study,
             cell.id,
             cell.axes,
             cell.seed,
-            record.level,
-            record.variant,
+            level,
+            variant,
             saved.cut,
             outcome,
             saved.read,
-            record.trained.origin,
+            trained.origin,
         )
 
     def _ask_compared(self, compared: Compared, level: int) -> _Waiting:
@@ -269,7 +275,11 @@ class CellRun:
         if not is_there:
             self._services.spill(request)
         request.drop_tensors(without_state(ticket))
-        return _Waiting(variant, level, saved.cut, request, lab)
+        return _Waiting(variant, level, saved, request, lab)
+
+    def _take_all_compared(self) -> None:
+        """Add the levels of controls and targets that are trained; the others go on waiting."""
+        self._compared = [one for one in self._compared if not self._take_compared(one)]
 
     def _take_compared(self, waiting: _Waiting) -> bool:
         """Return whether a control, or a target's ticket, is trained; if so its level is added."""
@@ -278,7 +288,12 @@ class CellRun:
             return False
         outcome = self._services.outcome(request.key)
         trained = Trained(request.ticket, outcome, origin=request.origin)
-        self._add_level(waiting.variant, waiting.level, waiting.cut, trained, waiting.lab)
+        variant, level, saved = waiting.variant, waiting.level, waiting.saved
+        self._add_level(variant, level, saved.cut, trained, waiting.lab)
+        # An analysis compares networks of one shape and data set; a target may have others.
+        is_control = waiting.lab is self._lab
+        if self.cell.analyses and is_control and trained.diverged_at is None:
+            self._recorded_controls.append(self._kept(variant, level, saved, trained))
         return True
 
     def _add_level(

@@ -149,7 +149,9 @@ def validate_budgets(
             for request in planned.requests:
                 ticket = request.ticket
                 kept = ticket.source.kept_by_budgets()
-                if not ticket.learns_mask and not ticket.updates_mask:
+                # What a training keeps that finds its mask by itself is known after it.
+                found = ticket if ticket.root is None else ticket.root.ticket
+                if not found.learns_mask and not found.updates_mask:
                     kept_at.setdefault(ticket.level, sum(kept.values()))
             text = _pruned_no_more(cell, kept_at)
             if text:

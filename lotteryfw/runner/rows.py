@@ -27,7 +27,7 @@ class Rows(list[Row], Generic[Row]):
     """Typed rows, in the order of their file.
 
     `records` returns the rows of a data frame that one of these stands for; `to_pandas` and
-    `to_polars` make the frame. In a notebook the first rows are shown as a table.
+    `to_polars` return it. In a notebook the first rows are shown as a table.
     """
 
     def __init__(self, rows: Iterable[Row], records: Callable[[Row], Iterable[Record]]):

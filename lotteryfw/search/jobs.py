@@ -117,6 +117,8 @@ class Train(KeyedJob):
     With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
     `mask_seed` are for the draws of the update.
 
+    `teacher` is the key of the training whose network the objective compares with; empty for none.
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -151,6 +153,7 @@ class Train(KeyedJob):
     precision: str = "float32"
     memory_format: str = "contiguous"
     mask_update: Spec | None = None
+    teacher: str = ""
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -242,7 +245,7 @@ _JOBS: Mapping[str, type[Job]] = {"Train": Train, "ProbeJob": ProbeJob, "Evaluat
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key")
-_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "mask_update")
+_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "mask_update", "teacher")
 """Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
@@ -111,7 +112,8 @@ class JobFactory:
         self._shared_snapshots = snapshots or {}
 
     def training(self, ticket: Ticket) -> JobRequest:
-        """Return the request for the training of a ticket."""
+        """Return the request for the training of a ticket. Raises UsageError."""
+        self._check_teacher(ticket)
         origin = self._context.job_digest(ticket)
         snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
@@ -153,6 +155,7 @@ class JobFactory:
             values=ticket.values,
             mask=ticket.mask,
             optimizer_state=ticket.optimizer,
+            teacher=self._teacher(ticket),
             snapshots=request.snapshots,
             origin=request.origin,
         )
@@ -174,6 +177,36 @@ class JobFactory:
                 mask_seed=context.seed,
             )
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
+
+    def _check_teacher(self, ticket: Ticket) -> None:
+        """Raise UsageError where the objective needs a teacher and nothing was trained before."""
+        search, objective, root = (
+            self._context.cell.search,
+            self._context.cell.objective,
+            ticket.root,
+        )
+        if not self._learns_from_teacher(ticket):
+            return
+        if root is None or not root.ticket.is_dense:
+            raise UsageError(
+                f"objective '{objective.use}' compares with the cell's dense training, and the "
+                f"search '{search.use}' trains a ticket at level {ticket.level} that does not come "
+                "from one: use another objective, or a search that prunes what it trained"
+            )
+
+    def _learns_from_teacher(self, ticket: Ticket) -> bool:
+        # A network that is only measured learns nothing.
+        is_trained = ticket.point.steps != 0 and not ticket.is_dense
+        return self._context.cell.objective.needs_teacher and is_trained
+
+    def _teacher(self, ticket: Ticket) -> str:
+        """Return the key of the dense training that a ticket learns from; empty for none.
+
+        The ticket's origin has that of its root, so equal origins have one teacher.
+        """
+        if ticket.root is None or not self._learns_from_teacher(ticket):
+            return ""
+        return ticket.root.outcome.key
 
     def build_probe(self, trained: Trained, need: Need, request: JobRequest) -> ProbeJob:
         """Return the probe that a request asks for, with its tensors."""

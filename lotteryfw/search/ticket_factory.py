@@ -241,6 +241,13 @@ class TicketFactory:
         root = ticket.root or trained
         if not isinstance(root.outcome, Untrained):
             return root
+        objective = self._context.cell.objective
+        if objective.needs_teacher:
+            raise UsageError(
+                f"objective '{objective.use}' compares with the cell's dense training, and the "
+                f"search '{self._context.cell.search.use}' prunes before any: use another "
+                "objective, or a search that prunes what it trained"
+            )
         point = self._context.point
         step = point.schedule if point.weights == LATEST else max(point.weights, point.schedule)
         if step != 0:

@@ -27,6 +27,7 @@ from lotteryfw.std import (
     objectives,
     optimizers,
     parametrizations,
+    penalties,
     resnets,
     rewind,
     schedules,
@@ -57,6 +58,7 @@ MODULES = (
     synthetic,
     augmentations,
     objectives,
+    penalties,
     optimizers,
     schedules,
     metrics,
@@ -74,6 +76,7 @@ def register_components() -> list[type[Component]]:
         for item in vars(module).values():
             # a class that a module only imports is registered by the one that defines it
             is_component = isinstance(item, type) and issubclass(item, Component)
-            if is_component and item.__module__ == module.__name__:
+            # a class without a name is the base of others
+            if is_component and item.use and item.__module__ == module.__name__:
                 components.append(item)
     return components

@@ -38,6 +38,7 @@ class JointTraining(MaskSearch):
             dense = lab.dense()
             trained = yield from lab.train(dense)
             lab.record(0, dense, trained)
+        # weights and scores begin together, at the weights of the dense network's step 0
         start = lab.learn_mask(self.density)
         learned = yield from lab.train(start)
         ticket = lab.extract_ticket(start, learned, rewound=True)

@@ -19,12 +19,15 @@ from lotteryfw.store.level_table import LevelRow, level_table, read_level_table
 from lotteryfw.store.strict_json import noted, strict_json, with_nan
 
 _MARK = "resolved.toml"
-_LOCK = ".lock"
+LOCK = ".lock"
+"""Held by the process that writes into a run's folder."""
 _LEFTOVERS = {
     "analyses.jsonl", "checksums.json", "curves.jsonl", "errors", "events.jsonl", "levels.csv",
     "manifest.json", "tickets", "workers.log",
 }  # fmt: skip
 """What a run may leave behind where its folder was deleted while it ran."""
+WRITTEN = (*sorted(_LEFTOVERS), "figures", "paper", "recipe.toml", "report.html", _MARK)
+"""All that a run and its reports write into the folder."""
 TABLES = ("levels.csv", "curves.jsonl", "analyses.jsonl", "manifest.json")
 """The files that a run rewrites as a whole, and that readers of its results need."""
 REBUILD = "run the recipe again: it rebuilds the folder from the store"
@@ -68,7 +71,7 @@ class RunFolder:
         folder = cls(Path(path))
         folder._refuse_others(resolved_text)
         # In the folder itself, so that runs with different stores exclude each other, too.
-        lock = FileLock(folder.path / _LOCK)
+        lock = FileLock(folder.path / LOCK)
         with explained(folder.path, "locked"):
             try:
                 lock.acquire(timeout=0)

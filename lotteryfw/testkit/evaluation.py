@@ -18,6 +18,7 @@ from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
+from lotteryfw.testkit.fixtures import LAYERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,12 +87,45 @@ def try_objective(trial: ComponentTrial) -> None:
     (gradient,) = torch.autograd.grad(loss(whole, "mean", leaf), leaf)
     trial.require(bool(gradient.isfinite().all()), "the gradient of loss() is not finite")
 
+    _try_penalty(trial)
+    teacher = torch.randn(BATCH, width, generator=stream("testkit", "teacher"))
+    taught = trial.call("taught_loss", leaf, teacher, inputs, labels, on="a batch with a teacher")
+    is_number = isinstance(taught, torch.Tensor) and taught.dim() == 0
+    trial.require(
+        is_number and bool(taught.isfinite()),
+        f"taught_loss() gave {taught!r}, not one finite number",
+    )
+
     correct = trial.call("correct", outputs, inputs, labels, on="a batch")
     has_shape = isinstance(correct, torch.Tensor) and correct.shape == (BATCH,)
     trial.require(
         has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
         f"correct() gave {correct!r}, not [n] in [0, 1]",
     )
+
+
+def _try_penalty(trial: ComponentTrial) -> None:
+    """Require a penalty that is None, or a finite number with a finite gradient."""
+    import torch
+
+    weights = {}
+    for layer in LAYERS:
+        weight = torch.randn(layer.shape, generator=stream("testkit", "weights", layer.name))
+        # the weights of a whole unit are 0 once it is pruned
+        weight[0] = 0
+        weights[layer.name] = weight.requires_grad_()
+    penalty = trial.call("penalty", weights, on="the weights of a network")
+    if penalty is None:
+        return
+    is_number = isinstance(penalty, torch.Tensor) and penalty.dim() == 0
+    trial.require(
+        is_number and bool(penalty.isfinite()),
+        f"penalty() gave {penalty!r}, not one finite number",
+    )
+    gradients = torch.autograd.grad(penalty, list(weights.values()), allow_unused=True)
+    for name, gradient in zip(weights, gradients, strict=True):
+        is_finite = gradient is None or bool(gradient.isfinite().all())
+        trial.require(is_finite, f"the gradient of penalty() on {name} is not finite")
 
 
 def try_metric(trial: ComponentTrial) -> None:

@@ -41,7 +41,7 @@ def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> Non
     quiet = cli(here, "recipe", "tiny.toml", "--quiet")
     assert quiet.stdout.strip() == str(folder.relative_to(here))
     assert not quiet.stderr
-    assert "6 rows; cells: 2 done" in cli(here, "runs").stdout
+    assert "6; 2 done" in cli(here, "runs").stdout
 
 
 def test_plan_and_dry_run_train_nothing(here: Path) -> None:
@@ -236,5 +236,5 @@ def test_export_of_a_ticket_that_is_not_there(here: Path) -> None:
     message = refused(here, "export", "tickets/level-09.safetensors", "--out", "x")
     assert message.count("level-09") == 1
     assert "did you mean 'level-01.safetensors'?" in message
-    assert "known: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
+    assert "tickets in it: level-01.safetensors" in refused(here, "export", "tickets", "--out", "x")
     assert "no such ticket" in refused(here, "export", "nowhere/at/all", "--out", "x")

@@ -154,6 +154,9 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         search={"use": "during_training", "density": 0.4, "dense": False}, model="dropped",
         train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}, "mask_update": {"use": "swap", "every": 2}},
     ),
+    "penalties and distillation": recipe(grid={"train.objective": [
+        "l1", {"use": "group_lasso", "strength": 1e-3}, "distillation",
+    ]}),
     "joint training": recipe(
         search={"use": "joint_training", "retrain": True}, engine={},
         grid={"parametrization": [

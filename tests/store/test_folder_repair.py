@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lotteryfw import UsageError
 from lotteryfw.api.errors import StoreError
-from lotteryfw.cli import studies as studies  # adds the command `lotteryfw runs`
+from lotteryfw.cli import runs as runs  # adds the command `lotteryfw runs`
 from lotteryfw.cli.app import app
 from lotteryfw.report import report
 from lotteryfw.runner import Run
@@ -270,10 +270,11 @@ def test_the_list_of_runs_says_which_are_damaged_and_shows_the_others(
     text, (bad, good) = listed(folder)
     assert f"damaged: {what}" in text
     assert "run the recipe again" in text
-    assert text.count("rows; cells: 1 done") == 1
+    assert text.count("5; 1 done") == 1
     assert bad["run"] == str(folder / "run")
     assert bad["damaged"].startswith(what)
-    assert good == {"run": str(folder / "sound"), "rows": 5, "done": 1}
+    assert (good["run"], good["rows"]) == (str(folder / "sound"), 5)
+    assert good["cells"] == {"done": 1}
 
 
 def test_a_manifest_that_says_something_else_is_damaged(folder: Path) -> None:

@@ -15,8 +15,10 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lotteryfw.api.kinds import Objective
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.engine.penalties import has_penalty
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.engine.trained_parameters import weights_and_scores
 from lotteryfw.search.jobs import KernelSpec, Train
@@ -132,6 +134,12 @@ class Candidate:
             return (
                 "it trains under one mask, and here the mask update "
                 f"'{self.job.mask_update.use}' changes it"
+            )
+        objective: Objective = self.context.component(self.job.objective)
+        if has_penalty(objective) or objective.needs_teacher:
+            return (
+                "it trains by the loss of a batch alone, and the objective "
+                f"'{self.job.objective.use}' has a penalty or a teacher"
             )
         return self.why_not_weights_alone()
 

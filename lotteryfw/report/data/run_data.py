@@ -6,9 +6,10 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.errors import StoreError
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.report.data.findings import Findings, metric_of
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import StudySeries, group_studies
@@ -99,3 +100,15 @@ class RunData:
         lines = (line for line in self.folder.each_finding() if metric_of(line) in names)
         findings = Findings.of(lines)
         return replace(findings, units={**findings.units, **units})
+
+
+def open_run(path: Path) -> RunData:
+    """Return the data of a run's folder.
+
+    Raises UsageError if it is no run's folder, StoreError if its files are damaged.
+    """
+    folder = RunFolder(path)
+    if not folder.exists():
+        raise UsageError(f"{path}: not the folder of a run; `lotteryfw runs` lists them")
+    folder.refuse_damaged()
+    return RunData(folder)

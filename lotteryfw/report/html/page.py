@@ -14,7 +14,8 @@ from typing import Any
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.html.analysis_charts import analysis_charts
-from lotteryfw.report.html.plotly_chart import Chart, Trace
+from lotteryfw.report.html.plotly_chart import Chart
+from lotteryfw.report.html.rendering import render
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels, untrained_masks
 from lotteryfw.report.tables.provenance import provenance_table
@@ -53,19 +54,6 @@ def write_page(run: RunFolder | RunData, claims: Sequence[ClaimVerdict] | None =
 
 
 def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
-    # here, because plotly takes long to import, and tables alone do not need it
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    environment = Environment(
-        loader=PackageLoader("lotteryfw.report.html"),
-        # a recipe may come from a stranger, and its names and texts stand on the page
-        autoescape=True,
-        # a misspelt name in the template is an error and not an empty place
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     folder, manifest = data.folder, data.manifest
     sections: list[Section] = []
     charts: list[Chart] = []
@@ -77,19 +65,18 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
     counts: dict[str, int] = {}
     for status in manifest.get("cells", {}).values():
         counts[status] = counts.get(status, 0) + 1
-    return environment.get_template("page.html").render(
+    return render(
+        "page.html",
         title=manifest.get("title") or manifest.get("name") or folder.path.name,
         run=manifest,
         cells=counts,
         claims=claims,
         masks=untrained_masks(data.shown),
         sections=sections,
-        charts=_packed(charts),
+        charts=charts,
         provenance=provenance_table(manifest),
         versions=_version_table(manifest),
         recipe=(folder.path / "resolved.toml").read_text("utf-8"),
-        # the whole library, some 4 MB, as the page must not need a network
-        plotly=get_plotlyjs(),
     )
 
 
@@ -111,38 +98,6 @@ def _section(study: StudySeries, data: RunData) -> Section:
     if best:
         tables.append(best)
     return Section(study.name, charts, tickets, tables, study.partly_shown)
-
-
-def _packed(charts: Sequence[Chart]) -> dict[str, Any]:
-    """Return the charts' views as JSON, with equal lists of figures stored once.
-
-    The views of one study share most of their lists; a trace refers to a list by its index.
-    """
-    # each list's index, in order of first use: a dict keeps that order, so it is the lists, too
-    indices: dict[tuple[Any, ...], int] = {}
-    views: dict[str, list[dict[str, Any]]] = {}
-    for chart in charts:
-        packed_views = views.setdefault(chart.key, [])
-        for view in chart.views:
-            packed_views.append(
-                {
-                    "label": view.label,
-                    "traces": [_packed_trace(trace, indices) for trace in view.traces],
-                    "xaxis": view.xaxis,
-                    "yaxis": view.yaxis,
-                }
-            )
-    return {"views": views, "lists": list(indices)}
-
-
-def _packed_trace(trace: Trace, indices: dict[tuple[Any, ...], int]) -> dict[str, Any]:
-    packed = {}
-    for name, value in trace.items():
-        if isinstance(value, list):
-            # an equal list keeps its earlier index
-            value = {"list": indices.setdefault(tuple(value), len(indices))}
-        packed[name] = value
-    return packed
 
 
 def _version_table(manifest: dict[str, Any]) -> TextTable:

@@ -189,24 +189,34 @@ def _error_axis(scale: ErrorScale | None) -> dict[str, Any]:
     return {"type": "log", "autorange": "reversed", "tickvals": errors, "ticktext": accuracies}
 
 
+def deviation_band(spread: Spread) -> tuple[float, float]:
+    """Return mean ± sd."""
+    sd = spread.sd or 0
+    return spread.mean - sd, spread.mean + sd
+
+
 def curve(
-    name: str, points: Sequence[tuple[float, Spread]], height: Height, **style: Any
+    name: str,
+    points: Sequence[tuple[float, Spread]],
+    height: Height,
+    band: Callable[[Spread], tuple[float, float]] = deviation_band,
+    **style: Any,
 ) -> list[Trace]:
-    """Return a curve of at least one point, and its band of ±1 sd beneath it.
+    """Return a curve of at least one point, and its band, by default ±1 sd, beneath it.
 
     Both are one legend group, so a click in the legend hides both.
     """
     x, means, highs, lows, counts = [], [], [], [], []
     has_band = False
     for position, spread in points:
-        sd = spread.sd or 0
-        has_band = has_band or sd > 0
+        low, high = band(spread)
+        has_band = has_band or high > low
         counts.append(spread.n)
         x.append(rounded(position))
         # the ends of the band by `height`, too, which need not be linear
         means.append(rounded(height(spread.mean)))
-        highs.append(rounded(height(spread.mean + sd)))
-        lows.append(rounded(height(spread.mean - sd)))
+        highs.append(rounded(height(high)))
+        lows.append(rounded(height(low)))
 
     line = {
         "type": "scatter",
@@ -221,7 +231,7 @@ def curve(
     if not has_band:
         return [line]
 
-    band = {
+    outline = {
         "type": "scatter",
         "legendgroup": name,
         "showlegend": False,
@@ -234,7 +244,7 @@ def curve(
         "fill": "toself",
         "fillcolor": f"{style['line']['color']}26",  # hexadecimal: an opacity of 15 %
     }
-    return [band, line]
+    return [outline, line]
 
 
 def plotly_style(style: LineStyle) -> dict[str, Any]:
@@ -243,14 +253,16 @@ def plotly_style(style: LineStyle) -> dict[str, Any]:
     return {"line": line, "marker": {"symbol": _MARKERS[style.marker % len(_MARKERS)], "size": 7}}
 
 
-def hover_text(name: str, where: str, unit: Unit, spread: Spread) -> str:
+def hover_text(name: str, where: str, unit: Unit, spread: Spread, sign: str = "") -> str:
     """Return the text of a point; plotly.js reads a little HTML in it, so the name is escaped."""
     n = f"n = {spread.n}" if spread.sd is None else f"mean ± sd, n = {spread.n}"
-    figures = f"{unit.spread(spread)}{unit.suffix} ({n})"
+    suffix = unit.difference_suffix if sign else unit.suffix
+    figures = f"{unit.spread(spread, sign)}{suffix} ({n})"
     lines = [f"<b>{escape(name)}</b>", where, figures]
     interval = spread.interval()
     if interval:
-        lines.append(f"95 % interval {' to '.join(map(unit.number, interval))}")
+        low, high = interval
+        lines.append(f"95 % interval {unit.number(low, sign)} to {unit.number(high, sign)}")
     return "<br>".join(lines)
 
 

@@ -1,0 +1,34 @@
+"""The part that objectives around another objective share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from lotteryfw import Objective
+from lotteryfw.std.objectives import Classification
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class WrappedObjective(Objective):
+    """Reports loss and accuracy of the objective `inner`, whatever it adds to a step."""
+
+    inner: Objective = Classification()
+    """The objective that something is added to."""
+
+    @property
+    def labels_are_classes(self) -> bool:  # type: ignore[override]
+        """True where the inner objective reads labels as classes."""
+        return self.inner.labels_are_classes
+
+    def output_size(self, shape: tuple[int, ...], classes: int) -> int:
+        return self.inner.output_size(shape, classes)
+
+    def loss(
+        self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: Literal["mean", "sum"]
+    ) -> Tensor:
+        return self.inner.loss(outputs, inputs, labels, reduction)
+
+    def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self.inner.correct(outputs, inputs, labels)

@@ -1,0 +1,151 @@
+"""Commands about finished runs: their list, deleting them, comparing them, their JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from support.commands import QUICK, cli
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs of one recipe that differ in an option."""
+    folder = tmp_path_factory.mktemp("listed")
+    (folder / "tiny.toml").write_text(QUICK.format(length="40it", more=""))
+    for name, rate in (("slow", "0.01"), ("fast", "0.2")):
+        done = cli(
+            folder, "recipe", "tiny.toml", "--quiet", "--jobs", "1", "--out", f"runs/{name}",
+            "--set", f"train.optimizer.lr={rate}", "--set", "seeds=[0,1,2]",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def lines(here: Path, *words: str) -> list[dict[str, Any]]:
+    done = cli(here, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_list_has_dates_changes_seeds_accuracies_and_cells(here: Path) -> None:
+    text = cli(here, "runs", "--at", "0.8", COLUMNS="160").stdout
+    for part in ("runs/fast", "train.optimizer.lr=0.2", "0–2", "9; 3 done", "at 80 %", "UTC"):
+        assert part in text
+    fast, slow = lines(here, "runs", "--at", "0.8,0.1")
+    assert (fast["run"], slow["run"]) == ("runs/fast", "runs/slow")
+    assert fast["overrides"] == ["train.optimizer.lr=0.2", "seeds=[0,1,2]"]
+    assert (fast["recipe"], fast["profile"], fast["seeds"]) == ("tiny", None, [0, 1, 2])
+    assert fast["seconds"] > 0
+    assert fast["cells"] == {"done": 3}
+    assert fast["claims"] == {}
+    assert fast["at"]["0.1"] is None
+    assert fast["at"]["0.8"]["density"] == pytest.approx(0.8, abs=0.02)
+    assert 0 < fast["best"]["test_accuracy"] <= 1
+    assert lines(here, "runs", "list", "runs") == lines(here, "runs")
+
+
+def test_the_list_is_filtered_and_sorted(here: Path) -> None:
+    def names(*words: str) -> list[str]:
+        return [Path(line["run"]).name for line in lines(here, "runs", *words)]
+
+    assert names("--override", "lr=0.01") == ["slow"]
+    assert names("--recipe", "other") == []
+    assert names("--profile", "quick") == []
+    assert names("--status", "done") == ["fast", "slow"]
+    assert names("--status", "failed") == []
+    assert names("--since", "2000-01-01") == ["fast", "slow"]
+    assert names("--since", "2999-01-01") == []
+    assert names("--sort", "name", "--reverse") == ["slow", "fast"]
+    assert names("--sort", "date") == ["slow", "fast"]
+    best = {Path(line["run"]).name: line["best"]["test_accuracy"] for line in lines(here, "runs")}
+    assert names("--sort", "accuracy") == sorted(best, key=lambda name: best[name])
+
+
+def test_wrong_filters_are_refused(here: Path) -> None:
+    assert "'10%' is no density" in cli(here, "runs", "--at", "10%").stderr
+    assert "'yesterday' is no day" in cli(here, "runs", "--since", "yesterday").stderr
+
+
+def test_two_runs_are_compared_as_text_markdown_json_and_page(here: Path) -> None:
+    words = ("compare", "runs/slow", "runs/fast")
+    text = cli(here, *words, "--html", "page.html").stdout
+    assert "tiny · ticket: test accuracy, %, fast - slow" in text
+    assert "95 % interval" in text
+    assert "page: page.html" in text
+    assert "<figure" in (here / "page.html").read_text()
+    markdown = cli(here, *words, "--markdown").stdout
+    assert "| weights remaining, % | slow | fast | difference |" in markdown
+    compared = lines(here, *words)
+    assert compared[0]["density"] == 1
+    assert len(compared) == 3
+    assert {len(line["seeds"]) for line in compared} == {3}
+    refused = cli(here, *words, "--metric", "acuracy")
+    assert refused.returncode == 2
+    assert "no metric 'acuracy'" in refused.stderr
+    assert cli(here, "compare", "runs/slow").returncode == 2
+
+
+def test_report_as_json_has_paths_and_claims(here: Path) -> None:
+    [line] = lines(here, "report", "runs/fast")
+    assert (here / line["report"]).is_file()
+    assert line["claims"] == []
+
+
+def test_a_run_is_deleted_with_its_claim_on_the_store(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text((here / "tiny.toml").read_text())
+    for name, levels in (("one", 1), ("two", 2)):
+        words = ("--set", f"search.levels={levels}", "--quiet", "--jobs", "1")
+        cli(tmp_path, "recipe", "tiny.toml", *words, "--out", name)
+    (tmp_path / "two" / "notes.txt").write_text("mine")
+    assert cli(tmp_path, "runs", "rm", "two").returncode != 0  # nobody said yes
+    dry = cli(tmp_path, "runs", "rm", "two", "--dry-run").stdout
+    assert "two: would delete" in dry
+    assert (tmp_path / "two" / "levels.csv").is_file()
+    # level 2 of two seeds is what the first run does not need
+    assert "  2 objects" in dry
+    with FileLock(tmp_path / "two" / ".lock"):
+        held = cli(tmp_path, "runs", "rm", "two", "--yes")
+    assert held.returncode == 1
+    assert "under way in another process" in held.stderr
+
+    [line] = lines(tmp_path, "runs", "rm", "two", "--yes", "--gc")
+    assert (line["deleted"], line["objects"], line["others"]) == (True, 2, ["notes.txt"])
+    assert os.listdir(tmp_path / "two") == ["notes.txt"]
+    assert lines(tmp_path, "store", "info")[0]["roots"] == 1
+    assert lines(tmp_path, "store", "gc", "--dry-run")[0]["objects"] == 0
+    again = cli(
+        tmp_path, "recipe", "tiny.toml", "--set", "search.levels=1", "--json", "--out", "one"
+    )
+    stored = [json.loads(line).get("stored") for line in again.stdout.splitlines()]
+    assert False not in stored
+
+    cli(tmp_path, "runs", "rm", "one", "--yes")
+    assert not (tmp_path / "one").exists()
+    message = cli(tmp_path, "runs", "rm", "one", "--yes")
+    assert message.returncode == 2
+    assert "not the folder of a run" in message.stderr
+
+
+def test_looking_at_a_store_that_is_absent_creates_nothing(tmp_path: Path) -> None:
+    for command in ("info", "verify", "gc"):
+        done = cli(tmp_path, "store", command, "--store", "nowhere")
+        assert done.returncode == 0
+        assert "nowhere: there is no store yet" in done.stdout
+        assert lines(tmp_path, "store", command, "--store", "nowhere") == [
+            {"store": "nowhere", "absent": True}
+        ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_reports_need_no_pandas(here: Path, tmp_path: Path) -> None:
+    """A module of that name that cannot be imported stands before the real one."""
+    (tmp_path / "pandas.py").write_text("raise ImportError('no pandas here')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    for words in (("report", "runs/fast"), ("runs",), ("compare", "runs/fast", "runs/slow")):
+        done = cli(here, *words, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
