@@ -20,6 +20,7 @@ from lotteryfw.recipe.compatibility import (
     shared_slots,
     uses,
 )
+from lotteryfw.recipe.data_fit import check_data_fit
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
@@ -318,6 +319,7 @@ class ExpandedStudy:
         check_variants(parts, faults)
         check_analyses(parts, faults)
         check_metrics(parts, resolver, faults)
+        check_data_fit(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
         # A faulty component is reported once, not also as one that others cannot use.
