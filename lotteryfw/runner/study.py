@@ -209,9 +209,10 @@ class StudyRun:
         context = self._context
         pairs: dict[str, tuple[Spec, Spec]] = {}
         for cell in context.recipe.cells:
-            data = context.describe(cell.data, cell.clock)
-            objective = context.describe(cell.objective, cell.clock)
-            pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
+            for own in (cell, *(target.cell for target in cell.targets)):
+                data = context.describe(own.data, own.clock)
+                objective = context.describe(own.objective, own.clock)
+                pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
         for data, objective in pairs.values():
             self._workshop.dataset(data, objective)
 
@@ -254,11 +255,13 @@ class StudyRun:
     def _analyse_across(self) -> None:
         """Ask the analyses of each study about all its cells together."""
         levels: dict[str, list[LevelResult]] = {}
-        analyses: dict[str, dict[Analysis, None]] = {}
+        analyses: dict[str, list[Analysis]] = {}
         for cell in self._context.recipe.cells:
             if cell.id in self._recorder.levels:
                 levels.setdefault(cell.study, []).extend(self._recorder.levels[cell.id])
-                analyses.setdefault(cell.study, {}).update(dict.fromkeys(cell.analyses))
+                # Compared and not hashed: an option that is a list cannot be hashed.
+                known = analyses.setdefault(cell.study, [])
+                known += [analysis for analysis in cell.analyses if analysis not in known]
         for study, results in levels.items():
             for analysis in analyses[study]:
                 self._analyse_study(study, analysis, results)
