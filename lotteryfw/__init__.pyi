@@ -108,6 +108,9 @@ from .api.kinds import (
 from .api.kinds import (
     SearchAlgorithm as SearchAlgorithm,
 )
+from .api.kinds import (
+    TextModelFamily as TextModelFamily,
+)
 from .api.lab import (
     Lab as Lab,
 )

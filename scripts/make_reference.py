@@ -36,6 +36,7 @@ from lotteryfw.recipe.schema import (
     StudyTable,
     Train,
 )
+from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
 for _commands in ("components", "reports", "runs", "stores", "studies"):
@@ -258,12 +259,16 @@ def recipes() -> str:
             "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,
+            "## [[target]]",
+            " ".join((TargetTable.__doc__ or "").split())
+            + " [Train tickets on other data](../how-to/train-on-other-data.md) says what is trained.",
+            _keys(TargetTable),
             "## [[claim]]",
             _paragraphs(Claim.__doc__)[0],
             'A side is a table from the grid\'s axes to values, such as `{ criterion = "random" }`. `variant` selects '
-            "`ticket` (where it is left out), a control, or another network that the search records. `study`, `metric`, "
-            "`density` and `at` stand in a side where it differs from the claim. A side stands for every cell and level "
-            "that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
+            "`ticket` (where it is left out), a control, a target, or another network that the search records. `study`, "
+            "`metric`, `density` and `at` stand in a side where it differs from the claim. A side stands for every cell and "
+            "level that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
             "exactly one of these forms:",
             _CLAIM_FORMS.strip(),
             "\n".join(_option(*row) for row in option_rows(Claim)),

@@ -37,6 +37,7 @@ from lotteryfw.api.training_kinds import ModelFamily as ModelFamily
 from lotteryfw.api.training_kinds import Objective as Objective
 from lotteryfw.api.training_kinds import Optimizer as Optimizer
 from lotteryfw.api.training_kinds import Schedule as Schedule
+from lotteryfw.api.training_kinds import TextModelFamily as TextModelFamily
 
 if TYPE_CHECKING:
     import torch

@@ -107,7 +107,10 @@ class Probe(Protocol):
         ...
 
     def ones(self, count: int) -> Tensor:
-        """Return inputs that are all 1, float32 [count, *input_shape], on the device."""
+        """Return inputs that are all 1, float32 [count, *input_shape], on the device.
+
+        Raises UsageError where inputs are tokens.
+        """
         ...
 
 

@@ -63,6 +63,8 @@ class Stream(StrEnum):
     """The examples of a probe's batches are drawn."""
     CYCLE = "cycle"
     """A seed is derived for a later cycle of learning a mask."""
+    TARGET = "target"
+    """A seed is derived for the output layer of a ticket that is trained on other data."""
     LEVEL = "level"
     """A seed is derived for the data order and the augmentations of a later level."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import FigureUnit
@@ -46,6 +47,15 @@ class ModelFamily(Component):
         may return `AuxiliaryOutputs` instead.
         """
 
+    def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
+        """Return a network for such data. Default: `build`, for inputs that are numbers.
+
+        Raises UsageError for data that it cannot read.
+        """
+        if info.vocabulary:
+            raise UsageError(f"model '{self.use}' reads numbers, and the inputs are tokens")
+        return self.build(info.shape, outputs)
+
     def prunable(self, module: nn.Module) -> list[str]:
         """Return the paths of the prunable parameters in order, the output layer's last.
 
@@ -60,6 +70,24 @@ class ModelFamily(Component):
         layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
         names = [f"{path}.weight" if path else "weight" for path in layers]
         return [name for name in names if name not in shared]
+
+
+class TextModelFamily(ModelFamily):
+    """Builds a network that reads tokens: int64 inputs in 0 … vocabulary - 1."""
+
+    @abstractmethod
+    def build_text(self, shape: tuple[int, ...], vocabulary: int, classes: int) -> nn.Module:
+        """Return a network for int64 inputs [n, *shape] with outputs [n, classes]."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Raise UsageError: there are no tokens."""
+        raise UsageError(f"model '{self.use}' reads tokens, and the inputs are numbers")
+
+    def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
+        """Return the network of `build_text`."""
+        if not info.vocabulary:
+            return self.build(info.shape, outputs)
+        return self.build_text(info.shape, info.vocabulary, outputs)
 
 
 class Initialiser(Component):
@@ -155,6 +183,15 @@ class Objective(Component):
     The teacher is the network that the dense training of the same cell ended with. The dense
     training itself has none, and is made by `loss`."""
 
+    def why_not(self, info: DatasetInfo) -> str | None:
+        """Return why it cannot read the labels of such data, as a clause.
+
+        Default: None, it can; for labels that are classes only if each example has one.
+        """
+        if self.labels_are_classes and info.label_shape:
+            return f"it reads one class for each example, and labels have shape {info.label_shape}"
+        return None
+
     def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         """Return the number of outputs that the network has for an input of `shape`.
 
@@ -168,7 +205,8 @@ class Objective(Component):
     ) -> Tensor:
         """Return 0-d float32, differentiable: the mean, or the sum, over the examples of a batch.
 
-        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64.
+        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64, or inputs and labels as
+        the data set has them.
         """
 
     def taught_loss(

@@ -126,6 +126,8 @@ class NetworkProbe:
         return len(self._data.raw(part)[1])
 
     def ones(self, count: int) -> Tensor:
-        """Return inputs that are all 1."""
+        """Return inputs that are all 1. Raises UsageError for data of tokens."""
+        if self._data.info.vocabulary:
+            raise UsageError("there are no inputs of ones among tokens, which are names of words")
         device = next(iter(self.tensors.values())).device
         return torch.ones((count, *self.input_shape), device=device)

@@ -24,6 +24,7 @@ from lotteryfw.recipe.schema import (
     StudyTable,
     Train,
 )
+from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
 Schema = dict[str, Any]
@@ -55,6 +56,9 @@ def json_schema(registry: Registry) -> Schema:
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
+    target = _of(TargetTable)
+    target["properties"] |= {"data": {"$ref": "#/$defs/data"}, "train": _table(train)}
+    body["target"]["items"] = target
     body |= {
         "train": _table(train),
         "evaluate": evaluate,

@@ -241,6 +241,8 @@ class StudyTable(Table):
     """The analyses of every finished search."""
     controls: list[Component] = []
     """The networks that every ticket is compared with. Each name can be used once."""
+    target: list[dict[str, Any]] = []
+    """Other data, or other trainings, that every ticket is trained on as well."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Dotted paths, each with a list of values. A study has a cell for every combination of values."""
 

@@ -18,6 +18,7 @@ from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.plan import Plan, plan, validate_budgets
+from lotteryfw.runner.target_levels import absent_target_levels
 from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
@@ -160,6 +161,7 @@ class StudyContext:
             raise RecipeError(misfits)
         self.warnings += validate_budgets(cells, self.describe, self.data_folder, device)
         faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
+        faults += absent_target_levels(self.recipe, self.describe, self.data_folder, device)
         if faults:
             raise RecipeError(faults)
         choose = KernelDispatcher(

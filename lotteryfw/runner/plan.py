@@ -68,9 +68,13 @@ _UNKNOWN = _Unknown()
 
 @dataclass
 class CellPlan:
-    """The jobs that a cell asks for, as far as they are known; `fault` says why its search cannot run."""
+    """The jobs that a cell asks for, as far as they are known.
+
+    `of_targets` are those of its targets, with their labs. `fault` says why its search cannot run.
+    """
 
     requests: list[JobRequest]
+    of_targets: list[tuple[CellLab, JobRequest]] = field(default_factory=list)
     depends_on_results: bool = False
     fault: LotteryError | None = None
 
@@ -102,15 +106,18 @@ def plan_cell(lab: CellLab) -> CellPlan:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     is_evaluated = bool(lab.cell.evaluated_parts)
+    is_compared = bool(lab.cell.controls or lab.cell.targets)
     for record in lab.records:
         if is_evaluated:
             planned.requests += lab.evaluations(record.trained).values()
-        if record.variant == "ticket" and not record.ticket.is_dense:
-            for control in lab.cell.controls:
-                request = lab.request(lab.control(control, record))
-                planned.requests.append(request)
-                trained = Trained(request.ticket, _UNKNOWN, origin=request.origin)
-                planned.requests += lab.evaluations(trained).values()
+        for _, own_lab, ticket in lab.compared(record) if is_compared else ():
+            request = own_lab.request(ticket)
+            trained = Trained(ticket, _UNKNOWN, origin=request.origin)
+            jobs: list[JobRequest] = [request, *own_lab.evaluations(trained).values()]
+            if own_lab is lab:
+                planned.requests += jobs
+            else:
+                planned.of_targets += [(own_lab, job) for job in jobs]
     return planned
 
 
@@ -176,6 +183,25 @@ _Cost = tuple[int, str]
 """The steps of a job, and its cost class: jobs of about the same cost a step share it."""
 _EVALUATION: _Cost = (0, "")
 
+
+class _CostClasses:
+    """The cost classes of the cells of a plan."""
+
+    def __init__(self, device: str):
+        self._device = device
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def of(self, lab: CellLab) -> str:
+        """Return the class of the trainings of a lab's cell."""
+        specs, batch = lab.context.specs, lab.cell.batch
+        classed_by = (specs["model"], specs["data"], specs["optimizer"])
+        digests = (*(spec.digest for spec in classed_by), batch)
+        # The seeds of a combination share the class, and naming one takes longer than looking it up.
+        if digests not in self._names:
+            self._names[digests] = like(*classed_by, batch, self._device)
+        return self._names[digests]
+
+
 _NOT_PLAIN = ("snapshots", "keys")
 
 
@@ -228,7 +254,7 @@ def plan(
     # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
     unique: dict[str, _Cost] = {}
     snapshots: dict[str, frozenset[int]] = {}
-    cost_classes: dict[tuple[object, ...], str] = {}
+    classes = _CostClasses(device)
     for cell in cells:
         cell_count += 1
         try:
@@ -241,14 +267,12 @@ def plan(
             unknown.append(cell.id)
         if planned.fault is not None:
             broken.append((cell.id, str(planned.fault)))
-        job_count += len(planned.requests)
-        specs = lab.context.specs
-        classed_by = (specs["model"], specs["data"], specs["optimizer"])
-        digests = (*(spec.digest for spec in classed_by), cell.batch)
-        # The seeds of a combination share the class, and naming one takes longer than looking it up.
-        if digests not in cost_classes:
-            cost_classes[digests] = like(*classed_by, cell.batch, device)
-        cost_class = cost_classes[digests]
+        job_count += len(planned.requests) + len(planned.of_targets)
+        cost_class = classes.of(lab)
+        for own_lab, request in planned.of_targets:
+            is_evaluation = request.kind == "evaluation"
+            cost = (request.steps, classes.of(own_lab))
+            unique[request.origin] = _EVALUATION if is_evaluation else cost
         for request in planned.requests:
             origin = request.origin
             # A forward pass takes next to no time, and its result next to no room.

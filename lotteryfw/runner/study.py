@@ -190,9 +190,10 @@ class StudyRun:
         context = self._context
         pairs: dict[str, tuple[Spec, Spec]] = {}
         for cell in context.recipe.cells:
-            data = context.describe(cell.data, cell.clock)
-            objective = context.describe(cell.objective, cell.clock)
-            pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
+            for own in (cell, *(target.cell for target in cell.targets)):
+                data = context.describe(own.data, own.clock)
+                objective = context.describe(own.objective, own.clock)
+                pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
         for data, objective in pairs.values():
             self._workshop.dataset(data, objective)
 

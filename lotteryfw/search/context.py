@@ -98,9 +98,13 @@ class SearchContext:
     @cached_property
     def initial(self) -> InitialState:
         """The network's layers and values at step 0."""
-        facts = self.cell.data.facts(self._data_folder)
-        drawn = cached_initial_state(self.cell, self.specs, facts, self.seeds.init)
+        drawn = self.initial_of(self.seeds.init)
         return drawn if self.cell.start is None else self.cell.start.applied(drawn)
+
+    def initial_of(self, seed: int) -> InitialState:
+        """Return the network as another seed draws it."""
+        facts = self.cell.data.facts(self._data_folder)
+        return cached_initial_state(self.cell, self.specs, facts, seed)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

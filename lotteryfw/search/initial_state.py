@@ -62,7 +62,7 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
             outputs = parts.objective.output_size(facts.shape, facts.classes)
         tried = f"for inputs {list(facts.shape)} and {outputs} outputs"
         with blame(specs["model"], "build", tried=tried):
-            module = parts.model.build(facts.shape, outputs)
+            module = parts.model.build_for(facts, outputs)
     _check_module(specs["model"], module, facts, outputs)
     with blame(specs["model"], "prunable"):
         names = parts.model.prunable(module)
@@ -82,7 +82,7 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
 
 
 def without_memory(
-    model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int
+    model: ModelFamily, spec: Spec, info: DatasetInfo, outputs: int
 ) -> nn.Module | None:
     """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
 
@@ -93,7 +93,7 @@ def without_memory(
 
     try:
         with _seeded(Stream.INITIALISATION, "counted"), torch.device("meta"), blame(spec, "build"):
-            module: object = model.build(shape, outputs)
+            module: object = model.build_for(info, outputs)
     except LotteryError as error:
         if "overflow" in str(error).lower():
             raise UsageError(
@@ -119,7 +119,7 @@ def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> N
     """Raise UsageError for a network that does not fit into memory, without building it there."""
     with blame(specs["objective"], "output_size"):
         outputs = parts.objective.output_size(facts.shape, facts.classes)
-    module = without_memory(parts.model, specs["model"], facts.shape, outputs)
+    module = without_memory(parts.model, specs["model"], facts, outputs)
     if module is not None:
         require_memory(specs["model"], module)
 
@@ -186,7 +186,9 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
     training = module.training
     with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:
-            logits = module.eval()(torch.zeros(2, *facts.shape))
+            # 0 is a token, too
+            dtype = torch.int64 if facts.vocabulary else torch.float32
+            logits = module.eval()(torch.zeros(2, *facts.shape, dtype=dtype))
         except Exception as error:
             what = f"cannot read inputs {list(facts.shape)}: {type(error).__name__}: {error}"
             raise ContractError(f"{describe(spec)} {what}") from error

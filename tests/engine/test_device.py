@@ -154,6 +154,10 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         search={"use": "during_training", "density": 0.4, "dense": False}, model="dropped",
         train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}, "mask_update": {"use": "swap", "every": 2}},
     ),
+    "text": recipe(
+        data={"use": "synthetic_text", "examples": 330, "classes": 3, "length": 6},
+        model={"use": "embedding_mlp", "hidden": [8]},
+    ),
     "penalties and distillation": recipe(grid={"train.objective": [
         "l1", {"use": "group_lasso", "strength": 1e-3}, "distillation",
     ]}),

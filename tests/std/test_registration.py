@@ -24,10 +24,10 @@ OFFERED = {
     "mask0": "zero init init_zero init_zero_all init_zero_reshuffle init_zero_reverse",
     "rewind": "to_init to_step learning_rate fine_tune",
     "model": "mlp lenet_300_100 conv2 conv4 conv6 conv8 vgg11 vgg13 vgg16 vgg19 resnet20 resnet32 resnet44 resnet56 "
-    "resnet110 resnet18 resnet34 wide_resnet torchvision",
+    "resnet110 resnet18 resnet34 wide_resnet torchvision embedding_mlp",
     "initialiser": "glorot_normal glorot_uniform kaiming_normal kaiming_uniform signed_constant constant "
     "pytorch_default",
-    "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet image_folder synthetic",
+    "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet image_folder synthetic synthetic_text",
     "augmentation": "flip crop random_resized_crop",
     "optimizer": "sgd adam adamw rmsprop",
     "schedule": "constant multistep cosine",
