@@ -236,11 +236,13 @@ class StudyRun:
     def _analyse_across(self) -> None:
         """Ask the analyses of each study about all its cells together."""
         levels: dict[str, list[LevelResult]] = {}
-        analyses: dict[str, dict[Analysis, None]] = {}
+        analyses: dict[str, list[Analysis]] = {}
         for cell in self._context.recipe.cells:
             if cell.id in self._recorder.levels:
                 levels.setdefault(cell.study, []).extend(self._recorder.levels[cell.id])
-                analyses.setdefault(cell.study, {}).update(dict.fromkeys(cell.analyses))
+                # Compared and not hashed: an option that is a list cannot be hashed.
+                known = analyses.setdefault(cell.study, [])
+                known += [analysis for analysis in cell.analyses if analysis not in known]
         for study, results in levels.items():
             for analysis in analyses[study]:
                 self._analyse_study(study, analysis, results)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.component import Component
+from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
-from lotteryfw.api.kinds import Analysis, MaskCriterion, SearchAlgorithm
+from lotteryfw.api.kinds import Analysis, DataSource, MaskCriterion, SearchAlgorithm
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
 from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.api.steps import Clock
@@ -93,6 +94,16 @@ class SearchContext:
                 f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"
             )
         self._digest_components()
+
+    # Data
+
+    def dataset_info(self, data: DataSource | None = None) -> DatasetInfo:
+        """Return what is known of a data set before it is read; None: the cell's own."""
+        return (data or self.cell.data).facts(self._data_folder)
+
+    def fingerprint_of(self, data: DataSource) -> str:
+        """Return the fingerprint of another data set than the cell's."""
+        return fingerprint_of(data, self._data_folder)
 
     # The network at step 0
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lotteryfw.api.errors import TrainingDiverged
-from lotteryfw.api.kinds import Metric
+from lotteryfw.api.kinds import DataSource, Metric
 from lotteryfw.api.lab import Search
 from lotteryfw.api.layers import Need
 from lotteryfw.api.metrics import Evaluation
@@ -110,8 +110,11 @@ class Measurements:
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[Evaluation]:
-        (figures,) = yield from self.evaluate_all([network], part, metrics, recalibrate_batch_norm)
+        (figures,) = yield from self.evaluate_all(
+            [network], part, metrics, recalibrate_batch_norm, data
+        )
         return figures
 
     def evaluate_all(
@@ -120,12 +123,15 @@ class Measurements:
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[list[Evaluation]]:
         if not networks:
             return []
         requests = []
         for network in networks:
-            request = self._evaluations.evaluation(network, part, metrics, recalibrate_batch_norm)
+            request = self._evaluations.evaluation(
+                network, part, metrics, recalibrate_batch_norm, data
+            )
             requests.append(request)
         outcomes = yield tuple(requests)
         return [outcome.evaluation for outcome in outcomes]
