@@ -138,4 +138,5 @@ def event_name(event: Event) -> str:
     >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
     'layer_collapsed'
     """
+    # Before every capital but the first: the names of classes as names of functions.
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

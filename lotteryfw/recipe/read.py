@@ -80,13 +80,24 @@ def _file(
     parent = table.pop("extends", None)
     if isinstance(parent, str):
         extended = path.parent / parent
-        if not extended.exists():
+        if _is_missing(extended):
             near = nearest(extended.name, _recipes_in(extended.parent))
             raise RecipeError([Fault(where, "extends", f"there is no recipe {extended}", near)])
         tree = _file(extended, tree, (*chain, here), faults)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
     return _laid(tree, table, where, path.parent, faults)
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether there is nothing by this name; whatever else is wrong shows when it is read."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def source_name(path: Path) -> str:
