@@ -34,6 +34,12 @@ from .api.events import (
     CellFinished as CellFinished,
 )
 from .api.events import (
+    Evaluated as Evaluated,
+)
+from .api.events import (
+    Finding as Finding,
+)
+from .api.events import (
     JobFinished as JobFinished,
 )
 from .api.events import (

@@ -16,6 +16,7 @@ from lotteryfw.api.training_kinds import DataSource, Metric
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What a search returns: nothing, or what a part of it has found.
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
 """The type of a search: a generator that yields jobs, several at a time if it can, and is sent

@@ -121,6 +121,7 @@ class NetworkCriterion(MaskCriterion):
     is kept in the store like the result of a training.
     """
 
+    # The need alone tells the lab that a job has to run before the pruning.
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROBE})
 
     @abstractmethod
@@ -129,4 +130,5 @@ class NetworkCriterion(MaskCriterion):
 
     def score(self, layer: Layer) -> Tensor:
         """Return what `scores` gave for this layer."""
+        # The scores were computed on the device, as a job of their own.
         return layer.probed

@@ -64,10 +64,12 @@ class ModelFamily(Component):
         from torch import nn
 
         prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        # torch lists a tied parameter once, under its first path; pruning it twice would count it twice.
         first_names = dict(module.named_parameters())
         all_names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
         shared = set(all_names) - first_names.keys()
         layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
+        # A family may return a single Linear layer, whose path is empty.
         names = [f"{path}.weight" if path else "weight" for path in layers]
         return [name for name in names if name not in shared]
 
@@ -85,6 +87,7 @@ class TextModelFamily(ModelFamily):
 
     def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
         """Return the network of `build_text`."""
+        # The message of `build` says what is wrong.
         if not info.vocabulary:
             return self.build(info.shape, outputs)
         return self.build_text(info.shape, info.vocabulary, outputs)
@@ -135,6 +138,7 @@ class DataSource(Component):
         It is part of the key of every job. Default: a hash of the names and contents of
         `files(folder)` (see `files_fingerprint`), "" where it names none.
         """
+        # Without files the options alone decide the data.
         files = self.files(folder)
         return files_fingerprint(files) if files else ""
 
@@ -188,6 +192,7 @@ class Objective(Component):
 
         Default: None, it can; for labels that are classes only if each example has one.
         """
+        # Cross-entropy over several labels of an example is another objective.
         if self.labels_are_classes and info.label_shape:
             return f"it reads one class for each example, and labels have shape {info.label_shape}"
         return None

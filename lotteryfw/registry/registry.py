@@ -129,6 +129,34 @@ class Registry:
             except (Exception, SystemExit) as error:
                 self._add_failure(Failure.of(self._plugin_of(implementation.plugin), hook, error))
 
+    def is_heard(self, hook: str) -> bool:
+        """Return True if some plugin implements a hook, so that its events are worth making."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    def recipes(self) -> dict[str, Path]:
+        """Return the recipes that plugins ship, by "distribution/name".
+
+        A plugin whose hook breaks is added to `failures`, and the others' recipes are there.
+        """
+        recipes = {}
+        # not at the start, since most commands need no recipe by name
+        for implementation in self._manager.hook.register_recipes.get_hookimpls():
+            plugin = self._plugin_of(implementation.plugin)
+            try:
+                result: object = implementation.function()
+                if not isinstance(result, Iterable):
+                    raise Refused(f"must return recipe files, returned {result!r}")
+                files = [Path(file) for file in result]
+                missing = [str(file) for file in files if not file.is_file()]
+                if missing:
+                    raise Refused(f"there is no file {', '.join(missing)}")
+            except (Exception, SystemExit) as error:
+                self._add_failure(Failure.of(plugin, "register_recipes", error))
+                continue
+            for file in files:
+                recipes[f"{plugin.distribution}/{file.stem}"] = file
+        return recipes
+
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """Return the components of a kind, or of all kinds in order, sorted by name."""
         return _in_order(offer for offer in self._offers if kind in (None, offer.kind))

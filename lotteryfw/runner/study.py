@@ -284,6 +284,8 @@ class StudyRun:
             )
         else:
             self._recorder.analysed_across(study, analysis.use, lines)
+            for finding in findings:
+                self._reporter.finding(analysis.use, finding)
 
 
 @contextmanager

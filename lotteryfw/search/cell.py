@@ -42,6 +42,7 @@ def named_figures(part: str, evaluation: Evaluation) -> dict[str, float]:
 
     Loss and accuracy over the test set are figures of the training.
     """
+    # A copy: the object of the store is shared.
     figures = dict(evaluation.metrics)
     if part != "test":
         figures |= {"loss": evaluation.loss, "accuracy": evaluation.accuracy}

@@ -88,6 +88,7 @@ class SearchContext:
         self.point = cell.rewind.point(cell.clock)
         self._point_part = _point_part(self.point)
         self._is_augmented = bool(self.augment)
+        # A state is saved at a step of the dense run, and LATEST is none.
         if self.point.weights == LATEST and self.point.optimizer == "saved":
             raise ContractError(
                 f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"

@@ -63,6 +63,7 @@ class EvaluationFactory:
                 )
             recalibrate = 0
         if recalibrate is None:
+            # An epoch has no more batches to offer.
             batches = min(RECALIBRATION_BATCHES, self._context.clock.steps_per_epoch)
             recalibrate = batches if isinstance(network, Ticket) else 0
         specs = tuple(self._describe(metric) for metric in metrics)
@@ -157,6 +158,7 @@ class EvaluationFactory:
                 "budgets": tuple((group.layers, group.keep) for group in ticket.budgets),
                 "mask_seed": context.seeds.of_training(ticket, bool(context.augment)).masks,
             }
+        # Without batch normalisation there is nothing to compute anew, and one key for all.
         has_statistics = any(name.endswith("running_mean") for name in state.values)
         if recalibrate and has_statistics:
             fields |= {

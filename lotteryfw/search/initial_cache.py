@@ -40,6 +40,7 @@ def cached_initial_state(
         _states[key] = state
         while len(_states) > 1 and not _fits():
             _states.popitem(last=False)
+    # The one that was not asked for the longest is dropped first.
     _states.move_to_end(key)
     values: dict[str, Tensor] = {}
     for name, value in state.values.items():

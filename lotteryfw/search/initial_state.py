@@ -57,6 +57,7 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
 
     Raises ContractError where the model family builds no network that fits the data.
     """
+    # Networks such as those with random features draw while they are built, and keep what they drew.
     with _seeded(seed, Stream.INITIALISATION, "as built"):
         with blame(specs["objective"], "output_size"):
             outputs = parts.objective.output_size(facts.shape, facts.classes)
@@ -138,6 +139,7 @@ def supermask_values(
     for info in initial.layers:
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
+        # The default binds this layer: a closure would see the last one of the loop.
         def resample(info: LayerInfo = info) -> Tensor:
             rng = stream(init_seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
@@ -183,6 +185,7 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
         raise ContractError(
             f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
         )
+    # Trying it out must not leave it in another mode than its author built it in.
     training = module.training
     with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:
@@ -210,6 +213,8 @@ def _initial_values(
     """
     from torch import nn
 
+    # What a constructor drew depends on the order of construction; a seed of its own for each
+    # module makes its values depend on its path alone.
     for path, part in module.named_modules():
         if hasattr(part, "reset_parameters"):
             with _seeded(seed, Stream.INITIALISATION, path):
@@ -223,8 +228,10 @@ def _initial_values(
     for path, part in module.named_modules():
         if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
+        # The root module itself may be the layer, and has the empty path.
         prefix = f"{path}." if path else ""
         layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
+        # A tied weight is drawn once, under the name that the network lists it by.
         if layer.name not in names:
             continue
         rng = stream(seed, Stream.INITIALISATION, layer.name)

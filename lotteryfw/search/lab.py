@@ -82,6 +82,7 @@ class CellLab:
         self.interpolate = tickets.interpolate
         self.again = tickets.again
 
+        # The list itself: the runner empties it while the search goes on, to let tensors go.
         levels = LevelRecords(context)
         self.records = levels.records
         self.record = levels.add

@@ -18,6 +18,7 @@ _FROM_THE_START = RewindPoint(weights=0, schedule=0)
 
 def transferred(source: SearchContext, target: SearchContext, ticket: Ticket) -> Ticket:
     """Return a ticket of `source` in the network of `target`, which is trained from its step 0."""
+    # Step 0 of the target's schedule: the step that the study rewinds to is one of another training.
     derivation = Transferred(source, target, ticket)
     return Ticket.derived(derivation, ticket.level, _FROM_THE_START, parent=ticket.parent)
 
