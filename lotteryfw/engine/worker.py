@@ -159,7 +159,8 @@ def _run_group(
             # A `Stop` comes by the pipe, so it is looked at from time to time within a training,
             # too.
             channel.receive(0)
-            channel.send(Progress(tuple(unfinished), done, of))
+            points = dict(workshop.last_points)
+            channel.send(Progress(tuple(unfinished), done, of, points))
         return channel.stopping
 
     def on_done(key: str, warning: str | None) -> None:
