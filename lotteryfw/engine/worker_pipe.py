@@ -34,6 +34,7 @@ else:
 
     def open_pipe(number: int) -> Connection:
         """Return the worker's end of the pipe, by the number in its arguments."""
+        # a process that a component starts must not keep the pipe open after the worker's end
         os.set_inheritable(number, False)
         return Connection(number)
 
