@@ -36,9 +36,10 @@ from lotteryfw.recipe.schema import (
     StudyTable,
     Train,
 )
+from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
-for _commands in ("components", "reports", "runs", "stores", "studies"):
+for _commands in ("components", "init", "machine", "reports", "runs", "stores", "studies"):
     importlib.import_module(
         f"lotteryfw.cli.{_commands}"
     )  # importing them adds their commands to the app
@@ -138,6 +139,10 @@ def command_line() -> str:
         "# Command line",
         "Every command ends with exit code 0 where all went well, 2 for a mistake in what it was given, 130 when it "
         "was interrupted, and 1 for everything else. Messages about what went wrong are on stderr.",
+        "With `--json` a command prints JSON on stdout, one value a line: an object for one thing, such as a plan, a "
+        "list for all there is, such as the components, and a line each for what comes one after the other: the "
+        "events of a run (with the names and fields of the [hooks](hooks.md), and the run's summary as the last "
+        "line), runs, and the components of a plugin that were tried. Keys may be added in later versions.",
         *(
             _command(("lotteryfw", name), command)
             for name, command in sorted(root.commands.items())
@@ -258,12 +263,16 @@ def recipes() -> str:
             "name in the column `variant`. Beside a ticket that was not trained, such as a learned mask, it is not trained "
             "either, but measured.",
             controls,
+            "## [[target]]",
+            " ".join((TargetTable.__doc__ or "").split())
+            + " [Train tickets on other data](../how-to/train-on-other-data.md) says what is trained.",
+            _keys(TargetTable),
             "## [[claim]]",
             _paragraphs(Claim.__doc__)[0],
             'A side is a table from the grid\'s axes to values, such as `{ criterion = "random" }`. `variant` selects '
-            "`ticket` (where it is left out), a control, or another network that the search records. `study`, `metric`, "
-            "`density` and `at` stand in a side where it differs from the claim. A side stands for every cell and level "
-            "that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
+            "`ticket` (where it is left out), a control, a target, or another network that the search records. `study`, "
+            "`metric`, `density` and `at` stand in a side where it differs from the claim. A side stands for every cell and "
+            "level that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
             "exactly one of these forms:",
             _CLAIM_FORMS.strip(),
             "\n".join(_option(*row) for row in option_rows(Claim)),

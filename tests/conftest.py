@@ -1,12 +1,13 @@
 """Settings of every test, and skips for what a bare machine may lack."""
 
+import os
 import re
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from lotteryfw.cli import components, reports, runs, stores, studies  # noqa: F401  # importing them adds their commands to the app
+from lotteryfw.cli import components, init, machine, reports, runs, stores, studies  # noqa: F401  # importing them adds their commands to the app
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
@@ -14,6 +15,7 @@ settings.load_profile("untimed")
 ALLOWED_SKIPS = {
     "a data set": r"no \S+ in the data folder|is not there: |there is no folder",
     "a browser": r"no Chromium here",
+    "time and memory": r"LOTTERYFW_TEST_LARGE",
     "Slurm": r"\b(Slurm|sbatch)\b",
     "a GPU": r"\b(GPU|CUDA)\b",
     "the right to mount": r"mounting .* is not allowed here",
@@ -30,13 +32,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked `real_data("FOLDER")` unless FOLDER is in the data folder."""
+    """Skip tests marked `real_data("FOLDER")` without that folder, and `large` ones unless wanted."""
     for marker in item.iter_markers("real_data"):
         from lotteryfw.runner import default_data_folder
 
         (part,) = marker.args
         if not (default_data_folder() / part).is_dir():
             pytest.skip(f"no {part} in the data folder: name one that has it in LOTTERYFW_DATA")
+    if item.get_closest_marker("large") and not os.environ.get("LOTTERYFW_TEST_LARGE"):
+        pytest.skip("takes minutes or gigabytes: set LOTTERYFW_TEST_LARGE to run it")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

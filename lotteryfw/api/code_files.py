@@ -23,6 +23,7 @@ _KNOWN_OTHERWISE = sys.stdlib_module_names | {"lotteryfw", "numpy", "torch", "to
 """Top-level modules that are never a plugin's own, even in a developer's folder."""
 _INSTALLED = ("site-packages", "dist-packages")
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
+# Bytecode changes with the version of Python, and not with the code.
 _COMPILED = (".pyc", ".pyo")
 
 
@@ -73,9 +74,11 @@ class _Files:
     def add(self, name: str, path: Path) -> None:
         """Add one file. A second file of the same name, from another folder, gets a number."""
         text, free, number = str(path), name, 1
+        # Two plugins may each have a `utils.py`.
         while self.paths.get(free, text) != text:
             number += 1
             free = f"{name} ({number})"
+        # A file that several modules import is read once.
         if free not in self.paths:
             self.paths[free] = text
             self._unread.append(text)
@@ -83,6 +86,7 @@ class _Files:
     def add_module(self, file: Path) -> None:
         """Add a module's file, with all files of the package that it lies in."""
         top = file = file.absolute()
+        # A package is imported as a whole, so that each of its files may decide a result.
         while (top.parent / "__init__.py").is_file():
             top = top.parent
         self._add_all(top.parent, _below(top) if top.is_dir() else [file])
@@ -99,6 +103,7 @@ class _Files:
         names: set[str] = set()
         while self._unread:
             path = self._unread.pop()
+            # Only Python files import; data files count by their content.
             if path.endswith(".py"):
                 names |= _imported(path)
             # a folder that came in later may hold a module that an earlier file imports
@@ -109,6 +114,7 @@ class _Files:
 
     def _add_named(self, name: str) -> None:
         for spec in (PathFinder.find_spec(name, self._folders), _imported_from(name)):
+            # A module that is not there is imported under a condition, or by nobody.
             if spec is None:
                 continue
             if spec.has_location and spec.origin and not _is_installed(Path(spec.origin)):

@@ -64,9 +64,11 @@ class Component(BaseModel, ABC):
 
         The type of such an option is a kind, which has no name of its own.
         """
+        # Outside a recipe, as in a script, options are given as components.
         build = (info.context or {}).get(BUILD)
         if cls.use or build is None or isinstance(value, Component):
             return handler(value)
+        # The registry knows which class has a name, and the contract does not know the registry.
         component = build(cls.kind, value)
         if not isinstance(component, cls):
             raise PydanticCustomError(
@@ -84,6 +86,7 @@ class Component(BaseModel, ABC):
     @classmethod
     def summary(cls) -> str:
         """Return the first line of the docstring, without its full stop."""
+        # `getdoc` would return the docstring of the kind for a class that has none.
         doc = inspect.getdoc(cls) if cls.__doc__ else None
         return doc.splitlines()[0].rstrip(".") if doc else ""
 
@@ -96,6 +99,7 @@ class Component(BaseModel, ABC):
         components among the options are written; by default as tables with their `use`.
         """
 
+        # Without its name, two components with the same options would be one in a key.
         def with_use(component: Component) -> dict[str, Any]:
             return {"use": component.use, **component.options(clock)}
 
@@ -115,6 +119,7 @@ def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
     """Return the value of an option as plain JSON data (see `Component.options`)."""
     if isinstance(value, Component):
         return describe(value)
+    # Half of a training and as many steps are the same job.
     if isinstance(value, Step):
         return clock.steps(value) if clock else str(value)
     if isinstance(value, BaseModel):
@@ -122,8 +127,10 @@ def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
     if isinstance(value, dict):
         return {str(key): plain_option(item, clock, describe) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
+        # A set has another order in every process, and the text goes into keys.
         items = sorted(value) if isinstance(value, set | frozenset) else value
         return [plain_option(item, clock, describe) for item in items]
+    # Paths, enums and whatever else pydantic validated: their text is what JSON can hold.
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

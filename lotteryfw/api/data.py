@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 class DatasetInfo:
     """The shape of one input, the number of classes, and the number of examples in each part.
 
-    They are known without reading the data set.
+    They are known without reading the data set. With a `vocabulary` inputs are tokens, int64 in
+    0 … vocabulary - 1, and `shape` is that of one sequence of them. `label_shape` is the shape of
+    one label: () for one number each. `classes` is the size of the output that the objective gives
+    the network, where it does not say otherwise.
     """
 
     shape: tuple[int, ...]
@@ -21,13 +24,16 @@ class DatasetInfo:
     train: int
     validation: int
     test: int
+    vocabulary: int = 0
+    label_shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Subset:
     """Examples and labels.
 
-    `inputs`: [n, *shape] uint8 (read as value / 255) or float32. `labels`: [n] int64.
+    `inputs`: [n, *shape] uint8 (read as value / 255), float32, or int64 tokens. `labels`:
+    [n, *label_shape] int64, or float32 for an objective that does not read them as classes.
     """
 
     inputs: Tensor

@@ -25,7 +25,9 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     import torch
 
     hashed = hashlib.sha256()
+    # Equal mappings may have another order.
     for name in sorted(tensors):
+        # The digest is of the values, wherever they lie.
         tensor = tensors[name].detach().cpu().contiguous()
         hashed.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
         # a view as bytes needs at least one element

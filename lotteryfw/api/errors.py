@@ -31,6 +31,7 @@ class Fault:
     remedy: str = ""
 
     def __str__(self) -> str:
+        # What a recipe holds may be anything, and a terminal obeys control characters.
         location = ": ".join(printable(part, 300) for part in (self.where, self.key) if part)
         remedy = f" ({printable(self.remedy, 2000)})" if self.remedy else ""
         return f"{location}: {printable(self.problem, 2000)}{remedy}"
@@ -101,6 +102,7 @@ def printable(text: str, longest: int) -> str:
     'a\\\\x1b[2Jb'
     """
     if len(text) > longest:
+        # Both ends: a long path differs from another in its last part.
         half = longest // 2
         text = f"{text[:half]} … {text[-half:]}"
     if text.isprintable():
@@ -113,6 +115,7 @@ def printable(text: str, longest: int) -> str:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return a remedy for a misspelt name: the closest valid ones, or all where none is close."""
+    # Sorted, so that a message is the same each time.
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

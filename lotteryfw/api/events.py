@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lotteryfw.api.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class RunStarted:
+class RunEvent:
+    """The base of all events. `run` is the folder of the run that an event happened in."""
+
+    run: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class RunStarted(RunEvent):
     """A study begins.
 
-    `folder` is where its results go, `trainings` how many different jobs its cells may ask for.
+    `folder` is where its results go. `jobs` counts the different trainings, probes and evaluations
+    that its cells may ask for, and `steps` the optimizer updates of those that are not stored: upper
+    bounds, since cells may turn out to share jobs.
     """
 
     name: str
     folder: str
     cells: int
-    trainings: int
+    jobs: int
+    steps: int
 
 
 @dataclass(frozen=True)
-class JobFinished:
+class JobFinished(RunEvent):
     """A job was answered: computed by this run, or read from the store (`stored`).
 
     `seconds` is what computing it took, 0 where it was stored.
@@ -36,7 +47,7 @@ class JobFinished:
 
 
 @dataclass(frozen=True)
-class LevelFinished:
+class LevelFinished(RunEvent):
     """One level of one cell has its figures. `variant` is "ticket" or the name of a control."""
 
     cell: str
@@ -47,7 +58,42 @@ class LevelFinished:
 
 
 @dataclass(frozen=True)
-class LayerCollapsed:
+class Evaluated(RunEvent):
+    """A network was evaluated during its training: one point of the curve of a level.
+
+    The points of a level come in order, before its `LevelFinished`, once its training is over or
+    was found in the store. `extra` has the further curves at this step (see `Curve`).
+    """
+
+    cell: str
+    variant: str
+    level: int
+    step: int
+    train_loss: float | None
+    validation_loss: float
+    validation_accuracy: float
+    extra: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finding(RunEvent):
+    """An analysis found a figure: of a level of a cell and, unless `layer` is empty, of one layer.
+
+    `value` is a number, or several that belong together.
+    """
+
+    analysis: str
+    cell: str
+    variant: str
+    level: int
+    figure: str
+    value: float | tuple[float, ...]
+    layer: str
+    against: str
+
+
+@dataclass(frozen=True)
+class LayerCollapsed(RunEvent):
     """A cut left nothing of a layer: no signal passes it any more."""
 
     cell: str
@@ -56,7 +102,7 @@ class LayerCollapsed:
 
 
 @dataclass(frozen=True)
-class CellFinished:
+class CellFinished(RunEvent):
     """A cell ended.
 
     `status` is "done", "diverged" (its loss or scores are not finite) or "failed" (something broke).
@@ -68,7 +114,7 @@ class CellFinished:
 
 
 @dataclass(frozen=True)
-class RunFinished:
+class RunFinished(RunEvent):
     """A study ended. `failed` and `diverged` count cells."""
 
     folder: str
@@ -77,7 +123,16 @@ class RunFinished:
     diverged: int
 
 
-Event = RunStarted | JobFinished | LevelFinished | LayerCollapsed | CellFinished | RunFinished
+Event = (
+    RunStarted
+    | JobFinished
+    | Evaluated
+    | LevelFinished
+    | LayerCollapsed
+    | Finding
+    | CellFinished
+    | RunFinished
+)
 
 
 def event_name(event: Event) -> str:
@@ -86,4 +141,20 @@ def event_name(event: Event) -> str:
     >>> event_name(LayerCollapsed("a cell", 3, "fc1.weight"))
     'layer_collapsed'
     """
+    # Before every capital but the first: the names of classes as names of functions.
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The progress of a training in a run: `step` of its `steps` are done.
+
+    `loss` and `accuracy` are those of its last evaluation on validation data, None before the first.
+    It goes to listeners many times a second, and is no event of the log.
+    """
+
+    key: str
+    step: int
+    steps: int
+    loss: float | None = None
+    accuracy: float | None = None

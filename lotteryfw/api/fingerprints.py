@@ -57,6 +57,7 @@ def files_fingerprint(paths: Iterable[Path | str], root: Path | str | None = Non
     absolute = [os.path.abspath(path) for path in paths]
     if not absolute:
         return hashlib.sha256().hexdigest()
+    # `commonpath` of one file would be the file itself, and its name would be lost.
     folders = {os.path.dirname(path) for path in absolute}
     base = os.path.abspath(root if root is not None else os.path.commonpath(folders))
     return named_fingerprint({_relative(path, base): path for path in absolute}, base)
@@ -68,6 +69,7 @@ def named_fingerprint(files: Mapping[str, str], base: str) -> str:
     `base` names where their hashes are kept.
     """
     digest = hashlib.sha256()
+    # Sorted, so that neither the order of a folder nor that of a caller counts.
     names = sorted(files)
     sampled = _sample(names)
     if sampled is not None:
@@ -76,11 +78,13 @@ def named_fingerprint(files: Mapping[str, str], base: str) -> str:
     for name in names:
         about = _stat(files[name])
         if about is None:
+            # An absent file counts, or the data would have one fingerprint before and after it came.
             line = f"{name}\0absent\n"
         elif sampled is None or name in sampled:
             line = f"{name}\0{hashes.of(files[name], about)}\n"
         else:
             line = f"{name}\0{about.st_size} bytes\n"
+        # File names may hold bytes that are no UTF-8.
         digest.update(line.encode("utf-8", "surrogateescape"))
     hashes.save()
     return digest.hexdigest()
@@ -97,16 +101,19 @@ def _sample(names: list[str]) -> set[str] | None:
     """Return the names of the files to read; None for all of them."""
     if len(names) <= MANY_FILES:
         return None
+    # The same files on every machine: a random sample would need a seed to agree on.
     return {names[number * len(names) // SAMPLE] for number in range(SAMPLE)}
 
 
 def _stat(path: str) -> os.stat_result | None:
     try:
         about = os.stat(path)
+    # A study may be planned before its data is downloaded.
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise _unreadable(path, error) from error
+    # A folder or a pipe of the name is no data file.
     return about if S_ISREG(about.st_mode) else None
 
 
@@ -146,6 +153,7 @@ class _KeptHashes:
         content = _hash(path)
         self._bytes_read += about.st_size
         after = _stat(path)
+        # A hash of half an old and half a new file would be that of neither.
         if after is None or _state(after) != state:
             raise DataError(f"{path} changed while it was read; wait until it is complete")
         if max(about.st_mtime_ns, about.st_ctime_ns) < started - SETTLED_NS:
@@ -154,6 +162,7 @@ class _KeptHashes:
 
     def save(self) -> None:
         """Keep the new hashes, if that is possible; else the files are read again the next time."""
+        # Most data sets are small, and every command would write a file for nothing.
         if not self._new or self._bytes_read < WORTH_KEEPING:
             return
         # Another process may have kept others meanwhile. If two write at once, one's are lost and
@@ -164,6 +173,7 @@ class _KeptHashes:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_text(text, "utf-8")
+            # A rename is atomic: a reader sees the old file or the new one.
             aside.replace(self._path)
         except (OSError, UnicodeEncodeError):
             _remove(aside)
@@ -204,6 +214,7 @@ def _remove(path: Path) -> None:
         return
 
 
+# Weak references: a source that is gone must not be kept for its fingerprint.
 _computed: dict[tuple[int, Path], tuple[weakref.ref[Any], str]] = {}
 
 
@@ -227,6 +238,7 @@ def fingerprint_of(source: _Source, folder: Path) -> str:
         raise PluginError(
             f"data '{source.use}' broke in fingerprint(): {type(error).__name__}: {error}"
         ) from error
+    # A subclass of str may have another `__str__` in another version of a plugin.
     if type(text) is not str:
         raise ContractError(f"data '{source.use}': fingerprint() returned {text!r}, not text")
     _computed[entry] = (weakref.ref(source, lambda _: _computed.pop(entry, None)), text)

@@ -1,6 +1,6 @@
 """The hooks a plugin may implement. Mark an implementation with `@hookimpl`.
 
-`register_components` and `register_commands` extend lotteryfw; the others are told what happens in
+`register_components`, `register_recipes` and `register_commands` extend lotteryfw; the others are told what happens in
 a run, each with a frozen event, and their return value is ignored (a tracker is a plugin that
 implements some of them).
 """
@@ -8,6 +8,7 @@ implements some of them).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -15,6 +16,8 @@ import pluggy
 from lotteryfw.api.component import Component
 from lotteryfw.api.events import (
     CellFinished,
+    Evaluated,
+    Finding,
     JobFinished,
     LayerCollapsed,
     LevelFinished,
@@ -36,6 +39,15 @@ def register_components() -> Iterable[type[Component]]:  # type: ignore[empty-bo
 
 
 @hookspec
+def register_recipes() -> Iterable[Path]:  # type: ignore[empty-body]
+    """Return the recipe files that this plugin ships.
+
+    They are found by name: `lotteryfw recipe lotteryfw-lamp/lamp`, by distribution and the file's
+    name without its ending, or `lamp` where no other recipe is called that.
+    """
+
+
+@hookspec
 def register_commands(app: typer.Typer) -> None:
     """Add commands to the command line's `app`."""
 
@@ -48,6 +60,16 @@ def run_started(event: RunStarted) -> None:
 @hookspec
 def job_finished(event: JobFinished) -> None:
     """A job was trained or found in the store."""
+
+
+@hookspec
+def evaluated(event: Evaluated) -> None:
+    """A point of the curve of a level: the network was evaluated during its training."""
+
+
+@hookspec
+def finding(event: Finding) -> None:
+    """An analysis found a figure."""
 
 
 @hookspec

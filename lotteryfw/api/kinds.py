@@ -29,6 +29,7 @@ from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.api.training_kinds import Augmentation as Augmentation
+from lotteryfw.api.training_kinds import AuxiliaryOutputs as AuxiliaryOutputs
 from lotteryfw.api.training_kinds import DataSource as DataSource
 from lotteryfw.api.training_kinds import Initialiser as Initialiser
 from lotteryfw.api.training_kinds import Metric as Metric
@@ -36,6 +37,7 @@ from lotteryfw.api.training_kinds import ModelFamily as ModelFamily
 from lotteryfw.api.training_kinds import Objective as Objective
 from lotteryfw.api.training_kinds import Optimizer as Optimizer
 from lotteryfw.api.training_kinds import Schedule as Schedule
+from lotteryfw.api.training_kinds import TextModelFamily as TextModelFamily
 
 if TYPE_CHECKING:
     import torch
@@ -125,12 +127,14 @@ class SearchAlgorithm(Component):
         None may be 0, and the rewind policy's point has to lie before the end of each. Default:
         one round as long as the recipe's training.
         """
+        # A search without cycles has one schedule.
         return (clock.total,)
 
 
 class MaskSearch(SearchAlgorithm):
     """A search that has masks learned (`lab.learn_mask`), over weights that stay as they are."""
 
+    # A recipe may have these keys beside such a search alone.
     required = {"parametrization": "learns masks"}
     optional = ("scores", "mask_optimizer")
 
@@ -156,6 +160,7 @@ class Scope(Component):
         It is for searches that learn a mask, and independent of the rates of a cut. A layer in no
         group keeps everything. Default: refused.
         """
+        # No rate says how a density is shared out among layers.
         raise UsageError(
             f"scope '{self.use}' cannot share out a density: it only knows rates of cuts"
         )
@@ -242,6 +247,7 @@ class Parametrization(Component):
 
         `mask` is that of `masks`. Default: the number of edges in `mask`.
         """
+        # Without sampling every edge of the mask takes part with certainty.
         return float(mask.sum())
 
     def draws(self) -> int:
@@ -285,6 +291,7 @@ class Control(Component):
 
         Default: the ticket's mask.
         """
+        # The ticket's own mask: most controls change the values alone.
         return layer.mask
 
     def kept_values(self, layer: ControlLayer) -> Tensor:
@@ -316,8 +323,10 @@ class Analysis(Component):
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         """Return the results of one finished search, as a generator.
 
-        `levels` are in the order in which they were recorded. Default: none.
+        `levels` are in the order in which they were recorded, those of controls last. Default:
+        none.
         """
+        # Without a yield this would be no generator, and the runner could not resume it.
         yield from ()
         return []
 
@@ -331,6 +340,7 @@ class Analysis(Component):
 
 def kinds() -> dict[str, type[Component]]:
     """Return every kind by its name, in the order of the documentation."""
+    # Abstract classes are no `type[Component]` for mypy.
     bases: tuple[Any, ...] = (
         SearchAlgorithm, MaskCriterion, Scope, Mask1Action, Mask0Action, RewindPolicy,
         Parametrization, ModelFamily, Initialiser, DataSource, Augmentation, Objective, Optimizer,

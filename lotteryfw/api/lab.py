@@ -11,11 +11,12 @@ from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Outcome, Request, RewindPoint, Ticket, Trained
-from lotteryfw.api.training_kinds import Metric
+from lotteryfw.api.training_kinds import DataSource, Metric
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What a search returns: nothing, or what a part of it has found.
 T = TypeVar("T")
 Search = Generator[Sequence[Request], Sequence[Outcome], T]
 """The type of a search: a generator that yields jobs, several at a time if it can, and is sent
@@ -240,6 +241,7 @@ class Lab(Protocol):
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[Evaluation]:
         """Ask for the figures of a network as it is: `figures = yield from lab.evaluate(ticket)`.
 
@@ -247,7 +249,10 @@ class Lab(Protocol):
         values of a ticket or at the end of a training. `recalibrate_batch_norm` is the number of
         training batches, augmented as in the training, that the statistics of batch normalisation
         are computed anew over; 0 leaves them. None: 100, or an epoch where that is less, for a
-        ticket, whose statistics are not those of its values, and 0 after a training. Raises
+        ticket, whose statistics are not those of its values, and 0 after a training.
+
+        `data` is another data set to measure it over, with inputs and classes of the same sizes:
+        an option of the search or analysis. Statistics cannot be recalibrated there. Raises
         UsageError.
         """
         ...
@@ -258,6 +263,7 @@ class Lab(Protocol):
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[list[Evaluation]]:
         """Ask for the figures of several networks at once, as `evaluate` does."""
         ...

@@ -18,8 +18,10 @@ def label_of(value: Any) -> str:
         return component_label(value)
     if isinstance(value, dict):
         return "{" + _options(value) + "}"
+    # TOML writes true; Python's True is an int as well, and would be 1 as a number.
     if isinstance(value, bool):
         return str(value).lower()
+    # 0.1 + 0.2 is written as 0.3: 12 digits distinguish what a person wrote.
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 

@@ -47,6 +47,7 @@ class LayerInfo:
     @property
     def fan_in(self) -> int:
         """Inputs read by one unit: `shape[1]` times the kernel's area."""
+        # A convolution reads each input channel once for every place of its kernel.
         return prod(self.shape[1:])
 
     @property
@@ -92,6 +93,7 @@ class Layer:
     @property
     def cut(self) -> Tensor:
         """bool: the weights that this level's cut removed; all False for a criterion."""
+        # What earlier cuts removed is in neither mask.
         return self.mask_before & ~self.mask
 
     @property

@@ -28,10 +28,12 @@ class Limit:
         Raises UsageError where the variable is not a positive integer.
         """
         text = os.environ.get(self.variable)
+        # An empty variable is how shells unset one.
         if text is None or not text.strip():
             return self.default
         try:
             value = int(text)
+        # 0 gets the message that any other wrong value gets.
         except ValueError:
             value = 0
         if value < 1:
@@ -104,6 +106,7 @@ def memory_bytes() -> int:
         text = Path("/sys/fs/cgroup/memory.max").read_text()
     except OSError:
         return memory
+    # Without a limit a control group says "max".
     return min(memory, int(text)) if text.strip().isdigit() else memory
 
 
@@ -116,6 +119,7 @@ def readable(number: int) -> str:
     if abs(number) < 10**15:
         return f"{number:,}"
     sign = "-" if number < 0 else ""
+    # Written in full, such a number would fill the message.
     power = abs(number).bit_length() - 1
     exact = abs(number) == 2**power
     return f"{sign}2^{power}" if exact else f"about {sign}2^{power}"
@@ -127,6 +131,7 @@ def read_regular(path: Path, limit: Limit) -> bytes:
     Raises OSError where the file cannot be read, and UsageError, without the path, where it is not
     a regular file or is too large. Neither waits for the writer of a pipe nor reads a device.
     """
+    # Before it is opened: opening some devices has effects of its own.
     _require_regular(os.stat(path).st_mode)
     # a pipe that has taken the file's place since would wait for its writer
     descriptor = os.open(
@@ -137,6 +142,7 @@ def read_regular(path: Path, limit: Limit) -> bytes:
         _require_regular(status.st_mode)
         if limit.exceeded_by(status.st_size):
             raise UsageError(f"has {limit.excess(status.st_size, 'bytes')} ({limit.remedy})")
+        # One byte more than allowed shows that there is more.
         content = file.read(limit.value + 1)
     if limit.exceeded_by(len(content)):  # files of /proc tell no size
         raise UsageError(

@@ -41,6 +41,7 @@ class TrainingNetwork:
 
         It covers masked weights too: how the loss would change if they came back.
         """
+        # Computed when it is first asked for: most updates need none.
         return self._gradients()
 
     def draw(self, layer: LayerInfo) -> Tensor:
@@ -83,4 +84,5 @@ class MaskUpdate(Component):
         """Return float32 [s], read where a weight comes back: what it starts from. Default: 0."""
         import torch
 
+        # SET and RigL let a weight come back at 0, so that the outputs do not jump.
         return torch.zeros_like(net.weights[layer.name])

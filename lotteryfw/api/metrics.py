@@ -32,6 +32,7 @@ class Curve:
         """Return the curve that `plain()` describes."""
         extra: dict[str, tuple[float, ...]] = {}
         for name, values in plain.items():
+            # A file has further curves beside the fixed ones, so that older readers need not know them.
             if name not in cls.__dataclass_fields__:
                 extra[name] = tuple(values)
         return cls(
@@ -48,6 +49,7 @@ class Curve:
         plain = {name: list(values) for name, values in vars(self).items() if name in _CURVES}
         for name, values in self.extra.items():
             plain[name] = list(values)
+        # Curves without further figures keep the form that they always had.
         return {**plain, "units": dict(self.units)} if self.extra else plain
 
 
@@ -101,6 +103,7 @@ class Evaluation:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Evaluation:
         """Return the figures that `plain()` describes."""
+        # A copy, since the caller may go on using its own.
         return cls(plain["loss"], plain["accuracy"], dict(plain["metrics"]))
 
     def plain(self) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class NetworkState:
         values: dict[str, Tensor] = {}
         parts: dict[str, dict[str, Tensor]] = {}
         for label, tensor in tensors.items():
+            # The first slash ends the part: the names of further tensors may have slashes.
             part, separator, name = label.partition(_SEPARATOR)
             if separator:
                 parts.setdefault(part, {})[name] = tensor

@@ -107,7 +107,10 @@ class Probe(Protocol):
         ...
 
     def ones(self, count: int) -> Tensor:
-        """Return inputs that are all 1, float32 [count, *input_shape], on the device."""
+        """Return inputs that are all 1, float32 [count, *input_shape], on the device.
+
+        Raises UsageError where inputs are tokens.
+        """
         ...
 
 
@@ -118,6 +121,7 @@ class NetworkCriterion(MaskCriterion):
     is kept in the store like the result of a training.
     """
 
+    # The need alone tells the lab that a job has to run before the pruning.
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROBE})
 
     @abstractmethod
@@ -126,4 +130,5 @@ class NetworkCriterion(MaskCriterion):
 
     def score(self, layer: Layer) -> Tensor:
         """Return what `scores` gave for this layer."""
+        # The scores were computed on the device, as a job of their own.
         return layer.probed

@@ -37,6 +37,7 @@ class LevelResult:
     @property
     def trained(self) -> Trained:
         """The training that the level reports."""
+        # With its origin, so that nothing has to be hashed again for a ticket that is pruned from it.
         return Trained(self.ticket, self.outcome, origin=self._origin)
 
 
@@ -60,6 +61,7 @@ class AnalysisResult:
     role: Literal["", "before", "after", "kept"] = ""
 
     def __post_init__(self) -> None:
+        # Checked here, where the analysis can be named, and not when the report is drawn.
         if self.unit not in ("share", "number"):
             raise ValueError(
                 f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}"""

@@ -63,6 +63,8 @@ class Stream(StrEnum):
     """The examples of a probe's batches are drawn."""
     CYCLE = "cycle"
     """A seed is derived for a later cycle of learning a mask."""
+    TARGET = "target"
+    """A seed is derived for the output layer of a ticket that is trained on other data."""
     LEVEL = "level"
     """A seed is derived for the data order and the augmentations of a later level."""
 
@@ -76,8 +78,11 @@ def seed_of(*labels: Label) -> int:
     for label in labels:
         # a member of an enum counts as the string that it is
         kind = "str" if isinstance(label, str) else type(label).__name__
+        # With its type, so that the number 1 and the text "1" name two streams.
         parts.append(f"{kind}:{label}")
+    # A separator that no label holds: ("a", "bc") and ("ab", "c") must differ.
     text = "\x1f".join(parts)
+    # 63 bits: torch takes a signed number as a seed.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -92,4 +97,5 @@ def stream(*labels: Label) -> torch.Generator:
     """
     import torch
 
+    # On the CPU whatever the device, so that a study draws the same everywhere.
     return torch.Generator().manual_seed(seed_of(*labels))

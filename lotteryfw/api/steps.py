@@ -39,16 +39,20 @@ class Step:
         """
         if isinstance(value, Step):
             return value
+        # A bool is an int, and `length = true` is a mistake.
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return cls(Fraction(value), "it")
+        # Python refuses to turn texts of thousands of digits into numbers.
         text = value.strip() if isinstance(value, str) else ""
         match = _TEXT.fullmatch(text) if len(text) <= _LONGEST else None
         if match is None:
             shown = repr(value)
             raise ValueError(f"{shown[:60]}{'…' * (len(shown) > 60)} is not a length; {_HELP}")
+        # A fraction: 0.1 % of 1000 steps is exactly one step, whatever floats make of it.
         amount, unit = Fraction(match["amount"]), match["unit"]
         if unit == "it" and amount.denominator != 1:
             raise ValueError(f"{value!r}: steps come whole; {_HELP}")
+        # Lengths lie within a training; only epochs and steps may set how long it is.
         if unit == "%" and amount > 100:
             raise ValueError(f"{value!r} is more than the whole training")
         return cls(amount, unit)
@@ -101,6 +105,7 @@ class Clock:
         >>> Clock(total=1000, steps_per_epoch=50).steps(Step.parse("2ep"))
         100
         """
+        # As fractions, so that the only rounding is the last one.
         units = {
             "it": Fraction(1),
             "ep": Fraction(self.steps_per_epoch),

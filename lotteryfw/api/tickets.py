@@ -100,6 +100,7 @@ class TicketSource:
             todo = [self]
             while (parent := todo[-1]._parent) is not None and parent._state is None:
                 todo.append(parent)
+            # From the oldest on: each needs the tensors of the one before.
             while todo:
                 todo.pop()._materialise()
         assert self._state is not None
@@ -112,6 +113,7 @@ class TicketSource:
 
     def _materialise(self) -> None:
         assert self._derivation is not None
+        # The parent is let go with the derivation, once its tensors are used.
         self._state = self._derivation.materialise()
         self._derivation = None
 
@@ -234,6 +236,7 @@ class MaskStats:
     @property
     def density(self) -> float:
         """Kept over all, in [0, 1]."""
+        # Over all prunable weights: layers of many weights count more.
         return sum(self.kept.values()) / sum(self.sizes.values())
 
     @property
@@ -328,6 +331,7 @@ class Trained:
 
         Raises TrainingDiverged where there are none.
         """
+        # Only trainings that learn masks count which edges were selected.
         return self._network().extra.get(SELECTED, {})
 
     def _probed(self, need: Need) -> Mapping[str, Tensor] | None:

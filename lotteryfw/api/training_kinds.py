@@ -8,10 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from lotteryfw.api.component import Component
 from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.metrics import FigureUnit
@@ -20,6 +21,17 @@ from lotteryfw.api.steps import Clock
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+class AuxiliaryOutputs(NamedTuple):
+    """The outputs of a network with auxiliary heads in training; in evaluation it returns `main`."""
+
+    main: Tensor
+    """[n, classes]."""
+    auxiliary: tuple[Tensor, ...]
+    """[n, classes] each."""
+    weight: float
+    """Multiplies the loss of each auxiliary head."""
 
 
 class ModelFamily(Component):
@@ -31,8 +43,18 @@ class ModelFamily(Component):
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return a network for inputs of `shape` (no batch dimension) with outputs [n, classes].
 
-        The outputs are logits; `classes` is the objective's `output_size`.
+        The outputs are logits; `classes` is the objective's `output_size`. In training a network
+        may return `AuxiliaryOutputs` instead.
         """
+
+    def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
+        """Return a network for such data. Default: `build`, for inputs that are numbers.
+
+        Raises UsageError for data that it cannot read.
+        """
+        if info.vocabulary:
+            raise UsageError(f"model '{self.use}' reads numbers, and the inputs are tokens")
+        return self.build(info.shape, outputs)
 
     def prunable(self, module: nn.Module) -> list[str]:
         """Return the paths of the prunable parameters in order, the output layer's last.
@@ -42,12 +64,33 @@ class ModelFamily(Component):
         from torch import nn
 
         prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        # torch lists a tied parameter once, under its first path; pruning it twice would count it twice.
         first_names = dict(module.named_parameters())
         all_names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
         shared = set(all_names) - first_names.keys()
         layers = [path for path, part in module.named_modules() if isinstance(part, prunable)]
+        # A family may return a single Linear layer, whose path is empty.
         names = [f"{path}.weight" if path else "weight" for path in layers]
         return [name for name in names if name not in shared]
+
+
+class TextModelFamily(ModelFamily):
+    """Builds a network that reads tokens: int64 inputs in 0 … vocabulary - 1."""
+
+    @abstractmethod
+    def build_text(self, shape: tuple[int, ...], vocabulary: int, classes: int) -> nn.Module:
+        """Return a network for int64 inputs [n, *shape] with outputs [n, classes]."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Raise UsageError: there are no tokens."""
+        raise UsageError(f"model '{self.use}' reads tokens, and the inputs are numbers")
+
+    def build_for(self, info: DatasetInfo, outputs: int) -> nn.Module:
+        """Return the network of `build_text`."""
+        # The message of `build` says what is wrong.
+        if not info.vocabulary:
+            return self.build(info.shape, outputs)
+        return self.build_text(info.shape, info.vocabulary, outputs)
 
 
 class Initialiser(Component):
@@ -95,6 +138,7 @@ class DataSource(Component):
         It is part of the key of every job. Default: a hash of the names and contents of
         `files(folder)` (see `files_fingerprint`), "" where it names none.
         """
+        # Without files the options alone decide the data.
         files = self.files(folder)
         return files_fingerprint(files) if files else ""
 
@@ -143,6 +187,16 @@ class Objective(Component):
     The teacher is the network that the dense training of the same cell ended with. The dense
     training itself has none, and is made by `loss`."""
 
+    def why_not(self, info: DatasetInfo) -> str | None:
+        """Return why it cannot read the labels of such data, as a clause.
+
+        Default: None, it can; for labels that are classes only if each example has one.
+        """
+        # Cross-entropy over several labels of an example is another objective.
+        if self.labels_are_classes and info.label_shape:
+            return f"it reads one class for each example, and labels have shape {info.label_shape}"
+        return None
+
     def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         """Return the number of outputs that the network has for an input of `shape`.
 
@@ -156,7 +210,8 @@ class Objective(Component):
     ) -> Tensor:
         """Return 0-d float32, differentiable: the mean, or the sum, over the examples of a batch.
 
-        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64.
+        `outputs` [n, k], `inputs` [n, *shape] float32, `labels` [n] int64, or inputs and labels as
+        the data set has them.
         """
 
     def taught_loss(

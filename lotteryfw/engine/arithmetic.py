@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
+from lotteryfw.api.kinds import AuxiliaryOutputs
 from lotteryfw.search.jobs import Evaluate, Train
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,9 +45,28 @@ class Arithmetic:
         They are float32 after a computation in reduced precision. Raises ContractError for a
         network that cannot be computed in the memory format.
         """
+        outputs: Tensor = self._computed(module, tensors, inputs)
+        return self._as_float32(outputs)
+
+    def training_outputs(
+        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor
+    ) -> Tensor | AuxiliaryOutputs:
+        """Return what a network in training returns, as `outputs` does."""
+        outputs: Tensor | AuxiliaryOutputs = self._computed(module, tensors, inputs)
+        if not isinstance(outputs, AuxiliaryOutputs):
+            return self._as_float32(outputs)
+        auxiliary = tuple(self._as_float32(head) for head in outputs.auxiliary)
+        return AuxiliaryOutputs(self._as_float32(outputs.main), auxiliary, outputs.weight)
+
+    def _as_float32(self, outputs: Tensor) -> Tensor:
+        return outputs if self.precision == "float32" else outputs.float()
+
+    def _computed(
+        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor
+    ) -> Any:
         try:
             with self.autocast(inputs.device.type):
-                outputs: Tensor = functional_call(module, dict(tensors), (self.laid_out(inputs),))
+                return functional_call(module, dict(tensors), (self.laid_out(inputs),))
         except RuntimeError as error:
             if self.memory_format == "channels_last" and "view size" in str(error):
                 raise ContractError(
@@ -54,7 +75,6 @@ class Arithmetic:
                     'engine.memory_format = "contiguous"'
                 ) from error
             raise
-        return outputs if self.precision == "float32" else outputs.float()
 
     def autocast(self, device_type: str) -> AbstractContextManager[object]:
         """Return the context that a forward pass is made in."""

@@ -59,8 +59,13 @@ def load_dataset(source: DataSource, folder: Path) -> Dataset:
             f"data '{source.use}' broke in load(): {type(error).__name__}: {error}"
         ) from error
     check_dataset(source.use, dataset_info(source, folder), dataset)
+    vocabulary = dataset_info(source, folder).vocabulary
     for part in _PARTS:
-        _check_finite(source.use, part, getattr(dataset, part).inputs)
+        inputs = getattr(dataset, part).inputs
+        if vocabulary:
+            _check_tokens(source.use, part, inputs, vocabulary)
+        else:
+            _check_finite(source.use, part, inputs)
     return dataset
 
 
@@ -90,6 +95,8 @@ def check_dataset(use: str, info: DatasetInfo, dataset: Dataset) -> None:
         if problem:
             raise ContractError(f"data '{use}': {part} has {problem}")
 
+    if info.vocabulary and (set(dataset.mean), set(dataset.std)) != ({0.0}, {1.0}):
+        raise ContractError(f"data '{use}': tokens are not normalised: leave mean and std out")
     channels = info.shape[0]
     for name in ("mean", "std"):
         values = getattr(dataset, name)
@@ -109,13 +116,18 @@ def _subset_problem(subset: Subset, promised: int, info: DatasetInfo) -> str | N
     import torch
 
     inputs, labels = subset.inputs, subset.labels
-    if inputs.dtype not in (torch.uint8, torch.float32) or labels.dtype != torch.int64:
+    allowed = (torch.int64,) if info.vocabulary else (torch.uint8, torch.float32)
+    if inputs.dtype not in allowed:
+        needed = "int64, as its facts name a vocabulary" if info.vocabulary else "uint8 or float32"
+        return f"inputs {inputs.dtype}; they must be {needed}"
+    if labels.dtype not in (torch.int64, torch.float32):
+        return f"labels {labels.dtype}; they must be int64 or float32"
+    if labels.dim() == 0 or tuple(labels.shape[1:]) != tuple(info.label_shape):
         return (
-            f"inputs {inputs.dtype} and labels {labels.dtype}; "
-            "uint8 or float32 and int64 are needed"
+            f"labels of shape {list(labels.shape)}; its facts promise [n"
+            + "".join(f", {size}" for size in info.label_shape)
+            + "]"
         )
-    if labels.dim() != 1:
-        return f"labels of shape {list(labels.shape)}, not one each"
     if len(inputs) != len(labels) or not len(labels):
         return f"{len(inputs)} inputs and {len(labels)} labels"
     if len(labels) != promised:
@@ -127,8 +139,15 @@ def _subset_problem(subset: Subset, promised: int, info: DatasetInfo) -> str | N
 
 def describe_wrong_label(use: str, classes: int, dataset: Dataset) -> str:
     """Return the first label outside 0 … classes - 1, in words; "" where there is none."""
+    import torch
+
     for part in _PARTS:
         labels = getattr(dataset, part).labels
+        if labels.dim() != 1 or labels.dtype != torch.int64:
+            return (
+                f"data '{use}': {part} has labels {labels.dtype} of shape {list(labels.shape)}, "
+                "where one class for each example is needed"
+            )
         outside = (labels < 0) | (labels >= classes)
         if outside.any():
             index = int(outside.nonzero()[0])
@@ -138,6 +157,19 @@ def describe_wrong_label(use: str, classes: int, dataset: Dataset) -> str:
                 f"so labels must lie in 0 … {classes - 1}"
             )
     return ""
+
+
+def _check_tokens(use: str, part: str, inputs: torch.Tensor, vocabulary: int) -> None:
+    """Raise DataError for a token outside the vocabulary, which no embedding has."""
+    outside = ((inputs < 0) | (inputs >= vocabulary)).flatten(1).any(1)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        tokens = inputs[index].flatten()
+        wrong = tokens[(tokens < 0) | (tokens >= vocabulary)]
+        raise DataError(
+            f"data '{use}': {part} has the token {int(wrong[0])} at example {index}; its facts "
+            f"promise a vocabulary of {vocabulary}, so tokens must lie in 0 … {vocabulary - 1}"
+        )
 
 
 def _check_finite(use: str, part: str, inputs: torch.Tensor) -> None:

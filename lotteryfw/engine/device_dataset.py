@@ -22,7 +22,7 @@ Large enough to be fast, small enough for the activations of convolutional netwo
 class DeviceDataset:
     """A data set on its device.
 
-    Inputs leave it as float32, in [0, 1] for uint8 data, then as (x - mean) / std.
+    Inputs leave it as float32, in [0, 1] for uint8 data, then as (x - mean) / std; tokens as int64.
     """
 
     def __init__(self, dataset: Dataset, info: DatasetInfo, device: str):
@@ -34,6 +34,7 @@ class DeviceDataset:
             self._parts[part] = (subset.inputs.to(inputs_device), subset.labels.to(device))
 
         inputs, labels = self._parts["train"]
+        self.info = info
         self.shape = info.shape
         self.classes = info.classes
         self.examples = len(labels)
@@ -47,6 +48,9 @@ class DeviceDataset:
         self._order: tuple[tuple[int, int], Tensor] | None = None
 
     def _normalised(self, inputs: Tensor) -> Tensor:
+        if inputs.dtype == torch.int64:
+            # tokens are names, not numbers
+            return inputs.to(self._device)
         x = inputs.to(self._device).to(torch.float32)
         if inputs.dtype == torch.uint8:
             x = x.div_(255.0)

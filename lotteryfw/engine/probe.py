@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.api.kinds import Objective
+from lotteryfw.api.kinds import AuxiliaryOutputs, Objective
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.probe import Part
 from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.training_loss import training_loss
 
 
 class NetworkProbe:
@@ -60,7 +61,19 @@ class NetworkProbe:
         tensors: Mapping[str, Tensor] | None = None,
         mode: Literal["train", "eval"] = "train",
     ) -> Tensor:
-        """Return the outputs for inputs, with some parameters and buffers replaced."""
+        """Return the outputs for inputs, with some parameters and buffers replaced.
+
+        Of a network with auxiliary heads those of the main one.
+        """
+        outputs = self._computed(inputs, tensors, mode)
+        return outputs.main if isinstance(outputs, AuxiliaryOutputs) else outputs
+
+    def _computed(
+        self,
+        inputs: Tensor,
+        tensors: Mapping[str, Tensor] | None,
+        mode: Literal["train", "eval"],
+    ) -> Tensor | AuxiliaryOutputs:
         replaced = dict(tensors or {})
         unknown = sorted(replaced.keys() - self.tensors.keys())
         if unknown:
@@ -71,7 +84,7 @@ class NetworkProbe:
         buffers = {name for name, _ in self._module.named_buffers()}
         for name in buffers & used.keys() - replaced.keys():
             used[name] = used[name].clone()
-        outputs: Tensor = functional_call(self._module, used, (inputs,))
+        outputs: Tensor | AuxiliaryOutputs = functional_call(self._module, used, (inputs,))
         return outputs
 
     def loss(
@@ -84,8 +97,11 @@ class NetworkProbe:
         reduction: Literal["mean", "sum"] = "mean",
     ) -> Tensor:
         """Return the loss of the objective over a batch."""
-        outputs = self.forward(inputs, tensors, mode) / temperature
-        return self._objective.loss(outputs, inputs, labels, reduction)
+        outputs = self._computed(inputs, tensors, mode)
+        return training_loss(
+            lambda head: self._objective.loss(head / temperature, inputs, labels, reduction),
+            outputs,
+        )
 
     def batches(self, part: Part, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `count` batches of `size` examples in a seeded order."""
@@ -110,6 +126,8 @@ class NetworkProbe:
         return len(self._data.raw(part)[1])
 
     def ones(self, count: int) -> Tensor:
-        """Return inputs that are all 1."""
+        """Return inputs that are all 1. Raises UsageError for data of tokens."""
+        if self._data.info.vocabulary:
+            raise UsageError("there are no inputs of ones among tokens, which are names of words")
         device = next(iter(self.tensors.values())).device
         return torch.ones((count, *self.input_shape), device=device)

@@ -140,6 +140,8 @@ class EngineContext:
     store: Store | None = None
     decoded: set[str] = field(default_factory=set)
     """Keys of the decoded data sets in the store that were used."""
+    last_points: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By the keys of running trainings, loss and accuracy of the last evaluation."""
     _cached: _CachedDataset | None = field(default=None, repr=False)
 
     def component(self, spec: Spec) -> Any:
@@ -244,7 +246,8 @@ class EngineContext:
             seed_torch(seed_of(Stream.NETWORK, spec.digest), self.device)
             # A model may draw when it is made, so it is made under the seed.
             model: ModelFamily = self.component(spec)
-            output_size = data.classes
+            info = data if isinstance(data, DatasetInfo) else data.info
+            output_size = info.classes
             if objective is not None:
-                output_size = self.component(objective).output_size(data.shape, data.classes)
-            return model.build(data.shape, output_size).to(self.device)
+                output_size = self.component(objective).output_size(info.shape, info.classes)
+            return model.build_for(info, output_size).to(self.device)

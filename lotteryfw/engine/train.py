@@ -12,13 +12,12 @@ from torch import Tensor
 from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
-from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.learned_mask import evaluate_state
 from lotteryfw.engine.mask_changes import ChangeSteps
-from lotteryfw.engine.runtime import EngineContext, seed_torch
+from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 
 _CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy")
@@ -78,8 +77,6 @@ class Training:
         self._counted = 0
         self.best_step = -1
         self.best = NetworkState()
-        # Dropout and the like draw from torch's global generators.
-        seed_torch(seed_of(job.order_seed, Stream.IN_TRAINING), context.device)
 
     @property
     def end(self) -> int:
@@ -118,6 +115,7 @@ class Training:
         train_loss = float(self._losses) / self._counted if self._counted else None
         if not math.isfinite(loss) or (train_loss is not None and not math.isfinite(train_loss)):
             raise TrainingDiverged(self.step)
+        self._context.last_points[self.job.key] = (loss, accuracy)
         # Before the last change of the masks the network is another than the one that is found: a
         # denser one, mostly.
         if self.step >= self._last_change and loss < self._best_loss():
@@ -172,12 +170,10 @@ class Training:
             _BEST: self.best.encoded(),
             _OPTIMIZER: self.member.optimizer_state(),
         }
-        tensors = {"losses": self._losses, "rng": torch.get_rng_state()}
+        tensors = {"losses": self._losses}
         for part, named in parts.items():
             for name, tensor in named.items():
                 tensors[f"{part}.{name}"] = tensor
-        if self._losses.is_cuda:
-            tensors["rng_cuda"] = torch.cuda.get_rng_state()
         plain = {
             "step": self.step,
             "counted": self._counted,
@@ -208,9 +204,6 @@ class Training:
         self.member.restore(NetworkState.decoded(parts[_STATE]), parts[_OPTIMIZER])
         self.best = NetworkState.decoded(parts[_BEST])
         self._losses.copy_(tensors["losses"])
-        torch.set_rng_state(tensors["rng"].cpu())
-        if "rng_cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["rng_cuda"].cpu())
         self.step = plain["step"]
         self._counted = plain["counted"]
         self.best_step = plain["best_step"]

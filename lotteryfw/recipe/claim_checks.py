@@ -257,7 +257,7 @@ class _ClaimCheck:
             self.problems.append(Problem(keys, text, nearest(figure, figures)))
 
     def _check_variant(self, keys: Keys, variant: str, study: ExpandedStudy) -> None:
-        recorded = ["ticket", *study.variants, *study.controls]
+        recorded = ["ticket", *study.variants, *study.controls, *study.targets]
         if variant in recorded or not study.cells:
             return
         controls = [control.use for control in self._resolver.offered("control").values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -20,11 +20,13 @@ from lotteryfw.recipe.compatibility import (
     shared_slots,
     uses,
 )
+from lotteryfw.recipe.components import components_of
+from lotteryfw.recipe.data_fit import check_data_fit
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.grid_values import AUGMENT, entry_of, label_of_entry
 from lotteryfw.recipe.grid_values import label as label
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
-from lotteryfw.recipe.metrics import METRICS, check_metrics
+from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver, read_network
@@ -40,6 +42,7 @@ from lotteryfw.recipe.schema import (
     Table,
     Train,
 )
+from lotteryfw.recipe.targets import TargetSetup, target_setups
 from lotteryfw.search.cell import Cell
 
 
@@ -52,6 +55,7 @@ class Setup:
     evaluate: Evaluate
     engine: Engine
     randomness: RandomnessTable
+    targets: tuple[TargetSetup, ...]
 
 
 class ExpandedStudy:
@@ -103,6 +107,11 @@ class ExpandedStudy:
         for cell in self.cells:
             names |= dict.fromkeys(control.use for control in cell.controls)
         return list(names)
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of its targets, under which their levels are recorded."""
+        return [target.name for target in self.cells[0].targets] if self.cells else []
 
     @property
     def analyses(self) -> list[str]:
@@ -159,6 +168,9 @@ class ExpandedStudy:
         if parts["start"] is not None:
             table["start"] = str(parts["start"].path)
         table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
+        if self._first_setup.targets:
+            targets = self._first_setup.targets
+            table["target"] = [target.resolved(self._resolver) for target in targets]
         grid: dict[str, list[Any]] = {}
         for axis in self.axes:
             grid[axis.path] = []
@@ -197,7 +209,7 @@ class ExpandedStudy:
         """Report mistakes in components that the grid replaces, and which no cell therefore has."""
         replaced = [axis for axis in self.axes if axis.keys in SLOTS or axis.keys == AUGMENT]
         faults = FaultCollector()
-        self._components(self._table, faults)
+        components_of(self._table, self._resolver, faults)
         for problem in faults.problems:
             # A missing key is no mistake: an axis may give it.
             is_written = value_at(self._table, problem.keys) is not None
@@ -237,57 +249,22 @@ class ExpandedStudy:
             entries[axis.path] = axis.entries[index]
             stem += f"/{axis.path}={axis.labels[index]}"
         for seed in self._study_table.seeds:
-            self.cells.append(
-                Cell(
-                    study=self.name,
-                    id=f"{stem}/seed={seed}",
-                    axes=labels,
-                    axis_values=entries,
-                    seed=seed,
-                    read_file=read_network,
-                    **parts,
-                )
+            cell = Cell(
+                study=self.name,
+                id=f"{stem}/seed={seed}",
+                axes=labels,
+                axis_values=entries,
+                seed=seed,
+                read_file=read_network,
+                **parts,
             )
-
-    def _components(self, table: Mapping[str, Any], faults: FaultCollector) -> dict[str, Any]:
-        """Return the component of every slot, None for an invalid one."""
-        component = self._resolver.component
-        parts: dict[str, Any] = {}
-        for slot in TABLE_SLOTS:
-            parts[slot] = faults.at(slot).value_of(component(slot, table.get(slot)))
-        for slot in TRAIN_SLOTS:
-            keys: Keys = ("train", slot)
-            parts[slot] = faults.at(*keys).value_of(component(slot, value_at(table, keys)))
-        for slot, (keys, kind) in OPTIONAL_SLOTS.items():
-            # no default: only some searches have a use for these
-            entry = value_at(table, keys)
-            parts[slot] = (
-                None if entry is None else faults.at(*keys).value_of(component(kind, entry))
-            )
-        parts["augment"] = self._listed(table, AUGMENT, "augmentation", faults)
-        parts["metrics"] = self._listed(table, METRICS, "metric", faults)
-        parts["controls"] = self._listed(table, ("controls",), "control", faults)
-        parts["analyses"] = self._listed(table, ("analyses",), "analysis", faults)
-        return parts
-
-    def _listed(
-        self, table: Mapping[str, Any], keys: Keys, kind: str, faults: FaultCollector
-    ) -> tuple[Any, ...]:
-        """Return the components of a list, None for each invalid one."""
-        entries = value_at(table, keys)
-        # anything but a list was reported with the table around it
-        if not isinstance(entries, list):
-            return ()
-        components = []
-        for index, entry in enumerate(entries):
-            checked = self._resolver.component(kind, entry)
-            components.append(faults.at(*keys, index).value_of(checked))
-        return tuple(components)
+            targets = tuple(target.of_cell(cell, self.locate) for target in setup.targets)
+            self.cells.append(replace(cell, targets=targets) if targets else cell)
 
     def _setup(self, table: Mapping[str, Any], faults: FaultCollector) -> Setup | None:
         """Return the parts of the cells with this table, None if there are faults."""
         resolver = self._resolver
-        parts = self._components(table, faults)
+        parts = components_of(table, resolver, faults)
 
         def checked_table(model: type[Table], key: str) -> Any:
             return faults.at(key).value_of(resolver.table(model, table.get(key, {})))
@@ -308,6 +285,7 @@ class ExpandedStudy:
         check_variants(parts, faults)
         check_analyses(parts, faults)
         check_metrics(parts, resolver, faults)
+        check_data_fit(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))
 
         # A faulty component is reported once, not also as one that others cannot use.
@@ -330,7 +308,11 @@ class ExpandedStudy:
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}
-        return Setup(parts, train, evaluate, engine, randomness)
+        formats = engine.memory_format_for
+        targets = target_setups(table, parts, evaluate, formats, resolver, faults)
+        if faults.problems:
+            return None
+        return Setup(parts, train, evaluate, engine, randomness, targets)
 
     def _check_lengths(
         self, parts: Mapping[str, Any], clock: Clock, faults: FaultCollector

@@ -24,6 +24,7 @@ from lotteryfw.recipe.schema import (
     StudyTable,
     Train,
 )
+from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
 Schema = dict[str, Any]
@@ -52,9 +53,15 @@ def json_schema(registry: Registry) -> Schema:
     body = _of(StudyTable)["properties"]
     for kind in (*TABLE_SLOTS, "parametrization"):
         body[kind] = {"$ref": f"#/$defs/{kind}"}
+    # a list, or a range as text
+    for keyword in ("type", "items", "minItems"):
+        body["seeds"].pop(keyword, None)
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
+    target = _of(TargetTable)
+    target["properties"] |= {"data": {"$ref": "#/$defs/data"}, "train": _table(train)}
+    body["target"]["items"] = target
     body |= {
         "train": _table(train),
         "evaluate": evaluate,

@@ -37,6 +37,10 @@ from lotteryfw.registry.plugins import (
     is_excluded,
     unreleased_code,
 )
+from lotteryfw.registry.session_code import session_code
+
+SESSION = "session"
+"""The distribution of components that a script or a notebook defines."""
 
 PROVIDER = "from"
 """The key of the provider of a component among the options of another one, in jobs. No option can
@@ -91,6 +95,27 @@ class Registry:
             registry._trust(path)
         return registry
 
+    def add_session(self, classes: Iterable[object]) -> None:
+        """Offer component classes that a script or a notebook defines, as "session/name".
+
+        Raises UsageError for a class that is no complete component.
+        """
+        plugin = Plugin("session", SESSION, "local")
+        for cls in classes:
+            try:
+                self._add([register(cls, plugin, session_code, taken=self._offers)])
+            except Refused as error:
+                raise UsageError(f"components: {error}") from error
+
+    @property
+    def session_names(self) -> list[str]:
+        """The names of the components that the session defines."""
+        names = []
+        for offer in self._offers:
+            if offer.distribution == SESSION:
+                names.append(offer.name)
+        return names
+
     def notify(self, hook: str, argument: object) -> None:
         """Call a hook of one argument in every plugin that implements it.
 
@@ -103,6 +128,34 @@ class Registry:
                 implementation.function(*arguments)
             except (Exception, SystemExit) as error:
                 self._add_failure(Failure.of(self._plugin_of(implementation.plugin), hook, error))
+
+    def is_heard(self, hook: str) -> bool:
+        """Return True if some plugin implements a hook, so that its events are worth making."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    def recipes(self) -> dict[str, Path]:
+        """Return the recipes that plugins ship, by "distribution/name".
+
+        A plugin whose hook breaks is added to `failures`, and the others' recipes are there.
+        """
+        recipes = {}
+        # not at the start, since most commands need no recipe by name
+        for implementation in self._manager.hook.register_recipes.get_hookimpls():
+            plugin = self._plugin_of(implementation.plugin)
+            try:
+                result: object = implementation.function()
+                if not isinstance(result, Iterable):
+                    raise Refused(f"must return recipe files, returned {result!r}")
+                files = [Path(file) for file in result]
+                missing = [str(file) for file in files if not file.is_file()]
+                if missing:
+                    raise Refused(f"there is no file {', '.join(missing)}")
+            except (Exception, SystemExit) as error:
+                self._add_failure(Failure.of(plugin, "register_recipes", error))
+                continue
+            for file in files:
+                recipes[f"{plugin.distribution}/{file.stem}"] = file
+        return recipes
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """Return the components of a kind, or of all kinds in order, sorted by name."""
@@ -298,12 +351,16 @@ class Registry:
                 self._manager.unregister(module)
             return Failure.of(plugin, stage, error)
         plugin = replace(plugin, components=len(offers))
-        self._offers += offers
-        for offer in offers:
-            self._offers_by_name.setdefault(offer.name, []).append(offer)
+        self._add(offers)
         self._modules.append((plugin, module))
         self.plugins.append(plugin)
         return None
+
+    def _add(self, offers: Sequence[RegisteredComponent]) -> None:
+        # by name as well: the engine asks for every component of every job
+        self._offers += offers
+        for offer in offers:
+            self._offers_by_name.setdefault(offer.name, []).append(offer)
 
     def _check_hooks(self, module: object) -> None:
         callers = self._manager.get_hookcallers(module)

@@ -16,7 +16,7 @@ from lotteryfw.api.errors import (
     StoreError,
     TrainingDiverged,
 )
-from lotteryfw.api.kinds import Analysis, Control
+from lotteryfw.api.kinds import Analysis
 from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.results import AnalysisResult, LevelResult
@@ -25,8 +25,7 @@ from lotteryfw.engine import StoredOutcome, exit_error
 from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.lab import CellLab
-from lotteryfw.search.records import Record
+from lotteryfw.search.lab import CellLab, Compared
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.search.stored_tickets import without_state
 
@@ -79,13 +78,17 @@ class CellServices(Protocol):
 
 
 @dataclass(frozen=True)
-class _Control:
-    """A control that waits for its training. Of its ticket only the counts are kept in memory."""
+class _Waiting:
+    """A control, or a ticket on a target, that waits for its training.
 
-    name: str
+    Of its ticket only the counts are kept in memory.
+    """
+
+    variant: str
     level: int
-    cut: MaskStats
+    saved: SavedTicket
     request: JobRequest
+    lab: CellLab
 
 
 class CellRun:
@@ -100,9 +103,10 @@ class CellRun:
         self.ended: tuple[Status, Exception | None] | None = None
         self.asked: tuple[JobRequest, ...] = ()
         self._services = services
-        self._controls: list[_Control] = []
+        self._compared: list[_Waiting] = []
         self._pending = PendingLevels(self, services.level)
         self._recorded: list[LevelResult] = []
+        self._recorded_controls: list[LevelResult] = []
         self._diverged: Exception | None = None
         self._ended_early: NothingToPrune | None = None
         self._last_level: int | None = None
@@ -119,7 +123,7 @@ class CellRun:
             self._end(error)
 
     def _whole(self) -> Search[None]:
-        """Run the search, then the analyses of the levels that it recorded."""
+        """Run the search, then the analyses of its levels and of their controls."""
         try:
             yield from self.cell.search.search(self._lab)
         except TrainingDiverged as error:
@@ -129,6 +133,13 @@ class CellRun:
         if not self.cell.analyses:
             return
         self._take_records()
+        controls = [one.request for one in self._compared if one.lab is self._lab]
+        if controls:
+            yield tuple(controls)
+            self._take_all_compared()
+        # Controls are trained in any order, and analyses must not depend on it.
+        self._recorded_controls.sort(key=lambda one: (one.level, one.variant))
+        self._recorded += self._recorded_controls
         results: list[tuple[Analysis, list[AnalysisResult]]] = []
         for analysis in self.cell.analyses:
             self._analysis = analysis
@@ -153,16 +164,14 @@ class CellRun:
             while self._searching and self._all_there():
                 self._resume()
                 self._take_records()
-            self._controls = [
-                control for control in self._controls if not self._take_control(control)
-            ]
+            self._take_all_compared()
             self._pending.report_finished()
         except (StoreError, DataError):
             raise
         except (Exception, SystemExit) as error:
             self.fail(error)
             return
-        if not self._searching and not self._controls and not self._pending:
+        if not self._searching and not self._compared and not self._pending:
             errors = [*self._broken_analyses, *self._pending.errors]
             if errors:
                 # A metric may break in the same way at every level.
@@ -225,7 +234,7 @@ class CellRun:
         for record in records:
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)
-            self._add_level(record.variant, record.level, saved.cut, record.trained)
+            self._add_level(record.variant, record.level, saved.cut, record.trained, self._lab)
             self._last_level = record.level
             if record.trained.diverged_at is not None:
                 learns_mask = ticket.learns_mask
@@ -235,55 +244,68 @@ class CellRun:
                 continue
             # Without analyses nobody reads the levels again.
             if self.cell.analyses:
-                self._recorded.append(self._kept(record, saved))
-            if record.variant == "ticket" and not ticket.is_dense and not self._is_failing:
-                self._controls += [self._control(control, record) for control in self.cell.controls]
+                trained = record.trained
+                self._recorded.append(self._kept(record.variant, record.level, saved, trained))
+            if not self._is_failing:
+                for compared in self._lab.compared(record):
+                    self._compared.append(self._ask_compared(compared, record.level))
 
-    def _kept(self, record: Record, saved: SavedTicket) -> LevelResult:
+    def _kept(self, variant: str, level: int, saved: SavedTicket, trained: Trained) -> LevelResult:
         cell = self.cell
-        outcome = self._services.outcome(record.trained.outcome.key)
+        outcome = self._services.outcome(trained.outcome.key)
         return LevelResult(
             cell.study,
             cell.id,
             cell.axes,
             cell.seed,
-            record.level,
-            record.variant,
+            level,
+            variant,
             saved.cut,
             outcome,
             saved.read,
-            record.trained.origin,
+            trained.origin,
         )
 
-    def _control(self, control: Control, record: Record) -> _Control:
-        ticket = self._lab.control(control, record)
-        request = self._lab.request(ticket)
+    def _ask_compared(self, compared: Compared, level: int) -> _Waiting:
+        variant, lab, ticket = compared
+        request = lab.request(ticket)
         is_there = self._services.ask(request, self)
-        saved = self._services.ticket(self.cell, control.use, record.level, ticket, request.key)
+        saved = self._services.ticket(self.cell, variant, level, ticket, request.key)
         # Searches come first, so a control may wait for long, with hundreds of others.
         if not is_there:
             self._services.spill(request)
         request.drop_tensors(without_state(ticket))
-        return _Control(control.use, record.level, saved.cut, request)
+        return _Waiting(variant, level, saved, request, lab)
 
-    def _take_control(self, control: _Control) -> bool:
-        """Return whether a control is trained; if it is, its level is added."""
-        request = control.request
+    def _take_all_compared(self) -> None:
+        """Add the levels of controls and targets that are trained; the others go on waiting."""
+        self._compared = [one for one in self._compared if not self._take_compared(one)]
+
+    def _take_compared(self, waiting: _Waiting) -> bool:
+        """Return whether a control, or a target's ticket, is trained; if so its level is added."""
+        request = waiting.request
         if not self._services.ask(request, self):
             return False
         outcome = self._services.outcome(request.key)
         trained = Trained(request.ticket, outcome, origin=request.origin)
-        self._add_level(control.name, control.level, control.cut, trained)
+        variant, level, saved = waiting.variant, waiting.level, waiting.saved
+        self._add_level(variant, level, saved.cut, trained, waiting.lab)
+        # An analysis compares networks of one shape and data set; a target may have others.
+        is_control = waiting.lab is self._lab
+        if self.cell.analyses and is_control and trained.diverged_at is None:
+            self._recorded_controls.append(self._kept(variant, level, saved, trained))
         return True
 
-    def _add_level(self, variant: str, number: int, cut: MaskStats, trained: Trained) -> None:
+    def _add_level(
+        self, variant: str, number: int, cut: MaskStats, trained: Trained, lab: CellLab
+    ) -> None:
         """Report a level whose training ended, or ask for the evaluations that its figures need."""
         key = trained.outcome.key
         outcome = self._services.outcome(key)
         metrics = None if outcome.diverged_at is not None else outcome.metrics
         learned = trained.ticket.learns_mask
         level = Level(self.cell, variant, number, cut, key, metrics, learned)
-        requests = {} if metrics is None else self._lab.evaluations(trained)
+        requests = {} if metrics is None else lab.evaluations(trained)
         self._pending.add(level, requests)
 
     # The services that pending levels use (see levels.EvaluationServices)
@@ -326,7 +348,7 @@ class CellRun:
         self._services.broke(named)
         self.ended = ("failed", named)
         self._pending.report_all()
-        self._controls, self.asked = [], ()
+        self._compared, self.asked = [], ()
 
     def _named(self, error: BaseException) -> Exception:
         """Return the error with the component, its distribution and the level, to find its cause."""

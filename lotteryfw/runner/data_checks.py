@@ -30,15 +30,17 @@ def check_data(recipe: Recipe, folder: Path) -> tuple[list[Fault], list[str]]:
     warnings: dict[str, None] = {}
     checked: set[int] = set()
     for cell in recipe.cells:
-        # The cells of a study share their source objects.
-        if id(cell.data) in checked:
-            continue
-        checked.add(id(cell.data))
-        written_at = recipe.place(cell.study, "data")
-        try:
-            warnings |= dict.fromkeys(_check_source(cell.data, folder))
-        except LotteryError as error:
-            faults[Fault(*written_at, str(error))] = None
+        sources = [(cell.data, recipe.place(cell.study, "data"))]
+        sources += [(target.cell.data, target.written_at) for target in cell.targets]
+        for data, written_at in sources:
+            # The cells of a study share their source objects.
+            if id(data) in checked:
+                continue
+            checked.add(id(data))
+            try:
+                warnings |= dict.fromkeys(_check_source(data, folder))
+            except LotteryError as error:
+                faults[Fault(*written_at, str(error))] = None
     return list(faults), list(warnings)
 
 

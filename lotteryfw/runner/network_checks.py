@@ -6,10 +6,12 @@ from pathlib import Path
 
 from lotteryfw.api.errors import Fault, PluginError, StoreError, UsageError
 from lotteryfw.recipe import Recipe
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
-from lotteryfw.search.initial_state import refuse_oversized
+from lotteryfw.search.initial_state import InitialState, refuse_oversized
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.start_file import StartFile
+from lotteryfw.search.targets import new_head
 
 
 def network_faults(
@@ -24,20 +26,32 @@ def network_faults(
     checked: set[tuple[int, ...]] = set()
     for cell in recipe.cells:
         # The cells of a study share their components.
-        parts = (cell.model, cell.data, cell.objective, cell.initialiser)
+        parts = [cell.model, cell.data, cell.objective, cell.initialiser]
+        for target in cell.targets:
+            parts += [target.cell.data, target.cell.objective]
         identity = tuple(map(id, parts))
         if identity in checked:
             continue
         checked.add(identity)
         try:
-            context = CellLab(cell, describe, data_folder, device).context
-            # Before it takes any memory.
-            refuse_oversized(cell, context.specs, cell.data.facts(data_folder))
-            _ = context.initial
+            network = _network_of(cell, describe, data_folder, device)
         except (PluginError, UsageError, StoreError) as error:
             slot, text = _blamed(str(error), cell.start)
             faults[Fault(*recipe.place(cell.study, slot), text)] = None
+            continue
+        for target in cell.targets:
+            try:
+                new_head(network, _network_of(target.cell, describe, data_folder, device))
+            except (PluginError, UsageError, StoreError) as error:
+                faults[Fault(*target.written_at, str(error))] = None
     return list(faults)
+
+
+def _network_of(cell: Cell, describe: Describe, data_folder: Path, device: str) -> InitialState:
+    context = CellLab(cell, describe, data_folder, device).context
+    # Before it takes any memory.
+    refuse_oversized(cell, context.specs, cell.data.facts(data_folder))
+    return context.initial
 
 
 def _blamed(text: str, start: StartFile | None) -> tuple[str, str]:

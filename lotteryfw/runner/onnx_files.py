@@ -41,7 +41,8 @@ def onnx_bytes(context: StudyContext, cell: Cell, values: Mapping[str, Tensor]) 
     module.load_state_dict(dict(values), strict=False)
     module.eval()
     # two examples, as torch takes a size of 1 for a constant
-    example = torch.zeros(2, *facts.shape)
+    dtype = torch.int64 if facts.vocabulary else torch.float32
+    example = torch.zeros(2, *facts.shape, dtype=dtype)
     try:
         with _quiet():
             program = torch.onnx.export(

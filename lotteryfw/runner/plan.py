@@ -68,9 +68,13 @@ _UNKNOWN = _Unknown()
 
 @dataclass
 class CellPlan:
-    """The jobs that a cell asks for, as far as they are known; `fault` says why its search cannot run."""
+    """The jobs that a cell asks for, as far as they are known.
+
+    `of_targets` are those of its targets, with their labs. `fault` says why its search cannot run.
+    """
 
     requests: list[JobRequest]
+    of_targets: list[tuple[CellLab, JobRequest]] = field(default_factory=list)
     depends_on_results: bool = False
     fault: LotteryError | None = None
 
@@ -102,15 +106,18 @@ def plan_cell(lab: CellLab) -> CellPlan:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     is_evaluated = bool(lab.cell.evaluated_parts)
+    is_compared = bool(lab.cell.controls or lab.cell.targets)
     for record in lab.records:
         if is_evaluated:
             planned.requests += lab.evaluations(record.trained).values()
-        if record.variant == "ticket" and not record.ticket.is_dense:
-            for control in lab.cell.controls:
-                request = lab.request(lab.control(control, record))
-                planned.requests.append(request)
-                trained = Trained(request.ticket, _UNKNOWN, origin=request.origin)
-                planned.requests += lab.evaluations(trained).values()
+        for _, own_lab, ticket in lab.compared(record) if is_compared else ():
+            request = own_lab.request(ticket)
+            trained = Trained(ticket, _UNKNOWN, origin=request.origin)
+            jobs: list[JobRequest] = [request, *own_lab.evaluations(trained).values()]
+            if own_lab is lab:
+                planned.requests += jobs
+            else:
+                planned.of_targets += [(own_lab, job) for job in jobs]
     return planned
 
 
@@ -176,6 +183,25 @@ _Cost = tuple[int, str]
 """The steps of a job, and its cost class: jobs of about the same cost a step share it."""
 _EVALUATION: _Cost = (0, "")
 
+
+class _CostClasses:
+    """The cost classes of the cells of a plan."""
+
+    def __init__(self, device: str):
+        self._device = device
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def of(self, lab: CellLab) -> str:
+        """Return the class of the trainings of a lab's cell."""
+        specs, batch = lab.context.specs, lab.cell.batch
+        classed_by = (specs["model"], specs["data"], specs["optimizer"])
+        digests = (*(spec.digest for spec in classed_by), batch)
+        # The seeds of a combination share the class, and naming one takes longer than looking it up.
+        if digests not in self._names:
+            self._names[digests] = like(*classed_by, batch, self._device)
+        return self._names[digests]
+
+
 _NOT_PLAIN = ("snapshots", "keys")
 
 
@@ -183,7 +209,8 @@ _NOT_PLAIN = ("snapshots", "keys")
 class Plan:
     """The jobs of a study, and what they cost.
 
-    `evaluations` are those of the unique jobs that only measure a network. Steps are optimizer
+    Of the unique jobs, `trainings` train a network, `probes` compute what a criterion needs of one,
+    and `evaluations` only measure one. Steps are optimizer
     updates; `seconds` and `bytes` are None where nothing like it was trained in
     this store before. `unknown` names cells whose search depends on results, which are planned up
     to there, `broken` those whose search cannot run, with the reason. `snapshots` has, by the
@@ -195,6 +222,8 @@ class Plan:
     asked: int
     unique: int
     stored: int
+    trainings: int
+    probes: int
     evaluations: int
     steps: int
     steps_to_do: int
@@ -217,18 +246,21 @@ def plan(
     data_folder: Path,
     device: str,
     engine: str = "",
+    costs: Mapping[str, tuple[float, int]] | None = None,
 ) -> Plan:
     """Return the plan of some cells against a store; `device` is the kind the study would run on.
 
-    `engine` is as in `Lab`.
+    `engine` is as in `Lab`. `costs` has the seconds a step and the bytes of trainings, by cost
+    class, for those of which the store has none.
     """
     cell_count, job_count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
     # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
     unique: dict[str, _Cost] = {}
+    kind_of: dict[str, str] = {}
     snapshots: dict[str, frozenset[int]] = {}
-    cost_classes: dict[tuple[object, ...], str] = {}
+    classes = _CostClasses(device)
     for cell in cells:
         cell_count += 1
         try:
@@ -241,33 +273,35 @@ def plan(
             unknown.append(cell.id)
         if planned.fault is not None:
             broken.append((cell.id, str(planned.fault)))
-        job_count += len(planned.requests)
-        specs = lab.context.specs
-        classed_by = (specs["model"], specs["data"], specs["optimizer"])
-        digests = (*(spec.digest for spec in classed_by), cell.batch)
-        # The seeds of a combination share the class, and naming one takes longer than looking it up.
-        if digests not in cost_classes:
-            cost_classes[digests] = like(*classed_by, cell.batch, device)
-        cost_class = cost_classes[digests]
+        job_count += len(planned.requests) + len(planned.of_targets)
+        cost_class = classes.of(lab)
+        for own_lab, request in planned.of_targets:
+            is_evaluation = request.kind == "evaluation"
+            cost = (request.steps, classes.of(own_lab))
+            unique[request.origin] = _EVALUATION if is_evaluation else cost
         for request in planned.requests:
             origin = request.origin
             # A forward pass takes next to no time, and its result next to no room.
             is_evaluation = request.kind == "evaluation"
+            kind_of[origin] = request.kind
             unique[origin] = _EVALUATION if is_evaluation else (request.steps, cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
+    kinds = Counter(kind_of.values())
     keys = _stored_keys(store, unique)
     # Few lengths and classes, many jobs: what follows goes through the few.
     jobs = Counter(unique.values())
     jobs_to_do = jobs - Counter(unique[origin] for origin in keys)
-    seconds, size = _estimate(store, jobs_to_do)
+    seconds, size = _estimate(store, jobs_to_do, costs or {})
     return Plan(
         cells=cell_count,
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
-        evaluations=jobs[_EVALUATION],
+        trainings=sum(kinds.values()) - kinds["probe"] - kinds["evaluation"],
+        probes=kinds["probe"],
+        evaluations=kinds["evaluation"],
         steps=_steps(jobs),
         steps_to_do=_steps(jobs_to_do),
         seconds=seconds,
@@ -294,10 +328,12 @@ def _steps(jobs: Mapping[_Cost, int]) -> int:
     return sum(steps * count for (steps, _), count in jobs.items())
 
 
-def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, int | None]:
+def _estimate(
+    store: Store, jobs: Mapping[_Cost, int], measured: Mapping[str, tuple[float, int]]
+) -> tuple[float | None, int | None]:
     """Return the seconds and bytes of numbers of jobs; evaluations cost nothing.
 
-    Both are None where no job of one of the classes is stored.
+    Both are None where no job of one of the classes is stored, or was measured.
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
@@ -306,7 +342,7 @@ def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, in
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
-            costs[cost_class] = _cost(store, cost_class)
+            costs[cost_class] = stored_cost(store, cost_class) or measured.get(cost_class)
         cost = costs[cost_class]
         if cost is None:
             return None, None
@@ -315,7 +351,7 @@ def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, in
     return seconds, size
 
 
-def _cost(store: Store, cost_class: str) -> tuple[float, int] | None:
+def stored_cost(store: Store, cost_class: str) -> tuple[float, int] | None:
     """Return the seconds a step and the bytes of a stored training of this cost class."""
     key = store.alias(cost_class)
     folder = store.path(key) if key else None

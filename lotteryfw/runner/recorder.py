@@ -171,6 +171,7 @@ class RunRecorder:
             self._next_write = ended + pause
         if level.metrics is not None:
             event = LevelFinished(cell, level.variant, level.level, stats.density, level.metrics)
+            self._reporter.evaluated(event)
             self._reporter.event(event)
 
     def ticket(self, cell: Cell, variant: str, level: int, ticket: Ticket, key: str) -> SavedTicket:
@@ -200,6 +201,8 @@ class RunRecorder:
         for analysis, results in findings:
             lines = [finding_line(analysis.use, result) for result in results]
             self._findings[(cell.id, analysis.use)] = lines
+            for result in results:
+                self._reporter.finding(analysis.use, result)
 
     def analysed_across(self, study: str, analysis: str, lines: list[dict[str, Any]]) -> None:
         """Record what an analysis found across the cells of a study, as `finding_line` writes it."""

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
-from lotteryfw.api.events import CellFinished, Event, LevelFinished, event_name
+from lotteryfw.api.events import (
+    CellFinished,
+    Evaluated,
+    Event,
+    Finding,
+    LevelFinished,
+    TrainingProgress,
+    event_name,
+)
+from lotteryfw.api.results import AnalysisResult
 from lotteryfw.registry import Registry
 from lotteryfw.store import EventLog, RunFolder, strict_json
 
+AnyEvent = TypeVar("AnyEvent", bound=Event)
+
 
 class Listener(Protocol):
-    """Watches a run, as the terminal does. Its methods are called in the order of what happens."""
+    """Watches a run, as the displays of the command line do: the argument `listener` of `run`.
+
+    Its methods are called in the order of what happens, by the process that calls `run`. They must
+    return soon, since the run waits for them, and must not raise.
+    """
 
     def event(self, event: Event) -> None:
         """Take note of an event."""
         ...
 
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Take note that the training `key` has done `done` of its `of` steps."""
+    def progress(self, progress: TrainingProgress) -> None:
+        """Take note of how far a training is. Without worker processes it is called at every step."""
         ...
 
     def warning(self, message: str) -> None:
@@ -31,7 +47,7 @@ class NoListener:
     """A listener that ignores everything."""
 
     def event(self, event: Event) -> None: ...
-    def progress(self, key: str, done: int, of: int) -> None: ...
+    def progress(self, progress: TrainingProgress) -> None: ...
     def warning(self, message: str) -> None: ...
 
 
@@ -58,25 +74,69 @@ class Reporter:
 
     def event(self, event: Event) -> None:
         """Send an event to everybody. A hook that raises is reported, and ends nothing."""
+        event = self._of_this_run(event)
         name = event_name(event)
         line = {"event": name, "time": round(time.time(), 3), **_plain_event(event)}
         # A first run has nothing to compare with, and most events come in first runs.
         if not self._events_before or _identity(line) not in self._events_before:
             self._log.append(line)
 
+        self._notify(name, event)
+        self._listener.event(event)
+        if isinstance(event, CellFinished) and event.status != "done":
+            self.warning(f"cell {event.cell} {event.status}: {event.message}")
+
+    def evaluated(self, level: LevelFinished) -> None:
+        """Send the points of a level's curve to the hooks; curves.jsonl has them for everybody else.
+
+        They are made only where a plugin listens: a study may have millions.
+        """
+        if not self._registry.is_heard("evaluated"):
+            return
+        curve = level.metrics.curve
+        for index, step in enumerate(curve.step):
+            point = Evaluated(
+                level.cell,
+                level.variant,
+                level.level,
+                step,
+                curve.train_loss[index],
+                curve.validation_loss[index],
+                curve.validation_accuracy[index],
+                {name: values[index] for name, values in curve.extra.items()},
+            )
+            self._notify("evaluated", self._of_this_run(point))
+
+    def finding(self, analysis: str, result: AnalysisResult) -> None:
+        """Send a figure of an analysis to the hooks; analyses.jsonl has it for everybody else."""
+        if not self._registry.is_heard("finding"):
+            return
+        level = result.level
+        event = Finding(
+            analysis,
+            level.cell,
+            level.variant,
+            level.level,
+            result.figure,
+            result.value,
+            result.layer,
+            result.against,
+        )
+        self._notify("finding", self._of_this_run(event))
+
+    def _of_this_run(self, event: AnyEvent) -> AnyEvent:
+        return replace(event, run=str(self._folder.path))
+
+    def _notify(self, name: str, event: Event) -> None:
         failures = self._registry.failures
         before = len(failures)
         self._registry.notify(name, event)
         for failure in failures[before:]:
             self.warning(str(failure))
 
-        self._listener.event(event)
-        if isinstance(event, CellFinished) and event.status != "done":
-            self.warning(f"cell {event.cell} {event.status}: {event.message}")
-
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Tell the listener that a training has done some of its steps."""
-        self._listener.progress(key, done, of)
+    def progress(self, progress: TrainingProgress) -> None:
+        """Tell the listener how far a training is."""
+        self._listener.progress(progress)
 
     def warning(self, message: str) -> None:
         """Tell the listener what went wrong."""
@@ -89,8 +149,12 @@ class Reporter:
 
 
 def _plain_event(event: Event) -> dict[str, Any]:
-    """Return an event's fields as plain data, without the curve, which the store has."""
+    """Return an event's fields as plain data, without the curve, which the store has.
+
+    The log lies in the folder of the run, whose path would tell nothing and differ after a move.
+    """
     plain = dict(vars(event))
+    del plain["run"]
     if isinstance(event, LevelFinished):
         metrics = dict(vars(event.metrics))
         metrics.pop("curve")

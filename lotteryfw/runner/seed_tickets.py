@@ -48,16 +48,13 @@ class _Source(NamedTuple):
 
     seed: int
     init_seed: int
-    shape: tuple[int, ...]
-    classes: int
+    info: DatasetInfo
     specs: Mapping[str, Spec]
 
     def draw(self, parts: Mapping[str, Component]) -> tuple[InitialState, dict[str, Tensor]]:
         """Return the network's initial state, and the values that masks are learned over."""
         components: Any = SimpleNamespace(**parts)
-        initial = initial_state(
-            components, self.specs, DatasetInfo(self.shape, self.classes, 0, 0, 0), self.init_seed
-        )
+        initial = initial_state(components, self.specs, self.info, self.init_seed)
         seeds = (self.seed, self.init_seed)
         return initial, supermask_values(components, self.specs, initial, *seeds)
 
@@ -72,7 +69,7 @@ def save_seed_ticket(
     ticket whose weights are not those that the mask-1 action makes of the initialisation, 0 where
     they are dead; StoreError where the file cannot be written.
     """
-    source = _Source(cell.seed, cell.seeds.init, facts.shape, facts.classes, specs)
+    source = _Source(cell.seed, cell.seeds.init, facts, specs)
     # Drawn here as a reader will draw them: what differs cannot be told by a seed.
     start, drawn = source.draw({slot: getattr(cell, slot) for slot in PARTS})
     factors: dict[str, float] = {}
@@ -100,8 +97,9 @@ def save_seed_ticket(
     recorded = {
         "seed": source.seed,
         "init_seed": source.init_seed,
-        "shape": list(source.shape),
-        "classes": source.classes,
+        "shape": list(facts.shape),
+        "classes": facts.classes,
+        "vocabulary": facts.vocabulary,
         "parts": {slot: specs[slot].canonical() for slot in PARTS},
         "factors": {name: factor for name, factor in factors.items() if factor != 1},
         "torch": version("torch"),
@@ -134,9 +132,9 @@ def load_seed_ticket(
     specs: dict[str, Spec] = {}
     for slot, part in recorded.parts.items():
         specs[slot] = Spec(part.kind, part.use, part.provider, part.options)
-    source = _Source(
-        recorded.seed, recorded.init_seed, tuple(recorded.shape), recorded.classes, specs
-    )
+    shape, vocabulary = tuple(recorded.shape), recorded.vocabulary
+    info = DatasetInfo(shape, recorded.classes, 0, 0, 0, vocabulary=vocabulary)
+    source = _Source(recorded.seed, recorded.init_seed, info, specs)
     registry = Registry.load(trust)
     parts = {slot: _component(path, registry, spec) for slot, spec in specs.items()}
     try:
@@ -184,6 +182,7 @@ class _Drawn(BaseModel):
     init_seed: Annotated[int, Field(ge=0, le=2**64)]
     shape: Annotated[list[Annotated[int, Field(ge=1, le=2**40)]], Field(min_length=1, max_length=8)]
     classes: Annotated[int, Field(ge=1, le=2**40)]
+    vocabulary: Annotated[int, Field(ge=0, le=2**40)] = 0
     parts: dict[str, _Part]
     factors: dict[str, float]
     torch: str
@@ -227,8 +226,8 @@ def _compare_shapes(
     """
     specs = source.specs
     with blame(specs["objective"], "output_size"):
-        outputs = parts["objective"].output_size(source.shape, source.classes)
-    module = without_memory(parts["model"], specs["model"], source.shape, outputs)
+        outputs = parts["objective"].output_size(source.info.shape, source.info.classes)
+    module = without_memory(parts["model"], specs["model"], source.info, outputs)
     if module is None:
         return
     require_memory(specs["model"], module)
@@ -294,10 +293,10 @@ def _network(source: _Source, parts: Mapping[str, Any]) -> nn.Module:
     """Build the network as a training does: with the same seed for all that is not in its state."""
     import torch
 
-    outputs = parts["objective"].output_size(source.shape, source.classes)
+    outputs = parts["objective"].output_size(source.info.shape, source.info.classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(Stream.NETWORK, source.specs["model"].digest))
-        module: nn.Module = parts["model"].build(source.shape, outputs)
+        module: nn.Module = parts["model"].build_for(source.info, outputs)
     return module
 
 

@@ -42,10 +42,25 @@ def named_figures(part: str, evaluation: Evaluation) -> dict[str, float]:
 
     Loss and accuracy over the test set are figures of the training.
     """
+    # A copy: the object of the store is shared.
     figures = dict(evaluation.metrics)
     if part != "test":
         figures |= {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
     return {figure_name(part, name): value for name, value in figures.items()}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Other data, or another training, that the tickets of a cell are trained on as well.
+
+    `cell` is the cell with what the target changes. `levels` are those whose tickets are trained;
+    None: all. `written_at` is the file and the key that faults name.
+    """
+
+    name: str
+    cell: Cell
+    levels: frozenset[int] | None
+    written_at: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ class Cell:
     axis_values: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = field(default_factory=Randomness)
     start: StartFile | None = None
+    targets: tuple[Target, ...] = ()
     read_file: ReadFile = no_files
     """Reads the files that its search names (`lab.load`)."""
 
@@ -122,7 +138,9 @@ class Cell:
     def variants(self) -> tuple[str, ...]:
         """The names that its levels are recorded under, in order.
 
-        They are "ticket", the networks that its search compares tickets with, and its controls.
+        They are "ticket", the networks that its search compares tickets with, its controls, and its
+        targets.
         """
         controls = [control.use for control in self.controls]
-        return ("ticket", *self.search.variants, *controls)
+        targets = [target.name for target in self.targets]
+        return ("ticket", *self.search.variants, *controls, *targets)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.component import Component
+from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import ContractError, UsageError
 from lotteryfw.api.fingerprints import fingerprint_of
-from lotteryfw.api.kinds import Analysis, MaskCriterion, SearchAlgorithm
+from lotteryfw.api.kinds import Analysis, DataSource, MaskCriterion, SearchAlgorithm
 from lotteryfw.api.layers import LATEST, Group, LayerInfo, MaskedNetwork, Need
 from lotteryfw.api.rng import Label, Stream, stream
 from lotteryfw.api.steps import Clock
@@ -87,20 +88,35 @@ class SearchContext:
         self.point = cell.rewind.point(cell.clock)
         self._point_part = _point_part(self.point)
         self._is_augmented = bool(self.augment)
+        # A state is saved at a step of the dense run, and LATEST is none.
         if self.point.weights == LATEST and self.point.optimizer == "saved":
             raise ContractError(
                 f"rewind '{cell.rewind.use}': a saved optimizer state needs a step to be saved at"
             )
         self._digest_components()
 
+    # Data
+
+    def dataset_info(self, data: DataSource | None = None) -> DatasetInfo:
+        """Return what is known of a data set before it is read; None: the cell's own."""
+        return (data or self.cell.data).facts(self._data_folder)
+
+    def fingerprint_of(self, data: DataSource) -> str:
+        """Return the fingerprint of another data set than the cell's."""
+        return fingerprint_of(data, self._data_folder)
+
     # The network at step 0
 
     @cached_property
     def initial(self) -> InitialState:
         """The network's layers and values at step 0."""
-        facts = self.cell.data.facts(self._data_folder)
-        drawn = cached_initial_state(self.cell, self.specs, facts, self.seeds.init)
+        drawn = self.initial_of(self.seeds.init)
         return drawn if self.cell.start is None else self.cell.start.applied(drawn)
+
+    def initial_of(self, seed: int) -> InitialState:
+        """Return the network as another seed draws it."""
+        facts = self.cell.data.facts(self._data_folder)
+        return cached_initial_state(self.cell, self.specs, facts, seed)
 
     @property
     def layers(self) -> tuple[LayerInfo, ...]:

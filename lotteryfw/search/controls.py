@@ -37,6 +37,7 @@ def control_of(context: SearchContext, control: Control, spec: Spec, ticket: Tic
         # Beside a ticket that is only measured, a control is only measured, too.
         steps = 0 if ticket.point.steps == 0 else None
         point = RewindPoint(weights=0, schedule=0, steps=steps)
+    # Its training has no step, so it is measured where the ticket would start.
     if not control.trains:
         point = replace(point, steps=0)
     derivation = Controlled(context, control, spec, ticket)
@@ -61,6 +62,7 @@ class Controlled(Derivation):
         context, ticket, control = self._context, self.parent, self._control
         masks = {}
         for info in context.layers:
+            # Masks come first, for all layers: what a control starts from depends on all of them.
             layer = self._layer(info, ticket.values[info.name])
             with blame(self._spec, "mask", layer):
                 masks[info.name] = self._checked_mask(layer, control.mask(layer))
@@ -110,6 +112,7 @@ class Controlled(Derivation):
     @cached_property
     def _random_masks(self) -> Mapping[str, Tensor]:
         context, ticket = self._context, self.parent
+        # As many weights as the ticket has in every layer: a control differs in nothing else.
         groups = single_layer_groups(ticket.cut.kept)
         return context.pruner.at_random(whole_masks(context), groups, ticket.level)[0]
 

@@ -69,6 +69,7 @@ class LoadedFile(Derivation):
         self.digest = digest_of("loaded", context.dense_digest, file.digest)
 
     def materialise(self) -> TicketState:
+        # Read when it is needed: a plan has no use for the tensors.
         return _beginning(self._context, self._file.applied(self._context.initial))
 
     def kept_by_budgets(self) -> Mapping[str, int]:
@@ -98,6 +99,7 @@ class Pruned(Derivation):
         self._context = context
         self._density = density
         self._scores = scores
+        # A search may prune by a criterion of its own beside the recipe's.
         self._criterion = criterion or (context.cell.criterion, context.specs["criterion"])
         self._trained = trained
         self._root = root
@@ -165,6 +167,7 @@ class RandomMask(Derivation):
 
     def materialise(self) -> TicketState:
         context, parent = self._context, self.parent
+        # Random among what is kept, so that a chain of random tickets is nested, as a search's are.
         groups = context.pruner.budgets_after(parent.cut.kept, self._times)
         mask, stats = context.pruner.at_random(parent.mask, groups, parent.level + self._times)
         rewound = rewound_weights(context, self._trained, self._root)
@@ -219,6 +222,7 @@ def _kept_within(
     kept_before: Mapping[str, int],
     groups: Sequence[Group],
 ) -> dict[str, int]:
+    # Any distribution within a group is possible, so the first layers are taken to keep the most.
     kept = dict(kept_before)
     for group in groups:
         remaining = group.keep

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import UsageError, nearest
-from lotteryfw.api.kinds import Metric
+from lotteryfw.api.kinds import DataSource, Metric
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import Describe, SearchContext, digest_of
@@ -37,8 +37,11 @@ class EvaluationFactory:
         part: str,
         metrics: Sequence[Metric] = (),
         recalibrate: int | None = None,
+        data: DataSource | None = None,
     ) -> JobRequest:
         """Return the request for an evaluation of a ticket's values, or of a training's end.
+
+        `data` is another data set than the cell's, if any.
 
         `recalibrate` is the number of training batches that the statistics of batch normalisation
         are computed anew over; None: as many as `RECALIBRATION_BATCHES` or an epoch for a ticket,
@@ -51,17 +54,61 @@ class EvaluationFactory:
                 "lab.evaluate: recalibrate_batch_norm is a number of batches of at least 0, or "
                 f"None; not {recalibrate!r}"
             )
+        other = None if data is None else self._other_data(data)
+        if other is not None:
+            if recalibrate:
+                raise UsageError(
+                    "lab.evaluate: statistics of batch normalisation are computed anew over the "
+                    "cell's own training data: leave recalibrate_batch_norm or `data` out"
+                )
+            recalibrate = 0
         if recalibrate is None:
+            # An epoch has no more batches to offer.
             batches = min(RECALIBRATION_BATCHES, self._context.clock.steps_per_epoch)
             recalibrate = batches if isinstance(network, Ticket) else 0
         specs = tuple(self._describe(metric) for metric in metrics)
         ticket = network if isinstance(network, Ticket) else network.ticket
         build = partial(
-            self._build, network=network, part=part, metrics=specs, recalibrate=recalibrate
+            self._build,
+            network=network,
+            part=part,
+            metrics=specs,
+            recalibrate=recalibrate,
+            other=other,
         )
         origin = self._origin(network, part, specs, recalibrate)
+        if other is not None:
+            spec, fingerprint = other
+            origin = digest_of(origin, "over", spec.digest, fingerprint)
         decides = self._context.origins_decide
         return JobRequest("evaluation", build, ticket, origin, decides=decides)
+
+    def _other_data(self, data: DataSource) -> tuple[Spec, str]:
+        """Return a data set as jobs name it, and its fingerprint.
+
+        Raises UsageError where its inputs or outputs have other sizes than the network's, and
+        DataError where its files are not there.
+        """
+        if not isinstance(data, DataSource):
+            raise UsageError(f"lab.evaluate: data is a data source, not {data!r}")
+        context, objective = self._context, self._context.cell.objective
+        own, other = context.dataset_info(), context.dataset_info(data)
+        sizes = []
+        for info in (own, other):
+            outputs = objective.output_size(info.shape, info.classes)
+            sizes.append((tuple(info.shape), info.vocabulary, outputs))
+        if sizes[0] != sizes[1]:
+            names = ("inputs {}", "a vocabulary of {}", "{} outputs")
+            differing = []
+            for name, of_own, of_other in zip(names, *sizes, strict=True):
+                if of_own != of_other:
+                    differing.append(f"{name.format(of_other)}, not {name.format(of_own)}")
+            raise UsageError(
+                f"lab.evaluate: the data '{data.use}' asks for {' and '.join(differing)}, as the "
+                f"networks of cell {context.cell.id} have"
+            )
+        spec = self._describe_component(data, context.clock)
+        return spec, context.fingerprint_of(data)
 
     def _describe(self, metric: Metric) -> Spec:
         if not isinstance(metric, Metric):
@@ -91,6 +138,7 @@ class EvaluationFactory:
         part: str,
         metrics: tuple[Spec, ...],
         recalibrate: int,
+        other: tuple[Spec, str] | None,
     ) -> Evaluate:
         context, specs = self._context, self._context.specs
         state, mask = _state_of(network)
@@ -110,6 +158,7 @@ class EvaluationFactory:
                 "budgets": tuple((group.layers, group.keep) for group in ticket.budgets),
                 "mask_seed": context.seeds.of_training(ticket, bool(context.augment)).masks,
             }
+        # Without batch normalisation there is nothing to compute anew, and one key for all.
         has_statistics = any(name.endswith("running_mean") for name in state.values)
         if recalibrate and has_statistics:
             fields |= {
@@ -123,8 +172,8 @@ class EvaluationFactory:
             }
         return Evaluate(
             model=specs["model"],
-            data=specs["data"],
-            fingerprint=context.fingerprint,
+            data=specs["data"] if other is None else other[0],
+            fingerprint=context.fingerprint if other is None else other[1],
             objective=specs["objective"],
             part=part,
             metrics=metrics,

@@ -50,6 +50,7 @@ class GivenTicket(Derivation):
         values = dict(base.values)
         for name, value in self._values.items():
             values[name] = value.to(values[name].dtype)
+        # Before the mask: controls with other masks start from these.
         whole = {name: values[name] for name in masks}
         for name, mask in masks.items():
             newly_masked = merge(mask, values[name], self._frozen.get(name))
@@ -62,6 +63,7 @@ class GivenTicket(Derivation):
         )
 
     def _stats(self, masks: Tensors) -> MaskStats:
+        # Values alone remove nothing, so the counts stay those of the base.
         cut = self.parent.cut
         if not self._masks:
             return cut
@@ -111,6 +113,7 @@ class Interpolated(Derivation):
 
     def materialise(self) -> TicketState:
         first, second = self._first.weights(), self._second.weights()
+        # Between two sets of scores there is no mask that means anything.
         if self._first.scores() or self._second.scores():
             raise UsageError(
                 "lab.interpolate: a training that learned a mask left its weights as they were; "
@@ -145,6 +148,7 @@ def between(first: Tensor, second: Tensor, alpha: float) -> Tensor:
     """
     import torch
 
+    # `lerp` rounds, and the ends must be the trained networks to the bit.
     if alpha in (0, 1) or not first.is_floating_point():
         return first if alpha < 0.5 else second
     return torch.lerp(first, second, alpha)

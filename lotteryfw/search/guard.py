@@ -51,12 +51,14 @@ def blame(spec: Spec, method: str, *shown: object, tried: str = "") -> Iterator[
             versions.append((name, tensor, tensor._version))
     try:
         yield
+    # The lab's own messages already say who is to blame; wrapping them would hide that.
     except LotteryError:
         raise
     except Exception as error:
         where = f"{method}(){_on_layer(shown, with_shape=True)}{tried and ' ' + tried}"
         what = f"broke in {where}: {type(error).__name__}: {error}"
         raise PluginError(f"{describe(spec)} {what}") from error
+    # After an exception the versions do not matter: the cell ends.
     for name, tensor, version in versions:
         if tensor._version != version:
             raise ContractError(

@@ -30,7 +30,7 @@ def cached_initial_state(
         (specs["model"].digest, specs["objective"].digest, specs["initialiser"].digest),
         # A class that was defined again, as in a notebook, may have the same digest.
         (type(parts.model), type(parts.objective), type(parts.initialiser)),
-        (facts.shape, facts.classes, seed),
+        (facts.shape, facts.classes, facts.vocabulary, seed),
     )
     state = _states.get(key)
     if state is None:
@@ -40,6 +40,7 @@ def cached_initial_state(
         _states[key] = state
         while len(_states) > 1 and not _fits():
             _states.popitem(last=False)
+    # The one that was not asked for the longest is dropped first.
     _states.move_to_end(key)
     values: dict[str, Tensor] = {}
     for name, value in state.values.items():

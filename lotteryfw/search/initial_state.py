@@ -57,12 +57,13 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
 
     Raises ContractError where the model family builds no network that fits the data.
     """
+    # Networks such as those with random features draw while they are built, and keep what they drew.
     with _seeded(seed, Stream.INITIALISATION, "as built"):
         with blame(specs["objective"], "output_size"):
             outputs = parts.objective.output_size(facts.shape, facts.classes)
         tried = f"for inputs {list(facts.shape)} and {outputs} outputs"
         with blame(specs["model"], "build", tried=tried):
-            module = parts.model.build(facts.shape, outputs)
+            module = parts.model.build_for(facts, outputs)
     _check_module(specs["model"], module, facts, outputs)
     with blame(specs["model"], "prunable"):
         names = parts.model.prunable(module)
@@ -82,7 +83,7 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
 
 
 def without_memory(
-    model: ModelFamily, spec: Spec, shape: tuple[int, ...], outputs: int
+    model: ModelFamily, spec: Spec, info: DatasetInfo, outputs: int
 ) -> nn.Module | None:
     """Build a network on torch's `meta` device, whose tensors have shapes and no memory.
 
@@ -93,7 +94,7 @@ def without_memory(
 
     try:
         with _seeded(Stream.INITIALISATION, "counted"), torch.device("meta"), blame(spec, "build"):
-            module: object = model.build(shape, outputs)
+            module: object = model.build_for(info, outputs)
     except LotteryError as error:
         if "overflow" in str(error).lower():
             raise UsageError(
@@ -119,7 +120,7 @@ def refuse_oversized(parts: NetworkParts, specs: Specs, facts: DatasetInfo) -> N
     """Raise UsageError for a network that does not fit into memory, without building it there."""
     with blame(specs["objective"], "output_size"):
         outputs = parts.objective.output_size(facts.shape, facts.classes)
-    module = without_memory(parts.model, specs["model"], facts.shape, outputs)
+    module = without_memory(parts.model, specs["model"], facts, outputs)
     if module is not None:
         require_memory(specs["model"], module)
 
@@ -138,6 +139,7 @@ def supermask_values(
     for info in initial.layers:
         drawn, whole = initial.values[info.name], torch.ones(info.shape, dtype=torch.bool)
 
+        # The default binds this layer: a closure would see the last one of the loop.
         def resample(info: LayerInfo = info) -> Tensor:
             rng = stream(init_seed, Stream.REINITIALISE, 0, info.name)
             return draw_weight(parts.initialiser, specs["initialiser"], info, rng)
@@ -183,10 +185,13 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
         raise ContractError(
             f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
         )
+    # Trying it out must not leave it in another mode than its author built it in.
     training = module.training
     with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:
-            logits = module.eval()(torch.zeros(2, *facts.shape))
+            # 0 is a token, too
+            dtype = torch.int64 if facts.vocabulary else torch.float32
+            logits = module.eval()(torch.zeros(2, *facts.shape, dtype=dtype))
         except Exception as error:
             what = f"cannot read inputs {list(facts.shape)}: {type(error).__name__}: {error}"
             raise ContractError(f"{describe(spec)} {what}") from error
@@ -208,6 +213,8 @@ def _initial_values(
     """
     from torch import nn
 
+    # What a constructor drew depends on the order of construction; a seed of its own for each
+    # module makes its values depend on its path alone.
     for path, part in module.named_modules():
         if hasattr(part, "reset_parameters"):
             with _seeded(seed, Stream.INITIALISATION, path):
@@ -221,8 +228,10 @@ def _initial_values(
     for path, part in module.named_modules():
         if not isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             continue
+        # The root module itself may be the layer, and has the empty path.
         prefix = f"{path}." if path else ""
         layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
+        # A tied weight is drawn once, under the name that the network lists it by.
         if layer.name not in names:
             continue
         rng = stream(seed, Stream.INITIALISATION, layer.name)

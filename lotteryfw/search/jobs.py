@@ -74,6 +74,7 @@ def _canonical(value: Any) -> Any:
         return value.canonical()
     if isinstance(value, tuple):
         return [_canonical(item) for item in value]
+    # Every mapping of a job that is neither a spec nor options has tensors.
     if isinstance(value, Mapping):
         return tensors_digest(value)
     return value
@@ -276,6 +277,7 @@ def key_source(job: Job) -> dict[str, Any]:
     source: dict[str, Any] = {"job": type(job).__name__}
     for part in fields(job):
         value = getattr(job, part.name)
+        # A field that was added later must not change the keys of jobs that do not use it.
         is_left_out = part.name in _NOT_IN_KEY_AT_DEFAULT and value == part.default
         if part.name not in _NOT_IN_KEY and not is_left_out:
             source[part.name] = _canonical(value)
@@ -290,6 +292,7 @@ def job_key(job: Job) -> str:
 def without_tensors(job: Job) -> Job:
     """Return the job under the same key without its tensors, light enough to keep in memory."""
     names = {part.name for part in fields(job)}
+    # The key is computed first, while the tensors are here.
     emptied = {name: empty for name, empty in _NO_TENSORS.items() if name in names}
     return replace(job, known_key=job.key, **emptied)
 
@@ -348,6 +351,7 @@ def from_plain(plain: Mapping[str, Any], **tensors: Mapping[str, Tensor] | None)
             values[name] = tuple(Spec(**spec) for spec in values[name])
     if "budgets" in values:
         values["budgets"] = tuple((tuple(layers), keep) for layers, keep in values["budgets"])
+    # JSON knows no such classes.
     if cls is Train:
         values["kernel"] = KernelSpec(**values["kernel"])
         values["snapshots"] = frozenset(values["snapshots"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 from lotteryfw.api.kinds import Control
 from lotteryfw.api.layers import LayerInfo
@@ -16,7 +18,16 @@ from lotteryfw.search.jobs import Job
 from lotteryfw.search.measurements import Measurements
 from lotteryfw.search.records import LevelRecords, Record
 from lotteryfw.search.requests import ChooseKernel, JobFactory, JobRequest, no_kernel
+from lotteryfw.search.targets import transferred
 from lotteryfw.search.ticket_factory import TicketFactory
+
+
+class Compared(NamedTuple):
+    """A network beside a recorded ticket: the variant of its row, and the lab that makes its jobs."""
+
+    variant: str
+    lab: CellLab
+    ticket: Ticket
 
 
 class CellLab:
@@ -43,6 +54,15 @@ class CellLab:
             cell, describe_component, data_folder, device, engine
         )
         self._describe_component = describe_component
+        # The labs of targets differ in their cells alone.
+        self._open = partial(
+            CellLab,
+            describe_component=describe_component,
+            data_folder=data_folder,
+            device=device,
+            choose_kernel=choose_kernel,
+            engine=engine,
+        )
         self._jobs = JobFactory(context, choose_kernel, snapshots)
         self._evaluations = EvaluationFactory(context, describe_component)
 
@@ -62,6 +82,7 @@ class CellLab:
         self.interpolate = tickets.interpolate
         self.again = tickets.again
 
+        # The list itself: the runner empties it while the search goes on, to let tensors go.
         levels = LevelRecords(context)
         self.records = levels.records
         self.record = levels.add
@@ -94,6 +115,25 @@ class CellLab:
         for part in self.cell.evaluated_parts:
             requests[part] = self._evaluations.evaluation(trained, part, self.cell.metrics)
         return requests
+
+    def compared(self, record: Record) -> list[Compared]:
+        """Return the networks that a recorded level is compared with: controls, then targets."""
+        if record.variant != "ticket":
+            return []
+        compared = []
+        # Nothing was removed from the dense network, so every control would be itself.
+        for control in () if record.ticket.is_dense else self.cell.controls:
+            compared.append(Compared(control.use, self, self.control(control, record)))
+        for target in self.cell.targets:
+            if target.levels is None or record.level in target.levels:
+                lab = self._target_labs[target.name]
+                ticket = transferred(self.context, lab.context, record.ticket)
+                compared.append(Compared(target.name, lab, ticket))
+        return compared
+
+    @cached_property
+    def _target_labs(self) -> dict[str, CellLab]:
+        return {target.name: self._open(target.cell) for target in self.cell.targets}
 
     def control(self, control: Control, record: Record) -> Ticket:
         """Return a control of a recorded level (see `control_of`)."""

@@ -112,10 +112,12 @@ class NextCycle(Derivation):
         context, step = self._context, self._point.weights
         budgets = context.pruner.budgets_at(self._density)
         mask: Mapping[str, Tensor] = self.parent.mask
+        # A hard cycle may keep only what the last one selected; a soft one may keep any edge.
         if self._hard:
             mask = context.masks_of(_learned_network(context, self.parent, self._learned))
 
         weights, scores = self._learned.weights(), self._learned.scores()
+        # The first cycle's own start, since mask-1 made its weights and not the initialiser.
         if step == 0:
             first = self._root.ticket
             weights, scores = first.values, first.scores or {}
@@ -160,6 +162,7 @@ class Extracted(Derivation):
                 expected += parametrization.expected(edges, mask)
             with blame(spec, "weight", edges):
                 weight = parametrization.weight(edges, mask)
+            # What the network computed with under the mask: rescaled weights, not the raw ones.
             values[name] = merge(mask, weight, None)
         stats = context.pruner.stats(masks, expected)
         return TicketState(masks, values, stats, restart=zeros_where_masked(lambda: weights))

@@ -42,6 +42,7 @@ class TrainingStart(Derivation):
     def materialise(self) -> TicketState:
         context = self._context
         masks = whole_masks(context)
+        # No draw, so that the whole network is the same for every seed of random masks.
         if self._density == 1:
             return TicketState(masks, context.initial.values, context.pruner.budget_stats(()))
         masks, stats = context.pruner.at_random(masks, self._budgets(), 0)
@@ -111,6 +112,7 @@ class FinalMask(Derivation):
             with blame(spec, "budgets"):
                 groups = update.budgets(step, context.clock, context.layers, kept)
             for group in groups:
+                # The distribution within a group is the update's choice, which is not known before training.
                 keep, size = group.keep, sum(sizes[name] for name in group.layers)
                 for name in group.layers:
                     kept[name] = keep * sizes[name] // size

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lotteryfw.api.errors import TrainingDiverged
-from lotteryfw.api.kinds import Metric
+from lotteryfw.api.kinds import DataSource, Metric
 from lotteryfw.api.lab import Search
 from lotteryfw.api.layers import Need
 from lotteryfw.api.metrics import Evaluation
@@ -47,6 +47,7 @@ class Measurements:
             (outcome,) = yield (request,)
             trained = Trained(ticket, outcome, origin=request.origin)
         if trained.diverged_at is not None:
+            # The level that it was to find a mask for has no other row.
             finds_mask = ticket.learns_mask or ticket.updates_mask
             level = ticket.level + 1 if finds_mask else ticket.level
             self._records.add(level, ticket, trained, variant)
@@ -56,6 +57,7 @@ class Measurements:
     def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
         if not tickets:
             return []
+        # All requests are yielded at once, so that they may run side by side or in a group.
         trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
         outcomes = yield trainings
         trained = []
@@ -71,6 +73,7 @@ class Measurements:
         unprobed = []
         for network in networks:
             if isinstance(network, Ticket):
+                # It must differ from the origin of the ticket's training, whose weights are others.
                 origin = digest_of("untrained", network.origin)
                 network = Trained(network, Untrained(network), origin=origin)
             unprobed.append(network)
@@ -84,6 +87,7 @@ class Measurements:
         Without `specs` that is what the criterion and the search need.
         """
         needs = tuple(self._context.probe_specs if specs is None else specs)
+        # The gradient of a network that diverged is as little a number as its loss.
         finite = [one for one in trained if one.diverged_at is None]
         if not needs or not finite:
             return trained
@@ -91,6 +95,7 @@ class Measurements:
         for one in finite:
             for need in needs:
                 requests.append(self._jobs.probe(one, need))
+        # One after the other, in the order in which they were asked for.
         outcomes = iter((yield tuple(requests)))
         probed = []
         for one in trained:
@@ -105,8 +110,11 @@ class Measurements:
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[Evaluation]:
-        (figures,) = yield from self.evaluate_all([network], part, metrics, recalibrate_batch_norm)
+        (figures,) = yield from self.evaluate_all(
+            [network], part, metrics, recalibrate_batch_norm, data
+        )
         return figures
 
     def evaluate_all(
@@ -115,12 +123,15 @@ class Measurements:
         part: str = "test",
         metrics: Sequence[Metric] = (),
         recalibrate_batch_norm: int | None = None,
+        data: DataSource | None = None,
     ) -> Search[list[Evaluation]]:
         if not networks:
             return []
         requests = []
         for network in networks:
-            request = self._evaluations.evaluation(network, part, metrics, recalibrate_batch_norm)
+            request = self._evaluations.evaluation(
+                network, part, metrics, recalibrate_batch_norm, data
+            )
             requests.append(request)
         outcomes = yield tuple(requests)
         return [outcome.evaluation for outcome in outcomes]

@@ -52,9 +52,11 @@ class Pruner:
         for group in budgets:
             keep, size = group.keep, sum(self.sizes[name] for name in group.layers)
             for name in group.layers:
+                # The last layer takes the remainder, so the parts add up to the whole budget.
                 kept[name] = keep * self.sizes[name] // size
                 keep, size = keep - kept[name], size - self.sizes[name]
         grouped = {name for group in budgets for name in group.layers}
+        # Layers in no group are not pruned, and count whole.
         unpruned = sum(size for name, size in self.sizes.items() if name not in grouped)
         return MaskStats(sum(group.requested for group in budgets) + unpruned, kept, self.sizes)
 
@@ -91,6 +93,7 @@ class Pruner:
                     f"{', '.join(group.layers)}, of which only {alive:,} are left: pruned weights "
                     f"do not come back, so the density can be {alive / size:.4g} at most"
                 )
+            # Rounding up may ask for one weight more than there is.
             groups.append(replace(group, keep=min(group.keep, alive)))
         return groups
 
@@ -130,6 +133,7 @@ class Pruner:
 
     def _checked(self, method: str, groups: list[Group], kept: Mapping[str, int]) -> list[Group]:
         who = f"{describe(self._scope_spec)}: {method}()"
+        # A layer in two groups would be cut twice, with two budgets.
         seen: set[str] = set()
         for group in groups:
             if not isinstance(group, Group):

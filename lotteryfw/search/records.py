@@ -28,6 +28,7 @@ class LevelRecords:
         self.records: list[Record] = []
 
     def add(self, level: int, ticket: Ticket, trained: Trained, variant: str = "ticket") -> None:
+        # A swapped argument is found here, where the search can be named, and not in the report.
         is_valid = isinstance(level, int) and isinstance(ticket, Ticket)
         if not is_valid or not isinstance(trained, Trained):
             types = ", ".join(type(value).__name__ for value in (level, ticket, trained))

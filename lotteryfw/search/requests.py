@@ -88,6 +88,7 @@ class JobRequest:
 
     def drop_tensors(self, ticket: Ticket) -> None:
         """Release the tensors of the job. `ticket` is the request's own without its tensors."""
+        # The key is of the tensors, so it is computed while they are here.
         if self._job is not None:
             self._known_key = self._job.key
             self._job = without_tensors(self._job)
@@ -159,6 +160,7 @@ class JobFactory:
             snapshots=request.snapshots,
             origin=request.origin,
         )
+        # Weights stay as they are in this case, unless the parametrization trains them, too.
         if ticket.learns_mask:
             job = replace(
                 job,
@@ -237,12 +239,15 @@ class JobFactory:
 
         A network that is measured as it is passes no step, so it keeps none.
         """
+        # A later round is no beginning, and rewinding goes past it.
         if (
             ticket.root is not None
             or ticket.point.steps == 0
             or not (ticket.is_dense or ticket.learns_mask or ticket.updates_mask)
         ):
             return _NONE
+        # The state at step 0 is the initialisation, and the latest is the training's end: both are kept
+        # anyhow.
         step = self._context.point_at(ticket.length).weights
         shared = self._shared_snapshots.get(origin, _NONE)
         return shared if step == LATEST or step == 0 else shared | {step}

@@ -48,6 +48,7 @@ def restart_of(
     whole = whole_masks(context)
     start, mask, original = parent.values, parent.mask, first_values(context, root)
     restored = rewinding(context, parent, trained, root, rewound)
+    # The closure lives as long as the ticket, and must not keep its ancestors' tensors.
     trained = without_ticket_state(trained)
 
     def values(masks: Tensors) -> Tensors:
@@ -160,6 +161,7 @@ def carried_values(context: SearchContext, trained: Trained, rewound: Tensors) -
     Parameters are rewound; buffers are those that the policy names.
     """
     values = dict(rewound)
+    # Batch-norm statistics of early weights do not fit a network that went on from later ones.
     if context.point.buffers == "latest":
         latest = trained.weights()
         for name in context.initial.buffers:

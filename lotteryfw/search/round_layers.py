@@ -50,6 +50,7 @@ class RoundLayers:
         gradient, probed = self._trained.gradient, self._trained.network_scores
         scores = {}
         for info in context.layers:
+            # A criterion is asked before the cut, so both masks are the one before.
             mask = self._mask_before[info.name]
             layer = self._layer(info, Stream.CRITERION, mask, mask)
             if gradient is not None:
@@ -74,10 +75,12 @@ class RoundLayers:
                 kept = cell.mask1.kept_values(layer)
             kept = checked_values(context, "mask1", "kept_values", info, kept)
 
+            # A new view with a stream of its own: what mask-1 drew must not shift what mask-0 draws.
             layer = self._layer(info, Stream.MASK0, mask, before)
             with blame(context.specs["mask0"], "masked_values", layer):
                 masked = cell.mask0.masked_values(layer)
             masked = checked_values(context, "mask0", "masked_values", info, masked)
+            # `init_zero_all` of Zhou et al. also zeroes kept weights that moved toward zero.
             with blame(context.specs["mask0"], "kept", layer):
                 kept = cell.mask0.kept(layer, kept)
             kept = checked_values(context, "mask0", "kept", info, kept)

@@ -49,6 +49,7 @@ class StartFile:
 
         Raises UsageError where the file changed since the recipe was read, or fits other layers.
         """
+        # The key says what was read while planning; a changed file would be trained under a wrong one.
         if file_digest(self.path) != self.digest:
             raise UsageError(
                 f"{self.named_by}: {self.path} changed since the recipe was read; run the same "
@@ -66,6 +67,7 @@ class StartFile:
             )
         values = dict(drawn.values)
         for name, value in content.values.items():
+            # A file may be in half precision; training is in float32.
             values[name] = value.to(drawn.values[name].dtype)
         return replace(drawn, values=values, masks=content.masks)
 

@@ -36,6 +36,7 @@ def without_state(ticket: Ticket) -> Ticket:
         raise StoreError(f"the tensors of the ticket {ticket.origin[:12]} are not kept in memory")
 
     root = ticket.root
+    # The root of a chain is a ticket with tensors, too.
     if root is not None:
         root = replace(root, ticket=without_state(root.ticket))
     return replace(ticket, source=TicketSource(Loaded(ticket.origin, gone)), root=root)

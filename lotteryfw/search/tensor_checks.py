@@ -40,6 +40,7 @@ def check_values(what: str, values: object, network: InitialState) -> None:
     for name, value in _tensors(what, values, network.values, "parameter or buffer"):
         target = network.values[name]
         _check_shape(what, name, value, tuple(target.shape))
+        # A count of batches is an integer, and a weight is none.
         if value.is_floating_point() != target.is_floating_point():
             raise ContractError(f"{what}: {name} is {target.dtype}, not {value.dtype}")
         _check_finite(what, name, value)

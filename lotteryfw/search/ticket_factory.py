@@ -111,6 +111,7 @@ class TicketFactory:
         length = ticket.length if length is None else length
         root = ticket.root or learned
         derivation = NextCycle(self._context, ticket, learned, root, density, hard, length)
+        # A step to return to is one of the first cycle, whatever the length of this one.
         point = next_cycle_point(self._context, root, length)
         return Ticket.derived(
             derivation, ticket.level + 1, point, root=root, length=length, learns_mask=True
@@ -239,6 +240,7 @@ class TicketFactory:
         Raises UsageError where there is none, and the rewind policy points into one.
         """
         root = ticket.root or trained
+        # Only a chain that begins with lab.probe has no training to go back into.
         if not isinstance(root.outcome, Untrained):
             return root
         objective = self._context.cell.objective

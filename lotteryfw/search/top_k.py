@@ -52,11 +52,13 @@ def cut(
     result = {name: mask.clone() for name, mask in masks.items()}
     for group in groups:
         for name in group.layers:
+            # A weight that is removed already needs no score, so only those of living weights count.
             bad = int((~torch.isfinite(scores[name]) & masks[name]).sum())
             if bad:
                 raise ContractError(
                     f"{bad} of {int(masks[name].sum())} scores of layer {name} are NaN or infinite"
                 )
+        # The layers of a group compete with each other, so they are compared as one vector.
         alive = torch.cat([masks[name].reshape(-1) for name in group.layers])
         score = torch.cat([scores[name].reshape(-1) for name in group.layers])
         indices = alive.nonzero().squeeze(1)
@@ -81,9 +83,11 @@ def best(scores: Tensor, keep: int, ties: Callable[[], torch.Generator]) -> Tens
     if keep == 0 or keep == scores.numel():
         return torch.arange(keep, device=scores.device)
     threshold = _kth_largest(scores, keep)
+    # At most `keep - 1` scores are above the threshold; equal ones fill the rest of the budget.
     chosen = scores > threshold
     tied = (scores == threshold).nonzero().squeeze(1)
     wanted = keep - int(chosen.sum())
+    # The stream is asked for only where chance decides, so cuts without ties draw nothing.
     if wanted < tied.numel():
         tied = tied[torch.randperm(tied.numel(), generator=ties())[:wanted].to(tied.device)]
     chosen[tied] = True
@@ -94,6 +98,7 @@ def _kth_largest(scores: Tensor, k: int) -> Tensor:
     import numpy as np
     import torch
 
+    # numpy has no bfloat16, and nothing on a GPU; torch's own selection serves these.
     index = scores.numel() - k
     if scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64):
         return torch.from_numpy(np.partition(scores.numpy(), index)[index : index + 1])[0]
@@ -198,6 +203,7 @@ class IncrementalTopK:
         flat = scores.detach().reshape(-1).numpy()
         if not 0 <= self._keep <= flat.size:
             raise ContractError(f"{self._keep} to keep of {flat.size} scores")
+        # An empty bracket has no threshold to remember.
         if self._keep in (0, flat.size):
             return torch.full(scores.shape, self._keep > 0, dtype=torch.bool)
         kept, inside = self._bracket(flat)
@@ -217,6 +223,7 @@ class IncrementalTopK:
         """
         import numpy as np
 
+        # Without a last call everything is inside.
         centre, width = self._last or (0.0, np.inf)
         while width < np.inf:
             # beyond float32 a bracket has no end
@@ -226,11 +233,13 @@ class IncrementalTopK:
             inside = np.flatnonzero((flat >= low) ^ above)
             if 0 < self._keep - int(np.count_nonzero(above)) <= inside.size:
                 return above, inside
+            # Doubling would need twice as many passes over the scores after a jump.
             width = 4 * width if width > 0 else np.inf
         return np.zeros(flat.size, dtype=bool), np.arange(flat.size)
 
     def _remember(self, threshold: float, candidates: int, size: int) -> None:
         """Set the next bracket: wide enough for the last drift, narrow enough for few candidates."""
+        # A thousandth of the threshold: scores move by about a learning rate in one step.
         if self._last is None:
             self._last = threshold, abs(threshold) / 1000 or 1e-6
             return

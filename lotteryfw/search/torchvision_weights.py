@@ -33,6 +33,7 @@ def weights_file(name: str) -> Path:
     folder = checkpoint_folder()
     files = []
     for path in sorted(folder.glob("*.pth")):
+        # torch.hub names a file by the network and the beginning of its SHA-256.
         network, _, digest = path.stem.rpartition("-")
         if name in (network, path.stem) and re.fullmatch(f"[0-9a-f]{{{_HASH}}}", digest):
             files.append(path)
@@ -56,6 +57,7 @@ def read_state_dict(path: Path) -> FileContent:
     import torch
 
     try:
+        # A pickle may run any code; this reads tensors and plain containers alone.
         values = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UsageError(f"{path} is no file of weights: {error}") from None

@@ -34,6 +34,8 @@ from lotteryfw.std import (
     scopes,
     searches,
     synthetic,
+    synthetic_text,
+    text_models,
     torchvision_models,
     torchvision_sets,
 )
@@ -50,12 +52,14 @@ MODULES = (
     models,
     resnets,
     torchvision_models,
+    text_models,
     initialisers,
     digits,
     torchvision_sets,
     imagenet,
     image_folder,
     synthetic,
+    synthetic_text,
     augmentations,
     objectives,
     penalties,
@@ -76,6 +80,7 @@ def register_components() -> list[type[Component]]:
         for item in vars(module).values():
             # a class that a module only imports is registered by the one that defines it
             is_component = isinstance(item, type) and issubclass(item, Component)
-            if is_component and item.__module__ == module.__name__:
+            # a class without a name is the base of others
+            if is_component and item.use and item.__module__ == module.__name__:
                 components.append(item)
     return components

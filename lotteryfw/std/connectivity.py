@@ -4,14 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from lotteryfw import Analysis, AnalysisResult, Evaluation, Lab, LevelResult, Search
+from lotteryfw import (
+    Analysis,
+    AnalysisResult,
+    Evaluation,
+    Lab,
+    LevelResult,
+    Search,
+    Trained,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Points = Annotated[
+    int,
+    Field(
+        ge=3, le=1001, description="The number of networks that are measured, both ends included."
+    ),
+]
+MeasuredPart = Annotated[
+    Literal["train", "validation", "test"],
+    Field(description="The part of the data that they are measured on."),
+]
 
 
 class LinearModeConnectivity(Analysis):
@@ -28,24 +50,113 @@ class LinearModeConnectivity(Analysis):
     source = "Frankle et al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis"
     figures = ("error_barrier", "loss_barrier", "alpha", "error", "loss")
 
-    points: Annotated[int, Field(ge=3, le=1001)] = 11
-    """The number of networks that are measured, both ends included."""
-    part: Literal["train", "validation", "test"] = "test"
-    """The part of the data that they are measured on."""
+    points: Points = 11
+    part: MeasuredPart = "test"
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         trained = [level for level in levels if _has_trained_weights(level)]
         copies = yield from lab.train_all(
             [lab.again(level.ticket, 1) for level in trained], probe=False
         )
-        alphas = tuple(index / (self.points - 1) for index in range(self.points))
         results: list[AnalysisResult] = []
         for level, copy in zip(trained, copies, strict=True):
-            if copy.diverged_at is not None:
+            if copy.diverged_at is None:
+                results += yield from _line(lab, level, copy, self.points, self.part)
+        return results
+
+
+class ErrorBarrier(Analysis):
+    """Measures the line between two networks that a search recorded.
+
+    One end is a level's network, the other the one that `against` names. error and loss are lists
+    over `alpha`, from the level's network to the other; error_barrier and loss_barrier are the
+    largest value on the line above the mean of its ends. Weights that either network keeps are kept
+    on the line. Statistics of batch normalisation are computed anew at every point. Networks that
+    no step trained, or whose mask was learned, are left out.
+    """
+
+    use = "error_barrier"
+    formula = "max over α of E(α w + (1 - α) w') - (E(w) + E(w')) / 2"
+    source = (
+        "Frankle et al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis, section 2"
+    )
+    figures = ("error_barrier", "loss_barrier", "alpha", "error", "loss")
+
+    against: str = "dense"
+    """The other network: "dense", "previous" (the level before), or a control of the same level,
+    such as "random_mask"; "ticket" for the line from each control to its ticket.
+
+    Raises UsageError for a control that the study does not have."""
+    points: Points = 11
+    part: MeasuredPart = "test"
+
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
+        names = {"dense", "previous", *(level.variant for level in levels)}
+        if self.against not in names:
+            raise UsageError(
+                f"error_barrier.against: the study has no '{self.against}'; "
+                f"it has {', '.join(sorted(names))}"
+            )
+        by_place = {(one.variant, one.level): one for one in levels if _has_trained_weights(one)}
+        results: list[AnalysisResult] = []
+        for level in by_place.values():
+            other = self._other(level, by_place)
+            if other is not None:
+                results += yield from _line(lab, level, other.trained, self.points, self.part)
+        return results
+
+    def _other(
+        self, level: LevelResult, by_place: Mapping[tuple[str, int], LevelResult]
+    ) -> LevelResult | None:
+        """Return the network at the other end of a level's line, if there is one."""
+        # controls have no level 0: their dense network is the tickets'
+        if self.against == "dense":
+            return None if level.ticket.is_dense else by_place.get(("ticket", 0))
+        if self.against == "previous":
+            return by_place.get((level.variant, level.level - 1))
+        if self.against == level.variant:
+            return None
+        # lines to a control start from tickets, and not from the other controls
+        if self.against != "ticket" and level.variant != "ticket":
+            return None
+        return by_place.get((self.against, level.level))
+
+
+class StabilityToDataOrder(Analysis):
+    """Trains copies of every ticket that differ in data order and augmentation alone.
+
+    Over the kept weights of all layers: l2 is the distance of two copies, l2_normalised the
+    distance over the norm of the first, cosine their cosine, and angle the angle in degrees; each
+    is the mean over all pairs of copies, the level's own training included. Networks that no step
+    trained, or whose mask was learned, are left out, and copies that diverged.
+    """
+
+    use = "stability_to_data_order"
+    formula = "|w - w'| over the kept weights of two copies"
+    source = "Frankle et al. 2019, Stabilizing the Lottery Ticket Hypothesis, section 3"
+    figures = ("l2", "l2_normalised", "cosine", "angle")
+
+    copies: Annotated[int, Field(ge=2, le=100)] = 2
+    """Networks that are compared, the level's own included."""
+
+    def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
+        results: list[AnalysisResult] = []
+        for level in levels:
+            if not _has_trained_weights(level):
                 continue
-            line = [lab.interpolate(level.trained, copy, alpha) for alpha in alphas]
-            measured = yield from lab.evaluate_all(line, self.part)
-            results += _of_line(level, alphas, measured)
+            # numbers from 1: copy 0 is the level's own training
+            others = [lab.again(level.ticket, number) for number in range(1, self.copies)]
+            copies = yield from lab.train_all(others, probe=False)
+            networks = [level.trained.weights()]
+            networks += [copy.weights() for copy in copies if copy.diverged_at is None]
+            pairs: list[dict[str, float]] = []
+            for first, second in combinations(networks, 2):
+                # empty where a network is all zeros, which has no direction
+                if distances := _distances(level.ticket.mask, second, first):
+                    pairs.append(distances)
+            for figure in self.figures if pairs else ():
+                mean = sum(distances[figure] for distances in pairs) / len(pairs)
+                results.append(AnalysisResult(level, figure, mean))
         return results
 
 
@@ -68,10 +179,14 @@ class StabilityToPruning(Analysis):
         results: list[AnalysisResult] = []
         if not dense:
             return results
+        # read once: every level is compared with the same network
         weights = dense[0].trained.weights()
         for level in trained:
-            if not level.ticket.is_dense:
-                results += _distances(level, weights)
+            if level.ticket.is_dense:
+                continue
+            distances = _distances(level.ticket.mask, level.trained.weights(), weights)
+            for figure, value in distances.items():
+                results.append(AnalysisResult(level, figure, value))
         return results
 
 
@@ -88,6 +203,20 @@ def _has_trained_weights(level: LevelResult) -> bool:
     return level.outcome.metrics.steps > 0 and not level.trained.scores()
 
 
+def _line(
+    lab: Lab,
+    level: LevelResult,
+    other: Trained,
+    points: int,
+    part: Literal["train", "validation", "test"],
+) -> Search[list[AnalysisResult]]:
+    """Return the figures of the line from a level's network to another."""
+    alphas = tuple(index / (points - 1) for index in range(points))
+    line = [lab.interpolate(level.trained, other, alpha) for alpha in alphas]
+    measured = yield from lab.evaluate_all(line, part)
+    return list(_of_line(level, alphas, measured))
+
+
 def _of_line(
     level: LevelResult, alphas: tuple[float, ...], measured: Sequence[Evaluation]
 ) -> Iterator[AnalysisResult]:
@@ -100,23 +229,30 @@ def _of_line(
     yield AnalysisResult(level, "loss", losses)
 
 
-def _distances(level: LevelResult, dense: Mapping[str, Tensor]) -> Iterator[AnalysisResult]:
+def _distances(
+    masks: Mapping[str, Tensor], weights: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Return distance and angle of two networks over the weights that are kept.
+
+    Empty where one of them has no weights there, or zeros alone: there is no direction to compare.
+    """
     import torch
 
-    weights = level.trained.weights()
-    of_ticket, of_dense = [], []
-    for name, mask in level.ticket.mask.items():
-        of_ticket.append(weights[name][mask].double())
-        of_dense.append(dense[name][mask].double())
-    ours, theirs = torch.cat(of_ticket), torch.cat(of_dense)
-    distance = float((ours - theirs).norm())
+    first, second = [], []
+    for name, mask in masks.items():
+        first.append(weights[name][mask].double())
+        second.append(reference[name][mask].double())
+    ours, theirs = torch.cat(first), torch.cat(second)
+    # in float64: a sum of a million squares in float32 loses digits
     norms = float(ours.norm()), float(theirs.norm())
-    # Without weights, or with zeros alone, there is no direction to compare.
     if not all(norms):
-        return
+        return {}
+    distance = float((ours - theirs).norm())
     # Rounding may take the cosine of a vector with itself beyond 1.
     cosine = max(-1.0, min(1.0, float(ours @ theirs) / (norms[0] * norms[1])))
-    yield AnalysisResult(level, "l2", distance)
-    yield AnalysisResult(level, "l2_normalised", distance / norms[1])
-    yield AnalysisResult(level, "cosine", cosine)
-    yield AnalysisResult(level, "angle", math.degrees(math.acos(cosine)))
+    return {
+        "l2": distance,
+        "l2_normalised": distance / norms[1],
+        "cosine": cosine,
+        "angle": math.degrees(math.acos(cosine)),
+    }

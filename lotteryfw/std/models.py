@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,12 @@ Affine = Annotated[
     bool,
     Field(
         description="True: batch norm has a scale and a shift to train; false: it only normalises."
+    ),
+]
+NormScale = Annotated[
+    Literal["ones", "uniform"],
+    Field(
+        description="The scale that batch norm starts with: 1, or a draw from U[0, 1] per channel."
     ),
 ]
 Width = Annotated[
@@ -121,7 +127,51 @@ class Conv8(ModelFamily):
         return _conv_net(self.use, shape, [64, 128, 256, 512], classes, self.bias, self.width)
 
 
-class Vgg16(ModelFamily):
+class _Vgg(ModelFamily):
+    """VGG networks for small images: one dense layer after the poolings, batch norm everywhere."""
+
+    depths: ClassVar[tuple[int, ...]]
+    """Convolutions in each of the five stages."""
+
+    bias: OutputBias = True
+    width: Width = 1.0
+    affine: Affine = True
+    norm_scale: NormScale = "ones"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        from lotteryfw.std.norms import set_norms
+
+        network = _vgg(self.use, shape, self.depths, classes, self.bias, self.width)
+        # every convolution has its norm here, and only here do options change it
+        set_norms(network, self.affine, self.norm_scale)
+        return network
+
+
+class Vgg11(_Vgg):
+    """VGG-11 for small images: 8 convolutions with batch norm, 5 poolings, 1 dense layer."""
+
+    use = "vgg11"
+    formula = "64, pool, 128, pool, 2 × 256, pool, 2 × 512, pool, 2 × 512, pool; classes"
+    source = (
+        "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, A, "
+        "with one layer after the pools"
+    )
+    depths = (1, 1, 2, 2, 2)
+
+
+class Vgg13(_Vgg):
+    """VGG-13 for small images: 10 convolutions with batch norm, 5 poolings, 1 dense layer."""
+
+    use = "vgg13"
+    formula = "2 × 64, pool, 2 × 128, pool, 2 × 256, pool, 2 × 512, pool, 2 × 512, pool; classes"
+    source = (
+        "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, B, "
+        "with one layer after the pools"
+    )
+    depths = (2, 2, 2, 2, 2)
+
+
+class Vgg16(_Vgg):
     """VGG-16 for small images: 13 convolutions with batch norm, 5 poolings, 1 dense layer."""
 
     use = "vgg16"
@@ -130,16 +180,10 @@ class Vgg16(ModelFamily):
         "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, D, "
         "with one layer after the pools"
     )
-
-    bias: OutputBias = True
-    width: Width = 1.0
-    affine: Affine = True
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _vgg(self.use, shape, [2, 2, 3, 3, 3], classes, self.bias, self.width, self.affine)
+    depths = (2, 2, 3, 3, 3)
 
 
-class Vgg19(ModelFamily):
+class Vgg19(_Vgg):
     """VGG-19 for small images: 16 convolutions with batch norm, 5 poolings, 1 dense layer."""
 
     use = "vgg19"
@@ -148,13 +192,7 @@ class Vgg19(ModelFamily):
         "Simonyan & Zisserman 2015, Very Deep Convolutional Networks, table 1, E, "
         "with one layer after the pools"
     )
-
-    bias: OutputBias = True
-    width: Width = 1.0
-    affine: Affine = True
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _vgg(self.use, shape, [2, 2, 4, 4, 4], classes, self.bias, self.width, self.affine)
+    depths = (2, 2, 4, 4, 4)
 
 
 def scaled(units: int, width: float) -> int:
@@ -185,7 +223,7 @@ def _conv_net(
 
     # no batch norm: the networks of the first paper have none
     stages = [[scaled(units, width)] * 2 for units in pairs]
-    convolutions, features = _convolutions(use, shape, stages, bias, affine=None)
+    convolutions, features = _convolutions(use, shape, stages, bias, norm=False)
     hidden = scaled(256, width)
     return nn.Sequential(convolutions | _fully_connected([features, hidden, hidden, classes], bias))
 
@@ -197,7 +235,6 @@ def _vgg(
     classes: int,
     bias: bool,
     width: float,
-    affine: bool,
 ) -> nn.Module:
     """Build five stages of so many convolutions, each with a pooling, then the output layer."""
     from torch import nn
@@ -206,7 +243,7 @@ def _vgg(
     for units, depth in zip([64, 128, 256, 512, 512], depths, strict=True):
         stages.append([scaled(units, width)] * depth)
     # no biases, which the batch norm after each convolution would subtract again
-    convolutions, features = _convolutions(use, shape, stages, bias=False, affine=affine)
+    convolutions, features = _convolutions(use, shape, stages, bias=False, norm=True)
     return nn.Sequential(convolutions | _fully_connected([features, classes], bias))
 
 
@@ -215,12 +252,12 @@ def _convolutions(
     shape: tuple[int, ...],
     stages: Sequence[Sequence[int]],
     bias: bool,
-    affine: bool | None,
+    norm: bool,
 ) -> tuple[OrderedDict[str, nn.Module], int]:
     """Build stages of 3×3 convolutions with ReLUs, each stage with a pooling at its end.
 
-    `stages` are the numbers of channels. `affine`: that of the batch norm between convolution and
-    ReLU; None: no batch norm. Returns the layers, and how many numbers come out of the last.
+    `stages` are the numbers of channels. `norm`: with a batch norm between convolution and ReLU.
+    Returns the layers, and how many numbers come out of the last.
     """
     from torch import nn
 
@@ -233,8 +270,8 @@ def _convolutions(
             layers[f"conv{number}"] = nn.Conv2d(
                 inputs, outputs, kernel_size=3, padding=1, bias=bias
             )
-            if affine is not None:
-                layers[f"norm{number}"] = nn.BatchNorm2d(outputs, affine=affine)
+            if norm:
+                layers[f"norm{number}"] = nn.BatchNorm2d(outputs)
             layers[f"conv_relu{number}"] = nn.ReLU()
             inputs = outputs
         layers[f"pool{stage}"] = nn.MaxPool2d(2)

@@ -18,17 +18,17 @@ class BasicBlock(nn.Module):
     rectifies = True
     """A ReLU is the last thing that it does; where not, the first."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool):
+    def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.conv1 = _conv(inputs, outputs, 3, stride)
-        self.norm1 = nn.BatchNorm2d(outputs, affine=affine)
+        self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = _conv(outputs, outputs, 3)
-        self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
+        self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         # option B of the paper: a projection where the shape changes, and only there
         if stride > 1 or inputs != outputs:
             projection = _conv(inputs, outputs, 1, stride)
-            norm = nn.BatchNorm2d(outputs, affine=affine)
+            norm = nn.BatchNorm2d(outputs)
             self.shortcut = nn.Sequential(OrderedDict(conv=projection, norm=norm))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,11 +44,11 @@ class PreactivationBlock(nn.Module):
 
     rectifies = False
 
-    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool):
+    def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
-        self.norm1 = nn.BatchNorm2d(inputs, affine=affine)
+        self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = _conv(inputs, outputs, 3, stride)
-        self.norm2 = nn.BatchNorm2d(outputs, affine=affine)
+        self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = _conv(outputs, outputs, 3)
         # without a norm of its own: it reads what norm1 and the ReLU have made already
         self.shortcut: nn.Module | None = None
@@ -64,33 +64,32 @@ class PreactivationBlock(nn.Module):
 def resnet(
     block: type[BasicBlock] | type[PreactivationBlock],
     channels: Sequence[int],
-    blocks: int,
+    blocks: Sequence[int],
     classes: int,
-    affine: bool,
     bias: bool,
 ) -> nn.Module:
-    """Build a 3×3 convolution, stages of `blocks` blocks, the mean over the image, and the output.
+    """Build a 3×3 convolution, stages of blocks, the mean over the image, and the output layer.
 
     Each stage but the first halves the image. `channels`: of the image, of the convolution, and of
-    each stage.
+    each stage. `blocks`: how many each stage has.
     """
     image, stem, *stages = channels
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=_conv(image, stem, 3))
     # a pre-activation block begins with norm and ReLU itself
     if block.rectifies:
-        layers |= {"norm1": nn.BatchNorm2d(stem, affine=affine), "relu1": nn.ReLU()}
+        layers |= {"norm1": nn.BatchNorm2d(stem), "relu1": nn.ReLU()}
     inputs = stem
-    for number, outputs in enumerate(stages, 1):
+    for number, (outputs, count) in enumerate(zip(stages, blocks, strict=True), 1):
         stage: OrderedDict[str, nn.Module] = OrderedDict()
-        for index in range(1, blocks + 1):
+        for index in range(1, count + 1):
             # the first block of a stage halves the image, but not in the first stage
             stride = 2 if number > 1 and index == 1 else 1
-            stage[f"block{index}"] = block(inputs, outputs, stride, affine)
+            stage[f"block{index}"] = block(inputs, outputs, stride)
             inputs = outputs
         layers[f"stage{number}"] = nn.Sequential(stage)
     # the sum that the last pre-activation block returns is neither normalised nor rectified
     if not block.rectifies:
-        layers |= {"norm": nn.BatchNorm2d(inputs, affine=affine), "relu": nn.ReLU()}
+        layers |= {"norm": nn.BatchNorm2d(inputs), "relu": nn.ReLU()}
     layers |= {
         "mean": nn.AdaptiveAvgPool2d(1),
         "flatten": nn.Flatten(),

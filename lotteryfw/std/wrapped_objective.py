@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from lotteryfw import Objective
+from lotteryfw import DatasetInfo, Objective
 from lotteryfw.std.objectives import Classification
 
 if TYPE_CHECKING:
@@ -17,10 +17,14 @@ class WrappedObjective(Objective):
     inner: Objective = Classification()
     """The objective that something is added to."""
 
+    # of the instance, not of the class: it depends on the option
     @property
     def labels_are_classes(self) -> bool:  # type: ignore[override]
         """True where the inner objective reads labels as classes."""
         return self.inner.labels_are_classes
+
+    def why_not(self, info: DatasetInfo) -> str | None:
+        return self.inner.why_not(info)
 
     def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         return self.inner.output_size(shape, classes)

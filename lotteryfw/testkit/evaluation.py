@@ -9,7 +9,8 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.kinds import Metric, SearchAlgorithm
+from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.kinds import Metric, Objective, SearchAlgorithm
 from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.rng import stream
@@ -52,7 +53,7 @@ def try_objective(trial: ComponentTrial) -> None:
         type(width) is int and width > 0, f"output_size() gave {width!r}, not a number of outputs"
     )
     inputs = torch.rand(BATCH, *SHAPE, generator=stream("testkit", "inputs"))
-    labels = torch.arange(BATCH) % CLASSES
+    labels = _labels_for(trial)
     outputs = torch.randn(BATCH, width, generator=stream("testkit", "outputs"))
 
     def loss(rows: slice, reduction: str, outputs: Tensor = outputs) -> Tensor:
@@ -102,6 +103,30 @@ def try_objective(trial: ComponentTrial) -> None:
         has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
         f"correct() gave {correct!r}, not [n] in [0, 1]",
     )
+
+
+def _labels_for(trial: ComponentTrial) -> Tensor:
+    """Return labels of the first kind that the objective says it can read: its `why_not`."""
+    import torch
+
+    objective = cast(Objective, trial.component)
+    rng = stream("testkit", "labels")
+    reasons = []
+    for labels in (
+        torch.arange(BATCH) % CLASSES,
+        torch.randint(CLASSES, (BATCH, *SHAPE), generator=rng),
+        torch.randint(CLASSES, (BATCH, 2), generator=rng),
+        torch.randn(BATCH, generator=rng),
+        torch.randn(BATCH, CLASSES, generator=rng),
+    ):
+        info = DatasetInfo(SHAPE, CLASSES, BATCH, BATCH, BATCH, label_shape=labels.shape[1:])
+        reason = trial.call("why_not", info, on=f"labels of shape {list(labels.shape)}")
+        # an objective that reads classes has none of numbers that are no integers
+        if reason is None and (labels.dtype == torch.int64 or not objective.labels_are_classes):
+            return labels
+        reasons.append(str(reason))
+    trial.require(False, f"why_not() refuses labels of every shape: {'; '.join(reasons)}")
+    return labels
 
 
 def _try_penalty(trial: ComponentTrial) -> None:

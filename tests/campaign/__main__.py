@@ -19,6 +19,7 @@ from .disk import fill_disk
 from .harness import Campaign, fast_folder
 from .hostile import open_hostile_tickets
 from .kills import interrupt, kill
+from .mutate import mutate_recipes, mutate_sets
 
 KINDS: dict[str, tuple[int, Callable[[Campaign, int], None], str]] = {
     "kills": (1000, kill, "runs that are killed by kill -9"),
@@ -26,6 +27,8 @@ KINDS: dict[str, tuple[int, Callable[[Campaign, int], None], str]] = {
     "posts": (200, harm_posted_jobs, "jobs that are damaged on their way to a worker"),
     "swaps": (600, swap, "pairs of objects, aliases or tickets that are exchanged"),
     "disks": (100, fill_disk, "runs on a disk that fills up"),
+    "recipes": (20_000, mutate_recipes, "recipes with mistakes in them"),
+    "sets": (8000, mutate_sets, "`--set` texts with mistakes in them"),
     "tickets": (5000, open_hostile_tickets, "hostile files, of tickets and of seed tickets each"),
     "signals": (300, interrupt, "runs that get SIGINT, SIGTERM or SIGHUP"),
 }

@@ -1,16 +1,11 @@
-"""Recipes and `--set` texts with seeded mistakes in them, and what lotteryfw makes of each.
+"""Recipes and `--set` texts with seeded mistakes in them.
 
-    python -m tests.campaign.mutate 5000
-
-checks that many mutated recipes and as many mutated `--set` texts, and prints every one that ends in anything but
-success or an error of lotteryfw's own, or that takes longer than two seconds.
+Each must end in success or in an error of lotteryfw's own, within two seconds.
 """
 
 from __future__ import annotations
 
 import random
-import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +15,8 @@ from pathlib import Path
 from lotteryfw.api.errors import LotteryError
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
+
+from .harness import Campaign
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
 SLOWEST = 2.0
@@ -189,22 +186,19 @@ _MISTAKES: tuple[Callable[[str, random.Random], str], ...] = (
 )  # fmt: skip
 
 
-def main(count: int, seed: int = 0) -> int:
-    """Check `count` cases of each form, print what is wrong, and return how many were wrong."""
-    registry, wrong = Registry.load(), 0
-    with tempfile.TemporaryDirectory() as name:
-        for form in (mutated_recipes, mutated_sets):
-            for case in form(count, seed):
-                if problem := check(case, registry, Path(name)):
-                    wrong += 1
-                    print(
-                        f"{form.__name__} {case.number} {case.profile!r} {case.sets!r:.300}\n{problem}",
-                        flush=True,
-                    )
-    print(f"{2 * count} cases, {wrong} wrong")
-    return wrong
+def mutate_recipes(campaign: Campaign, count: int) -> None:
+    """Check so many mutated recipes."""
+    _check_all(campaign, "mutated recipe", mutated_recipes(count, campaign.seed))
 
 
-if __name__ == "__main__":
-    numbers = [int(word) for word in sys.argv[1:]] or [300]
-    sys.exit(1 if main(*numbers) else 0)
+def mutate_sets(campaign: Campaign, count: int) -> None:
+    """Check so many recipes with mutated `--set` texts."""
+    _check_all(campaign, "mutated --set", mutated_sets(count, campaign.seed))
+
+
+def _check_all(campaign: Campaign, kind: str, cases: Iterator[Case]) -> None:
+    registry, folder = Registry.load(), campaign.fresh()
+    for case in cases:
+        problem = check(case, registry, folder)
+        name = f"{case.number} {case.profile!r} {case.sets!r:.300}"
+        campaign.count(kind, name, [problem] if problem else [])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from .damage import PATTERNS, SWAPPED, harm_files, harm_posted_jobs, swap
 from .disk import fill_disk
@@ -17,9 +16,6 @@ from .kills import interrupt, kill
 
 COUNTS = {"object file": 2, "root": 3, "ticket": 2}
 """Attempts of the kinds of files that get more than one."""
-
-FAILING: dict[str, str] = {}
-"""What fails today, and why. A kind that is mended makes its test fail: take it out here."""
 
 
 @pytest.fixture(scope="module")
@@ -40,29 +36,19 @@ def assert_no_failures(campaign: Campaign, attempts: int) -> None:
     assert not any(row.failures for row in campaign.rows.values()), campaign.table()
 
 
-def kinds(names: Iterable[str]) -> list[ParameterSet]:
-    """Return the kinds of faults as parameters; those that lotteryfw fails today are marked."""
-    return [pytest.param(name, marks=_marks(name)) for name in names]
-
-
-def _marks(name: str) -> list[pytest.MarkDecorator]:
-    reason = FAILING.get(name)
-    return [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
-
-
 def test_a_killed_run_is_finished_with_the_same_bits(campaign: Campaign) -> None:
     kill(campaign, 2)
     assert_no_failures(campaign, 2)
 
 
-@pytest.mark.parametrize("kind", kinds(PATTERNS))
+@pytest.mark.parametrize("kind", list(PATTERNS))
 def test_a_damaged_file_gives_no_wrong_figure(campaign: Campaign, kind: str) -> None:
     count = COUNTS.get(kind, 1)
     harm_files(campaign, count, [kind])
     assert_no_failures(campaign, count)
 
 
-@pytest.mark.parametrize("kind", kinds(SWAPPED))
+@pytest.mark.parametrize("kind", list(SWAPPED))
 def test_swapped_files_give_no_wrong_figure(campaign: Campaign, kind: str) -> None:
     swap(campaign, 1, [kind])
     assert_no_failures(campaign, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lotteryfw.engine import StoredOutcome, execute, spool, unspool
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Evaluate, Train
 from lotteryfw.search.lab import CellLab
+from lotteryfw.std.connectivity import barrier
 from lotteryfw.std.metrics import NegativeLogLikelihood, TopK
 from lotteryfw.store import Store
 
@@ -129,6 +131,24 @@ def test_the_barrier_of_a_network_with_itself_is_0(run: Run, changes: dict[str, 
     line = [desk.interpolate(trained, trained, alpha) for alpha in (0.0, 0.25, 0.5, 0.9, 1.0)]
     figures = run(desk.evaluate_all(line))
     assert all(one == figures[0] for one in figures)
+
+
+def test_a_hand_made_pair_has_the_barrier_that_one_can_compute(run: Run) -> None:
+    """Between a linear classifier and its negative lies the one that gives every class 1 / 3."""
+    desk = lab(cell(model={"use": "mlp", "hidden": []}))
+    dense = desk.dense()
+    values = {name: 10 * value for name, value in dense.values.items()}
+    negative = {name: -value for name, value in values.items()}
+    ends = [desk.as_is(desk.at(dense, one)) for one in (values, negative)]
+    first, second = run(desk.train_all(ends, probe=False))
+    losses = [
+        run(desk.evaluate(desk.interpolate(first, second, alpha), "test")).loss
+        for alpha in (0, 0.5, 1)
+    ]
+    assert losses[1] == pytest.approx(math.log(3), rel=1e-6)
+    own = [run(desk.evaluate(one, "test")).loss for one in (first, second)]
+    assert [losses[0], losses[2]] == own
+    assert barrier(losses) == max(losses) - sum(own) / 2
 
 
 def test_recalibration_changes_batch_norm_and_is_the_default_of_tickets(run: Run) -> None:

@@ -6,13 +6,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from support.runs import go, recipe
 
 from lotteryfw import load_ticket
 from lotteryfw.engine import StoredOutcome
 from lotteryfw.runner import FindingRow, StudyContext
-from lotteryfw.std.connectivity import barrier
+from lotteryfw.std.connectivity import _distances, barrier
 
 ANALYSES = [{"use": "linear_mode_connectivity", "points": 5}, "stability_to_pruning"]
 
@@ -71,3 +72,77 @@ def test_distances_to_the_dense_network_are_a_plain_loops(tmp_path: Path) -> Non
         torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6)
     # The dense network is not compared with itself.
     assert not by_figure(done.findings, 0)
+
+
+def test_the_line_to_another_recorded_network(tmp_path: Path) -> None:
+    analyses = [{"use": "error_barrier", "points": 3}]
+    table = recipe(analyses=analyses, controls=["random_mask"], engine={"kernel": "reference"})
+    done, watch = go(tmp_path, table)
+    dense, *others = done.levels
+    assert {row.variant for row in others} == {"ticket", "random_mask"}
+    # Nothing is trained beside the study: a dense network, two tickets and their controls.
+    assert len([event for event in watch.of("JobFinished") if event.steps]) == 5
+    for row in others:
+        lines = [
+            line for line in done.findings if (line.level, line.variant) == (row.level, row.variant)
+        ]
+        figures = {line.figure: line.value for line in lines}
+        assert figures["loss"][0] == row.test_loss
+        assert figures["loss"][-1] == dense.test_loss
+        assert figures["error_barrier"] == barrier(figures["error"])
+    assert not by_figure(done.findings, 0)
+
+
+@pytest.mark.parametrize(
+    ("against", "compared"),
+    [
+        ("previous", {("ticket", 1), ("ticket", 2), ("random_mask", 2)}),
+        ("random_mask", {("ticket", 1), ("ticket", 2)}),
+        ("ticket", {("random_mask", 1), ("random_mask", 2)}),
+    ],
+)
+def test_the_other_end_may_be_the_level_before_or_a_control(
+    tmp_path: Path, against: str, compared: set[tuple[str, int]]
+) -> None:
+    analyses = [{"use": "error_barrier", "points": 3, "against": against}]
+    done, _ = go(tmp_path, recipe(analyses=analyses, controls=["random_mask"]))
+    assert {(line.variant, line.level) for line in done.findings} == compared
+
+
+def test_a_control_that_the_study_lacks_is_named(tmp_path: Path) -> None:
+    analyses = [{"use": "error_barrier", "against": "random_masks"}]
+    done, watch = go(tmp_path, recipe(analyses=analyses, controls=["random_mask"]))
+    assert not done.findings
+    text = "the study has no 'random_masks'; it has dense, previous, random_mask, ticket"
+    assert any(text in warning for warning in watch.warnings), watch.warnings
+    assert len(done.levels) == 5  # nothing is lost
+
+
+def test_stability_to_the_data_order_is_the_mean_over_all_pairs(tmp_path: Path) -> None:
+    analyses = [{"use": "stability_to_data_order", "copies": 3}]
+    done, watch = go(tmp_path, recipe(analyses=analyses))
+    # A dense network and two tickets, each with two copies.
+    assert len(watch.trained) == 9
+    assert {line.level for line in done.findings} == {0, 1, 2}
+
+    pairs = [{"use": "stability_to_data_order", "copies": 2}]
+    two, _ = go(tmp_path, recipe(analyses=pairs), name="two")
+    for level in range(3):
+        three = by_figure(done.findings, level)
+        assert three.keys() == {"l2", "l2_normalised", "cosine", "angle"}
+        assert three["l2"] > 0
+        assert three["l2"] != by_figure(two.findings, level)["l2"]
+        assert three["angle"] == pytest.approx(math.degrees(math.acos(three["cosine"])), rel=0.05)
+
+
+def test_distance_and_angle_are_symmetric_and_0_to_itself() -> None:
+    rng = torch.Generator().manual_seed(0)
+    one, two = ({"w": torch.randn(5, 4, generator=rng)} for _ in range(2))
+    mask = {"w": torch.rand(5, 4, generator=rng) < 0.5}
+    forth, back = _distances(mask, one, two), _distances(mask, two, one)
+    for figure in ("l2", "cosine", "angle"):
+        assert forth[figure] == back[figure]
+    itself = _distances(mask, one, one)
+    assert itself["l2"] == 0
+    assert itself["angle"] == pytest.approx(0, abs=1e-5)
+    assert not _distances(mask, one, {"w": torch.zeros(5, 4)})

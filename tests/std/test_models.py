@@ -11,8 +11,28 @@ from lotteryfw.api.kinds import Initialiser, ModelFamily
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import stream
 from lotteryfw.std import initialisers
-from lotteryfw.std.models import Conv2, Conv4, Conv6, Conv8, LeNet300100, Mlp, Vgg16, Vgg19
-from lotteryfw.std.resnets import ResNet18, ResNet20, WideResNet
+from lotteryfw.std.models import (
+    Conv2,
+    Conv4,
+    Conv6,
+    Conv8,
+    LeNet300100,
+    Mlp,
+    Vgg11,
+    Vgg13,
+    Vgg16,
+    Vgg19,
+)
+from lotteryfw.std.resnets import (
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet44,
+    ResNet56,
+    ResNet110,
+    WideResNet,
+)
 from lotteryfw.std.torchvision_models import TorchvisionModel
 
 MNIST, CIFAR, IMAGENET = (1, 28, 28), (3, 32, 32), (3, 224, 224)
@@ -32,9 +52,16 @@ CLASSES = {MNIST: 10, CIFAR: 10, IMAGENET: 1000}
         (Conv6(), CIFAR, 2_262_602),
         (Conv8(), CIFAR, 5_278_282),
         (Conv8(bias=False), CIFAR, 5_275_840),
+        (Vgg11(), CIFAR, 9_228_362),
+        (Vgg13(), CIFAR, 9_413_066),
         (Vgg16(), CIFAR, 14_724_042),
         (Vgg19(), CIFAR, 20_035_018),
         (ResNet20(), CIFAR, 272_474),
+        (ResNet32(), CIFAR, 466_906),
+        (ResNet44(), CIFAR, 661_338),
+        (ResNet56(), CIFAR, 855_770),
+        (ResNet110(), CIFAR, 1_730_714),
+        (ResNet34(), CIFAR, 21_282_122),
         (ResNet18(), CIFAR, 11_173_962),
         (ResNet18(affine=False, bias=False), CIFAR, 11_164_352),
         (WideResNet(), CIFAR, 36_479_194),
@@ -81,6 +108,23 @@ def test_without_affine_and_bias_only_prunable_weights_are_left(family: ModelFam
     assert out.shape == (4, 10)
     out.sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    "family",
+    [Vgg11(width=0.1), ResNet20(width=0.5), WideResNet(depth=10, widen=1)],
+    ids=lambda family: family.use,
+)
+def test_batch_norm_may_start_with_drawn_scales(family: ModelFamily) -> None:
+    """In training they start from `reset_parameters`, which draws under the cell's seed."""
+    drawn = type(family).model_validate({**family.options(), "norm_scale": "uniform"})
+    for norm in drawn.build(CIFAR, 10).modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert 0 <= norm.weight.min() < norm.weight.max() <= 1
+            assert not norm.bias.any()
+    for norm in family.build(CIFAR, 10).modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert torch.equal(norm.weight, torch.ones_like(norm.weight))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +236,7 @@ def test_conv_layers_are_followed_by_relu_and_pairs_by_a_pooling() -> None:
 
 UNFIT = [
     (Conv2(), (784,)), (Conv6(), (1, 7, 28)), (Vgg16(), MNIST), (ResNet20(), (784,)), (WideResNet(), (784,)),
-    (TorchvisionModel(), MNIST),
+    (TorchvisionModel(), (784,)),
 ]  # fmt: skip
 
 

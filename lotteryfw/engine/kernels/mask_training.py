@@ -47,6 +47,7 @@ class MaskTraining:
 
     def update(self, step: int, factor: float) -> Tensor:
         """Make one optimizer update of what is trained, and return the loss of its batch."""
+        self.network.seed(step)
         if self.masks is None or (step - self._job.start) % self._refresh == 0:
             self.masks = self.learned_mask.for_step(step)
             self._stats.update(self.masks)
@@ -104,7 +105,7 @@ def _why_not(candidate: Candidate) -> str | None:
 
 KERNEL = KernelDescription(
     name="mask_training",
-    revision=1,
+    revision=2,
     why_not=_why_not,
     gain=lambda candidate: 1.0,
     make=_make,

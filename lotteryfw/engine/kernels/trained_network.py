@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
-from lotteryfw.api.kinds import Objective, Parametrization
+from lotteryfw.api.kinds import AuxiliaryOutputs, Objective, Parametrization
 from lotteryfw.api.layers import UpdateFactors
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
+from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.augmenter import Augmenter
@@ -22,9 +23,10 @@ from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
 from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
-from lotteryfw.engine.runtime import EngineContext, layer_infos
+from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
+from lotteryfw.engine.training_loss import training_loss
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
 
@@ -38,6 +40,7 @@ class TrainedNetwork:
 
     def __init__(self, job: Train, context: EngineContext):
         self.job = job
+        self._device = context.device
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
         self.objective: Objective = context.component(job.objective)
@@ -131,6 +134,14 @@ class TrainedNetwork:
         inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
         return self._augment(inputs, step), labels
 
+    def seed(self, step: int) -> None:
+        """Seed the generators that dropout and the like draw from, for the update from `step`.
+
+        A draw depends on the step and on nothing before it, so that a training that starts from
+        a later step draws what the whole one does.
+        """
+        seed_torch(seed_of(self.job.order_seed, Stream.IN_TRAINING, step), self._device)
+
     def backward(
         self,
         inputs: Tensor,
@@ -144,7 +155,7 @@ class TrainedNetwork:
         gradient and not to what is returned.
         """
         self.module.train()
-        outputs = self.arithmetic.outputs(self.module, weights, inputs)
+        outputs = self.arithmetic.training_outputs(self.module, weights, inputs)
         loss = self._loss(outputs, inputs, labels)
         self.optimizer.zero_grad()
         minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
@@ -154,12 +165,16 @@ class TrainedNetwork:
             self._scaler.backward(minimised)
         return loss.detach()
 
-    def _loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensor | AuxiliaryOutputs, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, against the teacher where the job has one."""
         if self._teacher is None:
-            return self.objective.loss(outputs, inputs, labels, "mean")
+            return training_loss(
+                lambda head: self.objective.loss(head, inputs, labels, "mean"), outputs
+            )
         taught = self._teacher.outputs(inputs)
-        return self.objective.taught_loss(outputs, taught, inputs, labels)
+        return training_loss(
+            lambda head: self.objective.taught_loss(head, taught, inputs, labels), outputs
+        )
 
     def _objective_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
         """Return what the objective adds to the loss of a step. Raises ContractError."""
@@ -213,7 +228,7 @@ class TrainedNetwork:
         with torch.random.fork_rng(devices=devices):
             self.module.train()
             outputs = functional_call(self.module, values, (inputs,))
-            loss = self.objective.loss(outputs, inputs, labels, "mean")
+            loss = self._loss(outputs, inputs, labels)
             gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
         by_layer = {}
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
