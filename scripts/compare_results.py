@@ -106,7 +106,7 @@ def record(folder: Path, jobs: int, only: Sequence[str] | None) -> int:
     if not only:
         check_coverage(recipes)
 
-    from lotteryfw import run
+    from lotteryfw.runner import run_study as run
 
     results: dict[str, Any] = {"versions": versions(), "recipes": {}}
     started = time.monotonic()

@@ -176,7 +176,8 @@ def study(name: str, out: Path, store: Path, jobs: int = 1, every: float = 60.0)
 
     `every`: seconds from one checkpoint to the next.
     """
-    from lotteryfw import LotteryError, run
+    from lotteryfw import LotteryError
+    from lotteryfw.runner import run_study as run
 
     try:
         run(

@@ -16,12 +16,13 @@ from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear, softmax
 
-from lotteryfw import LotteryError, load_ticket, run
+from lotteryfw import LotteryError, load_ticket
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.rng import stream
 from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels.dispatch import descriptions
 from lotteryfw.engine.train import TrainingGroup
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.jobs import Train, from_plain
 from lotteryfw.std.penalties import Distillation
 from lotteryfw.store import Store

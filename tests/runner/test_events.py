@@ -8,8 +8,8 @@ from typing import Any
 
 from support.runs import recipe
 
-from lotteryfw import run
 from lotteryfw.registry import Registry
+from lotteryfw.runner import run_study as run
 
 TRACKER = """
 import json

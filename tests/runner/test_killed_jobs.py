@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.killed import run_killed
 
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 
 PLUGIN = '''
 import os

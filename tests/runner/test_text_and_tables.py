@@ -13,12 +13,13 @@ from support.trainings import run_training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import DataError, LotteryError, load_ticket, run
+from lotteryfw import DataError, LotteryError, load_ticket
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.rng import stream
 from lotteryfw.engine.dataset_loading import load_dataset
 from lotteryfw.engine.train import TrainingGroup
 from lotteryfw.registry import Registry
+from lotteryfw.runner import run_study as run
 from lotteryfw.testkit import trial
 
 TEXT = {"use": "synthetic_text", "examples": 330, "classes": 3, "length": 6, "vocabulary": 20}
