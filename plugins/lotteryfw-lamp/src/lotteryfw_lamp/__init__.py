@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -45,3 +46,8 @@ class Lamp(MaskCriterion):
 @hookimpl
 def register_components() -> list[type[Component]]:
     return [Lamp]
+
+
+@hookimpl
+def register_recipes() -> list[Path]:
+    return sorted(Path(__file__).with_name("recipes").glob("*.toml"))
