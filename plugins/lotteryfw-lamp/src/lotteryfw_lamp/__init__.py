@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -46,8 +45,3 @@ class Lamp(MaskCriterion):
 @hookimpl
 def register_components() -> list[type[Component]]:
     return [Lamp]
-
-
-@hookimpl
-def register_recipes() -> list[Path]:
-    return sorted(Path(__file__).with_name("recipes").glob("*.toml"))
