@@ -37,7 +37,7 @@ AIMS: dict[str, float] = {
 NOT_YET: dict[tuple[str, str], float] = {
     ("api", "comments"): 2.9,
     ("recipe", "comments"): 2.6, ("runner", "comments"): 2.4,
-    ("search", "comments"): 2.9, ("std", "comments"): 2.9, ("testkit", "comments"): 2.6,
+    ("search", "comments"): 2.9, ("testkit", "comments"): 2.6,
     ("(top)", "comments"): 0, ("(top)", "long lines"): 23,
     ("engine", "clauses"): 1, ("all", "clauses"): 1,
 }  # fmt: skip
