@@ -168,6 +168,8 @@ class Ticket:
     """The number of the copy: each is trained under a data order and augmentation of its own."""
     updates_mask: bool = False
     """True where the recipe's mask update changes its mask in training."""
+    keeps_end: bool = False
+    """True where the state that its training ends with is kept, so that another can go on."""
 
     @classmethod
     def derived(
