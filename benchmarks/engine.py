@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import run, stream
+from lotteryfw import stream
 from lotteryfw.engine import configure_torch
 from lotteryfw.registry import Registry
 from lotteryfw.runner import default_data_folder
+from lotteryfw.runner import run_study as run
 
 BATCH, POINTS = 128, 10
 

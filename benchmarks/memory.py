@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 
 MODELS = {"lenet_300_100": [1, 28, 28], "conv2": [3, 32, 32], "conv4": [3, 32, 32]}
 DATA_SET = "splits.safetensors"

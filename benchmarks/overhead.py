@@ -23,10 +23,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import run
 from lotteryfw.engine import configure_torch, train
 from lotteryfw.recipe.schema import POINTS
 from lotteryfw.runner import cells, executors, recorder, reporter
+from lotteryfw.runner import run_study as run
 
 STEPS, EVALUATION = "steps", "evaluation"
 WATCHED = {

@@ -20,9 +20,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import Run, run
+from lotteryfw import Run
 from lotteryfw.engine import configure_torch
 from lotteryfw.runner import Levels, StudyContext
+from lotteryfw.runner import run_study as run
 
 LEVELS = 24
 LONG = 2000

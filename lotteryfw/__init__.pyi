@@ -22,6 +22,9 @@ from .api.errors import (
     LotteryError as LotteryError,
 )
 from .api.errors import (
+    RecipeError as RecipeError,
+)
+from .api.errors import (
     TrainingDiverged as TrainingDiverged,
 )
 from .api.errors import (
@@ -50,6 +53,9 @@ from .api.events import (
 )
 from .api.events import (
     RunStarted as RunStarted,
+)
+from .api.events import (
+    TrainingProgress as TrainingProgress,
 )
 from .api.fingerprints import (
     files_fingerprint as files_fingerprint,
@@ -190,13 +196,16 @@ from .api.tickets import (
     Trained as Trained,
 )
 from .runner import (
+    Listener as Listener,
+)
+from .runner import (
+    Plan as Plan,
+)
+from .runner import (
     Run as Run,
 )
 from .runner import (
     export as export,
-)
-from .runner import (
-    run as run,
 )
 from .runner.seed_tickets import (
     load_seed_ticket as load_seed_ticket,
@@ -209,6 +218,15 @@ from .search.top_k import (
 )
 from .search.top_k import (
     straight_through as straight_through,
+)
+from .session import (
+    check as check,
+)
+from .session import (
+    plan as plan,
+)
+from .session import (
+    run as run,
 )
 from .store import (
     load_ticket as load_ticket,

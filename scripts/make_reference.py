@@ -39,7 +39,7 @@ from lotteryfw.recipe.schema import (
 from lotteryfw.recipe.targets import TargetTable
 from lotteryfw.registry import RegisteredComponent, Registry
 
-for _commands in ("components", "reports", "runs", "stores", "studies"):
+for _commands in ("components", "init", "machine", "reports", "runs", "stores", "studies"):
     importlib.import_module(
         f"lotteryfw.cli.{_commands}"
     )  # importing them adds their commands to the app
@@ -139,6 +139,10 @@ def command_line() -> str:
         "# Command line",
         "Every command ends with exit code 0 where all went well, 2 for a mistake in what it was given, 130 when it "
         "was interrupted, and 1 for everything else. Messages about what went wrong are on stderr.",
+        "With `--json` a command prints JSON on stdout, one value a line: an object for one thing, such as a plan, a "
+        "list for all there is, such as the components, and a line each for what comes one after the other: the "
+        "events of a run (with the names and fields of the [hooks](hooks.md), and the run's summary as the last "
+        "line), runs, and the components of a plugin that were tried. Keys may be added in later versions.",
         *(
             _command(("lotteryfw", name), command)
             for name, command in sorted(root.commands.items())

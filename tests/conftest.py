@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from lotteryfw.cli import components, reports, runs, stores, studies  # noqa: F401  # importing them adds their commands to the app
+from lotteryfw.cli import components, init, machine, reports, runs, stores, studies  # noqa: F401  # importing them adds their commands to the app
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import Run, load_ticket, run
+from lotteryfw import Run, load_ticket
+from lotteryfw.runner import run_study as run
 
 from .report import Report
 
@@ -28,7 +29,7 @@ class Troubles:
         """Count a training."""
         self.finished += type(event).__name__ == "JobFinished"
 
-    def progress(self, key: str, done: int, of: int) -> None:
+    def progress(self, progress: Any) -> None:
         """Stop the run when its time has come."""
         if self._left is not None:
             self._left -= 1

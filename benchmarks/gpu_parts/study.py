@@ -22,7 +22,7 @@ class Clocked(Troubles):
         self._end = time.monotonic() + SECONDS
         self._steps = 0
 
-    def progress(self, key: str, done: int, of: int) -> None:
+    def progress(self, progress: Any) -> None:
         """Stop at the end of the time."""
         self._steps += 1
         if time.monotonic() > self._end:

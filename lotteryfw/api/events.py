@@ -21,13 +21,16 @@ class RunEvent:
 class RunStarted(RunEvent):
     """A study begins.
 
-    `folder` is where its results go, `trainings` how many different jobs its cells may ask for.
+    `folder` is where its results go. `jobs` counts the different trainings, probes and evaluations
+    that its cells may ask for, and `steps` the optimizer updates of those that are not stored: upper
+    bounds, since cells may turn out to share jobs.
     """
 
     name: str
     folder: str
     cells: int
-    trainings: int
+    jobs: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -140,3 +143,18 @@ def event_name(event: Event) -> str:
     """
     # Before every capital but the first: the names of classes as names of functions.
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The progress of a training in a run: `step` of its `steps` are done.
+
+    `loss` and `accuracy` are those of its last evaluation on validation data, None before the first.
+    It goes to listeners many times a second, and is no event of the log.
+    """
+
+    key: str
+    step: int
+    steps: int
+    loss: float | None = None
+    accuracy: float | None = None

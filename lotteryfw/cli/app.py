@@ -8,9 +8,34 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lotteryfw.cli.examples import GROUPS, epilog
+
 
 class _WithPlugins(TyperGroup):
-    """Finds the commands of plugins, but loads plugins only if one of theirs may be meant."""
+    """Finds the commands of plugins, but loads plugins only if one of theirs may be meant.
+
+    Its help lists commands in groups.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                commands[name] = command.get_short_help_str(limit=200)
+        # a plugin's commands stand at the end, with what no group has
+        others = list(commands)
+        for names in GROUPS.values():
+            others = [name for name in others if name not in names]
+        for title, names in {**GROUPS, "Others": tuple(others)}.items():
+            rows = []
+            for name in names:
+                if name in commands:
+                    rows.append((name, commands[name]))
+            # click writes an empty section's title, too
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def list_commands(self, ctx: Any) -> list[str]:
         commands = super().list_commands(ctx)
@@ -50,8 +75,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Lottery-ticket studies as recipes. Start with: lotteryfw recipe recipes/quickstart.toml",
+    help="Lottery-ticket studies as recipes. Start with: lotteryfw recipe quickstart",
 )
+
+
+def add_examples() -> None:
+    """End the help of every command with examples."""
+    _add_examples(app, "")
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _add_examples(group.typer_instance, f"{group.name} ")
+
+
+def _add_examples(commands: typer.Typer, prefix: str) -> None:
+    for command in commands.registered_commands:
+        # typer calls a command without a name like its function
+        name = command.name or getattr(command.callback, "__name__", "")
+        command.epilog = epilog(f"{prefix}{name}")
 
 
 def _version(is_wanted: bool) -> None:

@@ -1,43 +1,49 @@
-"""Commands about what is installed: list, show, plugins, new, data, doctor."""
+"""Commands about what is installed: list, show, plugins."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lotteryfw.cli import completion
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, StoreRoot, Trust
+from lotteryfw.cli.options import Json, Trust
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
-    from lotteryfw.registry import RegisteredComponent, Registry
+    from lotteryfw.registry import RegisteredComponent
 
 SHOWN_FILES = 12
 """Files of a component's code that `show` names."""
 
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: list them, fetch them.")
-app.add_typer(data_app, name="data")
-
 
 @app.command("list")
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="One kind only, such as criterion.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="One kind only, such as criterion; or recipes, for the shipped ones.",
+            autocompletion=completion.kinds,
+        ),
+    ] = None,
     trust: Trust = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """List every component there is, with its summary and who provides it."""
+    """List every component there is, with its summary and who provides it; or the shipped recipes."""
+    if kind == "recipes":
+        _list_recipes(as_json)
+        return
     from lotteryfw.api.errors import UsageError, nearest
     from lotteryfw.api.kinds import kinds
     from lotteryfw.registry import Registry
 
     if kind is not None and kind not in kinds():
-        raise UsageError(f"there is no kind '{kind}' ({nearest(kind, kinds())})")
+        raise UsageError(f"there is no kind '{kind}' ({nearest(kind, [*kinds(), 'recipes'])})")
     registry = Registry.load(trust)
     offers = registry.offers(kind)
     if as_json:
@@ -58,6 +64,28 @@ def list_components(
         typer.echo(f"\nnot loaded: {failure}", err=True)
 
 
+def _list_recipes(as_json: bool) -> None:
+    """Print the names and titles of the shipped recipes."""
+    import tomllib
+
+    from lotteryfw.recipe.shipped import shipped_recipes
+
+    rows = []
+    for name, path in shipped_recipes().items():
+        table = tomllib.loads(path.read_text("utf-8"))
+        # a recipe that extends another may leave its title to that
+        profiles = list(table.get("profiles", {}))
+        rows.append({"name": name, "title": table.get("title", ""), "profiles": profiles})
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        names = ", ".join(row["profiles"])
+        line = f"  {row['name']:<{width}}  {row['title']}"
+        typer.echo(f"{line}  (profiles: {names})" if names else line)
+
+
 def _row(offer: RegisteredComponent) -> dict[str, str]:
     return {
         "kind": offer.kind,
@@ -70,15 +98,35 @@ def _row(offer: RegisteredComponent) -> dict[str, str]:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A component's name, or distribution/name.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A component's name, or distribution/name.",
+            autocompletion=completion.components,
+        ),
+    ],
     trust: Trust = [],  # noqa: B006
+    as_json: Json = False,
 ) -> None:
     """Show a component: formula, options, source, provider, and an example for a recipe."""
     from lotteryfw.registry import Registry
 
     # kinds may share a name
-    texts = [describe(offer) for offer in Registry.load(trust).find_any(name)]
+    offers = Registry.load(trust).find_any(name)
+    if as_json:
+        typer.echo(json.dumps([_details(offer) for offer in offers]))
+        return
+    texts = [describe(offer) for offer in offers]
     typer.echo("\n\n".join(texts))
+
+
+def _details(offer: RegisteredComponent) -> dict[str, Any]:
+    """Return all that `show` prints of a component as JSON-able data."""
+    options = []
+    for name, type_name, default, text in option_rows(offer.cls):
+        options.append({"name": name, "type": type_name, "default": default, "help": text})
+    facts = {"formula": offer.cls.formula, "source": offer.cls.source, "code": code(offer)}
+    return {**_row(offer), **facts, "options": options, "example": example(offer)}
 
 
 def describe(offer: RegisteredComponent) -> str:
@@ -211,11 +259,20 @@ def example(offer: RegisteredComponent) -> str:
 
 
 @app.command()
-def plugins() -> None:
+def plugins(as_json: Json = False) -> None:
     """List the plugins that were loaded, excluded, or failed, and why."""
     from lotteryfw.registry import WITHOUT, Registry
 
     registry = Registry.load()
+    if as_json:
+        listed = {
+            "loaded": [vars(plugin) for plugin in registry.plugins],
+            "excluded": registry.excluded,
+            "failed": [vars(failure) for failure in registry.failures],
+            "warnings": registry.warnings,
+        }
+        typer.echo(json.dumps(listed))
+        return
     for plugin in registry.plugins:
         distribution = f"{plugin.distribution} {plugin.version}"
         typer.echo(f"loaded    {plugin.name} ({distribution}): {plugin.components} components")
@@ -229,126 +286,3 @@ def plugins() -> None:
         typer.echo(
             f"To exclude a plugin that is in the way: {WITHOUT}={registry.failures[0].plugin}"
         )
-
-
-@data_app.command("list")
-def data_list(data: Data = None) -> None:
-    """List the data sources, and which are ready to use."""
-    from lotteryfw.api.errors import DataError
-    from lotteryfw.registry import Registry
-    from lotteryfw.runner import default_data_folder
-
-    folder = data or default_data_folder()
-    typer.echo(f"data folder: {folder}")
-    for offer in Registry.load().offers("data"):
-        if _has_required_options(offer):
-            typer.echo(f"  {offer.name:<14} needs options: lotteryfw show {offer.name}")
-            continue
-        source: Any = offer.cls()
-        try:
-            # facts may be constants: only loading shows that the files are here
-            source.load(folder)
-            facts = source.facts(folder)
-            status = (
-                f"ready: {'×'.join(map(str, facts.shape))}, {facts.classes} classes, "
-                f"{facts.train:,} train / {facts.validation:,} validation / {facts.test:,} test"
-            )
-        except DataError:
-            status = f"not here: lotteryfw data fetch {offer.name}"
-        typer.echo(f"  {offer.name:<14} {status}")
-
-
-def _has_required_options(offer: RegisteredComponent) -> bool:
-    return any(field.is_required() for field in offer.cls.model_fields.values())
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="A data source.")], data: Data = None
-) -> None:
-    """Download a data set into the data folder."""
-    from lotteryfw.registry import Registry
-    from lotteryfw.runner import default_data_folder
-
-    folder: Path = data or default_data_folder()
-    source: Any = Registry.load().create("data", name)
-    source.fetch(folder)
-    # what was fetched may be damaged
-    source.load(folder)
-    typer.echo(f"{name}: ready in {folder}")
-
-
-def available_data(registry: Registry, folder: Path) -> list[str]:
-    """Return a line for each data set whose files are in the data folder, with its fingerprint.
-
-    Data sources that need options are not among them.
-    """
-    from lotteryfw.api.errors import LotteryError
-    from lotteryfw.api.fingerprints import fingerprint_of
-
-    lines = []
-    for offer in registry.offers("data"):
-        if _has_required_options(offer):
-            continue
-        source: Any = offer.cls()
-        try:
-            files = source.files(folder)
-            if files and all(path.is_file() for path in files):
-                name = registry.short_name(offer)
-                fingerprint = fingerprint_of(source, folder)[:16]
-                lines.append(f"{name}: {len(files)} files, fingerprint {fingerprint}")
-        except LotteryError as error:
-            lines.append(f"{offer.name}: {error}")
-        except Exception as error:
-            # a plugin's data source; the others are still worth a line
-            lines.append(f"{offer.name} broke in files(): {type(error).__name__}: {error}")
-    return lines
-
-
-@app.command()
-def doctor(
-    data: Data = None,
-    store: StoreRoot = None,
-) -> None:
-    """Show what this machine has: versions, device, folders, data sets, plugins."""
-    import platform
-    import shutil
-    from importlib.metadata import version
-
-    import torch
-
-    from lotteryfw import engine
-    from lotteryfw.registry import Registry
-    from lotteryfw.runner import cores, default_data_folder
-    from lotteryfw.store import Store, default_root
-
-    registry = Registry.load()
-    root = store or default_root()
-    folder = data or default_data_folder()
-    packages = ("lotteryfw", "torch", "torchvision", "numpy", "pydantic", "pluggy", "safetensors")
-    # of several GPUs, a run takes the current one
-    device = engine.pick_device("auto")
-    name = f"cuda ({torch.cuda.get_device_name()})" if device == "cuda" else "cpu"
-    info = Store(root).info()
-    rows = [
-        ("python", f"{platform.python_version()} on {platform.platform()}"),
-        ("versions", ", ".join(f"{package} {version(package)}" for package in packages)),
-        ("device", f"{name}, {cores()} cores"),
-        ("bf16", engine.describe_bf16(device)),
-        ("data", str(folder)),
-        *(("", line) for line in available_data(registry, folder)),
-        ("store", f"{root}: {info.objects} objects, {info.bytes / 1e6:,.0f} MB"),
-        ("free disk", f"{shutil.disk_usage(_existing(root)).free / 1e9:,.1f} GB"),
-        ("plugins", f"{len(registry.plugins)} loaded, {len(registry.failures)} failed"),
-    ]
-    for label, value in rows:
-        typer.echo(f"{label:<10} {value}")
-    for failure in registry.failures:
-        typer.echo(f"failed     {failure}")
-
-
-def _existing(path: Path) -> Path:
-    """Return the path, or its nearest parent that exists."""
-    while not path.exists():
-        path = path.parent
-    return path

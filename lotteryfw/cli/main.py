@@ -37,8 +37,10 @@ def _main() -> None:
     # Imported here, so that a signal that comes meanwhile ends with a line and no traceback. The
     # modules of the commands add these to the app.
     from lotteryfw.api.errors import LotteryError
-    from lotteryfw.cli import components, reports, runs, stores, studies  # noqa: F401
-    from lotteryfw.cli.app import app
+    from lotteryfw.cli import components, init, machine, reports, runs, stores, studies  # noqa: F401
+    from lotteryfw.cli.app import add_examples, app
+
+    add_examples()
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

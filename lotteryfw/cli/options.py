@@ -7,8 +7,29 @@ from typing import Annotated
 
 import typer
 
-Recipe = Annotated[Path, typer.Argument(metavar="FILE", help="A recipe (TOML).")]
-Profile = Annotated[str | None, typer.Option(help="A profile of the recipe, such as quick.")]
+from lotteryfw.cli import completion
+
+_RECIPE = "a file (TOML), the name of a shipped one such as quickstart, or - for standard input"
+Recipe = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help=f"A recipe: {_RECIPE}.", autocompletion=completion.recipes
+    ),
+]
+Recipes = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RECIPE…",
+        help=f"Recipes, run one after the other: {_RECIPE}.",
+        autocompletion=completion.recipes,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="A profile of the recipe, such as quick.", autocompletion=completion.profiles
+    ),
+]
 Sets = Annotated[
     list[str],
     typer.Option(
@@ -29,4 +50,4 @@ StoreRoot = Annotated[
         "--store", help="The store's folder. [$LOTTERYFW_STORE, or the user's data folder]"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one value a line, for scripts.")]

@@ -1,25 +1,26 @@
-"""Commands about recipes: recipe, plan, check, schema."""
+"""Commands about recipes: recipe, check, schema."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lotteryfw.cli import signals
+from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Trust
+from lotteryfw.cli.plans import plan
 from lotteryfw.cli.reports import print_paths
 
-SHOWN_CELLS = 3
-"""Cells that cannot run of which `plan` shows the reason; mostly it is the same for all."""
+if TYPE_CHECKING:
+    from lotteryfw.runner import Run, StudyContext
 
 
 @app.command()
 def recipe(
-    file: Recipe,
+    files: Recipes,
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
@@ -39,20 +40,52 @@ def recipe(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe. Run the same command again to go on after whatever ended it."""
+    """Run recipes. Run the same command again to go on after whatever ended it."""
+    from lotteryfw.api.errors import UsageError
+
+    if out is not None and len(files) > 1:
+        raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
-        plan(file, profile, sets, trust, data, store, as_json)
+        for file in files:
+            plan(file, profile, sets, trust, data, store, as_json=as_json)
         return
-    from lotteryfw.cli.progress import JsonLines, Quiet, Terminal
+    if len(files) > 1:
+        # a mistake in the last one should not show after hours of the others
+        for file in files:
+            _checked(file, profile, sets, trust, data)
+    ended_well = True
+    for file in files:
+        # one after the other: each uses all processes
+        where = {"out": out, "trust": trust, "data": data, "store": store}
+        done = _run(file, profile, sets, jobs, device, where, quiet, as_json)
+        statuses = set(done.statuses.values())
+        # Where every cell diverged there is no result, which a script has to notice as well.
+        if "failed" in statuses or statuses == {"diverged"}:
+            ended_well = False
+    if not ended_well:
+        raise typer.Exit(1)
+
+
+def _run(
+    file: Path,
+    profile: str | None,
+    sets: list[str],
+    jobs: int | None,
+    device: str,
+    where: dict[str, Any],
+    quiet: bool,
+    as_json: bool,
+) -> Run:
+    """Run one recipe, and print its results."""
     from lotteryfw.report import report
-    from lotteryfw.runner import run
+    from lotteryfw.session import JsonLines, display, run
 
     signals.set_hint(signals.GOES_ON)
-    view = JsonLines() if as_json else Quiet() if quiet else Terminal()
+    view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
-            file, profile=profile, sets=sets, out=out, jobs=jobs, device=device, trust=trust, data=data, store=store,
-            listener=view, on_start=on_start,
+            file, profile=profile, sets=sets, jobs=jobs, device=device, listener=view,
+            on_start=on_start, report=False, **where,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
@@ -70,110 +103,65 @@ def recipe(
             print_paths(page, figures)
         typer.echo(f"{done.path}")
     signals.set_hint("")
-    statuses = set(done.statuses.values())
-    # Where every cell diverged there is no result, which a script has to notice as well.
-    if "failed" in statuses or statuses == {"diverged"}:
-        raise typer.Exit(1)
+    return done
 
 
-@app.command()
-def plan(
-    file: Recipe,
-    profile: Profile = None,
-    sets: Sets = [],  # noqa: B006
-    trust: Trust = [],  # noqa: B006
-    data: Data = None,
-    store: StoreRoot = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a recipe asks for, before anything is trained."""
+def _checked(
+    file: Path, profile: str | None, sets: list[str], trust: list[Path], data: Path | None
+) -> StudyContext:
+    """Return the context of a recipe without faults. Raises RecipeError, UsageError, DataError."""
     from lotteryfw.runner import StudyContext
 
-    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
-    context.validate_parts()
-    result = context.plan(_likely_device())
-    if as_json:
-        typer.echo(json.dumps(result.plain()))
-        return
-    rows = [
-        ("cells", f"{result.cells:,}"),
-        ("jobs asked for", f"{result.asked:,}"),
-        ("different jobs", f"{result.unique:,}"),
-        ("of them trainings", f"{result.unique - result.evaluations:,}"),
-        ("of them evaluations", f"{result.evaluations:,}"),
-        ("already stored", f"{result.stored:,}"),
-        ("to do", f"{result.unique - result.stored:,}"),
-        ("steps in all", f"{result.steps:,}"),
-        ("steps to do", f"{result.steps_to_do:,}"),
-        ("time, one process", _duration(result.seconds)),
-        ("disk", _size(result.bytes)),
-    ]
-    for warning in context.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    profile_name = f" ({context.recipe.profile})" if context.recipe.profile else ""
-    typer.echo(f"{context.recipe.name}{profile_name}")
-    for name, value in rows:
-        typer.echo(f"  {name:<20} {value:>14}")
-    if result.unknown:
-        cells = f"{len(result.unknown)} cells, such as {result.unknown[0]}"
-        typer.echo(f"  depend on results, planned up to there: {cells}")
-    for cell, fault in result.broken[:SHOWN_CELLS]:
-        typer.echo(f"  cannot run: {cell}: {fault}")
-    if len(result.broken) > SHOWN_CELLS:
-        typer.echo(f"  cannot run: {len(result.broken) - SHOWN_CELLS} more cells")
-    typer.echo("Jobs whose masks turn out equal are shared too; that shows only as the study runs.")
-
-
-def _likely_device() -> str:
-    """Return the kind of device that "auto" would pick, judged by the driver's device file."""
-    # torch would know, and take seconds to import
-    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        # nothing like it was trained in this store
-        return "not known yet"
-    minutes = seconds / 60
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
-def _size(count: int | None) -> str:
-    return "not known yet" if count is None else f"{count / 1e6:,.0f} MB"
+    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data)
+    context.validate("cpu")
+    return context
 
 
 @app.command()
 def check(
     what: Annotated[
         str,
-        typer.Argument(metavar="FILE|PLUGIN", help="A recipe, a plugin file, or a plugin's name."),
+        typer.Argument(
+            metavar="RECIPE|PLUGIN",
+            help="A recipe, a plugin file, or a plugin's name.",
+            autocompletion=completion.recipes,
+        ),
     ],
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
     data: Data = None,
+    as_json: Json = False,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
-    # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml") or what == "-":
-        from lotteryfw.runner import StudyContext
+    from lotteryfw.recipe.shipped import shipped_recipes
 
-        context = StudyContext(Path(what), profile=profile, sets=sets, trust=trust, data=data)
-        context.validate_parts()
-        context.validate_models("cpu")
-        context.validate_data()
+    # a plugin is a file of another suffix, or a name
+    if what.endswith(".toml") or what == "-" or what in shipped_recipes():
+        context = _checked(Path(what), profile, sets, trust, data)
+        cells = len(context.recipe.cells)
+        if as_json:
+            result = {"recipe": what, "cells": cells, "warnings": context.warnings}
+            typer.echo(json.dumps(result))
+            return
         for warning in context.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"{what}: good; {len(context.recipe.cells)} cells")
+        typer.echo(f"{what}: good; {cells} cells")
         return
     from lotteryfw.testkit import check_plugin
 
     results = check_plugin(what)
-    for result in results:
-        typer.echo(str(result))
-    if any(result.failed for result in results):
+    for verdict in results:
+        if as_json:
+            line = {
+                "component": verdict.component.full_name,
+                "outcome": verdict.outcome,
+                "reason": verdict.reason,
+            }
+            typer.echo(json.dumps(line))
+        else:
+            typer.echo(str(verdict))
+    if any(verdict.failed for verdict in results):
         raise typer.Exit(1)
 
 

@@ -42,11 +42,15 @@ class Alive:
 
 @dataclass(frozen=True)
 class Progress:
-    """The trainings `keys` have done `done` of `of` steps."""
+    """The trainings `keys` have done `done` of `of` steps.
+
+    `points` has loss and accuracy of their last evaluation, where there was one.
+    """
 
     keys: tuple[str, ...]
     done: int
     of: int
+    points: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)

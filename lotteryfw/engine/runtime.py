@@ -140,6 +140,8 @@ class EngineContext:
     store: Store | None = None
     decoded: set[str] = field(default_factory=set)
     """Keys of the decoded data sets in the store that were used."""
+    last_points: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By the keys of running trainings, loss and accuracy of the last evaluation."""
     _cached: _CachedDataset | None = field(default=None, repr=False)
 
     def component(self, spec: Spec) -> Any:

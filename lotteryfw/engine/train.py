@@ -115,6 +115,7 @@ class Training:
         train_loss = float(self._losses) / self._counted if self._counted else None
         if not math.isfinite(loss) or (train_loss is not None and not math.isfinite(train_loss)):
             raise TrainingDiverged(self.step)
+        self._context.last_points[self.job.key] = (loss, accuracy)
         # Before the last change of the masks the network is another than the one that is found: a
         # denser one, mostly.
         if self.step >= self._last_change and loss < self._best_loss():

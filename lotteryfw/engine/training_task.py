@@ -153,6 +153,7 @@ def train(tasks: Sequence[TrainingTask], context: EngineContext, on_step: OnStep
             diverged = _count(task, updates)
             if diverged or task.training.step >= task.until:
                 running.remove(task)
+                context.last_points.pop(task.job.key, None)
                 task.finish((time.monotonic() - started) / len(tasks), diverged)
         if not running:
             return

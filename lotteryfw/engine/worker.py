@@ -154,7 +154,8 @@ def _run_group(
         if now - last_progress >= _PROGRESS_SECONDS:
             last_progress = now
             channel.receive(0)
-            channel.send(Progress(tuple(unfinished), done, of))
+            points = dict(workshop.last_points)
+            channel.send(Progress(tuple(unfinished), done, of, points))
         return channel.stopping
 
     def on_done(key: str, warning: str | None) -> None:

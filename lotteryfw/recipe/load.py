@@ -21,6 +21,7 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text, source_name
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
+from lotteryfw.recipe.shipped import recipe_file
 from lotteryfw.recipe.toml_writer import to_toml
 from lotteryfw.recipe.written_parts import Place, WrittenParts, written_parts
 from lotteryfw.registry import Registry
@@ -80,9 +81,13 @@ def load_recipe(
     """
     check_variables()
     faults: list[Fault] = []
-    path = None if isinstance(source, Mapping) else Path(source)
-    source = plain(source) if isinstance(source, Mapping) else Path(source)
-    tree = read(source, _defaults(registry), profile, sets, faults)
+    path: Path | None = None
+    content: Path | Mapping[str, Any]
+    if isinstance(source, Mapping):
+        content = plain(source)
+    else:
+        content = path = recipe_file(Path(source))
+    tree = read(content, _defaults(registry), profile, sets, faults)
     faults_of_reading = list(faults)
 
     # Everything is checked, whatever is wrong before, so that all faults are reported at once.
@@ -119,7 +124,7 @@ def load_recipe(
         path=path,
         profile=profile,
         profiles=tuple(file.profiles),
-        source_text=recipe_text(source) if isinstance(source, Path) else to_toml(source),
+        source_text=recipe_text(content) if isinstance(content, Path) else to_toml(content),
         claims=tuple(claims),
         claim_origins=tuple(origins),
         cells=tuple(cells),

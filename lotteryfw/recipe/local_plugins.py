@@ -19,6 +19,7 @@ def offering_file(name: str, folders: Iterable[Path]) -> Path | None:
     # A component writes its name as `use = "name"`.
     pattern = re.compile(rf"""^\s+use\s*(?::[^=\n]*)?=\s*["']{re.escape(name)}["']""", re.MULTILINE)
     for folder in dict.fromkeys(folders):
+        # a folder that cannot be listed has nothing to offer
         try:
             files = sorted(folder.glob("*.py"))[:_MOST_FILES]
         except OSError:

@@ -23,6 +23,7 @@ from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 from lotteryfw.recipe.schema import ALTERNATIVES
+from lotteryfw.recipe.shipped import is_missing, nearest_recipe, recipe_file
 from lotteryfw.search.torchvision_weights import PREFIX
 
 SET = "--set"
@@ -80,24 +81,17 @@ def _file(
     parent = table.pop("extends", None)
     if isinstance(parent, str):
         extended = path.parent / parent
-        if _is_missing(extended):
-            near = nearest(extended.name, _recipes_in(extended.parent))
+        # a file beside this one, or a shipped recipe by its name
+        if is_missing(extended):
+            extended = recipe_file(Path(parent))
+        if is_missing(extended):
+            extended = path.parent / parent
+            near = nearest_recipe(extended)
             raise RecipeError([Fault(where, "extends", f"there is no recipe {extended}", near)])
         tree = _file(extended, tree, (*chain, here), faults)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
     return _laid(tree, table, where, path.parent, faults)
-
-
-def _is_missing(path: Path) -> bool:
-    """Return whether there is nothing by this name; whatever else is wrong shows when it is read."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def source_name(path: Path) -> str:
@@ -115,7 +109,7 @@ def recipe_text(path: Path) -> str:
         content = _input() if path == STANDARD_INPUT else read_regular(path, RECIPE_BYTES)
         return content.decode("utf-8-sig")
     except FileNotFoundError:
-        problem = ("there is no such recipe", nearest(path.name, _recipes_in(path.parent)))
+        problem = ("there is no such recipe", nearest_recipe(path))
     except OSError as error:
         problem = (f"cannot be read: {error.strerror or error}", "")
     except UnicodeDecodeError as error:
@@ -135,10 +129,6 @@ def _input() -> bytes:
             f"has {RECIPE_BYTES.excess(len(content), 'bytes')} ({RECIPE_BYTES.remedy})"
         )
     return content
-
-
-def _recipes_in(folder: Path) -> list[str]:
-    return [file.name for file in folder.glob("*.toml")] if folder.is_dir() else []
 
 
 def _parsed(path: Path) -> dict[str, Any]:

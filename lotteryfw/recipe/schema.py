@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lotteryfw.api.errors import nearest
-from lotteryfw.api.limits import NAME
+from lotteryfw.api.limits import CELLS, NAME
 from lotteryfw.api.steps import Clock, Step
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.search.kernel_list import KERNELS
@@ -146,6 +146,42 @@ def _kernel(name: str) -> str:
 Seed = Annotated[int, Field(ge=0)]
 
 
+_RANGE = r"(\d{1,12})\.\.(\d{1,12})"
+
+
+def seed_range(value: Any) -> Any:
+    """Return the seeds that "0..4" stands for, as a list; anything else as it is.
+
+    Raises ValueError for a range that has no seeds, or more than a recipe may have.
+    """
+    match = re.fullmatch(_RANGE, value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    first, last = int(match[1]), int(match[2])
+    if last < first:
+        raise ValueError(f"'{value}' has no seeds: write the smaller one first")
+    # counted before the list is made
+    if CELLS.exceeded_by(last - first + 1):
+        raise ValueError(f"has {CELLS.excess(last - first + 1, 'seeds')} ({CELLS.remedy})")
+    return list(range(first, last + 1))
+
+
+Seeds = Annotated[
+    list[Seed],
+    Field(
+        min_length=1,
+        json_schema_extra={
+            "anyOf": [
+                {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
+                {"type": "string", "pattern": f"^{_RANGE}$"},
+            ]
+        },
+    ),
+    AfterValidator(_distinct),
+    BeforeValidator(seed_range),
+]
+
+
 class RandomnessTable(Table):
     """The seeds of single streams. An integer, or a list of integers as an axis of the grid.
 
@@ -235,8 +271,8 @@ class StudyTable(Table):
     plain state dict as safetensors, with a path relative to the recipe; or "torchvision:resnet18":
     the weights that torchvision published, where their file is on this machine."""
     randomness: dict[str, Any] = {}
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] = [0]
-    """Each combination of the grid runs once with each seed."""
+    seeds: Seeds = [0]
+    """Each combination of the grid runs once with each seed: a list, or "0..4" for 0, 1, 2, 3 and 4."""
     analyses: list[Component] = []
     """The analyses of every finished search."""
     controls: list[Component] = []

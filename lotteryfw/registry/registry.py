@@ -37,6 +37,10 @@ from lotteryfw.registry.plugins import (
     is_excluded,
     unreleased_code,
 )
+from lotteryfw.registry.session_code import session_code
+
+SESSION = "session"
+"""The distribution of components that a script or a notebook defines."""
 
 PROVIDER = "from"
 """The key of the provider of a component among the options of another one, in jobs. No option can
@@ -90,6 +94,27 @@ class Registry:
         for path in trust:
             registry._trust(path)
         return registry
+
+    def add_session(self, classes: Iterable[object]) -> None:
+        """Offer component classes that a script or a notebook defines, as "session/name".
+
+        Raises UsageError for a class that is no complete component.
+        """
+        plugin = Plugin("session", SESSION, "local")
+        for cls in classes:
+            try:
+                self._add([register(cls, plugin, session_code, taken=self._offers)])
+            except Refused as error:
+                raise UsageError(f"components: {error}") from error
+
+    @property
+    def session_names(self) -> list[str]:
+        """The names of the components that the session defines."""
+        names = []
+        for offer in self._offers:
+            if offer.distribution == SESSION:
+                names.append(offer.name)
+        return names
 
     def notify(self, hook: str, argument: object) -> None:
         """Call a hook of one argument in every plugin that implements it.
@@ -326,12 +351,16 @@ class Registry:
                 self._manager.unregister(module)
             return Failure.of(plugin, stage, error)
         plugin = replace(plugin, components=len(offers))
-        self._offers += offers
-        for offer in offers:
-            self._offers_by_name.setdefault(offer.name, []).append(offer)
+        self._add(offers)
         self._modules.append((plugin, module))
         self.plugins.append(plugin)
         return None
+
+    def _add(self, offers: Sequence[RegisteredComponent]) -> None:
+        # by name as well: the engine asks for every component of every job
+        self._offers += offers
+        for offer in offers:
+            self._offers_by_name.setdefault(offer.name, []).append(offer)
 
     def _check_hooks(self, module: object) -> None:
         callers = self._manager.get_hookcallers(module)

@@ -2,18 +2,20 @@
 
 from lotteryfw.runner.context import StudyContext, default_data_folder
 from lotteryfw.runner.exports import export
+from lotteryfw.runner.network_table import NetworkTable
 from lotteryfw.runner.plan import Plan
 from lotteryfw.runner.reporter import Listener
 from lotteryfw.runner.results import Run, runs
 from lotteryfw.runner.rows import CurveRow, FindingRow, Rows, TicketRow
 from lotteryfw.runner.scheduler import Interrupted
-from lotteryfw.runner.study import cores, run
+from lotteryfw.runner.study import cores, likely_device, run_study
 
 __all__ = [
     "CurveRow",
     "FindingRow",
     "Interrupted",
     "Listener",
+    "NetworkTable",
     "Plan",
     "Rows",
     "Run",
@@ -22,6 +24,7 @@ __all__ = [
     "cores",
     "default_data_folder",
     "export",
-    "run",
+    "likely_device",
+    "run_study",
     "runs",
 ]

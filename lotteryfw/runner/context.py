@@ -17,7 +17,9 @@ from lotteryfw.registry import Registry
 from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.network_checks import network_faults
-from lotteryfw.runner.plan import Plan, plan, validate_budgets
+from lotteryfw.runner.network_table import NetworkTable, network_tables
+from lotteryfw.runner.plan import Plan, plan, stored_cost, validate_budgets
+from lotteryfw.runner.step_times import measure_costs
 from lotteryfw.runner.target_levels import absent_target_levels
 from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
@@ -68,11 +70,13 @@ class StudyContext:
         profile: str | None = None,
         sets: Sequence[str] = (),
         trust: Sequence[Path | str] = (),
+        components: Sequence[type[Component]] = (),
         data: Path | str | None = None,
         store: Path | str | None = None,
     ):
         self.trust = _plugin_files(trust)
         self.registry = Registry.load(self.trust)
+        self.registry.add_session(components)
         self.overrides = tuple(sets)
         self.data_folder = Path(data) if data else default_data_folder()
         self.store = _store(Path(store) if store else default_root())
@@ -119,11 +123,34 @@ class StudyContext:
         """Return the distribution that a component comes from, and its version."""
         return self.registry.offer_of(component).provider
 
-    def plan(self, device: str = "cpu") -> Plan:
-        """Return the jobs that the recipe asks for. Does not import torch."""
-        return plan(
-            self.recipe.cells, self.describe, self.store, self.data_folder, device, self.engine
-        )
+    def plan(self, device: str = "cpu", measure: bool = False) -> Plan:
+        """Return the jobs that the recipe asks for. Does not import torch, unless it is to `measure`.
+
+        Then a few steps of each kind of training are made, where the store has none like it, so that
+        the time and the disk space are known.
+        """
+        cells, store = self.recipe.cells, self.store
+        costs: dict[str, tuple[float, int]] = {}
+        if measure:
+            costs = measure_costs(
+                cells,
+                self.describe,
+                self.registry,
+                self.data_folder,
+                device,
+                is_known=lambda cost_class: stored_cost(store, cost_class) is not None,
+            )
+        return plan(cells, self.describe, store, self.data_folder, device, self.engine, costs)
+
+    def networks(self) -> list[NetworkTable]:
+        """Return the layers, parameters and densities of the recipe's networks. Imports torch."""
+        return network_tables(self.recipe.cells, self.describe, self.data_folder, "cpu")
+
+    def validate(self, device: str) -> None:
+        """Raise RecipeError, UsageError or DataError for whatever shows before any training."""
+        self.validate_parts()
+        self.validate_models(device)
+        self.validate_data()
 
     def validate_parts(self) -> None:
         """Raise RecipeError for axes and components that have no effect. Does not import torch."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lotteryfw.api.errors import DataError, LotteryError, StoreError
+from lotteryfw.api.events import TrainingProgress
 from lotteryfw.engine import EngineContext, Stopped, execute, exit_error
 from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
@@ -32,8 +33,8 @@ class Finished:
     stored: bool = False
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with a job's key, the steps done and the steps in all, now and then."""
+Progress = Callable[[TrainingProgress], None]
+"""Called now and then while a training runs."""
 
 ENDS_RUN: dict[str, type[LotteryError]] = {
     error.__name__: error for error in (StoreError, DataError)
@@ -93,7 +94,9 @@ class InProcess:
 
         def on_step(done: int, of: int) -> bool:
             # The members of a group are in step, so their bars are moved in turn.
-            self._progress(unfinished[done % len(unfinished)], done, of)
+            key = unfinished[done % len(unfinished)]
+            loss, accuracy = self._workshop.last_points.get(key, (None, None))
+            self._progress(TrainingProgress(key, done, of, loss, accuracy))
             return self._stopping
 
         def on_done(key: str, warning: str | None) -> None:

@@ -209,7 +209,8 @@ _NOT_PLAIN = ("snapshots", "keys")
 class Plan:
     """The jobs of a study, and what they cost.
 
-    `evaluations` are those of the unique jobs that only measure a network. Steps are optimizer
+    Of the unique jobs, `trainings` train a network, `probes` compute what a criterion needs of one,
+    and `evaluations` only measure one. Steps are optimizer
     updates; `seconds` and `bytes` are None where nothing like it was trained in
     this store before. `unknown` names cells whose search depends on results, which are planned up
     to there, `broken` those whose search cannot run, with the reason. `snapshots` has, by the
@@ -221,6 +222,8 @@ class Plan:
     asked: int
     unique: int
     stored: int
+    trainings: int
+    probes: int
     evaluations: int
     steps: int
     steps_to_do: int
@@ -243,16 +246,19 @@ def plan(
     data_folder: Path,
     device: str,
     engine: str = "",
+    costs: Mapping[str, tuple[float, int]] | None = None,
 ) -> Plan:
     """Return the plan of some cells against a store; `device` is the kind the study would run on.
 
-    `engine` is as in `Lab`.
+    `engine` is as in `Lab`. `costs` has the seconds a step and the bytes of trainings, by cost
+    class, for those of which the store has none.
     """
     cell_count, job_count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
     # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
     unique: dict[str, _Cost] = {}
+    kind_of: dict[str, str] = {}
     snapshots: dict[str, frozenset[int]] = {}
     classes = _CostClasses(device)
     for cell in cells:
@@ -277,21 +283,25 @@ def plan(
             origin = request.origin
             # A forward pass takes next to no time, and its result next to no room.
             is_evaluation = request.kind == "evaluation"
+            kind_of[origin] = request.kind
             unique[origin] = _EVALUATION if is_evaluation else (request.steps, cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
+    kinds = Counter(kind_of.values())
     keys = _stored_keys(store, unique)
     # Few lengths and classes, many jobs: what follows goes through the few.
     jobs = Counter(unique.values())
     jobs_to_do = jobs - Counter(unique[origin] for origin in keys)
-    seconds, size = _estimate(store, jobs_to_do)
+    seconds, size = _estimate(store, jobs_to_do, costs or {})
     return Plan(
         cells=cell_count,
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
-        evaluations=jobs[_EVALUATION],
+        trainings=sum(kinds.values()) - kinds["probe"] - kinds["evaluation"],
+        probes=kinds["probe"],
+        evaluations=kinds["evaluation"],
         steps=_steps(jobs),
         steps_to_do=_steps(jobs_to_do),
         seconds=seconds,
@@ -318,10 +328,12 @@ def _steps(jobs: Mapping[_Cost, int]) -> int:
     return sum(steps * count for (steps, _), count in jobs.items())
 
 
-def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, int | None]:
+def _estimate(
+    store: Store, jobs: Mapping[_Cost, int], measured: Mapping[str, tuple[float, int]]
+) -> tuple[float | None, int | None]:
     """Return the seconds and bytes of numbers of jobs; evaluations cost nothing.
 
-    Both are None where no job of one of the classes is stored.
+    Both are None where no job of one of the classes is stored, or was measured.
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
@@ -330,7 +342,7 @@ def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, in
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
-            costs[cost_class] = _cost(store, cost_class)
+            costs[cost_class] = stored_cost(store, cost_class) or measured.get(cost_class)
         cost = costs[cost_class]
         if cost is None:
             return None, None
@@ -339,7 +351,7 @@ def _estimate(store: Store, jobs: Mapping[_Cost, int]) -> tuple[float | None, in
     return seconds, size
 
 
-def _cost(store: Store, cost_class: str) -> tuple[float, int] | None:
+def stored_cost(store: Store, cost_class: str) -> tuple[float, int] | None:
     """Return the seconds a step and the bytes of a stored training of this cost class."""
     key = store.alias(cost_class)
     folder = store.path(key) if key else None

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from lotteryfw.api.events import CellFinished, Evaluated, Event, Finding, LevelFinished, event_name
+from lotteryfw.api.events import (
+    CellFinished,
+    Evaluated,
+    Event,
+    Finding,
+    LevelFinished,
+    TrainingProgress,
+    event_name,
+)
 from lotteryfw.api.results import AnalysisResult
 from lotteryfw.registry import Registry
 from lotteryfw.store import EventLog, RunFolder, strict_json
@@ -16,14 +24,18 @@ AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 class Listener(Protocol):
-    """Watches a run, as the terminal does. Its methods are called in the order of what happens."""
+    """Watches a run, as the displays of the command line do: the argument `listener` of `run`.
+
+    Its methods are called in the order of what happens, by the process that calls `run`. They must
+    return soon, since the run waits for them, and must not raise.
+    """
 
     def event(self, event: Event) -> None:
         """Take note of an event."""
         ...
 
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Take note that the training `key` has done `done` of its `of` steps."""
+    def progress(self, progress: TrainingProgress) -> None:
+        """Take note of how far a training is. Without worker processes it is called at every step."""
         ...
 
     def warning(self, message: str) -> None:
@@ -35,7 +47,7 @@ class NoListener:
     """A listener that ignores everything."""
 
     def event(self, event: Event) -> None: ...
-    def progress(self, key: str, done: int, of: int) -> None: ...
+    def progress(self, progress: TrainingProgress) -> None: ...
     def warning(self, message: str) -> None: ...
 
 
@@ -122,9 +134,9 @@ class Reporter:
         for failure in failures[before:]:
             self.warning(str(failure))
 
-    def progress(self, key: str, done: int, of: int) -> None:
-        """Tell the listener that a training has done some of its steps."""
-        self._listener.progress(key, done, of)
+    def progress(self, progress: TrainingProgress) -> None:
+        """Tell the listener how far a training is."""
+        self._listener.progress(progress)
 
     def warning(self, message: str) -> None:
         """Tell the listener what went wrong."""

@@ -1,4 +1,4 @@
-"""A study from recipe to run folder: `run` is what the command line and scripts call."""
+"""A study from recipe to run folder: `run_study` is what the command line and scripts call."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lotteryfw.api.component import Component
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.events import RunFinished, RunStarted
 from lotteryfw.api.kinds import Analysis
 from lotteryfw.api.results import LevelResult
@@ -39,7 +41,7 @@ OnStart = Callable[[Callable[[], None]], None]
 """Receives a function that asks the run to stop."""
 
 
-def run(
+def run_study(
     source: Path | str | Mapping[str, Any],
     *,
     profile: str | None = None,
@@ -48,39 +50,50 @@ def run(
     jobs: int | None = None,
     device: str = "auto",
     trust: Sequence[Path | str] = (),
+    components: Sequence[type[Component]] = (),
     data: Path | str | None = None,
     store: Path | str | None = None,
     checkpoint_seconds: float = 60.0,
     listener: Listener | None = None,
-    on_start: Callable[[Callable[[], None]], None] | None = None,
+    on_start: OnStart | None = None,
 ) -> Run:
-    """Run a recipe (a path, or a mapping of the same shape) and return its run folder, read.
-
-    Run it again after whatever ended it: what is in the store is not trained twice, and the results
-    are the same to the bit. `jobs` is the number of worker processes, of one thread each; None: as
-    many as there are cores and cells (one on a GPU). `on_start` is given a function that asks the
-    run to stop at a safe point, which then raises Interrupted.
-
-    >>> run("recipes/quickstart.toml").levels.to_pandas()  # doctest: +SKIP
-    """
+    """Run a recipe into its folder, without display and report (see `lotteryfw.run`)."""
     try:
         context = StudyContext(
-            source, profile=profile, sets=sets, trust=trust, data=data, store=store
-        )
+            source, profile=profile, sets=sets, trust=trust, components=components, data=data,
+            store=store,
+        )  # fmt: skip
         kind = pick_device(device)
         # Before the first tensor: torch reads its number of threads once.
         configure_torch()
         context.validate_precision(kind)
-        context.validate_parts()
-        context.validate_models(kind)
-        context.validate_data()
+        context.validate(kind)
         context.require_store()
+        processes = _processes(context, jobs, kind)
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, folder, listener or NoListener())
-        processes = jobs or _default_jobs(kind, len(context.recipe.cells))
         return study.run(processes, checkpoint_seconds, on_start)
     except SystemExit as error:
         raise exit_error(error) from error
+
+
+def likely_device() -> str:
+    """Return the kind of device that "auto" would pick, judged by the driver's device file."""
+    # torch would know, and take seconds to import
+    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+
+
+def _processes(context: StudyContext, jobs: int | None, device: str) -> int:
+    """Return the number of worker processes. Raises UsageError for too many."""
+    session = context.registry.session_names
+    if session and jobs not in (None, 1):
+        raise UsageError(
+            f"jobs = {jobs}: the components {', '.join(session)} are defined in this session, and "
+            "worker processes cannot import them; use jobs=1, or a plugin file with trust=[…]"
+        )
+    if session:
+        return 1
+    return jobs or _default_jobs(device, len(context.recipe.cells))
 
 
 def _default_jobs(device: str, cells: int) -> int:
@@ -161,7 +174,13 @@ class StudyRun:
             if on_start:
                 on_start(scheduler.stop)
             self._reporter.event(
-                RunStarted(context.recipe.name, folder, len(cells), self._plan.unique)
+                RunStarted(
+                    context.recipe.name,
+                    folder,
+                    len(cells),
+                    self._plan.unique,
+                    self._plan.steps_to_do,
+                )
             )
             try:
                 scheduler.run(cells)

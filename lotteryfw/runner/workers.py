@@ -15,6 +15,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from lotteryfw.api.events import TrainingProgress
 from lotteryfw.engine import DamagedJob, spool
 from lotteryfw.engine.messages import (
     FromWorker,
@@ -250,9 +251,10 @@ class Workers:
 
     def _handle(self, worker: _Worker, message: FromWorker) -> None:
         match message:
-            case Progress(keys, done, of):
+            case Progress(keys, done, of, points):
                 for key in keys:
-                    self._listener.progress(key, done, of)
+                    loss, accuracy = points.get(key, (None, None))
+                    self._listener.progress(TrainingProgress(key, done, of, loss, accuracy))
             case JobDone(key, warning, stored):
                 worker.keys.remove(key)
                 self._finished.append(Finished(key, warning=warning, stored=stored))

@@ -236,7 +236,8 @@ def test_show_says_which_code_results_are_keyed_by(
 
 def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
     """A model family whose helper decides what it builds: its old results are not taken for the new ones."""
-    from lotteryfw.runner import StudyContext, run
+    from lotteryfw.runner import StudyContext
+    from lotteryfw.runner import run_study as run
 
     write(folder, {
         "mine.py": "from lotteryfw import ModelFamily, hookimpl\nclass Mine(ModelFamily):\n"

@@ -14,7 +14,7 @@ from support.mask_updates import FILE as UPDATES
 from support.paths import ROOT
 from support.recorder import Again
 
-from lotteryfw import Run, load_ticket, run, runner
+from lotteryfw import Run, load_ticket, runner
 from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels import lockstep
 from lotteryfw.engine.kernels.captured import WARM_UP
@@ -22,6 +22,7 @@ from lotteryfw.engine.kernels.dispatch import make_kernel
 from lotteryfw.engine.prefetched_draws import SPAN, PrefetchedDraws
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Interrupted, StudyContext
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.lab import CellLab
 from lotteryfw.std import optimizers
 
@@ -202,7 +203,7 @@ class Watch:
 
     def event(self, event: Any) -> None: ...
 
-    def progress(self, key: str, done: int, of: int) -> None:
+    def progress(self, progress: Any) -> None:
         if self._left is not None:
             self._left -= 1
             if self._left == 0:

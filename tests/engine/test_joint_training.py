@@ -16,7 +16,7 @@ from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from lotteryfw import UpdateFactors, load_ticket, run
+from lotteryfw import UpdateFactors, load_ticket
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import ContractError, LotteryError
 from lotteryfw.api.rng import stream
@@ -25,6 +25,7 @@ from lotteryfw.engine import EngineContext, Stopped, StoredOutcome
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.engine.trained_parameters import regroup
 from lotteryfw.registry import Registry
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.jobs import Spec, Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store

@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from support.small import DATA, describe, engine_context, execute_one, kernel, make
 from support.trainings import OPTIMIZERS, jobs_of, minus_zero, run_training
 
-from lotteryfw import load_ticket, run
+from lotteryfw import load_ticket
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome, execute, group_key
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.train import TrainingGroup
 from lotteryfw.runner import Interrupted
+from lotteryfw.runner import run_study as run
 from lotteryfw.runner.executors import InProcess
 from lotteryfw.search.jobs import Job, Train, state_key
 from lotteryfw.store import Store
@@ -378,8 +379,8 @@ def test_a_study_stopped_within_a_group_goes_on_to_the_same_bits(tmp_path: Path)
     class Watch:
         def event(self, event: Any) -> None: ...
         def warning(self, message: str) -> None: ...
-        def progress(self, key: str, done: int, of: int) -> None:
-            if done == 17:
+        def progress(self, progress: Any) -> None:
+            if progress.step == 17:
                 stops[0]()
 
     with pytest.raises(Interrupted):
@@ -397,8 +398,8 @@ def test_a_worker_killed_within_a_group_loses_nothing(tmp_path: Path) -> None:
     class Watch:
         def event(self, event: Any) -> None: ...
         def warning(self, message: str) -> None: ...
-        def progress(self, key: str, done: int, of: int) -> None:
-            if not killed and done:
+        def progress(self, progress: Any) -> None:
+            if not killed and progress.step:
                 found = subprocess.run(["pgrep", "-f", "lotteryfw.engine.worker", "-P", str(os.getpid())],
                                        capture_output=True, text=True).stdout.split()  # fmt: skip
                 killed.append(int(found[0]))
@@ -412,7 +413,7 @@ def test_a_worker_killed_within_a_group_loses_nothing(tmp_path: Path) -> None:
 KILLED = """
 import json, sys
 from pathlib import Path
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 run(json.loads(sys.argv[1]), out=sys.argv[2], store=Path(sys.argv[3]), jobs=1, device="cpu", data=Path(sys.argv[2]),
     checkpoint_seconds=0.05)
 """

@@ -16,12 +16,12 @@ from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from lotteryfw import run
 from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.api.rng import stream
 from lotteryfw.cli.app import app
 from lotteryfw.engine import Stopped, StoredOutcome
 from lotteryfw.engine.train import Training, TrainingGroup
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lotteryfw import load_ticket, run
+from lotteryfw import load_ticket
 from lotteryfw.runner import Run
+from lotteryfw.runner import run_study as run
 
 STUDY: dict[str, Any] = {
     "name": "parity",

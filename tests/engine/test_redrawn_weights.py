@@ -19,13 +19,14 @@ from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import load_ticket, run
+from lotteryfw import load_ticket
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.registry import Registry
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.records import Record

@@ -16,7 +16,7 @@ ONE_FAULT = {
     "unknown table": (changed(studdy=[]), "recipe: studdy: unknown key (did you mean 'study'"),
     "unknown component": (
         changed(data="sinthetic"),
-        "recipe: data: there is no data source 'sinthetic'; did you mean 'synthetic'?",
+        "recipe: data: there is no data source 'sinthetic'; did you mean 'synthetic'",
     ),
     "component of another kind": (
         changed(scope="reinit"),

@@ -9,9 +9,9 @@ import torch
 from support.commands import QUICK, cli, refused
 from support.runs import recipe
 
-from lotteryfw import run
 from lotteryfw.api.errors import DataError, RecipeError
 from lotteryfw.runner import StudyContext
+from lotteryfw.runner import run_study as run
 
 SOURCE = """
 from pathlib import Path

@@ -15,8 +15,9 @@ from support.runs import go, recipe
 from torch import nn
 from torch.nn.utils import prune
 
-from lotteryfw import Run, UsageError, export, load_ticket, run
+from lotteryfw import Run, UsageError, export, load_ticket
 from lotteryfw.runner import onnx_files
+from lotteryfw.runner import run_study as run
 
 THREE = ["ticket", "trained", "initial"]
 

@@ -14,7 +14,7 @@ from support.runs import Watch, files, go, recipe
 from lotteryfw import UsageError
 from lotteryfw.engine import execute
 from lotteryfw.engine.worker import patience
-from lotteryfw.runner import run as run_recipe
+from lotteryfw.runner import run_study as run_recipe
 from lotteryfw.runner.executors import InProcess
 from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
@@ -264,7 +264,7 @@ def test_a_worker_that_was_stopped_is_replaced_and_nothing_is_lost(
     watch = Watch()
     hit: list[int] = []
 
-    def strike(key: str, done: int, of: int) -> None:
+    def strike(progress: object) -> None:
         if not hit:
             hit.append(workers()[0])
             os.kill(hit[0], number)

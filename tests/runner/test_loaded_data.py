@@ -18,7 +18,8 @@ from lotteryfw.api.data import Dataset, DatasetInfo, Subset
 from lotteryfw.api.errors import ContractError, DataError, PluginError
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.engine import EngineContext, load_dataset
-from lotteryfw.runner import StudyContext, run
+from lotteryfw.runner import StudyContext
+from lotteryfw.runner import run_study as run
 from lotteryfw.std.synthetic import Synthetic
 from lotteryfw.std.torchvision_sets import Mnist
 

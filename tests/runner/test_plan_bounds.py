@@ -11,9 +11,9 @@ from support.layers import make_layer
 from support.recipes import changed
 from support.small import DATA
 
-from lotteryfw import run
 from lotteryfw.api.errors import ContractError
 from lotteryfw.runner import StudyContext
+from lotteryfw.runner import run_study as run
 from lotteryfw.runner.plan import Plan
 from lotteryfw.search.guard import blame
 from lotteryfw.search.jobs import Spec

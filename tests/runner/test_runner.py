@@ -17,8 +17,9 @@ import pytest
 import torch
 from support.runs import NINE, Watch, files, go, recipe
 
-from lotteryfw import UsageError, load_ticket, run
+from lotteryfw import UsageError, load_ticket
 from lotteryfw.runner import Interrupted, StudyContext, cores
+from lotteryfw.runner import run_study as run
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -152,7 +153,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole, _ = go(tmp_path, name="whole")
     stops: list[Any] = []
     watch = Watch()
-    watch.progress = lambda key, done, of: stops[0]() if done == 17 else None  # type: ignore[method-assign]
+    watch.progress = lambda one: stops[0]() if one.step == 17 else None  # type: ignore[method-assign]
     given = {"store": tmp_path / "b", "jobs": 1, "device": "cpu", "data": tmp_path}
     with pytest.raises(Interrupted):
         run(recipe(), out=tmp_path / "stopped", listener=watch, on_start=stops.append, **given)  # type: ignore[arg-type]
@@ -165,7 +166,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 import json
 table, out, store, jobs = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 run(table, out=out, store=Path(store), jobs=jobs, device="cpu", data=Path(out), checkpoint_seconds=0.05)
@@ -203,7 +204,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None
     watch = Watch()
     killed: list[int] = []
 
-    def strike(key: str, done: int, of: int) -> None:
+    def strike(progress: object) -> None:
         if not killed:
             found = subprocess.run(["pgrep", "-f", "lotteryfw.engine.worker", "-P", str(os.getpid())],
                                    capture_output=True, text=True).stdout.split()  # fmt: skip

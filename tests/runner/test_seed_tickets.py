@@ -15,11 +15,12 @@ import torch
 from support.paths import ROOT
 from support.small import DATA
 
-from lotteryfw import export, load_seed_ticket, load_ticket, run
+from lotteryfw import export, load_seed_ticket, load_ticket
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.cli import studies as studies  # adds the command `lotteryfw export`
 from lotteryfw.cli.app import app
 from lotteryfw.runner import Run
+from lotteryfw.runner import run_study as run
 from lotteryfw.store import tensors
 
 STRONG = ROOT / "plugins" / "lotteryfw-strong" / "src" / "lotteryfw_strong" / "__init__.py"

@@ -10,11 +10,11 @@ import pytest
 import torch
 from support.recipes import changed
 
-from lotteryfw import run
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
+from lotteryfw.runner import run_study as run
 from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.std.analyses import DyingEdges, MaskDiagnostics, MaskOverlap, WeightScatter
 

@@ -15,12 +15,13 @@ from support.runs import recipe
 from support.small import cell, describe, lab, make
 from torch import Tensor
 
-from lotteryfw import ContractError, Control, ControlLayer, run
+from lotteryfw import ContractError, Control, ControlLayer
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import PluginError, RecipeError
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
+from lotteryfw.runner import run_study as run
 from lotteryfw.runner.plan import plan_cell
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab

@@ -15,12 +15,13 @@ import torch
 from support.mask_updates import FILE
 from support.runs import DATA, Watch, files
 
-from lotteryfw import Run, UsageError, load_ticket, run
+from lotteryfw import Run, UsageError, load_ticket
 from lotteryfw.api.errors import RecipeError
 from lotteryfw.engine import StoredOutcome
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Interrupted, StudyContext
+from lotteryfw.runner import run_study as run
 from lotteryfw.store import Store
 
 SEARCH = {"use": "during_training", "density": 0.4}
@@ -155,8 +156,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole, stops = go(tmp_path, "whole", table), []
 
     class Stopping(Watch):
-        def progress(self, key: str, done: int, of: int) -> None:
-            if done == 17:
+        def progress(self, progress: Any) -> None:
+            if progress.step == 17:
                 stops[0]()
 
     with pytest.raises(Interrupted):
@@ -168,7 +169,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 KILLED = """
 import json, sys
 from pathlib import Path
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 run(json.loads(sys.argv[1]), out=sys.argv[2], store=Path(sys.argv[3]), jobs=1, device="cpu", data=Path(sys.argv[2]),
     trust=[Path(sys.argv[4])], checkpoint_seconds=0.05)
 """

@@ -10,7 +10,8 @@ import torch
 from support.small import REGISTRY
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import UsageError, run
+from lotteryfw import UsageError
+from lotteryfw.runner import run_study as run
 from lotteryfw.std.objectives import Classification, Reconstruction
 
 AUTOENCODER: dict[str, Any] = {

@@ -19,7 +19,7 @@ from lotteryfw.cli import runs as runs  # adds the command `lotteryfw runs`
 from lotteryfw.cli.app import app
 from lotteryfw.report import report
 from lotteryfw.runner import Run
-from lotteryfw.runner import run as run_recipe
+from lotteryfw.runner import run_study as run_recipe
 from lotteryfw.store import RunFolder
 from lotteryfw.store.checksums import UNDER_WAY
 

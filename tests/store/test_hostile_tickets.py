@@ -15,10 +15,11 @@ import torch
 from support.small import DATA, cell, describe, lab
 from torch import nn
 
-from lotteryfw import load_seed_ticket, load_ticket, run
+from lotteryfw import load_seed_ticket, load_ticket
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.runner import StudyContext
+from lotteryfw.runner import run_study as run
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
 from lotteryfw.search.stored_tickets import Loaded
 from lotteryfw.store import LoadedTicket, file_name, save_ticket, tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lotteryfw import run
+from lotteryfw.runner import run_study as run
 
 DATA = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [1, 4, 4], "noise": 0.5}
 NINE = [
@@ -40,7 +40,7 @@ class Watch:
     def event(self, event: Any) -> None:
         self.events.append(event)
 
-    def progress(self, key: str, done: int, of: int) -> None: ...
+    def progress(self, progress: Any) -> None: ...
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)

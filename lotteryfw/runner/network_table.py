@@ -1,0 +1,120 @@
+"""The networks of a study before any training: layers, parameters, densities of levels, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lotteryfw.api.errors import LotteryError
+from lotteryfw.api.layers import LayerInfo
+from lotteryfw.runner.plan import plan_cell
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.context import Describe
+from lotteryfw.search.lab import CellLab
+
+_STATES = 4
+"""Numbers that a training holds for each parameter: its value, gradient, and two of Adam's."""
+
+
+@dataclass(frozen=True)
+class NetworkTable:
+    """One network of a study: what is pruned of it, what is not, and the densities of its levels.
+
+    `layers` has the prunable parameters in order, `not_pruned` all others by name, with the number
+    of their values. `densities` are those of the levels, from 1 down; empty where results decide.
+    `training_bytes` is what weights, gradients and an optimizer like Adam take, without
+    activations and data.
+    """
+
+    study: str
+    model: str
+    inputs: tuple[int, ...]
+    layers: tuple[tuple[str, tuple[int, ...], int], ...]
+    not_pruned: tuple[tuple[str, int], ...]
+    densities: tuple[float, ...]
+    training_bytes: int
+
+    @property
+    def prunable(self) -> int:
+        """The number of prunable weights."""
+        return sum(count for _, _, count in self.layers)
+
+    @property
+    def parameters(self) -> int:
+        """The number of all parameters."""
+        return self.prunable + sum(count for _, count in self.not_pruned)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the table as JSON-able data."""
+        return {**asdict(self), "prunable": self.prunable, "parameters": self.parameters}
+
+
+def network_tables(
+    cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
+) -> list[NetworkTable]:
+    """Return a table for each network of a study, with the levels of its searches. Imports torch.
+
+    Cells that differ in their levels, such as by the scope's rate, have a table each.
+    """
+    tables: dict[NetworkTable, None] = {}
+    seen: set[tuple[object, ...]] = set()
+    for cell in cells:
+        parts = (cell.model, cell.data, cell.objective, cell.search, cell.scope)
+        identity = (cell.study, *map(id, parts))
+        if identity in seen:
+            continue
+        seen.add(identity)
+        tables[_table(cell, describe, data_folder, device)] = None
+    return list(tables)
+
+
+def _table(cell: Cell, describe: Describe, data_folder: Path, device: str) -> NetworkTable:
+    lab = CellLab(cell, describe, data_folder, device)
+    initial = lab.context.initial
+    layers = []
+    for layer in initial.layers:
+        layers.append((layer.name, layer.shape, _count(layer)))
+    prunable = {layer.name for layer in initial.layers}
+    others = []
+    for name, value in initial.values.items():
+        if name not in prunable and name not in initial.buffers:
+            others.append((name, value.numel()))
+
+    parameters = sum(count for _, _, count in layers) + sum(count for _, count in others)
+    return NetworkTable(
+        study=cell.study,
+        model=cell.model.use,
+        inputs=cell.data.facts(data_folder).shape,
+        layers=tuple(layers),
+        not_pruned=tuple(others),
+        densities=_densities(lab),
+        training_bytes=4 * _STATES * parameters,
+    )
+
+
+def _count(layer: LayerInfo) -> int:
+    count = 1
+    for size in layer.shape:
+        count *= size
+    return count
+
+
+def _densities(lab: CellLab) -> tuple[float, ...]:
+    """Return the densities of the levels by their budgets; none where results decide them."""
+    planned = plan_cell(lab)
+    if planned.depends_on_results or planned.fault is not None:
+        return ()
+    total = sum(lab.context.pruner.sizes.values())
+    densities: dict[float, None] = {}
+    for record in lab.records:
+        # What a learned mask keeps shows in its training.
+        if record.trained.ticket.learns_mask or record.trained.ticket.updates_mask:
+            return ()
+        try:
+            kept = record.ticket.source.kept_by_budgets()
+        except LotteryError:
+            return ()
+        densities[sum(kept.values()) / total] = None
+    return tuple(densities)

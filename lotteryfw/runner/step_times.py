@@ -1,0 +1,88 @@
+"""Measures what a step of a dense training takes, where nothing like it was trained before."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lotteryfw.api.errors import LotteryError
+from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, configure_torch, execute
+from lotteryfw.registry import Registry
+from lotteryfw.search.cell import Cell
+from lotteryfw.search.context import Describe
+from lotteryfw.search.jobs import Train, likeness
+from lotteryfw.search.lab import CellLab
+from lotteryfw.store import Store
+
+_SECONDS = 2.0
+"""Seconds of steps that are measured, for each kind of training."""
+_WARM_UP = 5
+"""Steps before the measurement: the first ones compile, allocate and fill caches."""
+_OBJECT_BYTES = 4_000
+"""Bytes of a stored training beside its weights: figures, curve and checksums."""
+
+Cost = tuple[float, int]
+"""The seconds a step and the bytes of a stored training."""
+
+
+def measure_costs(
+    cells: Iterable[Cell],
+    describe: Describe,
+    registry: Registry,
+    data_folder: Path,
+    device: str,
+    is_known: Callable[[str], bool],
+) -> dict[str, Cost]:
+    """Return, by cost class, what a training costs: a dense one is begun, and stopped soon.
+
+    Classes for which `is_known` returns True are left out. Nothing is kept: the store is a
+    temporary one. Evaluations are not in the time. Imports torch.
+    """
+    configure_torch()
+    costs: dict[str, Cost] = {}
+    measured: set[tuple[int, ...]] = set()
+    for cell in cells:
+        # The seeds and most axes of a study share all that decides about the time of a step.
+        parts = (id(cell.model), id(cell.data), id(cell.optimizer), cell.batch)
+        if parts in measured:
+            continue
+        measured.add(parts)
+        with TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            context = EngineContext(registry, data_folder, device, store)
+            lab = CellLab(cell, describe, data_folder, device, KernelDispatcher(context))
+            try:
+                job = lab.job(lab.dense())
+                if not isinstance(job, Train) or is_known(likeness(job)):
+                    continue
+                seconds = _seconds_a_step(job, store, context)
+            except LotteryError:
+                # What cannot be trained is reported by the plan, or when it runs.
+                continue
+        values = job.values.values()
+        size = sum(value.numel() * value.element_size() for value in values)
+        costs[likeness(job)] = (seconds, size + _OBJECT_BYTES)
+    return costs
+
+
+def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float:
+    """Return the seconds a step of a training, of as many steps as fit into the time."""
+    times: list[tuple[int, float]] = []
+
+    def on_step(done: int, of: int) -> bool:
+        now = time.perf_counter()
+        # The first call comes before the first step.
+        if done >= min(_WARM_UP, of - 1):
+            times.append((done, now))
+        return bool(times) and now - times[0][1] > _SECONDS
+
+    def on_done(key: str, warning: str | None) -> None:
+        """The training was shorter than the measurement."""
+
+    with contextlib.suppress(Stopped):
+        execute([job], store, context, on_step, on_done, checkpoint_seconds=3600.0)
+    (first, began), (last, ended) = times[0], times[-1]
+    return (ended - began) / max(1, last - first)

@@ -1,0 +1,115 @@
+"""`lotteryfw plan`: counts, networks, and a measured time, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import QUICK
+from support.messages import CommandLine
+
+ATTENTION = """
+from lotteryfw import ModelFamily, hookimpl
+
+class Attention(ModelFamily):
+    "One layer of attention."
+    use = "attention"
+
+    def build(self, shape, classes):
+        from torch import nn
+
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.attention = nn.MultiheadAttention(4, 1, batch_first=True)
+                self.head = nn.Linear(16, classes)
+
+            def forward(self, x):
+                rows = x.flatten(1, 2)
+                mixed, _ = self.attention(rows, rows, rows)
+                return self.head(mixed.flatten(1))
+
+        return Network()
+
+@hookimpl
+def register_components():
+    return [Attention]
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    (tmp_path / "tiny.toml").write_text(QUICK.format(length="40it", more=""))
+    (tmp_path / "attention.py").write_text(ATTENTION)
+    return CommandLine(tmp_path, monkeypatch)
+
+
+def test_a_plan_counts_what_the_study_would_do(command: CommandLine) -> None:
+    code, out, error = command("plan", "tiny.toml", "--set", 'evaluate.metrics=["nll"]')
+    assert (code, error) == (0, "")
+    rows = dict(line.strip().rsplit("  ", 1) for line in out.splitlines()[1:12])
+    counts = {name.strip(): value.strip() for name, value in rows.items()}
+    assert counts["different jobs"] == "12"
+    assert counts["of them trainings"] == "6"
+    assert counts["of them evaluations"] == "6"
+    assert counts["steps to do"] == "240"
+    assert counts["time, one process"] == "not known yet"
+    assert "nothing like it was trained in this store: --measure estimates the time" in out
+
+
+def test_the_network_with_its_layers_and_levels(command: CommandLine) -> None:
+    code, out, error = command("plan", "tiny.toml", "--network")
+    assert (code, error) == (0, "")
+    # 16 inputs, hidden layers of 8 and 6, 3 classes; 20 % of each layer: 102+38+14, then 82+30+11
+    assert out.split("\n\n")[1] == (
+        "tiny: network 'mlp' for inputs 1×4×4\n"
+        "  fc1.weight              8×16             128\n"
+        "  fc2.weight               6×8              48\n"
+        "  fc3.weight               3×6              18\n"
+        "  prunable: 194 of 211 parameters (91.9%)\n"
+        "  not pruned: fc1.bias (8), fc2.bias (6), fc3.bias (3)\n"
+        "  weights remaining, %: 100, 79.4, 63.4\n"
+        "  memory: 3.4 kB for weights, gradients and Adam, without activations\n"
+    )
+
+
+def test_what_is_not_pruned_is_named(command: CommandLine) -> None:
+    words = ("plan", "tiny.toml", "--set", 'model="attention"', "--trust", "attention.py")
+    code, out, error = command(*words, "--network", "--json")
+    assert (code, error) == (0, "")
+    (network,) = json.loads(out)["networks"]
+    assert [name for name, _, _ in network["layers"]] == [
+        "attention.out_proj.weight",
+        "head.weight",
+    ]
+    # PyTorch packs the three projections into one parameter, which is no layer's weight
+    assert dict(network["not_pruned"])["attention.in_proj_weight"] == 3 * 4 * 4
+    assert network["prunable"] == 4 * 4 + 3 * 16
+    assert network["densities"][0] == 1
+
+
+def test_learned_masks_have_densities_that_show_later(command: CommandLine) -> None:
+    learned = ("--set", 'search="edge_popup"', "--set", 'parametrization="top_k"')
+    code, out, error = command("plan", "tiny.toml", *learned, "--network")
+    assert (code, error) == (0, "")
+    assert "  weights remaining: known only as the study runs\n" in out
+
+
+def test_a_measured_plan_knows_time_and_disk_and_keeps_nothing(command: CommandLine) -> None:
+    code, out, error = command("plan", "tiny.toml", "--measure", "--json")
+    assert (code, error) == (0, "")
+    plan = json.loads(out)
+    assert 0 < plan["seconds"] < 3600
+    # six trainings of 211 parameters
+    assert plan["bytes"] == 6 * (4 * 211 + 4000)
+    assert not (command.folder / "store").exists()
+    assert json.loads(command("plan", "tiny.toml", "--json")[1])["seconds"] is None
+
+
+def test_an_absurd_network_is_refused(command: CommandLine) -> None:
+    words = ("--set", "model.hidden=[9000000, 9000000]")
+    code, out, error = command("plan", "tiny.toml", "--network", *words)
+    assert (code, out) == (2, "")
+    assert error.startswith("error: tiny.toml: model: model 'lotteryfw/mlp' of lotteryfw==")
+    assert "bytes for its parameters and buffers" in error

@@ -1,0 +1,84 @@
+"""What the displays say of a run: counted by hand, with a clock that the test moves."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from lotteryfw.api.events import (
+    CellFinished,
+    JobFinished,
+    RunFinished,
+    RunStarted,
+    TrainingProgress,
+)
+from lotteryfw.session.displays import PlainLines
+from lotteryfw.session.run_progress import RunProgress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+START = RunStarted("small", "runs/small", cells=2, jobs=4, steps=400)
+
+
+def test_the_summary_has_jobs_cells_speed_and_time_left() -> None:
+    clock = Clock()
+    progress = RunProgress(clock)
+    progress.event(START)
+    clock.now += 10
+    progress.event(JobFinished("a", 100, stored=False, seconds=9.0))
+    progress.event(JobFinished("b", 100, stored=True, seconds=0.0))
+    progress.event(CellFinished("one", "done"))
+    # 100 of 400 steps in 10 s: 300 are left at 10 a second
+    assert progress.summary() == "2/4 jobs  1/2 cells  10 steps/s  10 s  about 30 s left"
+    progress.event(RunFinished("runs/small", 2, 0, 0))
+    assert "left" not in progress.summary()
+
+
+def test_a_running_training_has_steps_figures_speed_and_time_left() -> None:
+    clock = Clock()
+    progress = RunProgress(clock)
+    progress.event(START)
+    # it goes on from a checkpoint at step 40: those steps were not made now
+    progress.training(TrainingProgress("0123456789", 40, 100))
+    assert progress.trainings(2) == ["training 01234567: step 40 of 100"]
+    clock.now += 4
+    progress.training(TrainingProgress("0123456789", 60, 100, 0.51234, 0.875))
+    assert progress.trainings(2) == [
+        "training 01234567: step 60 of 100  loss 0.5123  accuracy 87.50% (validation)  5 steps/s"
+        "  8 s left"
+    ]
+    progress.training(TrainingProgress("f" * 20, 1, 100))
+    assert progress.trainings(1)[0].endswith("and 1 more trainings")
+    # the steps of running trainings count for the whole: 20 steps in 4 s
+    assert progress.summary() == "0/4 jobs  0/2 cells  5 steps/s  4 s  about 1 min 16 s left"
+    progress.event(JobFinished("0123456789", 100, stored=False, seconds=5.0))
+    assert len(progress.trainings(4)) == 1
+
+
+def test_plain_lines_come_without_a_call_and_end_with_the_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with PlainLines(seconds=0.01) as view:
+        view.event(START)
+        view.progress(TrainingProgress("0123456789", 40, 100, 0.5, 0.75))
+        deadline = time.monotonic() + 60
+        lines: list[str] = []
+        # nothing happens any more, as in a long step
+        while len(lines) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+            lines += capsys.readouterr().err.splitlines()
+    assert lines[0] == "small: 2 cells, up to 4 jobs and 400 steps to do → runs/small"
+    assert "0/4 jobs" in lines[1]
+    assert "step 40 of 100  loss 0.5  accuracy 75.00% (validation)" in lines[1]
+    after = capsys.readouterr().err
+    assert "0/4 jobs" in after
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""
