@@ -318,6 +318,7 @@ class Trained:
 
     def masks(self) -> Mapping[str, Tensor]:
         """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""
+        # The mask of a training that diverged is known, and means nothing without weights.
         self._require_finite()
         return self.outcome.mask()
 
@@ -337,6 +338,7 @@ class Trained:
         return self._network().extra.get(SELECTED, {})
 
     def _probed(self, need: Need) -> Mapping[str, Tensor] | None:
+        # Only what the criterion and the search need is computed, and stored, for each network.
         outcome = self.probes.get(need)
         return None if outcome is None else outcome.tensors().values
 
