@@ -35,10 +35,10 @@ AIMS: dict[str, float] = {
 }  # fmt: skip
 """The largest value of each measure in every package, but for `comments` the smallest."""
 NOT_YET: dict[tuple[str, str], float] = {
-    ("api", "comments"): 2.9, ("engine", "comments"): 1.4,
+    ("api", "comments"): 2.9,
     ("recipe", "comments"): 2.6, ("runner", "comments"): 2.4,
     ("search", "comments"): 2.9, ("std", "comments"): 2.9, ("testkit", "comments"): 2.6,
-    ("all", "comments"): 2.5, ("(top)", "comments"): 0, ("(top)", "long lines"): 23,
+    ("(top)", "comments"): 0, ("(top)", "long lines"): 23,
     ("engine", "clauses"): 1, ("all", "clauses"): 1,
 }  # fmt: skip
 """Where an aim is not reached: the bound until it is. The numbers may come closer, never leave."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,15 +62,32 @@ def report_run(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the tables as Markdown; write nothing.")
     ] = False,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="Write paper/: figures as PDF, tables as LaTeX and CSV; nothing else."
+        ),
+    ] = False,
+    font_size: Annotated[
+        float, typer.Option(min=4, max=20, help="Points of the letters in figures for a paper.")
+    ] = 8.0,
     as_json: Json = False,
 ) -> None:
     """Write a run's report.html, draw its figures, and print its tables, verdicts and claims again."""
     from lotteryfw.report import check_claims, report
     from lotteryfw.report import markdown as as_markdown
+    from lotteryfw.report import paper as write_paper
     from lotteryfw.store import RunFolder
 
     if markdown:
         typer.echo(as_markdown(run))
+        return
+    if paper:
+        paths = write_paper(run, font_size)
+        if as_json:
+            typer.echo(json.dumps({"run": str(run), "paper": list(map(str, paths))}))
+        else:
+            typer.echo("\n".join(map(str, paths)))
         return
     page, *figures = report(run, show=not as_json)
     if not as_json:
@@ -81,8 +98,8 @@ def report_run(
     for verdict in check_claims(RunFolder(run)):
         entry = {"text": verdict.claim.text, "outcome": verdict.outcome}
         claims.append(entry | {"explanation": verdict.explanation})
-    paths = {"report": str(page), "figures": list(map(str, figures))}
-    typer.echo(json.dumps({"run": str(run), **paths, "claims": claims}))
+    written: dict[str, Any] = {"report": str(page), "figures": list(map(str, figures))}
+    typer.echo(json.dumps({"run": str(run), **written, "claims": claims}))
 
 
 def print_paths(page: Path, figures: Sequence[Path]) -> None:

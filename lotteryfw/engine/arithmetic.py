@@ -68,6 +68,7 @@ class Arithmetic:
             with self.autocast(inputs.device.type):
                 return functional_call(module, dict(tensors), (self.laid_out(inputs),))
         except RuntimeError as error:
+            # torch's own message says nothing of the recipe's key that caused it.
             if self.memory_format == "channels_last" and "view size" in str(error):
                 raise ContractError(
                     "the network takes a view of images that are in memory by channels_last; let "

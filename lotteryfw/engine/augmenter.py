@@ -41,8 +41,10 @@ class Augmenter:
 
     def _draws(self, position: int, shape: tuple[int, ...]) -> PrefetchedDraws | None:
         """Return the draws for images of a shape; None where the augmentation draws by itself."""
+        # There is nothing to copy, so nothing to gain.
         if self._device == "cpu":
             return None
+        # The last batch of an epoch, or a group's, may have another shape.
         key = (position, shape)
         if key not in self._prefetched:
             self._prefetched[key] = self._prefetch(position, shape)

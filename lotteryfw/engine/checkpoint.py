@@ -51,6 +51,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tenso
         name, _, number_type = name.partition(":")
         value = _NUMBERS[number_type](tensor.item()) if number_type else tensor.clone()
         state.setdefault(int(index), {})[name] = value
+    # Options are the job's own: only state is restored, never a rate from the file.
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     for parameter, loaded in optimizer.state.items():
@@ -87,6 +88,7 @@ class Checkpoints:
         """
         step = plain["step"]
         path = self._path(step)
+        # A rename is atomic: a process that is killed here leaves no half checkpoint.
         aside = path.with_suffix(".part")
         shutil.rmtree(aside, ignore_errors=True)
         tensor_files.save(aside / "tensors.safetensors", tensors, flush=False)
@@ -114,6 +116,7 @@ class Checkpoints:
             try:
                 check_seal(path, self._key, "checkpoint")
                 plain = json.loads((path / "state.json").read_text())
+                # A folder that was renamed by hand, or copied from another step, has a valid seal.
                 if plain["step"] != step:
                     raise Damaged(f"it was written at step {plain['step']}")
                 return tensor_files.load(path / "tensors.safetensors")[0], plain

@@ -85,6 +85,7 @@ class DeviceDataset:
         the next. What a step sees so depends on its number alone.
         """
         epoch, batch = divmod(step, steps_per_epoch)
+        # Drawn once an epoch: a permutation of 50,000 examples takes longer than a small step.
         if self._order is None or self._order[0] != (seed, epoch):
             self._order = ((seed, epoch), self.order(epoch, seed))
         return self._order[1][batch * size : (batch + 1) * size]

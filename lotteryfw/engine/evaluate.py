@@ -55,6 +55,7 @@ def summed_metrics(
     """
     module.eval()
     device = next(iter(values.values())).device
+    # Sums over ten thousand examples lose digits in float32.
     loss = torch.zeros((), dtype=torch.float64, device=device)
     correct = torch.zeros((), dtype=torch.float64, device=device)
     with torch.no_grad():

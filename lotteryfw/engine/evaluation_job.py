@@ -40,6 +40,7 @@ def evaluate_network(job: Evaluate, context: EngineContext) -> Evaluation:
     for values in _networks(job, context, module):
         if job.recalibrate:
             values = recalibrated(job, context, module, values, dataset)
+        # After the recalibration, which works on buffers and leaves weights alone.
         values = {name: arithmetic.laid_out(value) for name, value in values.items()}
         for metric in metrics:
             metric.begin_network()
@@ -88,6 +89,7 @@ def recalibrated(
     )
     arithmetic = Arithmetic.of(job)
     module.eval()
+    # The module is made for this job alone, but several networks are measured with it.
     momenta = [layer.momentum for layer in layers]
     with torch.no_grad():
         for step in range(job.recalibrate):

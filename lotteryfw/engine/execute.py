@@ -52,6 +52,7 @@ def execute(
 
         tasks: list[TrainingTask] = []
         for job in jobs:
+            # Asked again under the lock: another process may have stored it meanwhile.
             if is_stored(job, store):
                 on_stored(job.key)
                 on_done(job.key, None)
@@ -85,6 +86,7 @@ def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext
     from lotteryfw.engine.probe_job import run_probe
 
     outcome: dict[str, Any] = {"job": job.plain()}
+    # The folder appears as a whole or not at all, so a process that is killed leaves nothing.
     with store.write(job.key, job.kind, job.source) as folder:
         if isinstance(job, Evaluate):
             outcome["evaluation"] = evaluate_network(job, context).plain()
@@ -96,6 +98,7 @@ def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext
 @contextmanager
 def _locked(job: Job, store: Store, on_step: OnStep) -> Iterator[None]:
     """Hold the job's lock; while another process has it, a stop is still noticed."""
+    # A short wait, so that a stop is noticed while another process has the lock.
     lock = store.lock(job.key, timeout=0.5)
     while True:
         try:

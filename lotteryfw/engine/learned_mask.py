@@ -61,6 +61,7 @@ class LearnedMask:
         return self._masks(self._step_draws, step)
 
     def _masks(self, draws: PrefetchedDraws | None, number: int, *label: str) -> dict[str, Tensor]:
+        # Masks are bool and have no gradient; it flows through `weight`.
         with torch.no_grad():
             if draws is not None:
                 return self.parametrization.masks_from(self.net, draws(number))
@@ -86,6 +87,7 @@ class LearnedMask:
 
     def is_finite(self) -> bool:
         """Return True if every score is still a finite number."""
+        # One number for all layers, so that the host waits once.
         finite = [torch.isfinite(layer.scores).all() for layer in self.net.edges.values()]
         return bool(torch.stack(finite).all())
 
@@ -169,5 +171,6 @@ def evaluate_state(
         arithmetic = Arithmetic.of(job)
         values = {name: arithmetic.laid_out(value) for name, value in state.values.items()}
         return evaluate(module, values, dataset, part, objective, arithmetic)
+    # The best state is another than the training's, and the two must not share tensors.
     learned_mask = LearnedMask(job, context, module, state)
     return evaluate_learned_mask(learned_mask, job, context, module, dataset, part)

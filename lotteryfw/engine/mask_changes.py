@@ -55,6 +55,7 @@ class ChangeSteps:
     def last(self) -> int:
         """Return the last of them; -1 where there is none."""
         if self._update is not None:
+            # From the end, since most updates change masks until late in the training.
             for step in reversed(self._steps):
                 if step in self:
                     return step
@@ -93,6 +94,7 @@ class ChangingMasks:
         for layer in layers:
             self._parameters[layer.name] = parameters[layer.name]
             self.removed_with[layer.name] = torch.zeros_like(parameters[layer.name].detach())
+            # A copy, since the job's own mask may be another training's, too.
             mask = job.mask[layer.name].to(context.device, copy=True)
             self.masks[layer.name] = mask
             self._masked[layer.name] = ~mask
@@ -113,6 +115,7 @@ class ChangingMasks:
         for name, masked in self._masked.items():
             self.removed_with[name] = removed_with[name].to(masked.device, copy=True)
             self.masks[name] = masks[name].to(masked.device, copy=True)
+            # In place: a recorded update reads this memory.
             masked.copy_(~self.masks[name])
         self._changed = {}
 
@@ -129,6 +132,7 @@ class ChangingMasks:
 
     def curve_figures(self) -> dict[str, float]:
         """Return densities, and the share of mask entries that changed since the last call."""
+        # Churn is counted from one point of the curve to the next.
         changed, self._changed = self._changed, {}
         kept = self._kept()
         total = sum(map(Tensor.numel, self.masks.values()))
@@ -185,6 +189,7 @@ class ChangingMasks:
         self, name: str, mask: Tensor, regrown: Tensor | None, optimizer: torch.optim.Optimizer
     ) -> None:
         parameter = self._parameters[name]
+        # What stays under the mask, or outside it, keeps its value and its momentum.
         changed = mask ^ self.masks[name]
         with torch.no_grad():
             # Controls that keep such a weight start from this value: the end of the training has 0.
@@ -224,6 +229,7 @@ class ChangingMasks:
         """Return a budget for every layer: those of a layer in no group keep as many as it has."""
         who = self._who("budgets", step)
         sizes = {layer.name: layer.size for layer in self._layers}
+        # What no group names has to keep exactly what it has now.
         missing = dict(kept)
         for group in groups:
             if not isinstance(group, Group):
@@ -265,6 +271,7 @@ class ChangingMasks:
             # A copy, since the component may write to what it returned.
             new[name] = mask.detach().to(self.masks[name].device, copy=True)
         for group in budgets:
+            # One wait for the device for each budget, at a step that waits anyway.
             count = sum(int(new[name].sum()) for name in group.layers)
             if count != group.keep:
                 raise ContractError(

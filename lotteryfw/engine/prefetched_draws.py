@@ -41,6 +41,7 @@ class PrefetchedDraws:
         rows = [self._draw(step)]
         size = sum(numbers.numel() for numbers in rows[0].values())
         self._first = step
+        # Fewer steps at once for large tensors, so that the memory stays bounded.
         self._steps = max(1, min(SPAN, MOST_NUMBERS // max(1, size)))
         for later in range(step + 1, step + self._steps):
             rows.append(self._draw(later))

@@ -111,6 +111,7 @@ class NetworkProbe:
                 f"{count} batches of {size} examples were asked for; "
                 f"the {part} part has {examples} examples"
             )
+        # Drawn on the CPU, so that every device gets the same batches.
         order = torch.randperm(
             examples, generator=stream(*self._stream_labels, Stream.PROBE_BATCHES, part)
         )

@@ -85,6 +85,7 @@ def run_probe(job: ProbeJob, context: EngineContext) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         # dropout and the like draw from torch's own generator
         seed_torch(seed_of(*job.stream_labels, Stream.IN_TRAINING), context.device)
+        # torch counts the writes to a tensor, which costs nothing; comparing values would.
         before = {name: value._version for name, value in probe.tensors.items()}
         try:
             with blame(job.component, "scores"):
@@ -119,6 +120,7 @@ def checked_scores(
             raise ContractError(f"{who} gave nothing for layer {layer.name}")
         where = f"{who} for layer {layer.name}"
         score = check_tensor(scores[layer.name], layer.shape, where).detach()
+        # A removed weight may have any score: nobody ranks it.
         alive = masks[layer.name]
         unusable = int((~torch.isfinite(score) & alive.to(score.device)).sum())
         if unusable:

@@ -72,8 +72,10 @@ def configure_torch() -> None:
     import torch
     from torch.optim import Optimizer
 
+    # One training for each process; a study fills the cores with several of them.
     torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
+    # It times algorithms and keeps the fastest, so two runs may choose differently.
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -181,6 +183,7 @@ class EngineContext:
         from lotteryfw.engine.device_dataset import DeviceDataset
 
         source: DataSource = self.component(spec)
+        # Before the examples are read: a file that changes meanwhile is noticed after it.
         current = fingerprint_of(source, self.data_folder)
         if fingerprint is not None and fingerprint != current:
             raise DataError(

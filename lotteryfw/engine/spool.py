@@ -53,6 +53,7 @@ def unspool(name: str, store: Store) -> Job:
             mask=_with_prefix(_VALUES, mask),
             optimizer_state=_with_prefix(_OPTIMIZER, values) if has_optimizer else None,
         )
+        # The key is computed anew from what was read, so damage anywhere shows.
         if job.key != about["key"]:
             raise ValueError("its tensors and settings are not those of the job that was spooled")
     except (StoreError, ValueError, KeyError, TypeError) as error:

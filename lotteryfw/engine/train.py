@@ -44,6 +44,7 @@ class TrainingGroup:
         factor = self.trainings[0].factor
         updates = 0
         while step < until:
+            # An addition on the device: nobody waits for the loss of a single step.
             self._losses += self.kernel.update(step, factor(step))
             step += 1
             updates += 1
@@ -85,6 +86,7 @@ class Training:
 
     def factor(self, step: int) -> float:
         """Return the factor of the learning rate for the update from `step` to `step + 1`."""
+        # A training that goes on after its schedule, as fine-tuning does, keeps the last factor.
         factor: float = self._schedule.factor(min(step, self.job.total - 1), self._clock)
         return factor
 
@@ -99,6 +101,7 @@ class Training:
         is_point |= self.step % self.job.evaluate_every == 0
         # The curve shows every change of the masks.
         is_point |= self.step in self._mask_changes
+        # A resumed training stands at a point that its curve has already.
         if is_point and self.curve["step"][-1:] != [self.step]:
             self._evaluate()
 
@@ -120,6 +123,7 @@ class Training:
         # denser one, mostly.
         if self.step >= self._last_change and loss < self._best_loss():
             self.best_step = self.step
+            # The member's own tensors change at the next update.
             self.best = self.member.state().copied()
         point = {
             "step": self.step,
@@ -146,6 +150,7 @@ class Training:
         """
         curve = self.curve
         best = curve["step"].index(self.best_step)
+        # The last step is mostly the best one: it is then measured once.
         early = test = self.member.evaluate("test")
         if self.best_step != self.step:
             early = evaluate_state(self.job, self._context, self.best, "test")
@@ -187,6 +192,7 @@ class Training:
 
         Raises ValueError, KeyError or TypeError for anything else.
         """
+        # Everything is checked before anything of this object changes.
         curve = {name: list(plain["curve"][name]) for name in self.curve}
         are_whole = all(isinstance(plain[name], int) for name in ("step", "counted", "best_step"))
         lengths = set(map(len, curve.values()))

@@ -85,6 +85,7 @@ class TrainingTask:
         if step not in self.job.snapshots:
             return
         key = state_key(self.job.key, step)
+        # Another job with the same key, or the training before a checkpoint, may have stored it.
         if self._store.path(key, "state") is None:
             with self._store.write(key, "state", state_source(self.job.key, step)) as folder:
                 _save(folder, "values", member.state().encoded())
@@ -103,6 +104,7 @@ class TrainingTask:
     def finish(self, seconds: float, diverged: TrainingDiverged | None = None) -> None:
         """Store the outcome of a training that has come to its end."""
         job = self.job
+        # Those of this process alone, which its seconds belong to.
         steps = self.training.step - self.reached
         outcome: dict[str, Any] = {
             "job": job.plain(),
@@ -121,6 +123,7 @@ class TrainingTask:
                     mask = state.masks if job.mask_update else job.mask
                     path = folder / "tensors.safetensors"
                     tensor_files.save(path, state.encoded(), mask, flush=False)
+        # The checkpoints have served: the result itself is in the store now.
         self._store.drop_scratch(job.key)
         self._on_done(job.key, self.warning)
 
@@ -143,12 +146,15 @@ def train(tasks: Sequence[TrainingTask], context: EngineContext, on_step: OnStep
     def interrupt(step: int) -> bool:
         nonlocal stop, checkpoint_due
         stop = on_step(step - job.start, job.steps)
+        # All of a group are saved together, so that they go on from one step.
         checkpoint_due = running[-1].checkpoints.due
         return stop or checkpoint_due
 
+    # A stop may have been asked for while the data set was loaded.
     interrupt(step)
     updates = 0
     while True:
+        # Members of one group may end, or diverge, at different steps.
         for task in list(running):
             diverged = _count(task, updates)
             if diverged or task.training.step >= task.until:

@@ -67,6 +67,7 @@ class Channel:
         """Start the thread that sends `Alive` every `seconds`."""
 
         def repeat() -> None:
+            # A daemon thread: it ends with the process, whatever that is doing.
             while not self._connection.closed:
                 time.sleep(seconds)
                 self.send(Alive())
@@ -113,6 +114,7 @@ def patience() -> float:
 def main() -> None:
     """Run jobs until a `Stop` comes or the run's process is gone."""
     descriptor = int(sys.argv[1])
+    # A process that a component starts must not keep the pipe open after the worker's end.
     os.set_inheritable(descriptor, False)
     channel = Channel(Connection(descriptor))
 
@@ -122,6 +124,7 @@ def main() -> None:
     for name in _SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), stop)
+    # Before torch is set up, which may take longer than the run waits.
     channel.start_heartbeat(min(_ALIVE_SECONDS, patience() / 6))
     configure_torch()
 
@@ -153,6 +156,8 @@ def _run_group(
         now = time.monotonic()
         if now - last_progress >= _PROGRESS_SECONDS:
             last_progress = now
+            # A `Stop` comes by the pipe, so it is looked at from time to time within a training,
+            # too.
             channel.receive(0)
             points = dict(workshop.last_points)
             channel.send(Progress(tuple(unfinished), done, of, points))
@@ -175,6 +180,7 @@ def _run_group(
         for key in unfinished:
             channel.send(JobStopped(key))
     except (Exception, SystemExit) as raised:
+        # A component that calls sys.exit fails its jobs, and not the worker without a word.
         error = exit_error(raised) if isinstance(raised, SystemExit) else raised
         kind, trace = type(error).__name__, traceback.format_exc()
         text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"

@@ -9,6 +9,7 @@ from rich.console import Console
 from lotteryfw.api.errors import UsageError
 from lotteryfw.report.data.run_data import open_run
 from lotteryfw.report.figures.figure_files import write_figures
+from lotteryfw.report.figures.paper_files import FONT_SIZE, write_paper
 from lotteryfw.report.html.page import write_page
 from lotteryfw.report.tables.best_level import untrained_masks
 from lotteryfw.report.tables.claims import claims_markdown, claims_table
@@ -40,6 +41,15 @@ def report(run: Path, show: bool = False) -> list[Path]:
         # a note and no error: the run itself is complete
         console.print(f"No figures were drawn: {error}")
         return [page]
+
+
+def paper(run: Path, font_size: float = FONT_SIZE) -> list[Path]:
+    """Write a run's figures and tables for a paper into its folder `paper`; return the paths.
+
+    Raises UsageError without matplotlib or if `run` is no run's folder, StoreError if it cannot be
+    read or written.
+    """
+    return write_paper(open_run(run), font_size)
 
 
 def markdown(run: Path) -> str:

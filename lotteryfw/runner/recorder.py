@@ -85,6 +85,7 @@ class RunRecorder:
         self._curves_before: dict[Position, str] = {}
         self._findings_before: list[dict[str, Any]] = []
         self._keys_before: set[str] = set()
+        self._inputs = _input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
         path = context.recipe.path
         sources = [*([path] if path else []), *context.trust]
@@ -263,6 +264,7 @@ class RunRecorder:
             "invocations": listed(self._invocations_before, self._invocation),
             "store": str(self._context.store.root),
             "cells": self.statuses,
+            "inputs": self._inputs,
             "metrics": _metric_units(recipe.cells),
             "keys": sorted(self.keys | self._keys_before),
         }
@@ -272,6 +274,22 @@ class RunRecorder:
 
     def _is_known(self, cell: str, variant: str) -> bool:
         return variant in self._variants.get(cell, ())
+
+
+def _input_shapes(cells: Sequence[Cell], data_folder: Path) -> dict[str, list[int]]:
+    """Return the shape of an input of each study; a study of several shapes has none."""
+    by_source: dict[int, tuple[int, ...]] = {}
+    by_study: dict[str, set[tuple[int, ...]]] = {}
+    for cell in cells:
+        # once for each source: some look at their files
+        if id(cell.data) not in by_source:
+            by_source[id(cell.data)] = tuple(cell.data.facts(data_folder).shape)
+        by_study.setdefault(cell.study, set()).add(by_source[id(cell.data)])
+    shapes = {}
+    for study, study_shapes in by_study.items():
+        if len(study_shapes) == 1:
+            shapes[study] = list(study_shapes.pop())
+    return shapes
 
 
 def _metric_units(cells: Sequence[Cell]) -> dict[str, str]:

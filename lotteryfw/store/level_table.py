@@ -64,6 +64,15 @@ class LevelRow:
         value: float | None = getattr(self, column)
         return value
 
+    def densities_by_layer(self) -> dict[str, float]:
+        """Return the density of each layer; empty for a network without prunable layers."""
+        densities: dict[str, float] = {}
+        # "conv1.weight=0.1;fc.weight=0.05"
+        for text in filter(None, self.layer_densities.split(";")):
+            layer, _, density = text.rpartition("=")
+            densities[layer] = float(density)
+        return densities
+
 
 _COLUMNS: dict[str, str] = {}
 """The columns that every table has, each with its type."""

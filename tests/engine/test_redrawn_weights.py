@@ -93,7 +93,7 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
 
     def best(name: str) -> Tensor:
         keep = round(0.3 * scores[name].numel())
-        order = scores[name].detach().abs().flatten().sort(descending=True, stable=True).indices
+        order = scores[name].detach().flatten().sort(descending=True, stable=True).indices
         return (
             torch.zeros(len(order), dtype=torch.bool)
             .index_fill(0, order[:keep], True)
@@ -107,7 +107,7 @@ def test_the_outcome_is_that_of_a_plain_loop_of_edge_popup_and_redraws(tmp_path:
         ]
         through = splits.train.inputs[order].flatten(1)
         for name in NAMES:
-            part = best(name) + scores[name].abs() - scores[name].abs().detach()
+            part = best(name) + scores[name] - scores[name].detach()
             through = through.relu() if name != NAMES[0] else through
             through = through @ (values[name] * part).T + values[name.replace("weight", "bias")]
         loop.zero_grad()

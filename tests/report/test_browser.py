@@ -6,6 +6,7 @@ its kind whose path stands in $LOTTERYFW_CHROMIUM.
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, finding, measured
@@ -99,10 +100,7 @@ def opened(browser, address):
             "console",
             lambda message: troubles.append(message.text) if message.type == "error" else None,
         )
-        page.on(
-            "request",
-            lambda request: troubles.append(request.url) if request.url != address else None,
-        )
+        page.on("request", lambda request: troubles.extend(elsewhere(request.url, address)))
         page.goto(address)
         page.wait_for_selector(".chart:last-of-type .legend")
         return page
@@ -111,6 +109,11 @@ def opened(browser, address):
     for context in contexts:
         context.close()
     assert troubles == []
+
+
+def elsewhere(url, address):
+    """The address of a request that leaves the page; what a button saves is made in the page."""
+    return [] if url == address or url.startswith(("blob:", "data:")) else [url]
 
 
 def chart(page, key):
@@ -251,3 +254,119 @@ def test_names_are_text_in_the_charts_too(opened):
     assert "<img src=x onerror" in figure.locator(".legend").text_content()
     assert page.locator("img").count() == 0
     assert page.title().startswith("Tickets ")
+
+
+# No text over another and none cut, at any width and on paper
+
+FAULTS = """() => {
+  const faults = [], box = element => element.getBoundingClientRect();
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  if (document.documentElement.scrollWidth > innerWidth) faults.push('the page is wider than its window');
+  for (const figure of document.querySelectorAll('.chart')) {
+    const plot = box(figure.querySelector('.plot')), area = box(figure.querySelector('.nsewdrag'));
+    const texts = [...figure.querySelectorAll('.xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .legendtext')]
+      .filter(text => box(text).width);
+    texts.forEach((text, index) => {
+      const one = box(text), name = `${figure.dataset.chart}: ${text.textContent}`;
+      if (one.left < plot.left - 1 || one.right > plot.right + 1 || one.top < plot.top - 1 || one.bottom > plot.bottom + 1)
+        faults.push(`cut: ${name}`);
+      for (const other of texts.slice(index + 1)) if (meet(one, box(other))) faults.push(`${name} over ${other.textContent}`);
+      if (text.matches('.legendtext') && meet(one, area)) faults.push(`over the curves: ${name}`);
+    });
+  }
+  if (matchMedia('print').matches) for (const cell of document.querySelectorAll('th, td')) {
+    if (cell.scrollWidth > cell.clientWidth + 1 || box(cell).right > innerWidth + 1) faults.push(`cut: ${cell.textContent}`);
+  }
+  return faults;
+}"""
+CRITERIA = ("large_final", "small_final", "large_init", "small_init", "large_init_large_final",
+            "small_init_small_final", "magnitude_increase", "movement", "random")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A page of studies with 8, 12 and 25 levels, of nine series each."""
+    rows = []
+    for levels in (8, 12, 25):
+        combinations = [{"criterion": name} for name in CRITERIA]
+        rows += curves(f"study{levels}", combinations, levels=levels)
+    layered = []
+    for level_row in rows:
+        density = level_row.density
+        layered.append(
+            replace(level_row, layer_densities=f"fc1={density:.6g};fc2={density**0.5:.6g}")
+        )
+    folder = fake_run(tmp_path_factory.mktemp("large") / "run", layered)
+    folder.write_curves(measured(layered))
+    return write_page(folder).as_uri()
+
+
+def opened_at(browser, address, width, scheme="light"):
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector(".chart:last-of-type .legend")
+    return page
+
+
+@pytest.mark.parametrize("width", [1400, 800, 400])
+def test_no_text_lies_over_another_or_is_cut(browser, large, width):
+    page = opened_at(browser, large, width, "dark" if width == 800 else "light")
+    assert page.evaluate(FAULTS) == []
+    page.context.close()
+
+
+def test_on_paper_every_level_and_series_is_there_in_light_colours(browser, large):
+    page = opened_at(browser, large, 1400, "dark")
+    page.set_viewport_size({"width": 690, "height": 900})  # A4 between its margins
+    page.emulate_media(media="print")
+    plots = page.locator(".plot")
+    eventually(page, lambda: plots.first.evaluate("plot => plot.layout.width === 660"))
+    assert page.evaluate(FAULTS) == []
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 40)"
+    assert not page.locator("select").first.is_visible()
+    widest = page.evaluate(
+        "Math.max(...[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().right))"
+    )
+    assert widest <= 690
+    page.context.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,weights remaining (%),")],
+)
+def test_a_chart_is_saved_by_one_click(opened, kind, start):
+    figure = chart(opened(DESK), "criteria/accuracy")
+    with figure.page.expect_download() as saving:
+        figure.locator(".save button", has_text=kind).click()
+    assert saving.value.suggested_filename == f"criteria-accuracy.{kind.lower()}"
+    with open(saving.value.path(), "rb") as file:
+        assert file.read(100).startswith(start)
+
+
+def test_a_table_is_saved_as_csv_and_latex(opened):
+    page = opened(DESK)
+    bar = page.locator("p.save").filter(has=page.locator("button")).last
+    texts = {}
+    for kind in ("CSV", "LaTeX"):
+        with page.expect_download() as saving:
+            bar.locator("button", has_text=kind).click()
+        with open(saving.value.path(), encoding="utf-8") as file:
+            texts[kind] = file.read()
+    assert "versions,torch,9.9.9" in texts["CSV"]
+    assert "\\begin{tabular}{lrr}" in texts["LaTeX"]
+    assert "  versions & torch & 9.9.9 \\\\" in texts["LaTeX"]
+
+
+def test_a_chart_is_printed_alone(opened):
+    page = opened(DESK)
+    page.evaluate(
+        "() => { window.print = () => { window.shown = "
+        "document.querySelectorAll('.printed').length; window.alone = document.body.className; }; }"
+    )
+    chart(page, "criteria/accuracy").locator(".save button", has_text="PDF").click()
+    assert page.evaluate("[window.shown, window.alone]") == [1, "one"]
+    assert page.evaluate("document.body.className") == ""

@@ -16,6 +16,7 @@ from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.units import percent
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels
 from lotteryfw.report.verdicts.claims import ClaimOutcome
@@ -273,3 +274,42 @@ def test_provenance_is_shown_without_folders_and_old_runs_have_none(tmp_path):
         assert cell in text
     assert "somebody" not in text
     assert "Provenance" not in without_plotly(page(tmp_path, rows))
+
+
+NINE = [{"criterion": f"criterion_{number}"} for number in range(9)]
+
+
+def with_layers(rows):
+    return [
+        replace(
+            level_row,
+            layer_densities=f"fc1={level_row.density:.6g};fc2={level_row.density**0.5:.6g}",
+        )
+        for level_row in rows
+    ]
+
+
+def test_the_page_of_nine_series_and_25_levels_is_below_two_megabytes(tmp_path):
+    rows = with_layers(curves("criteria", NINE, levels=25))
+    text = page(tmp_path, rows)
+    assert len(text.encode()) < 2_000_000
+    # a row of a turned table for each level, in the accuracies and in the steps
+    for density in {level_row.density for level_row in rows}:
+        assert text.count(f'<tr><th scope="row">{percent(density)}</th>') >= 2
+
+
+def test_layers_have_a_chart_by_default(tmp_path):
+    rows = with_layers(curves("criteria", [A, B], variants=("ticket", "reinit"), levels=4))
+    views = charts_of(page(tmp_path, rows))["criteria/layers"]
+    assert [view["label"] for view in views] == ["a", "b"]
+    curve = named(views[0], "fc2")
+    assert curve["y"] == pytest.approx([100 * 0.8 ** (level / 2) for level in range(5)], rel=1e-4)
+    # networks of one layer have none
+    assert "criteria/layers" not in charts_of(page(tmp_path, curves("criteria", [A], levels=4)))
+
+
+def test_every_view_names_the_ends_of_its_densities(tmp_path):
+    for levels in (8, 12, 25):
+        charts = charts_of(page(tmp_path, curves("criteria", NINE, levels=levels)))
+        ticks = charts["criteria/accuracy"][0]["xaxis"]["ticktext"]
+        assert (ticks[0], ticks[-1]) == ("100", percent(0.8**levels))

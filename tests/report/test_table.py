@@ -71,9 +71,19 @@ def test_what_is_missing_is_told(tmp_path):
     assert "1 diverged training left out" in text
 
 
-def test_markdown_keeps_the_first_and_the_last_level(tmp_path):
-    text = summary_markdown(fake_run(tmp_path / "run", curves("a", [{}], levels=24)))
-    assert "| weights remaining, % | 100 | 51.2 | 21 | 10.7 | 4.4 | 2.3 | 0.92 | 0.47 |" in text
+@pytest.mark.parametrize("levels", [8, 12, 25])
+@pytest.mark.parametrize("count", [1, 9])
+def test_markdown_has_every_level_of_every_series(tmp_path, levels, count):
+    combinations = [{"criterion": f"criterion{number}"} for number in range(count)]
+    rows = curves("a", combinations, levels=levels)
+    text = summary_markdown(fake_run(tmp_path / "run", rows))
+    accuracies = text.partition("early-stopping")[0]
+    assert accuracies.count("±") == count * (levels + 1) + accuracies.count("(mean ±")
+    for line in accuracies.splitlines():
+        # wide tables are turned, and of many series there are several
+        assert line.count("|") <= 10
+    for number in range(count):
+        assert count == 1 or f"criterion{number}" in text
 
 
 def test_a_run_without_levels_has_no_tables(tmp_path):
@@ -127,8 +137,6 @@ def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_pat
     assert heads.count("51.2") == 2  # accuracy, early stopping
     text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
     assert "not shown here, but in report.html: 80, 64, 51.2," in text
-    text = summary_markdown(fake_run(tmp_path / "run", curves("many", [{}])))
-    assert "not shown here, but in report.html: 80, 64, 41," in text
 
 
 def test_brackets_in_names_are_printed(tmp_path):

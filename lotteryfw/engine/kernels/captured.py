@@ -58,6 +58,7 @@ class CudaGraphs:
         """Run `body` on another stream, since its set-up must not belong to the default stream."""
         if self._stream is None:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # What was begun on the default stream is read here, and the other way round below.
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             body()
@@ -66,6 +67,7 @@ class CudaGraphs:
     def record(self, body: Body) -> Body:
         """Return the replay of a graph. The graph's memory is released with it."""
         device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
+        # Dropout within a recording draws from it, and advances its offset at each replay.
         generator = torch.cuda.default_generators[device]
         state = generator.clone_state()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
@@ -94,6 +96,7 @@ def recorder_for(optimizer: torch.optim.Optimizer, device: str) -> Recorder | No
 
     An optimizer must take its learning rate from the device, as torch's fused ones do.
     """
+    # Others read the rate as a Python number, which would be frozen into the recording.
     is_fused = all(group.get("fused") for group in optimizer.param_groups)
     if type(optimizer) in (SGD, Adam, AdamW) and is_fused:
         return RECORDERS.get(device)
@@ -119,6 +122,7 @@ class LearningRates:
 
     def set(self, factor: float) -> None:
         """Set every rate to `factor` times its first value."""
+        # Most schedules hold the rate for many steps, and a fill costs a launch.
         if factor != self._factor:
             for tensor, rate in zip(self.tensors, self._base, strict=True):
                 tensor.fill_(rate * factor)
@@ -179,9 +183,11 @@ class GatheredBatches:
         """Move to the epoch and to the batch in it."""
         epoch, batch = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
+            # Into the same memory, which the recording reads.
             self._order.copy_(self._draw(epoch))
             self._epoch = epoch
         start = batch * self._size
+        # After a resumption or a gap; in ascending order `read` has moved on already.
         if start != self._next:
             self._start.fill_(start)
         self._next = start + self._size
@@ -208,6 +214,7 @@ class LoadedBatches:
         """Make the batch."""
         inputs, labels = self._load(step)
         if self._batch is None:
+            # The recording reads these two tensors; later batches are copied into them.
             self._batch = inputs.clone(), labels.clone()
         else:
             self._batch[0].copy_(inputs)
@@ -254,6 +261,7 @@ class RecordedUpdates:
         Returns its losses, which the next update overwrites. `device_step` is the same at every
         call.
         """
+        # Not a part of the recording: it depends on the number of the step.
         self._batches.seek(step)
         self.rates.set(factor)
         batches, losses = self._batches, self._losses
@@ -267,6 +275,7 @@ class RecordedUpdates:
         if self._replay is not None:
             self._replay()
         elif self._warm_up:
+            # A real update all the same: nothing is computed for the warm-up alone.
             self._warm_up -= 1
             self._recorder.warm_up(body)
         else:
@@ -284,6 +293,7 @@ class RecordedUpdates:
             with self.rates.capturable():
                 self._replay = self._recorder.record(body)
         except Exception as error:
+            # One try is enough: what cannot be recorded now cannot be recorded later.
             self._refused = True
             # The end of a recording that broke off raises, too.
             reason = error.__context__ or error

@@ -61,6 +61,7 @@ def _why_not(candidate: Candidate) -> str | None:
     """
     if reason := candidate.why_no_weights():
         return reason
+    # The same for all masks of a network, so it is found once for a study.
     layers = candidate.network_fact(shrinkable_layers)
     if isinstance(layers, str):
         return layers
@@ -79,6 +80,7 @@ def _gain(candidate: Candidate) -> float:
     if isinstance(layers, str) or not any(layer.uses > 1 for layer in layers):
         return 0.0
     work = LiveNetwork(layers, job.values, job.mask).work()
+    # Below 1 % the overhead of a step decides, so the gain does not grow on.
     return 1 / max(work, 0.01) if work <= WORK else 0.0
 
 

@@ -47,6 +47,7 @@ def shrinkable_layers(module: nn.Module, shape: Sequence[int]) -> list[Shrinkabl
         return f"the network is a {type(module).__name__}, no nn.Sequential"
     like = next(module.parameters(), torch.empty(0))
     # One example is passed through to learn the sizes on its way.
+    # Zeros of the parameters' own type and device, so that the pass costs no copy.
     x = like.new_zeros(1, *shape)
     layers: list[ShrinkableLayer] = []
     # In the order of the calls, repeats included.
@@ -118,6 +119,7 @@ class LiveNetwork:
         units_below = 1
         for layer in layers:
             weight = parameters[layer.weight].detach()
+            # A masked weight that is frozen at another value than 0 passes a signal, so it lives.
             living = weight != 0
             if layer.weight in mask:
                 living |= mask[layer.weight].to(weight.device)
@@ -133,6 +135,7 @@ class LiveNetwork:
         No layer is ever empty: of one that is dead altogether one unit stays, since torch has no
         convolution without channels.
         """
+        # Momentum can carry a bias across 0 without a gradient, so this is asked before each step.
         if self._signs_changed():
             self._plan()
         small = {}
@@ -174,7 +177,9 @@ class LiveNetwork:
             kept.insert(0, alive & reads[kept[0]].any(0))
         self._kept: list[Tensor | None] = []
         for units in kept:
+            # One unit stays in a layer that is dead altogether: there is no convolution of none.
             units[0] |= ~units.any()
+            # None saves the copy of a layer that is kept whole.
             self._kept.append(None if bool(units.all()) else units.nonzero().flatten())
 
     def _active(self) -> list[Tensor]:
@@ -192,6 +197,7 @@ class LiveNetwork:
                 units[without_input] = signs
                 if len(without_input):
                     self._watched.append((layer.bias, without_input, signs))
+            # Without a ReLU behind it, any bias but 0 passes, and it may leave 0 at the next step.
             elif layer.bias:
                 units = torch.ones_like(units)
             active.append(units)
@@ -199,6 +205,7 @@ class LiveNetwork:
 
     def _signs(self, bias: str, units: Tensor) -> Tensor:
         """Return which biases of some units of a layer lift the unit above 0; NaN does."""
+        # Written as a negation, so that NaN counts as alive and a diverged training shows.
         return ~(self._whole[bias].detach()[units] <= 0)
 
 

@@ -61,6 +61,7 @@ class KernelDispatcher:
         if self._facts is None:
             self._facts = NetworkFacts(self._context)
         candidate = Candidate(job, self._context, self._facts, sparse_below)
+        # A kernel that is asked for by name is tried alone, so that the reason can be told.
         if choice == "auto":
             return self._fastest(candidate).spec(candidate)
 
@@ -98,6 +99,7 @@ def description_of(spec: KernelSpec) -> KernelDescription:
     for kernel in descriptions():
         if kernel.name != spec.name:
             continue
+        # The job may come from a machine with other packages, by a shared store.
         reason = kernel.why_unavailable(spec.options)
         if kernel.revision == spec.revision and reason is None:
             return kernel
@@ -125,6 +127,7 @@ def group_key(job: Job) -> GroupKey | None:
     """Return what jobs share that can be trained in step; None for a job that is trained alone."""
     if not isinstance(job, Train):
         return None
+    # A device that is not named gains nothing from groups.
     most = description_of(job.kernel).group_sizes.get(job.device)
     if most is None:
         return None

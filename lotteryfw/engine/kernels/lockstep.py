@@ -97,6 +97,8 @@ class Group:
                     names.append(name)
         self._shapes = {name: jobs[0].values[name].shape for name in names}
         size = sum(aligned_size(shape) for shape in self._shapes.values()) * self._count
+        # One tensor for all parameters of all members: the optimizer updates it in one call,
+        # whatever the number of layers and members.
         self._flat = torch.zeros(size, device=device)
         # The padding counts as alive: nothing ever writes to it.
         alive = torch.ones(size, device=device, dtype=torch.bool)
@@ -117,6 +119,7 @@ class Group:
         self._positive = [
             torch.empty(shape, dtype=torch.bool, device=device) for shape in shapes[:-1]
         ]
+        # Made once, since a tensor that is made within a recording would be filled at each replay.
         self._minus_one = torch.full((self._count, batch, 1), -1.0, device=device)
 
     @property
@@ -130,6 +133,7 @@ class Group:
 
     def update(self, step: int, factor: float) -> Tensor:
         """Make one optimizer update of every member, and return the losses [members]."""
+        # Members ask for their evaluation one after another, and share one computation until here.
         self._evaluated.clear()
         with torch.no_grad():
             if self._recorded is not None:
@@ -146,11 +150,13 @@ class Group:
     def _recorded_updates(self, device: str) -> RecordedUpdates | None:
         """Return the updates from a recording, where device and optimizer allow one."""
         recorder = recorder_for(self._optimizer, device)
+        # Other devices and optimizers make every update operation by operation.
         if recorder is None:
             return None
         job, dataset = self._job, self._dataset
         batches: Batches
         if self._augmenters or not dataset.is_on_device:
+            # An augmentation may do anything, and mapped inputs lie on the CPU: neither is recorded.
             batches = LoadedBatches(self._loaded_batch)
         else:
             batches = GatheredBatches(
@@ -194,6 +200,7 @@ class Group:
 
     def _for_all_members(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batches of the seeds as those of the members."""
+        # Products round by where a matrix starts in memory, so copies of it start alike.
         inputs = aligned(inputs.flatten(2))
         return inputs.expand(self._count, -1, -1), labels.expand(self._count, -1)
 
@@ -207,6 +214,7 @@ class Group:
         log_p = torch.log_softmax(x, 2)
         label = labels.unsqueeze(2)
         gradient = torch.exp(log_p, out=self._output_gradients[-1])
+        # d loss / d logits of the mean cross-entropy is (softmax - one-hot) / batch.
         gradient.scatter_add_(2, label, self._minus_one).div_(labels.shape[1])
         return -log_p.gather(2, label).mean((1, 2))
 
@@ -221,6 +229,7 @@ class Group:
             lower = upper - 1
             gradient = self._output_gradients[lower]
             product(self._output_gradients[upper], self._weights[upper], gradient)
+            # torch's ReLU has the derivative 0 at 0, so the comparison is strict.
             torch.gt(self._outputs[lower], 0.0, out=self._positive[lower])
             gradient.mul_(self._positive[lower])
 
@@ -228,6 +237,8 @@ class Group:
         layers = zip(layer_inputs, self._output_gradients, self._weights, self._biases, strict=True)
         for x, gradient, weight, bias in layers:
             if self._rate is not None:
+                # With a recorded rate the gradient is scaled on the device, and the product is
+                # taken as it is.
                 rate = 1.0 if factor is None else self._rate * factor
                 if factor is None and self._recorded is not None:
                     gradient.mul_(self._recorded.rates.tensors[0])
@@ -244,12 +255,14 @@ class Group:
         """Return every member's mean loss and accuracy, computed once for all of them."""
         if part in self._evaluated:
             return self._evaluated[part]
+        # Sums of ten thousand float32 losses would lose digits that a table shows.
         loss = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
         correct = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
         for inputs, labels in self._dataset.batches(part):
             x = inputs.flatten(1).expand(self._count, -1, -1)
             for weight, bias in zip(self._weights, self._biases, strict=True):
                 out = empty_stack((self._count, len(labels), weight.shape[1]), x.device)
+                # The ReLU of a layer is applied as its outputs are read, which saves a buffer.
                 x = linear(x if weight is self._weights[0] else x.relu_(), weight, bias, out)
             label = labels[None, :, None].expand(self._count, -1, 1)
             loss -= torch.log_softmax(x, 2).gather(2, label).sum((1, 2))
@@ -270,6 +283,8 @@ class Group:
     def optimizer_state(self, slot: int) -> dict[str, Tensor]:
         """Return a member's optimizer state as `checkpoint.optimizer_tensors` does."""
         tensors: dict[str, Tensor] = {}
+        # The state of the flat parameter is split up, so that a checkpoint of a member can be
+        # continued by any kernel.
         for name, value in self._optimizer.state[self._flat].items():
             if not isinstance(value, torch.Tensor):
                 continue
@@ -352,6 +367,8 @@ def _why_not(candidate: Candidate) -> str | None:
         return paths
     if reason := why_no_rule(candidate.optimizer):
         return reason
+    # BLAS takes vectors by another routine than matrices, which rounds otherwise: a member of a
+    # group would differ from the same training alone.
     if candidate.job.batch == 1:
         return "it takes no batches of one example"
     for path in paths:

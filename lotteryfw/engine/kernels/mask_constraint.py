@@ -28,6 +28,7 @@ class MaskConstraint:
 
     def apply(self) -> None:
         """Put every masked weight back to its mask-0 value, bit for bit."""
+        # Written in place into parameters, which autograd would refuse.
         with torch.no_grad():
             for parameter, masked, values in self._constrained:
                 if values is None:

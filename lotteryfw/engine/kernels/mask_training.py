@@ -64,6 +64,7 @@ class MaskTraining:
 
         The loss is NaN where scores have diverged, since masks can be made of those all the same.
         """
+        # A mask of NaN scores is a valid mask, whose loss may be finite.
         if not self.learned_mask.is_finite():
             return nan, 0.0
         network = self.network
@@ -78,6 +79,7 @@ class MaskTraining:
     def state(self) -> NetworkState:
         """Return every parameter, buffer and score now, and the mask where it outlives a step."""
         state = self.network.state()
+        # Masks that are made anew in each step need not be in a checkpoint.
         masks = self.masks if self.masks and self._refresh > 1 else {}
         return NetworkState(state.values, masks, state.scores, self._stats.extra())
 

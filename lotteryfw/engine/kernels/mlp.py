@@ -23,6 +23,7 @@ def mlp_layers(module: nn.Module, shape: Sequence[int] = ()) -> list[str] | str:
         # The type itself is compared, since a subclass may have any forward.
         if type(part) in (nn.Sequential, nn.Identity):
             continue
+        # A Flatten later on would mean that the layers before it saw more than two dimensions.
         if type(part) is nn.Flatten and not layers and part.start_dim == 1 and part.end_dim == -1:
             continue
         if type(part) is nn.Linear and not expects_relu:
@@ -32,6 +33,7 @@ def mlp_layers(module: nn.Module, shape: Sequence[int] = ()) -> list[str] | str:
                 "the network does not alternate Linear and ReLU layers "
                 f"(it has {type(part).__name__} at '{path}')"
             )
+        # Linear and ReLU take turns; a ReLU is what ends a pair.
         expects_relu = not expects_relu
     if not expects_relu:
         return "the network does not end with a Linear layer"

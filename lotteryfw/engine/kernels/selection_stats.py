@@ -37,6 +37,7 @@ class SelectionStats:
         the edges selected at the last call that `masks` no longer has (0 at the first call).
         """
         lost_masks = {name: mask & ~masks[name] for name, mask in self._last.items()}
+        # The three counts in one transfer.
         ever, kept, lost = _counts(self._ever, self._last, lost_masks)
         self._last = {name: mask.clone() for name, mask in masks.items()}
         return {"dying_ratio": 1 - ever / max(1, self._allowed), "turnover": lost / max(1, kept)}

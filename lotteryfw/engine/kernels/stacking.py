@@ -45,6 +45,7 @@ def split(flat: Tensor, shapes: dict[str, torch.Size], members: int) -> dict[str
     views, start = {}, 0
     for name, shape in shapes.items():
         stop = start + aligned_size(shape) * members
+        # The padding of a matrix follows it, so a view leaves it out at the end of each row.
         padded = flat[start:stop].view(members, -1)
         views[name] = padded[:, : prod(shape)].view(members, *shape)
         start = stop
@@ -74,6 +75,7 @@ def calls(result: Tensor) -> list[slice]:
     of its members; the result of one member never has any. So one member at a time is the call that
     a group of one makes.
     """
+    # cuBLAS takes strides between matrices as they are.
     if result.device.type != "cpu" or result.is_contiguous():
         return [slice(None)]
     return [slice(slot, slot + 1) for slot in range(len(result))]

@@ -154,6 +154,7 @@ class TrainedNetwork:
         The network computes with `weights`, which are made of the parameters. `penalty` adds to the
         gradient and not to what is returned.
         """
+        # An evaluation leaves the module in the other mode.
         self.module.train()
         outputs = self.arithmetic.training_outputs(self.module, weights, inputs)
         loss = self._loss(outputs, inputs, labels)
@@ -195,6 +196,7 @@ class TrainedNetwork:
 
     def optimizer_step(self, factor: float) -> None:
         """Make the optimizer's step along the gradients, at `factor` times the learning rate."""
+        # Groups are written to when the rate changes, and not at every step.
         if factor != self._factor:
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
@@ -224,6 +226,7 @@ class TrainedNetwork:
         for name, value in self.tensors.values.items():
             values[name] = value.detach().clone()
         layers = {name: values[name].requires_grad_() for name in self.job.mask}
+        # Only the streams that dropout draws from: forking all devices would wait for each.
         devices = [torch.cuda.current_device()] if inputs.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             self.module.train()
@@ -232,6 +235,7 @@ class TrainedNetwork:
             gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
         by_layer = {}
         for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
+            # A layer that the loss does not depend on has no gradient, which is 0.
             by_layer[name] = torch.zeros_like(layer) if gradient is None else gradient
         return by_layer
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.series import Point
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, figure_unit, unit_of
@@ -57,7 +58,8 @@ class LearningCurves:
             for step, value in self._measured(row, metric):
                 values.setdefault(step, []).append(value)
         curve = []
-        for step in _thinned(sorted(values)):
+        # evenly by index and not by step, so that dense early measurements stay dense
+        for step in evenly_chosen(sorted(values), _MAX_POINTS):
             # over the seeds that have a value here: one that diverged later on has none
             curve.append((step, Spread.of(values[step])))
         return curve
@@ -74,14 +76,3 @@ class LearningCurves:
 
     def _line(self, row: LevelRow) -> Mapping[str, Any]:
         return self.by_row.get((row.cell, row.variant, row.level), {})
-
-
-def _thinned(steps: Sequence[int]) -> list[int]:
-    last = len(steps) - 1
-    if last < _MAX_POINTS:
-        return list(steps)
-    thinned = []
-    for index in range(_MAX_POINTS):
-        # evenly by index and not by step, so that dense early measurements stay dense
-        thinned.append(steps[round(index * last / (_MAX_POINTS - 1))])
-    return thinned

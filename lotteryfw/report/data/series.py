@@ -352,13 +352,8 @@ def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:
         if axis in series.axes:
             words.append(_word(axis, series.axes[axis], in_full))
     if series.variant != TICKET:
-        words.append(variant_label(series.variant))
+        words.append(series.variant)
     return " · ".join(words) or TICKET
-
-
-def variant_label(variant: str) -> str:
-    """Return what a variant other than the ticket is called in a legend."""
-    return variant
 
 
 def _word(axis: str, value: str, in_full: bool) -> str:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _SMALL, _TINY = (3.7, 3.2), (2.1, 2.0)  # inches, where there are many panels
 _PALE = "#666666"
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
     "text.color": INK,
@@ -88,15 +88,19 @@ def write_figures(run: RunFolder | RunData) -> list[Path]:
     title = str(data.manifest.get("title") or "")
     folder = data.folder.path / "figures"
     paths = []
+    for spec in study_figures(data):
+        with rc_context(STYLE):
+            paths += _save(_draw(spec, title), folder / spec.name)
+    return paths
+
+
+def study_figures(data: RunData) -> Iterator[FigureSpec]:
+    """Yield the figures of each study with results: of its levels, and of its analyses."""
     for study in data.shown:
         # every training diverged, so there is nothing to draw
-        if not study.seeds:
-            continue
-        findings = data.findings.of_study(study.name)
-        for spec in (_level_figure(study), *_analysis_figures(study, findings)):
-            with rc_context(_STYLE):
-                paths += _save(_draw(spec, title), folder / spec.name)
-    return paths
+        if study.seeds:
+            yield _level_figure(study)
+            yield from _analysis_figures(study, data.findings.of_study(study.name))
 
 
 def _level_figure(study: StudySeries) -> FigureSpec:

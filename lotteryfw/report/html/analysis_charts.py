@@ -9,6 +9,7 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.units import percent
@@ -33,7 +34,7 @@ from lotteryfw.report.plots.analysis_views import (
     weight_samples,
 )
 from lotteryfw.report.plots.single_level import figure_by_axis
-from lotteryfw.report.plots.style import HUES, KEPT_COLOUR, MASKED_COLOUR, caption, evenly_chosen
+from lotteryfw.report.plots.style import HUES, KEPT_COLOUR, MASKED_COLOUR, caption
 
 _MAX_MATRICES = 6  # a reader compares no more, and all of them would only make the page heavy
 _MATRIX_COLOURS = ((0, "#EAF3FA"), (1, HUES[5]))

@@ -14,6 +14,8 @@ from typing import Any
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.html.analysis_charts import analysis_charts
+from lotteryfw.report.html.layer_charts import layer_chart
+from lotteryfw.report.html.mask_pictures import TicketPictures, mask_pictures
 from lotteryfw.report.html.plotly_chart import Chart
 from lotteryfw.report.html.rendering import render
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
@@ -27,6 +29,7 @@ from lotteryfw.report.verdicts.winning_tickets import SeriesVerdict, winning_tic
 from lotteryfw.store import RunFolder, atomic_write
 
 NAME = "report.html"
+_COLUMNS = 9  # of figures, as many as printed paper has room for
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Section:
     tickets: Sequence[tuple[SeriesVerdict, TextTable]]
     tables: Sequence[TextTable]
     note: str
+    pictures: Sequence[TicketPictures] = ()
 
 
 def write_page(run: RunFolder | RunData, claims: Sequence[ClaimVerdict] | None = None) -> Path:
@@ -81,11 +85,16 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
 
 
 def _section(study: StudySeries, data: RunData) -> Section:
-    tables = study_tables(study)
+    tables: list[TextTable] = []
+    for table in study_tables(study):
+        tables += table.fitted(_COLUMNS)
     if not study.seeds:  # every training diverged
         return Section(study.name, (), (), tables, study.partly_shown)
 
     charts = density_charts(study)
+    layers = layer_chart(study)
+    if layers:
+        charts.append(layers)
     learning = learning_chart(study, data.curves)
     if learning:
         charts.append(learning)
@@ -97,7 +106,8 @@ def _section(study: StudySeries, data: RunData) -> Section:
     best = best_levels(study)
     if best:
         tables.append(best)
-    return Section(study.name, charts, tickets, tables, study.partly_shown)
+    pictures = mask_pictures(study, data)
+    return Section(study.name, charts, tickets, tables, study.partly_shown, pictures)
 
 
 def _version_table(manifest: dict[str, Any]) -> TextTable:

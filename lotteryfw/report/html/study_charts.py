@@ -7,6 +7,7 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import Point, StudySeries
 from lotteryfw.report.data.units import percent, unit_of
@@ -22,7 +23,7 @@ from lotteryfw.report.html.plotly_chart import (
     plotly_style,
 )
 from lotteryfw.report.plots.single_level import density_plot, metric_compared
-from lotteryfw.report.plots.style import HUES, caption, error_scale, evenly_chosen, line_styles
+from lotteryfw.report.plots.style import HUES, caption, error_scale, line_styles
 
 ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
 """The metrics in the views of a study's first chart."""

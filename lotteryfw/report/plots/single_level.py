@@ -14,7 +14,6 @@ from lotteryfw.report.data.series import (
     Series,
     StudySeries,
     labelled,
-    variant_label,
 )
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit
@@ -62,12 +61,12 @@ def metric_by_variant(study: StudySeries, metric: str) -> DotPlot | None:
         for series in combination.series:
             spread = series.points[0].spread(metric)
             if spread:
-                spreads[variant_label(series.variant)] = spread
+                spreads[series.variant] = spread
         rows.append(DotRow(combination.label, combination.style, spreads))
 
     unit = study.unit(metric)
     variants = dict.fromkeys(series.variant for series in study.series)
-    return dot_plot(unit.axis, unit, [variant_label(variant) for variant in variants], rows)
+    return dot_plot(unit.axis, unit, list(variants), rows)
 
 
 def metric_compared(study: StudySeries, metric: str) -> DotPlot | None:
@@ -144,11 +143,8 @@ def _density_spreads(point: Point) -> dict[str, Spread]:
     for row in point.rows:
         values.setdefault(EXPECTED, []).append(row.requested_density)
         values.setdefault(WHOLE, []).append(row.density)
-        # "conv1.weight=0.1;fc.weight=0.05", empty for a network without maskable layers
-        for text in row.layer_densities.split(";"):
-            layer, _, density = text.rpartition("=")
-            if text:
-                values.setdefault(layer, []).append(float(density))
+        for layer, density in row.densities_by_layer().items():
+            values.setdefault(layer, []).append(density)
     return {name: Spread.of(densities) for name, densities in values.items()}
 
 

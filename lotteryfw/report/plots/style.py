@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
-from typing import TypeVar
 
 from lotteryfw.report.data.series import Series, StudySeries
-
-T = TypeVar("T")
 
 # Okabe & Ito's colours, which colour-blind people distinguish, without black and yellow, and a
 # violet. More series than colours differ by line and marker.
@@ -94,24 +91,17 @@ def error_scale(study: StudySeries, metric: str) -> ErrorScale | None:
 
 
 def spaced_densities(densities: Sequence[float], gap: float) -> list[float]:
-    """Return the densities that lie more than `gap` decades apart, from the largest on."""
-    spaced: list[float] = []
-    for density in sorted(densities, reverse=True):
-        if not spaced or log10(spaced[-1] / density) > gap:
+    """Return the largest, the smallest, and those between that lie more than `gap` decades apart.
+
+    The ends are named whatever the gap is: a reader asks first where an axis begins and ends.
+    """
+    ordered = sorted(densities, reverse=True)
+    spaced = ordered[:1]
+    for density in ordered[1:-1]:
+        has_room = log10(density / ordered[-1]) > gap
+        if has_room and log10(spaced[-1] / density) > gap:
             spaced.append(density)
-    return spaced
-
-
-def evenly_chosen(items: Sequence[T], most: int) -> list[T]:
-    """Return at most `most` items (at least two), evenly, with the first and the last."""
-    last = len(items) - 1
-    if last < most:
-        return list(items)
-    chosen = []
-    for index in range(most):
-        # steps of at least one item, so that none is chosen twice
-        chosen.append(items[round(index * last / (most - 1))])
-    return chosen
+    return [*spaced, *ordered[1:][-1:]]
 
 
 def caption(study: StudySeries, marks: str = "bands") -> str:

@@ -10,10 +10,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit
-from lotteryfw.report.plots.style import evenly_chosen
 
 ABSENT, FEWER = "–", "†"
 _MARKDOWN_COLUMNS = 8
@@ -51,6 +51,24 @@ class TextTable:
         left_out = [self.head[column] for column in levels if column not in chosen]
         note = f"not shown here, but in report.html: {', '.join(left_out)} %"
         return replace(self._with_columns(chosen), notes=(*self.notes, note))
+
+    def turned(self) -> TextTable:
+        """Return the table with its columns as rows: a row for each level, a column a series."""
+        rows = []
+        for column in range(1, len(self.head)):
+            rows.append((self.head[column], *(row[column] for row in self.rows)))
+        labels = [row[0] for row in self.rows]
+        head = (self.head[0], *labels)
+        return replace(self, head=head, rows=tuple(rows), levels=False)
+
+    def fitted(self, columns: int) -> list[TextTable]:
+        """Return tables with every figure and at most so many columns beside the labels.
+
+        A table of more levels than columns is turned, since a page has no end downwards.
+        """
+        is_wide = len(self.head) - 1 > columns
+        table = self.turned() if self.levels and is_wide else self
+        return table.split(columns) if table.levels or table is not self else [table]
 
     def split(self, columns: int) -> list[TextTable]:
         """Return tables of at most `columns` columns beside the labels, of even widths.
@@ -161,8 +179,11 @@ def titled_table(title: str, caption: str, width: int | None = None) -> Table:
 
 
 def markdown_table(table: TextTable) -> str:
-    """Return the table as Markdown, with as many columns as a page has room for."""
-    table = table.thinned(_MARKDOWN_COLUMNS)
+    """Return the table as Markdown, as several where a page has no room for all its columns."""
+    return "\n\n".join(map(_markdown_part, table.fitted(_MARKDOWN_COLUMNS)))
+
+
+def _markdown_part(table: TextTable) -> str:
     # a colon aligns figures at the right, below one another
     rule = ["---"] + ["---:"] * (len(table.head) - 1)
     lines = [f"**{table.title}**", ""]

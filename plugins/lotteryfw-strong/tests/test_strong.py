@@ -13,7 +13,7 @@ import torch
 from lotteryfw_strong import IteRand, SignFlip, register_components
 from pydantic import ValidationError
 
-from lotteryfw import MaskedNetwork, load_ticket, run, stream
+from lotteryfw import Group, LayerInfo, MaskedLayer, MaskedNetwork, load_ticket, run, stream
 from lotteryfw.testkit import trial
 from lotteryfw.testkit.fixtures import NETS, make_net
 
@@ -42,7 +42,33 @@ def test_sign_flip_keeps_what_parametrizations_promise() -> None:
     assert register_components() == [IteRand, SignFlip]
 
 
-@pytest.mark.parametrize("how", [IteRand(), SignFlip()], ids=lambda how: how.use)
+def published_mask(scores: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """The selection of the published code: what is not below the k-th smallest score."""
+    place = 1 + round(sparsity * (scores.numel() - 1))
+    return scores >= sorted(scores.flatten().tolist())[place - 1]
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.6, 0.7])
+def test_iterand_selects_and_starts_as_in_the_published_code(sparsity: float) -> None:
+    info = LayerInfo("conv.weight", (8, 6, 3, 3))
+    scores = IteRand().initial(info, stream("test", "scores"))
+    bound = (6 / 54) ** 0.5
+    assert float(scores.abs().max()) <= bound
+    assert float(scores.std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    everything = torch.ones(info.shape, dtype=torch.bool)
+    expected = published_mask(scores, sparsity)
+    # a scope's budget is round(density · n), the published rank one weight off at times
+    keep = int(expected.sum())
+    assert abs(keep - round((1 - sparsity) * info.size)) <= 1
+    edges = MaskedLayer(info, torch.ones(info.shape), scores, everything)
+    net = MaskedNetwork({info.name: edges}, (Group((info.name,), keep, keep),), make_net().draw)
+    assert torch.equal(IteRand().masks(net)[info.name], expected)
+    by_magnitude = IteRand(rank="abs").masks(net)[info.name]
+    assert int(by_magnitude.sum()) == keep
+    assert not torch.equal(by_magnitude, expected)
+
+
+@pytest.mark.parametrize("how", [IteRand(), IteRand(rank="abs"), SignFlip()], ids=str)
 @pytest.mark.parametrize("what", NETS)
 def test_masks_are_the_largest_scores_of_each_budget_by_a_stable_sort(
     how: IteRand | SignFlip, what: str
@@ -55,9 +81,13 @@ def test_masks_are_the_largest_scores_of_each_budget_by_a_stable_sort(
             for name in group.layers
             for place in net.edges[name].allowed.flatten().nonzero()[:, 0]
         ]
-        ranked = sorted(
-            places, key=lambda place: -abs(float(net.edges[place[0]].scores.flatten()[place[1]]))
-        )
+        is_signed = isinstance(how, IteRand) and how.rank == "signed"
+
+        def rank(place: tuple[str, int], is_signed: bool = is_signed) -> float:
+            score = float(net.edges[place[0]].scores.flatten()[place[1]])
+            return -score if is_signed else -abs(score)
+
+        ranked = sorted(places, key=rank)
         kept = {(name, int(place)) for name, place in ranked[: group.keep]}
         assert kept == {
             (n, int(place)) for n in group.layers for place in masks[n].flatten().nonzero()[:, 0]

@@ -55,6 +55,7 @@ class Sparse:
             name = f"{path}.bias"
             self._bias_names.append(name if name in job.values else None)
 
+        # Only its rule and numbers are wanted: the loops make the update themselves.
         optimizer = sample_optimizer(job, context)
         rule = update_rule(optimizer)
         assert rule is not None, type(optimizer)
@@ -88,6 +89,7 @@ class Sparse:
     def evaluate(self, part: str) -> tuple[float, float]:
         """Return mean loss and accuracy over a part of the data."""
         inputs, labels = self._dataset.raw(part)
+        # No batches: `forward` takes a cache's worth of examples at a time by itself.
         logits = self.mlp.forward(inputs)
         correct = int((logits.argmax(1) == labels).sum())
         return float(cross_entropy(logits, labels)), correct / len(labels)
@@ -156,6 +158,7 @@ def loops_of(backend: Backend) -> Loops:
 def _make(jobs: Sequence[Train], context: EngineContext) -> Sparse:
     (job,) = jobs
     options = job.kernel.options
+    # The job names the loops it was made for, with their version, whatever is installed now.
     by_name = {name: backend for backend, name in backends().items()}
     return Sparse(job, context, by_name[options["loops"]], float(options["below"]))
 
@@ -171,6 +174,7 @@ def _why_not(candidate: Candidate) -> str | None:
         return layers
     if job.augment:
         return "it takes images as they are stored, without augmentation"
+    # The first layer's loop divides bytes by 255 as it gathers them, and can do no more.
     if candidate.context.dataset_of(job).is_normalised:
         return "it takes images as they are stored, without normalisation"
     if reason := why_no_rule(candidate.optimizer):
@@ -192,7 +196,9 @@ def _gain(candidate: Candidate) -> float:
     """Return the gain where most of the weights lie in layers of little density."""
     below = _below(candidate)
     masks = candidate.job.mask.values()
+    # A layer above this density is multiplied densely, and gains nothing.
     sparse = sum(mask.numel() for mask in masks if float(mask.float().mean()) < below)
+    # Above the fused kernel's 1.5 and lockstep's 3: it is chosen where several of them apply.
     return 4.0 if sparse >= SHARE * sum(mask.numel() for mask in masks) else 0.0
 
 

@@ -142,6 +142,7 @@ def patterns(shape: Sequence[int], kept: Tensor) -> tuple[Pattern, Pattern, Tens
     The third tensor is the order [n] int64 in which the transpose has the same weights.
     """
     rows, columns = kept // shape[1], kept % shape[1]
+    # Stable, so that within a column the rows stay in order and sums have one order.
     order = columns.argsort(stable=True)
     along_rows = _pattern(rows, columns, shape[0])
     along_columns = _pattern(columns[order], rows[order], shape[1])
@@ -149,5 +150,6 @@ def patterns(shape: Sequence[int], kept: Tensor) -> tuple[Pattern, Pattern, Tens
 
 
 def _pattern(rows: Tensor, columns: Tensor, count: int) -> Pattern:
+    # int32 halves what the loops read of a pattern.
     per_row = torch.bincount(rows, minlength=count)
     return Pattern(torch.cat([per_row.new_zeros(1), per_row.cumsum(0)]).int(), columns.int())

@@ -46,6 +46,7 @@ def gather(rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Fl
 
 @_jit
 def _gather_floats(rows: Floats, chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
+    # A Python float would make the whole expression double, at half the speed.
     factor = np.float32(scale)
     tile = np.zeros((TILE, rows.shape[1]), np.float32)
     for first in range(0, len(chosen), TILE):
@@ -161,6 +162,7 @@ def input_gradient(
 
     `starts` and `rows` are the pattern by columns, `order` the indices of its weights in `values`.
     """
+    # Gathered once, so that the loop below reads neighbouring numbers.
     transposed = values[order]
     for j in range(dx.shape[0]):
         out = dx[j]
@@ -168,6 +170,7 @@ def input_gradient(
             out[c] = np.float32(0)
         _add_products(transposed, rows, dy, starts[j], starts[j + 1], out)
         for c in range(len(out)):
+            # The input x came out of a ReLU, whose derivative at 0 is 0.
             out[c] = np.float32(0) if x[j, c] <= 0 else out[c]
 
 
@@ -209,6 +212,7 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats
     """
     batch = len(chosen)
     classes = logits.shape[0]
+    # The largest logit is taken off, so that no exponential overflows.
     largest = logits[0, :batch].copy()
     for i in range(1, classes):
         for c in range(batch):
@@ -222,6 +226,7 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats
     for i in range(classes):
         for c in range(batch):
             gradient[i, c] *= share[c]
+    # Added up in double precision: the loop's order then hardly rounds.
     loss = 0.0
     for c in range(batch):
         label = labels[chosen[c]]
@@ -233,6 +238,7 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats
 @_jit
 def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
     """Make one step of torch.optim.SGD without momentum."""
+    # Numbers of the type of the arrays: doubles would halve the width of a vector.
     lr, wd = np.float32(rate), np.float32(decay)
     for k in range(len(values)):
         values[k] -= lr * (gradient[k] + wd * values[k])
@@ -281,6 +287,7 @@ def adam(
 
     Adam has a `coupled` weight decay, AdamW a `decoupled` one.
     """
+    # Both corrections of bias are taken out of the loop, where they would cost a division each.
     size = np.float32(rate / (1 - beta1**step))
     spread = np.float32(np.sqrt(1 - beta2**step))
     shrink = np.float32(1 - rate * decoupled)

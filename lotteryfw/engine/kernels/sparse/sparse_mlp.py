@@ -53,8 +53,11 @@ class SparseMlp:
         for weight, mask, bias in zip(weights, masks, biases, strict=True):
             kept = None
             if mask is not None and float(mask.float().mean()) < dense_from:
+                # Flat indices in ascending order: rows of the matrix lie one after another, as CSR
+                # has them.
                 kept = mask.flatten().nonzero().flatten()
             self._weights.append(_Parameter(weight.shape, mask, kept, size))
+            # Weights and biases share one flat array, which an optimizer's loop passes over once.
             size = self._weights[-1].stop
             self._biases.append(None if bias is None else _Parameter(bias.shape, None, None, size))
             size += 0 if bias is None else len(bias)
@@ -62,6 +65,7 @@ class SparseMlp:
         # torch's memory starts at a cache line on every machine: BLAS rounds alike in every run.
         self._values = torch.zeros(size)
         self._gradient = torch.zeros(size)
+        # Arrays that the rule does not use stay empty.
         self._first = torch.zeros(size if update.rule != "sgd" or update.momentum else 0)
         self._second = torch.zeros(size if update.rule != "sgd" else 0)
         self._flat = [
@@ -105,10 +109,12 @@ class SparseMlp:
             self._activations[-1], labels.numpy(), chosen, self._output_gradients[-1]
         )
         for number in reversed(range(len(self.layers))):
+            # Nobody needs the gradient of the inputs of the first layer.
             input_gradient = self._output_gradients[number - 1] if number else None
             self.layers[number].backward(
                 self._output_gradients[number], self._activations[number], input_gradient
             )
+        # Before the update, which Adam's correction of its bias counts from 1.
         self._steps += 1
         self._apply_gradient(float(rate))
         return loss
@@ -161,6 +167,7 @@ class SparseMlp:
         self._steps = 0
         for parameter, state in zip(self._parameters, states, strict=True):
             for name, flat in self._state_names().items():
+                # torch keeps no state of a parameter that no step has updated.
                 if name not in state:
                     flat[parameter.span] = 0.0
                     continue
@@ -182,6 +189,7 @@ class SparseMlp:
 
         The width is that of the examples, rounded up to whole tiles.
         """
+        # Loops without remainders are what the compiler turns into vector instructions.
         width = -(-examples // TILE) * TILE
         features = [self._weights[0].shape[1]]
         features += [parameter.shape[0] for parameter in self._weights]
@@ -215,6 +223,7 @@ class SparseMlp:
                 update.nesterov,
             )
             return
+        # Adam adds the decay to the gradient; AdamW takes it off the weight.
         coupled, decoupled = update.weight_decay, 0.0
         if update.rule == "adamw":
             coupled, decoupled = decoupled, coupled
@@ -312,6 +321,7 @@ class DenseProducts:
         self._gradient = gradient.view(*shape)
         self._bias = bias.view(-1, 1)
         self._bias_gradient = bias_gradient
+        # A factor of 0 or 1, so that one multiplication clears the masked entries.
         self._mask = None if mask is None else mask.float()
         self.reads = np.arange(shape[1], dtype=np.int32)
 
@@ -330,4 +340,5 @@ class DenseProducts:
         if dx is not None:
             out = torch.from_numpy(dx)
             torch.mm(self._weight.t(), gradient, out=out)
+            # The derivative of the ReLU before, in place, as autograd computes it.
             torch.ops.aten.threshold_backward.grad_input(out, inputs, 0.0, grad_input=out)

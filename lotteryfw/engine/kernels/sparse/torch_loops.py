@@ -44,6 +44,7 @@ class Products:
         outputs, inputs = shape
         by_row, by_column, self._order = patterns(shape, kept)
         self._values = values
+        # Refilled at each backward pass, just before the product reads it.
         self._transposed_values = values.clone()
         self._gradient_values = gradient
         self._bias = bias.view(-1, 1)
@@ -69,6 +70,7 @@ class Products:
         torch.sum(output_gradient, 1, out=self._bias_gradient)
         if dx is not None:
             out = torch.from_numpy(dx)
+            # The transpose has a copy of the values, since CSR stores them row by row.
             torch.index_select(self._values, 0, self._order, out=self._transposed_values)
             torch.mm(self._transposed, output_gradient, out=out)
             torch.ops.aten.threshold_backward.grad_input(out, inputs, 0.0, grad_input=out)
@@ -87,6 +89,7 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats
     """Return the mean cross-entropy; fill its gradient."""
     batch = len(chosen)
     example, label, into = np.arange(batch), labels[chosen], gradient[:, :batch]
+    # The largest logit is taken off first, so that no exponential overflows.
     below = logits[:, :batch] - logits[:, :batch].max(0)
     total = np.exp(below, out=into).sum(0)
     into /= np.float32(batch) * total
@@ -114,6 +117,7 @@ def momentum_sgd(
     _add_decay(values, gradient, decay)
     torch.from_numpy(buffer).mul_(momentum)
     _add(buffer, gradient, fresh)
+    # The gradient is nobody's after this, so it may hold the sum.
     if nesterov:
         _add(gradient, buffer, momentum)
     _add(values, gradient if nesterov else buffer, -rate)
@@ -137,6 +141,7 @@ def adam(
     weights, decayed, first, second = map(torch.from_numpy, (values, gradient, mean, square))
     first.lerp_(decayed, 1 - beta1)
     second.mul_(beta2).addcmul_(decayed, decayed, value=1 - beta2)
+    # torch's order of operations, so that rounding is as close to its Adam as it can be.
     spread = second.sqrt().div_(math.sqrt(1 - beta2**step)).add_(eps)
     if decoupled:
         weights.mul_(1 - rate * decoupled)

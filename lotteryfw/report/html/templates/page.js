@@ -39,13 +39,81 @@ function layout(view, traces, narrow) {
   };
 }
 
+const PAPER = 660; // pixels: A4 between its margins
+const paper = matchMedia("print");
+
+function saved(text, type, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+const fileName = text => text.trim().replace(/[^\p{L}\p{N}.-]+/gu, "-").replace(/^-|-$/g, "").slice(0, 80) || "data";
+const quoted = cell => /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
+const csv = rows => rows.map(row => row.map(cell => quoted(String(cell ?? ""))).join(",") + "\n").join("");
+const SPECIAL = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "†": "$\\dagger$", "–": "--", "·": "$\\cdot$" };
+const tex = cell => cell.replace(/[\\~^±†–·&%$#_{}]/g, sign => SPECIAL[sign] ?? "\\" + sign);
+
+function latex(rows, title) {
+  const [head, ...body] = rows.map(row => "  " + row.map(tex).join(" & ") + " \\\\");
+  const columns = "l" + "r".repeat(rows[0].length - 1);
+  return `% ${title.replaceAll("\n", " ")}\n\\begin{tabular}{${columns}}\n  \\toprule\n${head}\n  \\midrule\n${body.join("\n")}\n  \\bottomrule\n\\end{tabular}\n`;
+}
+
+function tableSaver(place) {
+  const region = place.previousElementSibling, rows = [...region.querySelectorAll("tr")].map(row => [...row.cells].map(cell => cell.textContent));
+  const title = region.getAttribute("aria-label") || "table";
+  return {
+    csv: () => saved(csv(rows), "text/csv", fileName(title) + ".csv"),
+    tex: () => saved(latex(rows, title), "text/x-tex", fileName(title) + ".tex"),
+  };
+}
+
+// A row for each point that is drawn, as the axes show it: bands have no name and are left out.
+function points(plot) {
+  const rows = [["series", plot.layout.xaxis.title.text, plot.layout.yaxis.title.text]];
+  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => rows.push([trace.name, trace.x[index], y]));
+  return rows;
+}
+
+function chartSaver(place) {
+  const figure = place.closest("figure"), plot = figure.querySelector(".plot"), name = fileName(figure.dataset.chart);
+  const image = format => Plotly.downloadImage(plot, { format, filename: name, width: 1000, height: 620, scale: format === "png" ? 2 : 1 });
+  return {
+    png: () => image("png"),
+    svg: () => image("svg"),
+    csv: () => saved(csv(points(plot)), "text/csv", name + ".csv"),
+    pdf: () => { // the browser's own print dialogue, which saves PDF, with this chart alone
+      const section = figure.closest("main > *");
+      section.classList.add("shown"); figure.classList.add("printed"); document.body.classList.add("one");
+      print();
+      section.classList.remove("shown"); figure.classList.remove("printed"); document.body.classList.remove("one");
+    },
+  };
+}
+
+function offer(place) {
+  const saver = place.closest("figcaption") ? chartSaver(place) : tableSaver(place);
+  for (const kind of place.dataset.save.split(" ")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = kind === "tex" ? "LaTeX" : kind.toUpperCase();
+    button.addEventListener("click", saver[kind]);
+    place.append(button);
+  }
+}
+
 function attach(figure) {
   const views = charts.views[figure.dataset.chart], plot = figure.querySelector(".plot"), select = figure.querySelector("select");
-  let narrow = figure.clientWidth < NARROW;
+  let narrow = figure.clientWidth < NARROW, printed = false;
   const draw = () => {
     const view = views[select ? select.value : 0], traces = view.traces.map(trace => filled(trace, narrow));
-    Plotly.react(plot, traces, layout(view, traces, narrow), {
-      responsive: true,
+    const page = layout(view, traces, narrow);
+    if (printed) page.width = PAPER;
+    Plotly.react(plot, traces, page, {
+      responsive: !printed,
       displaylogo: false,
       displayModeBar: narrow ? false : "hover",
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]], // and none that sends a chart away
@@ -54,9 +122,14 @@ function attach(figure) {
   draw();
   select?.addEventListener("change", draw);
   dark.addEventListener("change", draw);
+  const forPaper = isPrinted => { printed = isPrinted; narrow = isPrinted || figure.clientWidth < NARROW; draw(); };
+  addEventListener("beforeprint", () => forPaper(true));
+  addEventListener("afterprint", () => forPaper(false));
+  paper.addEventListener("change", event => forPaper(event.matches));
   addEventListener("resize", () => {
     if (narrow !== figure.clientWidth < NARROW) { narrow = !narrow; draw(); }
   });
 }
 
 document.querySelectorAll(".chart").forEach(attach);
+document.querySelectorAll("[data-save]").forEach(offer);

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -30,28 +30,40 @@ class IteRand(Parametrization):
     After every `period` steps each weight that the scores leave out just then is replaced, with probability `rate`, by
     a fresh draw of the recipe's initialiser. Its score stays. Weights that were removed for good are left alone, and
     without a density nothing is left out.
+
+    As in the code published with the paper, scores are ranked as they are, not by magnitude, and start at
+    U(±sqrt(6 / fan_in)), unless the recipe's `scores` says otherwise.
     """
 
     use = "iterand"
-    formula = "w · m, m = [|s| among the k largest], ∂m/∂|s| taken as 1; every period steps w := fresh draw where ~m"
-    source = "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, algorithm 3"
+    formula = "w · m, m = [s among the k largest], ∂m/∂s taken as 1; every period steps w := fresh draw where ~m"
+    source = (
+        "Chijiwa et al. 2021, Pruning Randomly Initialized Neural Networks with Iterative Randomization, "
+        "algorithm 3, and the code published with it (github.com/dchiji-ntt/iterand)"
+    )
     needs_density = True
 
     period: Annotated[int, Field(ge=1)] = 300
     """Steps from one redraw to the next, the paper's K_per: 300 on CIFAR-10, 1000 on ImageNet."""
     rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     """Share of the unselected weights that a redraw replaces, the paper's r; 1 replaces them all."""
+    rank: Literal["signed", "abs"] = "signed"
+    """Rank scores as they are, as published, or by their magnitude, as edge-popup's code does."""
 
     def initial(self, layer: LayerInfo, rng: torch.Generator) -> Tensor:
         import torch
 
-        return (torch.rand(layer.shape, generator=rng) * 2 - 1) / sqrt(layer.fan_in)
+        # kaiming_uniform of the published code: mode fan_in and the gain sqrt(2) of ReLU
+        return (torch.rand(layer.shape, generator=rng) * 2 - 1) * sqrt(6 / layer.fan_in)
 
     def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
-        return _largest(net)
+        return _largest(net, self._ranked)
 
     def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
-        return edges.weights * straight_through(mask, edges.scores.abs())
+        return edges.weights * straight_through(mask, self._ranked(edges.scores))
+
+    def _ranked(self, scores: Tensor) -> Tensor:
+        return scores.abs() if self.rank == "abs" else scores
 
     def after_step(
         self, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
@@ -96,7 +108,7 @@ class SignFlip(Parametrization):
         return torch.rand(layer.shape, generator=rng) / sqrt(layer.fan_in)
 
     def masks(self, net: MaskedNetwork) -> dict[str, Tensor]:
-        return _largest(net)
+        return _largest(net, abs)
 
     def weight(self, edges: MaskedLayer, mask: Tensor) -> Tensor:
         kept, half = edges.scores >= 0, edges.scores / 2
@@ -105,16 +117,18 @@ class SignFlip(Parametrization):
         )
 
 
-def _largest(net: MaskedNetwork) -> dict[str, Tensor]:
-    """By layer, [s] bool: of each budget the allowed edges whose scores are of largest magnitude, of ties the first; in
-    a layer without one, every allowed edge."""
+def _largest(net: MaskedNetwork, ranked: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """Return by layer, [s] bool: of each budget the allowed edges of largest rank, of ties the first.
+
+    `ranked` gives the ranks of scores. In a layer without a budget every allowed edge is kept.
+    """
     import torch
 
     masks = {name: edges.allowed for name, edges in net.edges.items()}
     for group in net.budgets:
         members = [net.edges[name] for name in group.layers]
         ranks = [
-            edges.scores.detach().abs().masked_fill(~edges.allowed, float("-inf"))
+            ranked(edges.scores.detach()).masked_fill(~edges.allowed, float("-inf"))
             for edges in members
         ]
         top: IncrementalTopK = net.memory.setdefault(group.layers, IncrementalTopK(group.keep))

@@ -1,0 +1,20 @@
+"""A few of many items, evenly chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def evenly_chosen(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` items (at least two), evenly, with the first and the last."""
+    last = len(items) - 1
+    if last < most:
+        return list(items)
+    chosen = []
+    for index in range(most):
+        # steps of at least one item, so that none is chosen twice
+        chosen.append(items[round(index * last / (most - 1))])
+    return chosen
