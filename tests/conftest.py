@@ -15,6 +15,7 @@ settings.load_profile("untimed")
 ALLOWED_SKIPS = {
     "a data set": r"no \S+ in the data folder|is not there: |there is no folder",
     "a browser": r"no Chromium here",
+    "a notebook's kernel": r"nbclient or ipykernel is not installed",
     "time and memory": r"LOTTERYFW_TEST_LARGE",
     "Slurm": r"\b(Slurm|sbatch)\b",
     "a GPU": r"\b(GPU|CUDA)\b",

@@ -39,6 +39,7 @@ from lotteryfw.engine.messages import (
 from lotteryfw.engine.outcomes import Stopped
 from lotteryfw.engine.runtime import EngineContext, configure_torch
 from lotteryfw.engine.spool import DamagedJob, unspool
+from lotteryfw.engine.worker_pipe import open_pipe
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
@@ -113,10 +114,7 @@ def patience() -> float:
 
 def main() -> None:
     """Run jobs until a `Stop` comes or the run's process is gone."""
-    descriptor = int(sys.argv[1])
-    # A process that a component starts must not keep the pipe open after the worker's end.
-    os.set_inheritable(descriptor, False)
-    channel = Channel(Connection(descriptor))
+    channel = Channel(open_pipe(int(sys.argv[1])))
 
     def stop(number: int, frame: FrameType | None) -> None:
         channel.stopping = True

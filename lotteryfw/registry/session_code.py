@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
+import linecache
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,19 +49,35 @@ def _add(value: Any, name: str, names: dict[str, Any], texts: dict[str, str]) ->
     # what is imported from elsewhere is known by its distribution, or not at all
     if value.__module__ != _MAIN:
         return
-    try:
-        texts[name] = f"{name}: {inspect.getsource(value)}"
-    except (OSError, TypeError) as error:
+    source = _source(value)
+    if source is None:
         raise UsageError(
             f"components: the source of {name} cannot be read, by which its results would be "
             "keyed; define it in a file or a notebook"
-        ) from error
+        )
+    texts[name] = f"{name}: {source}"
     for code in _codes(value):
         for used in code.co_names:
             if used in names:
                 _add(names[used], used, names, texts)
     for base in value.__bases__ if isinstance(value, type) else ():
         _add(base, base.__name__, names, texts)
+
+
+def _source(value: Any) -> str | None:
+    """Return the source of a function or a class; None where there is none, as at a plain prompt."""
+    try:
+        return inspect.getsource(value)
+    except (OSError, TypeError):
+        pass
+    # Before Python 3.13 inspect looks for a class in the file of its module, which a notebook does
+    # not have. The code of a method names its cell, whose text IPython keeps for tracebacks.
+    for code in _codes(value):
+        cell = "".join(linecache.getlines(code.co_filename))
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.ClassDef) and node.name == value.__name__:
+                return ast.get_source_segment(cell, node)
+    return None
 
 
 def _codes(value: Any) -> Iterator[CodeType]:

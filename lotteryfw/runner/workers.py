@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from lotteryfw.api.events import TrainingProgress
-from lotteryfw.engine import DamagedJob, spool
+from lotteryfw.engine import DamagedJob, spool, worker_pipe
 from lotteryfw.engine.messages import (
     FromWorker,
     JobDone,
@@ -148,19 +147,10 @@ class Workers:
         ours, theirs = Pipe()
         # As many processes as cores share the machine, so a second thread would only be in the way.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "lotteryfw.engine.worker", str(theirs.fileno())]
+        command = [sys.executable, "-m", "lotteryfw.engine.worker"]
         # The pipe's other end must be open in the worker alone: its end is how a death shows.
         with theirs, self._log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                # Ctrl-C is for this process, which asks the workers to stop.
-                start_new_session=True,
-            )
+            process = worker_pipe.start(command, theirs, environment, log)
         worker = _Worker(process, ours)
         self._workers.append(worker)
         worker.send(self._setup)
@@ -231,14 +221,13 @@ class Workers:
         for worker in self._workers:
             worker.silent += waited
         for connection in ready:
-            assert isinstance(connection, Connection)
-            worker = by_connection[connection]
+            worker = by_connection[connection]  # type: ignore[index]
             worker.silent, worker.has_spoken = 0.0, True
             self._receive(worker)
         for worker in list(self._workers):
             if self._is_hung(worker):
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(worker.process.pid, signal.SIGKILL)  # it leads a session of its own
+                    worker_pipe.kill(worker.process)
                 self._reap(worker)
 
     def _receive(self, worker: _Worker) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lotteryfw.api.errors import StoreError
+from lotteryfw.store.file_locks import try_lock, unlock
 from lotteryfw.store.files import explained
 
 _POLL_SECONDS = 0.05
@@ -50,7 +49,7 @@ def hold(path: Path, timeout: float = -1, obsolete: Callable[[], bool] = _never)
                 if obsolete():
                     path.unlink()
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+            unlock(file)
             os.close(file)
 
 
@@ -78,13 +77,13 @@ def _try(path: Path) -> int | None:
         # 0o666 less the user's umask, so that a group can share a store
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(file):
+                os.close(file)
+                return None
             if _is_at(file, path):
                 return file
-        except OSError as error:
+        except OSError:
             os.close(file)
-            if error.errno in (errno.EAGAIN, errno.EWOULDBLOCK):
-                return None
             raise
         os.close(file)  # its last holder has deleted it: the lock is another file by now
 
