@@ -46,6 +46,7 @@ def written_axes(
     study: StudyTable, faults: FaultCollector
 ) -> Iterator[tuple[Keys, Keys, Sequence[Any]]]:
     """Yield the path, the place and the values of each axis whose path can vary."""
+    # in the order of the recipe, which is the order of the cells
     grid = study.grid
     for path, values in grid.items():
         keys: Keys = tuple(path.split("."))
@@ -77,6 +78,7 @@ def check_grid_path(keys: Keys) -> tuple[str, str] | None:
         return "is measured for all cells of a study alike", "set it beside the grid"
     if keys in SLOTS or is_option:
         return None
+    # the paths that people misspell: components, and the keys of the fixed tables
     choices = [*TABLE_SLOTS, *OPTIONAL_SLOTS]
     models: dict[str, type[Table]] = {
         "train": Train,

@@ -52,6 +52,7 @@ def too_deep(text: str) -> str:
 def out_of_bounds(table: Mapping[str, Any], where: str) -> list[Fault]:
     """Return a fault for every value of a table that no recipe may have at any key."""
     faults: list[Fault] = []
+    # no recursion: a hostile table is nested deeper than Python's stack
     pending: list[tuple[Keys, Any]] = [((), table)]
     depth = DEPTH.value
     while pending and len(faults) < MAX_PROBLEMS:

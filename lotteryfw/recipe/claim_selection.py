@@ -17,6 +17,7 @@ def select_combinations(
     that differ from it in an option `density` alone; if there are none, those that have all of its
     options and any others.
     """
+    # one axis after the other: each keeps the best kind of match among what is left
     selected = list(candidates)
     for axis, label in axes.items():
         selected = _with_label(selected, axis, label)

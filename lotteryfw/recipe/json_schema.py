@@ -135,6 +135,7 @@ def _slot(kind: str, registry: Registry, definitions: Schema) -> Schema:
     Options alone are for the component that another layer of the recipe names: an extended file, the
     base of a study or a profile, another axis of the grid, or the kind's default.
     """
+    # options of one name in several components may be of several types
     names: dict[str, None] = {}
     tables = []
     options: dict[str, list[Schema]] = {}

@@ -48,6 +48,7 @@ class LayeredTable:
         new_origins: dict[Keys, tuple[str, Keys]] = {}
         merged = self._merge(self.table, table, (), origin, new_origins)
         origins = dict(new_origins)
+        # in one pass: a recipe with a large grid has thousands of origins
         for keys, where in self.origins.items():
             # whatever was written below a value that is replaced now is gone
             if not _is_at_or_below(keys, new_origins):

@@ -108,6 +108,7 @@ def load_recipe(
     if faults or file is None:
         raise RecipeError(_once_each(faults, faults_of_reading))
 
+    # study by study: the order of levels.csv, of tables and of figures
     cells: list[Cell] = []
     for study in studies:
         cells += study.cells

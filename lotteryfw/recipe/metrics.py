@@ -26,6 +26,7 @@ def check_metrics(
     if data is None or objective is None:
         return
     info = resolver.dataset_info(data)
+    # figures become columns of levels.csv, which have one name each
     names: set[str] = set()
     for index, metric in enumerate(parts["metrics"]):
         if metric is None:

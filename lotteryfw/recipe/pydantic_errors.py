@@ -69,6 +69,7 @@ def problems(
     count, by pydantic's names; None for all.
     """
     result: list[Problem] = []
+    # by key, what each member of a union expects there
     expected: dict[Keys, list[str]] = {}
     errors = error.errors(include_url=False)
     for item in errors[:MAX_PROBLEMS]:

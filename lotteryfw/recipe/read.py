@@ -56,6 +56,7 @@ def read(
             Path(),
             faults,
         )
+    # what comes later counts: a profile is asked for, and --set is typed last
     if profile is not None:
         tree = _profiled(tree, profile, faults)
     for text in sets:
@@ -270,6 +271,7 @@ def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
     for index, study in enumerate(studies if isinstance(studies, list) else [studies]):
         key = f"study[{index}].name"
         name = study.get("name") if isinstance(study, Mapping) else None
+        # claims and --set refer to a study by its name
         if not isinstance(name, str):
             faults.append(Fault(where, key, "is required: studies are told apart by name"))
         elif name in by_name:

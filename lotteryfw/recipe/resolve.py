@@ -133,6 +133,7 @@ class ComponentResolver:
         return component_label(self.entry(component))
 
     def _memoize(self, key: Hashable, make: Callable[[], Checked[T]]) -> Checked[T]:
+        # with its problems: a faulty entry is asked for by every cell, and reported once
         if key not in self._memo:
             self._memo[key] = make()
         return self._memo[key]

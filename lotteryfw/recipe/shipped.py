@@ -46,6 +46,7 @@ def is_missing(path: Path) -> bool:
 
 def nearest_recipe(source: Path) -> str:
     """Return a remedy for the name of a recipe that is not there."""
+    # those beside the file first, then the shipped ones, which have no folder
     names = []
     if source.parent.is_dir():
         for file in source.parent.glob("*.toml"):

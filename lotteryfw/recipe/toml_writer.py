@@ -18,6 +18,7 @@ def to_toml(recipe: Mapping[str, Any]) -> str:
 
 
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    # plain keys first: after a header they would belong to its table
     tables = {}
     for key, value in table.items():
         if _is_tables(value) and path[-1:] != ("grid",):

@@ -46,6 +46,7 @@ def written_parts(study: ExpandedStudy, resolver: ComponentResolver) -> WrittenP
         # What an axis gives, or gives options to, is checked as an axis.
         if slot in varied or not study.cells:
             continue
+        # equal components are equal in class and options, however they are written
         default, _ = resolver.component(slot, None)
         if getattr(study.cells[0], slot) != default:
             components[slot] = study.locate((slot,))
