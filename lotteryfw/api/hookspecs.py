@@ -42,8 +42,8 @@ def register_components() -> Iterable[type[Component]]:  # type: ignore[empty-bo
 def register_recipes() -> Iterable[Path]:  # type: ignore[empty-body]
     """Return the recipe files that this plugin ships.
 
-    They are found by name: `lotteryfw recipe lotteryfw-lamp/lamp`, by distribution and the file's
-    name without its ending, or `lamp` where no other recipe is called that.
+    They are found by name: `lotteryfw recipe lotteryfw-soft/soft`, by distribution and the file's
+    name without its ending, or `soft` where no other recipe is called that.
     """
 
 

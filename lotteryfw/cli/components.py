@@ -65,13 +65,14 @@ def list_components(
 
 
 def _list_recipes(as_json: bool) -> None:
-    """Print the names and titles of the shipped recipes."""
+    """Print the names and titles of the shipped recipes, those of plugins included."""
     import tomllib
 
     from lotteryfw.recipe.shipped import shipped_recipes
+    from lotteryfw.registry import Registry
 
     rows = []
-    for name, path in shipped_recipes().items():
+    for name, path in {**shipped_recipes(), **Registry.load().recipes()}.items():
         table = tomllib.loads(path.read_text("utf-8"))
         # a recipe that extends another may leave its title to that
         profiles = list(table.get("profiles", {}))

@@ -134,10 +134,12 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
-    from lotteryfw.recipe.shipped import shipped_recipes
+    from lotteryfw.recipe.shipped import recipes_by_name
+    from lotteryfw.registry import Registry
 
     # a plugin is a file of another suffix, or a name
-    if what.endswith(".toml") or what == "-" or what in shipped_recipes():
+    is_recipe = what.endswith(".toml") or what == "-"
+    if is_recipe or what in recipes_by_name(Registry.load(trust)):
         context = _checked(Path(what), profile, sets, trust, data)
         cells = len(context.recipe.cells)
         if as_json:

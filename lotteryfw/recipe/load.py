@@ -86,7 +86,7 @@ def load_recipe(
     if isinstance(source, Mapping):
         content = plain(source)
     else:
-        content = path = recipe_file(Path(source))
+        content = path = recipe_file(Path(source), registry)
     tree = read(content, _defaults(registry), profile, sets, faults)
     faults_of_reading = list(faults)
 

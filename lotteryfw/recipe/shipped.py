@@ -1,10 +1,11 @@
-"""The recipes that lotteryfw ships, which commands and `extends` find by their bare names."""
+"""The recipes that lotteryfw and plugins ship, which commands find by their names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lotteryfw.api.errors import nearest
+from lotteryfw.registry import Registry
 
 _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = (_PACKAGE / "recipes", _PACKAGE.parent / "recipes")
@@ -22,15 +23,30 @@ def shipped_recipes() -> dict[str, Path]:
     return {}
 
 
-def recipe_file(source: Path) -> Path:
-    """Return the file of a recipe: `source` itself, or the shipped recipe of this bare name.
+def recipes_by_name(registry: Registry) -> dict[str, Path]:
+    """Return the shipped recipes by bare name, and those of plugins by "distribution/name".
 
-    A file of one's own, whatever it is called, comes first.
+    A plugin's recipe has its bare name, too, where no other recipe is called that.
     """
-    is_bare = source.name == str(source) and not source.suffix
-    if not is_bare or not is_missing(source):
+    own, of_plugins = shipped_recipes(), registry.recipes()
+    bare_names = [full_name.rpartition("/")[2] for full_name in of_plugins]
+    recipes = {**own, **of_plugins}
+    for full_name, name in zip(of_plugins, bare_names, strict=True):
+        if name not in own and bare_names.count(name) == 1:
+            recipes[name] = of_plugins[full_name]
+    return recipes
+
+
+def recipe_file(source: Path, registry: Registry | None = None) -> Path:
+    """Return the file of a recipe: `source` itself, or the shipped recipe of this name.
+
+    With a registry, recipes of plugins are found, too. A file of one's own, whatever it is called,
+    comes first.
+    """
+    if source.suffix or not is_missing(source):
         return source
-    return shipped_recipes().get(source.name, source)
+    recipes = shipped_recipes() if registry is None else recipes_by_name(registry)
+    return recipes.get(source.as_posix(), source)
 
 
 def is_missing(path: Path) -> bool:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.runs import recipe
 
-from lotteryfw import run
+from lotteryfw import LotteryError, run
+from lotteryfw.recipe.shipped import recipes_by_name
+from lotteryfw.recipe.toml_writer import to_toml
 from lotteryfw.registry import Registry
 
 TRACKER = """
@@ -115,6 +118,32 @@ from lotteryfw import hookimpl
 def register_recipes():
     return [Path(__file__).with_name(name) for name in {names}]
 """
+
+
+def test_a_recipe_of_a_plugin_is_run_by_its_name(tmp_path: Path) -> None:
+    plugin = tmp_path / "good.py"
+    plugin.write_text(RECIPES.format(names=["mine.toml"]))
+    (tmp_path / "mine.toml").write_text(to_toml(recipe(seeds=[0], name="mine")))
+    for name in ("good.py/mine", "mine"):
+        done = run(
+            name,
+            out=tmp_path / name.replace("/", "-"),
+            store=tmp_path / "store",
+            trust=[plugin],
+            jobs=1,
+        )
+        assert set(done.statuses.values()) == {"done"}
+    assert "mine" in recipes_by_name(Registry.load([plugin]))
+    # lotteryfw's own recipe keeps its name
+    (tmp_path / "quickstart.toml").write_text("name = 'other'")
+    plugin.write_text(RECIPES.format(names=["quickstart.toml"]))
+    names = recipes_by_name(Registry.load([plugin]))
+    assert names["good.py/quickstart"] == tmp_path / "quickstart.toml"
+    assert names["quickstart"] != tmp_path / "quickstart.toml"
+    with pytest.raises(
+        LotteryError, match=r"good.py/lost: there is no such recipe|there is no such recipe"
+    ):
+        run("good.py/lost", out=tmp_path / "lost", store=tmp_path / "store", trust=[plugin])
 
 
 def test_a_plugin_ships_recipes_and_one_that_names_none_breaks_nothing(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_methods_keep_what_they_promise(
 def test_its_recipe_runs_and_reports_the_masks_that_it_measures(tmp_path: Path) -> None:
     installed = {plugin.distribution for plugin in Registry.load().plugins}
     done = run(
-        PLUGIN / "recipes" / "soft.toml", out=tmp_path / "run", store=tmp_path / "store", profile="quick",
+        CODE.with_name("recipes") / "soft.toml", out=tmp_path / "run", store=tmp_path / "store", profile="quick",
         jobs=1, device="cpu", trust=() if "lotteryfw-soft" in installed else (CODE,),
     )  # fmt: skip
     assert set(done.statuses.values()) == {"done"}

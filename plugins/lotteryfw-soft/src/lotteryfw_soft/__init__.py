@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import exp
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -140,3 +141,8 @@ class ContinuousSparsification(Parametrization):
 @hookimpl
 def register_components() -> list[type[Component]]:
     return [SoftThreshold, ContinuousSparsification]
+
+
+@hookimpl
+def register_recipes() -> list[Path]:
+    return sorted(Path(__file__).with_name("recipes").glob("*.toml"))
