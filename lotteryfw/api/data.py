@@ -52,6 +52,7 @@ class Dataset:
     train: Subset
     validation: Subset
     test: Subset
+    # Of the training part: validation and test data must not shape what a network sees.
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     mapped: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -208,6 +208,25 @@ class Lab(Protocol):
 
         A training that diverges is recorded under `variant` at the ticket's level, or at the level
         that it was to find a mask for, and raises TrainingDiverged.
+        """
+        ...
+
+    def stop_when(
+        self,
+        ticket: Ticket,
+        condition: Callable[[Sequence[Trained]], bool],
+        every: str | int = "1ep",
+    ) -> Search[Trained]:
+        """Ask for the training of a ticket that ends when a condition holds.
+
+        The training is made in segments of the length `every`, each of them a job that goes on
+        where the last one ended, with its optimizer's state and the next batches. After each the
+        `condition` gets all of them so far; True ends the training. What is returned is the last
+        segment, whose figures are those of the network now; the ticket can be pruned after any of
+        them. Trainings that differ in their conditions alone share the segments that both make.
+
+        Raises UsageError for a ticket that learns or changes its mask, or is only measured, and
+        for a rewind policy that goes back to a step between the start and the end.
         """
         ...
 

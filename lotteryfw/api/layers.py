@@ -26,6 +26,7 @@ class Need(Enum):
     """The criterion scores whole networks: see `NetworkCriterion`."""
 
 
+# A text, so that the point of a policy can be written into a key as it is.
 LATEST: Literal["latest"] = "latest"
 
 """The weights the round just trained ended with: nothing is rewound."""
@@ -102,6 +103,7 @@ class Layer:
 
         Raises AttributeError unless `needs` names it.
         """
+        # As for an attribute that is not there: a criterion that forgot its need is told which.
         if self._gradient is None:
             raise AttributeError(
                 "layer.gradient is only there for a criterion with "

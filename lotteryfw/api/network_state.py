@@ -38,6 +38,7 @@ class NetworkState:
         ['fc1.weight', 'scores/fc1.weight']
         """
         tensors = dict(self.values)
+        # Masks and scores have the names of weights, so each part stands under a prefix.
         parts = {_MASKS: self.masks, _SCORES: self.scores, **self.extra}
         for part, by_layer in parts.items():
             for name, tensor in by_layer.items():

@@ -97,6 +97,7 @@ class Clock:
                 f"'{length}': a percentage of the training cannot be its length; "
                 "write steps or epochs"
             )
+        # Steps and epochs do not depend on the total, which is what is computed here.
         return cls(cls(0, steps_per_epoch).steps(length), steps_per_epoch)
 
     def steps(self, step: Step) -> int:

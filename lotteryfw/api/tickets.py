@@ -168,6 +168,8 @@ class Ticket:
     """The number of the copy: each is trained under a data order and augmentation of its own."""
     updates_mask: bool = False
     """True where the recipe's mask update changes its mask in training."""
+    keeps_end: bool = False
+    """True where the state that its training ends with is kept, so that another can go on."""
 
     @classmethod
     def derived(
@@ -316,6 +318,7 @@ class Trained:
 
     def masks(self) -> Mapping[str, Tensor]:
         """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""
+        # The mask of a training that diverged is known, and means nothing without weights.
         self._require_finite()
         return self.outcome.mask()
 
@@ -335,6 +338,7 @@ class Trained:
         return self._network().extra.get(SELECTED, {})
 
     def _probed(self, need: Need) -> Mapping[str, Tensor] | None:
+        # Only what the criterion and the search need is computed, and stored, for each network.
         outcome = self.probes.get(need)
         return None if outcome is None else outcome.tensors().values
 

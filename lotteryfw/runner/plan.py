@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
+from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Evaluation
-from lotteryfw.api.tickets import Trained
+from lotteryfw.api.results import LevelResult
+from lotteryfw.api.tickets import MaskStats, Ticket, Trained
 from lotteryfw.engine.outcomes import StoredOutcome
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
@@ -37,6 +40,16 @@ class _UnknownEvaluation(Evaluation):
 
     def __getattribute__(self, name: str) -> NoReturn:
         raise NotKnownYet("the figures of a network are not known before it is evaluated")
+
+
+class _UnknownStats(MaskStats):
+    """The counts of a mask that nobody made yet."""
+
+    def __init__(self) -> None:
+        """Do nothing: there are no counts."""
+
+    def __getattribute__(self, name: str) -> NoReturn:
+        raise NotKnownYet("the counts of a mask are not known before it is made")
 
 
 class _Unknown:
@@ -83,21 +96,7 @@ def plan_cell(lab: CellLab) -> CellPlan:
     """Run the search of a lab's cell without training anything."""
     planned = CellPlan([])
     try:
-        search = lab.cell.search.search(lab)
-        requests = next(search)
-        while True:
-            for request in requests:
-                if not isinstance(request, JobRequest):
-                    raise ContractError(
-                        f"search '{lab.cell.search.use}' asks for other things than jobs"
-                    )
-                planned.requests.append(request)
-            # A search may go on for ever while it does not see its figures change.
-            if len(planned.requests) > _MOST_REQUESTS:
-                raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
-            requests = search.send((_UNKNOWN,) * len(requests))
-    except StopIteration:
-        pass
+        _collect_requests(lab.cell.search.search(lab), lab.cell.search.use, planned)
     except NotKnownYet:
         planned.depends_on_results = True
     except LotteryError as error:
@@ -107,18 +106,57 @@ def plan_cell(lab: CellLab) -> CellPlan:
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
     is_evaluated = bool(lab.cell.evaluated_parts)
     is_compared = bool(lab.cell.controls or lab.cell.targets)
+    levels: list[LevelResult] = []
+    controls: list[LevelResult] = []
     for record in lab.records:
+        if lab.cell.analyses:
+            levels.append(_level_result(lab, record.variant, record.level, record.ticket))
         if is_evaluated:
             planned.requests += lab.evaluations(record.trained).values()
-        for _, own_lab, ticket in lab.compared(record) if is_compared else ():
+        for name, own_lab, ticket in lab.compared(record) if is_compared else ():
             request = own_lab.request(ticket)
             trained = Trained(ticket, _UNKNOWN, origin=request.origin)
             jobs: list[JobRequest] = [request, *own_lab.evaluations(trained).values()]
             if own_lab is lab:
                 planned.requests += jobs
+                if lab.cell.analyses:
+                    controls.append(_level_result(lab, name, record.level, ticket))
             else:
                 planned.of_targets += [(own_lab, job) for job in jobs]
+    for analysis in lab.cell.analyses:
+        # Whatever breaks here does so, with a message, when the study runs, and costs nothing
+        # else. What an analysis asks for once it has seen results is not known.
+        with suppress(Exception, SystemExit):
+            _collect_requests(analysis.levels(lab, levels + controls), analysis.use, planned)
     return planned
+
+
+def _collect_requests(search: Search[Any], name: str, planned: CellPlan) -> None:
+    """Add what a search or an analysis asks for, with outcomes that are not known.
+
+    Raises NotKnownYet where it looks at one, ContractError where it asks for no job.
+    """
+    try:
+        requests = next(search)
+        while True:
+            for request in requests:
+                if not isinstance(request, JobRequest):
+                    raise ContractError(f"'{name}' asks for other things than jobs")
+                planned.requests.append(request)
+            # A search may go on for ever while it does not see its figures change.
+            if len(planned.requests) > _MOST_REQUESTS:
+                raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
+            requests = search.send((_UNKNOWN,) * len(requests))
+    except StopIteration:
+        return
+
+
+def _level_result(lab: CellLab, variant: str, level: int, ticket: Ticket) -> LevelResult:
+    cell = lab.cell
+    return LevelResult(
+        cell.study, cell.id, cell.axes, cell.seed, level, variant, _UnknownStats(), _UNKNOWN,
+        lambda: ticket, lab.request(ticket).origin,
+    )  # fmt: skip
 
 
 def validate_budgets(

@@ -90,6 +90,7 @@ class CellLab:
         measurements = Measurements(context, self._jobs, self._evaluations, levels)
         self.train = measurements.train
         self.train_all = measurements.train_all
+        self.stop_when = measurements.stop_when
         self.probe = measurements.probe
         self.probe_all = measurements.probe_all
         self.evaluate = measurements.evaluate

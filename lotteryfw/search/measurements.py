@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.api.kinds import DataSource, Metric
 from lotteryfw.api.lab import Search
-from lotteryfw.api.layers import Need
+from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.metrics import Evaluation
+from lotteryfw.api.steps import Step
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext, digest_of
 from lotteryfw.search.evaluations import EvaluationFactory
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.records import LevelRecords
 from lotteryfw.search.requests import JobFactory
+from lotteryfw.search.segments import first_segment, next_segment
 from lotteryfw.search.untrained import Untrained
 
 
@@ -53,6 +56,64 @@ class Measurements:
             self._records.add(level, ticket, trained, variant)
             raise TrainingDiverged(trained.diverged_at, ticket.learns_mask)
         return trained
+
+    def stop_when(
+        self,
+        ticket: Ticket,
+        condition: Callable[[Sequence[Trained]], bool],
+        every: str | int = "1ep",
+    ) -> Search[Trained]:
+        context = self._context
+        self._check_stoppable(ticket)
+        interval = context.clock.steps(Step.parse(every))
+        if interval < 1:
+            raise UsageError(f"{self._search}: lab.stop_when: every is at least one step")
+        total = context.clock.total if ticket.length is None else ticket.length
+        step = ticket.point.schedule
+        segments: list[Trained] = []
+        while step < total:
+            steps = min(interval, total - step)
+            if segments:
+                segment = next_segment(ticket, segments[-1], step, steps)
+            else:
+                segment = first_segment(ticket, steps)
+            trained = yield from self.train(segment)
+            step += steps
+            # Under the ticket itself, so that it can be pruned after any of its segments.
+            segments.append(replace(trained, ticket=ticket))
+            if condition(tuple(segments)):
+                break
+        return segments[-1]
+
+    def _check_stoppable(self, ticket: Ticket) -> None:
+        """Raise UsageError for a ticket whose training cannot be made in segments."""
+        point, rewind = self._context.point, self._context.cell.rewind
+        if ticket.learns_mask or ticket.updates_mask:
+            raise UsageError(
+                f"{self._search}: lab.stop_when: a training that learns or changes its mask has no "
+                "segments; use lab.train"
+            )
+        if ticket.point.steps is not None:
+            raise UsageError(
+                f"{self._search}: lab.stop_when: the ticket's training has {ticket.point.steps} "
+                "steps whatever a condition says; use lab.train"
+            )
+        if self._context.cell.objective.needs_teacher and not ticket.is_dense:
+            # A segment's root is the segment before it, and no longer the dense training.
+            raise UsageError(
+                f"{self._search}: lab.stop_when: the training of a pruned ticket has a teacher; use "
+                "lab.train"
+            )
+        if ticket.is_dense and point.weights not in (0, LATEST):
+            raise UsageError(
+                f"rewind '{rewind.use}' goes back to step {point.weights} of the dense training, "
+                f"and the search '{self._context.cell.search.use}' may stop that before: use "
+                '"to_init" or one that goes on from the latest weights'
+            )
+
+    @property
+    def _search(self) -> str:
+        return describe(self._context.specs["search"])
 
     def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
         if not tickets:

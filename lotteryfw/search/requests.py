@@ -237,17 +237,21 @@ class JobFactory:
     def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
         """Return the steps that later rounds go back to, kept by the training that begins a chain.
 
-        A network that is measured as it is passes no step, so it keeps none.
+        A network that is measured as it is passes no step, so it keeps none. A segment of a
+        training keeps its end, where the next one begins.
         """
+        end = (
+            frozenset({ticket.point.schedule + self._steps(ticket)}) if ticket.keeps_end else _NONE
+        )
         # A later round is no beginning, and rewinding goes past it.
         if (
             ticket.root is not None
             or ticket.point.steps == 0
             or not (ticket.is_dense or ticket.learns_mask or ticket.updates_mask)
         ):
-            return _NONE
+            return end
         # The state at step 0 is the initialisation, and the latest is the training's end: both are kept
         # anyhow.
         step = self._context.point_at(ticket.length).weights
-        shared = self._shared_snapshots.get(origin, _NONE)
+        shared = self._shared_snapshots.get(origin, _NONE) | end
         return shared if step == LATEST or step == 0 else shared | {step}

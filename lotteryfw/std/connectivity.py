@@ -58,11 +58,11 @@ class LinearModeConnectivity(Analysis):
         copies = yield from lab.train_all(
             [lab.again(level.ticket, 1) for level in trained], probe=False
         )
-        results: list[AnalysisResult] = []
+        ends: list[tuple[LevelResult, Trained]] = []
         for level, copy in zip(trained, copies, strict=True):
             if copy.diverged_at is None:
-                results += yield from _line(lab, level, copy, self.points, self.part)
-        return results
+                ends.append((level, copy))
+        return (yield from _lines(lab, ends, self.points, self.part))
 
 
 class ErrorBarrier(Analysis):
@@ -98,12 +98,12 @@ class ErrorBarrier(Analysis):
                 f"it has {', '.join(sorted(names))}"
             )
         by_place = {(one.variant, one.level): one for one in levels if _has_trained_weights(one)}
-        results: list[AnalysisResult] = []
+        ends: list[tuple[LevelResult, Trained]] = []
         for level in by_place.values():
             other = self._other(level, by_place)
             if other is not None:
-                results += yield from _line(lab, level, other.trained, self.points, self.part)
-        return results
+                ends.append((level, other.trained))
+        return (yield from _lines(lab, ends, self.points, self.part))
 
     def _other(
         self, level: LevelResult, by_place: Mapping[tuple[str, int], LevelResult]
@@ -140,24 +140,30 @@ class StabilityToDataOrder(Analysis):
     """Networks that are compared, the level's own included."""
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
+        trained = [level for level in levels if _has_trained_weights(level)]
+        # numbers from 1: copy 0 is the level's own training
+        numbers = range(1, self.copies)
+        tickets = [lab.again(level.ticket, number) for level in trained for number in numbers]
+        # all at once, so that they run side by side
+        copies = yield from lab.train_all(tickets, probe=False)
         results: list[AnalysisResult] = []
-        for level in levels:
-            if not _has_trained_weights(level):
-                continue
-            # numbers from 1: copy 0 is the level's own training
-            others = [lab.again(level.ticket, number) for number in range(1, self.copies)]
-            copies = yield from lab.train_all(others, probe=False)
-            networks = [level.trained.weights()]
-            networks += [copy.weights() for copy in copies if copy.diverged_at is None]
-            pairs: list[dict[str, float]] = []
-            for first, second in combinations(networks, 2):
-                # empty where a network is all zeros, which has no direction
-                if distances := _distances(level.ticket.mask, second, first):
-                    pairs.append(distances)
-            for figure in self.figures if pairs else ():
-                mean = sum(distances[figure] for distances in pairs) / len(pairs)
-                results.append(AnalysisResult(level, figure, mean))
+        for index, level in enumerate(trained):
+            first = index * len(numbers)
+            own_copies = copies[first : first + len(numbers)]
+            results += self._of_level(level, own_copies)
         return results
+
+    def _of_level(self, level: LevelResult, copies: Sequence[Trained]) -> Iterator[AnalysisResult]:
+        networks = [level.trained.weights()]
+        networks += [copy.weights() for copy in copies if copy.diverged_at is None]
+        pairs: list[dict[str, float]] = []
+        for first, second in combinations(networks, 2):
+            # empty where a network is all zeros, which has no direction
+            if distances := _distances(level.ticket.mask, second, first):
+                pairs.append(distances)
+        for figure in self.figures if pairs else ():
+            mean = sum(distances[figure] for distances in pairs) / len(pairs)
+            yield AnalysisResult(level, figure, mean)
 
 
 class StabilityToPruning(Analysis):
@@ -200,21 +206,25 @@ def barrier(values: Sequence[float]) -> float:
 
 
 def _has_trained_weights(level: LevelResult) -> bool:
-    return level.outcome.metrics.steps > 0 and not level.trained.scores()
+    # known without any figure, so that a plan counts what the analyses ask for
+    return level.ticket.point.steps != 0 and not level.ticket.learns_mask
 
 
-def _line(
-    lab: Lab,
-    level: LevelResult,
-    other: Trained,
-    points: int,
-    part: Literal["train", "validation", "test"],
+def _lines(
+    lab: Lab, ends: Sequence[tuple[LevelResult, Trained]], points: int, part: MeasuredPart
 ) -> Search[list[AnalysisResult]]:
-    """Return the figures of the line from a level's network to another."""
+    """Return the figures of the lines from levels' networks to others."""
     alphas = tuple(index / (points - 1) for index in range(points))
-    line = [lab.interpolate(level.trained, other, alpha) for alpha in alphas]
-    measured = yield from lab.evaluate_all(line, part)
-    return list(_of_line(level, alphas, measured))
+    measured: list[Sequence[Evaluation]] = []
+    # a line at a time, since its networks are in memory; no figure is looked at before the end, so
+    # that a plan counts all of them
+    for level, other in ends:
+        line = [lab.interpolate(level.trained, other, alpha) for alpha in alphas]
+        measured.append((yield from lab.evaluate_all(line, part)))
+    results: list[AnalysisResult] = []
+    for (level, _), evaluations in zip(ends, measured, strict=True):
+        results += _of_line(level, alphas, evaluations)
+    return results
 
 
 def _of_line(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.layers import make_layer
 from support.recipes import changed
+from support.runs import go, recipe
 from support.small import DATA
 
 from lotteryfw.api.errors import ContractError
@@ -131,3 +132,26 @@ def test_every_tensor_that_a_component_is_shown_is_protected(name: str) -> None:
     )
     with expected, blame(spec, "score", layer):
         tensor.logical_not_() if tensor.dtype == torch.bool else tensor.zero_()
+
+
+@pytest.mark.parametrize(
+    ("analysis", "shared"),
+    [
+        ({"use": "linear_mode_connectivity", "points": 4}, 0),
+        # the four lines end at one network, which shows as they are measured
+        ({"use": "error_barrier", "points": 3}, 3),
+        ({"use": "stability_to_data_order", "copies": 3}, 0),
+        ("stability_to_pruning", 0),
+        ("mask_diagnostics", 0),
+    ],
+    ids=str,
+)
+def test_the_jobs_of_analyses_are_planned(tmp_path: Path, analysis: Any, shared: int) -> None:
+    """As many as the run then does, those of controls included."""
+    table = recipe(analyses=[analysis], controls=["random_mask"], engine={"kernel": "reference"})
+    planned = StudyContext(table, store=tmp_path / "store", data=tmp_path).plan()
+    assert not planned.unknown
+    _, watch = go(tmp_path, table)
+    finished = {event.key: event.steps for event in watch.of("JobFinished")}
+    assert planned.unique == len(finished) + shared
+    assert planned.trainings == len([steps for steps in finished.values() if steps])
