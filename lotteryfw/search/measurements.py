@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from lotteryfw.api.errors import TrainingDiverged, UsageError
@@ -41,14 +41,14 @@ class Measurements:
         self._records = records
 
     def train(
-        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+        self,
+        ticket: Ticket,
+        variant: str = "ticket",
+        *,
+        probe: bool = True,
+        states: Collection[int] = (),
     ) -> Search[Trained]:
-        if probe and self._context.probe_specs:
-            (trained,) = yield from self.train_all([ticket])
-        else:
-            request = self._jobs.training(ticket)
-            (outcome,) = yield (request,)
-            trained = Trained(ticket, outcome, origin=request.origin)
+        (trained,) = yield from self.train_all([ticket], probe=probe, states=states)
         if trained.diverged_at is not None:
             # The level that it was to find a mask for has no other row.
             finds_mask = ticket.learns_mask or ticket.updates_mask
@@ -115,15 +115,18 @@ class Measurements:
     def _search(self) -> str:
         return describe(self._context.specs["search"])
 
-    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
+    def train_all(
+        self, tickets: Sequence[Ticket], *, probe: bool = True, states: Collection[int] = ()
+    ) -> Search[list[Trained]]:
         if not tickets:
             return []
+        kept = frozenset(states)
         # All requests are yielded at once, so that they may run side by side or in a group.
-        trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
+        trainings = tuple(self._jobs.training(ticket, kept) for ticket in tickets)
         outcomes = yield trainings
         trained = []
         for request, outcome in zip(trainings, outcomes, strict=True):
-            trained.append(Trained(request.ticket, outcome, origin=request.origin))
+            trained.append(Trained(request.ticket, outcome, origin=request.origin, states=kept))
         return (yield from self._probed(trained)) if probe else trained
 
     def probe(self, network: Ticket | Trained) -> Search[Trained]:

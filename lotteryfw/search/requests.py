@@ -10,6 +10,7 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
@@ -112,13 +113,29 @@ class JobFactory:
         self._choose_kernel = choose_kernel
         self._shared_snapshots = snapshots or {}
 
-    def training(self, ticket: Ticket) -> JobRequest:
-        """Return the request for the training of a ticket. Raises UsageError."""
+    def training(self, ticket: Ticket, states: frozenset[int] = _NONE) -> JobRequest:
+        """Return the request for the training of a ticket, which keeps `states` as well.
+
+        Raises UsageError.
+        """
         self._check_teacher(ticket)
         origin = self._context.job_digest(ticket)
-        snapshots, decides = self._snapshots(ticket, origin), self._context.origins_decide
         build, steps = self.build_training, self._steps(ticket)
+        if states:
+            self._check_states(ticket, states, steps)
+        snapshots = self._snapshots(ticket, origin) | states
+        decides = self._context.origins_decide
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
+
+    def _check_states(self, ticket: Ticket, states: frozenset[int], steps: int) -> None:
+        """Raise UsageError for a state that the training does not pass."""
+        start = ticket.point.schedule
+        for step in states:
+            if type(step) is not int or not start < step <= start + steps:
+                raise UsageError(
+                    f"{describe(self._context.specs['search'])}: lab.train(states=…): the training "
+                    f"passes the steps {start + 1} to {start + steps}, not {step!r}"
+                )
 
     def probe(self, trained: Trained, need: Need) -> JobRequest:
         """Return the request for what the criterion needs of a network after its training."""
