@@ -48,7 +48,7 @@ class Measurements:
         else:
             request = self._jobs.training(ticket)
             (outcome,) = yield (request,)
-            trained = Trained(ticket, outcome, origin=request.origin)
+            trained = Trained.of_job(ticket, outcome, request.origin)
         if trained.diverged_at is not None:
             # The level that it was to find a mask for has no other row.
             finds_mask = ticket.learns_mask or ticket.updates_mask
@@ -123,7 +123,7 @@ class Measurements:
         outcomes = yield trainings
         trained = []
         for request, outcome in zip(trainings, outcomes, strict=True):
-            trained.append(Trained(request.ticket, outcome, origin=request.origin))
+            trained.append(Trained.of_job(request.ticket, outcome, request.origin))
         return (yield from self._probed(trained)) if probe else trained
 
     def probe(self, network: Ticket | Trained) -> Search[Trained]:
