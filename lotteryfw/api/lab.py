@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -199,12 +199,19 @@ class Lab(Protocol):
     # Trainings
 
     def train(
-        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+        self,
+        ticket: Ticket,
+        variant: str = "ticket",
+        *,
+        probe: bool = True,
+        states: Collection[int] = (),
     ) -> Search[Trained]:
         """Ask for the training of one ticket: `trained = yield from lab.train(ticket)`.
 
         The trained network is then probed where the cell's criterion needs that; `probe=False`
-        saves the probe of a network that is not pruned any more.
+        saves the probe of a network that is not pruned any more. The networks after the steps of
+        the schedule in `states` are kept, for `trained.state(step)`; a step that the training does
+        not pass raises UsageError.
 
         A training that diverges is recorded under `variant` at the ticket's level, or at the level
         that it was to find a mask for, and raises TrainingDiverged.
@@ -230,10 +237,12 @@ class Lab(Protocol):
         """
         ...
 
-    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
+    def train_all(
+        self, tickets: Sequence[Ticket], *, probe: bool = True, states: Collection[int] = ()
+    ) -> Search[list[Trained]]:
         """Ask for several trainings at once, to run side by side.
 
-        Some may have diverged: see `Trained.diverged_at`. `probe` is as in `train`.
+        Some may have diverged: see `Trained.diverged_at`. `probe` and `states` are as in `train`.
         """
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.api.layers import LATEST, Group, Need
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.network_state import NetworkState
@@ -282,13 +282,19 @@ class Trained:
     """What the cell's criterion needs of the trained network, computed by the engine."""
     origin: str = ""
     """The digest of how its job comes about; empty where nobody noted it."""
+    states: frozenset[int] = frozenset()
+    """The steps whose networks were asked for: see `state`."""
 
     @classmethod
-    def of_job(cls, ticket: Ticket, outcome: Outcome, origin: str) -> Trained:
+    def of_job(
+        cls, ticket: Ticket, outcome: Outcome, origin: str, states: frozenset[int] = frozenset()
+    ) -> Trained:
         """Return the training of a ticket as the job with this origin made it."""
         trained = cls.__new__(cls)
         # As in `Ticket.derived`: the constructor takes twice as long, for each training of a plan.
-        vars(trained).update(ticket=ticket, outcome=outcome, probes={}, origin=origin)
+        vars(trained).update(
+            ticket=ticket, outcome=outcome, probes={}, origin=origin, states=states
+        )
         return trained
 
     @property
@@ -323,6 +329,21 @@ class Trained:
         Raises TrainingDiverged where there are none.
         """
         return self._network().values
+
+    def state(self, step: int) -> Mapping[str, Tensor]:
+        """Return every parameter and buffer after a step of the schedule.
+
+        Raises UsageError for a step that `lab.train(ticket, states=…)` did not name, and
+        TrainingDiverged.
+        """
+        if step not in self.states:
+            named = ", ".join(map(str, sorted(self.states))) or "none"
+            raise UsageError(
+                f"Trained.state({step}): of this training these steps are kept: {named}; name it "
+                "in lab.train(ticket, states=…)"
+            )
+        self._require_finite()
+        return self.outcome.state(step)[0].values
 
     def masks(self) -> Mapping[str, Tensor]:
         """Return by layer, bool: the weights alive after training. Raises TrainingDiverged."""

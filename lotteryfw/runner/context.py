@@ -92,7 +92,11 @@ class StudyContext:
         self._specs: dict[tuple[int, int, int], tuple[Component, Spec]] = {}
 
     def require_store(self) -> None:
-        """Make the store's folder. Raises UsageError where nothing can be written there."""
+        """Make the store's folder. Raises UsageError where nothing can be written there.
+
+        A store that is there may be read alone: it may have all results, and where it has not, the
+        first job that is to be stored fails with a message.
+        """
         root = self.store.root
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -100,6 +104,8 @@ class StudyContext:
             with TemporaryFile(dir=root):
                 pass
         except OSError as error:
+            if any(self.store.aliases()):
+                return
             raise UsageError(
                 f"{root}: the store cannot be written: {error.strerror or error}; {_OTHER_STORE}"
             ) from error

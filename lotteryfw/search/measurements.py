@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from lotteryfw.api.errors import TrainingDiverged, UsageError
@@ -41,10 +41,16 @@ class Measurements:
         self._records = records
 
     def train(
-        self, ticket: Ticket, variant: str = "ticket", *, probe: bool = True
+        self,
+        ticket: Ticket,
+        variant: str = "ticket",
+        *,
+        probe: bool = True,
+        states: Collection[int] = (),
     ) -> Search[Trained]:
-        if probe and self._context.probe_specs:
-            (trained,) = yield from self.train_all([ticket])
+        # Most trainings keep no states and are not probed, and a plan has hundreds of thousands.
+        if states or (probe and self._context.probe_specs):
+            (trained,) = yield from self.train_all([ticket], probe=probe, states=states)
         else:
             request = self._jobs.training(ticket)
             (outcome,) = yield (request,)
@@ -115,15 +121,18 @@ class Measurements:
     def _search(self) -> str:
         return describe(self._context.specs["search"])
 
-    def train_all(self, tickets: Sequence[Ticket], *, probe: bool = True) -> Search[list[Trained]]:
+    def train_all(
+        self, tickets: Sequence[Ticket], *, probe: bool = True, states: Collection[int] = ()
+    ) -> Search[list[Trained]]:
         if not tickets:
             return []
+        kept = frozenset(states)
         # All requests are yielded at once, so that they may run side by side or in a group.
-        trainings = tuple(self._jobs.training(ticket) for ticket in tickets)
+        trainings = tuple(self._jobs.training(ticket, kept) for ticket in tickets)
         outcomes = yield trainings
         trained = []
         for request, outcome in zip(trainings, outcomes, strict=True):
-            trained.append(Trained.of_job(request.ticket, outcome, request.origin))
+            trained.append(Trained.of_job(request.ticket, outcome, request.origin, kept))
         return (yield from self._probed(trained)) if probe else trained
 
     def probe(self, network: Ticket | Trained) -> Search[Trained]:

@@ -10,6 +10,7 @@ from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, Need
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
@@ -114,8 +115,11 @@ class JobFactory:
         # A plan asks for hundreds of thousands of trainings, most of them without a teacher.
         self._needs_teacher = context.cell.objective.needs_teacher
 
-    def training(self, ticket: Ticket) -> JobRequest:
-        """Return the request for the training of a ticket. Raises UsageError."""
+    def training(self, ticket: Ticket, states: frozenset[int] = _NONE) -> JobRequest:
+        """Return the request for the training of a ticket, which keeps `states` as well.
+
+        Raises UsageError.
+        """
         if self._needs_teacher:
             self._check_teacher(ticket)
         context = self._context
@@ -123,8 +127,21 @@ class JobFactory:
         # A later round keeps no state unless a segment follows it: rewinding goes past it.
         may_keep = ticket.root is None or ticket.keeps_end
         snapshots = self._snapshots(ticket, origin, steps) if may_keep else _NONE
+        if states:
+            self._check_states(ticket, states, steps)
+            snapshots |= states
         build, decides = self.build_training, context.origins_decide
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
+
+    def _check_states(self, ticket: Ticket, states: frozenset[int], steps: int) -> None:
+        """Raise UsageError for a state that the training does not pass."""
+        start = ticket.point.schedule
+        for step in states:
+            if type(step) is not int or not start < step <= start + steps:
+                raise UsageError(
+                    f"{describe(self._context.specs['search'])}: lab.train(states=…): the training "
+                    f"passes the steps {start + 1} to {start + steps}, not {step!r}"
+                )
 
     def probe(self, trained: Trained, need: Need) -> JobRequest:
         """Return the request for what the criterion needs of a network after its training."""

@@ -16,7 +16,7 @@ from support.small import DATA, cell, describe, lab
 from torch import nn
 
 from lotteryfw import load_seed_ticket, load_ticket
-from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.errors import RecipeError, StoreError, UsageError
 from lotteryfw.api.tickets import MaskStats, RewindPoint, Ticket, TicketState
 from lotteryfw.runner import StudyContext
 from lotteryfw.runner import run_study as run
@@ -181,16 +181,16 @@ def test_a_network_beyond_memory_is_refused_before_it_is_built(
     }  # fmt: skip
     context = StudyContext(recipe, store=tmp_path)
     with pytest.raises(
-        UsageError, match=r"model 'lotteryfw/mlp' .* needs 16,000,\S+ bytes .*; \S+ are present"
+        RecipeError, match=r"model 'lotteryfw/mlp' .* needs 16,000,\S+ bytes .*; \S+ are present"
     ):
         context.validate_models("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [2**39, 2**39]}
-    with pytest.raises(UsageError, match="a layer of more weights than can be counted"):
+    with pytest.raises(RecipeError, match="a layer of more weights than can be counted"):
         StudyContext(recipe, store=tmp_path).validate_models("cpu")
     recipe["model"] = {"use": "mlp", "hidden": [8]}
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "100")
     with pytest.raises(
-        UsageError, match=r"needs 652 bytes .*; 100 are present \(set LOTTERYFW_MAX_MODEL_BYTES"
+        RecipeError, match=r"needs 652 bytes .*; 100 are present \(set LOTTERYFW_MAX_MODEL_BYTES"
     ):
         StudyContext(recipe, store=tmp_path).validate_models("cpu")
     monkeypatch.setenv("LOTTERYFW_MAX_MODEL_BYTES", "652")

@@ -133,15 +133,16 @@ def test_the_lock_file_of_a_finished_key_goes(store):
 
 def test_a_lock_whose_file_was_deleted_before_it_was_got_is_taken_anew(tmp_path, monkeypatch):
     path = tmp_path / "a.lock"
-    real, deleted = locks.fcntl.flock, []
+    real, deleted = locks.try_lock, []
 
-    def late(file: int, how: int) -> None:
-        if not deleted and how & locks.fcntl.LOCK_EX:
+    def late(file: int) -> bool:
+        # only the first time
+        if not deleted:
             deleted.append(file)
             path.unlink()  # the holder before us deletes it between our opening and our locking
-        real(file, how)
+        return real(file)
 
-    monkeypatch.setattr(locks.fcntl, "flock", late)
+    monkeypatch.setattr(locks, "try_lock", late)
     with hold(path, timeout=0):
         assert path.exists()
         with pytest.raises(Busy), hold(path, timeout=0):

@@ -20,7 +20,7 @@ class Killer:
     left = steps
     def event(self, event): ...
     def warning(self, message): ...
-    def progress(self, key, done, of):
+    def progress(self, progress):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)

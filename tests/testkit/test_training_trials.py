@@ -194,7 +194,7 @@ DATA_FAULTS: dict[str, tuple[type[DataSource], str]] = {
     "changing": (source(lambda: splits(ENTROPY)), r"load\(\) gave two results"),
     "dtype": (
         source(lambda: splits(dtype=torch.float64)),
-        "inputs torch.float64 and labels torch.int64",
+        "train has inputs torch.float64; they must be uint8 or float32",
     ),
     "std": (source(lambda: splits(std=0.0)), "inputs are divided by it, so it must be positive"),
     "leak": (source(leaking), "has 3 of 3 validation examples in train, too"),
