@@ -23,7 +23,8 @@ class RunStarted(RunEvent):
 
     `folder` is where its results go. `jobs` counts the different trainings, probes and evaluations
     that its cells may ask for, and `steps` the optimizer updates of those that are not stored: upper
-    bounds, since cells may turn out to share jobs.
+    bounds, since cells may turn out to share jobs. `figure` is the name of the figure that its
+    objectives report, or of several, with "or" between them.
     """
 
     name: str
@@ -31,6 +32,7 @@ class RunStarted(RunEvent):
     cells: int
     jobs: int
     steps: int
+    figure: str = "accuracy"
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,10 @@ class Objective(Component):
 
     The teacher is the network that the dense training of the same cell ended with. The dense
     training itself has none, and is made by `loss`."""
+    figure_name: ClassVar[str] = "accuracy"
+    """The name of the mean of `correct`, in words: reports and progress show "test accuracy".
+
+    The columns of levels.csv, such as `test_accuracy`, have the same names for every objective."""
 
     def why_not(self, info: DatasetInfo) -> str | None:
         """Return why it cannot read the labels of such data, as a clause.
@@ -236,7 +240,7 @@ class Objective(Component):
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return [n] bool, or float in [0, 1]: the degree to which each example is correct.
 
-        Its mean is reported as the accuracy.
+        Its mean is reported under the name `figure_name`, in per cent.
         """
 
     def closed_form(self) -> str:

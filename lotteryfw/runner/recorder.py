@@ -266,6 +266,7 @@ class RunRecorder:
             "cells": self.statuses,
             "inputs": self._inputs,
             "metrics": _metric_units(recipe.cells),
+            "figures": _figure_names(recipe.cells),
             "keys": sorted(self.keys | self._keys_before),
         }
 
@@ -298,6 +299,14 @@ def _metric_units(cells: Sequence[Cell]) -> dict[str, str]:
     for cell in cells:
         units |= cell.metric_units
     return units
+
+
+def _figure_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return what the objective of each study reports; of several objectives, with "or" between."""
+    by_study: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        by_study.setdefault(cell.study, {})[cell.objective.figure_name] = None
+    return {study: " or ".join(names) for study, names in by_study.items()}
 
 
 def _of_cells(entries: Mapping[Position, Any], numbers: Set[int]) -> dict[Position, Any]:

@@ -180,6 +180,7 @@ class StudyRun:
                     len(cells),
                     self._plan.unique,
                     self._plan.steps_to_do,
+                    " or ".join(dict.fromkeys(cell.objective.figure_name for cell in cells)),
                 )
             )
             try:

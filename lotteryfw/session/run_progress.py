@@ -36,6 +36,7 @@ class RunProgress:
         self.jobs_done = 0
         self.is_finished = False
         self.last_level = ""
+        self._figure = "accuracy"
         self._cells = 0
         self._cells_done = 0
         self._steps_to_do = 0
@@ -48,6 +49,7 @@ class RunProgress:
             # checking a recipe and reading its data is no time of steps
             self._started = self._clock()
             self.jobs, self._cells, self._steps_to_do = event.jobs, event.cells, event.steps
+            self._figure = event.figure
         elif isinstance(event, JobFinished):
             self._running.pop(event.key, None)
             self.jobs_done += 1
@@ -55,7 +57,7 @@ class RunProgress:
         elif isinstance(event, LevelFinished):
             variant = "" if event.variant == "ticket" else f" {event.variant}"
             level = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
-            self.last_level = f"{level}, test accuracy {event.metrics.test_accuracy:.2%}"
+            self.last_level = f"{level}, test {self._figure} {event.metrics.test_accuracy:.2%}"
         elif isinstance(event, CellFinished):
             self._cells_done += 1
         elif isinstance(event, RunFinished):
@@ -110,7 +112,7 @@ class RunProgress:
         parts = [f"training {progress.key[:8]}: step {progress.step:,} of {progress.steps:,}"]
         if progress.loss is not None and progress.accuracy is not None:
             parts.append(f"loss {progress.loss:.4g}")
-            parts.append(f"accuracy {progress.accuracy:.2%} (validation)")
+            parts.append(f"{self._figure} {progress.accuracy:.2%} (validation)")
         steps, seconds = progress.step - running.first_step, self._clock() - running.first_time
         if steps > 0 and seconds > 0:
             speed = steps / seconds

@@ -1,4 +1,4 @@
-"""Objectives: the loss that a training minimises, and the accuracy that is reported."""
+"""Objectives: the loss that a training minimises, and the figure that is reported."""
 
 from __future__ import annotations
 
@@ -44,15 +44,18 @@ class Classification(Objective):
 class Reconstruction(Objective):
     """The squared error of giving an input back, as autoencoders do; labels are not used.
 
-    The share of an input's variance that is explained, at least 0, is reported as the accuracy.
+    The share of an input's variance that is explained, at least 0, is reported in place of an
+    accuracy.
     """
 
     use = "reconstruction"
     formula = (
-        "mean over pixels of (output - input)²; accuracy 1 - |output - input|² / |input - mean|²"
+        "mean over pixels of (output - input)²; "
+        "explained variance 1 - |output - input|² / |input - mean|²"
     )
     source = "Hinton & Salakhutdinov 2006, Reducing the Dimensionality of Data with Neural Networks"
     labels_are_classes = False
+    figure_name = "explained variance"
 
     def output_size(self, shape: tuple[int, ...], classes: int) -> int:
         return prod(shape)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WrappedObjective(Objective):
-    """Reports loss and accuracy of the objective `inner`, whatever it adds to a step."""
+    """Reports loss and figure of the objective `inner`, whatever it adds to a step."""
 
     inner: Objective = Classification()
     """The objective that something is added to."""
@@ -22,6 +22,11 @@ class WrappedObjective(Objective):
     def labels_are_classes(self) -> bool:  # type: ignore[override]
         """True where the inner objective reads labels as classes."""
         return self.inner.labels_are_classes
+
+    @property
+    def figure_name(self) -> str:  # type: ignore[override]
+        """The name of the inner objective's figure."""
+        return self.inner.figure_name
 
     def why_not(self, info: DatasetInfo) -> str | None:
         return self.inner.why_not(info)

@@ -43,10 +43,10 @@ class LearningCurves:
         """The metrics of trainings that there are curves of."""
         return [*_MEASURED, *self.units]
 
-    def unit(self, metric: str) -> Unit:
-        """Return the unit of a metric."""
+    def unit(self, metric: str, figure: str) -> Unit:
+        """Return the unit of a metric; `figure` is what the objective calls its figure."""
         kind = self.units.get(metric)
-        return figure_unit(metric, kind) if kind else unit_of(metric)
+        return figure_unit(metric, kind) if kind else unit_of(metric, figure)
 
     def mean(self, point: Point, metric: str) -> list[tuple[int, Spread]]:
         """Return (step, spread over seeds) of a level's training, at most 60 of them.

@@ -35,8 +35,8 @@ class RunData:
     @cached_property
     def studies(self) -> list[StudySeries]:
         """The studies in levels.csv."""
-        units = self.manifest.get("metrics", {})
-        return group_studies(self.folder.read_levels(), units)
+        units, figures = self.manifest.get("metrics", {}), self.manifest.get("figures", {})
+        return group_studies(self.folder.read_levels(), units, figures)
 
     @cached_property
     def shown(self) -> list[StudySeries]:

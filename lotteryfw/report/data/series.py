@@ -10,7 +10,7 @@ from typing import Any
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, figure_unit, unit_of
+from lotteryfw.report.data.units import FIGURE, Unit, figure_unit, metric_name, unit_of
 from lotteryfw.store import METRIC, LevelRow
 
 TICKET = "ticket"
@@ -119,11 +119,15 @@ class StudySeries:
     left_out: int = 0
     metric_units: Mapping[str, str] = field(default_factory=dict)
     """The columns of the recipe's metrics, "metric.NAME", each with its unit."""
+    figure: str = FIGURE
+    """The name of the figure that the study's objective reports."""
 
     def unit(self, metric: str) -> Unit:
         """Return the unit of a column of levels.csv."""
         kind = self.metric_units.get(metric)
-        return figure_unit(metric.removeprefix(METRIC), kind) if kind else unit_of(metric)
+        if kind:
+            return figure_unit(metric_name(metric, self.figure).removeprefix(METRIC), kind)
+        return unit_of(metric, self.figure)
 
     @property
     def cells(self) -> set[str]:
@@ -149,7 +153,7 @@ class StudySeries:
         count = len(self.searches)
         return (
             f"{count:,} of {count + self.left_out:,} series, those of the highest validation "
-            "accuracy; levels.csv has all"
+            f"{self.figure}; levels.csv has all"
         )
 
     @property
@@ -209,11 +213,14 @@ def split_sweeps(series: Iterable[Series]) -> list[Series]:
 
 
 def group_studies(
-    rows: Iterable[LevelRow], metric_units: Mapping[str, str] | None = None
+    rows: Iterable[LevelRow],
+    metric_units: Mapping[str, str] | None = None,
+    figures: Mapping[str, str] | None = None,
 ) -> list[StudySeries]:
     """Return the studies of levels.csv, in its order.
 
     `metric_units` are those of the run's metrics by their names; one without is a "number".
+    `figures` names the figure of each study's objective; one without is an accuracy.
     """
     by_study: dict[str, list[LevelRow]] = {}
     for row in rows:
@@ -224,7 +231,9 @@ def group_studies(
         for row in study_rows:
             for metric in row.metrics:
                 units[METRIC + metric] = (metric_units or {}).get(metric, "number")
-        studies.append(replace(_group_series(name, study_rows), metric_units=units))
+        figure = (figures or {}).get(name, FIGURE)
+        study = _group_series(name, study_rows)
+        studies.append(replace(study, metric_units=units, figure=figure))
     return studies
 
 

@@ -9,6 +9,16 @@ from lotteryfw.report.data.stats import Spread
 
 ACCURACY = "test_accuracy"
 """The metric that tables, figures and charts show first."""
+FIGURE = "accuracy"
+"""The name of an objective's figure where the manifest has none; columns have it always."""
+OBJECTIVE_FIGURES = {
+    ACCURACY,
+    "validation_accuracy",
+    "early_test_accuracy",
+    "early_validation_accuracy",
+    "metric.train_accuracy",
+}
+"""The columns of levels.csv that have the objective's figure."""
 SUMMARY_METRICS = (ACCURACY, "early_stop_step")
 """The metrics of a summary: a table and a panel for each."""
 
@@ -41,9 +51,24 @@ class Unit:
         return f"{mean} ± {self.number(spread.sd)}"
 
 
-def unit_of(metric: str) -> Unit:
-    """Return the unit of a column of levels.csv, or of the curve of one."""
-    name = metric.replace("_", " ").replace("early stop step", "early-stopping step")
+def metric_name(metric: str, figure: str) -> str:
+    """Return a column of levels.csv in words; `figure` is what the objective calls its figure.
+
+    >>> metric_name("early_test_accuracy", "explained variance")
+    'early test explained variance'
+    """
+    name = metric.replace("_", " ")
+    if metric in OBJECTIVE_FIGURES:
+        name = name.replace(FIGURE, figure)
+    return name
+
+
+def unit_of(metric: str, figure: str = FIGURE) -> Unit:
+    """Return the unit of a column of levels.csv, or of the curve of one.
+
+    `figure` is what the objective calls its figure.
+    """
+    name = metric_name(metric, figure).replace("early stop step", "early-stopping step")
     name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
     if metric.endswith("accuracy"):
         return _share(name)

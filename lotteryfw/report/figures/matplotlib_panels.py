@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lotteryfw.report.data.series import PointSpread, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, percent
-from lotteryfw.report.plots.analysis_views import ACCURACY_UNIT, Scatter, WeightSample
+from lotteryfw.report.plots.analysis_views import Scatter, WeightSample
 from lotteryfw.report.plots.dot_plot import DotPlot
 from lotteryfw.report.plots.style import (
     HUES,
@@ -101,7 +101,7 @@ def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
         figures, accuracies = [], []
         for point in points:
             figures.append(point.x * unit.scale)
-            accuracies.append(point.y * ACCURACY_UNIT.scale)
+            accuracies.append(point.y * scatter.y_unit.scale)
         axes.plot(
             figures,
             accuracies,
@@ -113,7 +113,7 @@ def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
             label=value,
         )
     axes.set_xlabel(unit.axis)
-    axes.set_ylabel(ACCURACY_UNIT.axis)
+    axes.set_ylabel(scatter.y_unit.axis)
     if scatter.axis:
         axes.legend(title=scatter.axis_name, fontsize=7, title_fontsize=8, frameon=False)
     _finish(axes)

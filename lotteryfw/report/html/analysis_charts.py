@@ -23,7 +23,6 @@ from lotteryfw.report.html.plotly_chart import (
     rounded,
 )
 from lotteryfw.report.plots.analysis_views import (
-    ACCURACY_UNIT,
     PairMatrix,
     Scatter,
     WeightSample,
@@ -66,7 +65,9 @@ def _charts_of(analysis: str, study: StudySeries, findings: Findings) -> Iterato
             views.append(_scatter_view(scatter, findings))
     if views:
         text = "A mark for each training that was analysed."
-        yield Chart(f"{key}/accuracy", f"Accuracy against {name}", text, tuple(views))
+        yield Chart(
+            f"{key}/accuracy", f"{study.figure.capitalize()} against {name}", text, tuple(views)
+        )
 
     matrices = pair_matrices(study, findings, analysis)
     if matrices:
@@ -131,13 +132,14 @@ def _single_level_views(
 def _scatter_view(scatter: Scatter, findings: Findings) -> View:
     unit = findings.unit(scatter.metric)
     # plotly.js fills in %{x} and %{y}, so that no point repeats the words
-    figures = f"{escape(unit.axis)} %{{x}}<br>{ACCURACY_UNIT.axis} %{{y}}"
+    y_unit = scatter.y_unit
+    figures = f"{escape(unit.axis)} %{{x}}<br>{escape(y_unit.axis)} %{{y}}"
     traces: list[Trace] = []
     for index, (value, points) in enumerate(scatter.groups.items()):
         x, y, texts = [], [], []
         for point in points:
             x.append(rounded(point.x * unit.scale))
-            y.append(rounded(point.y * ACCURACY_UNIT.scale))
+            y.append(rounded(point.y * y_unit.scale))
             texts.append(escape(point.name))
         traces.append(
             {
@@ -158,7 +160,7 @@ def _scatter_view(scatter: Scatter, findings: Findings) -> View:
             }
         )
     label = f"{unit.axis}, by {scatter.axis_name}" if scatter.axis else unit.axis
-    return View(label, tuple(traces), {"title": unit.axis}, {"title": ACCURACY_UNIT.axis})
+    return View(label, tuple(traces), {"title": unit.axis}, {"title": y_unit.axis})
 
 
 def _pair_chart(key: str, title: str, matrices: Sequence[PairMatrix]) -> Chart:

@@ -34,13 +34,17 @@ _COLUMNS = 9  # of figures, as many as printed paper has room for
 
 @dataclass(frozen=True)
 class Section:
-    """The contents of the page for one study, in this order; `note`: it is shown in part."""
+    """The contents of the page for one study, in this order; `note`: it is shown in part.
+
+    `figure` is the name of the figure that the objective reports.
+    """
 
     name: str
     charts: Sequence[Chart]
     tickets: Sequence[tuple[SeriesVerdict, TextTable]]
     tables: Sequence[TextTable]
     note: str
+    figure: str
     pictures: Sequence[TicketPictures] = ()
 
 
@@ -89,7 +93,7 @@ def _section(study: StudySeries, data: RunData) -> Section:
     for table in study_tables(study):
         tables += table.fitted(_COLUMNS)
     if not study.seeds:  # every training diverged
-        return Section(study.name, (), (), tables, study.partly_shown)
+        return Section(study.name, (), (), tables, study.partly_shown, study.figure)
 
     charts = density_charts(study)
     layers = layer_chart(study)
@@ -107,7 +111,8 @@ def _section(study: StudySeries, data: RunData) -> Section:
     if best:
         tables.append(best)
     pictures = mask_pictures(study, data)
-    return Section(study.name, charts, tickets, tables, study.partly_shown, pictures)
+    note, figure = study.partly_shown, study.figure
+    return Section(study.name, charts, tickets, tables, note, figure, pictures)
 
 
 def _version_table(manifest: dict[str, Any]) -> TextTable:

@@ -10,7 +10,7 @@ from typing import Any
 from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import Point, StudySeries
-from lotteryfw.report.data.units import percent, unit_of
+from lotteryfw.report.data.units import FIGURE, percent
 from lotteryfw.report.html.plotly_chart import (
     DENSE_COLOUR,
     DENSE_NAME,
@@ -32,7 +32,7 @@ _MAX_DENSITIES = 6  # learning curves at more densities would only make the page
 
 
 def density_charts(study: StudySeries) -> list[Chart]:
-    """Return accuracy and early-stopping step against weights remaining.
+    """Return the objective's figure and early-stopping step against weights remaining.
 
     If searches are joined to one series, another chart shows each with all its levels. If there
     are no curves, one chart shows each combination's variants and the densities of its ticket. A
@@ -44,7 +44,7 @@ def density_charts(study: StudySeries) -> list[Chart]:
         return [_single_level_chart(study)]
 
     text = caption(study)
-    title = "Accuracy against weights remaining"
+    title = f"{study.figure.capitalize()} against weights remaining"
     charts = [Chart(f"{study.name}/accuracy", title, text, _accuracy_views(study))]
     by_search = study.by_search
     if by_search:
@@ -66,7 +66,7 @@ def _single_level_chart(study: StudySeries) -> Chart:
     plots.append(density_plot(study))
     views = tuple(dots_view(plot) for plot in plots if plot)
     text = caption(study, "bars")
-    return Chart(f"{study.name}/accuracy", "Accuracy and density", text, views)
+    return Chart(f"{study.name}/accuracy", f"{study.figure.capitalize()} and density", text, views)
 
 
 def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
@@ -76,7 +76,7 @@ def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
         # both views, as differences near 100 % are seen on the one and collapses on the other
         if scale:
             point_spread = methodcaller("spread", metric)
-            views.append(curves_view(study, unit_of(metric), point_spread, scale=scale))
+            views.append(curves_view(study, study.unit(metric), point_spread, scale=scale))
         views.append(_metric_view(study, metric))
     return tuple(views)
 
@@ -99,7 +99,7 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
 
 
 def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
-    unit = curves.unit(metric)
+    unit = curves.unit(metric, study.figure)
     name = unit.axis.partition(" (")[0]  # without its unit, which the axis shows
     for label, traces in _learning_traces(study, curves, metric):
         if traces:
@@ -155,7 +155,7 @@ def _learning_curve(
     # a curve of one point is invisible without markers
     if len(measured) < 2:
         return []
-    unit = curves.unit(metric)
+    unit = curves.unit(metric, FIGURE)  # its name is not shown at a point
     texts = []
     for _, spread in measured:
         texts.append(f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}")

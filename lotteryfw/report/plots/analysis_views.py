@@ -13,14 +13,12 @@ from statistics import fmean
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.findings import Findings, LevelKey, Line, level_key, metric_of
 from lotteryfw.report.data.series import TICKET, StudySeries, varying_axes
-from lotteryfw.report.data.units import ACCURACY, Unit, percent, unit_of
+from lotteryfw.report.data.units import ACCURACY, Unit, percent
 from lotteryfw.report.plots.dot_plot import DotPlot, DotRow
 from lotteryfw.report.plots.single_level import WHOLE
 from lotteryfw.report.plots.style import line_styles
 from lotteryfw.store import LevelRow
 
-ACCURACY_UNIT = unit_of(ACCURACY)
-"""The unit of the accuracies in scatter plots."""
 DENSITY = "weights remaining"
 _ROLES = ("before", "after", "kept")
 
@@ -36,9 +34,13 @@ class ScatterPoint:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Accuracy against a figure; the points of one group share a value of `axis`."""
+    """The objective's figure against another; the points of one group share a value of `axis`.
+
+    `y_unit` is the unit of the objective's figure.
+    """
 
     metric: str
+    y_unit: Unit
     axis: str
     groups: dict[str, list[ScatterPoint]]
 
@@ -154,7 +156,7 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
         groups: dict[str, list[ScatterPoint]] = {}
         for row, point in zip(rows, points, strict=True):
             groups.setdefault(_group(row, axis), []).append(point)
-        plots.append(Scatter(metric, axis, groups))
+        plots.append(Scatter(metric, study.unit(ACCURACY), axis, groups))
     return plots
 
 

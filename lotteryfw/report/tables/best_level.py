@@ -11,10 +11,9 @@ from lotteryfw.report.data.units import ACCURACY, density_range, unit_of
 from lotteryfw.report.tables.text_table import ABSENT, TextTable, partly_shown_note
 from lotteryfw.store import LevelRow
 
-_HEAD = ("weights remaining, %", "test accuracy, %", "seeds")
 _MASKS_TITLE = (
     "Masks over weights that were never trained: learned ones where their search ended, others at "
-    "their best level by validation accuracy (mean ± sd over seeds)"
+    "their best level by validation {figure} (mean ± sd over seeds)"
 )
 
 
@@ -28,7 +27,9 @@ def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
     notes: list[str] = []
     # several studies may share one dense network: its trainings' keys tell
     dense: dict[tuple[str, ...], tuple[str, ...]] = {}
+    figures: dict[str, None] = {}
     for study in studies:
+        figures[study.figure] = None
         notes += partly_shown_note(study)
         learned_cells = _learned_cells(study)
         for search in study.searches:
@@ -41,8 +42,11 @@ def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
             dense.setdefault(keys, (label, *_cells(study.dense.rows)))
     if not rows:
         return None
-    head = ("study and series", *_HEAD)
-    return TextTable(_MASKS_TITLE, head, (*rows, *dense.values()), tuple(notes))
+    figure = " or ".join(figures)
+    head = ("study and series", *_head(figure))
+    return TextTable(
+        _MASKS_TITLE.format(figure=figure), head, (*rows, *dense.values()), tuple(notes)
+    )
 
 
 def _learned_cells(study: StudySeries) -> set[str]:
@@ -90,8 +94,14 @@ def best_levels(study: StudySeries) -> TextTable | None:
         return None
     if study.dense:
         rows.append(("dense network", *_cells(study.dense.rows)))
-    title = f"{study.name}: the best level, chosen by validation accuracy (mean ± sd over seeds)"
-    return TextTable(title, ("series", *_HEAD), tuple(rows), partly_shown_note(study))
+    title = (
+        f"{study.name}: the best level, chosen by validation {study.figure} (mean ± sd over seeds)"
+    )
+    return TextTable(title, ("series", *_head(study.figure)), tuple(rows), partly_shown_note(study))
+
+
+def _head(figure: str) -> tuple[str, str, str]:
+    return "weights remaining, %", unit_of(ACCURACY, figure).title, "seeds"
 
 
 def _cells(rows: Sequence[LevelRow]) -> tuple[str, str, str]:

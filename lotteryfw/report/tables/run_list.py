@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lotteryfw.report.data.units import duration, percent
+from lotteryfw.report.data.units import FIGURE, duration, percent
 from lotteryfw.report.tables.text_table import ABSENT
 from lotteryfw.report.verdicts.run_summary import BestAccuracy, RunSummary
 
@@ -22,7 +22,8 @@ def run_list_table(summaries: Sequence[RunSummary], densities: Sequence[float] =
     table.add_column("changes", overflow="fold", ratio=2)
     table.add_column("seeds", overflow="fold")
     table.add_column("rows; cells", overflow="fold", ratio=2)
-    table.add_column("test accuracy, %", overflow="fold", ratio=2)
+    figures = _figures(summaries)
+    table.add_column(f"test {' or '.join(figures)}, %", overflow="fold", ratio=2)
     for density in densities:
         table.add_column(f"at {percent(density)} %", overflow="fold", ratio=2)
     table.add_column("claims", overflow="fold", ratio=2)
@@ -34,8 +35,8 @@ def run_list_table(summaries: Sequence[RunSummary], densities: Sequence[float] =
             _changes(summary),
             seed_text(summary.seeds),
             f"{summary.rows}; {counts_text(summary.cells) or 'not finished'}",
-            _best(summary.best),
-            *(_best(summary.at[density]) for density in densities),
+            _best(summary.best, figures),
+            *(_best(summary.at[density], figures) for density in densities),
             counts_text(summary.claims) or ABSENT,
         ]
         # Text, because rich would read [brackets] in a recipe's names as markup
@@ -53,11 +54,23 @@ def _changes(summary: RunSummary) -> str:
     return ", ".join([*profile, *summary.overrides]) or ABSENT
 
 
-def _best(best: BestAccuracy | None) -> str:
+def _figures(summaries: Sequence[RunSummary]) -> list[str]:
+    """Return the names of the figures that the objectives of the runs report."""
+    figures: dict[str, None] = {}
+    for summary in summaries:
+        if summary.best:
+            figures[summary.best.figure] = None
+    return list(figures) or [FIGURE]
+
+
+def _best(best: BestAccuracy | None, figures: Sequence[str]) -> str:
     if best is None:
         return ABSENT
-    accuracy = f"{100 * best.spread.mean:.2f}"
-    return f"{accuracy} ({best.series}, at {percent(best.density)} %)"
+    value = f"{100 * best.spread.mean:.2f}"
+    if figures != [best.figure]:
+        # the head names several figures, so a run says which is its own
+        value += f" {best.figure}"
+    return f"{value} ({best.series}, at {percent(best.density)} %)"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

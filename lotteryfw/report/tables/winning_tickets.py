@@ -21,16 +21,6 @@ from lotteryfw.report.verdicts.winning_tickets import (
 )
 from lotteryfw.store import RunFolder
 
-_HEAD = (
-    "weights remaining, %",
-    "test accuracy, points",
-    "95 % interval",
-    "early-stopping step",
-    "95 % interval",
-    "seeds",
-    "verdict",
-)
-
 _CORRECTION = (
     "intervals are of one level; verdicts are corrected for the number of levels by Holm's method"
 )
@@ -51,8 +41,17 @@ def level_verdict_table(series: SeriesVerdict) -> TextTable:
                 level.outcome,
             )
         )
+    head = (
+        "weights remaining, %",
+        f"test {series.figure}, points",
+        "95 % interval",
+        "early-stopping step",
+        "95 % interval",
+        "seeds",
+        "verdict",
+    )
     title = f"{series.label}: ticket - dense, mean ± sd over seeds"
-    return TextTable(title, _HEAD, tuple(rows), (_CORRECTION,) if len(rows) > 1 else ())
+    return TextTable(title, head, tuple(rows), (_CORRECTION,) if len(rows) > 1 else ())
 
 
 def verdict_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.units import FIGURE, metric_name
 from lotteryfw.report.verdicts.claim_sides import (
     Evidence,
     NotTested,
@@ -37,7 +38,8 @@ class ClaimVerdict:
 
     `numbers` are the figures in words, `ours` the one that is judged, `published` the paper's;
     `reason` says why the claim is not tested or undecided, and how it was corrected. `estimate` is
-    in the metric's own unit. `steps` is the length of the longest training.
+    in the metric's own unit. `steps` is the length of the longest training,
+    `figure` the name of the figure that the objective reports.
     """
 
     claim: Claim
@@ -48,11 +50,12 @@ class ClaimVerdict:
     ours: str = ""
     published: str = ""
     steps: int = 0
+    figure: str = FIGURE
 
     @property
     def tested(self) -> str:
         """The comparison and where it is made: the claim in the words of its recipe."""
-        return _tested(self.claim)
+        return _tested(self.claim, self.figure)
 
     @property
     def explanation(self) -> str:
@@ -82,7 +85,11 @@ def check_claims(
     if claims is None:
         claims = _read_claims(data)
     evidence = Evidence.of(data, _metrics(claims))
-    return _judged([_measured(claim, evidence) for claim in claims])
+    verdicts = []
+    for claim in claims:
+        figure = _figure(claim, evidence)
+        verdicts.append(replace(_measured(claim, evidence), figure=figure))
+    return _judged(verdicts)
 
 
 def _read_claims(data: RunData) -> list[Claim]:
@@ -134,6 +141,15 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
             if reason:
                 return replace(verdict, outcome="not tested", reason=reason)
     return verdict
+
+
+def _figure(claim: Claim, evidence: Evidence) -> str:
+    """Return what the objectives of the claim's studies call their figure."""
+    figures: dict[str, None] = {}
+    for side in claim.sides().values():
+        study = evidence.studies.get(side.study)
+        figures[study.figure if study else FIGURE] = None
+    return " or ".join(figures)
 
 
 def _published(claim: Claim, evidence: Evidence) -> str:
@@ -207,10 +223,10 @@ def undecided_reason(estimate: Estimate) -> str:
     return f"at this spread {max(needed, seeds + 1)} seeds would decide"
 
 
-def _tested(claim: Claim) -> str:
+def _tested(claim: Claim, figure: str) -> str:
     """Return the claim's own terms in a line."""
     sides = list(claim.sides().values())
-    parts = [_comparison(claim)]
+    parts = [_comparison(claim, figure)]
     for text in (_shared(sides, _study_text), _shared(sides, density_text), _shared(sides, _at)):
         if text:
             parts.append(text)
@@ -237,10 +253,10 @@ def _shared(sides: Sequence[Side], text: Any) -> str:
     return " and ".join(dict.fromkeys(texts))
 
 
-def _comparison(claim: Claim) -> str:
+def _comparison(claim: Claim, figure: str) -> str:
     sides = claim.sides()
     # only `rises_with` and `falls_with` compare two metrics, and name the other one below
-    metric = next(iter(sides.values())).metric.replace("_", " ")
+    metric = metric_name(next(iter(sides.values())).metric, figure)
     words = {key: side_text(side) for key, side in sides.items()}
     if claim.rises_along is not None:
         [(key, values)] = claim.rises_along.items()
@@ -255,7 +271,8 @@ def _comparison(claim: Claim) -> str:
         return f"{metric}: {words['of']} like {words['like']}, up to {claim.tolerance:g}"
     for key, verb in (("rises_with", "rises"), ("falls_with", "falls")):
         if key in words:
-            return f"{sides[key].metric.replace('_', ' ')} {verb} with {metric}: {words['of']}"
+            other = metric_name(sides[key].metric, figure)
+            return f"{other} {verb} with {metric}: {words['of']}"
     if claim.at_least is not None:
         return f"{metric}: {words['of']} at {claim.at_least:g} or more"
     if claim.at_most is not None:

@@ -15,7 +15,7 @@ from lotteryfw.api.errors import UsageError, nearest
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import ACCURACY, Unit
+from lotteryfw.report.data.units import ACCURACY, OBJECTIVE_FIGURES, Unit
 from lotteryfw.report.verdicts.estimate import ABOVE_ZERO, Decision, Estimate, holm_levels
 from lotteryfw.store import METRIC, LevelRow
 
@@ -119,7 +119,7 @@ def compare_runs(runs: Sequence[RunData], metric: str = ACCURACY) -> Comparison:
     notes: list[str] = []
     unit: Unit | None = None
     for other, name in zip(others, names[1:], strict=True):
-        pairs, unmatched = _matched(first, other, names[0], name)
+        pairs, unmatched = _matched(first, other, (names[0], name), metric)
         notes += unmatched
         for study, one, two in pairs:
             unit = unit or study.unit(metric)
@@ -160,12 +160,18 @@ _Match = tuple[StudySeries, Series, Series]
 
 
 def _matched(
-    first: RunData, other: RunData, first_name: str, other_name: str
+    first: RunData, other: RunData, names: tuple[str, str], metric: str
 ) -> tuple[list[_Match], list[str]]:
     """Return the series of two runs in pairs, and notes on those that have no partner."""
+    first_name, other_name = names
     pairs: list[_Match] = []
     notes: list[str] = []
     for one, two in _matched_studies(first.studies, other.studies):
+        if metric in OBJECTIVE_FIGURES and one.figure != two.figure:
+            # one column, but figures of two meanings: a difference of them says nothing
+            reports = f"{first_name} reports {one.figure}, {other_name} {two.figure}"
+            notes.append(f"{one.name}: {reports}, which cannot be compared")
+            continue
         partners = {series.label: series for series in two.series}
         lone = _lone_tickets(one, two)
         for series in one.series:

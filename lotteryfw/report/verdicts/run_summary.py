@@ -24,17 +24,22 @@ STATUSES = ("done", "diverged", "failed")
 
 @dataclass(frozen=True)
 class BestAccuracy:
-    """The test accuracy of the series that validation chooses; `density` is that of its level."""
+    """The test accuracy of the series that validation chooses; `density` is that of its level.
+
+    `figure` is the name of what its objective reports in place of an accuracy.
+    """
 
     density: float
     series: str
     spread: Spread
+    figure: str
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain data, in shares."""
         return {
             "density": self.density,
             "series": self.series,
+            "figure": self.figure,
             "test_accuracy": self.spread.mean,
             "sd": self.spread.sd,
             "seeds": self.spread.n,
@@ -119,13 +124,14 @@ def _date(invocations: Sequence[Mapping[str, Any]]) -> str | None:
     return None if date is None else str(date)
 
 
-def _tickets(data: RunData) -> list[tuple[str, Series]]:
+def _tickets(data: RunData) -> list[tuple[str, str, Series]]:
+    """Return each series of tickets with its name and the name of its objective's figure."""
     tickets = []
     for study in data.studies:
         for series in study.series:
             if series.variant == TICKET:
                 name = series.label if len(data.studies) == 1 else f"{study.name} · {series.label}"
-                tickets.append((name, series))
+                tickets.append((name, study.figure, series))
     return tickets
 
 
@@ -133,7 +139,7 @@ def _best(data: RunData) -> BestAccuracy | None:
     """Return the best level of the best series, both by mean validation accuracy."""
     best: BestAccuracy | None = None
     highest = -1.0  # below every accuracy
-    for name, series in _tickets(data):
+    for name, figure, series in _tickets(data):
         rows = best_rows(series.rows)
         # the rows of one level: as a point they have means over seeds
         point = Point(0, fmean([row.density for row in rows]), tuple(rows)) if rows else None
@@ -141,7 +147,7 @@ def _best(data: RunData) -> BestAccuracy | None:
         tests = point.spread(ACCURACY) if point else None
         if point and chosen_by and tests and chosen_by.mean > highest:
             highest = chosen_by.mean
-            best = BestAccuracy(point.density, name, tests)
+            best = BestAccuracy(point.density, name, tests, figure)
     return best
 
 
@@ -155,11 +161,11 @@ def _nearest(series: Series, density: float) -> Point | None:
 def _best_at(data: RunData, density: float) -> BestAccuracy | None:
     best: BestAccuracy | None = None
     highest = -1.0  # below every accuracy
-    for name, series in _tickets(data):
+    for name, figure, series in _tickets(data):
         point = _nearest(series, density)
         chosen_by = point.spread(_CHOSEN_BY) if point else None
         tests = point.spread(ACCURACY) if point else None
         if point and chosen_by and tests and chosen_by.mean > highest:
             highest = chosen_by.mean
-            best = BestAccuracy(point.density, name, tests)
+            best = BestAccuracy(point.density, name, tests, figure)
     return best

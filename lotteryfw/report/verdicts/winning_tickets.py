@@ -81,8 +81,9 @@ class LevelVerdict:
     `density` is the mean over all seeds; the differences are those of the seeds that have both
     runs. `no_early_stop` is True if every training reached its lowest validation loss at its last
     step: then the steps do not show which network learns faster, and accuracy alone is judged.
-    `refusal` says why the network is no ticket by definition. `error_rate` is the two-sided one
-    that is left after the correction for the number of levels.
+    `figure` is what the objective calls its figure. `refusal` says why the network is no ticket by
+    definition. `error_rate` is the two-sided one that is left after the correction for the number
+    of levels.
     """
 
     level: int
@@ -91,6 +92,7 @@ class LevelVerdict:
     stop: Difference
     no_early_stop: bool
     validation_accuracy: float
+    figure: str
     refusal: str = ""
     error_rate: float = LEVEL
 
@@ -132,7 +134,7 @@ class LevelVerdict:
     @property
     def sentence(self) -> str:
         """The verdict for people, with its numbers."""
-        numbers = f"{self.accuracy} of test accuracy"
+        numbers = f"{self.accuracy} of test {self.figure}"
         if not self.no_early_stop:
             numbers += f" and {self.stop} to early stopping"
         return (
@@ -177,6 +179,7 @@ class SeriesVerdict:
     """The verdicts on a series of tickets, level by level; `levels` is not empty."""
 
     label: str
+    figure: str
     levels: tuple[LevelVerdict, ...]
 
     def densities(self, *outcomes: TicketOutcome) -> str:
@@ -223,9 +226,10 @@ def winning_tickets(study: StudySeries, table: StudyTable | None = None) -> list
     verdicts = []
     for search in study.searches:
         if search.variant == TICKET:
-            levels = _corrected(list(_levels(search, definition_refusal(search, table or {}))))
+            refusal = definition_refusal(search, table or {})
+            levels = _corrected(list(_levels(search, study.figure, refusal)))
             if levels:
-                verdicts.append(SeriesVerdict(search.label, levels))
+                verdicts.append(SeriesVerdict(search.label, study.figure, levels))
     return verdicts
 
 
@@ -238,7 +242,7 @@ def _corrected(levels: Sequence[LevelVerdict]) -> tuple[LevelVerdict, ...]:
     return tuple(corrected)
 
 
-def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
+def _levels(series: Series, figure: str, refusal: str) -> Iterator[LevelVerdict]:
     # by cell, which has one seed, so that each ticket is compared with its own dense network
     dense = {row.cell: row for row in series.rows if is_dense(row)}
     for point in series.points:
@@ -261,6 +265,7 @@ def _levels(series: Series, refusal: str) -> Iterator[LevelVerdict]:
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
             validation_accuracy=fmean(accuracies),
+            figure=figure,
             refusal=refusal,
         )
 
