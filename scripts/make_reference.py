@@ -71,6 +71,7 @@ INTERNAL = {
     "Trained": {
         "outcome": "is the stored result; `metrics`, `weights` and `scores` read it",
         "probes": "has the stored results; `gradient` and `network_scores` read them",
+        "of_job": "is how the lab makes trainings of outcomes",
         "origin": "is part of keys in the store, whose form may change",
     },
 }

@@ -285,6 +285,18 @@ class Trained:
     states: frozenset[int] = frozenset()
     """The steps whose networks were asked for: see `state`."""
 
+    @classmethod
+    def of_job(
+        cls, ticket: Ticket, outcome: Outcome, origin: str, states: frozenset[int] = frozenset()
+    ) -> Trained:
+        """Return the training of a ticket as the job with this origin made it."""
+        trained = cls.__new__(cls)
+        # As in `Ticket.derived`: the constructor takes twice as long, for each training of a plan.
+        vars(trained).update(
+            ticket=ticket, outcome=outcome, probes={}, origin=origin, states=states
+        )
+        return trained
+
     @property
     def metrics(self) -> Metrics:
         """The figures of the training."""

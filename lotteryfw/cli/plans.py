@@ -41,7 +41,11 @@ def plan(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a recipe asks for, before anything is trained."""
+    """Show what a recipe asks for, before anything is trained.
+
+    No network is built, unless with --network or --measure: these, `check` and a run refuse one
+    that does not fit into memory.
+    """
     from lotteryfw.runner import StudyContext, likely_device
 
     context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)

@@ -32,6 +32,7 @@ def missing_levels(
             continue
         where, key = origin
         for name, side in claim.sides().items():
+            # A side without a density is about all levels, whichever there are.
             if side.density == (0.0, 1.0):
                 continue
             planned = _planned(recipe, side, densities, describe, data_folder, device)

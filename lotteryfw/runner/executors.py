@@ -113,6 +113,7 @@ class InProcess:
                 self._checkpoint_seconds,
                 stored.add,
             )
+        # A stop leaves checkpoints, from which the next run goes on.
         except Stopped:
             for key in unfinished:
                 self._finished.append(Finished(key, stopped=True))

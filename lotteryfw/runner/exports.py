@@ -95,6 +95,7 @@ def export(
         return
     from safetensors.torch import save
 
+    # safetensors refuses views, such as weights in the channels-last format
     plain = {name: value.contiguous() for name, value in values.items()}
     atomic_write(path, save(plain))
 
@@ -108,6 +109,7 @@ def _open(source: Path, level: int | None, cell: str, variant: str) -> _Source:
         return _Source(load_ticket(path), path, run, row)
     if not source.is_file():
         _refuse_absent(source)
+    # ignoring a selection would export another ticket than was meant
     if level is not None or cell or variant != "ticket":
         raise UsageError(
             f"{source}: is one file; a level, cell or variant selects a ticket of a run's folder"
@@ -186,6 +188,7 @@ def _kind_of_file(path: Path) -> str | None:
 
 def _run_folder(path: Path) -> RunFolder | None:
     """Return the run whose folder a file lies in; None where there is none."""
+    # a ticket lies two folders below its run's, other files beside it
     for folder in path.resolve().parents:
         if RunFolder(folder).exists():
             return RunFolder(folder)

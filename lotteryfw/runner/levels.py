@@ -94,6 +94,7 @@ class PendingLevels:
 
     def fail(self, key: str, error: Exception) -> bool:
         """Note that the job of this key failed, and return whether a level waits for it."""
+        # Several levels may wait for one evaluation: equal networks have equal keys.
         keys: set[str] = set()
         for pending in self._pending:
             keys |= {request.key for request in pending.requests.values()}

@@ -62,6 +62,7 @@ def network_tables(
     seen: set[tuple[object, ...]] = set()
     for cell in cells:
         parts = (cell.model, cell.data, cell.objective, cell.search, cell.scope)
+        # Seeds and most axes share these objects, and building a network takes long.
         identity = (cell.study, *map(id, parts))
         if identity in seen:
             continue
@@ -103,6 +104,7 @@ def _count(layer: LayerInfo) -> int:
 
 def _densities(lab: CellLab) -> tuple[float, ...]:
     """Return the densities of the levels by their budgets; none where results decide them."""
+    # The plan records the levels; their densities follow from budgets, without training.
     planned = plan_cell(lab)
     if planned.depends_on_results or planned.fault is not None:
         return ()

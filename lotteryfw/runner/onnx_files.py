@@ -28,6 +28,7 @@ def onnx_bytes(context: StudyContext, cell: Cell, values: Mapping[str, Tensor]) 
     Its input is called "inputs" and its output "outputs". Raises UsageError where a package is
     missing, and for a network that torch.onnx cannot export.
     """
+    # first, since building and exporting a large network takes long
     for package in _PACKAGES:
         if find_spec(package) is None:
             raise UsageError(f'ONNX files need {package}: pip install "lotteryfw[onnx]"')

@@ -136,15 +136,16 @@ def _collect_requests(search: Search[Any], name: str, planned: CellPlan) -> None
 
     Raises NotKnownYet where it looks at one, ContractError where it asks for no job.
     """
+    collected = planned.requests
     try:
         requests = next(search)
         while True:
             for request in requests:
                 if not isinstance(request, JobRequest):
                     raise ContractError(f"'{name}' asks for other things than jobs")
-                planned.requests.append(request)
+                collected.append(request)
             # A search may go on for ever while it does not see its figures change.
-            if len(planned.requests) > _MOST_REQUESTS:
+            if len(collected) > _MOST_REQUESTS:
                 raise NotKnownYet(f"more than {_MOST_REQUESTS:,} trainings")
             requests = search.send((_UNKNOWN,) * len(requests))
     except StopIteration:
@@ -217,9 +218,8 @@ def _pruned_no_more(cell: Cell, kept_at: Mapping[int, int]) -> str:
     return ""
 
 
-_Cost = tuple[int, str]
-"""The steps of a job, and its cost class: jobs of about the same cost a step share it."""
-_EVALUATION: _Cost = (0, "")
+_Cost = tuple[str, int, str]
+"""The kind of a job, its steps, and its cost class, which jobs of about the same cost a step share."""
 
 
 class _CostClasses:
@@ -294,9 +294,8 @@ def plan(
     cell_count, job_count = 0, 0
     unknown: list[str] = []
     broken: list[tuple[str, str]] = []
-    # By origin: steps and cost class. Plain tuples, which the garbage collector skips.
+    # By origin. Plain tuples, which the garbage collector skips.
     unique: dict[str, _Cost] = {}
-    kind_of: dict[str, str] = {}
     snapshots: dict[str, frozenset[int]] = {}
     classes = _CostClasses(device)
     for cell in cells:
@@ -314,30 +313,27 @@ def plan(
         job_count += len(planned.requests) + len(planned.of_targets)
         cost_class = classes.of(lab)
         for own_lab, request in planned.of_targets:
-            is_evaluation = request.kind == "evaluation"
-            cost = (request.steps, classes.of(own_lab))
-            unique[request.origin] = _EVALUATION if is_evaluation else cost
+            unique[request.origin] = (request.kind, request.steps, classes.of(own_lab))
         for request in planned.requests:
             origin = request.origin
-            # A forward pass takes next to no time, and its result next to no room.
-            is_evaluation = request.kind == "evaluation"
-            kind_of[origin] = request.kind
-            unique[origin] = _EVALUATION if is_evaluation else (request.steps, cost_class)
+            unique[origin] = (request.kind, request.steps, cost_class)
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
-    kinds = Counter(kind_of.values())
     keys = _stored_keys(store, unique)
     # Few lengths and classes, many jobs: what follows goes through the few.
     jobs = Counter(unique.values())
     jobs_to_do = jobs - Counter(unique[origin] for origin in keys)
+    kinds: Counter[str] = Counter()
+    for (kind, _, _), count in jobs.items():
+        kinds[kind] += count
     seconds, size = _estimate(store, jobs_to_do, costs or {})
     return Plan(
         cells=cell_count,
         asked=job_count,
         unique=len(unique),
         stored=len(keys),
-        trainings=sum(kinds.values()) - kinds["probe"] - kinds["evaluation"],
+        trainings=kinds["training"],
         probes=kinds["probe"],
         evaluations=kinds["evaluation"],
         steps=_steps(jobs),
@@ -363,7 +359,7 @@ def _stored_keys(store: Store, origins: Mapping[str, object]) -> dict[str, str]:
 
 
 def _steps(jobs: Mapping[_Cost, int]) -> int:
-    return sum(steps * count for (steps, _), count in jobs.items())
+    return sum(steps * count for (_, steps, _), count in jobs.items())
 
 
 def _estimate(
@@ -375,8 +371,9 @@ def _estimate(
     """
     costs: dict[str, tuple[float, int] | None] = {}
     seconds, size = 0.0, 0
-    for (steps, cost_class), count in jobs.items():
-        if (steps, cost_class) == _EVALUATION:
+    for (kind, steps, cost_class), count in jobs.items():
+        # A forward pass takes next to no time, and its result next to no room.
+        if kind == "evaluation":
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:

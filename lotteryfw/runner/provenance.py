@@ -120,6 +120,7 @@ def machine(device: str) -> dict[str, Any]:
     model = _processor_model(Path("/proc/cpuinfo")) or platform.processor()
     if model:
         facts["processor model"] = model
+    # Only here, since the import takes seconds and a CPU has no such name.
     if device == "cuda":
         import torch
 

@@ -167,6 +167,7 @@ class RunRecorder:
             started = time.monotonic()
             self.write()
             ended = time.monotonic()
+            # Writing takes time in proportion to the rows: the share bounds it in long studies.
             pause = max(_REWRITE_SECONDS, _REWRITE_SHARE * (ended - started))
             self._next_write = ended + pause
         if level.metrics is not None:

@@ -65,6 +65,7 @@ class Reporter:
 
     def begin(self) -> None:
         """Read the events of an earlier run, and delete its tracebacks."""
+        # The cells that failed are run again, and leave new ones where they fail again.
         self._folder.clear_errors()
         self._events_before = {_identity(event) for event in self._folder.each_event()}
 
@@ -128,6 +129,7 @@ class Reporter:
         return replace(event, run=str(self._folder.path))
 
     def _notify(self, name: str, event: Event) -> None:
+        # The registry keeps failures of all hooks: those after `before` are of this event.
         failures = self._registry.failures
         before = len(failures)
         self._registry.notify(name, event)

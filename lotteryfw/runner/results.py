@@ -120,6 +120,7 @@ def level_row(level: Level) -> LevelRow:
     def figure(name: str) -> Any:
         return None if metrics is None else getattr(metrics, name)
 
+    # Six digits: a weight of a million shows, and the row stays readable.
     densities = [f"{name}={kept / stats.sizes[name]:.6g}" for name, kept in stats.kept.items()]
     return LevelRow(
         study=cell.study,
@@ -179,6 +180,7 @@ def finding_line(analysis: str, finding: AnalysisResult) -> dict[str, Any]:
         "against": finding.against,
         "unit": finding.unit,
     }
+    # Most figures have no role, and files of such studies stay as they were.
     if finding.role:
         line["role"] = finding.role
     return line | {"value": numbers}

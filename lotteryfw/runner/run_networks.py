@@ -67,6 +67,7 @@ def _listed(levels: Iterable[int]) -> str:
 
 
 def _shown(cells: Sequence[str]) -> str:
+    # A study may have thousands of cells, and the message is for a terminal.
     lines = list(cells[:_SHOWN])
     if len(cells) > _SHOWN:
         lines.append(f"and {len(cells) - _SHOWN} more, in levels.csv")
@@ -102,8 +103,10 @@ def trained_values(
             f"{where}: this network was not trained; its weights are those of its ticket "
             "(--as ticket)"
         )
+    # The mask is known at the end of its training, so its ticket has the weights of that end.
     if row.learned:
         return ticket_values(folder, row)
+    # A run's folder has no trained weights: they would be many times its size.
     opened = Store(store or _recorded_store(folder))
     if not opened.is_sealed(row.key):
         raise UsageError(
@@ -128,6 +131,7 @@ def initial_values(folder: RunFolder, row: LevelRow) -> dict[str, Tensor]:
     Raises UsageError where the search recorded no dense run.
     """
     for other in folder.read_levels():
+        # The dense ticket has the values of step 0, so that nothing has to be drawn again.
         is_start = other.cell == row.cell and other.variant == "ticket" and other.level == 0
         if is_start and not other.learned:
             return ticket_values(folder, other)

@@ -145,6 +145,7 @@ def load_seed_ticket(
     # again, for a network that could not be built without memory
     _require_same_shapes(path, drawn, masks, rest)
     values = _values(drawn, masks, recorded.factors, rest)
+    # Another version may draw the same weights, so a difference alone refuses nothing.
     differs = _differences(registry, specs, recorded.torch)
     if tensors_digest(values) != recorded.sha256:
         why = (
@@ -157,6 +158,7 @@ def load_seed_ticket(
         warnings.warn(
             f"{path}: same weights, but here is another {', another '.join(differs)}", stacklevel=2
         )
+    # The digest matched: from here on it is a ticket like one that has its weights.
     ticket = LoadedTicket(masks, values, meta)
     return ticket.apply(_network(source, parts)), ticket
 
@@ -202,6 +204,7 @@ def _read_drawn(path: Path, text: str) -> _Drawn:
     try:
         return _Drawn.model_validate(json.loads(text))
     except ValidationError as error:
+        # One fault is enough: such a file was not written by hand, and cannot be mended.
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, (DRAWN, *first["loc"])))
         raise StoreError(

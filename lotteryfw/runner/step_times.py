@@ -62,6 +62,7 @@ def measure_costs(
             except LotteryError:
                 # What cannot be trained is reported by the plan, or when it runs.
                 continue
+        # A training stores the values of its end, which have the shapes of its first ones.
         values = job.values.values()
         size = sum(value.numel() * value.element_size() for value in values)
         costs[likeness(job)] = (seconds, size + _OBJECT_BYTES)

@@ -198,6 +198,7 @@ class StudyRun:
     def _report_store(self) -> None:
         """Report what the store found damaged, and its other notices."""
         store = self._context.store
+        # After the run: an object shows its damage only when a cell reads it.
         for key in store.damaged:
             self._reporter.warning(
                 f"a damaged object of the store was set aside and computed again: {key}"
@@ -213,6 +214,7 @@ class StudyRun:
             for own in (cell, *(target.cell for target in cell.targets)):
                 data = context.describe(own.data, own.clock)
                 objective = context.describe(own.objective, own.clock)
+                # Cells share few pairs, and preparing a data set reads all of it.
                 pairs[digest([data.canonical(), objective.canonical()])] = (data, objective)
         for data, objective in pairs.values():
             self._workshop.dataset(data, objective)

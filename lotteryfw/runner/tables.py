@@ -46,11 +46,13 @@ class Seals:
         was_killed = folder.mark_under_way()
         if recorded is None:
             damage = self._unsealed()
+            # Without checksums, nothing tells a whole table from a damaged one.
             self._damaged = set(TABLES)
         else:
             self._digests = recorded
             damage = damaged_files(folder.path, recorded)
             self._damaged = {item.name for item in damage}
+        # Files that are newer than their checksums are what a kill leaves, and no damage.
         if was_killed:
             damage = [item for item in damage if self._is_no_kill(item)]
         if damage:
@@ -94,6 +96,7 @@ class Seals:
         keys = self._manifest_before().get("keys", [])
         if not isinstance(keys, list):
             return set()
+        # The keys become names of files, so nothing else in a manifest may pass for one.
         return {key for key in keys if isinstance(key, str) and _KEY.fullmatch(key)}
 
     def invocations_before(self) -> list[Any]:

@@ -48,6 +48,7 @@ def _levels(cell: Cell, describe: Describe, data_folder: Path, device: str) -> s
     try:
         lab = CellLab(cell, describe, data_folder, device)
         planned = plan_cell(lab)
+    # A component that breaks ends its own cells, when they run.
     except LotteryError:
         return set()
     if planned.depends_on_results or planned.fault is not None:

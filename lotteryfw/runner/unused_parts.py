@@ -167,6 +167,7 @@ class UnusedParts:
         for jobs in cells:
             if jobs.identity is None or not jobs.prunes:
                 continue
+            # Dense trainings alone are equal under most axes, and were left out above.
             if jobs.identity in first:
                 equal.append((first[jobs.identity], jobs.cell))
             else:

@@ -196,6 +196,7 @@ class SearchContext:
         spec = self.specs["parametrization"]
         with blame(spec, "masks", *net.edges.values()):
             masks = self.cell.parametrization.masks(net)
+        # What was removed stays removed, whatever a parametrization returns.
         for name, edges in net.edges.items():
             mask = masks.get(name)
             fits = mask is not None and mask.dtype == torch.bool and mask.shape == edges.info.shape

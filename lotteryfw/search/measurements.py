@@ -48,7 +48,13 @@ class Measurements:
         probe: bool = True,
         states: Collection[int] = (),
     ) -> Search[Trained]:
-        (trained,) = yield from self.train_all([ticket], probe=probe, states=states)
+        # Most trainings keep no states and are not probed, and a plan has hundreds of thousands.
+        if states or (probe and self._context.probe_specs):
+            (trained,) = yield from self.train_all([ticket], probe=probe, states=states)
+        else:
+            request = self._jobs.training(ticket)
+            (outcome,) = yield (request,)
+            trained = Trained.of_job(ticket, outcome, request.origin)
         if trained.diverged_at is not None:
             # The level that it was to find a mask for has no other row.
             finds_mask = ticket.learns_mask or ticket.updates_mask
@@ -126,7 +132,7 @@ class Measurements:
         outcomes = yield trainings
         trained = []
         for request, outcome in zip(trainings, outcomes, strict=True):
-            trained.append(Trained(request.ticket, outcome, origin=request.origin, states=kept))
+            trained.append(Trained.of_job(request.ticket, outcome, request.origin, kept))
         return (yield from self._probed(trained)) if probe else trained
 
     def probe(self, network: Ticket | Trained) -> Search[Trained]:

@@ -112,19 +112,25 @@ class JobFactory:
         self._context = context
         self._choose_kernel = choose_kernel
         self._shared_snapshots = snapshots or {}
+        # A plan asks for hundreds of thousands of trainings, most of them without a teacher.
+        self._needs_teacher = context.cell.objective.needs_teacher
 
     def training(self, ticket: Ticket, states: frozenset[int] = _NONE) -> JobRequest:
         """Return the request for the training of a ticket, which keeps `states` as well.
 
         Raises UsageError.
         """
-        self._check_teacher(ticket)
-        origin = self._context.job_digest(ticket)
-        build, steps = self.build_training, self._steps(ticket)
+        if self._needs_teacher:
+            self._check_teacher(ticket)
+        context = self._context
+        origin, steps = context.job_digest(ticket), self._steps(ticket)
+        # A later round keeps no state unless a segment follows it: rewinding goes past it.
+        may_keep = ticket.root is None or ticket.keeps_end
+        snapshots = self._snapshots(ticket, origin, steps) if may_keep else _NONE
         if states:
             self._check_states(ticket, states, steps)
-        snapshots = self._snapshots(ticket, origin) | states
-        decides = self._context.origins_decide
+            snapshots |= states
+        build, decides = self.build_training, context.origins_decide
         return JobRequest(Train.kind, build, ticket, origin, steps, snapshots, decides)
 
     def _check_states(self, ticket: Ticket, states: frozenset[int], steps: int) -> None:
@@ -199,24 +205,21 @@ class JobFactory:
 
     def _check_teacher(self, ticket: Ticket) -> None:
         """Raise UsageError where the objective needs a teacher and nothing was trained before."""
-        search, objective, root = (
-            self._context.cell.search,
-            self._context.cell.objective,
-            ticket.root,
-        )
         if not self._learns_from_teacher(ticket):
             return
+        root = ticket.root
         if root is None or not root.ticket.is_dense:
+            cell = self._context.cell
             raise UsageError(
-                f"objective '{objective.use}' compares with the cell's dense training, and the "
-                f"search '{search.use}' trains a ticket at level {ticket.level} that does not come "
-                "from one: use another objective, or a search that prunes what it trained"
+                f"objective '{cell.objective.use}' compares with the cell's dense training, and "
+                f"the search '{cell.search.use}' trains a ticket at level {ticket.level} that does "
+                "not come from one: use another objective, or a search that prunes what it trained"
             )
 
     def _learns_from_teacher(self, ticket: Ticket) -> bool:
         # A network that is only measured learns nothing.
         is_trained = ticket.point.steps != 0 and not ticket.is_dense
-        return self._context.cell.objective.needs_teacher and is_trained
+        return self._needs_teacher and is_trained
 
     def _teacher(self, ticket: Ticket) -> str:
         """Return the key of the dense training that a ticket learns from; empty for none.
@@ -251,16 +254,13 @@ class JobFactory:
         point = ticket.point
         return point.steps if point.steps is not None else self._total(ticket) - point.schedule
 
-    def _snapshots(self, ticket: Ticket, origin: str) -> frozenset[int]:
+    def _snapshots(self, ticket: Ticket, origin: str, steps: int) -> frozenset[int]:
         """Return the steps that later rounds go back to, kept by the training that begins a chain.
 
         A network that is measured as it is passes no step, so it keeps none. A segment of a
         training keeps its end, where the next one begins.
         """
-        end = (
-            frozenset({ticket.point.schedule + self._steps(ticket)}) if ticket.keeps_end else _NONE
-        )
-        # A later round is no beginning, and rewinding goes past it.
+        end = frozenset({ticket.point.schedule + steps}) if ticket.keeps_end else _NONE
         if (
             ticket.root is not None
             or ticket.point.steps == 0

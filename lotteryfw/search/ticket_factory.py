@@ -87,6 +87,7 @@ class TicketFactory:
         return self._next_round(derivation, ticket, root, times)
 
     def as_is(self, ticket: Ticket) -> Ticket:
+        # A training of no steps is evaluated, and has a key of its own, like any other.
         return replace(ticket, point=replace(ticket.point, steps=0))
 
     def learn_mask(self, density: float | None = None, length: int | None = None) -> Ticket:
@@ -196,6 +197,7 @@ class TicketFactory:
             raise UsageError(f"lab.interpolate: alpha is a number from 0 to 1, not {alpha!r}")
         derivation = Interpolated(self._context, first, second, alpha)
         ticket = first.ticket
+        # An optimizer's state belongs to the values of one training, and these are of two.
         point = replace(ticket.point, optimizer="fresh")
         return Ticket.derived(derivation, ticket.level, point, root=ticket.root)
 

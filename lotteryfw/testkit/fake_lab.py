@@ -211,6 +211,7 @@ class FakeOutcome:
 
     def _with_masks(self, values: dict[str, Tensor]) -> NetworkState:
         """Return a network that an update removed half of the weights of."""
+        # as the engine keeps it: what was masked before was not removed by the update
         masks, removed_with = self.mask(), {}
         for name, mask in masks.items():
             removed_with[name] = values[name].where(self.job.mask[name] & ~mask, 0 * values[name])
@@ -220,5 +221,6 @@ class FakeOutcome:
     def _noise(self, name: str, step: int) -> Tensor:
         import torch
 
+        # by the key, so that equal jobs have equal outcomes, as those of the store are
         rng = stream("testkit", self.key, name, step)
         return 0.2 * torch.randn(self.job.values[name].shape, generator=rng)

@@ -102,6 +102,7 @@ def _with_ties(make: Callable[[], Layer]) -> Layer:
     """Return the layer as a signed constant would draw it: equal magnitudes, and exact zeros."""
     layer = make()
 
+    # few values make ties likely in every tensor that a criterion may read
     def rounded(values: Tensor) -> Tensor:
         return (values * 4).round().clamp(-1, 1)
 
@@ -174,6 +175,7 @@ def make_net(
         weights = draw("weights", 0.3, layer.shape)
         edges[layer.name] = MaskedLayer(layer, weights, scores, allowed)
 
+    # half, so that every budget both keeps and removes edges
     halves = {name: int(layer.allowed.sum()) // 2 for name, layer in edges.items()}
     if together:
         total = sum(halves.values())

@@ -116,6 +116,7 @@ def _masks(
         _try_masks(trial, masks, net, call)
         results.append(masks)
     first, second, remembered = results
+    # what memory holds depends on earlier calls, which a resumed training has not made
     for layer_name, mask in first.items():
         trial.require(
             torch.equal(mask, second[layer_name]),
@@ -159,6 +160,7 @@ def _try_weight(trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, on: str
     import torch
 
     call = f"weight() on {on}"
+    # most parametrizations learn scores over weights that stay as they were drawn
     trains_weights = cast(Parametrization, trial.component).trains_weights
     scores = edges.scores.clone().requires_grad_()
     edges = replace(edges, scores=scores)

@@ -93,6 +93,7 @@ def _prunable(trial: ComponentTrial, module: nn.Module) -> list[str]:
     trial.require(
         not unknown, f"prunable() names no parameter of the network: {', '.join(unknown)}"
     )
+    # twice in the list, a weight would count twice in budgets and densities
     trial.require(len(set(names)) == len(names), "prunable() names a parameter twice")
     # scopes prune the output layer at a rate of its own, and know it by its position
     outputs = parameters[names[-1]].shape[0]
@@ -137,6 +138,7 @@ def _try_calls(
 
     gradients = torch.autograd.grad(call("training").sum(), weights, allow_unused=True)
     unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    # the gradient of such a weight is None, which no criterion can score
     trial.require(
         not unused,
         f"the network's output does not depend on {', '.join(unused)}, which prunable() names",
@@ -243,6 +245,7 @@ def _try_fingerprint(trial: ComponentTrial, folder: Path, on: str) -> None:
     trial.require(
         fingerprint == trial.call("fingerprint", folder, on=on), "fingerprint() gave two results"
     )
+    # without it, results would be found again after the files have changed
     trial.require(not files or fingerprint != "", "files() names files, but fingerprint() is empty")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,27 @@ def test_the_jobs_of_analyses_are_planned(tmp_path: Path, analysis: Any, shared:
     finished = {event.key: event.steps for event in watch.of("JobFinished")}
     assert planned.unique == len(finished) + shared
     assert planned.trainings == len([steps for steps in finished.values() if steps])
+
+
+def test_what_a_planned_training_costs_does_not_grow_unnoticed(tmp_path: Path) -> None:
+    """A plan of 250,000 trainings takes under 3 s, which allows about 30 calls for each of them.
+
+    Calls of Python functions are counted, which other processes on the machine do not change.
+    """
+    rates = [number / 1000 for number in range(1, 41)]
+    table = changed(seeds=[0], search={"use": "imp"}, grid={"train.optimizer.lr": rates})
+    context = StudyContext(table, store=tmp_path / "store", data=tmp_path)
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        planned = context.plan()
+    finally:
+        sys.setprofile(None)
+    assert planned.trainings == 40 * 25
+    # That includes what the 25 trainings of a cell share: its lab, and the digests of its components.
+    assert calls / planned.trainings < 30

@@ -180,7 +180,7 @@ def test_a_plan_counts_targets_and_needs_no_tensors(tmp_path: Path) -> None:
     context = StudyContext(table, store=tmp_path / "s", data=tmp_path)
     planned = context.plan()
     # both targets are one training at level 2
-    assert (planned.asked, planned.unique) == (9, 8)
+    assert (planned.asked, planned.unique, planned.trainings) == (9, 8, 8)
     assert (planned.broken, planned.unknown) == ((), ())
 
 
