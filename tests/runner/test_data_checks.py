@@ -96,6 +96,20 @@ def test_check_looks_for_the_data_and_says_how_to_get_it(here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["tiny.toml"]
 
 
+def test_the_data_of_a_target_is_looked_for_too(here: Path) -> None:
+    target = '\n[[target]]\nname = "digits"\ndata = "mnist"\n'
+    # inputs of MNIST's shape, so that nothing else is wrong with the target
+    text = (here / "tiny.toml").read_text().replace("[1, 4, 4]", "[1, 28, 28]")
+    (here / "tiny.toml").write_text(text + target)
+    start = "error: tiny.toml: target[0].data: mnist is not there: "
+    message = refused(here, "check", "tiny.toml")
+    assert message.startswith(start), message
+    # one fault, although each of two cells has the target
+    assert message.count("is not there") == 1
+    refused(here, "recipe", "tiny.toml")
+    assert sorted(path.name for path in here.iterdir()) == ["tiny.toml"]
+
+
 def test_all_cells_diverged_is_exit_code_1(here: Path) -> None:
     done = cli(here, "recipe", "tiny.toml", "--jobs", "1", "-q", "--set", "train.optimizer.lr=1e30")
     assert (done.returncode, "diverged" in done.stderr) == (1, True)

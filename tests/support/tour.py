@@ -121,9 +121,15 @@ STEPS = [
     Step("", "Differences are paired by seed.", "lotteryfw compare runs/first runs/faster"),
     Step(
         "A figure for a paper",
-        "The figures are drawn with the run; `report` draws them again at any time.",
-        "lotteryfw report runs/first",
-        leaves=("runs/first/figures/quickstart.svg",),
+        "`report --paper` writes each figure as PDF at the width of a column and of a page, and "
+        "each table as LaTeX and CSV. `--font-size` is that of the figures' letters, in points.",
+        "lotteryfw report runs/first --paper --font-size 9",
+        leaves=(
+            "runs/first/paper/quickstart-column.pdf",
+            "runs/first/paper/quickstart-page.pdf",
+            "runs/first/paper/quickstart-table1.tex",
+            "runs/first/paper/quickstart-table1.csv",
+        ),
     ),
 ]
 
