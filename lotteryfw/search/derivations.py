@@ -203,11 +203,19 @@ def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
 
 
 def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:
-    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps."""
+    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps.
+
+    Not where the rates ask for that: rounds that prune nothing repeat a training on purpose.
+    """
     kept = parent.cut.kept
+    asks_for_less = False
     for group in groups:
-        if group.keep < sum(kept[name] for name in group.layers):
+        kept_now = sum(kept[name] for name in group.layers)
+        if group.keep < kept_now:
             return
+        asks_for_less |= group.requested < kept_now
+    if not asks_for_less:
+        return
     scope = context.cell.scope
     raise NothingToPrune(
         f"scope '{scope.use}' {scope.options()} removes none of the {sum(kept.values()):,} weights "

@@ -78,7 +78,8 @@ def test_init_makes_a_study_whose_test_passes(command: CommandLine) -> None:
     study = command.folder / "mystudy"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mine.py"],
-        cwd=study, env=environment(command.folder), capture_output=True, text=True,
+        # options of the tests that are running now are none of that test's
+        cwd=study, env=environment(command.folder, PYTEST_ADDOPTS=""), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout

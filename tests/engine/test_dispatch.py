@@ -118,7 +118,7 @@ def test_a_kernel_that_does_not_apply_is_not_chosen_and_says_why(
 
 def test_a_job_that_no_kernel_was_chosen_for_cannot_be_trained() -> None:
     job = replace(dense_job(cell(3)), kernel=KernelSpec("", 0))
-    with pytest.raises(LotteryError, match="made for kernel /0; this lotteryfw has reference/1"):
+    with pytest.raises(LotteryError, match="made for kernel /0; this lotteryfw has reference/2"):
         TrainingGroup([job], engine_context())
 
 

@@ -221,6 +221,7 @@ class Workbench:
         self._real, self._build = engine_context(), build
         self.device = "cpu"
         self.dataset_of, self.component = self._real.dataset_of, self._real.component
+        self.last_points = self._real.last_points
 
     def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()

@@ -52,7 +52,7 @@ def test_while_importing(here: Path, name: str, module: str) -> None:
 
 @pytest.mark.parametrize("name", SIGNALS)
 def test_while_the_report_is_written(here: Path, name: str) -> None:
-    done = struck(here, name, "plotly")
+    done = struck(here, name, "matplotlib")
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr
     (folder,) = (here / "runs").iterdir()
