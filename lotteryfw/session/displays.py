@@ -171,12 +171,12 @@ class Terminal(View):
         self._task = self._bar.add_task("", total=None, summary="")
         self._trainings = Text(no_wrap=True, overflow="ellipsis")
         self._last = Text(style="dim", no_wrap=True, overflow="ellipsis")
-        shown = Group(self._bar, self._trainings, self._last)
-        self._live = Live(
-            shown, console=self._console, refresh_per_second=4, get_renderable=self._updated
-        )
-        self._shown = shown
+        self._shown = Group(self._bar, self._trainings, self._last)
         self._progress = RunProgress()
+        # last: it asks for the display at once
+        self._live = Live(
+            self._shown, console=self._console, refresh_per_second=4, get_renderable=self._updated
+        )
 
     def close(self) -> None:
         """End the live display."""
