@@ -184,15 +184,15 @@ def validate_budgets(
             planned = plan_cell(lab)
             if isinstance(planned.fault, UsageError):
                 raise planned.fault
-            kept_at: dict[int, int] = {}
+            kept_at: dict[int, Mapping[str, int]] = {}
             for request in planned.requests:
                 ticket = request.ticket
                 kept = ticket.source.kept_by_budgets()
                 # What a training keeps that finds its mask by itself is known after it.
                 found = ticket if ticket.root is None else ticket.root.ticket
                 if not found.learns_mask and not found.updates_mask:
-                    kept_at.setdefault(ticket.level, sum(kept.values()))
-            text = _pruned_no_more(cell, kept_at)
+                    kept_at.setdefault(ticket.level, kept)
+            text = _pruned_no_more(lab, kept_at)
             if text:
                 warnings[text] = None
         except UsageError:
@@ -202,18 +202,21 @@ def validate_budgets(
     return list(warnings)
 
 
-def _pruned_no_more(cell: Cell, kept_at: Mapping[int, int]) -> str:
-    """Return a warning of the first level that keeps as much as the one before; "" if none does.
+def _pruned_no_more(lab: CellLab, kept_at: Mapping[int, Mapping[str, int]]) -> str:
+    """Return a warning of the first level at which nothing is left to prune; "" if there is none.
 
-    `kept_at` has the weights that budgets leave at each level.
+    `kept_at` has, by level, the weights of each layer that budgets leave.
     """
+    pruner, scope = lab.context.pruner, lab.cell.scope
     for level in sorted(kept_at):
-        kept = kept_at[level]
-        if level > 0 and kept_at.get(level - 1) == kept:
-            scope = f"scope '{cell.scope.use}' {cell.scope.options()}"
+        kept, before = kept_at[level], kept_at.get(level - 1)
+        if before is None or sum(before.values()) != sum(kept.values()):
+            continue
+        if pruner.is_exhausted(pruner.budgets_after(before, 1), before):
             return (
-                f"study {cell.study}: {scope} prunes nothing at level {level} and later, where "
-                f"{kept:,} weights are left; a search that prunes level by level ends there"
+                f"study {lab.cell.study}: scope '{scope.use}' {scope.options()} prunes nothing at "
+                f"level {level} and later, where {sum(kept.values()):,} weights are left; a search "
+                "that prunes level by level ends there"
             )
     return ""
 
@@ -248,12 +251,11 @@ class Plan:
     """The jobs of a study, and what they cost.
 
     Of the unique jobs, `trainings` train a network, `probes` compute what a criterion needs of one,
-    and `evaluations` only measure one. Steps are optimizer
-    updates; `seconds` and `bytes` are None where nothing like it was trained in
-    this store before. `unknown` names cells whose search depends on results, which are planned up
-    to there, `broken` those whose search cannot run, with the reason. `snapshots` has, by the
-    origin of a training, the states that cells will go back to, `keys` the key under which its
-    result is stored.
+    and `evaluations` only measure one. Steps are optimizer updates; `seconds` and `bytes` are None
+    where nothing like it was trained in this store before. `unknown` names cells whose search
+    depends on results, which are planned up to there, `broken` those whose search cannot run, with
+    the reason. `snapshots` has, by the origin of a training, the states that cells will go back to,
+    `keys` the key under which its result is stored.
     """
 
     cells: int

@@ -203,18 +203,9 @@ def kept_by_budgets(ticket: Ticket) -> Mapping[str, int]:
 
 
 def _require_pruning(context: SearchContext, parent: Ticket, groups: Sequence[Group]) -> None:
-    """Raise NothingToPrune where a scope's budgets keep all that a ticket keeps.
-
-    Not where the rates ask for that: rounds that prune nothing repeat a training on purpose.
-    """
+    """Raise NothingToPrune where the budgets are exhausted."""
     kept = parent.cut.kept
-    asks_for_less = False
-    for group in groups:
-        kept_now = sum(kept[name] for name in group.layers)
-        if group.keep < kept_now:
-            return
-        asks_for_less |= group.requested < kept_now
-    if not asks_for_less:
+    if not context.pruner.is_exhausted(groups, kept):
         return
     scope = context.cell.scope
     raise NothingToPrune(

@@ -69,6 +69,19 @@ class Pruner:
             groups = self._scope.groups(self._layers, kept, times)
         return self._checked("groups", groups, kept)
 
+    def is_exhausted(self, groups: Sequence[Group], kept: Mapping[str, int]) -> bool:
+        """Return whether budgets keep all that is left, although less was asked for.
+
+        Rates of 0 ask for all of it: rounds that prune nothing repeat a training on purpose.
+        """
+        asks_for_less = False
+        for group in groups:
+            left = sum(kept[name] for name in group.layers)
+            if group.keep < left:
+                return False
+            asks_for_less |= group.requested < left
+        return asks_for_less
+
     def budgets_at(self, density: float | None) -> tuple[Group, ...]:
         """Return the scope's budgets at a density; none where no density is asked for."""
         if density is None:

@@ -127,3 +127,11 @@ def test_a_search_stops_where_nothing_is_left_to_prune(tmp_path: Path) -> None:
     again, watch = go(tmp_path, recipe(**small))
     assert again.levels == done.levels
     assert watch.trained == []
+
+
+def test_rounds_that_prune_nothing_on_purpose_go_on(tmp_path: Path) -> None:
+    table = recipe(scope={"use": "layerwise", "rate": 0.0}, search={"use": "imp", "levels": 3})
+    done, watch = go(tmp_path, table)
+    assert [row.level for row in done.levels] == [0, 1, 2, 3]
+    assert {row.density for row in done.levels} == {1.0}
+    assert watch.warnings == []
