@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from lotteryfw.api.errors import nearest
@@ -62,11 +63,11 @@ def is_missing(path: Path) -> bool:
 
 def nearest_recipe(source: Path) -> str:
     """Return a remedy for the name of a recipe that is not there."""
-    # those beside the file first, then the shipped ones, which have no folder
-    names = []
-    if source.parent.is_dir():
-        for file in source.parent.glob("*.toml"):
-            names.append(file.name)
-    if source.name == str(source):
-        names += shipped_recipes()
-    return nearest(source.name, names)
+    beside = [file.name for file in source.parent.glob("*.toml")]
+    if source.name != str(source):
+        return nearest(source.name, beside)
+    # shipped recipes have no folder
+    names = [*beside, *shipped_recipes()]
+    if get_close_matches(source.name, names):
+        return nearest(source.name, names)
+    return "`lotteryfw list recipes` shows those that are shipped"

@@ -48,6 +48,10 @@ MESSAGES = {
         "error: tyni.toml: there is no such recipe (did you mean 'tiny.toml' or "
         "'twice.toml' or 'child.toml'?)\n"
     ),
+    "recipe unlike": (
+        "error: unlike: there is no such recipe (`lotteryfw list recipes` shows those that are "
+        "shipped)\n"
+    ),
     "recipe twice.toml": (
         "error: twice.toml: is not TOML: Cannot overwrite a value (at line 4, column 10) "
         "(the key 'batch' is there twice: write it once)\n"

@@ -167,7 +167,10 @@ def _dots(plot: DotPlot, index: int) -> Trace:
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
     """Return the log axis of weights remaining for densities in rising order."""
-    ticks = spaced_densities(densities, log10(densities[-1] / densities[0]) / _TICKS)
+    # a little less than an even division: whole weights make levels a little uneven, and of two
+    # gaps that look alike one would be named and the other not
+    gap = 0.95 * log10(densities[-1] / densities[0]) / _TICKS
+    ticks = spaced_densities(densities, gap)
     return {
         "title": "weights remaining (%)",
         "type": "log",
