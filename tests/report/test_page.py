@@ -316,7 +316,7 @@ def test_every_view_names_the_ends_of_its_densities(tmp_path):
         assert (ticks[0], ticks[-1]) == ("100", percent(0.8**levels))
 
 
-def test_levels_that_whole_weights_make_uneven_are_named_evenly():
+def test_levels_that_are_a_little_uneven_are_named_alike():
     """The densities of the quickstart: 12.0 and 5.17 % were left out between their neighbours."""
     densities = [0.0348, 0.0517, 0.0789, 0.12, 0.183, 0.279, 0.427, 0.653, 1.0]
     assert len(density_axis(densities)["ticktext"]) == len(densities)

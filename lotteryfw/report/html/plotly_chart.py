@@ -167,9 +167,9 @@ def _dots(plot: DotPlot, index: int) -> Trace:
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
     """Return the log axis of weights remaining for densities in rising order."""
-    # a little less than an even division: whole weights make levels a little uneven, and of two
-    # gaps that look alike one would be named and the other not
-    gap = 0.95 * log10(densities[-1] / densities[0]) / _TICKS
+    # a tenth less than an even division: levels are a little uneven where layers have rates of
+    # their own, and of two gaps that look alike one would be named and the other not
+    gap = 0.9 * log10(densities[-1] / densities[0]) / _TICKS
     ticks = spaced_densities(densities, gap)
     return {
         "title": "weights remaining (%)",
