@@ -45,10 +45,9 @@ INCEPTION_SIDE = 299
 class TorchvisionModel(ModelFamily):
     """An untrained classification network of torchvision; its layers keep torchvision's names.
 
-    Image channels other than three change the first convolution, and the side of the image is told
-    to networks that need to know it (ViT, MaxViT). Of a ViT's and a Swin's attention the packed
-    projection of queries, keys and values is a parameter of its own in torchvision's ViT, and is
-    not pruned there.
+    Another number of image channels than three changes the first convolution. ViT and MaxViT are
+    built for the size of the images. In a ViT, queries, keys and values are projected by one packed
+    parameter of the attention, which is not pruned; in a Swin by a linear layer, which is.
     """
 
     use = "torchvision"
