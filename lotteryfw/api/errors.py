@@ -7,7 +7,8 @@ be right.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -61,6 +62,21 @@ class DataError(LotteryError):
 
 class PluginError(LotteryError):
     """A plugin could not be loaded, or a component broke while it was used."""
+
+
+@contextmanager
+def naming(component: str, call: str) -> Iterator[None]:
+    """Turn what a component raises into a PluginError that names it and the call, as "load()".
+
+    lotteryfw's own errors pass: they say already who is to blame.
+    """
+    try:
+        yield
+    except LotteryError:
+        raise
+    except Exception as error:
+        text = f"{component} broke in {call}: {type(error).__name__}: {error}"
+        raise PluginError(text) from error
 
 
 class ContractError(PluginError):

@@ -18,7 +18,7 @@ from stat import S_ISREG
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
 
-from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
+from lotteryfw.api.errors import ContractError, DataError, naming
 
 MANY_FILES = 100_000
 """The number of files above which, as in ImageNet with 1.3 million, only a sample is read."""
@@ -230,14 +230,8 @@ def fingerprint_of(source: _Source, folder: Path) -> str:
     # another object may have the id of one that is gone
     if cached is not None and cached[0]() is source:
         return cached[1]
-    try:
+    with naming(f"data '{source.use}'", "fingerprint()"):
         text = source.fingerprint(folder)
-    except LotteryError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"data '{source.use}' broke in fingerprint(): {type(error).__name__}: {error}"
-        ) from error
     # A subclass of str may have another `__str__` in another version of a plugin.
     if type(text) is not str:
         raise ContractError(f"data '{source.use}': fingerprint() returned {text!r}, not text")

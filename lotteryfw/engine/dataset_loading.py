@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.data import Dataset, DatasetInfo, Subset
-from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
+from lotteryfw.api.errors import ContractError, DataError, naming
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.store import tensors as tensor_files
 
@@ -50,14 +50,8 @@ def load_dataset(source: DataSource, folder: Path) -> Dataset:
     Labels are not checked here, since not every objective reads them as classes. Raises DataError,
     PluginError.
     """
-    try:
+    with naming(f"data '{source.use}'", "load()"):
         dataset = source.load(folder)
-    except LotteryError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"data '{source.use}' broke in load(): {type(error).__name__}: {error}"
-        ) from error
     check_dataset(source.use, dataset_info(source, folder), dataset)
     vocabulary = dataset_info(source, folder).vocabulary
     for part in _PARTS:
@@ -71,14 +65,8 @@ def load_dataset(source: DataSource, folder: Path) -> Dataset:
 
 def dataset_info(source: DataSource, folder: Path) -> DatasetInfo:
     """Return the facts of a data set. Raises DataError, and PluginError for a source that breaks."""
-    try:
+    with naming(f"data '{source.use}'", "facts()"):
         info = source.facts(folder)
-    except LotteryError:
-        raise
-    except Exception as error:
-        raise PluginError(
-            f"data '{source.use}' broke in facts(): {type(error).__name__}: {error}"
-        ) from error
     if not isinstance(info, DatasetInfo):
         raise ContractError(
             f"data '{source.use}': facts() returned {type(info).__name__}, not DatasetInfo"

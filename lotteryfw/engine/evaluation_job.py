@@ -8,7 +8,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from lotteryfw.api.errors import ContractError, LotteryError
+from lotteryfw.api.errors import ContractError, naming
 from lotteryfw.api.kinds import Metric, Objective
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.network_state import NetworkState
@@ -119,12 +119,8 @@ class _Measured:
 
     def observe(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> None:
         """Measure a batch. The result stays on the device. Raises ContractError."""
-        try:
+        with naming(self._who, "per_example()"):
             values = self.metric.per_example(outputs, inputs, labels)
-        except LotteryError:
-            raise
-        except Exception as error:
-            raise self._broke("per_example", error) from error
         if not isinstance(values, Tensor) or values.shape[:1] != outputs.shape[:1]:
             shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ContractError(
@@ -139,17 +135,10 @@ class _Measured:
         return sum(results) / len(results)
 
     def _result(self, values: Tensor) -> float:
-        try:
+        with naming(self._who, "result()"):
             result = self.metric.result(values)
-        except LotteryError:
-            raise
-        except Exception as error:
-            raise self._broke("result", error) from error
         if not isinstance(result, Real):
             raise ContractError(
                 f"{self._who}: result() returned {type(result).__name__}, not a number"
             )
         return float(result)
-
-    def _broke(self, method: str, error: Exception) -> ContractError:
-        return ContractError(f"{self._who} broke in {method}(): {type(error).__name__}: {error}")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.errors import DataError, Fault, LotteryError, PluginError
+from lotteryfw.api.errors import DataError, Fault, LotteryError, naming
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.recipe import Recipe
@@ -66,13 +66,8 @@ def _check_source(source: DataSource, folder: Path) -> Iterator[str]:
 
 
 def _call(source: DataSource, method: str, folder: Path) -> Any:
-    try:
+    with naming(f"data '{source.use}'", f"{method}()"):
         return getattr(source, method)(folder)
-    except LotteryError:
-        raise
-    except Exception as error:
-        text = f"data '{source.use}' broke in {method}(): {type(error).__name__}: {error}"
-        raise PluginError(text) from error
 
 
 # The files that are read while a data source loads

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.errors import ContractError, LotteryError, PluginError
+from lotteryfw.api.errors import ContractError, naming
 from lotteryfw.api.layers import ControlLayer, Layer, LayerInfo, MaskedLayer
 from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.search.jobs import Spec
@@ -39,25 +39,19 @@ def blame(spec: Spec, method: str, *shown: object, tried: str = "") -> Iterator[
     """Report what goes wrong inside as the fault of `spec`'s component.
 
     `shown` are the layers that the component is called with, `tried` other arguments in words, such
-    as shapes. An exception becomes a PluginError
-    that names the component, the method and the layer. A tensor that the component changed in
-    place becomes a ContractError, since everything after it would compute with other values than
-    the ones on record.
+    as shapes. An exception becomes a PluginError that names the component, the method and the
+    layer. A tensor that the component changed in place becomes a ContractError, since everything
+    after it would compute with other values than the ones on record.
     """
     # torch counts the writes to each tensor, so nothing has to be copied or compared
     versions: list[tuple[str, Tensor, int]] = []
     for item in shown:
         for name, tensor in _tensors_of(item):
             versions.append((name, tensor, tensor._version))
-    try:
+    with naming(
+        describe(spec), f"{method}(){_on_layer(shown, with_shape=True)}{tried and ' ' + tried}"
+    ):
         yield
-    # The lab's own messages already say who is to blame; wrapping them would hide that.
-    except LotteryError:
-        raise
-    except Exception as error:
-        where = f"{method}(){_on_layer(shown, with_shape=True)}{tried and ' ' + tried}"
-        what = f"broke in {where}: {type(error).__name__}: {error}"
-        raise PluginError(f"{describe(spec)} {what}") from error
     # After an exception the versions do not matter: the cell ends.
     for name, tensor, version in versions:
         if tensor._version != version:
