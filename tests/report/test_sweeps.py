@@ -75,7 +75,9 @@ def test_searches_that_differ_in_their_density_are_one_series():
     assert len(hard.points) == 2
     assert len(imp.points) == 2
     assert not imp.parts
-    assert study.densities == pytest.approx([0.3**0.5, 0.5, 0.3, 0.1, 0.02], abs=0.05)
+    assert [level.density for level in study.levels] == pytest.approx(
+        [0.3**0.5, 0.5, 0.3, 0.1, 0.02], abs=0.05
+    )
 
 
 def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():

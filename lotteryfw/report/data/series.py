@@ -10,7 +10,14 @@ from typing import Any
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import FIGURE, Unit, figure_unit, metric_name, unit_of
+from lotteryfw.report.data.units import (
+    FIGURE,
+    Unit,
+    figure_unit,
+    metric_name,
+    percent,
+    unit_of,
+)
 from lotteryfw.store import METRIC, LevelRow
 
 TICKET = "ticket"
@@ -52,6 +59,28 @@ class Point:
 
 PointSpread = Callable[[Point], Spread | None]
 """A function that returns a figure's spread over the seeds of a point, or None."""
+
+
+@dataclass(frozen=True)
+class SharedLevel:
+    """A level at which the series of a study are compared: those of about this density.
+
+    `number` is None but where a series has several levels of one density, such as rounds that
+    prune nothing: there levels of equal number are compared.
+    """
+
+    density: float
+    number: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The weights remaining in per cent, behind the level's number if that is needed."""
+        weights = percent(self.density)
+        return weights if self.number is None else f"level {self.number}: {weights}"
+
+    def has(self, point: Point) -> bool:
+        """Return True if this is the point's level."""
+        return _alike(point.density, self.density) and self.number in (None, point.level)
 
 
 @dataclass(frozen=True)
@@ -97,10 +126,19 @@ class Series:
         """The cells that have a row in this series."""
         return {row.cell for row in self.rows + self.diverged}
 
-    def at(self, density: float) -> Point | None:
-        """Return the level of this density; series that are pruned alike differ by rounding."""
-        alike = [point for point in self.points if _alike(point.density, density)]
-        return min(alike, key=lambda point: abs(point.density - density), default=None)
+    def at(self, level: SharedLevel) -> Point | None:
+        """Return the point at a level; series that are pruned alike differ by rounding."""
+        points = [point for point in self.points if level.has(point)]
+        return min(points, key=lambda point: abs(point.density - level.density), default=None)
+
+    def like(self, point: Point) -> Point | None:
+        """Return the point of the density of another series' point, of its number if several."""
+
+        def difference(own: Point) -> tuple[float, bool]:
+            return abs(own.density - point.density), own.level != point.level
+
+        alike = [own for own in self.points if _alike(own.density, point.density)]
+        return min(alike, key=difference, default=None)
 
 
 @dataclass(frozen=True)
@@ -182,21 +220,33 @@ class StudySeries:
         return sorted(seeds)
 
     @property
-    def densities(self) -> list[float]:
+    def levels(self) -> list[SharedLevel]:
         """The levels at which series are compared, from dense to sparse.
 
         They are those of the longest series, then those that others have besides. Series that are
         pruned alike share them.
         """
-        densities: list[float] = []
+        repeated = self._repeated_densities()
+        levels: list[SharedLevel] = []
         # the longest first, so that the others are matched to the levels of one series
         for series in sorted(self.series, key=lambda one: -len(one.points)):
             # A series is compared only with earlier ones: its own levels may lie close together.
-            earlier = list(densities)
+            earlier = list(levels)
             for point in series.points:
-                if not any(_alike(point.density, density) for density in earlier):
-                    densities.append(point.density)
-        return sorted(densities, reverse=True)
+                if any(level.has(point) for level in earlier):
+                    continue
+                is_repeated = any(_alike(point.density, density) for density in repeated)
+                levels.append(SharedLevel(point.density, point.level if is_repeated else None))
+        return sorted(levels, key=lambda level: (-level.density, level.number or 0))
+
+    def _repeated_densities(self) -> set[float]:
+        """Return the densities that several levels of one series have."""
+        repeated: set[float] = set()
+        for series in self.series:
+            for earlier, later in pairwise(series.points):
+                if earlier.density == later.density:
+                    repeated.add(later.density)
+        return repeated
 
     @property
     def diverged(self) -> int:

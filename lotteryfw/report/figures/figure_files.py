@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMALL, _TINY = (3.7, 3.2), (2.1, 2.0)  # inches, where there are many panels
+_MOST_COLUMNS = 3  # more panels side by side are too small to read on a screen
 _PALE = "#666666"
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -110,7 +111,7 @@ def _level_figure(study: StudySeries) -> FigureSpec:
         for plot in (metric_compared(study, SUMMARY_METRICS[0]), density_plot(study)):
             if plot:
                 panels.append(partial(draw_dots, plot=plot))
-        return FigureSpec(study.name, caption(study, "bars"), panels, len(panels))
+        return FigureSpec(study.name, caption(study, marks="bars"), panels, len(panels))
 
     for metric in (*SUMMARY_METRICS, *study.metric_units):
         panels.append(
@@ -122,7 +123,7 @@ def _level_figure(study: StudySeries) -> FigureSpec:
                 scale=error_scale(study, metric),
             )
         )
-    return FigureSpec(study.name, caption(study), panels, len(panels))
+    return FigureSpec(study.name, caption(study), panels, min(_MOST_COLUMNS, len(panels)))
 
 
 def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[FigureSpec]:
@@ -156,7 +157,7 @@ def _analysis_curves(
                 point_spread=partial(findings.spread, metric=metric),
             )
         )
-    return FigureSpec(name, caption(study), panels, min(3, len(panels)), _SMALL)
+    return FigureSpec(name, caption(study), panels, min(_MOST_COLUMNS, len(panels)), _SMALL)
 
 
 def _accuracy_scatters(

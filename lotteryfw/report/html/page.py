@@ -46,6 +46,7 @@ class Section:
     note: str
     figure: str
     pictures: Sequence[TicketPictures] = ()
+    pictures_note: str = ""
 
 
 def write_page(run: RunFolder | RunData, claims: Sequence[ClaimVerdict] | None = None) -> Path:
@@ -110,9 +111,9 @@ def _section(study: StudySeries, data: RunData) -> Section:
     best = best_levels(study)
     if best:
         tables.append(best)
-    pictures = mask_pictures(study, data)
+    pictures, pictures_note = mask_pictures(study, data)
     note, figure = study.partly_shown, study.figure
-    return Section(study.name, charts, tickets, tables, note, figure, pictures)
+    return Section(study.name, charts, tickets, tables, note, figure, pictures, pictures_note)
 
 
 def _version_table(manifest: dict[str, Any]) -> TextTable:

@@ -67,17 +67,17 @@ def _diverged_table(study: StudySeries) -> TextTable:
 def _level_table(study: StudySeries, metric: str) -> TextTable:
     unit = study.unit(metric)
     seeds = len(study.seeds)
-    densities = study.densities
+    levels = study.levels
     rows = []
     for series in study.series:
         cells = [series.label]
-        for density in densities:
+        for level in levels:
             # None where this series was pruned at another rate, or is not trained so far yet
-            point = series.at(density)
+            point = series.at(level)
             spread = point.spread(metric) if point else None
             cells.append(spread_cell(spread, unit, seeds))
         rows.append(tuple(cells))
 
     title = f"{study.name}: {unit.title} ({seeds_text(seeds)})"
-    head = ("weights remaining, %", *map(percent, densities))
+    head = ("weights remaining, %", *(level.label for level in levels))
     return TextTable(title, head, tuple(rows), study_notes(study, rows), levels=True)
