@@ -10,7 +10,7 @@ from support.fake_runs import fake_run, row
 from lotteryfw.api.labels import component_label
 from lotteryfw.report import check_claims, summary_markdown
 from lotteryfw.report.data.density_sweeps import any_density, without_density
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.html.study_charts import density_charts
 from lotteryfw.report.plots.single_level import EXPECTED, WHOLE, density_plot, metric_compared
 from lotteryfw.report.tables.best_level import untrained_masks
