@@ -264,7 +264,7 @@ FAULTS = """() => {
   if (document.documentElement.scrollWidth > innerWidth) faults.push('the page is wider than its window');
   for (const figure of document.querySelectorAll('.chart')) {
     const plot = box(figure.querySelector('.plot')), area = box(figure.querySelector('.nsewdrag'));
-    const texts = [...figure.querySelectorAll('.xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .legendtext')]
+    const texts = [...figure.querySelectorAll('.xtick text, .ytick text, .y2tick text, .g-xtitle text, .g-ytitle text, .g-y2title text, .legendtext')]
       .filter(text => box(text).width);
     texts.forEach((text, index) => {
       const one = box(text), name = `${figure.dataset.chart}: ${text.textContent}`;
@@ -307,6 +307,11 @@ def large(tmp_path_factory):
         rows += curves(f"study{levels}", combinations, levels=levels)
     actions = [{"mask1": name} for name in ACTIONS]
     rows += curves("controls", actions, variants=("ticket", "random_mask", "reinit"), levels=12)
+    steps = [
+        {"rewind.step": f"{step}it"} for step in (0, 30, 100, 500, 600, 1000, 2000, 2100, 5000)
+    ]
+    rewound = curves("rewound", steps, variants=("ticket", "reinit"), levels=8)
+    rows += rewound
     layered = []
     for level_row in rows:
         density = level_row.density
@@ -315,6 +320,15 @@ def large(tmp_path_factory):
         )
     folder = fake_run(tmp_path_factory.mktemp("large") / "run", layered)
     folder.write_curves(measured(layered))
+    lines = []
+    for level_row in rewound:
+        error = 1 - (level_row.test_accuracy or 0.0)
+        lines.append(finding(level_row, "line_between_networks.error_barrier", error / 10))
+        lines.append(
+            finding(level_row, "line_between_networks.alpha", [0.0, 0.5, 1.0], role="along")
+        )
+        lines.append(finding(level_row, "line_between_networks.error", [error, 1.2 * error, error]))
+    folder.write_findings(lines)
     return write_page(folder).as_uri()
 
 
@@ -335,6 +349,24 @@ def test_no_text_lies_over_another_or_is_cut(browser, large, width):
         summary.click()
     page.wait_for_timeout(200)
     assert page.evaluate(FAULTS) == []
+    page.context.close()
+
+
+def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, large):
+    page = opened_at(browser, large, 1400)
+    figure = chart(page, "rewound/line_between_networks/rewind.step")
+    assert figure.locator(".g-ytitle").text_content() == "error barrier (%)"
+    assert figure.locator(".g-y2title").text_content() == "test accuracy (%)"
+    assert figure.locator(".legendtext").count() == 2
+    with page.expect_download() as saving:
+        figure.locator(".save button", has_text="CSV").click()
+    with open(saving.value.path(), encoding="utf-8") as file:
+        table = file.read().splitlines()
+    assert table[0] == "series,rewind step,error barrier (%),test accuracy (%)"
+    assert table[1].startswith("ticket (n = 3),0it,")
+    assert table[1].endswith(",")  # the accuracies have rows of their own
+    along = chart(page, "rewound/line_between_networks/along")
+    assert along.locator(".g-xtitle").text_content() == "alpha"
     page.context.close()
 
 

@@ -137,7 +137,8 @@ def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_pat
     heads = " ".join(line for line in few if "weights remaining" in line).split()
     assert heads.count("51.2") == 2  # accuracy, early stopping
     text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
-    assert "not shown here, but in report.html: 80, 64, 51.2," in text
+    by_option = "not shown here, but in report.html and by `lotteryfw report RUN --every-level`: "
+    assert f"{by_option}80, 64, 51.2," in text
 
 
 def test_brackets_in_names_are_printed(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -72,6 +72,11 @@ class SharedLevel:
         """The weights remaining in per cent, behind the level's number if that is needed."""
         weights = percent(self.density)
         return weights if self.number is None else f"level {self.number}: {weights}"
+
+    @property
+    def text(self) -> str:
+        """The level in words."""
+        return f"{self.label} % of the weights"
 
     def has(self, point: Point) -> bool:
         """Return True if this is the point's level."""
@@ -200,6 +205,11 @@ class StudySeries:
         return all(len(series.points) == 1 for series in self.series)
 
     @property
+    def one_density(self) -> bool:
+        """True if all points have the same density, as where nothing is pruned."""
+        return len({point.density for point in self.points}) == 1
+
+    @property
     def by_search(self) -> StudySeries | None:
         """The study with a series for each search; None if `series` has all levels already."""
         searched = replace(self, series=self.searches)
@@ -243,10 +253,36 @@ class StudySeries:
                     repeated.add(later.density)
         return repeated
 
+    def of_seeds(self, seeds: Sequence[int]) -> StudySeries:
+        """Return the study as it was if only these seeds had been run."""
+        return replace(
+            self,
+            series=_of_seeds(self.series, seeds),
+            searches=_of_seeds(self.searches, seeds),
+            dense=_point_of_seeds(self.dense, seeds) if self.dense else None,
+        )
+
     @property
     def diverged(self) -> int:
         """The number of trainings on record that diverged."""
         return sum(len(search.diverged) for search in self.searches)
+
+
+def _of_seeds(series: Iterable[Series], seeds: Sequence[int]) -> tuple[Series, ...]:
+    kept = []
+    for one in series:
+        points = [_point_of_seeds(point, seeds) for point in one.points]
+        remaining = tuple(point for point in points if point)
+        # a series that these seeds do not have
+        if remaining:
+            kept.append(replace(one, points=remaining, parts=_of_seeds(one.parts, seeds)))
+    return tuple(kept)
+
+
+def _point_of_seeds(point: Point, seeds: Sequence[int]) -> Point | None:
+    rows = tuple(row for row in point.rows if row.seed in seeds)
+    diverged = tuple(row for row in point.diverged if row.seed in seeds)
+    return replace(point, rows=rows, diverged=diverged) if rows or diverged else None
 
 
 def split_sweeps(series: Iterable[Series]) -> list[Series]:

@@ -32,6 +32,7 @@ from lotteryfw.report.plots.analysis_views import (
     scatters,
     weight_samples,
 )
+from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import figure_by_axis
 from lotteryfw.report.plots.style import HUES, KEPT_COLOUR, MASKED_COLOUR, caption
 
@@ -80,6 +81,10 @@ def _metric_views(
     """Return views of the whole network, of each search level by level, and of each layer."""
     if study.single_level:
         return _single_level_views(study, findings, metrics)
+
+    # of one density a curve is a point; where there is an axis, the charts against it show more
+    if study.one_density and ordered_axes(study):
+        return []
 
     views = []
     # layer "" is the whole network

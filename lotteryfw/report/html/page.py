@@ -14,6 +14,7 @@ from typing import Any
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.html.analysis_charts import analysis_charts
+from lotteryfw.report.html.axis_charts import along_charts, axis_charts
 from lotteryfw.report.html.layer_charts import layer_chart
 from lotteryfw.report.html.mask_pictures import TicketPictures, mask_pictures
 from lotteryfw.report.html.plotly_chart import Chart
@@ -103,7 +104,10 @@ def _section(study: StudySeries, data: RunData) -> Section:
     learning = learning_chart(study, data.curves)
     if learning:
         charts.append(learning)
-    charts += analysis_charts(study, data.findings.of_study(study.name))
+    findings = data.findings.of_study(study.name)
+    charts += axis_charts(study, findings)
+    charts += analysis_charts(study, findings)
+    charts += along_charts(study, findings)
 
     tickets: list[tuple[SeriesVerdict, TextTable]] = []
     for verdict in winning_tickets(study, data.study_table(study.name)):

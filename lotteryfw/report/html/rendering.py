@@ -62,14 +62,15 @@ def packed(charts: Sequence[Chart]) -> dict[str, Any]:
     for chart in charts:
         packed_views = views.setdefault(chart.key, [])
         for view in chart.views:
-            packed_views.append(
-                {
-                    "label": view.label,
-                    "traces": [_packed_trace(trace, indices) for trace in view.traces],
-                    "xaxis": view.xaxis,
-                    "yaxis": view.yaxis,
-                }
-            )
+            packed_view: dict[str, Any] = {
+                "label": view.label,
+                "traces": [_packed_trace(trace, indices) for trace in view.traces],
+                "xaxis": view.xaxis,
+                "yaxis": view.yaxis,
+            }
+            if view.yaxis2:
+                packed_view["yaxis2"] = view.yaxis2
+            packed_views.append(packed_view)
     return {"views": views, "lists": list(indices)}
 
 

@@ -22,6 +22,7 @@ from lotteryfw.report.html.plotly_chart import (
     dots_view,
     plotly_style,
 )
+from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import density_plot, metric_compared
 from lotteryfw.report.plots.style import HUES, caption, error_scale, line_styles
 
@@ -42,6 +43,9 @@ def density_charts(study: StudySeries) -> list[Chart]:
         return []
     if study.single_level:
         return [_single_level_chart(study)]
+    # of one density a curve is a point; where there is an axis, the charts against it show more
+    if study.one_density and ordered_axes(study):
+        return []
 
     text = caption(study)
     title = f"{study.figure.capitalize()} against weights remaining"
@@ -123,20 +127,15 @@ def _learning_traces(
     for level in levels:
         if level.density == 1 and not level.number and dense:
             continue  # every series starts from that very network, and every other view shows it
-        yield level_label(level), dense + _all_series(study, curves, metric, level)
+        yield level.text, dense + _all_series(study, curves, metric, level)
 
     for series in study.series:
         traces = []
         for index, level in enumerate(levels):
             point = series.at(level)
             line = {"color": HUES[index % len(HUES)]}
-            traces += _learning_curve(level_label(level), point, curves, metric, line=line)
+            traces += _learning_curve(level.text, point, curves, metric, line=line)
         yield series.label, traces
-
-
-def level_label(level: SharedLevel) -> str:
-    """Return a level in words."""
-    return f"{level.label} % of the weights"
 
 
 def _all_series(

@@ -20,16 +20,19 @@ from lotteryfw.report.tables.text_table import (
 from lotteryfw.store import RunFolder
 
 
-def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
+def summary_tables(
+    run: RunFolder | RunData, width: int = 100, every_level: bool = False
+) -> list[Table]:
     """Return each study's test accuracy and early-stopping step by weights remaining.
 
-    The tables have at most `width` columns. Raises StoreError if levels.csv cannot be read.
+    The tables have at most `width` columns. Of very many levels some stand for all, unless
+    `every_level` asks for more tables. Raises StoreError if levels.csv cannot be read.
     """
     tables = []
     for study in RunData.of(run).shown:
         for table in study_tables(study):
             # several, where a narrow terminal has no room for all levels side by side
-            tables += rich_tables(table, width)
+            tables += rich_tables(table, width, every_level)
     return tables
 
 

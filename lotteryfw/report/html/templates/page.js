@@ -2,7 +2,7 @@
 // Draws every chart of the page: one view at a time, in the page's colours, with the legend where there is room.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const NARROW = 800, LEGEND_ROW = 20, LONG = 36, BOXES = 5; // pixels, pixels, letters, in a row of a phone
+const NARROW = 800, PANEL = 160, LEGEND_ROW = 20, LONG = 36, BOXES = 5; // pixels, pixels, pixels, letters, in a row of a phone
 
 // Lists of figures stand once in the page, and traces name them by their place.
 function filled(trace, narrow) {
@@ -27,10 +27,11 @@ function layout(view, traces, narrow, printed) {
     font: { family: "inherit", size: narrow ? 12 : 13, color: ink },
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
-    xaxis: axis(view.xaxis),
-    yaxis: axis(view.yaxis),
+    xaxis: { ...axis(view.xaxis), ...(view.yaxis2 ? { anchor: "y2" } : {}) },
+    yaxis: { ...axis(view.yaxis), ...(view.yaxis2 ? { domain: [0.53, 1] } : {}) },
+    ...(view.yaxis2 ? { yaxis2: { ...axis(view.yaxis2), domain: [0, 0.47] } } : {}), // the panel below
     margin: { l: 48, r: 8, t: narrow ? 8 : 36, b: 48 },
-    height: narrow ? (printed ? 300 : 360) + LEGEND_ROW * named : Math.max(460, 120 + LEGEND_ROW * named),
+    height: (view.yaxis2 ? PANEL : 0) + (narrow ? (printed ? 300 : 360) + LEGEND_ROW * named : Math.max(460, 120 + LEGEND_ROW * named)),
     hovermode: "closest",
     hoverlabel: { align: "left" },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger on a chart scrolls the page
@@ -76,8 +77,12 @@ function tableSaver(place) {
 
 // A row for each point that is drawn, as the axes show it: bands have no name and are left out.
 function points(plot) {
-  const rows = [["series", plot.layout.xaxis.title.text, plot.layout.yaxis.title.text]];
-  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => rows.push([trace.name, trace.x[index], y]));
+  const { xaxis, yaxis, yaxis2 } = plot.layout, names = xaxis.ticktext && xaxis.type !== "log" ? xaxis : null;
+  const rows = [["series", xaxis.title.text, yaxis.title.text, ...(yaxis2 ? [yaxis2.title.text] : [])]];
+  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => {
+    const x = names?.ticktext[names.tickvals.indexOf(trace.x[index])] ?? trace.x[index];
+    rows.push([trace.name, x, ...(trace.yaxis === "y2" ? ["", y] : yaxis2 ? [y, ""] : [y])]);
+  });
   return rows;
 }
 
