@@ -264,7 +264,8 @@ FAULTS = """() => {
   if (document.documentElement.scrollWidth > innerWidth) faults.push('the page is wider than its window');
   for (const figure of document.querySelectorAll('.chart')) {
     const plot = box(figure.querySelector('.plot')), area = box(figure.querySelector('.nsewdrag'));
-    const texts = [...figure.querySelectorAll('.xtick text, .ytick text, .y2tick text, .g-xtitle text, .g-ytitle text, .g-y2title text, .legendtext')]
+    const ticks = '.xtick text, .ytick text, .y2tick text', titles = '.g-xtitle text, .g-ytitle text, .g-y2title text';
+    const texts = [...figure.querySelectorAll(`${ticks}, ${titles}, .legendtext`)]
       .filter(text => box(text).width);
     texts.forEach((text, index) => {
       const one = box(text), name = `${figure.dataset.chart}: ${text.textContent}`;

@@ -38,6 +38,7 @@ _MARKERS = (
     "diamond-tall",
 )
 _TICKS = 8  # as many as fit the width of a phone
+_TICK_LETTERS = 42  # side by side on it
 
 Trace = dict[str, Any]
 Height = Callable[[float], float]
@@ -181,7 +182,8 @@ def lines_view(label: str, plot: LinePlot, lower: LinePlot | None = None) -> Vie
     xaxis: dict[str, Any] = {"title": plot.x_title}
     if plot.categories:
         last = len(plot.categories) - 1
-        ticks = evenly_chosen(range(last + 1), _TICKS)
+        letters = max(map(len, plot.categories)) + 2  # with a gap
+        ticks = evenly_chosen(range(last + 1), max(2, _TICK_LETTERS // letters))
         xaxis |= {
             "tickvals": ticks,
             "ticktext": [escape(plot.categories[tick]) for tick in ticks],
