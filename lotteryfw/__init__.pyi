@@ -60,6 +60,9 @@ from .api.events import (
 from .api.fingerprints import (
     files_fingerprint as files_fingerprint,
 )
+from .api.functions import (
+    ImportedFunction as ImportedFunction,
+)
 from .api.hookspecs import (
     hookimpl as hookimpl,
 )
