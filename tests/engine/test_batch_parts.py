@@ -142,7 +142,8 @@ class Block(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self.passes += 1
-        return images + self.drop(torch.relu(self.norm(self.conv(images))))
+        change: Tensor = self.drop(torch.relu(self.norm(self.conv(images))))
+        return images + change
 
 
 class Attributes(nn.Module):
@@ -271,7 +272,7 @@ def test_only_kernels_that_can_train_so_are_chosen() -> None:
     plain = dense_job(cell())
     assert choose(plain, "auto").name != "reference"
     for change in ({"accumulate": 2}, {"activation_checkpointing": True}):
-        job = replace(plain, **change)  # type: ignore[arg-type]
+        job = replace(plain, **change)
         assert choose(job, "auto").name == "reference"
         for name in ("fused", "lockstep", "sparse", "compact"):
             with pytest.raises(UsageError, match=next(iter(change))):
