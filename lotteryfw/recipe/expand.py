@@ -305,6 +305,7 @@ class ExpandedStudy:
             "sparse_below": engine.sparse_below,
             "precision": train.precision,
             "memory_format": engine.memory_format_for(train.precision),
+            "deterministic": engine.deterministic,
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}

@@ -240,6 +240,10 @@ class Engine(Table):
     """The order of images and convolution kernels in memory. If it is left out, it is "contiguous" for
     float32, and "channels_last", which is faster, for another `train.precision`."""
 
+    deterministic: bool = True
+    """On a GPU, convolutions are computed by algorithms that repeat bit for bit. If it is false, cuDNN
+    tries its algorithms and takes the fastest, and a training that is repeated differs by rounding."""
+
     def memory_format_for(self, precision: str) -> str:
         """Return the memory format of trainings in a precision."""
         if self.memory_format is not None:

@@ -99,6 +99,7 @@ class Cell:
     sparse_below: float | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    deterministic: bool = True
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()

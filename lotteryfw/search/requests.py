@@ -172,6 +172,7 @@ class JobFactory:
             evaluate_every=cell.evaluate_every,
             precision=cell.precision,
             memory_format=cell.memory_format,
+            deterministic=cell.deterministic,
             order_seed=seeds.order,
             augment_seed=seeds.augment,
             device=context.device,
