@@ -15,7 +15,7 @@ from lotteryfw import Augmentation
 from lotteryfw.engine import configure_torch
 from lotteryfw.runner import StudyContext, run_study
 
-SEEN: set[tuple[bool, bool]] = set()
+seen: set[tuple[bool, bool]] = set()
 """What the augmentation below saw: whether algorithms must repeat, and whether they are tried."""
 
 
@@ -26,7 +26,7 @@ class Watching(Augmentation):
     fails: bool = False
 
     def apply(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        SEEN.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        seen.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
         if self.fails:
             raise ValueError("no such image")
         return images
@@ -35,7 +35,7 @@ class Watching(Augmentation):
 @pytest.fixture(autouse=True)
 def repeatable() -> Iterator[None]:
     configure_torch()
-    SEEN.clear()
+    seen.clear()
     yield
     assert torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.benchmark
@@ -54,7 +54,7 @@ def test_a_job_sets_cudnn_for_itself_alone(deterministic: bool | None, tmp_path:
         components=[Watching], jobs=1, device="cpu",
     )  # fmt: skip
     assert set(done.statuses.values()) == {"done"}
-    assert SEEN == ({(False, True)} if deterministic is False else {(True, False)})
+    assert seen == ({(False, True)} if deterministic is False else {(True, False)})
 
 
 def test_a_job_that_fails_leaves_the_settings_as_they_were(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_job_that_fails_leaves_the_settings_as_they_were(tmp_path: Path) -> No
         components=[Watching], jobs=1, device="cpu",
     )  # fmt: skip
     assert set(done.statuses.values()) == {"failed"}
-    assert SEEN == {(False, True)}
+    assert seen == {(False, True)}
 
 
 def test_the_key_has_it_only_where_it_is_false() -> None:
