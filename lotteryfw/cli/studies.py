@@ -10,7 +10,7 @@ import typer
 
 from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Trust
+from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Studies, Trust
 from lotteryfw.cli.plans import plan
 from lotteryfw.cli.reports import print_paths
 
@@ -23,6 +23,7 @@ def recipe(
     files: Recipes,
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
+    studies: Studies = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
     jobs: Annotated[
         int | None,
@@ -47,17 +48,18 @@ def recipe(
         raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
         for file in files:
-            plan(file, profile, sets, trust, data, store, as_json=as_json)
+            plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
         return
+    part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
     if len(files) > 1:
         # a mistake in the last one should not show after hours of the others
         for file in files:
-            _checked(file, profile, sets, trust, data)
+            _checked(file, part, trust, data)
     ended_well = True
     for file in files:
         # one after the other: each uses all processes
         where = {"out": out, "trust": trust, "data": data, "store": store}
-        done = _run(file, profile, sets, jobs, device, where, quiet, as_json)
+        done = _run(file, part, jobs, device, where, quiet, as_json)
         statuses = set(done.statuses.values())
         # Where every cell diverged there is no result, which a script has to notice as well.
         if "failed" in statuses or statuses == {"diverged"}:
@@ -68,8 +70,7 @@ def recipe(
 
 def _run(
     file: Path,
-    profile: str | None,
-    sets: list[str],
+    part: dict[str, Any],
     jobs: int | None,
     device: str,
     where: dict[str, Any],
@@ -84,8 +85,8 @@ def _run(
     view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
-            file, profile=profile, sets=sets, jobs=jobs, device=device, listener=view,
-            on_start=on_start, report=False, **where,
+            file, jobs=jobs, device=device, listener=view, on_start=on_start, report=False, **part,
+            **where,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
@@ -107,12 +108,12 @@ def _run(
 
 
 def _checked(
-    file: Path, profile: str | None, sets: list[str], trust: list[Path], data: Path | None
+    file: Path, part: dict[str, Any], trust: list[Path], data: Path | None
 ) -> StudyContext:
     """Return the context of a recipe without faults. Raises RecipeError, UsageError, DataError."""
     from lotteryfw.runner import StudyContext
 
-    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data)
+    context = StudyContext(file, trust=trust, data=data, **part)
     context.validate("cpu")
     return context
 
@@ -129,6 +130,7 @@ def check(
     ],
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
+    studies: Studies = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     as_json: Json = False,
@@ -140,7 +142,8 @@ def check(
     # a plugin is a file of another suffix, or a name
     is_recipe = what.endswith(".toml") or what == "-"
     if is_recipe or what in recipes_by_name(Registry.load(trust)):
-        context = _checked(Path(what), profile, sets, trust, data)
+        part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
+        context = _checked(Path(what), part, trust, data)
         cells = len(context.recipe.cells)
         if as_json:
             result = {"recipe": what, "cells": cells, "warnings": context.warnings}

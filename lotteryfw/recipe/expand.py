@@ -312,6 +312,7 @@ class ExpandedStudy:
             "memory_format": engine.memory_format_for(train.precision),
             "accumulate": train.accumulate,
             "activation_checkpointing": engine.activation_checkpointing,
+            "deterministic": engine.deterministic,
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}

@@ -243,7 +243,9 @@ class Engine(Table):
     memory_format: Literal["contiguous", "channels_last"] | None = None
     """The order of images and convolution kernels in memory. If it is left out, it is "contiguous" for
     float32, and "channels_last", which is faster, for another `train.precision`."""
-
+    deterministic: bool = True
+    """On a GPU, convolutions are computed by algorithms that repeat bit for bit. If it is false, cuDNN
+    tries its algorithms and takes the fastest, and a training that is repeated differs by rounding."""
     activation_checkpointing: bool = False
     """Compute the activations inside the blocks of a network a second time in the backward pass, in
     place of keeping them: less memory, about a third more time, the same results."""

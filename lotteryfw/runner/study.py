@@ -46,6 +46,7 @@ def run_study(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     out: Path | str | None = None,
     jobs: int | None = None,
     device: str = "auto",
@@ -60,8 +61,8 @@ def run_study(
     """Run a recipe into its folder, without display and report (see `lotteryfw.run`)."""
     try:
         context = StudyContext(
-            source, profile=profile, sets=sets, trust=trust, components=components, data=data,
-            store=store,
+            source, profile=profile, sets=sets, studies=studies, trust=trust,
+            components=components, data=data, store=store,
         )  # fmt: skip
         kind = pick_device(device)
         # Before the first tensor: torch reads its number of threads once.

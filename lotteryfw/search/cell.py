@@ -101,6 +101,7 @@ class Cell:
     memory_format: str = "contiguous"
     accumulate: int = 1
     activation_checkpointing: bool = False
+    deterministic: bool = True
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()

@@ -229,7 +229,7 @@ class SearchContext:
             self._combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
-            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format,
+            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format, *self._choices,
             numerics(self.device), self.engine, *_step_parts(cell),
         )  # fmt: skip
 
@@ -271,8 +271,13 @@ class SearchContext:
             self._network_digest, self.fingerprint, *learned,
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
             self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
-            cell.memory_format, numerics(self.device), self.engine,
+            cell.memory_format, *self._choices, numerics(self.device), self.engine,
         )  # fmt: skip
+
+    @property
+    def _choices(self) -> tuple[str, ...]:
+        """The choices of `[engine]` that digests have only where they are not at their default."""
+        return () if self.cell.deterministic else ("any algorithms",)
 
     def _combined(self, *slots: str) -> str:
         """Return one digest of the components in these slots; slots without one are left out."""

@@ -174,6 +174,7 @@ class JobFactory:
             memory_format=cell.memory_format,
             accumulate=cell.accumulate,
             activation_checkpointing=cell.activation_checkpointing,
+            deterministic=cell.deterministic,
             order_seed=seeds.order,
             augment_seed=seeds.augment,
             device=context.device,

@@ -23,6 +23,7 @@ def run(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     out: Path | str | None = None,
     jobs: int | None = None,
     device: str = "auto",
@@ -40,7 +41,7 @@ def run(
 
     Run it again after whatever ended it: what is in the store is not trained twice, and the results
     are the same to the bit. `jobs` is the number of worker processes, of one thread each; None: as
-    many as there are cores and cells (one on a GPU).
+    many as there are cores and cells (one on a GPU). With `studies`, only those of these names run.
 
     `components` are classes that this script or notebook defines, for the recipe to name; they run
     in this process, since others cannot import them, and results are keyed by their source. `data`
@@ -57,8 +58,8 @@ def run(
     arguments = _arguments(sets, components, data)
     with _listening(listener, quiet) as watch:
         done = run_study(
-            source, profile=profile, out=out, jobs=jobs, device=device, trust=trust, store=store,
-            checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
+            source, profile=profile, studies=studies, out=out, jobs=jobs, device=device,
+            trust=trust, store=store, checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
         )  # fmt: skip
     if report:
         # plotly and matplotlib take seconds to import
@@ -73,6 +74,7 @@ def check(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
     data: Data | None = None,
@@ -82,7 +84,11 @@ def check(
     The arguments are those of `run`. Raises RecipeError with every fault, and UsageError.
     """
     context = StudyContext(
-        source, profile=profile, trust=trust, **_arguments(sets, components, data)
+        source,
+        profile=profile,
+        studies=studies,
+        trust=trust,
+        **_arguments(sets, components, data),
     )
     context.validate("cpu")
     return context.warnings
@@ -93,6 +99,7 @@ def plan(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
     data: Data | None = None,
@@ -106,7 +113,9 @@ def plan(
     fault, and UsageError.
     """
     arguments = _arguments(sets, components, data)
-    context = StudyContext(source, profile=profile, trust=trust, store=store, **arguments)
+    context = StudyContext(
+        source, profile=profile, studies=studies, trust=trust, store=store, **arguments
+    )
     # without torch, as the command: what only networks show is left to `check`
     context.validate_parts()
     return context.plan(likely_device(), measure)
