@@ -27,9 +27,16 @@ def recipe(
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Worker processes of one thread each. [one for each processor]"),
+        typer.Option(
+            min=1, help="Worker processes of one thread each. [one for each processor or GPU]"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs_per_device: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes on each GPU, instead of --jobs.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (every visible GPU), or one of them: cuda:1.")
+    ] = "auto",
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     store: StoreRoot = None,
@@ -59,7 +66,8 @@ def recipe(
     for file in files:
         # one after the other: each uses all processes
         where = {"out": out, "trust": trust, "data": data, "store": store}
-        done = _run(file, part, jobs, device, where, quiet, as_json)
+        processes = {"jobs": jobs, "jobs_per_device": jobs_per_device, "device": device}
+        done = _run(file, part, processes, where, quiet, as_json)
         statuses = set(done.statuses.values())
         # Where every cell diverged there is no result, which a script has to notice as well.
         if "failed" in statuses or statuses == {"diverged"}:
@@ -71,8 +79,7 @@ def recipe(
 def _run(
     file: Path,
     part: dict[str, Any],
-    jobs: int | None,
-    device: str,
+    processes: dict[str, Any],
     where: dict[str, Any],
     quiet: bool,
     as_json: bool,
@@ -85,8 +92,7 @@ def _run(
     view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
-            file, jobs=jobs, device=device, listener=view, on_start=on_start, report=False, **part,
-            **where,
+            file, listener=view, on_start=on_start, report=False, **processes, **part, **where,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.data import Dataset, DatasetInfo
-from lotteryfw.api.errors import DataError, StoreError, UsageError
+from lotteryfw.api.errors import DataError, StoreError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -33,17 +33,6 @@ if TYPE_CHECKING:
     import torch
 
     from lotteryfw.engine.device_dataset import DeviceDataset
-
-
-def pick_device(name: str) -> str:
-    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises UsageError without that device."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device is called '{name}'; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda': this torch sees no CUDA device; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def describe_bf16(device: str) -> str:

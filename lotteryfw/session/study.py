@@ -26,6 +26,7 @@ def run(
     studies: Sequence[str] = (),
     out: Path | str | None = None,
     jobs: int | None = None,
+    jobs_per_device: int | None = None,
     device: str = "auto",
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
@@ -41,7 +42,9 @@ def run(
 
     Run it again after whatever ended it: what is in the store is not trained twice, and the results
     are the same to the bit. `jobs` is the number of worker processes, of one thread each; None: as
-    many as there are cores and cells (one on a GPU). With `studies`, only those of these names run.
+    many as there are cores and cells, or one for each GPU. `device` is "auto", "cpu", "cuda" for
+    every GPU that is visible, or one of them, such as "cuda:1"; `jobs_per_device` is the number of
+    processes on each, in the place of `jobs`. With `studies`, only those of these names run.
 
     `components` are classes that this script or notebook defines, for the recipe to name; they run
     in this process, since others cannot import them, and results are keyed by their source. `data`
@@ -58,8 +61,9 @@ def run(
     arguments = _arguments(sets, components, data)
     with _listening(listener, quiet) as watch:
         done = run_study(
-            source, profile=profile, studies=studies, out=out, jobs=jobs, device=device,
-            trust=trust, store=store, checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
+            source, profile=profile, studies=studies, out=out, jobs=jobs,
+            jobs_per_device=jobs_per_device, device=device, trust=trust, store=store,
+            checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
         )  # fmt: skip
     if report:
         # plotly and matplotlib take seconds to import
