@@ -53,11 +53,8 @@ def _has_functions_alone(module: object, hooks: Iterable[str]) -> bool:
     names = vars(module)
     if not names.keys().isdisjoint(hooks):
         return False
-    functions = []
-    for value in names.values():
-        # what is imported from elsewhere says nothing about this file
-        if callable(value) and getattr(value, "__module__", None) == names["__name__"]:
-            functions.append(value)
+    functions = [value for value in names.values() if callable(value)]
+    # also imported: a plugin imports its kind, and its component may be misspelt
     components = [
         item for item in functions if isinstance(item, type) and issubclass(item, Component)
     ]
