@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset, Subset
 from lotteryfw.api.errors import ContractError, DataError, LotteryError, PluginError
 from lotteryfw.api.kinds import Augmentation, DataSource, TextModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -30,6 +30,8 @@ VOCABULARY = 30
 """Shapes of the images that models are tried with: MNIST's and CIFAR's."""
 CLASSES = 7
 BATCH = 4
+READ = 32
+"""Examples of each part of a streamed data set that are read."""
 
 
 def try_model(trial: ComponentTrial) -> None:
@@ -213,7 +215,8 @@ def try_data(trial: ComponentTrial) -> None:
         isinstance(facts, DatasetInfo), f"facts() returned {type(facts).__name__}, not DatasetInfo"
     )
     trial.require(
-        isinstance(dataset, Dataset), f"load() returned {type(dataset).__name__}, not Dataset"
+        isinstance(dataset, Dataset | StreamedDataset),
+        f"load() returned {type(dataset).__name__}, not Dataset or StreamedDataset",
     )
     try:
         again = load_dataset(cast(DataSource, trial.component), folder)
@@ -222,6 +225,7 @@ def try_data(trial: ComponentTrial) -> None:
         raise ContractError(str(error)) from None
     # facts and fingerprint are in keys: a value that changes would make every result new
     trial.require(facts == trial.call("facts", folder, on=on), "facts() gave two results")
+    dataset, again = _whole(dataset), _whole(again)
     trial.require(_content(dataset) == _content(again), "load() gave two results")
     _try_fingerprint(trial, folder, on)
     # labels of other shapes and types are for objectives that do not read classes
@@ -247,6 +251,21 @@ def _try_fingerprint(trial: ComponentTrial, folder: Path, on: str) -> None:
     )
     # without it, results would be found again after the files have changed
     trial.require(not files or fingerprint != "", "files() names files, but fingerprint() is empty")
+
+
+def _whole(dataset: Dataset | StreamedDataset) -> Dataset:
+    """Return the data set; of a streamed one the first examples of each part, as tensors."""
+    import torch
+
+    if isinstance(dataset, Dataset):
+        return dataset
+    parts: list[Subset] = []
+    for part in (dataset.train, dataset.validation, dataset.test):
+        labels = part.labels[:READ]
+        inputs = [part.inputs.read(index) for index in range(len(labels))]
+        parts.append(Subset(torch.stack(inputs), labels))
+    train, validation, test = parts
+    return Dataset(train, validation, test, dataset.mean, dataset.std)
 
 
 def _content(dataset: Dataset) -> str:
