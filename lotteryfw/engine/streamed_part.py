@@ -65,7 +65,7 @@ class BatchInReading:
 
     def _read(self, start: int) -> None:
         for row in range(start, min(start + _ROWS, len(self._numbers))):
-            if self._cancelled.is_set():
+            if self.is_cancelled:
                 return
             index = self._numbers[row]
             draw_box = None if self._boxes is None else self._boxes(index)
@@ -80,6 +80,11 @@ class BatchInReading:
             self.cancel()
             raise
         return self._rows
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True where the rest is left unread."""
+        return self._cancelled.is_set()
 
     def cancel(self) -> None:
         """Leave the rest unread."""

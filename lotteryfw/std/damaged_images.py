@@ -38,6 +38,8 @@ Damaged = Annotated[
 ]
 SHOWN = 5
 """Damaged files that a message names."""
+WORTH_KEEPING = 2.0
+"""Seconds. Decoding all images again for less costs no more than keeping the result."""
 _AT_ONCE = 1000
 """Images that are handed to the threads at once."""
 _REPORT_SECONDS = 30.0
@@ -108,8 +110,10 @@ def _damages(
         return tuple(
             Damage(str(name), str(reason)) for name, reason in json.loads(kept.read_text("utf-8"))
         )
+    started = time.monotonic()
     damages = _decode_all(use, root, images)
-    _keep(kept, damages)
+    if time.monotonic() - started >= WORTH_KEEPING:
+        _keep(kept, damages)
     return damages
 
 
