@@ -31,7 +31,7 @@ def evaluate_network(job: Evaluate, context: EngineContext) -> Evaluation:
     Raises ContractError for a metric that breaks.
     """
     dataset = context.dataset_of(job)
-    module = context.network(job.model, dataset, job.objective)
+    module = context.network_to_measure(job)
     objective: Objective = context.component(job.objective)
     metrics = [_Measured(context.component(spec), spec) for spec in job.metrics]
     arithmetic = Arithmetic.of(job)
@@ -87,7 +87,7 @@ def recalibrated(
     batches = TrainingBatches(job, context, dataset)
     arithmetic = Arithmetic.of(job)
     module.eval()
-    # The module is made for this job alone, but several networks are measured with it.
+    # Several networks are measured with the module, by this job and by others.
     momenta = [layer.momentum for layer in layers]
     with torch.no_grad():
         for step in range(job.recalibrate):

@@ -6,12 +6,13 @@ Importing this module does not import torch: a plan makes an `EngineContext` and
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset
-from lotteryfw.api.errors import DataError, StoreError, UsageError
+from lotteryfw.api.errors import DataError, StoreError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -25,24 +26,13 @@ from lotteryfw.engine.dataset_loading import (
     save_decoded,
 )
 from lotteryfw.registry import Registry
-from lotteryfw.search.jobs import Job, Spec, digest
+from lotteryfw.search.jobs import Evaluate, Job, Spec, Train, digest
 from lotteryfw.store import Store, is_denied
 
 if TYPE_CHECKING:
     import torch
 
     from lotteryfw.engine.device_dataset import DeviceDataset
-
-
-def pick_device(name: str) -> str:
-    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises UsageError without that device."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device is called '{name}'; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda': this torch sees no CUDA device; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def describe_bf16(device: str) -> str:
@@ -129,11 +119,21 @@ class _CachedDataset:
     """The first label that is no class, in words, or ""."""
 
 
+@dataclass(frozen=True)
+class _CachedNetwork:
+    """The network that was measured last, for measurements alone."""
+
+    digest: str
+    module: torch.nn.Module
+    buffers: Mapping[str, torch.Tensor]
+    """Copies of its buffers as they were built; a measurement may write to those of the module."""
+
+
 @dataclass
 class EngineContext:
     """The device, components and data that the jobs of one process share.
 
-    It keeps the data set that was used last in memory.
+    It keeps the data set that was used last in memory, and the network that was measured last.
     """
 
     registry: Registry
@@ -145,6 +145,7 @@ class EngineContext:
     last_points: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By the keys of running trainings, loss and accuracy of the last evaluation."""
     _cached: _CachedDataset | None = field(default=None, repr=False)
+    _measured: _CachedNetwork | None = field(default=None, repr=False)
 
     def component(self, spec: Spec) -> Any:
         """Build the component that a job names.
@@ -265,3 +266,23 @@ class EngineContext:
             if objective is not None:
                 output_size = self.component(objective).output_size(info.shape, info.classes)
             return model.build_for(info, output_size).to(self.device)
+
+    def network_to_measure(self, job: Train | Evaluate) -> torch.nn.Module:
+        """Return the network of a job for a computation in the evaluation mode.
+
+        It is built, and copied to the device, once for a series of measurements: whoever asks next
+        gets the same module, with its buffers as they were built.
+        """
+        parts = (job.model.digest, job.data.digest, job.objective.digest, job.fingerprint)
+        wanted = digest(list(parts))
+        cached = self._measured
+        if cached is None or cached.digest != wanted:
+            # The old network is released before the new one is built.
+            cached = self._measured = None
+            module = self.network(job.model, self.dataset_of(job), job.objective)
+            buffers = {name: value.clone() for name, value in module.named_buffers()}
+            cached = self._measured = _CachedNetwork(wanted, module, buffers)
+        else:
+            for name, value in cached.module.named_buffers():
+                value.copy_(cached.buffers[name])
+        return cached.module

@@ -69,6 +69,7 @@ class StudyContext:
         *,
         profile: str | None = None,
         sets: Sequence[str] = (),
+        studies: Sequence[str] = (),
         trust: Sequence[Path | str] = (),
         components: Sequence[type[Component]] = (),
         data: Path | str | None = None,
@@ -77,12 +78,13 @@ class StudyContext:
         self.trust = _plugin_files(trust)
         self.registry = Registry.load(self.trust)
         self.registry.add_session(components)
-        self.overrides = tuple(sets)
+        self.overrides = (*sets, *(f"study={name}" for name in studies))
         self.data_folder = Path(data) if data else default_data_folder()
         self.store = _store(Path(store) if store else default_root())
         self.recipe: Recipe = load_recipe(
-            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
-        )
+            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets,
+            studies=studies,
+        )  # fmt: skip
         # any built-in component names the state of lotteryfw's code
         self.engine = engine_version(
             self.registry.find("objective", "lotteryfw/classification").provider
