@@ -54,6 +54,7 @@ class Factory(ModelFamily):
         """Return the network; of tokens, if the function has a parameter `vocabulary`."""
         if not info.vocabulary:
             return self.build(info.shape, outputs)
+        # without it, the function builds a network of numbers, which tokens are not
         if "vocabulary" not in _parameters(self.function):
             raise UsageError(
                 f"the inputs are tokens, and {self.function} has no parameter 'vocabulary'"
@@ -65,6 +66,7 @@ class Factory(ModelFamily):
         from torch import nn
 
         parameters = _parameters(self.function)
+        # what the recipe gives goes before what the data would
         of_data = {name: value for name, value in data.items() if name in parameters}
         network = self.function.call(**{**of_data, **self.arguments})
         if not isinstance(network, nn.Module):
@@ -85,6 +87,7 @@ def _check_arguments(function: ImportedFunction, arguments: Mapping[str, Any]) -
     parameters = _parameters(function)
     named = [name for name, parameter in parameters.items() if parameter.kind in _NAMED]
     takes_any = any(item.kind is Parameter.VAR_KEYWORD for item in parameters.values())
+    # checked here and not by a call, which could build a large network
     unknown = [name for name in arguments if name not in named]
     if unknown and not takes_any:
         listed = ", ".join(named) or "none"
