@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -26,18 +27,31 @@ def recipes(incomplete: str) -> list[str]:
 
 def profiles(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the profiles of the recipe that the command line names."""
+    names: list[str] = []
+    for table in _named_recipes(ctx):
+        names += table.get("profiles", {})
+    return _beginning(names, incomplete)
+
+
+def studies(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the studies of the recipe that the command line names."""
+    names: list[str] = []
+    for table in _named_recipes(ctx):
+        names += [str(study.get("name", "")) for study in table.get("study", [])]
+    return _beginning(names, incomplete)
+
+
+def _named_recipes(ctx: typer.Context) -> Iterator[dict[str, Any]]:
+    """Yield the recipes that the command line names, as they are written."""
     from lotteryfw.recipe.shipped import recipe_file
 
     given = ctx.params.get("file") or ctx.params.get("files") or ()
-    names: list[str] = []
     for source in given if isinstance(given, list | tuple) else [given]:
         # a file that cannot be read has its message when the command runs
         try:
-            table = tomllib.loads(recipe_file(Path(source)).read_text("utf-8"))
+            yield tomllib.loads(recipe_file(Path(source)).read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        names += table.get("profiles", {})
-    return _beginning(names, incomplete)
 
 
 def kinds(incomplete: str) -> list[str]:

@@ -36,9 +36,21 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key, e.g. train.length=500it. Repeatable."
     ),
 ]
+Studies = Annotated[
+    list[str],
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="Take this study of the recipe alone. Repeatable.",
+        autocompletion=completion.studies,
+    ),
+]
 Trust = Annotated[
     list[Path],
-    typer.Option(metavar="FILE", help="A local plugin file to run code from. Repeatable."),
+    typer.Option(
+        metavar="FILE",
+        help="A local plugin file to run code from, or a module such as package.module. Repeatable.",
+    ),
 ]
 Data = Annotated[
     Path | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Trust
+from lotteryfw.cli.options import Data, Json, Profile, Recipe, Sets, StoreRoot, Studies, Trust
 
 if TYPE_CHECKING:
     from lotteryfw.runner import NetworkTable, Plan
@@ -24,6 +24,7 @@ def plan(
     file: Recipe,
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
+    studies: Studies = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     store: StoreRoot = None,
@@ -48,7 +49,9 @@ def plan(
     """
     from lotteryfw.runner import StudyContext, likely_device
 
-    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data, store=store)
+    context = StudyContext(
+        file, profile=profile, sets=sets, studies=studies, trust=trust, data=data, store=store
+    )
     context.validate_parts()
     device = likely_device()
     if network or measure:

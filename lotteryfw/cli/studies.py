@@ -10,7 +10,7 @@ import typer
 
 from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
-from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Trust
+from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Studies, Trust
 from lotteryfw.cli.plans import plan
 from lotteryfw.cli.reports import print_paths
 
@@ -23,12 +23,20 @@ def recipe(
     files: Recipes,
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
+    studies: Studies = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="The run's folder. [runs/NAME-DIGEST]")] = None,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, help="Worker processes of one thread each. [one for each processor]"),
+        typer.Option(
+            min=1, help="Worker processes of one thread each. [one for each processor or GPU]"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs_per_device: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes on each GPU, instead of --jobs.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (every visible GPU), or one of them: cuda:1.")
+    ] = "auto",
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     store: StoreRoot = None,
@@ -47,17 +55,19 @@ def recipe(
         raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
         for file in files:
-            plan(file, profile, sets, trust, data, store, as_json=as_json)
+            plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
         return
+    part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
     if len(files) > 1:
         # a mistake in the last one should not show after hours of the others
         for file in files:
-            _checked(file, profile, sets, trust, data)
+            _checked(file, part, trust, data)
     ended_well = True
     for file in files:
         # one after the other: each uses all processes
         where = {"out": out, "trust": trust, "data": data, "store": store}
-        done = _run(file, profile, sets, jobs, device, where, quiet, as_json)
+        processes = {"jobs": jobs, "jobs_per_device": jobs_per_device, "device": device}
+        done = _run(file, part, processes, where, quiet, as_json)
         statuses = set(done.statuses.values())
         # Where every cell diverged there is no result, which a script has to notice as well.
         if "failed" in statuses or statuses == {"diverged"}:
@@ -68,10 +78,8 @@ def recipe(
 
 def _run(
     file: Path,
-    profile: str | None,
-    sets: list[str],
-    jobs: int | None,
-    device: str,
+    part: dict[str, Any],
+    processes: dict[str, Any],
     where: dict[str, Any],
     quiet: bool,
     as_json: bool,
@@ -84,8 +92,7 @@ def _run(
     view = JsonLines() if as_json else display(quiet)
     with view, signals.safe_stop(view.stopping) as on_start:
         done = run(
-            file, profile=profile, sets=sets, jobs=jobs, device=device, listener=view,
-            on_start=on_start, report=False, **where,
+            file, listener=view, on_start=on_start, report=False, **processes, **part, **where,
         )  # fmt: skip
     # drawing takes seconds: a Ctrl-C meanwhile must not look like a lost run
     signals.set_hint(f"the run is complete; its report is not: lotteryfw report {done.path}")
@@ -107,12 +114,12 @@ def _run(
 
 
 def _checked(
-    file: Path, profile: str | None, sets: list[str], trust: list[Path], data: Path | None
+    file: Path, part: dict[str, Any], trust: list[Path], data: Path | None
 ) -> StudyContext:
     """Return the context of a recipe without faults. Raises RecipeError, UsageError, DataError."""
     from lotteryfw.runner import StudyContext
 
-    context = StudyContext(file, profile=profile, sets=sets, trust=trust, data=data)
+    context = StudyContext(file, trust=trust, data=data, **part)
     context.validate("cpu")
     return context
 
@@ -129,6 +136,7 @@ def check(
     ],
     profile: Profile = None,
     sets: Sets = [],  # noqa: B006
+    studies: Studies = [],  # noqa: B006
     trust: Trust = [],  # noqa: B006
     data: Data = None,
     as_json: Json = False,
@@ -140,7 +148,8 @@ def check(
     # a plugin is a file of another suffix, or a name
     is_recipe = what.endswith(".toml") or what == "-"
     if is_recipe or what in recipes_by_name(Registry.load(trust)):
-        context = _checked(Path(what), profile, sets, trust, data)
+        part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
+        context = _checked(Path(what), part, trust, data)
         cells = len(context.recipe.cells)
         if as_json:
             result = {"recipe": what, "cells": cells, "warnings": context.warnings}

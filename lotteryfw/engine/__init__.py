@@ -6,6 +6,7 @@ None of the modules that are imported here imports torch, since a plan needs nam
 from lotteryfw.engine.dataset_loading import load_dataset
 from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
+from lotteryfw.engine.gpus import GpuError, pick_device, use_gpu, visible_gpus
 from lotteryfw.engine.kernels.dispatch import (
     GroupKey,
     KernelDispatcher,
@@ -19,12 +20,13 @@ from lotteryfw.engine.outcomes import (
     is_complete,
     is_stored,
 )
-from lotteryfw.engine.runtime import EngineContext, configure_torch, describe_bf16, pick_device
+from lotteryfw.engine.runtime import EngineContext, configure_torch, describe_bf16
 from lotteryfw.engine.spool import DamagedJob, spool, unspool
 
 __all__ = [
     "DamagedJob",
     "EngineContext",
+    "GpuError",
     "GroupKey",
     "KernelDispatcher",
     "ObjectLost",
@@ -42,4 +44,6 @@ __all__ = [
     "pick_device",
     "spool",
     "unspool",
+    "use_gpu",
+    "visible_gpus",
 ]

@@ -7,8 +7,8 @@ between them stays in the reduced format where that is safe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,30 @@ from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import AuxiliaryOutputs
-from lotteryfw.search.jobs import Evaluate, Train
+from lotteryfw.search.jobs import Evaluate, Job, Train
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """The reduced precisions, by the names that recipes use."""
 _SCALER = "scaler."
+
+
+@contextmanager
+def algorithms_of(job: Job) -> Iterator[None]:
+    """Let cuDNN choose its algorithms as a job says, and put its settings back at the end.
+
+    By default they stay as `configure_torch` has set them: repeatable ones, and no trials.
+    """
+    # A probe ranks weights, and ranks must repeat.
+    if getattr(job, "deterministic", True):
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = False, True
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,9 @@ class LossScaler:
                 for parameter in group["params"]:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
-    def backward(self, loss: Tensor) -> None:
-        """Leave the scaled gradient in the parameters."""
-        torch.autograd.backward(self._scaler.scale(loss))
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """Add the scaled gradient to that of the parameters."""
+        torch.autograd.backward(self._scaler.scale(loss), retain_graph=retain_graph)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the optimizer's step along the unscaled gradients, and adapt the scale."""

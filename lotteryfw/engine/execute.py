@@ -43,6 +43,7 @@ def execute(
     component raises. A training that diverges is an outcome, too, and leaves the others as they
     are.
     """
+    from lotteryfw.engine.arithmetic import algorithms_of
     from lotteryfw.engine.training_task import CheckpointRefused, TrainingTask, train
 
     with ExitStack() as locks:
@@ -65,7 +66,7 @@ def execute(
         while tasks:
             group = _next_group(tasks)
             # A task whose checkpoint is refused goes on from another step, in another group.
-            with suppress(CheckpointRefused):
+            with suppress(CheckpointRefused), algorithms_of(group[0].job):
                 train(group, context, on_step)
                 tasks = [task for task in tasks if task not in group]
 
@@ -82,6 +83,7 @@ def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
 
 def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext) -> None:
     """Run a job that has no steps, and store the tensors or figures that it results in."""
+    from lotteryfw.engine.arithmetic import algorithms_of
     from lotteryfw.engine.evaluation_job import evaluate_network
     from lotteryfw.engine.probe_job import run_probe
 
@@ -89,7 +91,8 @@ def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext
     # The folder appears as a whole or not at all, so a process that is killed leaves nothing.
     with store.write(job.key, job.kind, job.source) as folder:
         if isinstance(job, Evaluate):
-            outcome["evaluation"] = evaluate_network(job, context).plain()
+            with algorithms_of(job):
+                outcome["evaluation"] = evaluate_network(job, context).plain()
         else:
             tensor_files.save(folder / "tensors.safetensors", run_probe(job, context), flush=False)
         write_json(folder / "outcome.json", outcome)

@@ -151,7 +151,7 @@ def evaluate_learned_mask(
     for weights in learned_mask.evaluated_weights():
         sums.append(summed_metrics(module, weights, dataset, part, objective, arithmetic))
 
-    examples = len(dataset.raw(part)[1])
+    examples = len(dataset.labels(part))
     losses, accuracies = [], []
     # The only wait for the device.
     for loss, correct in torch.stack(sums).tolist():
@@ -165,7 +165,7 @@ def evaluate_state(
 ) -> tuple[float, float]:
     """Return mean loss (nats) and accuracy of a job's network at a state that it once had."""
     dataset = context.dataset_of(job)
-    module = context.network(job.model, dataset, job.objective)
+    module = context.network_to_measure(job)
     if job.parametrization is None:
         objective = context.component(job.objective)
         arithmetic = Arithmetic.of(job)

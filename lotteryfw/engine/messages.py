@@ -79,5 +79,12 @@ class JobFailed:
     trace: str
 
 
+@dataclass(frozen=True)
+class GpuFailed:
+    """The worker ends, since its GPU failed; its jobs may be tried again elsewhere."""
+
+    error: str
+
+
 ToWorker = Setup | Work | Stop
-FromWorker = Alive | Progress | JobDone | JobStopped | JobFailed
+FromWorker = Alive | Progress | JobDone | JobStopped | JobFailed | GpuFailed

@@ -6,12 +6,13 @@ Importing this module does not import torch: a plan makes an `EngineContext` and
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.api.data import Dataset, DatasetInfo
-from lotteryfw.api.errors import DataError, StoreError, UsageError
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset
+from lotteryfw.api.errors import DataError, StoreError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -25,24 +26,13 @@ from lotteryfw.engine.dataset_loading import (
     save_decoded,
 )
 from lotteryfw.registry import Registry
-from lotteryfw.search.jobs import Job, Spec, digest
+from lotteryfw.search.jobs import Evaluate, Job, Spec, Train, digest
 from lotteryfw.store import Store, is_denied
 
 if TYPE_CHECKING:
     import torch
 
     from lotteryfw.engine.device_dataset import DeviceDataset
-
-
-def pick_device(name: str) -> str:
-    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda". Raises UsageError without that device."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no device is called '{name}'; known: auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda': this torch sees no CUDA device; use --device cpu or auto")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def describe_bf16(device: str) -> str:
@@ -129,11 +119,21 @@ class _CachedDataset:
     """The first label that is no class, in words, or ""."""
 
 
+@dataclass(frozen=True)
+class _CachedNetwork:
+    """The network that was measured last, for measurements alone."""
+
+    digest: str
+    module: torch.nn.Module
+    buffers: Mapping[str, torch.Tensor]
+    """Copies of its buffers as they were built; a measurement may write to those of the module."""
+
+
 @dataclass
 class EngineContext:
     """The device, components and data that the jobs of one process share.
 
-    It keeps the data set that was used last in memory.
+    It keeps the data set that was used last in memory, and the network that was measured last.
     """
 
     registry: Registry
@@ -145,6 +145,7 @@ class EngineContext:
     last_points: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By the keys of running trainings, loss and accuracy of the last evaluation."""
     _cached: _CachedDataset | None = field(default=None, repr=False)
+    _measured: _CachedNetwork | None = field(default=None, repr=False)
 
     def component(self, spec: Spec) -> Any:
         """Build the component that a job names.
@@ -191,7 +192,12 @@ class EngineContext:
                 f"{current[:8]}, not {fingerprint[:8]}); run the same command again"
             )
         info = dataset_info(source, self.data_folder)
-        dataset = self._examples(source, spec, current)
+        dataset: Dataset | StreamedDataset
+        if info.streamed:
+            # Nothing is decoded once for all: each epoch reads the files.
+            dataset = self._unchanged(source, current)
+        else:
+            dataset = self._examples(source, spec, current)
         check_dataset(source.use, info, dataset)
         wrong_label = describe_wrong_label(source.use, info.classes, dataset)
         return _CachedDataset(spec, current, DeviceDataset(dataset, info, self.device), wrong_label)
@@ -203,11 +209,11 @@ class EngineContext:
         one memory.
         """
         if self.store is None:
-            return self._unchanged(source, fingerprint)
+            return self._unchanged_whole(source, fingerprint)
         derivation = ["decoded", spec.canonical(), fingerprint]
         key = digest(derivation)
         if self.store.path(key, "data") is None:
-            dataset = self._unchanged(source, fingerprint)
+            dataset = self._unchanged_whole(source, fingerprint)
             if dataset.mapped:
                 return dataset
             try:
@@ -220,9 +226,15 @@ class EngineContext:
                 return dataset
         self.decoded.add(key)
         path = self.store.path(key, "data")
-        return map_decoded(path) if path else self._unchanged(source, fingerprint)
+        return map_decoded(path) if path else self._unchanged_whole(source, fingerprint)
 
-    def _unchanged(self, source: DataSource, fingerprint: str) -> Dataset:
+    def _unchanged_whole(self, source: DataSource, fingerprint: str) -> Dataset:
+        dataset = self._unchanged(source, fingerprint)
+        # It was compared with its facts, which say so.
+        assert isinstance(dataset, Dataset)
+        return dataset
+
+    def _unchanged(self, source: DataSource, fingerprint: str) -> Dataset | StreamedDataset:
         """Return the examples as the source gives them.
 
         Raises DataError for files that changed while they were read.
@@ -254,3 +266,23 @@ class EngineContext:
             if objective is not None:
                 output_size = self.component(objective).output_size(info.shape, info.classes)
             return model.build_for(info, output_size).to(self.device)
+
+    def network_to_measure(self, job: Train | Evaluate) -> torch.nn.Module:
+        """Return the network of a job for a computation in the evaluation mode.
+
+        It is built, and copied to the device, once for a series of measurements: whoever asks next
+        gets the same module, with its buffers as they were built.
+        """
+        parts = (job.model.digest, job.data.digest, job.objective.digest, job.fingerprint)
+        wanted = digest(list(parts))
+        cached = self._measured
+        if cached is None or cached.digest != wanted:
+            # The old network is released before the new one is built.
+            cached = self._measured = None
+            module = self.network(job.model, self.dataset_of(job), job.objective)
+            buffers = {name: value.clone() for name, value in module.named_buffers()}
+            cached = self._measured = _CachedNetwork(wanted, module, buffers)
+        else:
+            for name, value in cached.module.named_buffers():
+                value.copy_(cached.buffers[name])
+        return cached.module

@@ -24,9 +24,11 @@ from types import FrameType
 from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
+from lotteryfw.engine.gpus import cuda_error, is_of_the_job
 from lotteryfw.engine.messages import (
     Alive,
     FromWorker,
+    GpuFailed,
     JobDone,
     JobFailed,
     JobStopped,
@@ -134,7 +136,9 @@ def main() -> None:
     workshop = EngineContext(registry, setup.data_folder, setup.device, store)
     channel.send(Alive())  # ready: importing and loading may have taken long
     while isinstance(work := channel.next(), Work):
-        _run_group(work.spooled, store, workshop, channel, setup.checkpoint_seconds)
+        # Another process takes over from one that its GPU no longer serves.
+        if not _run_group(work.spooled, store, workshop, channel, setup.checkpoint_seconds):
+            return
 
 
 def _run_group(
@@ -143,8 +147,11 @@ def _run_group(
     workshop: EngineContext,
     channel: Channel,
     checkpoint_seconds: float,
-) -> None:
-    """Run the jobs with these keys, and send how each ended."""
+) -> bool:
+    """Run the jobs with these keys, and send how each ended.
+
+    Returns whether the process can run others.
+    """
     unfinished = list(spooled)
     stored: set[str] = set()
     last_progress = 0.0
@@ -182,8 +189,15 @@ def _run_group(
         error = exit_error(raised) if isinstance(raised, SystemExit) else raised
         kind, trace = type(error).__name__, traceback.format_exc()
         text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
+        broken = cuda_error(error)
+        if broken is not None and not is_of_the_job(broken):
+            print(trace, file=sys.stderr, flush=True)
+            channel.send(GpuFailed(broken))
+            return False
         for key in unfinished:
             channel.send(JobFailed(key, text, kind, trace))
+        return broken is None
+    return True
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ this version of the recipe, because a profile or `--set` left it out, makes the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -83,18 +83,19 @@ def _in_words(path: str, value: Any) -> str:
 def check_claim(
     claim: Claim,
     studies: Mapping[str, ExpandedStudy],
+    chosen: Set[str],
     resolver: ComponentResolver,
     whole: bool,
 ) -> tuple[list[Claim], list[Problem]]:
     """Return the claims that one entry of a recipe makes, as cells are labelled, and its problems.
 
-    `whole` says that no profile and no `--set` made the recipe smaller: then every side has to
-    select cells.
+    `chosen` names the studies that run. `whole` says that no profile, no `--set` and no `--study`
+    made the recipe smaller: then every side has to select cells.
     """
     claims = []
     problems: dict[Problem, None] = {}  # a set that keeps its order
     for repeated in repeat_claim(claim):
-        check = _ClaimCheck(repeated, studies, resolver)
+        check = _ClaimCheck(repeated, studies, chosen, resolver)
         claims.append(check.resolve(whole))
         problems |= dict.fromkeys(check.problems)
     return claims, list(problems)
@@ -107,12 +108,14 @@ class _ClaimCheck:
         self,
         repeated: RepeatedClaim,
         studies: Mapping[str, ExpandedStudy],
+        chosen: Set[str],
         resolver: ComponentResolver,
     ):
         self.problems: list[Problem] = []
         self._claim = repeated.claim
         self._places = repeated.places
         self._studies = studies
+        self._chosen = chosen
         self._resolver = resolver
         self._missing: list[Problem] = []
 
@@ -204,6 +207,11 @@ class _ClaimCheck:
 
         self._check_metric(self._written_at(table, "metric"), side.metric, study)
         self._check_variant(self._place(table, VARIANT), side.variant, study)
+        if study.name not in self._chosen:
+            keys = self._written_at(table, "study")
+            text = f"this run leaves out the study '{study.name}'"
+            self._missing.append(Problem(keys, text))
+            return
         if not study.cells:
             return  # the faults of the study are reported already
         candidates = [(cell.axes, cell) for cell in study.cells]

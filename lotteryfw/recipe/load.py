@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.errors import Fault, RecipeError, printable
+from lotteryfw.api.errors import Fault, RecipeError, nearest, printable
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.limits import check_variables
 from lotteryfw.recipe.bounds import too_many_cells
@@ -73,11 +73,13 @@ def load_recipe(
     data_folder: Path,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
 ) -> Recipe:
     """Read a recipe (a file's path, or a table) and check all of it.
 
-    `data_folder` has the data sets. Raises RecipeError with every fault, and UsageError for a limit in
-    the environment that is no number.
+    `data_folder` has the data sets. With `studies`, the recipe has only the studies of these names.
+    Raises RecipeError with every fault, and UsageError for a limit in the environment that is no
+    number.
     """
     check_variables()
     faults: list[Fault] = []
@@ -98,23 +100,24 @@ def load_recipe(
     for problem in problems:
         faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
     faults += _untrusted(tree, registry)
-    studies = _studies(tree, resolver)
-    for study in studies:
+    all_studies = _studies(tree, resolver)
+    for study in all_studies:
         faults += study.faults
-    is_whole = profile is None and not sets
+    chosen = _chosen(tree, all_studies, studies, faults)
+    is_whole = profile is None and not sets and not studies
     file_name = source_name(path) if path else IN_PYTHON
     own_file = file_name if is_whole else None
-    claims, origins = _claims(tree, studies, resolver, own_file, faults)
+    claims, origins = _claims(tree, all_studies, chosen, resolver, own_file, faults)
     if faults or file is None:
         raise RecipeError(_once_each(faults, faults_of_reading))
 
     # study by study: the order of levels.csv, of tables and of figures
     cells: list[Cell] = []
-    for study in studies:
+    for study in chosen:
         cells += study.cells
     texts = {"name": file.name, "title": file.title, "about": file.about}
     resolved: dict[str, Any] = {key: value for key, value in texts.items() if value}
-    resolved["study"] = [study.resolved() for study in studies]
+    resolved["study"] = [study.resolved() for study in chosen]
     if claims:
         resolved["claim"] = [
             claim.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
@@ -129,7 +132,7 @@ def load_recipe(
         claims=tuple(claims),
         claim_origins=tuple(origins),
         cells=tuple(cells),
-        written_parts=tuple(written_parts(study, resolver) for study in studies),
+        written_parts=tuple(written_parts(study, resolver) for study in chosen),
         _resolved=resolved,
     )
 
@@ -195,6 +198,22 @@ def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedSt
     return [ExpandedStudy(name, study, resolver) for name, study in trees]
 
 
+def _chosen(
+    tree: LayeredTable,
+    studies: Sequence[ExpandedStudy],
+    names: Sequence[str],
+    faults: list[Fault],
+) -> list[ExpandedStudy]:
+    """Return the studies of these names, in the recipe's order; all of them without names."""
+    known = [study.name for study in studies]
+    for name in names:
+        if name not in known:
+            where, _ = tree.locate(("studies",))
+            remedy = nearest(name, known)
+            faults.append(Fault(where, f"studies.{name}", "there is no such study", remedy))
+    return [study for study in studies if not names or study.name in names]
+
+
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
     """Return the name and table of each study: its own keys over those at the recipe's top."""
     shared = {key: value for key, value in tree.table.items() if key in StudyTable.model_fields}
@@ -225,6 +244,7 @@ def _study_tree(
 def _claims(
     tree: LayeredTable,
     studies: Sequence[ExpandedStudy],
+    chosen: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
     own_file: str | None,
     faults: list[Fault],
@@ -237,12 +257,15 @@ def _claims(
     origins: list[tuple[str, str] | None] = []
     tables = tree.table.get("claim")
     studies_by_name = {study.name: study for study in studies}
+    chosen_names = {study.name for study in chosen}
     for index, table in enumerate(tables if isinstance(tables, list) else []):
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
             where, keys = tree.locate(("claim", index))
             is_whole = where == own_file
-            checked, problems = check_claim(claim, studies_by_name, resolver, is_whole)
+            checked, problems = check_claim(
+                claim, studies_by_name, chosen_names, resolver, is_whole
+            )
             claims += checked
             origins += [(where, dotted(keys)) if is_whole else None] * len(checked)
         for problem in problems:

@@ -39,12 +39,14 @@ def default_data_folder() -> Path:
 
 
 def _plugin_files(trust: Sequence[Path | str]) -> tuple[Path, ...]:
-    """Return the paths of trusted plugin files. Raises UsageError for anything but paths."""
+    """Return trusted plugin files and modules as paths. Raises UsageError for anything else."""
     if isinstance(trust, str | Path):
         trust = [trust]
     for path in trust:
         if not isinstance(path, str | Path):
-            raise UsageError(f"trust: must be paths of plugin files, got {path!r}")
+            raise UsageError(
+                f"trust: must be paths of plugin files or names of modules, got {path!r}"
+            )
     return tuple(map(Path, trust))
 
 
@@ -69,6 +71,7 @@ class StudyContext:
         *,
         profile: str | None = None,
         sets: Sequence[str] = (),
+        studies: Sequence[str] = (),
         trust: Sequence[Path | str] = (),
         components: Sequence[type[Component]] = (),
         data: Path | str | None = None,
@@ -77,12 +80,13 @@ class StudyContext:
         self.trust = _plugin_files(trust)
         self.registry = Registry.load(self.trust)
         self.registry.add_session(components)
-        self.overrides = tuple(sets)
+        self.overrides = (*sets, *(f"study={name}" for name in studies))
         self.data_folder = Path(data) if data else default_data_folder()
         self.store = _store(Path(store) if store else default_root())
         self.recipe: Recipe = load_recipe(
-            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets
-        )
+            source, self.registry, data_folder=self.data_folder, profile=profile, sets=sets,
+            studies=studies,
+        )  # fmt: skip
         # any built-in component names the state of lotteryfw's code
         self.engine = engine_version(
             self.registry.find("objective", "lotteryfw/classification").provider
@@ -118,7 +122,7 @@ class StudyContext:
             spec = Spec(
                 offer.kind,
                 offer.full_name,
-                offer.provider,
+                self.registry.provider_of(component),
                 self.registry.options_for_job(component, clock),
             )
             # The component is kept with its spec, so that no other object gets its id.
@@ -127,7 +131,7 @@ class StudyContext:
 
     def provider(self, component: Component) -> str:
         """Return the distribution that a component comes from, and its version."""
-        return self.registry.offer_of(component).provider
+        return self.registry.provider_of(component)
 
     def plan(self, device: str = "cpu", measure: bool = False) -> Plan:
         """Return the jobs that the recipe asks for. Does not import torch, unless it is to `measure`.

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from lotteryfw.api.errors import DataError, LotteryError, StoreError
 from lotteryfw.api.events import TrainingProgress
-from lotteryfw.engine import EngineContext, Stopped, execute, exit_error
+from lotteryfw.engine import EngineContext, GpuError, Stopped, execute, exit_error
+from lotteryfw.engine.gpus import cuda_error
 from lotteryfw.search.jobs import Job
 from lotteryfw.store import Store
 
@@ -121,8 +122,15 @@ class InProcess:
             error = exit_error(raised) if isinstance(raised, SystemExit) else raised
             kind, trace = type(error).__name__, traceback.format_exc()
             text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
+            ends_run = ENDS_RUN.get(kind)
+            if cuda_error(error) is not None:
+                ends_run = GpuError
+                text += (
+                    "; this process cannot go on with its GPU. What is finished is kept, and the "
+                    "same command goes on from there"
+                )
             for key in unfinished:
-                self._finished.append(Finished(key, text, trace=trace, ends_run=ENDS_RUN.get(kind)))
+                self._finished.append(Finished(key, text, trace=trace, ends_run=ends_run))
 
     def stop(self) -> None:
         self._stopping = True

@@ -20,10 +20,13 @@ from lotteryfw.engine import (
     configure_torch,
     exit_error,
     pick_device,
+    use_gpu,
+    visible_gpus,
 )
 from lotteryfw.engine.messages import Setup
 from lotteryfw.recipe import to_toml
 from lotteryfw.runner.context import StudyContext
+from lotteryfw.runner.device_slots import DeviceSlot, device_slots
 from lotteryfw.runner.executors import Executor, InProcess
 from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.recorder import RunRecorder
@@ -46,8 +49,10 @@ def run_study(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     out: Path | str | None = None,
     jobs: int | None = None,
+    jobs_per_device: int | None = None,
     device: str = "auto",
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
@@ -60,19 +65,20 @@ def run_study(
     """Run a recipe into its folder, without display and report (see `lotteryfw.run`)."""
     try:
         context = StudyContext(
-            source, profile=profile, sets=sets, trust=trust, components=components, data=data,
-            store=store,
+            source, profile=profile, sets=sets, studies=studies, trust=trust,
+            components=components, data=data, store=store,
         )  # fmt: skip
         kind = pick_device(device)
+        use_gpu(device)
         # Before the first tensor: torch reads its number of threads once.
         configure_torch()
         context.validate_precision(kind)
         context.validate(kind)
         context.require_store()
-        processes = _processes(context, jobs, kind)
+        slots = _slots(context, jobs, jobs_per_device, kind, visible_gpus(device))
         folder = Path(out) if out else context.default_out()
-        study = StudyRun(context, kind, folder, listener or NoListener())
-        return study.run(processes, checkpoint_seconds, on_start)
+        study = StudyRun(context, kind, slots, folder, listener or NoListener())
+        return study.run(checkpoint_seconds, on_start)
     except SystemExit as error:
         raise exit_error(error) from error
 
@@ -83,22 +89,43 @@ def likely_device() -> str:
     return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
 
-def _processes(context: StudyContext, jobs: int | None, device: str) -> int:
-    """Return the number of worker processes. Raises UsageError for too many."""
-    session = context.registry.session_names
-    if session and jobs not in (None, 1):
+def _slots(
+    context: StudyContext,
+    jobs: int | None,
+    jobs_per_device: int | None,
+    device: str,
+    gpus: Sequence[str],
+) -> list[DeviceSlot]:
+    """Return the devices of a run with the number of processes on each.
+
+    Raises UsageError for numbers that cannot be.
+    """
+    if jobs is not None and jobs_per_device is not None:
         raise UsageError(
-            f"jobs = {jobs}: the components {', '.join(session)} are defined in this session, and "
-            "worker processes cannot import them; use jobs=1, or a plugin file with trust=[…]"
+            "jobs and jobs_per_device say the same in two ways: give jobs for all processes "
+            "together, or jobs_per_device for those of each GPU"
+        )
+    if jobs_per_device is not None and not gpus:
+        raise UsageError("jobs_per_device: is for GPUs, and this run is on the CPU; use jobs")
+
+    wanted = jobs if jobs_per_device is None else jobs_per_device * len(gpus)
+    session = context.registry.session_names
+    if session and wanted not in (None, 1):
+        raise UsageError(
+            f"jobs = {wanted}: the components {', '.join(session)} are defined in this session, "
+            "and worker processes cannot import them; use jobs=1, or a plugin file with trust=[…]"
         )
     if session:
-        return 1
-    return jobs or _default_jobs(device, len(context.recipe.cells))
+        wanted = 1
+    processes = wanted or _default_jobs(device, len(context.recipe.cells), len(gpus))
+    return device_slots(processes, gpus)
 
 
-def _default_jobs(device: str, cells: int) -> int:
+def _default_jobs(device: str, cells: int, gpus: int) -> int:
+    if device == "cpu":
+        return max(1, min(cores(), cells))
     # Several processes on one GPU take turns, and each holds a context of several hundred MB.
-    return 1 if device != "cpu" else max(1, min(cores(), cells))
+    return max(1, gpus)
 
 
 def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
@@ -121,10 +148,24 @@ def cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
 class StudyRun:
     """One run of one recipe into one folder."""
 
-    def __init__(self, context: StudyContext, device: str, out: Path, listener: Listener):
+    def __init__(
+        self,
+        context: StudyContext,
+        device: str,
+        slots: Sequence[DeviceSlot],
+        out: Path,
+        listener: Listener,
+    ):
+        """`device` is the kind of the devices of `slots`."""
         self._context = context
         self._device = device
-        self._workshop = EngineContext(context.registry, context.data_folder, device, context.store)
+        self._slots = slots
+        self._in_process = sum(slot.processes for slot in slots) == 1
+        # Beside workers this process trains nothing, and takes no memory on a GPU.
+        own_device = device if self._in_process else "cpu"
+        self._workshop = EngineContext(
+            context.registry, context.data_folder, own_device, context.store
+        )
         self._choose_kernel = KernelDispatcher(self._workshop)
         self._plan = context.plan(device)
         self._folder = RunFolder(out)
@@ -142,7 +183,7 @@ class StudyRun:
             self._workshop.decoded,
         )
 
-    def run(self, jobs: int, checkpoint_seconds: float, on_start: OnStart | None) -> Run:
+    def run(self, checkpoint_seconds: float, on_start: OnStart | None) -> Run:
         """Run every cell to its end, then write the results.
 
         Raises Interrupted, StoreError, DataError.
@@ -158,16 +199,16 @@ class StudyRun:
             self._seals.begin(self._reporter.warning)
             RunFolder.create(folder, recipe.source_text, resolved)
             try:
-                self._run(jobs, checkpoint_seconds, on_start)
+                self._run(checkpoint_seconds, on_start)
             finally:
                 self._reporter.close()
         self._report_store()
         return Run(self._folder.path)
 
-    def _run(self, jobs: int, checkpoint_seconds: float, on_start: OnStart | None) -> None:
+    def _run(self, checkpoint_seconds: float, on_start: OnStart | None) -> None:
         context, recorder = self._context, self._recorder
         cells, folder = context.recipe.cells, str(self._folder.path)
-        with self._executor(jobs, checkpoint_seconds) as executor:
+        with self._executor(checkpoint_seconds) as executor:
             scheduler = Scheduler(context, executor, self._open_lab, recorder, self._plan.keys)
             self._reporter.begin()
             recorder.recall()
@@ -220,11 +261,11 @@ class StudyRun:
             self._workshop.dataset(data, objective)
 
     @contextmanager
-    def _executor(self, jobs: int, checkpoint_seconds: float) -> Iterator[Executor]:
+    def _executor(self, checkpoint_seconds: float) -> Iterator[Executor]:
         """Yield what runs the jobs."""
         context = self._context
         executor: Executor
-        if jobs == 1:
+        if self._in_process:
             executor = InProcess(
                 context.store, self._workshop, self._reporter.progress, checkpoint_seconds
             )
@@ -237,7 +278,7 @@ class StudyRun:
                 checkpoint_seconds,
             )
             log = self._folder.path / "workers.log"
-            executor = Workers(jobs, context.store, setup, self._reporter, log)
+            executor = Workers(self._slots, context.store, setup, self._reporter, log)
         try:
             yield executor
         finally:

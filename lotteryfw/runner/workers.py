@@ -16,8 +16,10 @@ from pathlib import Path
 
 from lotteryfw.api.events import TrainingProgress
 from lotteryfw.engine import DamagedJob, spool, worker_pipe
+from lotteryfw.engine.gpus import VISIBLE
 from lotteryfw.engine.messages import (
     FromWorker,
+    GpuFailed,
     JobDone,
     JobFailed,
     JobStopped,
@@ -28,6 +30,7 @@ from lotteryfw.engine.messages import (
     Work,
 )
 from lotteryfw.engine.worker import patience
+from lotteryfw.runner.device_slots import MAX_FAILURES, DeviceSlot
 from lotteryfw.runner.executors import ENDS_RUN, Finished
 from lotteryfw.runner.reporter import Listener
 from lotteryfw.search.jobs import Job, Spec
@@ -43,14 +46,16 @@ _CLOSE_SECONDS = 30.0
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process, and the keys of the jobs that it runs."""
+    """A worker process, its device, and the keys of the jobs that it runs."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
+    slot: DeviceSlot
     keys: list[str] = field(default_factory=list)
     # Seconds during which this process was there to listen, and no message came.
     silent: float = 0.0
     has_spoken: bool = False
+    gpu_error: str = ""
 
     def send(self, message: ToWorker) -> None:
         """Send a message. Where the worker is dead, the end of its pipe shows it."""
@@ -59,15 +64,24 @@ class _Worker:
 
 
 class Workers:
-    """An executor of `capacity` worker processes.
+    """An executor of `capacity` worker processes on one or several devices.
 
-    One that dies, or is silent for too long, is replaced; what it had not finished goes on from its
-    last checkpoint.
+    A process that dies, or is silent for too long, is replaced; what it had not finished goes on
+    from its last checkpoint, on another device where one is free. A device that fails repeatedly
+    gets no more jobs while there is another.
     """
 
-    def __init__(self, capacity: int, store: Store, setup: Setup, listener: Listener, log: Path):
+    def __init__(
+        self,
+        slots: Sequence[DeviceSlot],
+        store: Store,
+        setup: Setup,
+        listener: Listener,
+        log: Path,
+    ):
         """`log` takes what components print. `listener` receives progress and warnings."""
-        self.capacity = capacity
+        self._slots = slots
+        self.capacity = sum(slot.processes for slot in slots)
         self._store = store
         self._setup = setup
         self._listener = listener
@@ -131,27 +145,45 @@ class Workers:
     # Processes
 
     def _assign(self) -> None:
-        """Give the waiting groups to workers without work, and to new ones up to `capacity`."""
-        for worker in self._workers:
-            if not worker.keys and self._queue:
-                self._give(worker, self._queue.popleft())
-        while self._queue and len(self._workers) < self.capacity:
-            self._give(self._spawn(), self._queue.popleft())
+        """Give each waiting group to a worker on the least loaded device, a new one if need be."""
+        while self._queue:
+            slot = self._least_loaded()
+            if slot is None:
+                return
+            idle = [worker for worker in self._workers_on(slot) if not worker.keys]
+            self._give(idle[0] if idle else self._spawn(slot), self._queue.popleft())
+
+    def _least_loaded(self) -> DeviceSlot | None:
+        """Return the device with the fewest groups of those that can take one more, or None."""
+        loads: list[tuple[int, bool, int]] = []
+        for index, slot in enumerate(self._slots):
+            workers = self._workers_on(slot)
+            busy = sum(bool(worker.keys) for worker in workers)
+            if slot.in_service and busy < slot.processes:
+                # Of equal ones, a device with a process that is there already comes first.
+                loads.append((busy, busy == len(workers), index))
+        return self._slots[min(loads)[2]] if loads else None
+
+    def _workers_on(self, slot: DeviceSlot) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.slot is slot]
 
     def _give(self, worker: _Worker, keys: list[str]) -> None:
         worker.keys = keys
         worker.send(Work({key: self._spooled[key] for key in keys}))
 
-    def _spawn(self) -> _Worker:
-        """Start a worker process, and send it its setup."""
+    def _spawn(self, slot: DeviceSlot) -> _Worker:
+        """Start a worker process on a device, and send it its setup."""
         ours, theirs = Pipe()
         # As many processes as cores share the machine, so a second thread would only be in the way.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        if slot.gpu is not None:
+            # The process sees this GPU alone, so it can take no memory on another.
+            environment[VISIBLE] = slot.gpu
         command = [sys.executable, "-m", "lotteryfw.engine.worker"]
         # The pipe's other end must be open in the worker alone: its end is how a death shows.
         with theirs, self._log.open("ab") as log:
             process = worker_pipe.start(command, theirs, environment, log)
-        worker = _Worker(process, ours)
+        worker = _Worker(process, ours, slot)
         self._workers.append(worker)
         worker.send(self._setup)
         return worker
@@ -164,12 +196,16 @@ class Workers:
         if self._stopping:
             self._stopped(worker.keys)
             return
-        if self._is_hung(worker):
+        if worker.gpu_error:
+            reason = worker.gpu_error
+        elif self._is_hung(worker):
             reason = f"no sign of life for {worker.silent:.0f} s"
         elif code < 0:
             reason = f"signal {-code}"
         else:
             reason = f"exit code {code}"
+        if worker.keys:
+            self._note_failure(worker.slot, reason)
         again: list[str] = []
         for key in worker.keys:
             if self._may_try_again(key):
@@ -183,6 +219,23 @@ class Workers:
                 f"a worker process ended ({reason}); "
                 "what it worked on goes on from its last checkpoint"
             )
+
+    def _note_failure(self, slot: DeviceSlot, reason: str) -> None:
+        """Count a failure of a device, and take it out of service where it fails repeatedly."""
+        slot.failures += 1
+        others = [other for other in self._slots if other.in_service and other is not slot]
+        # Without another, the attempts at each job decide when to give up.
+        if slot.failures < MAX_FAILURES or not others or not slot.in_service:
+            return
+        slot.in_service = False
+        self.capacity -= slot.processes
+        for worker in self._workers_on(slot):
+            if not worker.keys:
+                worker.send(Stop())
+        self._listener.warning(
+            f"{slot.name} gets no more jobs in this run, since its processes ended {slot.failures} "
+            f"times in a row ({reason}); the others go on"
+        )
 
     def _may_try_again(self, key: str) -> bool:
         """Count a failed attempt at a job, and return whether there may be another."""
@@ -246,6 +299,7 @@ class Workers:
                     self._listener.progress(TrainingProgress(key, done, of, loss, accuracy))
             case JobDone(key, warning, stored):
                 worker.keys.remove(key)
+                worker.slot.failures = 0
                 self._finished.append(Finished(key, warning=warning, stored=stored))
             case JobStopped(key) if self._stopping:
                 worker.keys.remove(key)
@@ -253,6 +307,9 @@ class Workers:
             case JobStopped():
                 # Somebody else stopped the worker: it ends now, and its jobs are tried again.
                 pass
+            case GpuFailed(error):
+                # The end of its pipe follows, and with it the next attempt.
+                worker.gpu_error = error
             case JobFailed(key, error, kind, trace):
                 worker.keys.remove(key)
                 if kind != DamagedJob.__name__ or not self._spool_again(key):

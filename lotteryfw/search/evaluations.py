@@ -180,6 +180,7 @@ class EvaluationFactory:
             device=context.device,
             precision=context.cell.precision,
             memory_format=context.cell.memory_format,
+            deterministic=context.cell.deterministic,
             values=state.values,
             origin=request.origin,
             **{"mask": {}, **fields},

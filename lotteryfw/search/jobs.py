@@ -113,7 +113,11 @@ class Train(KeyedJob):
     kept. `budgets` are (layers, number to keep);
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
-    `precision` and `memory_format` say how the network is computed (see `Arithmetic`).
+    `precision` and `memory_format` say how the network is computed (see `Arithmetic`), and
+    `deterministic` by which algorithms (see `algorithms_of`). `accumulate` is the number of parts
+    that a batch is computed in, one after the other. `activation_checkpointing` asks that
+    activations be computed twice instead of kept; it is no part of the key, since it does not
+    change the training.
 
     With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
     `mask_seed` are for the draws of the update.
@@ -153,6 +157,9 @@ class Train(KeyedJob):
     mask_seed: int | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    accumulate: int = 1
+    activation_checkpointing: bool = False
+    deterministic: bool = True
     mask_update: Spec | None = None
     teacher: str = ""
     snapshots: frozenset[int] = frozenset()
@@ -204,7 +211,7 @@ class Evaluate(KeyedJob):
     `metrics` are measured beside the objective's loss and accuracy. `recalibrate` is the number of
     training batches that the statistics of batch normalisation are computed anew over; 0 leaves
     them as they are, and the fields that say how those batches are made are at their defaults.
-    `precision` and `memory_format` are as in `Train`.
+    `precision`, `memory_format` and `deterministic` are as in `Train`.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -231,6 +238,7 @@ class Evaluate(KeyedJob):
     mask_seed: int | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    deterministic: bool = True
     origin: str = ""
     known_key: str = field(default="", repr=False)
     """The key of a job whose tensors were left out (see `without_tensors`)."""
@@ -245,8 +253,15 @@ Job = Train | ProbeJob | Evaluate
 _JOBS: Mapping[str, type[Job]] = {"Train": Train, "ProbeJob": ProbeJob, "Evaluate": Evaluate}
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
-_NOT_IN_KEY = ("snapshots", "origin", "known_key")
-_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "mask_update", "teacher")
+_NOT_IN_KEY = ("snapshots", "origin", "known_key", "activation_checkpointing")
+_NOT_IN_KEY_AT_DEFAULT = (
+    "precision",
+    "memory_format",
+    "deterministic",
+    "accumulate",
+    "mask_update",
+    "teacher",
+)
 """Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",

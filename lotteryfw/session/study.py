@@ -23,8 +23,10 @@ def run(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     out: Path | str | None = None,
     jobs: int | None = None,
+    jobs_per_device: int | None = None,
     device: str = "auto",
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
@@ -40,7 +42,9 @@ def run(
 
     Run it again after whatever ended it: what is in the store is not trained twice, and the results
     are the same to the bit. `jobs` is the number of worker processes, of one thread each; None: as
-    many as there are cores and cells (one on a GPU).
+    many as there are cores and cells, or one for each GPU. `device` is "auto", "cpu", "cuda" for
+    every GPU that is visible, or one of them, such as "cuda:1"; `jobs_per_device` is the number of
+    processes on each, in the place of `jobs`. With `studies`, only those of these names run.
 
     `components` are classes that this script or notebook defines, for the recipe to name; they run
     in this process, since others cannot import them, and results are keyed by their source. `data`
@@ -57,7 +61,8 @@ def run(
     arguments = _arguments(sets, components, data)
     with _listening(listener, quiet) as watch:
         done = run_study(
-            source, profile=profile, out=out, jobs=jobs, device=device, trust=trust, store=store,
+            source, profile=profile, studies=studies, out=out, jobs=jobs,
+            jobs_per_device=jobs_per_device, device=device, trust=trust, store=store,
             checkpoint_seconds=checkpoint_seconds, listener=watch, on_start=on_start, **arguments,
         )  # fmt: skip
     if report:
@@ -73,6 +78,7 @@ def check(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
     data: Data | None = None,
@@ -82,7 +88,11 @@ def check(
     The arguments are those of `run`. Raises RecipeError with every fault, and UsageError.
     """
     context = StudyContext(
-        source, profile=profile, trust=trust, **_arguments(sets, components, data)
+        source,
+        profile=profile,
+        studies=studies,
+        trust=trust,
+        **_arguments(sets, components, data),
     )
     context.validate("cpu")
     return context.warnings
@@ -93,6 +103,7 @@ def plan(
     *,
     profile: str | None = None,
     sets: Sequence[str] = (),
+    studies: Sequence[str] = (),
     trust: Sequence[Path | str] = (),
     components: Sequence[type[Component]] = (),
     data: Data | None = None,
@@ -106,7 +117,9 @@ def plan(
     fault, and UsageError.
     """
     arguments = _arguments(sets, components, data)
-    context = StudyContext(source, profile=profile, trust=trust, store=store, **arguments)
+    context = StudyContext(
+        source, profile=profile, studies=studies, trust=trust, store=store, **arguments
+    )
     # without torch, as the command: what only networks show is left to `check`
     context.validate_parts()
     return context.plan(likely_device(), measure)

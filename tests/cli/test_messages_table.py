@@ -190,7 +190,7 @@ MESSAGES = {
         "--store or LOTTERYFW_STORE)\n"
     ),
     "recipe tiny.toml --out notes.txt": ("error: notes.txt: cannot be made: File exists\n"),
-    "recipe tiny.toml --device tpu": ("error: no device is called 'tpu'; known: auto, cpu, cuda\n"),
+    "recipe tiny.toml --device tpu": ("error: no device is called 'tpu'; did you mean 'cpu'?\n"),
     "recipe tiny.toml --trust nowhere.py": ("error: there is no plugin file nowhere.py\n"),
     "list criterium": ("error: there is no kind 'criterium' (did you mean 'criterion'?)\n"),
     "show large_finale": (

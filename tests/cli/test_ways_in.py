@@ -149,6 +149,7 @@ def test_completion_of_recipes_profiles_kinds_and_components(command: CommandLin
     assert completion.recipes("quick") == ["quickstart"]
     assert completion.recipes("ti") == ["tiny.toml"]
     assert completion.profiles(Context(), "q") == ["quick"]  # type: ignore[arg-type]
+    assert completion.studies(Context(), "one") == ["one_shot"]  # type: ignore[arg-type]
     assert completion.kinds("crit") == ["criterion"]
     assert completion.components("large_final_s") == ["large_final_same_sign"]
     assert completion.data_sources("cifar") == ["cifar10", "cifar100"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lotteryfw.engine import EngineContext, KernelDispatcher
 from lotteryfw.engine.kernels import lockstep
 from lotteryfw.engine.kernels.captured import WARM_UP
 from lotteryfw.engine.kernels.dispatch import make_kernel
+from lotteryfw.engine.learned_mask import evaluate_state
 from lotteryfw.engine.prefetched_draws import SPAN, PrefetchedDraws
 from lotteryfw.registry import Registry
 from lotteryfw.runner import Interrupted, StudyContext
@@ -109,7 +111,9 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "connectivity": images(
         {"use": "resnet20", "width": 0.125}, "flip", analyses=["linear_mode_connectivity"]
     ),
-    "schedules": recipe(train={**TRAIN, "schedule": "cosine"}),
+    "schedules": recipe(grid={"train.schedule": [
+        "constant", "cosine", {"use": "multistep", "milestones": ["2it", "4it"]},
+    ]}),
     "objectives": recipe(train={**TRAIN, "objective": "reconstruction"}),
     "searches": recipe(grid={"search": [
         {"use": "one_shot", "levels": 2}, {"use": "one_shot", "levels": 2, "train": False},
@@ -122,8 +126,11 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         search={"use": "at_init", "densities": [0.5, 0.2], "rounds": 3},
         grid={"criterion": [*NETWORK_CRITERIA, "connection_sensitivity"]},
     ),
-    "controls": recipe(controls=["untrained", "reinit", "random_mask", "random_mask_reinit"]),
-    "analyses": recipe(analyses=["mask_diagnostics", "mask_overlap", "weight_scatter"]),
+    "controls": recipe(controls=names("control")),
+    "analyses": recipe(analyses=[
+        "mask_diagnostics", "mask_overlap", "weight_scatter", "error_barrier", "stability_to_pruning",
+        "stability_to_data_order",
+    ], search={"use": "imp", "levels": 2}),
     "lockstep": recipe(engine={"kernel": "lockstep"}, grid={"mask0": ["zero", "init"], "search.levels": [2]}),
     "lockstep, Adam": recipe(
         engine={"kernel": "lockstep"}, seeds=[0, 1], train={**TRAIN, "optimizer": {"use": "adam", "lr": 1e-3}}
@@ -188,6 +195,42 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     ),
     "random_resized_crop": images({"use": "conv2", "width": 0.05}, "random_resized_crop"),
 }  # fmt: skip
+
+
+COMPUTED = (
+    "criterion", "mask1", "mask0", "scope", "rewind", "optimizer", "schedule", "parametrization", "augmentation",
+    "metric", "control", "analysis", "search",
+)  # fmt: skip
+"""The kinds whose components work with tensors of a device, or decide what does."""
+
+
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_every_built_in_component_is_tried_on_the_device(kind: str) -> None:
+    tried = json.dumps(EVERYTHING)
+    assert not [name for name in names(kind) if f'"{name}"' not in tried]
+
+
+MODEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "lenet_300_100": {}, "mlp": {"hidden": [8]}, "torchvision": {"name": "squeezenet1_1"},
+    "wide_resnet": {"depth": 10, "widen": 1},
+}  # fmt: skip
+"""Options that make a network small; those of the other models are a width. The recipe `text` has one of tokens."""
+
+
+@pytest.mark.parametrize("name", sorted({*names("model")} - {"embedding_mlp"}))
+def test_every_network_gives_the_numbers_of_the_cpu(name: str, device: str, tmp_path: Path) -> None:
+    table = recipe(
+        data={**IMAGES, "examples": 12, "shape": [3, 32, 32]},
+        model={"use": name, **MODEL_OPTIONS.get(name, {"width": 0.1})},
+        train={**TRAIN, "batch": 2},
+    )
+    states = []
+    for kind in ("cpu", device):
+        kernel = kernel_for(table, kind, tmp_path / kind)
+        kernel.update(0, 1.0)
+        states.append(kernel.members[0].state().values)
+    for label, value in states[0].items():
+        assert torch.equal(value, states[1][label].cpu()), label
 
 
 class Watch:
@@ -308,22 +351,84 @@ SPANS: dict[str, tuple[dict[str, Any], int]] = {
     "bf16": (recipe(train={**LONG, "precision": "bf16"}, **SMALL_CONV), 0),
     "top_k": (learned({"use": "edge_popup", "density": 0.5}, train=LONG, **TOP_K), 0),
     "bernoulli": (learned("supermask", parametrization="bernoulli", train=LONG, **LEARNED), 3),
+    "bernoulli, rescaled": (
+        learned(
+            "supermask",
+            parametrization={"use": "bernoulli", "rescale": "dynamic"},
+            train=LONG,
+            **LEARNED,
+        ),
+        3,
+    ),
+    "top_k, global, fan scaled": (
+        learned(
+            {"use": "edge_popup", "density": 0.5},
+            scope="global",
+            train=LONG,
+            **{**TOP_K, "parametrization": {"use": "top_k", "scale_fan": True}},
+        ),
+        0,
+    ),
+    "compact": (
+        recipe(train=LONG, **{**SMALL_CONV, "engine": {"kernel": "compact"}}),
+        0,
+    ),
+    "soft_threshold": (
+        recipe(
+            search="joint_training",
+            engine={},
+            train=LONG,
+            parametrization={"use": "soft_threshold", "initial_score": -4.0},
+        ),
+        0,
+    ),
+    "continuous_sparsification": (
+        recipe(
+            search="joint_training",
+            engine={},
+            train=LONG,
+            parametrization={"use": "continuous_sparsification", "strength": 1e-3},
+        ),
+        0,
+    ),
+    "reconstruction": (recipe(train={**LONG, "objective": "reconstruction"}), 0),
+    "l1": (recipe(train={**LONG, "objective": "l1"}), 0),
+    "group_lasso": (recipe(train={**LONG, "objective": "group_lasso"}), 0),
+    "dropout": (recipe(model="dropped", train=LONG), 0),
+    "batch normalisation": (
+        recipe(
+            train=LONG,
+            data={**IMAGES, "examples": 330},
+            model={"use": "resnet20", "width": 0.1},
+        ),
+        0,
+    ),
+    "mask update": (
+        recipe(
+            search={"use": "during_training", "density": 0.4},
+            train={**LONG, "mask_update": {"use": "swap", "every": 50}},
+        ),
+        0,
+    ),
 }
 """Trainings whose copies and waits are counted, and how many copies of random numbers they need for 64 steps."""
 
 
 def job_for(table: dict[str, Any], device: str, folder: Path) -> tuple[Any, EngineContext]:
     """A recipe's first training, and a workshop for it."""
-    context = StudyContext(table, store=folder / "store")
+    context = StudyContext(table, store=folder / "store", trust=[PLUGIN, UPDATES, SOFT])
     engine_context = EngineContext(context.registry, folder, device)
     lab = CellLab(
         context.recipe.cells[0], context.describe, folder, device, KernelDispatcher(engine_context)
     )
-    learns = lab.cell.parametrization is not None
-    job = lab.job(
-        lab.learn_mask(getattr(lab.cell.search, "density", None)) if learns else lab.dense()
-    )
-    return job, engine_context
+    density = getattr(lab.cell.search, "density", None)
+    if lab.cell.parametrization is not None:
+        ticket = lab.learn_mask(density)
+    elif lab.cell.mask_update is not None:
+        ticket = lab.update_mask(density)
+    else:
+        ticket = lab.dense()
+    return lab.job(ticket), engine_context
 
 
 def kernel_for(table: dict[str, Any], device: str, folder: Path) -> Any:
@@ -355,6 +460,25 @@ def test_an_evaluation_waits_twice_at_most(what: str, device: str, tmp_path: Pat
     pretend.syncs.clear()
     kernel.members[0].evaluate("validation")
     assert 1 <= sum(pretend.syncs.values()) <= 2, pretend.syncs
+
+
+def test_a_network_is_built_once_for_many_measurements(device: str, tmp_path: Path) -> None:
+    """What an evaluation copies is the tensors of the network that it measures, and no module."""
+    table = recipe(data=IMAGES, model={"use": "resnet20", "width": 0.1}, train=LONG)
+    job, engine_context = job_for(table, device, tmp_path)
+    state = make_kernel([job], engine_context).members[0].state()
+    evaluate_state(job, engine_context, state, "test")  # builds the network, and reads the data
+    pretend.syncs.clear()
+    first = evaluate_state(job, engine_context, state, "test")
+    assert sum(pretend.syncs.values()) == 1, pretend.syncs  # the two figures come to the host
+    # A measurement may change what the module holds, such as a count of calls.
+    module = engine_context.network_to_measure(job)
+    for buffer in module.buffers():
+        buffer.zero_()
+    assert evaluate_state(job, engine_context, state, "test") == first
+    restored = engine_context.network_to_measure(job)
+    assert restored is module
+    assert any(bool((buffer != 0).any()) for buffer in restored.buffers())
 
 
 @pytest.mark.parametrize("kernel_name", ["reference", "lockstep"])

@@ -226,6 +226,9 @@ class Workbench:
     def network(self, spec: Any, feed: Any, objective: Any = None) -> nn.Module:
         return self._build()
 
+    def network_to_measure(self, job: Any) -> nn.Module:
+        return self._build()
+
 
 def dropping_job() -> Train:
     values = Dropping().state_dict()

@@ -386,6 +386,29 @@ def test_a_profile_that_leaves_out_a_claims_cells_makes_it_untested(tmp_path: Pa
         load_recipe(recipe, registry, data_folder=tmp_path, profile="small")
 
 
+def test_chosen_studies_run_alone_and_claims_about_others_are_untested(tmp_path: Path) -> None:
+    studies = [
+        {"name": "one", "grid": {"criterion": ["large_final", "random"]}},
+        {"name": "two", "criterion": "random"},
+    ]
+    about_one = CLAIM | {"study": "one", "of": {"criterion": "random"}}
+    about_two = CLAIM | {"study": "two", "of": {}}
+    recipe = changed(study=studies, claim=[about_one, about_two])
+    registry = Registry.load()
+    loaded = load_recipe(recipe, registry, data_folder=tmp_path, studies=["two"])
+    assert {cell.study for cell in loaded.cells} == {"two"}
+    assert [study["name"] for study in loaded.resolved()["study"]] == ["two"]
+    left_out = "this run leaves out the study 'one'"
+    assert [claim.untested for claim in loaded.claims] == [left_out, ""]
+    # in the recipe's order, whatever that of the names
+    both = load_recipe(recipe, registry, data_folder=tmp_path, studies=["two", "one"])
+    assert both.cells == load_recipe(recipe, registry, data_folder=tmp_path).cells
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, registry, data_folder=tmp_path, studies=["twoo"])
+    expected = "recipe: studies.twoo: there is no such study (did you mean 'two'?)"
+    assert [str(fault) for fault in caught.value.faults] == [expected]
+
+
 def test_claims_are_repeated_for_each_combination_of_values(tmp_path: Path) -> None:
     claim = {
         "text": "{higher.criterion} beats {lower.criterion} at {density}",

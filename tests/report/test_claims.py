@@ -290,6 +290,14 @@ def test_one_density_means_the_level_near_it(tmp_path):
     assert absent.reason == "no finished cell of ticket has a level at 45 % of the weights"
 
 
+def test_a_figure_that_the_run_was_made_without_is_named(tmp_path):
+    claim = {**BASE, "of": {}, "at_least": 0.1, "metric": "metric.train_accuracy"}
+    result = verdict(tmp_path, pair([0.01, 0.02, 0.03]), claim)
+    assert (result.outcome, result.reason) == (
+        "not tested", "this run has no figure 'metric.train_accuracy' of ticket"
+    )  # fmt: skip
+
+
 LADDER = {**BASE, "of": {}, "rises_along": {"criterion": ["a", "b", "c"]}}
 
 

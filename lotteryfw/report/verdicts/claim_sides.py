@@ -103,8 +103,10 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
 
     by_series: list[dict[int, dict[PointKey, float]]] = []
     densities: set[float] = set()
+    has_rows = False
     for series in selected:
         rows = _rows(series, side, evidence)
+        has_rows = has_rows or bool(rows)
         if not rows and _has_no_such_level(series, side, evidence):
             continue  # it ended at another density, as searches of a density sweep do
         values: dict[int, dict[PointKey, float]] = {}
@@ -122,6 +124,8 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
     if by_series:
         seeds = set.intersection(*map(set, by_series))
     if not seeds:
+        if has_rows and not densities:
+            raise NotTested(f"this run has no figure '{side.metric}' of {side_text(side)}")
         raise NotTested(_no_level(side, selected))
     points: dict[int, dict[PointKey, float]] = {}
     for seed in sorted(seeds):

@@ -1,0 +1,45 @@
+"""The devices that worker processes share, and which of them takes the next group of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_FAILURES = 2
+"""Failures in a row, with no job finished between them, after which a device gets no more jobs."""
+
+
+@dataclass(eq=False)
+class DeviceSlot:
+    """A device, and how many worker processes it takes.
+
+    `gpu` is its name in `CUDA_VISIBLE_DEVICES`; None for the CPU, or where the processes see what
+    the run sees.
+    """
+
+    gpu: str | None
+    processes: int
+    failures: int = 0
+    """Failures since the last job that was finished on it."""
+    in_service: bool = True
+
+    @property
+    def name(self) -> str:
+        """The device as messages call it."""
+        return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+
+def device_slots(processes: int, gpus: Sequence[str]) -> list[DeviceSlot]:
+    """Return the devices for a number of worker processes, spread evenly over the GPUs.
+
+    Without GPUs all processes are on one device.
+    """
+    if not gpus:
+        return [DeviceSlot(None, processes)]
+    slots = []
+    for index, gpu in enumerate(gpus):
+        share = processes // len(gpus) + (index < processes % len(gpus))
+        # With fewer processes than GPUs, the last of these are not used.
+        if share:
+            slots.append(DeviceSlot(gpu, share))
+    return slots

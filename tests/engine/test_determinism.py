@@ -1,0 +1,88 @@
+"""`engine.deterministic`: what a job's computations see of it, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.runs import recipe
+from support.small import cell, dense_job
+
+from lotteryfw import Augmentation
+from lotteryfw.engine import configure_torch
+from lotteryfw.runner import StudyContext, run_study
+
+seen: set[tuple[bool, bool]] = set()
+"""What the augmentation below saw: whether algorithms must repeat, and whether they are tried."""
+
+
+class Watching(Augmentation):
+    """Changes nothing, and notes how cuDNN is set while a job runs."""
+
+    use = "watching"
+    fails: bool = False
+
+    def apply(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+        seen.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        if self.fails:
+            raise ValueError("no such image")
+        return images
+
+
+@pytest.fixture(autouse=True)
+def repeatable() -> Iterator[None]:
+    configure_torch()
+    seen.clear()
+    yield
+    assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.benchmark
+
+
+def watched(deterministic: bool | None, fails: bool = False) -> dict[str, object]:
+    table = recipe(engine={} if deterministic is None else {"deterministic": deterministic})
+    table["train"] = table["train"] | {"augment": [{"use": "watching", "fails": fails}]}
+    return table
+
+
+@pytest.mark.parametrize("deterministic", [None, True, False])
+def test_a_job_sets_cudnn_for_itself_alone(deterministic: bool | None, tmp_path: Path) -> None:
+    done = run_study(
+        watched(deterministic), out=tmp_path / "run", store=tmp_path / "store", data=tmp_path,
+        components=[Watching], jobs=1, device="cpu",
+    )  # fmt: skip
+    assert set(done.statuses.values()) == {"done"}
+    assert seen == ({(False, True)} if deterministic is False else {(True, False)})
+
+
+def test_a_job_that_fails_leaves_the_settings_as_they_were(tmp_path: Path) -> None:
+    done = run_study(
+        watched(False, fails=True), out=tmp_path / "run", store=tmp_path / "store", data=tmp_path,
+        components=[Watching], jobs=1, device="cpu",
+    )  # fmt: skip
+    assert set(done.statuses.values()) == {"failed"}
+    assert seen == {(False, True)}
+
+
+def test_the_key_has_it_only_where_it_is_false() -> None:
+    plain = dense_job(cell(10))
+    assert "deterministic" not in plain.source
+    assert replace(plain, deterministic=False).source["deterministic"] is False
+    assert replace(plain, deterministic=False).key != plain.key
+
+
+def test_the_origin_of_a_ticket_has_it_too(tmp_path: Path) -> None:
+    """Else results would be found by their origins that were computed in the other way."""
+    keys = []
+    for deterministic in (True, False):
+        table = recipe(engine={"deterministic": deterministic}, evaluate={"metrics": ["nll"]})
+        done = run_study(
+            table, out=tmp_path / str(deterministic), store=tmp_path / "store", data=tmp_path,
+            jobs=1, device="cpu",
+        )  # fmt: skip
+        keys.append({row.key for row in done.levels})
+        (first, *_) = StudyContext(table, data=tmp_path, store=tmp_path / "store").recipe.cells
+        assert first.deterministic is deterministic
+    assert not keys[0] & keys[1]
