@@ -135,3 +135,13 @@ def test_rounds_that_prune_nothing_on_purpose_go_on(tmp_path: Path) -> None:
     assert [row.level for row in done.levels] == [0, 1, 2, 3]
     assert {row.density for row in done.levels} == {1.0}
     assert watch.warnings == []
+
+
+def test_a_pattern_of_no_decay_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    optimizer = {"use": "sgd", "lr": 0.1, "weight_decay": 1e-4, "no_decay": ["fc1.*", "fc9.*"]}
+    train = {"length": "40it", "batch": 20, "optimizer": optimizer}
+    with pytest.raises(RecipeError) as caught:
+        context(tmp_path, train=train).validate_models("cpu")
+    [fault] = caught.value.faults
+    assert fault.key == "train.optimizer"
+    assert "no parameter is called 'fc9.*'; this network has fc1.weight" in str(fault)
