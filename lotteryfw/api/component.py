@@ -110,6 +110,13 @@ class Component(BaseModel, ABC):
             plain[name] = plain_option(getattr(self, name), clock, describe)
         return plain
 
+    def idle_options(self) -> dict[str, str]:
+        """Return the options that decide nothing beside the values of the others, with the reason.
+
+        A recipe that gives one of them another value than its default is warned of. Default: none.
+        """
+        return {}
+
     def nested(self) -> Iterator[Component]:
         """Yield the components among its options, and those among theirs."""
         for name in type(self).model_fields:

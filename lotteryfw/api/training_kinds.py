@@ -205,6 +205,8 @@ class Objective(Component):
     """The name of the mean of `correct`, in words: reports and progress show "test accuracy".
 
     The columns of levels.csv, such as `test_accuracy`, have the same names for every objective."""
+    loss_unit: ClassVar[str] = ""
+    """The unit of `loss`, such as "nats per example" of a log-likelihood. Default: none is shown."""
 
     def why_not(self, info: DatasetInfo) -> str | None:
         """Return why it cannot read the labels of such data, as a clause.

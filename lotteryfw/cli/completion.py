@@ -11,10 +11,12 @@ import typer
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Return the shipped recipes and the TOML files that begin so."""
-    from lotteryfw.recipe.shipped import shipped_recipes
+    """Return the shipped recipes, those of plugins included, and the TOML files that begin so."""
+    # imported when a shell asks: loading plugins takes a second
+    from lotteryfw.recipe.shipped import recipes_by_name
+    from lotteryfw.registry import Registry
 
-    names = list(shipped_recipes())
+    names = list(recipes_by_name(Registry.load()))
     folder = Path(incomplete).parent
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         # a folder may have recipes in it
@@ -44,12 +46,14 @@ def studies(ctx: typer.Context, incomplete: str) -> list[str]:
 def _named_recipes(ctx: typer.Context) -> Iterator[dict[str, Any]]:
     """Yield the recipes that the command line names, as they are written."""
     from lotteryfw.recipe.shipped import recipe_file
+    from lotteryfw.registry import Registry
 
+    registry = Registry.load()
     given = ctx.params.get("file") or ctx.params.get("files") or ()
     for source in given if isinstance(given, list | tuple) else [given]:
         # a file that cannot be read has its message when the command runs
         try:
-            yield tomllib.loads(recipe_file(Path(source)).read_text("utf-8"))
+            yield tomllib.loads(recipe_file(Path(source), registry).read_text("utf-8"))
         except (OSError, ValueError):
             continue
 
@@ -72,7 +76,6 @@ def data_sources(incomplete: str) -> list[str]:
 
 
 def _names(kind: str | None) -> list[str]:
-    # imported when a shell asks: loading plugins takes a second
     from lotteryfw.registry import Registry
 
     return [offer.name for offer in Registry.load().offers(kind)]

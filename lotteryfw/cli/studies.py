@@ -157,7 +157,7 @@ def check(
             return
         for warning in context.warnings:
             typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"{what}: good; {cells} cells")
+        typer.echo(f"{what}: good; {cells} cell{'' if cells == 1 else 's'}")
         return
     from lotteryfw.testkit import check_plugin
 

@@ -89,7 +89,7 @@ def load_recipe(
         content = plain(source)
     else:
         content = path = recipe_file(Path(source), registry)
-    tree = read(content, _defaults(registry), profile, sets, faults)
+    tree = read(content, _defaults(registry), profile, sets, faults, registry)
     faults_of_reading = list(faults)
 
     # Everything is checked, whatever is wrong before, so that all faults are reported at once.

@@ -24,6 +24,7 @@ from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
 from lotteryfw.recipe.schema import ALTERNATIVES
 from lotteryfw.recipe.shipped import is_missing, nearest_recipe, recipe_file
+from lotteryfw.registry import Registry
 from lotteryfw.search.torchvision_weights import PREFIX
 
 SET = "--set"
@@ -39,14 +40,17 @@ def read(
     profile: str | None,
     sets: Sequence[str],
     faults: list[Fault],
+    registry: Registry | None = None,
 ) -> LayeredTable:
     """Return the merged recipe, with `[[study]]` as `studies` by name, and grids by dotted path.
 
-    Faults that leave the rest readable are added to `faults`. Raises RecipeError for a file that cannot
-    be read at all.
+    With a registry, `extends` may name a recipe that a plugin ships, too. Faults that leave the
+    rest readable are added to `faults`. Raises RecipeError for a file that cannot be read at all.
     """
     if isinstance(source, Path):
-        tree = _file(source, LayeredTable(defaults, alternatives=ALTERNATIVES), (), faults)
+        tree = _file(
+            source, LayeredTable(defaults, alternatives=ALTERNATIVES), (), faults, registry
+        )
     else:
         _require_bounds(source, IN_PYTHON)
         tree = _laid(
@@ -65,7 +69,11 @@ def read(
 
 
 def _file(
-    path: Path, tree: LayeredTable, chain: tuple[Path, ...], faults: list[Fault]
+    path: Path,
+    tree: LayeredTable,
+    chain: tuple[Path, ...],
+    faults: list[Fault],
+    registry: Registry | None,
 ) -> LayeredTable:
     where = source_name(path)
     table = _parsed(path)
@@ -82,14 +90,14 @@ def _file(
     parent = table.pop("extends", None)
     if isinstance(parent, str):
         extended = path.parent / parent
-        # a file beside this one, or a shipped recipe by its name
+        # a file beside this one, or a shipped recipe by its name, of a plugin too
         if is_missing(extended):
-            extended = recipe_file(Path(parent))
+            extended = recipe_file(Path(parent), registry)
         if is_missing(extended):
             extended = path.parent / parent
-            near = nearest_recipe(extended)
+            near = nearest_recipe(Path(parent), registry, extended.parent)
             raise RecipeError([Fault(where, "extends", f"there is no recipe {extended}", near)])
-        tree = _file(extended, tree, (*chain, here), faults)
+        tree = _file(extended, tree, (*chain, here), faults, registry)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
     return _laid(tree, table, where, path.parent, faults)

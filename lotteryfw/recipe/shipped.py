@@ -61,13 +61,20 @@ def is_missing(path: Path) -> bool:
     return False
 
 
-def nearest_recipe(source: Path) -> str:
-    """Return a remedy for the name of a recipe that is not there."""
-    beside = [file.name for file in source.parent.glob("*.toml")]
+def nearest_recipe(
+    source: Path, registry: Registry | None = None, folder: Path | None = None
+) -> str:
+    """Return a remedy for the name of a recipe that is not there.
+
+    `folder` is where it was looked for, by default its own. With a registry, recipes of plugins
+    are among the names.
+    """
+    beside = [file.name for file in (folder or source.parent).glob("*.toml")]
     if source.name != str(source):
         return nearest(source.name, beside)
     # shipped recipes have no folder
-    names = [*beside, *shipped_recipes()]
+    shipped = shipped_recipes() if registry is None else recipes_by_name(registry)
+    names = [*beside, *shipped]
     if get_close_matches(source.name, names):
         return nearest(source.name, names)
     return "`lotteryfw list recipes` shows those that are shipped"

@@ -26,7 +26,7 @@ def network_faults(
     checked: set[tuple[int, ...]] = set()
     for cell in recipe.cells:
         # The cells of a study share their components.
-        parts = [cell.model, cell.data, cell.objective, cell.initialiser]
+        parts = [cell.model, cell.data, cell.objective, cell.initialiser, cell.optimizer]
         for target in cell.targets:
             parts += [target.cell.data, target.cell.objective]
         identity = tuple(map(id, parts))
@@ -39,6 +39,9 @@ def network_faults(
             slot, text = _blamed(str(error), cell.start)
             faults[Fault(*recipe.place(cell.study, slot), text)] = None
             continue
+        text = _optimizer_misfit(cell, network)
+        if text:
+            faults[Fault(*recipe.place(cell.study, "optimizer"), text)] = None
         for target in cell.targets:
             try:
                 new_head(network, _network_of(target.cell, describe, data_folder, device))
@@ -52,6 +55,25 @@ def _network_of(cell: Cell, describe: Describe, data_folder: Path, device: str) 
     # Before it takes any memory.
     refuse_oversized(cell, context.specs, cell.data.facts(data_folder))
     return context.initial
+
+
+def _optimizer_misfit(cell: Cell, network: InitialState) -> str:
+    """Return why the optimizer refuses the network's parameters; empty if it does not.
+
+    A pattern of names that names nothing would otherwise end every training at its first step.
+    """
+    # a search that learns masks may train scores and no weights
+    if cell.parametrization is not None:
+        return ""
+    parameters = {}
+    for name, value in network.values.items():
+        if name not in network.buffers:
+            parameters[name] = value.clone().requires_grad_()
+    try:
+        cell.optimizer.build(parameters)
+    except UsageError as error:
+        return str(error)
+    return ""
 
 
 def _blamed(text: str, start: StartFile | None) -> tuple[str, str]:

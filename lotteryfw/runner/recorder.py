@@ -270,6 +270,7 @@ class RunRecorder:
             "inputs": self._inputs,
             "metrics": _metric_units(recipe.cells),
             "figures": _figure_names(recipe.cells),
+            "loss_units": _loss_units(recipe.cells),
             "keys": sorted(self.keys | self._keys_before),
         }
 
@@ -310,6 +311,14 @@ def _figure_names(cells: Sequence[Cell]) -> dict[str, str]:
     for cell in cells:
         by_study.setdefault(cell.study, {})[cell.objective.figure_name] = None
     return {study: " or ".join(names) for study, names in by_study.items()}
+
+
+def _loss_units(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the unit of each study's loss; empty where objectives have different ones."""
+    by_study: dict[str, set[str]] = {}
+    for cell in cells:
+        by_study.setdefault(cell.study, set()).add(cell.objective.loss_unit)
+    return {study: units.pop() if len(units) == 1 else "" for study, units in by_study.items()}
 
 
 def _of_cells(entries: Mapping[Position, Any], numbers: Set[int]) -> dict[Position, Any]:

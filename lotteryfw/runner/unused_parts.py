@@ -16,6 +16,7 @@ from lotteryfw.api.errors import Fault, LotteryError
 from lotteryfw.api.steps import Clock
 from lotteryfw.recipe import Recipe, WrittenParts
 from lotteryfw.recipe.written_parts import Place
+from lotteryfw.runner.idle_options import idle_options
 from lotteryfw.runner.plan import plan_cell
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
@@ -60,6 +61,7 @@ class UnusedParts:
         for _, jobs in studies:
             self._warn_of_equal_cells(jobs)
         self.warnings += _evaluated_once(recipe.cells)
+        self.warnings += idle_options(recipe.cells)
 
     def _check_axis(
         self,

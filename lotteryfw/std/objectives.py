@@ -17,6 +17,7 @@ class Classification(Objective):
     """Cross-entropy; an example counts as right where its label has the largest logit."""
 
     use = "classification"
+    loss_unit = "nats per example"
     formula = "-log softmax(logits)[label]"
     source = "Frankle & Carbin 2019, The Lottery Ticket Hypothesis, section 2"
     default = True

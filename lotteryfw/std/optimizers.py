@@ -56,6 +56,12 @@ class Sgd(Optimizer):
             raise ValueError("nesterov = true needs a momentum above 0 and a dampening of 0")
         return self
 
+    def idle_options(self) -> dict[str, str]:
+        idle = _idle_patterns(self.weight_decay)
+        if self.momentum == 0:
+            idle["dampening"] = "momentum is 0"
+        return idle
+
     def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
@@ -87,6 +93,9 @@ class Adam(Optimizer):
     """Times the weight, added to its gradient."""
     no_decay: NoDecay = []
 
+    def idle_options(self) -> dict[str, str]:
+        return _idle_patterns(self.weight_decay)
+
     def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
 
@@ -116,6 +125,9 @@ class AdamW(Optimizer):
     weight_decay: NotNegative = 0.01
     """Share of a weight that is taken off it at each step, times the learning rate."""
     no_decay: NoDecay = []
+
+    def idle_options(self) -> dict[str, str]:
+        return _idle_patterns(self.weight_decay)
 
     def build(self, parameters: Mapping[str, Tensor]) -> torch.optim.Optimizer:
         import torch
@@ -162,6 +174,10 @@ class RmsProp(Optimizer):
             centered=self.centered,
             foreach=True,
         )
+
+
+def _idle_patterns(weight_decay: float) -> dict[str, str]:
+    return {"no_decay": "weight_decay is 0"} if weight_decay == 0 else {}
 
 
 def groups(

@@ -28,6 +28,11 @@ class WrappedObjective(Objective):
         """The name of the inner objective's figure."""
         return self.inner.figure_name
 
+    @property
+    def loss_unit(self) -> str:  # type: ignore[override]
+        """The unit of the inner objective's loss."""
+        return self.inner.loss_unit
+
     def why_not(self, info: DatasetInfo) -> str | None:
         return self.inner.why_not(info)
 

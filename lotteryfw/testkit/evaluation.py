@@ -88,6 +88,7 @@ def try_objective(trial: ComponentTrial) -> None:
     (gradient,) = torch.autograd.grad(loss(whole, "mean", leaf), leaf)
     trial.require(bool(gradient.isfinite().all()), "the gradient of loss() is not finite")
 
+    _require_names(trial)
     _try_penalty(trial)
     teacher = torch.randn(BATCH, width, generator=stream("testkit", "teacher"))
     taught = trial.call("taught_loss", leaf, teacher, inputs, labels, on="a batch with a teacher")
@@ -127,6 +128,21 @@ def _labels_for(trial: ComponentTrial) -> Tensor:
         reasons.append(str(reason))
     trial.require(False, f"why_not() refuses labels of every shape: {'; '.join(reasons)}")
     return labels
+
+
+def _require_names(trial: ComponentTrial) -> None:
+    """Require names that tables and axes can show: one line of words."""
+    objective = cast(Objective, trial.component)
+    name, unit = objective.figure_name, objective.loss_unit
+    is_name = isinstance(name, str) and name.strip() == name != "" and name.isprintable()
+    trial.require(is_name, f'figure_name must be a name in words, such as "accuracy", not {name!r}')
+    for part in ("test ", "validation ", "train "):
+        trial.require(
+            not name.startswith(part),
+            f"figure_name is '{name}', but reports write '{part.strip()}' before it",
+        )
+    is_unit = isinstance(unit, str) and unit.strip() == unit and (unit.isprintable() or not unit)
+    trial.require(is_unit, f'loss_unit must be a unit, or "" for none, not {unit!r}')
 
 
 def _try_penalty(trial: ComponentTrial) -> None:

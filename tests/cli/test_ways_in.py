@@ -6,17 +6,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support.commands import QUICK, cli, environment
 from support.messages import CommandLine
 from support.paths import ROOT
 
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.cli import completion
 from lotteryfw.cli.app import app
 from lotteryfw.cli.examples import EXAMPLES
+from lotteryfw.recipe.load import load_recipe
 from lotteryfw.recipe.shipped import shipped_recipes
+from lotteryfw.registry import Registry
 
 
 @pytest.fixture
@@ -140,6 +143,37 @@ def test_commands_are_grouped(command: CommandLine) -> None:
     assert "Others:" not in lines
     # a wheel has no folder of recipes to point at
     assert "recipes/" not in out
+
+
+def test_recipes_of_plugins_are_completed_and_extended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "good.py"
+    plugin.write_text(
+        "from pathlib import Path\n\nfrom lotteryfw import hookimpl\n\n\n@hookimpl\n"
+        "def register_recipes():\n    return [Path(__file__).with_name('grown.toml')]\n"
+    )
+    text = QUICK.format(length="40it", more="[profiles.short]\n")
+    (tmp_path / "grown.toml").write_text(text.replace('name = "tiny"', 'name = "grown"'))
+    registry = Registry.load([plugin])
+    monkeypatch.setattr(Registry, "load", lambda *_: registry)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert completion.recipes("gro") == ["grown"]
+    assert completion.recipes("good") == ["good.py/grown"]
+
+    class Context:
+        params: ClassVar[dict[str, Any]] = {"files": [Path("grown")]}
+
+    assert completion.profiles(Context(), "s") == ["short"]  # type: ignore[arg-type]
+    for name in ("grown", "good.py/grown"):
+        (elsewhere / "mine.toml").write_text(f'extends = "{name}"\nname = "mine"\n')
+        loaded = load_recipe(elsewhere / "mine.toml", registry, data_folder=tmp_path)
+        assert loaded.name == "mine"
+    (elsewhere / "mine.toml").write_text('extends = "growm"\nname = "mine"\n')
+    with pytest.raises(RecipeError, match="grown"):
+        load_recipe(elsewhere / "mine.toml", registry, data_folder=tmp_path)
 
 
 def test_completion_of_recipes_profiles_kinds_and_components(command: CommandLine) -> None:

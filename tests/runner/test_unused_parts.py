@@ -135,3 +135,32 @@ def test_rounds_that_prune_nothing_on_purpose_go_on(tmp_path: Path) -> None:
     assert [row.level for row in done.levels] == [0, 1, 2, 3]
     assert {row.density for row in done.levels} == {1.0}
     assert watch.warnings == []
+
+
+def test_a_pattern_of_no_decay_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    optimizer = {"use": "sgd", "lr": 0.1, "weight_decay": 1e-4, "no_decay": ["fc1.*", "fc9.*"]}
+    train = {"length": "40it", "batch": 20, "optimizer": optimizer}
+    with pytest.raises(RecipeError) as caught:
+        context(tmp_path, train=train).validate_models("cpu")
+    [fault] = caught.value.faults
+    assert fault.key == "train.optimizer"
+    assert "no parameter is called 'fc9.*'; this network has fc1.weight" in str(fault)
+
+
+def test_options_that_decide_nothing_beside_others_are_warned_of(tmp_path: Path) -> None:
+    sgd = {"use": "sgd", "lr": 0.1, "no_decay": ["bias"], "dampening": 0.5}
+    train = {"length": "40it", "batch": 20, "optimizer": sgd}
+    checked = context(tmp_path, train=train)
+    checked.validate_parts()
+    assert checked.warnings == [
+        "study small: no_decay of optimizer 'sgd' decides nothing, since weight_decay is 0",
+        "study small: dampening of optimizer 'sgd' decides nothing, since momentum is 0",
+    ]
+    # a grid in which they matter somewhere, and the defaults of a resolved recipe
+    grid = {"train.optimizer.weight_decay": [0.0, 1e-4], "train.optimizer.momentum": [0.0, 0.9]}
+    checked = context(tmp_path, train=train, grid=grid)
+    checked.validate_parts()
+    assert checked.warnings == []
+    checked = context(tmp_path, **context(tmp_path).recipe.resolved())
+    checked.validate_parts()
+    assert checked.warnings == []

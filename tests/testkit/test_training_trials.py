@@ -22,6 +22,7 @@ from lotteryfw import (
     LayerInfo,
     LotteryError,
     ModelFamily,
+    Objective,
     Optimizer,
     Schedule,
     Subset,
@@ -288,3 +289,34 @@ def test_a_broken_schedule_is_noticed(fault: str) -> None:
     factor, message = SCHEDULE_FAULTS[fault]
     with pytest.raises(ContractError, match=message):
         trial(component(Schedule, factor=lambda self, step, clock: factor(step, clock)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"figure_name": ""}, "figure_name must be a name in words"),
+        ({"figure_name": "two\nlines"}, "figure_name must be a name in words"),
+        ({"figure_name": None}, "figure_name must be a name in words"),
+        ({"figure_name": "test variance"}, "reports write 'test' before it"),
+        ({"loss_unit": 3}, "loss_unit must be a unit"),
+        ({"loss_unit": " nats"}, "loss_unit must be a unit"),
+    ],
+)
+def test_the_names_of_an_objective_are_words(changes: dict[str, Any], complaint: str) -> None:
+    class Named(Objective):
+        """Reports a figure under a name."""
+
+        use = "named"
+        formula = source = "a test"
+
+        def loss(self, outputs: Tensor, inputs: Tensor, labels: Tensor, reduction: str) -> Tensor:
+            return nn.functional.cross_entropy(outputs, labels, reduction=reduction)
+
+        def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+            return outputs.argmax(1) == labels
+
+    trial(Named)
+    for name, value in changes.items():
+        setattr(Named, name, value)
+    with pytest.raises(ContractError, match=complaint):
+        trial(Named)

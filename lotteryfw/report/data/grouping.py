@@ -16,7 +16,7 @@ from lotteryfw.report.data.series import (
     Series,
     StudySeries,
 )
-from lotteryfw.report.data.units import FIGURE
+from lotteryfw.report.data.units import FIGURE, LOSS_UNIT
 from lotteryfw.store import METRIC, LevelRow
 
 # Searches are joined to a sweep only where their final densities differ by more than this share:
@@ -28,11 +28,13 @@ def group_studies(
     rows: Iterable[LevelRow],
     metric_units: Mapping[str, str] | None = None,
     figures: Mapping[str, str] | None = None,
+    loss_units: Mapping[str, str] | None = None,
 ) -> list[StudySeries]:
     """Return the studies of levels.csv, in its order.
 
     `metric_units` are those of the run's metrics by their names; one without is a "number".
-    `figures` names the figure of each study's objective; one without is an accuracy.
+    `figures` names the figure of each study's objective; one without is an accuracy. `loss_units`
+    has the unit of its loss.
     """
     by_study: dict[str, list[LevelRow]] = {}
     for row in rows:
@@ -45,7 +47,8 @@ def group_studies(
                 units[METRIC + metric] = (metric_units or {}).get(metric, "number")
         figure = (figures or {}).get(name, FIGURE)
         study = _group_series(name, study_rows)
-        studies.append(replace(study, metric_units=units, figure=figure))
+        loss_unit = (loss_units or {}).get(name, LOSS_UNIT)
+        studies.append(replace(study, metric_units=units, figure=figure, loss_unit=loss_unit))
     return studies
 
 

@@ -8,9 +8,9 @@ from math import isfinite
 from typing import Any
 
 from lotteryfw.report.data.choice import evenly_chosen
-from lotteryfw.report.data.series import Point
+from lotteryfw.report.data.series import Point, StudySeries
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import Unit, figure_unit, unit_of
+from lotteryfw.report.data.units import Unit, figure_unit
 from lotteryfw.store import LevelRow
 
 _MEASURED = ("validation_accuracy", "validation_loss")
@@ -43,10 +43,10 @@ class LearningCurves:
         """The metrics of trainings that there are curves of."""
         return [*_MEASURED, *self.units]
 
-    def unit(self, metric: str, figure: str) -> Unit:
-        """Return the unit of a metric; `figure` is what the objective calls its figure."""
+    def unit(self, metric: str, study: StudySeries) -> Unit:
+        """Return the unit of a metric of a study's trainings."""
         kind = self.units.get(metric)
-        return figure_unit(metric, kind) if kind else unit_of(metric, figure)
+        return figure_unit(metric, kind) if kind else study.unit(metric)
 
     def mean(self, point: Point, metric: str) -> list[tuple[int, Spread]]:
         """Return (step, spread over seeds) of a level's training, at most 60 of them.

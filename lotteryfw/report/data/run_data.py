@@ -37,7 +37,8 @@ class RunData:
     def studies(self) -> list[StudySeries]:
         """The studies in levels.csv."""
         units, figures = self.manifest.get("metrics", {}), self.manifest.get("figures", {})
-        return group_studies(self.folder.read_levels(), units, figures)
+        loss_units = self.manifest.get("loss_units", {})
+        return group_studies(self.folder.read_levels(), units, figures, loss_units)
 
     @cached_property
     def shown(self) -> list[StudySeries]:

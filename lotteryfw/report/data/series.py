@@ -10,6 +10,7 @@ from typing import Any
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import (
     FIGURE,
+    LOSS_UNIT,
     Unit,
     figure_unit,
     metric_name,
@@ -159,13 +160,20 @@ class StudySeries:
     """The columns of the recipe's metrics, "metric.NAME", each with its unit."""
     figure: str = FIGURE
     """The name of the figure that the study's objective reports."""
+    loss_unit: str = LOSS_UNIT
+    """The unit of the objective's loss; empty if it has none."""
+
+    @property
+    def figure_key(self) -> str:
+        """The name of the figure as a part of keys and names of files."""
+        return self.figure.replace(" ", "_")
 
     def unit(self, metric: str) -> Unit:
         """Return the unit of a column of levels.csv."""
         kind = self.metric_units.get(metric)
         if kind:
             return figure_unit(metric_name(metric, self.figure).removeprefix(METRIC), kind)
-        return unit_of(metric, self.figure)
+        return unit_of(metric, self.figure, self.loss_unit)
 
     @property
     def cells(self) -> set[str]:

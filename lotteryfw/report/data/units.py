@@ -11,6 +11,8 @@ ACCURACY = "test_accuracy"
 """The metric that tables, figures and charts show first."""
 FIGURE = "accuracy"
 """The name of an objective's figure where the manifest has none; columns have it always."""
+LOSS_UNIT = "nats per example"
+"""The unit of an objective's loss where the manifest has none: that of cross-entropy."""
 OBJECTIVE_FIGURES = {
     ACCURACY,
     "validation_accuracy",
@@ -63,17 +65,18 @@ def metric_name(metric: str, figure: str) -> str:
     return name
 
 
-def unit_of(metric: str, figure: str = FIGURE) -> Unit:
+def unit_of(metric: str, figure: str = FIGURE, loss_unit: str = LOSS_UNIT) -> Unit:
     """Return the unit of a column of levels.csv, or of the curve of one.
 
-    `figure` is what the objective calls its figure.
+    `figure` is what the objective calls its figure, and `loss_unit` the unit of its loss.
     """
     name = metric_name(metric, figure).replace("early stop step", "early-stopping step")
     name = re.sub("^early (.*)", r"\1 at the early-stopping step", name)
     if metric.endswith("accuracy"):
         return _share(name)
     if metric.endswith("loss"):
-        return Unit(name, f"{name} (nats per example)", 1, 4, "", "")
+        axis = f"{name} ({loss_unit})" if loss_unit else name
+        return Unit(name, axis, 1, 4, "", "")
     return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
 
 

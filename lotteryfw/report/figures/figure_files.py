@@ -137,7 +137,7 @@ def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[Figure
         # Only where searches end at one level each: along a curve, accuracy and figure both follow
         # the density, and a scatter plot would show no more than that.
         if study.single_level or any(series.parts for series in study.series):
-            yield from _accuracy_scatters(f"{name}-accuracy", study, findings, metrics)
+            yield from _accuracy_scatters(f"{name}-{study.figure_key}", study, findings, metrics)
 
     samples = weight_samples(study, findings)
     if samples:

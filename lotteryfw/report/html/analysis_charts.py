@@ -67,7 +67,10 @@ def _charts_of(analysis: str, study: StudySeries, findings: Findings) -> Iterato
     if views:
         text = "A mark for each training that was analysed."
         yield Chart(
-            f"{key}/accuracy", f"{study.figure.capitalize()} against {name}", text, tuple(views)
+            f"{key}/{study.figure_key}",
+            f"{study.figure.capitalize()} against {name}",
+            text,
+            tuple(views),
         )
 
     matrices = pair_matrices(study, findings, analysis)

@@ -10,7 +10,7 @@ from typing import Any
 from lotteryfw.report.data.choice import evenly_chosen, partly_chosen
 from lotteryfw.report.data.learning_curves import LearningCurves
 from lotteryfw.report.data.series import Point, SharedLevel, StudySeries
-from lotteryfw.report.data.units import FIGURE
+from lotteryfw.report.data.units import Unit
 from lotteryfw.report.html.plotly_chart import (
     DENSE_COLOUR,
     DENSE_NAME,
@@ -49,7 +49,7 @@ def density_charts(study: StudySeries) -> list[Chart]:
 
     text = caption(study)
     title = f"{study.figure.capitalize()} against weights remaining"
-    charts = [Chart(f"{study.name}/accuracy", title, text, _accuracy_views(study))]
+    charts = [Chart(f"{study.name}/{study.figure_key}", title, text, _accuracy_views(study))]
     by_search = study.by_search
     if by_search:
         title = "Each search, level by level"
@@ -70,7 +70,9 @@ def _single_level_chart(study: StudySeries) -> Chart:
     plots.append(density_plot(study))
     views = tuple(dots_view(plot) for plot in plots if plot)
     text = caption(study, marks="bars")
-    return Chart(f"{study.name}/accuracy", f"{study.figure.capitalize()} and density", text, views)
+    return Chart(
+        f"{study.name}/{study.figure_key}", f"{study.figure.capitalize()} and density", text, views
+    )
 
 
 def _accuracy_views(study: StudySeries) -> tuple[View, ...]:
@@ -105,7 +107,7 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
 
 
 def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
-    unit = curves.unit(metric, study.figure)
+    unit = curves.unit(metric, study)
     name = unit.axis.partition(" (")[0]  # without its unit, which the axis shows
     for label, traces in _learning_traces(study, curves, metric):
         if traces:
@@ -121,9 +123,10 @@ def _learning_traces(
         yield "all series", _all_series(study, curves, metric, None)
         return
 
+    unit = curves.unit(metric, study)
     levels = evenly_chosen(study.levels, _MAX_LEVELS)
     dense_line = {"color": DENSE_COLOUR, "dash": "longdash"}
-    dense = _learning_curve(DENSE_NAME, study.dense, curves, metric, line=dense_line)
+    dense = _learning_curve(DENSE_NAME, study.dense, curves, metric, unit, line=dense_line)
     for level in levels:
         if level.density == 1 and not level.number and dense:
             continue  # every series starts from that very network, and every other view shows it
@@ -134,7 +137,7 @@ def _learning_traces(
         for index, level in enumerate(levels):
             point = series.at(level)
             line = {"color": HUES[index % len(HUES)]}
-            traces += _learning_curve(level.text, point, curves, metric, line=line)
+            traces += _learning_curve(level.text, point, curves, metric, unit, line=line)
         yield series.label, traces
 
 
@@ -142,22 +145,27 @@ def _all_series(
     study: StudySeries, curves: LearningCurves, metric: str, level: SharedLevel | None
 ) -> list[Trace]:
     """Return the curves of all series at one level; None means the only one that each has."""
+    unit = curves.unit(metric, study)
     traces = []
     for series, style in zip(study.series, line_styles(study.series), strict=True):
         point = series.points[0] if level is None else series.at(level)
         line = plotly_style(style)["line"]
-        traces += _learning_curve(series.label, point, curves, metric, line=line)
+        traces += _learning_curve(series.label, point, curves, metric, unit, line=line)
     return traces
 
 
 def _learning_curve(
-    name: str, point: Point | None, curves: LearningCurves, metric: str, line: dict[str, Any]
+    name: str,
+    point: Point | None,
+    curves: LearningCurves,
+    metric: str,
+    unit: Unit,
+    line: dict[str, Any],
 ) -> list[Trace]:
     measured = curves.mean(point, metric) if point else []
     # a curve of one point is invisible without markers
     if len(measured) < 2:
         return []
-    unit = curves.unit(metric, FIGURE)  # its name is not shown at a point
     texts = []
     for _, spread in measured:
         texts.append(f"{unit.spread(spread)}{unit.suffix}, n = {spread.n}")
