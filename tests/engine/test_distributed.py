@@ -32,9 +32,12 @@ from torch import Tensor, nn
 from lotteryfw.api.errors import LotteryError, RecipeError, UsageError
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine import EngineContext, KernelDispatcher, StoredOutcome
+from lotteryfw.engine.batch_parts import bounds
 from lotteryfw.engine.kernels.dispatch import description_of, make_kernel
 from lotteryfw.engine.ranks import StepExchange
+from lotteryfw.engine.streamed_part import StreamedPart
 from lotteryfw.engine.sync_batch_norm import synchronise_batch_norm
+from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.registry import Registry
 from lotteryfw.runner import StudyContext
 from lotteryfw.runner.device_slots import gpu_groups
@@ -391,6 +394,46 @@ def test_a_parameter_that_nobody_used_has_no_gradient() -> None:
     assert used.grad.tolist() == [1, 2, 3]
     assert unused.grad is None
     assert [float(buffer) for buffer in buffers] == [7, 3]
+
+
+class OneOf:
+    """A rank of a group, which shares batches and exchanges nothing."""
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+    def share(self, examples: int) -> slice:
+        return bounds(examples, self.size, self.rank)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_shares_are_those_of_the_whole_batch_and_alone_are_read(
+    streamed: bool, picture_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = {"use": "image_folder", "path": str(picture_folder), "size": 8, "damaged": "skip"}
+    data = {**folder, "streamed": True, "validation": 100} if streamed else IMAGES
+    augment = (make("augmentation", "random_resized_crop"), make("augmentation", "flip"))
+    job, context = dense_job(cell(STEPS, data=data, augment=augment, batch=31)), engine_context()
+    dataset = context.dataset_of(job)
+    inputs, labels = TrainingBatches(job, context, dataset)(3, until=4)
+
+    reads: list[int] = []
+    read = StreamedPart.read
+
+    def noted(part: StreamedPart, index: int, draw_box: Any) -> Tensor:
+        reads.append(index)
+        return read(part, index, draw_box)
+
+    monkeypatch.setattr(StreamedPart, "read", noted)
+    shares = []
+    for rank in range(4):
+        batches = TrainingBatches(job, context, dataset)
+        batches.join(OneOf(rank, 4))  # type: ignore[arg-type]
+        shares.append(batches(3, until=4))
+    assert sorted(len(share[1]) for share in shares) == [7, 8, 8, 8]
+    assert torch.equal(torch.cat([share[0] for share in shares]), inputs)
+    assert torch.equal(torch.cat([share[1] for share in shares]), labels)
+    assert len(reads) == len(set(reads)) == (31 if streamed else 0)
 
 
 # Keys, kernels and recipes

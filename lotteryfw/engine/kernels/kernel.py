@@ -143,6 +143,13 @@ class Candidate:
             )
         return self.why_not_weights_alone()
 
+    def why_no_examples_by_index(self) -> str | None:
+        """Return why no kernel that gathers its batches from memory applies, or None."""
+        info = self.context.component(self.job.data).facts(self.context.data_folder)
+        if info.streamed:
+            return f"it takes examples from memory, and the data '{self.job.data.use}' is streamed"
+        return None
+
     def why_no_cross_entropy(self) -> str | None:
         """Return why no kernel that has the cross-entropy built in applies, or None."""
         if self.context.component(self.job.objective).closed_form() != "cross_entropy":

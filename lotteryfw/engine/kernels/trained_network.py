@@ -18,7 +18,6 @@ from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import REMOVED_WITH
 from lotteryfw.engine.activation_checkpointing import checkpoint_activations
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
-from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.batch_parts import BatchPart, batch_parts
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
@@ -30,6 +29,7 @@ from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
 from lotteryfw.engine.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
+from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.engine.training_loss import training_loss
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
@@ -70,8 +70,7 @@ class TrainedNetwork:
         self.changing_masks = self._changing_masks(context)
         """The masks of a job with a mask update, which is then the constraint as well."""
         self.mask_constraint = self.changing_masks or MaskConstraint(job.mask, state.values)
-        augmentations = [context.component(spec) for spec in job.augment]
-        self._augment = Augmenter(augmentations, job.augment_seed, context.device)
+        self._batches = TrainingBatches(job, context, self.dataset)
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
             self.parameters
         )
@@ -96,6 +95,7 @@ class TrainedNetwork:
     def join(self, ranks: Ranks) -> None:
         """Make the updates together with other ranks from now on, with a share of each batch."""
         self._ranks = ranks
+        self._batches.join(ranks)
         buffers = [self.tensors.values[name] for name, _ in self.module.named_buffers()]
         self._exchange = StepExchange(ranks, list(self.parameters.values()), buffers)
         if self.job.sync_batch_norm:
@@ -149,14 +149,7 @@ class TrainedNetwork:
 
         A rank gets its share of them.
         """
-        job = self.job
-        inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-        # The draws of an augmentation are those of the whole batch, so each rank makes all of it.
-        inputs = self._augment(inputs, step)
-        if self._ranks is None:
-            return inputs, labels
-        rows = self._ranks.share(len(inputs))
-        return inputs[rows], labels[rows]
+        return self._batches(step, until=self.job.start + self.job.steps)
 
     def seed(self, step: int) -> None:
         """Seed the generators that dropout and the like draw from, for the update from `step`.
