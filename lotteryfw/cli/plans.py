@@ -135,7 +135,9 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
         else:
             lines.append("  weights remaining: known only as the study runs")
         memory = size(table.training_bytes)
-        lines.append(f"  memory: {memory} for weights, gradients and Adam, without activations")
+        lines.append(
+            f"  memory: {memory} for weights, gradients and two values of an optimizer for each weight (as Adam keeps), without activations"
+        )
     return lines
 
 
