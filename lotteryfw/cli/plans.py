@@ -136,7 +136,7 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
             lines.append("  weights remaining: known only as the study runs")
         memory = size(table.training_bytes)
         lines.append(
-            f"  memory: {memory} for weights, gradients and two values of an optimizer for each weight (as Adam keeps), without activations"
+            f"  memory: {memory} for weights, gradients and the state of an optimizer such as Adam, without activations"
         )
     return lines
 
