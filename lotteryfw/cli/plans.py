@@ -135,7 +135,9 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
         else:
             lines.append("  weights remaining: known only as the study runs")
         memory = size(table.training_bytes)
-        lines.append(f"  memory: {memory} for weights, gradients and Adam, without activations")
+        lines.append(
+            f"  memory: {memory} for weights, gradients and the state of an optimizer such as Adam, without activations"
+        )
     return lines
 
 

@@ -397,6 +397,9 @@ def test_on_paper_every_level_and_series_is_there_in_light_colours(browser, larg
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 40)"
     assert not page.locator("select").first.is_visible()
     assert not page.locator(".note .screen").first.is_visible()
+    # no room is kept that the charts do not take: two of them fit a page
+    heights = page.locator(".chart").evaluate_all("all => all.map(one => one.offsetHeight)")
+    assert max(heights[:3]) < 500
     # the tables of levels are folded on a screen
     folded = page.locator("details.tickets")
     assert folded.evaluate_all("all => all.every(details => details.open)")

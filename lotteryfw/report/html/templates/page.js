@@ -2,13 +2,13 @@
 // Draws every chart of the page: one view at a time, in the page's colours, with the legend where there is room.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const NARROW = 800, PANEL = 160, LEGEND_ROW = 20, LONG = 36, BOXES = 5; // pixels, pixels, pixels, letters, in a row of a phone
+const NARROW = 800, PANEL = 160, LEGEND_ROW = 20, BOX_ROW = 16, LONG = 36, BOXES = 5; // pixels, but letters, and in a row of a phone
 
 // Lists of figures stand once in the page, and traces name them by their place.
-function filled(trace, narrow) {
+function filled(trace, narrow, printed) {
   const full = Object.entries(trace).map(([key, value]) => [key, value?.list === undefined ? value : charts.lists[value.list]]);
   const wrapped = narrow && trace.name?.length > LONG ? { name: trace.name.replaceAll(" · ", " ·<br>") } : {};
-  const square = narrow && trace.type === "heatmap" ? { showscale: false, texttemplate: trace.x.length > BOXES ? "" : trace.texttemplate } : {};
+  const square = narrow && trace.type === "heatmap" ? { showscale: false, ...(trace.x.length > BOXES && (printed ? { textfont: { ...trace.textfont, size: 8 } } : { texttemplate: "" })) } : {};
   return { ...Object.fromEntries(full), ...wrapped, ...square };
 }
 
@@ -23,6 +23,7 @@ function layout(view, traces, narrow, printed) {
   // on paper as many names side by side as fit; a letter is 6 pixels wide, a line with its margins 60
   const columns = printed ? Math.max(1, Math.floor((PAPER - 60) / (60 + 6 * Math.max(1, ...names.map(name => name.length))))) : 1;
   const named = Math.ceil(names.length / columns);
+  const boxes = Math.max(0, ...traces.filter(trace => trace.type === "heatmap").map(trace => trace.y.length));
   return {
     font: { family: "inherit", size: narrow ? 12 : 13, color: ink },
     paper_bgcolor: "transparent",
@@ -31,7 +32,7 @@ function layout(view, traces, narrow, printed) {
     yaxis: { ...axis(view.yaxis), ...(view.yaxis2 ? { domain: [0.53, 1] } : {}) },
     ...(view.yaxis2 ? { yaxis2: { ...axis(view.yaxis2), domain: [0, 0.47] } } : {}), // the panel below
     margin: { l: 48, r: 8, t: narrow ? 8 : 36, b: 48 },
-    height: (view.yaxis2 ? PANEL : 0) + (narrow ? (printed ? 300 : 360) + LEGEND_ROW * named : Math.max(460, 120 + LEGEND_ROW * named)),
+    height: (view.yaxis2 ? PANEL : 0) + (narrow ? (printed ? 300 : 360) + Math.max(LEGEND_ROW * named, printed ? BOX_ROW * boxes : 0) : Math.max(460, 120 + LEGEND_ROW * named)),
     hovermode: "closest",
     hoverlabel: { align: "left" },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger on a chart scrolls the page
@@ -113,6 +114,9 @@ function offer(place) {
   }
 }
 
+// The text of a cell whose lines may end where those of the cell may.
+const breakable = cell => [...cell.childNodes].map(node => node.nodeName === "WBR" ? "\u200b" : node.textContent).join("");
+
 // A table that is wider than its place gets lines that end inside its cells; if that is not enough, it becomes blocks:
 // of each row its name, then its cells below their heads.
 function wrap(region) {
@@ -123,7 +127,7 @@ function wrap(region) {
   if (paper.matches || !isWide()) return;
   region.classList.add("tight");
   if (!isWide()) return;
-  const heads = [...table.tHead.rows[0].cells].map(cell => cell.textContent + (cell.cellIndex && "levels" in table.dataset ? " %" : ""));
+  const heads = [...table.tHead.rows[0].cells].map(cell => breakable(cell) + (cell.cellIndex && "levels" in table.dataset ? " %" : ""));
   for (const row of table.tBodies[0].rows) for (const cell of row.cells) {
     // the head of a row of levels names them, and not the row
     if (cell.cellIndex || !("levels" in table.dataset)) cell.dataset.head = heads[cell.cellIndex];
@@ -135,7 +139,7 @@ function attach(figure) {
   const views = charts.views[figure.dataset.chart], plot = figure.querySelector(".plot"), select = figure.querySelector("select");
   let narrow = figure.clientWidth < NARROW, printed = false;
   const draw = () => {
-    const view = views[select ? select.value : 0], traces = view.traces.map(trace => filled(trace, narrow));
+    const view = views[select ? select.value : 0], traces = view.traces.map(trace => filled(trace, narrow, printed));
     const page = layout(view, traces, narrow, printed);
     if (printed) page.width = PAPER;
     Plotly.react(plot, traces, page, {
