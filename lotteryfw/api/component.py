@@ -115,6 +115,7 @@ class Component(BaseModel, ABC):
 
         A recipe that gives one of them another value than its default is warned of. Default: none.
         """
+        # A warning and no error: in a grid an option may matter in some cells only.
         return {}
 
     def nested(self) -> Iterator[Component]:

@@ -67,6 +67,7 @@ class AnalysisResult:
             raise ValueError(
                 f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}"""
             )
+        # A report finds the lists that belong together by their roles, whatever they are called.
         if self.role not in ("", "before", "after", "kept", "along"):
             raise ValueError(
                 f'the role of \'{self.figure}\' is "before", "after", "kept", "along" or empty, '
