@@ -260,6 +260,20 @@ def test_kernels_that_gather_batches_from_memory_are_not_chosen(data: dict[str, 
             choose(job, name)
 
 
+def test_the_facts_of_the_data_are_looked_up_once_for_all_jobs(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(data, model={"use": "mlp", "hidden": [8]})
+    context = engine_context()
+    choose = KernelDispatcher(context)
+    source, calls = context.component(job.data), []
+    facts = type(source).facts
+    monkeypatch.setattr(type(source), "facts", lambda *names: calls.append(1) or facts(*names))
+    for seed in range(3):
+        choose(replace(job, order_seed=seed), "auto")
+    assert len(calls) == 1
+
+
 # What a reader may do wrong
 
 
