@@ -136,11 +136,13 @@ def _require_names(trial: ComponentTrial) -> None:
     name, unit = objective.figure_name, objective.loss_unit
     is_name = isinstance(name, str) and name.strip() == name != "" and name.isprintable()
     trial.require(is_name, f'figure_name must be a name in words, such as "accuracy", not {name!r}')
+    # "test accuracy" is made of the part's name and this one
     for part in ("test ", "validation ", "train "):
         trial.require(
             not name.startswith(part),
             f"figure_name is '{name}', but reports write '{part.strip()}' before it",
         )
+    # it stands in brackets behind the loss, on axes
     is_unit = isinstance(unit, str) and unit.strip() == unit and (unit.isprintable() or not unit)
     trial.require(is_unit, f'loss_unit must be a unit, or "" for none, not {unit!r}')
 
