@@ -76,6 +76,7 @@ def run_study(
         context.validate(kind)
         context.require_store()
         slots = _slots(context, jobs, jobs_per_device, kind, visible_gpus(device))
+        context.validate_memory(kind, max(slot.processes for slot in slots))
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, slots, folder, listener or NoListener())
         return study.run(checkpoint_seconds, on_start)

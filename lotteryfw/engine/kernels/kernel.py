@@ -25,6 +25,9 @@ from lotteryfw.search.jobs import KernelSpec, Train
 
 T = TypeVar("T")
 
+GROUP_BYTES = 4 << 30
+"""Bytes that the jobs of a group take together at most, which any GPU of today has."""
+
 
 class Member(Protocol):
     """One of the networks that a kernel trains."""
@@ -185,6 +188,10 @@ class KernelDescription:
     """True where it trains in any precision and memory format, not in plain float32 alone."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
+    member_bytes: Callable[[Train], int] = lambda job: 0
+    """Returns about how many bytes one job takes in a group: together they stay below GROUP_BYTES.
+
+    It must depend on the job alone, so that groups are of one size on every machine."""
 
     def why_unfit(self, candidate: Candidate) -> str | None:
         """Return why it cannot train a job, its arithmetic included, as a clause, or None."""
