@@ -4,10 +4,25 @@ from .api.component import (
     Component as Component,
 )
 from .api.data import (
+    Box as Box,
+)
+from .api.data import (
     Dataset as Dataset,
 )
 from .api.data import (
     DatasetInfo as DatasetInfo,
+)
+from .api.data import (
+    DrawBox as DrawBox,
+)
+from .api.data import (
+    ExampleReader as ExampleReader,
+)
+from .api.data import (
+    StreamedDataset as StreamedDataset,
+)
+from .api.data import (
+    StreamedSubset as StreamedSubset,
 )
 from .api.data import (
     Subset as Subset,

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,17 @@ from lotteryfw.cli import components, init, machine, reports, runs, stores, stud
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="session")
+def picture_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 2,000 images, some of them grey and some damaged. Do not write to it."""
+    from support.picture_folder import write_pictures
+
+    root = tmp_path_factory.mktemp("pictures")
+    write_pictures(root)
+    return root
+
 
 ALLOWED_SKIPS = {
     "a data set": r"no \S+ in the data folder|is not there: |there is no folder",

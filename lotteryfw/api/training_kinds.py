@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.data import Box, Dataset, DatasetInfo, StreamedDataset
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import files_fingerprint
 from lotteryfw.api.layers import LayerInfo
@@ -110,7 +110,7 @@ class Initialiser(Component):
 
 
 class DataSource(Component):
-    """Gives train, validation and test examples as whole tensors."""
+    """Gives train, validation and test examples: as whole tensors, or read when they are needed."""
 
     kind = "data"
 
@@ -122,11 +122,18 @@ class DataSource(Component):
         """
 
     @abstractmethod
-    def load(self, folder: Path) -> Dataset:
+    def load(self, folder: Path) -> Dataset | StreamedDataset:
         """Return the examples, from below `folder`.
 
         Raises DataError that names the place that they were looked for in.
         """
+
+    def check(self, folder: Path) -> Sequence[str]:
+        """Look at the files before anything is trained, and return warnings. Default: none.
+
+        Raises DataError for files that cannot be read.
+        """
+        return ()
 
     def files(self, folder: Path) -> Sequence[Path]:
         """Return the files that `load` reads, present or not. Default: none."""
@@ -170,6 +177,14 @@ class Augmentation(Component):
     def transform(self, images: Tensor, noise: Mapping[str, Tensor]) -> Tensor:
         """Return the images of `apply` for the numbers of `noise`, on the images' device."""
         raise NotImplementedError
+
+    def box(self, height: int, width: int, rng: torch.Generator) -> Box | None:
+        """Return the part of an image of this size to cut out and resize, as it is read.
+
+        With this method, streamed images are cropped at their full resolution, and `apply` is not
+        called for them. `rng` belongs to one example and epoch. Default: None, it does not crop.
+        """
+        return None
 
 
 class Objective(Component):

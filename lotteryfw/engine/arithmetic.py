@@ -128,9 +128,9 @@ class LossScaler:
                 for parameter in group["params"]:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
-    def backward(self, loss: Tensor) -> None:
-        """Leave the scaled gradient in the parameters."""
-        torch.autograd.backward(self._scaler.scale(loss))
+    def backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """Add the scaled gradient to that of the parameters."""
+        torch.autograd.backward(self._scaler.scale(loss), retain_graph=retain_graph)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the optimizer's step along the unscaled gradients, and adapt the scale."""

@@ -20,8 +20,16 @@ class Augmenter:
     The numbers of each step come from a stream of their own, so prefetching them changes nothing.
     """
 
-    def __init__(self, augmentations: Sequence[Augmentation], seed: int, device: str):
+    def __init__(
+        self,
+        augmentations: Sequence[Augmentation],
+        seed: int,
+        device: str,
+        skipped: int | None = None,
+    ):
+        """`skipped` is the position of the one that was applied as the images were read."""
         self._augmentations = augmentations
+        self._skipped = skipped
         self._seed = seed
         self._device = device
         self._prefetched: Prefetched = {}
@@ -29,6 +37,8 @@ class Augmenter:
     def __call__(self, images: Tensor, step: int) -> Tensor:
         """Return the images of the update from `step` to `step + 1`."""
         for position, augmentation in enumerate(self._augmentations):
+            if position == self._skipped:
+                continue
             draws = self._draws(position, tuple(images.shape))
             if draws is None:
                 images = augmentation.apply(images, self._stream(position, step))

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset, StreamedSubset, Subset
 from lotteryfw.api.errors import ContractError, DataError, naming
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.store import tensors as tensor_files
@@ -44,7 +44,7 @@ def map_decoded(folder: Path) -> Dataset:
     return Dataset(train, validation, test, tuple(moments["mean"]), tuple(moments["std"]))
 
 
-def load_dataset(source: DataSource, folder: Path) -> Dataset:
+def load_dataset(source: DataSource, folder: Path) -> Dataset | StreamedDataset:
     """Load the data set, and check it against its facts and against what the engine relies on.
 
     Labels are not checked here, since not every objective reads them as classes. Raises DataError,
@@ -53,6 +53,9 @@ def load_dataset(source: DataSource, folder: Path) -> Dataset:
     with naming(f"data '{source.use}'", "load()"):
         dataset = source.load(folder)
     check_dataset(source.use, dataset_info(source, folder), dataset)
+    if isinstance(dataset, StreamedDataset):
+        # Its inputs are looked at as they are read.
+        return dataset
     vocabulary = dataset_info(source, folder).vocabulary
     for part in _PARTS:
         inputs = getattr(dataset, part).inputs
@@ -74,12 +77,17 @@ def dataset_info(source: DataSource, folder: Path) -> DatasetInfo:
     return info
 
 
-def check_dataset(use: str, info: DatasetInfo, dataset: Dataset) -> None:
+def check_dataset(use: str, info: DatasetInfo, dataset: Dataset | StreamedDataset) -> None:
     """Raise ContractError for examples that the engine cannot read, or that differ from `info`."""
-    if not isinstance(dataset, Dataset):
-        raise ContractError(f"data '{use}': load() returned {type(dataset).__name__}, not Dataset")
+    promised = StreamedDataset if info.streamed else Dataset
+    if not isinstance(dataset, promised):
+        raise ContractError(
+            f"data '{use}': load() returned {type(dataset).__name__}, not {promised.__name__}"
+        )
     for part in _PARTS:
-        problem = _subset_problem(getattr(dataset, part), getattr(info, part), info)
+        subset = getattr(dataset, part)
+        inputs = subset.inputs if not info.streamed else _first_input(use, part, subset)
+        problem = _subset_problem(inputs, subset.labels, getattr(info, part), info)
         if problem:
             raise ContractError(f"data '{use}': {part} has {problem}")
 
@@ -99,11 +107,28 @@ def check_dataset(use: str, info: DatasetInfo, dataset: Dataset) -> None:
         )
 
 
-def _subset_problem(subset: Subset, promised: int, info: DatasetInfo) -> str | None:
+def _first_input(use: str, part: str, subset: StreamedSubset) -> torch.Tensor:
+    """Return [n, *shape]: the first input of a streamed part, in the place of all.
+
+    It shows their shape and type, and every other input is compared with it as it is read.
+    """
+    import torch
+
+    with naming(f"data '{use}'", f"read(0) of {part}"):
+        first = subset.inputs.read(0)
+    if not isinstance(first, torch.Tensor):
+        raise ContractError(
+            f"data '{use}': {part}: read(0) returned {type(first).__name__}, not a tensor"
+        )
+    return first.expand(len(subset.labels), *first.shape)
+
+
+def _subset_problem(
+    inputs: torch.Tensor, labels: torch.Tensor, promised: int, info: DatasetInfo
+) -> str | None:
     """Return what is wrong with a part of a data set, as the object of "has"."""
     import torch
 
-    inputs, labels = subset.inputs, subset.labels
     allowed = (torch.int64,) if info.vocabulary else (torch.uint8, torch.float32)
     if inputs.dtype not in allowed:
         needed = "int64, as its facts name a vocabulary" if info.vocabulary else "uint8 or float32"
@@ -125,7 +150,7 @@ def _subset_problem(subset: Subset, promised: int, info: DatasetInfo) -> str | N
     return None
 
 
-def describe_wrong_label(use: str, classes: int, dataset: Dataset) -> str:
+def describe_wrong_label(use: str, classes: int, dataset: Dataset | StreamedDataset) -> str:
     """Return the first label outside 0 … classes - 1, in words; "" where there is none."""
     import torch
 

@@ -1,6 +1,6 @@
-"""Whole data sets as tensors on the device, mapped ones on the CPU.
+"""Data sets as trainings use them: tensors on the device, mapped ones on the CPU, or streamed.
 
-Batches are gathered by index and normalised when they are asked for.
+Batches are gathered by index, or read, and normalised when they are asked for.
 """
 
 from __future__ import annotations
@@ -10,13 +10,36 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset
 from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.streamed_part import StreamedPart
 
 EVALUATION_CHUNK = 1000
 """Examples in one forward pass of an evaluation.
 
 Large enough to be fast, small enough for the activations of convolutional networks."""
+STREAMED_CHUNK = 250
+"""The same for streamed examples, which are photographs and not icons."""
+
+
+class WholePart:
+    """One part of a data set that is held, or mapped, as a whole."""
+
+    def __init__(self, inputs: Tensor, labels: Tensor):
+        self.inputs = inputs
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the inputs [*indices, *shape], where they are stored."""
+        return self.inputs[indices.to(self.inputs.device)]
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """Yield all inputs in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.inputs[start : start + size]
 
 
 class DeviceDataset:
@@ -25,29 +48,28 @@ class DeviceDataset:
     Inputs leave it as float32, in [0, 1] for uint8 data, then as (x - mean) / std; tokens as int64.
     """
 
-    def __init__(self, dataset: Dataset, info: DatasetInfo, device: str):
-        # The inputs of a mapped data set may not fit into the device's memory.
-        inputs_device = "cpu" if dataset.mapped else device
-        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
-        for part in ("train", "validation", "test"):
-            subset = getattr(dataset, part)
-            self._parts[part] = (subset.inputs.to(inputs_device), subset.labels.to(device))
+    def __init__(self, dataset: Dataset | StreamedDataset, info: DatasetInfo, device: str):
+        self._parts: dict[str, WholePart | StreamedPart] = {}
+        for name in ("train", "validation", "test"):
+            self._parts[name] = _part(name, dataset, info, device)
 
-        inputs, labels = self._parts["train"]
         self.info = info
         self.shape = info.shape
         self.classes = info.classes
-        self.examples = len(labels)
+        self.examples = len(self._parts["train"])
         self._device = device
+        # Streamed examples are read by threads of the host, which needs their numbers.
+        self._order_device = "cpu" if info.streamed else device
         self._moments: list[Tensor] | None = None
         if set(dataset.mean) != {0.0} or set(dataset.std) != {1.0}:
-            per_channel = (-1, *[1] * (inputs.dim() - 2))
+            per_channel = (-1, *[1] * (len(info.shape) - 1))
             self._moments = []
             for moments in (dataset.mean, dataset.std):
                 self._moments.append(torch.tensor(moments, device=device).reshape(per_channel))
         self._order: tuple[tuple[int, int], Tensor] | None = None
 
-    def _normalised(self, inputs: Tensor) -> Tensor:
+    def normalised(self, inputs: Tensor) -> Tensor:
+        """Return inputs as networks see them, on the device."""
         if inputs.dtype == torch.int64:
             # tokens are names, not numbers
             return inputs.to(self._device)
@@ -68,15 +90,12 @@ class DeviceDataset:
 
     def at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs [*indices, *shape] float32 and labels [*indices] of the training part."""
-        inputs, labels = self.raw("train")
-        return self._normalised(inputs[indices.to(inputs.device)]), labels[indices]
+        return self.examples_at("train", indices)
 
     def examples_at(self, part: str, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return inputs [*indices, *shape] float32 and labels [*indices] of any part."""
-        inputs, labels = self.raw(part)
-        return self._normalised(inputs[indices.to(inputs.device)]), labels[
-            indices.to(labels.device)
-        ]
+        inputs = self.normalised(self._parts[part].take(indices))
+        return inputs, self.labels(part)[indices.to(self._device)]
 
     def batch_indices(self, step: int, size: int, steps_per_epoch: int, seed: int) -> Tensor:
         """Return the indices [size] int64, in the training part, of a step's examples.
@@ -92,23 +111,37 @@ class DeviceDataset:
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """Return the order [examples] int64 of an epoch, drawn from (seed, epoch)."""
-        return self.drawn_order(epoch, seed).to(self._device)
+        return self.drawn_order(epoch, seed).to(self._order_device)
 
     def drawn_order(self, epoch: int, seed: int) -> Tensor:
         """Return `order` on the CPU, where it is drawn."""
         return torch.randperm(self.examples, generator=stream(seed, Stream.ORDER, epoch))
 
+    def labels(self, part: str) -> Tensor:
+        """Return all labels of a part, on the device."""
+        return self._parts[part].labels
+
     def raw(self, part: str) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of a part as they are stored.
 
-        They are neither divided by 255 nor normalised.
+        They are neither divided by 255 nor normalised. Of a streamed data set there are none.
         """
-        return self._parts[part]
+        whole = self._parts[part]
+        assert isinstance(whole, WholePart)
+        return whole.inputs, whole.labels
+
+    @property
+    def streamed(self) -> StreamedPart | None:
+        """The training part of a streamed data set, for a training to read ahead; else None."""
+        part = self._parts["train"]
+        return part if isinstance(part, StreamedPart) else None
 
     @property
     def is_on_device(self) -> bool:
         """True where the training inputs are in the device's memory, False where in the host's."""
-        inputs, labels = self._parts["train"]
+        if self.streamed:
+            return False
+        inputs, labels = self.raw("train")
         return bool(inputs.device == labels.device)
 
     @property
@@ -116,8 +149,24 @@ class DeviceDataset:
         """True where inputs are not just taken in [0, 1], but have mean and deviation changed."""
         return self._moments is not None
 
-    def batches(self, part: str, size: int = EVALUATION_CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all examples of a part in order, `size` at a time; the last batch may be smaller."""
-        inputs, labels = self._parts[part]
-        for start in range(0, len(labels), size):
-            yield self._normalised(inputs[start : start + size]), labels[start : start + size]
+    def batches(self, part: str, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all examples of a part in order, `size` at a time; the last batch may be smaller.
+
+        `size` is by default what an evaluation computes at once.
+        """
+        size = size or (STREAMED_CHUNK if self.streamed else EVALUATION_CHUNK)
+        labels = self.labels(part)
+        for number, inputs in enumerate(self._parts[part].chunks(size)):
+            yield self.normalised(inputs), labels[number * size : (number + 1) * size]
+
+
+def _part(
+    name: str, dataset: Dataset | StreamedDataset, info: DatasetInfo, device: str
+) -> WholePart | StreamedPart:
+    """Return a part of a data set, its labels on the device."""
+    labels = getattr(dataset, name).labels.to(device)
+    if isinstance(dataset, StreamedDataset):
+        return StreamedPart(name, getattr(dataset, name).inputs, labels, info.shape, device)
+    # The inputs of a mapped data set may not fit into the device's memory.
+    inputs_device = "cpu" if dataset.mapped else device
+    return WholePart(getattr(dataset, name).inputs.to(inputs_device), labels)

@@ -35,7 +35,7 @@ def evaluate(
     """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
     sums = summed_metrics(module, values, dataset, part, objective, arithmetic)
     loss, correct = sums.tolist()
-    examples = len(dataset.raw(part)[1])
+    examples = len(dataset.labels(part))
     return loss / examples, correct / examples
 
 

@@ -13,11 +13,11 @@ from lotteryfw.api.kinds import Metric, Objective
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.arithmetic import Arithmetic
-from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.evaluate import summed_metrics, to_device
 from lotteryfw.engine.learned_mask import LearnedMask
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.search.jobs import Evaluate, Spec
 
 Values = Mapping[str, Tensor]
@@ -48,7 +48,7 @@ def evaluate_network(job: Evaluate, context: EngineContext) -> Evaluation:
             summed_metrics(module, values, dataset, job.part, objective, arithmetic, metrics)
         )
 
-    examples = len(dataset.raw(job.part)[1])
+    examples = len(dataset.labels(job.part))
     # The first wait for the device; a metric's values are copied to the host after it.
     means = (torch.stack(sums).cpu() / examples).mean(0)
     loss, accuracy = means.tolist()
@@ -84,9 +84,7 @@ def recalibrated(
     for name in buffers & changed.keys():
         changed[name] = changed[name].clone()
 
-    augment = Augmenter(
-        [context.component(spec) for spec in job.augment], job.augment_seed, context.device
-    )
+    batches = TrainingBatches(job, context, dataset)
     arithmetic = Arithmetic.of(job)
     module.eval()
     # Several networks are measured with the module, by this job and by others.
@@ -97,8 +95,8 @@ def recalibrated(
                 layer.train()
                 # The mean of all batches so far; torch's own way to it waits for the device.
                 layer.momentum = 1 / (step + 1)
-            batch = dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-            arithmetic.outputs(module, changed, augment(batch[0], step))
+            inputs, _ = batches(step, job.recalibrate)
+            arithmetic.outputs(module, changed, inputs)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return changed

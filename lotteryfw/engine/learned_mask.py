@@ -151,7 +151,7 @@ def evaluate_learned_mask(
     for weights in learned_mask.evaluated_weights():
         sums.append(summed_metrics(module, weights, dataset, part, objective, arithmetic))
 
-    examples = len(dataset.raw(part)[1])
+    examples = len(dataset.labels(part))
     losses, accuracies = [], []
     # The only wait for the device.
     for loss, correct in torch.stack(sums).tolist():

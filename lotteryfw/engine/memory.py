@@ -18,6 +18,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lotteryfw.api.data import DatasetInfo
+from lotteryfw.engine.activation_checkpointing import checkpoint_activations
 from lotteryfw.engine.arithmetic import Arithmetic
 from lotteryfw.engine.kernels.kernel import sample_optimizer
 from lotteryfw.engine.runtime import EngineContext
@@ -32,8 +33,9 @@ LARGEST_IN_MEMORY = 8 << 30
 class TrainingMemory:
     """The bytes of a training by what takes them.
 
-    `activations` are those of a batch of `batch` examples, which grow with it; None where the
-    network cannot be computed without memory. `data` is the data set at its smallest.
+    `activations` are those of a batch of `batch` examples, or of the largest of its `parts`, and
+    grow with it; None where the network cannot be computed without memory. `data` is the data set
+    at its smallest.
     """
 
     weights: int
@@ -42,6 +44,7 @@ class TrainingMemory:
     activations: int | None
     batch: int
     data: int
+    parts: int = 1
 
     @property
     def of_training(self) -> int:
@@ -79,7 +82,8 @@ def training_memory(job: Train, context: EngineContext) -> TrainingMemory:
         optimizer=_optimizer_bytes(job, context, trained),
         activations=_activation_bytes(job, context, info),
         batch=job.batch,
-        data=data if data <= LARGEST_IN_MEMORY else 0,
+        data=0 if info.streamed or data > LARGEST_IN_MEMORY else data,
+        parts=job.accumulate,
     )
 
 
@@ -122,6 +126,8 @@ def _optimizer_bytes(job: Train, context: EngineContext, trained: int) -> int:
 def _activation_bytes(job: Train, context: EngineContext, info: DatasetInfo) -> int | None:
     """Return what a forward pass of a batch keeps for the backward pass; None if not known."""
     module = context.network(job.model, info, job.objective).train()
+    if job.activation_checkpointing:
+        checkpoint_activations(module)
     objective = context.component(job.objective)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     values: dict[str, Tensor] = {}
@@ -140,7 +146,8 @@ def _activation_bytes(job: Train, context: EngineContext, info: DatasetInfo) -> 
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    batch = min(job.batch, info.train)
+    # The largest part: they differ by one example at most.
+    batch = -(-min(job.batch, info.train) // job.accumulate)
     arithmetic = Arithmetic("bf16" if job.precision == "fp16" else job.precision)
     try:
         with mode, torch.random.fork_rng(devices=[]):

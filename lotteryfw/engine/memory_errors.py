@@ -24,6 +24,9 @@ def memory_advice(job: Job, shortage: str) -> str:
     remedies = ["run fewer processes on the device (--jobs, --jobs-per-device)"]
     if isinstance(job, Train):
         remedies.append(f"set train.batch below {job.batch}")
+        remedies.append(f"set train.accumulate above {job.accumulate}")
+        if not job.activation_checkpointing:
+            remedies.append("set engine.activation_checkpointing = true")
     if job.kind == "training" and getattr(job, "precision", "float32") == "float32":
         remedies.append('set train.precision = "bf16"')
     remedies.append("take a smaller network")

@@ -124,7 +124,7 @@ class NetworkProbe:
 
     def examples(self, part: Part) -> int:
         """Return the number of examples of a part."""
-        return len(self._data.raw(part)[1])
+        return len(self._data.labels(part))
 
     def ones(self, count: int) -> Tensor:
         """Return inputs that are all 1. Raises UsageError for data of tokens."""

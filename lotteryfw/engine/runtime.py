@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lotteryfw.api.data import Dataset, DatasetInfo
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset
 from lotteryfw.api.errors import DataError, StoreError
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource, ModelFamily
@@ -194,7 +194,12 @@ class EngineContext:
                 f"{current[:8]}, not {fingerprint[:8]}); run the same command again"
             )
         info = dataset_info(source, self.data_folder)
-        dataset = self._examples(source, spec, current)
+        dataset: Dataset | StreamedDataset
+        if info.streamed:
+            # Nothing is decoded once for all: each epoch reads the files.
+            dataset = self._unchanged(source, current)
+        else:
+            dataset = self._examples(source, spec, current)
         check_dataset(source.use, info, dataset)
         wrong_label = describe_wrong_label(source.use, info.classes, dataset)
         return _CachedDataset(spec, current, DeviceDataset(dataset, info, self.device), wrong_label)
@@ -206,11 +211,11 @@ class EngineContext:
         one memory.
         """
         if self.store is None:
-            return self._unchanged(source, fingerprint)
+            return self._unchanged_whole(source, fingerprint)
         derivation = ["decoded", spec.canonical(), fingerprint]
         key = digest(derivation)
         if self.store.path(key, "data") is None:
-            dataset = self._unchanged(source, fingerprint)
+            dataset = self._unchanged_whole(source, fingerprint)
             if dataset.mapped:
                 return dataset
             try:
@@ -223,9 +228,15 @@ class EngineContext:
                 return dataset
         self.decoded.add(key)
         path = self.store.path(key, "data")
-        return map_decoded(path) if path else self._unchanged(source, fingerprint)
+        return map_decoded(path) if path else self._unchanged_whole(source, fingerprint)
 
-    def _unchanged(self, source: DataSource, fingerprint: str) -> Dataset:
+    def _unchanged_whole(self, source: DataSource, fingerprint: str) -> Dataset:
+        dataset = self._unchanged(source, fingerprint)
+        # It was compared with its facts, which say so.
+        assert isinstance(dataset, Dataset)
+        return dataset
+
+    def _unchanged(self, source: DataSource, fingerprint: str) -> Dataset | StreamedDataset:
         """Return the examples as the source gives them.
 
         Raises DataError for files that changed while they were read.

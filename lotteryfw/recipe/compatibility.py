@@ -11,7 +11,7 @@ from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import OPTIONAL_SLOTS, SLOTS
+from lotteryfw.recipe.schema import OPTIONAL_SLOTS, SLOTS, Train
 
 
 def uses(search: SearchAlgorithm, slot: str) -> bool:
@@ -116,3 +116,11 @@ def _keys_of(slot: str) -> Keys:
     if slot in OPTIONAL_SLOTS:
         return OPTIONAL_SLOTS[slot][0]
     return (slot,) if (slot,) in SLOTS else ("train", slot)
+
+
+def check_batch_parts(train: Train, faults: FaultCollector) -> None:
+    """Report a batch that cannot be divided into as many parts as `accumulate` says."""
+    if train.accumulate > train.batch:
+        faults.at("accumulate").add(
+            f"a batch of {train.batch} has no {train.accumulate} parts", f"at most {train.batch}"
+        )

@@ -14,6 +14,7 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.recipe.axes import Axis, written_axes
 from lotteryfw.recipe.compatibility import (
     check_analyses,
+    check_batch_parts,
     check_compatible,
     check_variants,
     misplaced_criteria,
@@ -155,6 +156,8 @@ class ExpandedStudy:
             "batch": train.batch,
             "precision": train.precision,
         }
+        if train.accumulate > 1:
+            table["train"]["accumulate"] = train.accumulate
         for slot in (*TRAIN_SLOTS, "mask_optimizer", "mask_update"):
             if parts[slot] is not None:
                 table["train"][slot] = full(parts[slot])
@@ -164,7 +167,7 @@ class ExpandedStudy:
         # A run folder that was made before there were metrics stays the folder of its recipe.
         if parts["metrics"]:
             table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
-        table["engine"] = self._first_setup.engine.model_dump(exclude_none=True)
+        table["engine"] = self._first_setup.engine.resolved()
         if parts["start"] is not None:
             table["start"] = str(parts["start"].path)
         table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
@@ -274,6 +277,8 @@ class ExpandedStudy:
         engine: Engine | None = checked_table(Engine, "engine")
         randomness: RandomnessTable | None = checked_table(RandomnessTable, "randomness")
         clock: Clock | None = None
+        if train:
+            check_batch_parts(train, faults.at("train"))
         if train and parts["data"]:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
         if clock:
@@ -305,6 +310,8 @@ class ExpandedStudy:
             "sparse_below": engine.sparse_below,
             "precision": train.precision,
             "memory_format": engine.memory_format_for(train.precision),
+            "accumulate": train.accumulate,
+            "activation_checkpointing": engine.activation_checkpointing,
             "deterministic": engine.deterministic,
             "evaluate_train": evaluate.train,
         }

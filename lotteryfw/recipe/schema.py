@@ -89,6 +89,10 @@ class Train(Table):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """The numbers that networks compute with, in training and in evaluation. Weights and their updates
     are float32 in each case. "fp16" needs a CUDA device."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Parts that each batch is computed in, one after the other, so that the activations of one part
+    alone are in memory. Their gradients are added up for one update. A training has as many updates
+    as without it."""
     objective: Component = None
     optimizer: Component = None
     schedule: Component = None
@@ -239,10 +243,17 @@ class Engine(Table):
     memory_format: Literal["contiguous", "channels_last"] | None = None
     """The order of images and convolution kernels in memory. If it is left out, it is "contiguous" for
     float32, and "channels_last", which is faster, for another `train.precision`."""
-
     deterministic: bool = True
     """On a GPU, convolutions are computed by algorithms that repeat bit for bit. If it is false, cuDNN
     tries its algorithms and takes the fastest, and a training that is repeated differs by rounding."""
+    activation_checkpointing: bool = False
+    """Compute the activations inside the blocks of a network a second time in the backward pass, in
+    place of keeping them: less memory, about a third more time, the same results."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the table with its defaults filled in, but for options that came later."""
+        # A run folder that was made before there was an option stays the folder of its recipe.
+        return {"kernel": self.kernel, **self.model_dump(exclude_defaults=True)}
 
     def memory_format_for(self, precision: str) -> str:
         """Return the memory format of trainings in a precision."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from lotteryfw.recipe.compatibility import check_batch_parts
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.resolve import ComponentResolver
@@ -132,6 +133,8 @@ def _changes(
         return None
 
     changes: dict[str, Any] = {"data": data, "batch": train.batch, "precision": train.precision}
+    changes["accumulate"] = train.accumulate
+    check_batch_parts(train, in_train)
     for slot in TRAIN_SLOTS:
         checked = resolver.component(slot, merged.get(slot))
         changes[slot] = in_train.at(slot).value_of(checked)

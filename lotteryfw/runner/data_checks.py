@@ -39,6 +39,7 @@ def check_data(recipe: Recipe, folder: Path) -> tuple[list[Fault], list[str]]:
             checked.add(id(data))
             try:
                 warnings |= dict.fromkeys(_check_source(data, folder))
+                warnings |= dict.fromkeys(_call(data, "check", folder))
             except LotteryError as error:
                 faults[Fault(*written_at, str(error))] = None
     return list(faults), list(warnings)

@@ -57,7 +57,7 @@ def refuse_too_large(
     for cell in cells:
         # The seeds and most axes of a study share these.
         parts = (cell.model, cell.data, cell.objective, cell.optimizer, cell.parametrization)
-        arithmetic = (cell.batch, cell.precision)
+        arithmetic = (cell.batch, cell.precision, cell.accumulate, cell.activation_checkpointing)
         identity = (*map(id, parts), *arithmetic)
         if identity in checked:
             continue
@@ -83,6 +83,10 @@ def _too_large(cell: Cell, memory: TrainingMemory, available: int, processes: in
     largest = memory.largest_batch(available // processes - memory.data)
     if 0 < largest < memory.batch:
         remedies.append(f"set train.batch to at most {largest}")
+    if memory.activations and memory.parts == 1:
+        remedies.append("set train.accumulate, which computes a batch in parts")
+    if memory.activations and not cell.activation_checkpointing:
+        remedies.append("set engine.activation_checkpointing = true")
     if cell.precision == "float32" and memory.activations:
         remedies.append('set train.precision = "bf16", which halves most activations')
     remedies.append("take a smaller network")
@@ -97,7 +101,10 @@ def in_words(memory: TrainingMemory) -> str:
         f"optimizer {gigabytes(memory.optimizer)}",
     ]
     if memory.activations is not None:
-        parts.append(f"activations of a batch of {memory.batch} {gigabytes(memory.activations)}")
+        batch = f"a batch of {memory.batch}"
+        if memory.parts > 1:
+            batch += f" in {memory.parts} parts"
+        parts.append(f"activations of {batch} {gigabytes(memory.activations)}")
     parts.append(f"data set {gigabytes(memory.data)}")
     total = gigabytes(memory.of_training + memory.data)
     return f"at least {total} ({', '.join(parts)})"

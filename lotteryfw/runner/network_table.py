@@ -64,7 +64,7 @@ def network_tables(
     for cell in cells:
         parts = (cell.model, cell.data, cell.objective, cell.search, cell.scope, cell.optimizer)
         # Seeds and most axes share these objects, and building a network takes long.
-        identity = (cell.study, *map(id, parts), cell.batch, cell.precision)
+        identity = (cell.study, *map(id, parts), cell.batch, cell.precision, cell.accumulate)
         if identity in seen:
             continue
         seen.add(identity)

@@ -99,6 +99,8 @@ class Cell:
     sparse_below: float | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    accumulate: int = 1
+    activation_checkpointing: bool = False
     deterministic: bool = True
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -230,7 +230,7 @@ class SearchContext:
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
             cell.kernel, cell.sparse_below, cell.precision, cell.memory_format, *self._choices,
-            numerics(self.device), self.engine,
+            numerics(self.device), self.engine, *_step_parts(cell),
         )  # fmt: skip
 
     @property
@@ -343,6 +343,15 @@ def needs_of(component: MaskCriterion | SearchAlgorithm | Analysis) -> frozenset
 def digest_of(*parts: object) -> str:
     """Return the SHA-256 (hex) of parts as text."""
     return sha256_of("\x1f".join(map(str, parts)))
+
+
+def _step_parts(cell: Cell) -> Iterator[str]:
+    """Yield, as parts of a job's digest, the options of a step that are not at their default."""
+    # Checkpointed activations change no result, but the choice of the kernel.
+    for name in ("accumulate", "activation_checkpointing"):
+        value = getattr(cell, name)
+        if value != getattr(Cell, name):
+            yield f"{name}={value}"
 
 
 def _point_part(point: RewindPoint) -> str:

@@ -114,7 +114,10 @@ class Train(KeyedJob):
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
     `precision` and `memory_format` say how the network is computed (see `Arithmetic`), and
-    `deterministic` by which algorithms (see `algorithms_of`).
+    `deterministic` by which algorithms (see `algorithms_of`). `accumulate` is the number of parts
+    that a batch is computed in, one after the other. `activation_checkpointing` asks that
+    activations be computed twice instead of kept; it is no part of the key, since it does not
+    change the training.
 
     With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
     `mask_seed` are for the draws of the update.
@@ -154,6 +157,8 @@ class Train(KeyedJob):
     mask_seed: int | None = None
     precision: str = "float32"
     memory_format: str = "contiguous"
+    accumulate: int = 1
+    activation_checkpointing: bool = False
     deterministic: bool = True
     mask_update: Spec | None = None
     teacher: str = ""
@@ -248,8 +253,15 @@ Job = Train | ProbeJob | Evaluate
 _JOBS: Mapping[str, type[Job]] = {"Train": Train, "ProbeJob": ProbeJob, "Evaluate": Evaluate}
 _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": None, "scores": {}}
 """The tensors of jobs by field, each with the value that stands for none."""
-_NOT_IN_KEY = ("snapshots", "origin", "known_key")
-_NOT_IN_KEY_AT_DEFAULT = ("precision", "memory_format", "deterministic", "mask_update", "teacher")
+_NOT_IN_KEY = ("snapshots", "origin", "known_key", "activation_checkpointing")
+_NOT_IN_KEY_AT_DEFAULT = (
+    "precision",
+    "memory_format",
+    "deterministic",
+    "accumulate",
+    "mask_update",
+    "teacher",
+)
 """Fields that the key has only where they are not at their default."""
 _SPECS = (
     "model",

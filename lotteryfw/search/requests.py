@@ -172,6 +172,8 @@ class JobFactory:
             evaluate_every=cell.evaluate_every,
             precision=cell.precision,
             memory_format=cell.memory_format,
+            accumulate=cell.accumulate,
+            activation_checkpointing=cell.activation_checkpointing,
             deterministic=cell.deterministic,
             order_seed=seeds.order,
             augment_seed=seeds.augment,

@@ -6,12 +6,12 @@ Draws are made on the CPU.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log
+from math import exp, log, sqrt
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from lotteryfw import Augmentation
+from lotteryfw import Augmentation, Box
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,10 @@ class RandomResizedCrop(Augmentation):
     where torchvision takes as much of the middle as `aspect` allows; with the default options this
     befalls 3 square images in a billion. Pixels are bilinear between those of the box. There is no
     antialiasing, and nothing for it to do: images keep their size, so that no box is made smaller.
+
+    Streamed images are cropped as they are read, at their full resolution and before any other
+    augmentation, and resized with antialiasing. If no box fits, it is the largest in the middle
+    that `aspect` allows, as in torchvision.
     """
 
     use = "random_resized_crop"
@@ -132,6 +136,33 @@ class RandomResizedCrop(Augmentation):
         y, x = noise["y"][:, :, None], noise["x"][:, None, :]
         grid = torch.stack([x.expand(-1, height, -1), y.expand(-1, -1, width)], dim=-1)
         return torch.nn.functional.grid_sample(images, grid, align_corners=False)
+
+    def box(self, height: int, width: int, rng: torch.Generator) -> Box:
+        import torch
+
+        numbers = torch.rand(2 * TRIES + 2, generator=rng, dtype=torch.float64).tolist()
+        # the last two are kept for the corner, so that it does not depend on how many tries it took
+        *tries, y, x = numbers
+        (least, most), (narrow, wide) = self.area, map(log, self.aspect)
+        for share, ratio in zip(tries[:TRIES], tries[TRIES:], strict=True):
+            area = height * width * (least + (most - least) * share)
+            # uniform in the logarithm, so that 3:4 is as likely as 4:3
+            aspect = exp(narrow + (wide - narrow) * ratio)
+            tall, broad = round(sqrt(area / aspect)), round(sqrt(area * aspect))
+            if 0 < tall <= height and 0 < broad <= width:
+                top, left = int(y * (height - tall + 1)), int(x * (width - broad + 1))
+                return Box(top, left, tall, broad)
+        return self._middle(height, width)
+
+    def _middle(self, height: int, width: int) -> Box:
+        """Return the largest box in the middle of the image that `aspect` allows."""
+        narrow, wide = self.aspect
+        tall, broad = height, width
+        if width / height < narrow:
+            tall = max(1, round(width / narrow))
+        elif width / height > wide:
+            broad = max(1, round(height * wide))
+        return Box((height - tall) // 2, (width - broad) // 2, tall, broad)
 
     def _sides(self, count: int, whole: Tensor, rng: torch.Generator) -> Tensor:
         """Draw boxes for images of `whole` [height, width].

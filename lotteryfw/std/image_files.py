@@ -57,19 +57,19 @@ def scan(use: str, root: Path, test: str) -> ImageList:
     if strange:
         raise DataError(f"{use}: {halves[1]} has classes that train/ lacks: {', '.join(strange)}")
 
-    train, test_images = (_list(half, classes, _times(half)) for half in halves)
-    _refuse_empty(use, halves[0], classes, train, layout)
-    _refuse_empty(use, halves[1], classes, test_images, layout)
+    train, test_images = (_list(half, classes, folder_times(half)) for half in halves)
+    refuse_empty(use, halves[0], classes, train)
+    refuse_empty(use, halves[1], classes, test_images)
     return ImageList(classes, train, test_images)
 
 
-def _refuse_empty(
-    use: str, half: Path, classes: Sequence[str], images: Sequence[Image], layout: str
-) -> None:
+def refuse_empty(use: str, half: Path, classes: Sequence[str], images: Sequence[Image]) -> None:
     """Raise DataError where there are no images in `half`, or in one of its class folders."""
     suffixes = ", ".join(sorted(SUFFIXES))
     if not images:
-        raise DataError(f"{use}: no images in {half} (of {suffixes}); {layout}")
+        raise DataError(
+            f"{use}: no images in {half} (of {suffixes}); it should hold <class>/<image>"
+        )
     labels = {image.label for image in images}
     empty: list[str] = []
     for label, name in enumerate(classes):
@@ -82,7 +82,7 @@ def _refuse_empty(
         )
 
 
-def _times(half: Path) -> tuple[int, ...]:
+def folder_times(half: Path) -> tuple[int, ...]:
     """Return when each class folder changed, which it does when a file in it comes or goes."""
     return tuple((half / name).stat().st_mtime_ns for name in _folders(half))
 
@@ -191,11 +191,7 @@ class Decoder:
         mode = "L" if channels == 1 else "RGB"
         # one by one: threads took twice as long for 32×32 JPEGs on two cores
         for image in images:
-            try:
-                with Pillow.open(image.path) as file:
-                    picture = self._eight_bits(file, image.path).convert(mode)
-            except OSError as error:
-                raise unreadable(self.use, image.path, error) from error
+            picture = open_image(self.use, image.path, mode)
             if self.size:
                 picture = ImageOps.fit(picture, (self.size, self.size), Pillow.Resampling.BILINEAR)
             if picture.size != (width, height):
@@ -206,30 +202,67 @@ class Decoder:
             pixels = torch.from_numpy(np.array(picture)).reshape(height, width, channels)
             yield pixels.permute(2, 0, 1)
 
-    def _eight_bits(self, picture: Picture, path: Path) -> Picture:
-        """Return the image with a byte a channel.
 
-        Pillow's own conversion of 16 bits a pixel makes everything above 255 white. Raises
-        DataError for values whose range the file does not say.
-        """
-        import numpy as np
-        from PIL import Image as Pillow
+def open_image(use: str, path: Path, mode: str) -> Picture:
+    """Return an image, decoded, in Pillow's mode "L" or "RGB".
 
-        # 32-bit integers are also what some versions of Pillow read 16-bit PNG and PGM into
-        is_16_bit = picture.mode.startswith("I;16") or (
-            picture.mode == "I" and picture.format in ("PNG", "PPM")
-        )
-        if is_16_bit:
-            # 257 = 65535 / 255: white stays white
-            values = np.asarray(picture).astype(np.float64) / 257
-            return Pillow.fromarray(values.round().astype(np.uint8))
-        if picture.mode in ("I", "F"):
-            kind = "floating-point numbers" if picture.mode == "F" else "32-bit integers"
-            raise DataError(
-                f"{self.use}: {path} holds {kind}, of an unknown range; "
-                "convert it to 8 bits a channel"
-            )
-        return picture
+    Raises DataError for a damaged file, and for values whose range the file does not say.
+    """
+    try:
+        return decoded(path, mode)
+    except DamagedFile as damage:
+        raise unreadable(use, path, damage) from damage
+    except UnknownRange as error:
+        raise DataError(
+            f"{use}: {path} holds {error}, of an unknown range; convert it to 8 bits a channel"
+        ) from error
+
+
+class DamagedFile(Exception):
+    """A file is no image, or not all of one."""
+
+
+class UnknownRange(Exception):
+    """An image's pixels are numbers that white could be any of."""
+
+
+def decoded(path: Path, mode: str) -> Picture:
+    """Return an image, all of it decoded, in Pillow's mode "L" or "RGB".
+
+    Raises DamagedFile, UnknownRange.
+    """
+    from PIL import Image as Pillow
+
+    try:
+        with Pillow.open(path) as file:
+            return _eight_bits(file).convert(mode)
+    except (MemoryError, UnknownRange):
+        raise
+    # Pillow's decoders raise errors of many types for bytes that they do not expect
+    except Exception as error:
+        raise DamagedFile(str(error) or type(error).__name__) from error
+
+
+def _eight_bits(picture: Picture) -> Picture:
+    """Return the image with a byte a channel.
+
+    Pillow's own conversion of 16 bits a pixel makes everything above 255 white. Raises
+    UnknownRange.
+    """
+    import numpy as np
+    from PIL import Image as Pillow
+
+    # 32-bit integers are also what some versions of Pillow read 16-bit PNG and PGM into
+    is_16_bit = picture.mode.startswith("I;16") or (
+        picture.mode == "I" and picture.format in ("PNG", "PPM")
+    )
+    if is_16_bit:
+        # 257 = 65535 / 255: white stays white
+        values = np.asarray(picture).astype(np.float64) / 257
+        return Pillow.fromarray(values.round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise UnknownRange("floating-point numbers" if picture.mode == "F" else "32-bit integers")
+    return picture
 
 
 def size_of(use: str, path: Path) -> tuple[int, int]:
@@ -243,6 +276,6 @@ def size_of(use: str, path: Path) -> tuple[int, int]:
         raise unreadable(use, path, error) from error
 
 
-def unreadable(use: str, path: Path, error: OSError) -> DataError:
+def unreadable(use: str, path: Path, error: Exception) -> DataError:
     """Return the error to raise for a file that is no image."""
     return DataError(f"{use}: {path} is not an image that can be read: {error}")

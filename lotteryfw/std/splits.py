@@ -28,7 +28,12 @@ Normalise = Annotated[
 
 
 def facts(
-    shape: tuple[int, ...], classes: int, examples: int, test: int, validation: int
+    shape: tuple[int, ...],
+    classes: int,
+    examples: int,
+    test: int,
+    validation: int,
+    streamed: bool = False,
 ) -> DatasetInfo:
     """Return the facts of a set whose `examples` for training lose `validation`.
 
@@ -36,7 +41,7 @@ def facts(
     """
     _check(validation, examples)
     train = examples - validation
-    return DatasetInfo(shape, classes, train=train, validation=validation, test=test)
+    return DatasetInfo(shape, classes, train, validation, test, streamed=streamed)
 
 
 def split(

@@ -13,7 +13,7 @@ from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import digest
-from lotteryfw.testkit import evaluation, learning, pruning, searching, training, updating
+from lotteryfw.testkit import datasets, evaluation, learning, pruning, searching, training, updating
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS
 
@@ -27,7 +27,7 @@ TRIALS: dict[str, Callable[[ComponentTrial], None]] = {
     "parametrization": learning.try_parametrization,
     "model": training.try_model,
     "initialiser": training.try_initialiser,
-    "data": training.try_data,
+    "data": datasets.try_data,
     "augmentation": training.try_augmentation,
     "objective": evaluation.try_objective,
     "metric": evaluation.try_metric,

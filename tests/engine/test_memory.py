@@ -65,6 +65,16 @@ def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None
     assert 0.4 < reduced / whole < 0.7
 
 
+def test_parts_and_checkpoints_need_less() -> None:
+    conv: dict[str, Any] = {"data": IMAGES, "model": {"use": "resnet20", "width": 0.1}, "batch": 32}
+    whole, parts = measured(**conv).activations, measured(accumulate=4, **conv).activations
+    twice = measured(activation_checkpointing=True, **conv).activations
+    assert whole is not None
+    assert twice is not None
+    assert parts == measured(**{**conv, "batch": 8}).activations
+    assert twice < 0.5 * whole
+
+
 def test_a_network_that_reads_values_has_no_count_of_activations() -> None:
     class Reading(nn.Module):
         def __init__(self) -> None:

@@ -587,7 +587,7 @@ def test_imagenet_facts_need_no_files() -> None:
 
 
 def test_imagenet_is_read_from_its_folders(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = ImageNet(path="own", size=4, validation=2)
+    source = ImageNet(path="own", size=4, validation=2, streamed=False)
     with pytest.raises(
         DataError,
         match=r"imagenet: there is no folder .*val; .*should hold train/<class>/<image> and",

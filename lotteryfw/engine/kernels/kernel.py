@@ -146,6 +146,13 @@ class Candidate:
             )
         return self.why_not_weights_alone()
 
+    def why_no_examples_by_index(self) -> str | None:
+        """Return why no kernel that gathers its batches from memory applies, or None."""
+        info = self.context.component(self.job.data).facts(self.context.data_folder)
+        if info.streamed:
+            return f"it takes examples from memory, and the data '{self.job.data.use}' is streamed"
+        return None
+
     def why_no_cross_entropy(self) -> str | None:
         """Return why no kernel that has the cross-entropy built in applies, or None."""
         if self.context.component(self.job.objective).closed_form() != "cross_entropy":
@@ -185,7 +192,8 @@ class KernelDescription:
     why_unavailable: Callable[[Mapping[str, Any]], str | None] = always_available
     """Returns how to get what options of a job need and this machine lacks, or None."""
     any_arithmetic: bool = False
-    """True where it trains in any precision and memory format, not in plain float32 alone."""
+    """True where it trains in any precision and memory format, not in plain float32 alone, with
+    batches in parts and with checkpointed activations."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
     member_bytes: Callable[[Train], int] = lambda job: 0
@@ -200,6 +208,10 @@ class KernelDescription:
             return f"it computes in float32, and train.precision is '{job.precision}'"
         if not self.any_arithmetic and job.memory_format != "contiguous":
             return f"it has no memory format '{job.memory_format}'"
+        if not self.any_arithmetic and job.accumulate > 1:
+            return f"it computes batches as a whole, and train.accumulate is {job.accumulate}"
+        if not self.any_arithmetic and job.activation_checkpointing:
+            return "it keeps all activations, and engine.activation_checkpointing is true"
         return self.why_not(candidate)
 
     def spec(self, candidate: Candidate) -> KernelSpec:

@@ -366,7 +366,7 @@ def _why_not(candidate: Candidate) -> str | None:
     paths = candidate.network_fact(mlp_layers)
     if isinstance(paths, str):
         return paths
-    if reason := why_no_rule(candidate.optimizer):
+    if reason := why_no_rule(candidate.optimizer) or candidate.why_no_examples_by_index():
         return reason
     # BLAS takes vectors by another routine than matrices, which rounds otherwise: a member of a
     # group would differ from the same training alone.

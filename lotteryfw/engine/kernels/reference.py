@@ -59,7 +59,9 @@ class Reference:
         """Return the updates from a recording, where device and optimizer allow one."""
         network = self.network
         recorder = recorder_for(network.optimizer, device)
-        if recorder is None:
+        # The second forward pass of a checkpointed block reads and sets torch's generators, which a
+        # recording does not allow.
+        if recorder is None or network.job.activation_checkpointing:
             return None
         job, dataset = network.job, network.dataset
         batches: Batches

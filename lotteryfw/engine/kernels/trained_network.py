@@ -16,8 +16,9 @@ from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, seed_of
 from lotteryfw.api.tickets import REMOVED_WITH
+from lotteryfw.engine.activation_checkpointing import checkpoint_activations
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
-from lotteryfw.engine.augmenter import Augmenter
+from lotteryfw.engine.batch_parts import BatchPart, batch_parts
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
@@ -26,6 +27,7 @@ from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
 from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
+from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.engine.training_loss import training_loss
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
@@ -43,6 +45,8 @@ class TrainedNetwork:
         self._device = context.device
         self.dataset = context.dataset_of(job)
         self.module = context.network(job.model, self.dataset, job.objective)
+        if job.activation_checkpointing:
+            checkpoint_activations(self.module)
         self.objective: Objective = context.component(job.objective)
         self._has_penalty = has_penalty(self.objective)
         self.arithmetic = Arithmetic.of(job)
@@ -64,8 +68,7 @@ class TrainedNetwork:
         self.changing_masks = self._changing_masks(context)
         """The masks of a job with a mask update, which is then the constraint as well."""
         self.mask_constraint = self.changing_masks or MaskConstraint(job.mask, state.values)
-        augmentations = [context.component(spec) for spec in job.augment]
-        self._augment = Augmenter(augmentations, job.augment_seed, context.device)
+        self._batches = TrainingBatches(job, context, self.dataset)
         self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
             self.parameters
         )
@@ -130,9 +133,7 @@ class TrainedNetwork:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
-        job = self.job
-        inputs, labels = self.dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
-        return self._augment(inputs, step), labels
+        return self._batches(step, until=self.job.start + self.job.steps)
 
     def seed(self, step: int) -> None:
         """Seed the generators that dropout and the like draw from, for the update from `step`.
@@ -156,14 +157,31 @@ class TrainedNetwork:
         """
         # An evaluation leaves the module in the other mode.
         self.module.train()
-        outputs = self.arithmetic.training_outputs(self.module, weights, inputs)
-        loss = self._loss(outputs, inputs, labels)
         self.optimizer.zero_grad()
+        losses = []
+        parts = batch_parts(inputs, labels, self.job.accumulate)
+        for number, part in enumerate(parts, 1):
+            losses.append(self._add_gradient(part, weights, penalty, is_last=number == len(parts)))
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+
+    def _add_gradient(
+        self,
+        part: BatchPart,
+        weights: Mapping[str, Tensor],
+        penalty: Tensor | None,
+        is_last: bool,
+    ) -> Tensor:
+        """Add the gradient of a part of a batch, and return the part's share of the loss."""
+        outputs = self.arithmetic.training_outputs(self.module, weights, part.inputs)
+        loss = self._loss(outputs, part.inputs, part.labels)
         minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
+        if part.share < 1:
+            loss, minimised = loss * part.share, minimised * part.share
+        # The parts share what leads from scores to weights.
         if self._scaler is None:
-            torch.autograd.backward(minimised)
+            torch.autograd.backward(minimised, retain_graph=not is_last)
         else:
-            self._scaler.backward(minimised)
+            self._scaler.backward(minimised, retain_graph=not is_last)
         return loss.detach()
 
     def _loss(self, outputs: Tensor | AuxiliaryOutputs, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -226,17 +244,19 @@ class TrainedNetwork:
         for name, value in self.tensors.values.items():
             values[name] = value.detach().clone()
         layers = {name: values[name].requires_grad_() for name in self.job.mask}
+        by_layer = {name: torch.zeros_like(layer) for name, layer in layers.items()}
         # Only the streams that dropout draws from: forking all devices would wait for each.
         devices = [torch.cuda.current_device()] if inputs.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             self.module.train()
-            outputs = functional_call(self.module, values, (inputs,))
-            loss = self._loss(outputs, inputs, labels)
-            gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
-        by_layer = {}
-        for (name, layer), gradient in zip(layers.items(), gradients, strict=True):
-            # A layer that the loss does not depend on has no gradient, which is 0.
-            by_layer[name] = torch.zeros_like(layer) if gradient is None else gradient
+            for part in batch_parts(inputs, labels, self.job.accumulate):
+                outputs = functional_call(self.module, values, (part.inputs,))
+                loss = self._loss(outputs, part.inputs, part.labels) * part.share
+                gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
+                for name, gradient in zip(layers, gradients, strict=True):
+                    # A layer that the loss does not depend on has no gradient, which is 0.
+                    if gradient is not None:
+                        by_layer[name] += gradient
         return by_layer
 
     def change_masks(self, step: int) -> None:

@@ -174,6 +174,8 @@ def _why_not(candidate: Candidate) -> str | None:
         return layers
     if job.augment:
         return "it takes images as they are stored, without augmentation"
+    if reason := candidate.why_no_examples_by_index():
+        return reason
     # The first layer's loop divides bytes by 255 as it gathers them, and can do no more.
     if candidate.context.dataset_of(job).is_normalised:
         return "it takes images as they are stored, without normalisation"
