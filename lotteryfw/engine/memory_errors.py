@@ -33,7 +33,7 @@ def memory_advice(job: Job, shortage: str) -> str:
     kind = {"training": "a training", "evaluation": "an evaluation"}.get(job.kind, "a probe")
     return (
         f"{kind} of '{job.model.use}' does not fit into the device's memory ({shortage}); "
-        f"{', '.join(remedies[:-1])}, or {remedies[-1]}; `lotteryfw plan --network` says what "
+        f"{', '.join(remedies[:-1])}, or {remedies[-1]}; `lotteryfw plan RECIPE --network` says what "
         "takes how much"
     )
 

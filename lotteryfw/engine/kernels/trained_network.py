@@ -135,6 +135,10 @@ class TrainedNetwork:
         """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
         return self._batches(step, until=self.job.start + self.job.steps)
 
+    def drawn_order(self, epoch: int) -> Tensor:
+        """Return the order of the examples in an epoch, on the CPU."""
+        return self.dataset.drawn_order(epoch, self.job.order_seed)
+
     def seed(self, step: int) -> None:
         """Seed the generators that dropout and the like draw from, for the update from `step`.
 
