@@ -1,4 +1,4 @@
-"""What happens where a device's memory does not suffice, in words. Does not import torch."""
+"""The error of a job that does not fit into its device's memory, with advice. Does not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the trainings of a study hold in a device's memory, and the refusal of what cannot fit.
+"""The bytes that the trainings of a study hold on a device, and the refusal of what cannot fit.
 
 Importing this module does not import torch; its functions do.
 """
