@@ -313,6 +313,7 @@ class ExpandedStudy:
             "accumulate": train.accumulate,
             "activation_checkpointing": engine.activation_checkpointing,
             "deterministic": engine.deterministic,
+            "compiled": engine.compile,
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}

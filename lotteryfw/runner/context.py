@@ -221,7 +221,7 @@ class StudyContext:
         # One cell for each network and kernel: the other axes of a grid change nothing here.
         different = {}
         for cell in cells:
-            arithmetic = (cell.precision, cell.memory_format)
+            arithmetic = (cell.precision, cell.memory_format, cell.compiled)
             different[(cell.kernel, arithmetic, id(cell.model), id(cell.data))] = cell
         for cell in different.values():
             if cell.kernel != "auto":

@@ -102,6 +102,7 @@ class Cell:
     accumulate: int = 1
     activation_checkpointing: bool = False
     deterministic: bool = True
+    compiled: bool = False
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()

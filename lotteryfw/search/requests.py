@@ -175,6 +175,7 @@ class JobFactory:
             accumulate=cell.accumulate,
             activation_checkpointing=cell.activation_checkpointing,
             deterministic=cell.deterministic,
+            compiled=cell.compiled,
             order_seed=seeds.order,
             augment_seed=seeds.augment,
             device=context.device,

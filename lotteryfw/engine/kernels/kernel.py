@@ -206,6 +206,8 @@ class KernelDescription:
         job = candidate.job
         if not self.any_arithmetic and job.precision != "float32":
             return f"it computes in float32, and train.precision is '{job.precision}'"
+        if not self.any_arithmetic and job.compiled:
+            return "it computes without torch.compile, and engine.compile is true"
         if not self.any_arithmetic and job.memory_format != "contiguous":
             return f"it has no memory format '{job.memory_format}'"
         if not self.any_arithmetic and job.accumulate > 1:
