@@ -24,8 +24,9 @@ def plain_forward(module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs
 class CompiledForward:
     """The forward pass of one training, compiled at its first call.
 
-    Trainings of one network share the program that the first of a process has made. Where that fails, for want of a compiler or because of the network, it is the plain one from
-    then on, and a warning says why.
+    Trainings of one network share the program that the first of a process has made. Where that
+    fails, for want of a compiler or because of the network, it is the plain one from then on, and
+    a warning says why.
     """
 
     def __init__(self) -> None:
