@@ -75,6 +75,9 @@ from .api.events import (
 from .api.fingerprints import (
     files_fingerprint as files_fingerprint,
 )
+from .api.functions import (
+    ImportedFunction as ImportedFunction,
+)
 from .api.hookspecs import (
     hookimpl as hookimpl,
 )

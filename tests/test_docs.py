@@ -135,10 +135,14 @@ def quickstart(place: Path) -> Path:
 
 
 def write_plugins(page: Path, place: Path) -> list[Path]:
-    """The page's plugin files as they are at its end."""
-    for block in filter(is_plugin, blocks(page, "python")):
-        (place / str(block.title)).write_text(block.text)
-    return sorted({place / str(block.title) for block in filter(is_plugin, blocks(page, "python"))})
+    """The page's plugin files, and files of functions that its recipes name, as they are at its end."""
+    files = set()
+    for block in blocks(page, "python"):
+        is_named = block.title and f'"{block.title}:' in page.read_text("utf-8")
+        if is_plugin(block) or is_named:
+            (place / str(block.title)).write_text(block.text)
+            files.add(place / str(block.title))
+    return sorted(files)
 
 
 # Reference

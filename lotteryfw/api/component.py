@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from lotteryfw.api.functions import ImportedFunction
 from lotteryfw.api.steps import Clock, Step
 
 BUILD = "build"
@@ -113,6 +114,11 @@ class Component(BaseModel, ABC):
         """Yield the components among its options, and those among theirs."""
         for name in type(self).model_fields:
             yield from _components_in(getattr(self, name))
+
+    def named_functions(self) -> list[ImportedFunction]:
+        """Return the functions that its options name, without those of components among them."""
+        options = [getattr(self, name) for name in type(self).model_fields]
+        return [option for option in options if isinstance(option, ImportedFunction)]
 
 
 def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:

@@ -47,7 +47,10 @@ Studies = Annotated[
 ]
 Trust = Annotated[
     list[Path],
-    typer.Option(metavar="FILE", help="A local plugin file to run code from. Repeatable."),
+    typer.Option(
+        metavar="FILE",
+        help="A local plugin file to run code from, or a module such as package.module. Repeatable.",
+    ),
 ]
 Data = Annotated[
     Path | None,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.errors import DataError, UsageError, nearest, printable
+from lotteryfw.api.functions import FUNCTION, ImportedFunction
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.api.labels import component_label
 from lotteryfw.api.layers import LATEST
@@ -54,6 +55,7 @@ class ComponentResolver:
         self._folder = folder
         self._plugin_folders = plugin_folders
         self._memo: dict[Hashable, Checked[Any]] = {}
+        self._context = {BUILD: self._nested, FUNCTION: self._function}
 
     def component(self, kind: str, entry: Any) -> Checked[Component]:
         """Return the component that `entry` describes; None stands for the kind's default."""
@@ -148,7 +150,7 @@ class ComponentResolver:
             return None, [Problem((), f"{error}{self._local_hint(kind, entry)}")]
         owner = f"the {kind} '{offer.name}'"
         try:
-            component = offer.cls.model_validate(options, context={BUILD: self._nested})
+            component = offer.cls.model_validate(options, context=self._context)
             wrong_types = self._wrong_types(offer.cls, options, owner)
             if wrong_types:
                 return None, wrong_types
@@ -173,7 +175,7 @@ class ComponentResolver:
         """
         try:
             # TOML and JSON have the same types, and read as JSON a list may become a tuple.
-            cls.model_validate_json(_encoded(options), strict=True, context={BUILD: self._nested})
+            cls.model_validate_json(_encoded(options), strict=True, context=self._context)
         except ValidationError as error:
             is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
             if any(is_scalar):
@@ -189,6 +191,9 @@ class ComponentResolver:
         if component is not None:
             return component
         raise ValidationError.from_exception_data(kind, list(map(as_error, problems)))
+
+    def _function(self, text: str) -> ImportedFunction:
+        return self._registry.trusted_code.function(text, self._plugin_folders)
 
     def _local_hint(self, kind: str, entry: Any) -> str:
         """Return where an unknown component lies in a plugin file that the user did not trust."""

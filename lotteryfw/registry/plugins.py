@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -156,13 +156,18 @@ def unreleased_code(point: EntryPoint) -> EntryPoint | None:
     That is so for code installed from anything but a package index (PEP 610), and for a version that
     is in development or has local changes (PEP 440).
     """
-    if point.dist is None or point.dist.read_text("direct_url.json") is not None:
-        return point
+    return None if point.dist is not None and is_released(point.dist) else point
+
+
+def is_released(distribution: Distribution) -> bool:
+    """Return whether the version of an installed distribution says what its code is."""
+    if distribution.read_text("direct_url.json") is not None:
+        return False
     try:
-        version = Version(point.dist.version)
+        version = Version(distribution.version)
     except InvalidVersion:
-        return point
-    return point if version.is_devrelease or version.local is not None else None
+        return False
+    return not version.is_devrelease and version.local is None
 
 
 def code_lookup(

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from lotteryfw.api import hookspecs
 from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.errors import PluginError, UsageError, nearest
+from lotteryfw.api.functions import FUNCTION
 from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry.components import (
@@ -24,6 +25,8 @@ from lotteryfw.registry.components import (
     noun_with_article,
     register,
 )
+from lotteryfw.registry.functions import TrustedCode, is_module_name
+from lotteryfw.registry.hooks import check_hooks, component_classes
 from lotteryfw.registry.plugins import (
     BrokenFile,
     Failure,
@@ -66,6 +69,7 @@ class Registry:
         self.failures: list[Failure] = []
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
+        self.trusted_code = TrustedCode()
         self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
@@ -76,7 +80,7 @@ class Registry:
 
     @classmethod
     def load(cls, trust: Sequence[Path] = ()) -> Registry:
-        """Load every installed plugin that can be loaded, and the plugin files in `trust`.
+        """Load every installed plugin that can be loaded, and the files and modules in `trust`.
 
         Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
         """
@@ -213,7 +217,8 @@ class Registry:
     def create(self, kind: str, entry: object) -> Component:
         """Return the component that an entry describes. Raises UsageError and ValidationError."""
         offer, options = self.parse(kind, entry)
-        return offer.cls.model_validate(options, context={BUILD: self.create_nested})
+        context = {BUILD: self.create_nested, FUNCTION: self.trusted_code.function}
+        return offer.cls.model_validate(options, context=context)
 
     def create_nested(self, kind: str, entry: object) -> Component:
         """Return `create(kind, entry)` for pydantic, which reports its errors below an option."""
@@ -230,27 +235,42 @@ class Registry:
 
         def with_provider(nested: Component) -> dict[str, Any]:
             offer = self.offer_of(nested)
-            head = {"use": offer.full_name, PROVIDER: offer.provider}
+            head = {"use": offer.full_name, PROVIDER: self.provider_of(nested)}
             return head | self.options_for_job(nested, clock)
 
         return component.options(clock, with_provider)
 
-    def from_job(self, kind: str, use: str, provider: str, options: Mapping[str, Any]) -> Component:
+    def provider_of(self, component: Component) -> str:
+        """Return the distribution of a component, and the code of the functions that it names."""
+        return _with_functions(self.offer_of(component).provider, component)
+
+    def from_job(
+        self, kind: str, use: str, provider: str | None, options: Mapping[str, Any]
+    ) -> Component:
         """Return the component that a job names, the components among its options included.
 
-        Raises PluginError where one of them is not installed in that version.
+        Raises PluginError where one of them is not installed in that version. With None as its
+        provider, the component itself may have any.
         """
         registered = self.find(kind, use)
-        if registered.provider != provider:
-            raise PluginError(
-                f"{kind} '{use}' is here from {registered.provider}; the job needs {provider}"
-            )
+
+        def refuse_another(here: str, is_same: bool) -> None:
+            if provider is not None and not is_same:
+                raise PluginError(f"{kind} '{use}' is here from {here}; the job needs {provider}")
+
+        # before the options, which another version may not have
+        here = registered.provider
+        refuse_another(here, f"{provider}, ".startswith(f"{here}, "))
 
         def build(nested_kind: str, entry: Mapping[str, Any]) -> Component:
             nested = dict(entry)
             return self.from_job(nested_kind, nested.pop("use"), nested.pop(PROVIDER), nested)
 
-        return registered.cls.model_validate(dict(options), context={BUILD: build})
+        context = {BUILD: build, FUNCTION: self.trusted_code.function}
+        component = registered.cls.model_validate(dict(options), context=context)
+        here = _with_functions(registered.provider, component)
+        refuse_another(here, here == provider)
+        return component
 
     def offer_of(self, component: Component) -> RegisteredComponent:
         """Return the entry of this component. Raises UsageError for one that no plugin offers."""
@@ -307,6 +327,9 @@ class Registry:
         self.failures.append(failure)
 
     def _trust(self, path: Path) -> None:
+        if is_module_name(str(path)) and not path.exists():
+            self.trusted_code.add_module(str(path))
+            return
         check_file(path)
         if path.resolve() in self.trusted:
             return
@@ -320,6 +343,7 @@ class Registry:
         if failure:
             raise BrokenFile(f"{path}: {failure}")
         self.trusted.add(path.resolve())
+        self.trusted_code.add_file(path, self._modules[-1][1])
 
     def _admit(
         self, plugin: Plugin, load: Callable[[], object], unreleased: EntryPoint | Path | None
@@ -337,9 +361,9 @@ class Registry:
             # two files of one name are two plugins, which pluggy would refuse
             file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
             self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
-            self._check_hooks(module)
+            check_hooks(self._manager, module, is_file=isinstance(unreleased, Path))
             stage = "register_components"
-            classes = self._component_classes(module)
+            classes = component_classes(self._manager, module)
             stage = "component"
             code_of = code_lookup(unreleased, plugin, classes)
             offers: list[RegisteredComponent] = []
@@ -362,25 +386,8 @@ class Registry:
         for offer in offers:
             self._offers_by_name.setdefault(offer.name, []).append(offer)
 
-    def _check_hooks(self, module: object) -> None:
-        callers = self._manager.get_hookcallers(module)
-        if not callers:
-            raise Refused("it implements no hook; mark its functions with @hookimpl")
-        try:
-            # raises for an implementation of a hook that nobody specified: a misspelt name
-            self._manager.check_pending()
-        except pluggy.PluginValidationError:
-            hooks = [name for name, caller in vars(self._manager.hook).items() if caller.has_spec()]
-            unknown = next(caller.name for caller in callers if not caller.has_spec())
-            raise Refused(f"there is no hook '{unknown}'; {nearest(unknown, hooks)}") from None
 
-    def _component_classes(self, module: object) -> list[Any]:
-        classes: list[Any] = []
-        # not by calling the hook: pluggy drops None, and so would hide a forgotten `return`
-        for implementation in self._manager.hook.register_components.get_hookimpls():
-            if implementation.plugin is module:
-                result = implementation.function()
-                if not isinstance(result, Iterable):
-                    raise Refused(f"must return component classes, returned {result!r}")
-                classes += result
-        return classes
+def _with_functions(provider: str, component: Component) -> str:
+    """Return a component's provider followed by the code of the functions that it names."""
+    codes = {function.code for function in component.named_functions()}
+    return ", ".join([provider, *sorted(codes)])

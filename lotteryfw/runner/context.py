@@ -40,12 +40,14 @@ def default_data_folder() -> Path:
 
 
 def _plugin_files(trust: Sequence[Path | str]) -> tuple[Path, ...]:
-    """Return the paths of trusted plugin files. Raises UsageError for anything but paths."""
+    """Return trusted plugin files and modules as paths. Raises UsageError for anything else."""
     if isinstance(trust, str | Path):
         trust = [trust]
     for path in trust:
         if not isinstance(path, str | Path):
-            raise UsageError(f"trust: must be paths of plugin files, got {path!r}")
+            raise UsageError(
+                f"trust: must be paths of plugin files or names of modules, got {path!r}"
+            )
     return tuple(map(Path, trust))
 
 
@@ -121,7 +123,7 @@ class StudyContext:
             spec = Spec(
                 offer.kind,
                 offer.full_name,
-                offer.provider,
+                self.registry.provider_of(component),
                 self.registry.options_for_job(component, clock),
             )
             # The component is kept with its spec, so that no other object gets its id.
@@ -130,7 +132,7 @@ class StudyContext:
 
     def provider(self, component: Component) -> str:
         """Return the distribution that a component comes from, and its version."""
-        return self.registry.offer_of(component).provider
+        return self.registry.provider_of(component)
 
     def plan(self, device: str = "cpu", measure: bool = False) -> Plan:
         """Return the jobs that the recipe asks for. Does not import torch, unless it is to `measure`.

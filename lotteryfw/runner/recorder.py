@@ -88,7 +88,9 @@ class RunRecorder:
         self._inputs = _input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
         path = context.recipe.path
-        sources = [*([path] if path else []), *context.trust]
+        # of a trusted module there is no file to look for
+        trusted = [file for file in context.trust if file.is_file()]
+        sources = [*([path] if path else []), *trusted]
         self._invocation = Invocation(sources, context.overrides, device)
         self._next_write = 0.0
 

@@ -146,7 +146,7 @@ def load_seed_ticket(
     _require_same_shapes(path, drawn, masks, rest)
     values = _values(drawn, masks, recorded.factors, rest)
     # Another version may draw the same weights, so a difference alone refuses nothing.
-    differs = _differences(registry, specs, recorded.torch)
+    differs = _differences(registry, specs, parts, recorded.torch)
     if tensors_digest(values) != recorded.sha256:
         why = (
             f"; here is another {', another '.join(differs)}"
@@ -267,26 +267,32 @@ def _require_same_shapes(
 def _component(path: Path, registry: Registry, spec: Spec) -> Any:
     try:
         # In the version that is here: what differs is found by the checksum, and named.
-        registered = registry.find(spec.kind, spec.use)
-        options = registered.provider, spec.options
-        return registry.from_job(spec.kind, spec.use, *options)
+        return registry.from_job(spec.kind, spec.use, None, spec.options)
     except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        # a component or a function among the options that is not here
+        if first["type"] == "component":
+            raise _missing(path, spec, first["msg"]) from None
         raise StoreError(
             f"{path}: the {spec.kind} '{spec.use}' cannot have these options: {error}"
         ) from None
     except UsageError as error:
-        raise UsageError(
-            f"{path}: needs the {spec.kind} '{spec.use}' of {spec.provider}: {error}"
-        ) from None
+        raise _missing(path, spec, error) from None
 
 
-def _differences(registry: Registry, specs: Mapping[str, Spec], torch_then: str) -> list[str]:
+def _missing(path: Path, spec: Spec, reason: object) -> UsageError:
+    return UsageError(f"{path}: needs the {spec.kind} '{spec.use}' of {spec.provider}: {reason}")
+
+
+def _differences(
+    registry: Registry, specs: Mapping[str, Spec], parts: Mapping[str, Any], torch_then: str
+) -> list[str]:
     """Return what has another version here than at the export."""
     differences: list[str] = []
     if version("torch") != torch_then:
         differences.append(f"torch ({version('torch')}, not {torch_then})")
-    for spec in specs.values():
-        provider = registry.find(spec.kind, spec.use).provider
+    for slot, spec in specs.items():
+        provider = registry.provider_of(parts[slot])
         if provider != spec.provider:
             differences.append(f"{spec.kind} '{spec.use}' ({provider}, not {spec.provider})")
     return differences

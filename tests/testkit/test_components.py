@@ -35,6 +35,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "model lotteryfw/vgg19": {"width": 0.25},
     "model lotteryfw/resnet18": {"width": 0.25, "affine": False, "bias": False},
     "model lotteryfw/wide_resnet": {"depth": 10, "widen": 1},
+    "model lotteryfw/factory": {"function": "support.networks:chain", "arguments": {"units": 5}},
     "model lotteryfw/torchvision": {"name": "resnet18", "affine": False, "bias": False},
 }
 
