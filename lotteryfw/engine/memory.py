@@ -83,7 +83,7 @@ def training_memory(job: Train, context: EngineContext) -> TrainingMemory:
         activations=_activation_bytes(job, context, info),
         batch=job.batch,
         data=0 if info.streamed or data > LARGEST_IN_MEMORY else data,
-        parts=job.accumulate,
+        parts=job.accumulate * job.devices,
     )
 
 
@@ -147,7 +147,7 @@ def _activation_bytes(job: Train, context: EngineContext, info: DatasetInfo) -> 
         return tensor
 
     # The largest part: they differ by one example at most.
-    batch = -(-min(job.batch, info.train) // job.accumulate)
+    batch = -(-min(job.batch, info.train) // (job.accumulate * job.devices))
     arithmetic = Arithmetic("bf16" if job.precision == "fp16" else job.precision)
     try:
         with mode, torch.random.fork_rng(devices=[]):

@@ -57,8 +57,8 @@ def refuse_too_large(
     for cell in cells:
         # The seeds and most axes of a study share these.
         parts = (cell.model, cell.data, cell.objective, cell.optimizer, cell.parametrization)
-        arithmetic = (cell.batch, cell.precision, cell.accumulate, cell.activation_checkpointing)
-        identity = (*map(id, parts), *arithmetic)
+        batch = (cell.batch, cell.accumulate, cell.devices, cell.activation_checkpointing)
+        identity = (*map(id, parts), *batch, cell.precision)
         if identity in checked:
             continue
         checked.add(identity)
