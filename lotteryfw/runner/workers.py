@@ -215,7 +215,8 @@ class Workers:
         if again:
             # First, since searches wait for it longer than for anything else.
             self._queue.appendleft(again)
-            devices = max(getattr(self._jobs[key], "devices", 1) for key in again)
+            # A training on several devices is in no group.
+            devices = getattr(self._jobs[again[0]], "devices", 1)
             rank = f", rank 0 of {devices}," if devices > 1 else ""
             self._listener.warning(
                 f"a worker process{rank} ended ({reason}); "
