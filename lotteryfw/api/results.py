@@ -48,8 +48,9 @@ class AnalysisResult:
     `layer` is empty for the whole network; `against` names the cell that it was compared with, if
     any. Reports show a "share", of which 1 is all there is, in per cent, and a "number" as it is.
     `role` is for three lists of one layer's weights, in one order, which reports plot against each
-    other: their values "before" and "after" training, and 1 where the mask "kept" them, else 0.
-    Raises ValueError for any other unit or role.
+    other: their values "before" and "after" training, and 1 where the mask "kept" them, else 0. A list with
+    the role "along" has the positions of the other lists of its level, such as the points of a line
+    between two networks. Raises ValueError for any other unit or role.
     """
 
     level: LevelResult = field(repr=False)
@@ -58,7 +59,7 @@ class AnalysisResult:
     layer: str = ""
     against: str = ""
     unit: FigureUnit = "number"
-    role: Literal["", "before", "after", "kept"] = ""
+    role: Literal["", "before", "after", "kept", "along"] = ""
 
     def __post_init__(self) -> None:
         # Checked here, where the analysis can be named, and not when the report is drawn.
@@ -66,8 +67,8 @@ class AnalysisResult:
             raise ValueError(
                 f"""the unit of '{self.figure}' is "share" or "number", not {self.unit!r}"""
             )
-        if self.role not in ("", "before", "after", "kept"):
+        if self.role not in ("", "before", "after", "kept", "along"):
             raise ValueError(
-                f'the role of \'{self.figure}\' is "before", "after", "kept" or empty, '
+                f'the role of \'{self.figure}\' is "before", "after", "kept", "along" or empty, '
                 f"not {self.role!r}"
             )

@@ -68,6 +68,15 @@ def report_run(
             "--paper", help="Write paper/: figures as PDF, tables as LaTeX and CSV; nothing else."
         ),
     ] = False,
+    every_level: Annotated[
+        bool, typer.Option("--every-level", help="Print every level, in as many tables as needed.")
+    ] = False,
+    by_seed: Annotated[
+        bool,
+        typer.Option(
+            "--by-seed", help="Also draw each study of its first seed, its first two, and so on."
+        ),
+    ] = False,
     font_size: Annotated[
         float, typer.Option(min=4, max=20, help="Points of the letters in figures for a paper.")
     ] = 8.0,
@@ -89,7 +98,7 @@ def report_run(
         else:
             typer.echo("\n".join(map(str, paths)))
         return
-    page, *figures = report(run, show=not as_json)
+    page, *figures = report(run, show=not as_json, every_level=every_level, by_seed=by_seed)
     if not as_json:
         print_paths(page, figures)
         return

@@ -19,16 +19,20 @@ from lotteryfw.report.tables.winning_tickets import verdict_markdown, verdict_ta
 from lotteryfw.report.verdicts.claims import check_claims
 
 
-def report(run: Path, show: bool = False) -> list[Path]:
+def report(
+    run: Path, show: bool = False, every_level: bool = False, by_seed: bool = False
+) -> list[Path]:
     """Write a run's report.html and, with matplotlib, its figures; return the paths, page first.
 
-    `show` prints tables, verdicts and claims. Raises UsageError if `run` is no run's folder,
-    StoreError if it cannot be read or written.
+    `show` prints tables, verdicts and claims, with `every_level` all levels of wide tables.
+    `by_seed` draws each study's figure of its first seed, its first two, and so on, too. Raises
+    UsageError if `run` is no run's folder, StoreError if it cannot be read or written.
     """
     data = open_run(run)
     # names in a recipe may read like rich's markup, "[red]", or like ":emoji:"
     console = Console(quiet=not show, markup=False, emoji=False)
-    for table in (*summary_tables(data, console.width), *verdict_tables(data, console.width)):
+    tables = summary_tables(data, console.width, every_level)
+    for table in (*tables, *verdict_tables(data, console.width)):
         console.print(table)
     verdicts = check_claims(data)
     if verdicts:
@@ -36,7 +40,7 @@ def report(run: Path, show: bool = False) -> list[Path]:
     # before the figures, as matplotlib may be missing and the page needs none
     page = write_page(data, verdicts)
     try:
-        return [page, *write_figures(data)]
+        return [page, *write_figures(data, by_seed)]
     except UsageError as error:
         # a note and no error: the run itself is complete
         console.print(f"No figures were drawn: {error}")

@@ -234,7 +234,7 @@ def _of_line(
     losses = tuple(figures.loss for figures in measured)
     yield AnalysisResult(level, "error_barrier", barrier(errors), unit="share")
     yield AnalysisResult(level, "loss_barrier", barrier(losses))
-    yield AnalysisResult(level, "alpha", alphas)
+    yield AnalysisResult(level, "alpha", alphas, role="along")
     yield AnalysisResult(level, "error", errors, unit="share")
     yield AnalysisResult(level, "loss", losses)
 

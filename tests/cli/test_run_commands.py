@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from support.commands import QUICK, cli
+from support.fake_runs import curves, fake_run
+
+from lotteryfw.report.data.units import percent
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,21 @@ def test_report_as_json_has_paths_and_claims(here: Path) -> None:
     [line] = lines(here, "report", "runs/fast")
     assert (here / line["report"]).is_file()
     assert line["claims"] == []
+
+
+def test_every_level_and_figures_by_seed_are_there_on_request(here: Path, tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "run", curves("many", [{"criterion": "a"}], seeds=(0, 1), levels=25))
+    short = cli(tmp_path, "report", "run", COLUMNS="80").stdout
+    assert "`lotteryfw report RUN --every-level`" in " ".join(short.split())
+    done = cli(tmp_path, "report", "run", "--every-level", "--by-seed", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    heads = " ".join(line for line in done.stdout.splitlines() if "weights remaining" in line)
+    for level in range(26):
+        assert heads.split().count(percent(0.8**level)) == 2  # accuracy and early-stopping step
+    assert max(map(len, done.stdout.splitlines()[:80])) <= 80
+    assert "not shown here" not in done.stdout
+    pytest.importorskip("matplotlib")
+    assert (run.path / "figures" / "many-first_1_of_2_seeds.png").is_file()
 
 
 def test_a_run_is_deleted_with_its_claim_on_the_store(here: Path, tmp_path: Path) -> None:

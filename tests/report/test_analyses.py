@@ -5,7 +5,7 @@ from support.fake_runs import curves, fake_run, finding, row
 
 from lotteryfw.report import check_claims, write_figures, write_page
 from lotteryfw.report.data.findings import Findings
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.html.analysis_charts import analysis_charts
 from lotteryfw.report.plots.analysis_views import (
     DENSITY,

@@ -264,7 +264,8 @@ FAULTS = """() => {
   if (document.documentElement.scrollWidth > innerWidth) faults.push('the page is wider than its window');
   for (const figure of document.querySelectorAll('.chart')) {
     const plot = box(figure.querySelector('.plot')), area = box(figure.querySelector('.nsewdrag'));
-    const texts = [...figure.querySelectorAll('.xtick text, .ytick text, .g-xtitle text, .g-ytitle text, .legendtext')]
+    const ticks = '.xtick text, .ytick text, .y2tick text', titles = '.g-xtitle text, .g-ytitle text, .g-y2title text';
+    const texts = [...figure.querySelectorAll(`${ticks}, ${titles}, .legendtext`)]
       .filter(text => box(text).width);
     texts.forEach((text, index) => {
       const one = box(text), name = `${figure.dataset.chart}: ${text.textContent}`;
@@ -274,8 +275,14 @@ FAULTS = """() => {
       if (text.matches('.legendtext') && meet(one, area)) faults.push(`over the curves: ${name}`);
     });
   }
-  if (matchMedia('print').matches) for (const cell of document.querySelectorAll('th, td')) {
+  for (const cell of document.querySelectorAll('th, td')) {
     if (cell.scrollWidth > cell.clientWidth + 1 || box(cell).right > innerWidth + 1) faults.push(`cut: ${cell.textContent}`);
+  }
+  for (const region of document.querySelectorAll('.scroll:has(table)')) {
+    if (region.scrollWidth > region.clientWidth + 1) faults.push(`must be scrolled: ${region.getAttribute('aria-label')}`);
+  }
+  for (const bar of document.querySelectorAll('.legend .scrollbar')) {
+    if (box(bar).height > 1) faults.push(`a legend must be scrolled: ${bar.closest('.chart').dataset.chart}`);
   }
   return faults;
 }"""
@@ -283,13 +290,29 @@ CRITERIA = ("large_final", "small_final", "large_init", "small_init", "large_ini
             "small_init_small_final", "magnitude_increase", "movement", "random")  # fmt: skip
 
 
+ACTIONS = (
+    "rewind",
+    "reinit",
+    "reinit(keep_sign=false)",
+    "reinit_empirical(keep_sign=false)",
+    "constant",
+)
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A page of studies with 8, 12 and 25 levels, of nine series each."""
+    """A page of studies with 8, 12 and 25 levels, of nine series each, and one of 15 long names."""
     rows = []
     for levels in (8, 12, 25):
         combinations = [{"criterion": name} for name in CRITERIA]
         rows += curves(f"study{levels}", combinations, levels=levels)
+    actions = [{"mask1": name} for name in ACTIONS]
+    rows += curves("controls", actions, variants=("ticket", "random_mask", "reinit"), levels=12)
+    steps = [
+        {"rewind.step": f"{step}it"} for step in (0, 30, 100, 500, 600, 1000, 2000, 2100, 5000)
+    ]
+    rewound = curves("rewound", steps, variants=("ticket", "reinit"), levels=8)
+    rows += rewound
     layered = []
     for level_row in rows:
         density = level_row.density
@@ -298,6 +321,15 @@ def large(tmp_path_factory):
         )
     folder = fake_run(tmp_path_factory.mktemp("large") / "run", layered)
     folder.write_curves(measured(layered))
+    lines = []
+    for level_row in rewound:
+        error = 1 - (level_row.test_accuracy or 0.0)
+        lines.append(finding(level_row, "line_between_networks.error_barrier", error / 10))
+        lines.append(
+            finding(level_row, "line_between_networks.alpha", [0.0, 0.5, 1.0], role="along")
+        )
+        lines.append(finding(level_row, "line_between_networks.error", [error, 1.2 * error, error]))
+    folder.write_findings(lines)
     return write_page(folder).as_uri()
 
 
@@ -314,7 +346,44 @@ def opened_at(browser, address, width, scheme="light"):
 @pytest.mark.parametrize("width", [1400, 800, 400])
 def test_no_text_lies_over_another_or_is_cut(browser, large, width):
     page = opened_at(browser, large, width, "dark" if width == 800 else "light")
+    for summary in page.locator("details.tickets > summary").all():
+        summary.click()
+    page.wait_for_timeout(200)
     assert page.evaluate(FAULTS) == []
+    page.context.close()
+
+
+def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, large):
+    page = opened_at(browser, large, 1400)
+    figure = chart(page, "rewound/line_between_networks/rewind.step")
+    assert figure.locator(".g-ytitle").text_content() == "error barrier (%)"
+    assert figure.locator(".g-y2title").text_content() == "test accuracy (%)"
+    assert figure.locator(".legendtext").count() == 2
+    with page.expect_download() as saving:
+        figure.locator(".save button", has_text="CSV").click()
+    with open(saving.value.path(), encoding="utf-8") as file:
+        table = file.read().splitlines()
+    assert table[0] == "series,rewind step,error barrier (%),test accuracy (%)"
+    assert table[1].startswith("ticket (n = 3),0it,")
+    assert table[1].endswith(",")  # the accuracies have rows of their own
+    along = chart(page, "rewound/line_between_networks/along")
+    assert along.locator(".g-xtitle").text_content() == "alpha"
+    page.context.close()
+
+
+def test_a_table_that_is_too_wide_is_wrapped_with_its_heads(browser, large):
+    page = opened_at(browser, large, 400)
+    tables = page.locator("#study-1 .wrapped table[data-levels]")
+    cells = tables.first.locator("tbody tr").first.locator("td")
+    heads = cells.evaluate_all("cells => cells.map(cell => cell.dataset.head)")
+    assert heads[:3] == ["100 %", "80 %", "64 %"]
+    assert len(heads) == 9
+    with page.expect_download() as saving:  # the file has what the table had
+        tables.first.locator("xpath=../following-sibling::p[1]/button[text()='CSV']").click()
+    with open(saving.value.path(), encoding="utf-8") as file:
+        assert file.readline().startswith('"weights remaining, %",100,80,64,')
+    page.set_viewport_size({"width": 1400, "height": 900})
+    eventually(page, lambda: tables.count() == 0)
     page.context.close()
 
 
@@ -327,10 +396,26 @@ def test_on_paper_every_level_and_series_is_there_in_light_colours(browser, larg
     assert page.evaluate(FAULTS) == []
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 35, 40)"
     assert not page.locator("select").first.is_visible()
+    assert not page.locator(".note .screen").first.is_visible()
+    # the tables of levels are folded on a screen
+    folded = page.locator("details.tickets")
+    assert folded.evaluate_all("all => all.every(details => details.open)")
     widest = page.evaluate(
         "Math.max(...[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().right))"
     )
     assert widest <= 690
+    page.emulate_media(media="screen")
+    eventually(page, lambda: folded.evaluate_all("all => all.every(details => !details.open)"))
+    page.context.close()
+
+
+def test_paper_has_no_heading_at_the_foot_of_a_page(browser, large):
+    page = opened_at(browser, large, 1400)
+    page.emulate_media(media="print")
+    breaks = page.locator("h2, h3, summary, caption").evaluate_all(
+        "all => all.map(element => getComputedStyle(element).breakAfter)"
+    )
+    assert set(breaks) == {"avoid"}
     page.context.close()
 
 

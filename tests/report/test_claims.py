@@ -9,7 +9,7 @@ from support.fake_runs import curves, fake_run, row
 from lotteryfw.api.errors import StoreError
 from lotteryfw.recipe import Claim
 from lotteryfw.report import check_claims, claims_table
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.verdicts.claim_sides import select
 
 A, B = {"criterion": "a"}, {"criterion": "b"}

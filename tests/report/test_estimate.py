@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support.fake_runs import row
 
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.stats import t_tail
 from lotteryfw.report.verdicts.claim_tests import rank_correlation
 from lotteryfw.report.verdicts.estimate import (

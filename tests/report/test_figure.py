@@ -3,6 +3,7 @@
 import builtins
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from support.fake_runs import curves, fake_run, row
@@ -104,3 +105,12 @@ def test_reporting_does_not_import_torch(tmp_path):
         "report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder.path)]).returncode == 0
+
+
+def test_many_panels_stand_in_several_rows(tmp_path):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    metrics = {f"metric{index}": 0.5 for index in range(6)}
+    rows = [replace(each, metrics=metrics) for each in curves("many", [{"criterion": "a"}])]
+    with image.open(write_figures(fake_run(tmp_path / "run", rows))[0]) as picture:
+        assert picture.height > picture.width / 1.6  # eight panels: three rows of three

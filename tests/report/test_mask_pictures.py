@@ -70,7 +70,7 @@ def test_each_layer_has_a_picture_and_the_first_one_over_the_pixels_too(tmp_path
         tmp_path / "run", {"fc1": first, "fc2": second, "conv": kernels},
         inputs={"criteria": [1, 4, 4]},
     )  # fmt: skip
-    [ticket] = mask_pictures(data.shown[0], data)
+    [ticket], _ = mask_pictures(data.shown[0], data)
     assert ticket.title == "ticket, seed 4, 50 % of the weights"
     over_pixels, weights, large, conv = ticket.pictures
     counts = first.sum(0).reshape(4, 4).numpy()
@@ -87,9 +87,17 @@ def test_each_layer_has_a_picture_and_the_first_one_over_the_pixels_too(tmp_path
 
 def test_without_the_shape_of_inputs_or_without_tickets_nothing_is_guessed(tmp_path: Path) -> None:
     data = ticket_run(tmp_path / "run", {"fc1": torch.ones(6, 16, dtype=torch.bool)})
-    [ticket] = mask_pictures(data.shown[0], data)
+    [ticket], _ = mask_pictures(data.shown[0], data)
     assert [picture.caption for picture in ticket.pictures] == [
         "fc1: 6 outputs × 16 inputs, 100 % kept"
     ]
     empty = RunData(fake_run(tmp_path / "empty", [row({}, 0.9, level=1, density=0.5)]))
-    assert mask_pictures(empty.shown[0], empty) == []
+    assert mask_pictures(empty.shown[0], empty) == ([], "")
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    masks = {f"fc{index}": torch.ones(4, 4, dtype=torch.bool) for index in range(8)}
+    data = ticket_run(tmp_path / "run", masks)
+    _, note = mask_pictures(data.shown[0], data)
+    assert note == "Shown are 6 of 8 layers."
+    assert note in write_page(data).read_text("utf-8")

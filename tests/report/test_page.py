@@ -14,8 +14,8 @@ from support.paths import ROOT
 
 from lotteryfw.api.errors import StoreError
 from lotteryfw.report import write_page
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.learning_curves import LearningCurves
-from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.data.units import percent
 from lotteryfw.report.html.plotly_chart import density_axis
 from lotteryfw.report.html.study_charts import density_charts, learning_chart

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_runs import curves, row
 
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 
 ONE = {"criterion": "large_final"}
 

@@ -11,8 +11,8 @@ from support.fake_runs import curves, fake_run, finding, row
 from support.paths import ROOT
 
 from lotteryfw.report import check_claims, markdown, report, write_page
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import group_studies
 from lotteryfw.report.data.shown_series import MOST_SERIES, limit_series
 
 SERIES = MOST_SERIES + 20

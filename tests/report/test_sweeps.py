@@ -10,7 +10,7 @@ from support.fake_runs import fake_run, row
 from lotteryfw.api.labels import component_label
 from lotteryfw.report import check_claims, summary_markdown
 from lotteryfw.report.data.density_sweeps import any_density, without_density
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.html.study_charts import density_charts
 from lotteryfw.report.plots.single_level import EXPECTED, WHOLE, density_plot, metric_compared
 from lotteryfw.report.tables.best_level import untrained_masks
@@ -75,7 +75,9 @@ def test_searches_that_differ_in_their_density_are_one_series():
     assert len(hard.points) == 2
     assert len(imp.points) == 2
     assert not imp.parts
-    assert study.densities == pytest.approx([0.3**0.5, 0.5, 0.3, 0.1, 0.02], abs=0.05)
+    assert [level.density for level in study.levels] == pytest.approx(
+        [0.3**0.5, 0.5, 0.3, 0.1, 0.02], abs=0.05
+    )
 
 
 def test_a_search_that_is_not_at_its_end_yet_has_no_point_before_it():

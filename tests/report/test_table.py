@@ -1,6 +1,7 @@
 """Summary tables: right figures in the right cells, and no line wider than the terminal."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -136,7 +137,8 @@ def test_a_few_levels_are_all_there_and_of_many_those_left_out_are_named(tmp_pat
     heads = " ".join(line for line in few if "weights remaining" in line).split()
     assert heads.count("51.2") == 2  # accuracy, early stopping
     text = " ".join(" ".join(printed(fake_run(tmp_path / "run", curves("many", [{}])), 60)).split())
-    assert "not shown here, but in report.html: 80, 64, 51.2," in text
+    by_option = "not shown here, but in report.html and by `lotteryfw report RUN --every-level`: "
+    assert f"{by_option}80, 64, 51.2," in text
 
 
 def test_brackets_in_names_are_printed(tmp_path):
@@ -159,3 +161,20 @@ def test_a_run_in_which_everything_diverged_says_so(tmp_path):
     assert "| a | 1 | 50 | 2 |" in text
     assert any("every training diverged" in line for line in printed(folder, 100))
     assert "every training diverged" in write_page(folder).read_text("utf-8")
+
+
+def test_levels_of_one_density_have_a_column_each(tmp_path):
+    rows = []
+    for seed in (0, 1):
+        for level, accuracy in enumerate((0.9, 0.8, 0.7)):
+            density = 1.0 if level < 2 else 0.5
+            rows.append(row({"k": "0it"}, accuracy, seed=seed, level=level, density=density))
+            if level:
+                rows.append(
+                    row({"k": "0it"}, accuracy - 0.3, variant="reinit", seed=seed, level=level, density=density)
+                )  # fmt: skip
+    lines = printed(fake_run(tmp_path / "run", rows), 120)
+    text = "\n".join(lines[:9])
+    assert re.search(r"weights remaining, % +level 0: 100 +level 1: 100 +50", text)
+    assert re.search(r"ticket +90.00 ± 0.00 +80.00 ± 0.00 +70.00 ± 0.00", text)
+    assert re.search(r"reinit +– +50.00 ± 0.00 +40.00 ± 0.00", text)

@@ -8,7 +8,7 @@ from rich.console import Console
 from support.fake_runs import curves, fake_run, row
 
 from lotteryfw.report import markdown
-from lotteryfw.report.data.series import group_studies
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.tables.winning_tickets import level_verdict_table, verdict_tables
 from lotteryfw.report.verdicts.winning_tickets import winning_tickets
 

@@ -18,3 +18,12 @@ def evenly_chosen(items: Sequence[T], most: int) -> list[T]:
         # steps of at least one item, so that none is chosen twice
         chosen.append(items[round(index * last / (most - 1))])
     return chosen
+
+
+def partly_chosen(chosen: int, count: int, name: str) -> str:
+    """Return a sentence on what is left out of `count` items; empty if nothing is.
+
+    >>> partly_chosen(6, 12, "levels")
+    'Shown are 6 of 12 levels.'
+    """
+    return f"Shown are {chosen:,} of {count:,} {name}." if chosen < count else ""

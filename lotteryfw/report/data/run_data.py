@@ -11,8 +11,9 @@ from typing import Any
 
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.report.data.findings import Findings, metric_of
+from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.learning_curves import LearningCurves
-from lotteryfw.report.data.series import StudySeries, group_studies
+from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.shown_series import limit_series
 from lotteryfw.store import METRIC, RunFolder
 

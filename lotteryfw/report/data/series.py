@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from statistics import fmean
 from typing import Any
 
-from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import FIGURE, Unit, figure_unit, metric_name, unit_of
+from lotteryfw.report.data.units import (
+    FIGURE,
+    Unit,
+    figure_unit,
+    metric_name,
+    percent,
+    unit_of,
+)
 from lotteryfw.store import METRIC, LevelRow
 
 TICKET = "ticket"
@@ -20,9 +25,6 @@ DONE = "done"
 
 # Levels of different series are compared where their densities differ by less than this share.
 _ALIKE = 0.05
-# Searches are joined to a sweep only where their final densities differ by more than this share:
-# an option called density may mean something else.
-_APART = 0.01
 
 Combination = tuple[tuple[str, str], ...]
 """A combination of the grid, as (axis, label) pairs."""
@@ -52,6 +54,33 @@ class Point:
 
 PointSpread = Callable[[Point], Spread | None]
 """A function that returns a figure's spread over the seeds of a point, or None."""
+
+
+@dataclass(frozen=True)
+class SharedLevel:
+    """A level at which the series of a study are compared: those of about this density.
+
+    `number` is None but where a series has several levels of one density, such as rounds that
+    prune nothing: there levels of equal number are compared.
+    """
+
+    density: float
+    number: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The weights remaining in per cent, behind the level's number if that is needed."""
+        weights = percent(self.density)
+        return weights if self.number is None else f"level {self.number}: {weights}"
+
+    @property
+    def text(self) -> str:
+        """The level in words."""
+        return f"{self.label} % of the weights"
+
+    def has(self, point: Point) -> bool:
+        """Return True if this is the point's level."""
+        return _alike(point.density, self.density) and self.number in (None, point.level)
 
 
 @dataclass(frozen=True)
@@ -97,10 +126,19 @@ class Series:
         """The cells that have a row in this series."""
         return {row.cell for row in self.rows + self.diverged}
 
-    def at(self, density: float) -> Point | None:
-        """Return the level of this density; series that are pruned alike differ by rounding."""
-        alike = [point for point in self.points if _alike(point.density, density)]
-        return min(alike, key=lambda point: abs(point.density - density), default=None)
+    def at(self, level: SharedLevel) -> Point | None:
+        """Return the point at a level; series that are pruned alike differ by rounding."""
+        points = [point for point in self.points if level.has(point)]
+        return min(points, key=lambda point: abs(point.density - level.density), default=None)
+
+    def like(self, point: Point) -> Point | None:
+        """Return the point of the density of another series' point, of its number if several."""
+
+        def difference(own: Point) -> tuple[float, bool]:
+            return abs(own.density - point.density), own.level != point.level
+
+        alike = [own for own in self.points if _alike(own.density, point.density)]
+        return min(alike, key=difference, default=None)
 
 
 @dataclass(frozen=True)
@@ -167,6 +205,11 @@ class StudySeries:
         return all(len(series.points) == 1 for series in self.series)
 
     @property
+    def one_density(self) -> bool:
+        """True if all points have the same density, as where nothing is pruned."""
+        return len({point.density for point in self.points}) == 1
+
+    @property
     def by_search(self) -> StudySeries | None:
         """The study with a series for each search; None if `series` has all levels already."""
         searched = replace(self, series=self.searches)
@@ -182,26 +225,64 @@ class StudySeries:
         return sorted(seeds)
 
     @property
-    def densities(self) -> list[float]:
+    def levels(self) -> list[SharedLevel]:
         """The levels at which series are compared, from dense to sparse.
 
         They are those of the longest series, then those that others have besides. Series that are
         pruned alike share them.
         """
-        densities: list[float] = []
+        repeated = self._repeated_densities()
+        levels: list[SharedLevel] = []
         # the longest first, so that the others are matched to the levels of one series
         for series in sorted(self.series, key=lambda one: -len(one.points)):
             # A series is compared only with earlier ones: its own levels may lie close together.
-            earlier = list(densities)
+            earlier = list(levels)
             for point in series.points:
-                if not any(_alike(point.density, density) for density in earlier):
-                    densities.append(point.density)
-        return sorted(densities, reverse=True)
+                if any(level.has(point) for level in earlier):
+                    continue
+                is_repeated = any(_alike(point.density, density) for density in repeated)
+                levels.append(SharedLevel(point.density, point.level if is_repeated else None))
+        return sorted(levels, key=lambda level: (-level.density, level.number or 0))
+
+    def _repeated_densities(self) -> set[float]:
+        """Return the densities that several levels of one series have."""
+        repeated: set[float] = set()
+        for series in self.series:
+            for earlier, later in pairwise(series.points):
+                if earlier.density == later.density:
+                    repeated.add(later.density)
+        return repeated
+
+    def of_seeds(self, seeds: Sequence[int]) -> StudySeries:
+        """Return the study as it was if only these seeds had been run."""
+        return replace(
+            self,
+            series=_of_seeds(self.series, seeds),
+            searches=_of_seeds(self.searches, seeds),
+            dense=_point_of_seeds(self.dense, seeds) if self.dense else None,
+        )
 
     @property
     def diverged(self) -> int:
         """The number of trainings on record that diverged."""
         return sum(len(search.diverged) for search in self.searches)
+
+
+def _of_seeds(series: Iterable[Series], seeds: Sequence[int]) -> tuple[Series, ...]:
+    kept = []
+    for one in series:
+        points = [_point_of_seeds(point, seeds) for point in one.points]
+        remaining = tuple(point for point in points if point)
+        # a series that these seeds do not have
+        if remaining:
+            kept.append(replace(one, points=remaining, parts=_of_seeds(one.parts, seeds)))
+    return tuple(kept)
+
+
+def _point_of_seeds(point: Point, seeds: Sequence[int]) -> Point | None:
+    rows = tuple(row for row in point.rows if row.seed in seeds)
+    diverged = tuple(row for row in point.diverged if row.seed in seeds)
+    return replace(point, rows=rows, diverged=diverged) if rows or diverged else None
 
 
 def split_sweeps(series: Iterable[Series]) -> list[Series]:
@@ -212,163 +293,5 @@ def split_sweeps(series: Iterable[Series]) -> list[Series]:
     return parts
 
 
-def group_studies(
-    rows: Iterable[LevelRow],
-    metric_units: Mapping[str, str] | None = None,
-    figures: Mapping[str, str] | None = None,
-) -> list[StudySeries]:
-    """Return the studies of levels.csv, in its order.
-
-    `metric_units` are those of the run's metrics by their names; one without is a "number".
-    `figures` names the figure of each study's objective; one without is an accuracy.
-    """
-    by_study: dict[str, list[LevelRow]] = {}
-    for row in rows:
-        by_study.setdefault(row.study, []).append(row)
-    studies = []
-    for name, study_rows in by_study.items():
-        units: dict[str, str] = {}
-        for row in study_rows:
-            for metric in row.metrics:
-                units[METRIC + metric] = (metric_units or {}).get(metric, "number")
-        figure = (figures or {}).get(name, FIGURE)
-        study = _group_series(name, study_rows)
-        studies.append(replace(study, metric_units=units, figure=figure))
-    return studies
-
-
-def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
-    grouped: dict[tuple[Combination, str], list[LevelRow]] = {}
-    for row in rows:
-        grouped.setdefault((tuple(row.axes.items()), row.variant), []).append(row)
-
-    searches = []
-    for (axes, variant), series_rows in grouped.items():
-        values = series_rows[0].axis_values
-        points = _points(series_rows)
-        searches.append(Series("", dict(axes), variant, points, axis_values=values))
-    return StudySeries(name, labelled(_join_sweeps(searches)), labelled(searches), _dense(rows))
-
-
-def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
-    """Return the searches, each sweep over densities as one series in place of its first."""
-    alike: dict[tuple[Combination, str], list[Series]] = {}
-    for search in searches:
-        axes = tuple(without_density(search.axes, search.axis_values).items())
-        alike.setdefault((axes, search.variant), []).append(search)
-
-    joined: list[Series] = []
-    for (axes, variant), members in alike.items():
-        sweep = _sweep(dict(axes), variant, members)
-        joined += [sweep] if sweep else members
-    return joined
-
-
-def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> Series | None:
-    """Return one series of the searches' last levels; None unless their densities differ."""
-    if len(searches) < 2:
-        return None
-    parts: list[Series] = []
-    for search in searches:
-        # the levels before the last are steps on the way to the density that was asked for
-        parts.append(replace(search, points=search.points[-1:]))
-    # a grid may list its densities in any order, and a curve is drawn from dense to sparse
-    parts.sort(key=lambda part: -part.points[0].density)
-    ends = tuple(part.points[0] for part in parts)
-    for denser, sparser in pairwise(ends):
-        if sparser.density > denser.density * (1 - _APART):
-            return None
-    return Series("", axes, variant, ends, tuple(parts))
-
-
 def _alike(density: float, other: float) -> bool:
     return density == other or abs(density - other) < _ALIKE * other
-
-
-def _points(rows: Sequence[LevelRow]) -> tuple[Point, ...]:
-    levels: dict[int, list[LevelRow]] = {}
-    for row in rows:
-        levels.setdefault(row.level, []).append(row)
-
-    points = []
-    for level, at_level in sorted(levels.items()):
-        done: list[LevelRow] = []
-        diverged: list[LevelRow] = []
-        for row in at_level:
-            if row.status == DONE:
-                done.append(row)
-            else:
-                diverged.append(row)
-        # diverged rows count, as their masks are the level's all the same
-        density = fmean(row.density for row in at_level)
-        points.append(Point(level, density, tuple(done), tuple(diverged)))
-    return tuple(points)
-
-
-def _dense(rows: Iterable[LevelRow]) -> Point | None:
-    """Return the dense network over seeds; None if series start from different ones."""
-    # Cells that share a dense training have a row of it each: the key tells that it is one.
-    trainings: dict[tuple[int, str], LevelRow] = {}
-    for row in rows:
-        if row.variant == TICKET and row.status == DONE and is_dense(row):
-            trainings.setdefault((row.seed, row.key), row)
-
-    # two trainings of one seed: the grid varies the model or the training, so none is "the" dense
-    seeds = {seed for seed, _ in trainings}
-    if not trainings or len(seeds) < len(trainings):
-        return None
-    return Point(0, 1.0, tuple(trainings.values()))
-
-
-def is_dense(row: LevelRow) -> bool:
-    """Return True for a row of the trained dense network.
-
-    A learned mask may keep every weight, too, but it is no trained level 0.
-    """
-    return row.level == 0 and row.weights_kept == row.weights_total and row.steps > 0
-
-
-def labelled(series: Sequence[Series]) -> tuple[Series, ...]:
-    """Return the series with labels that distinguish them.
-
-    A label has the values that vary, with their axes where a value alone would be unclear.
-    """
-    varying = varying_axes([one.axes for one in series])
-    labels = [_label(one, varying, in_full=False) for one in series]
-    # two axes may have a value of one name, such as "random", which then needs its axis
-    if len(set(labels)) < len(labels):
-        labels = [_label(one, varying, in_full=True) for one in series]
-    with_labels = []
-    for one, label in zip(series, labels, strict=True):
-        with_labels.append(replace(one, label=label))
-    return tuple(with_labels)
-
-
-def varying_axes(combinations: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the axes that have several values among these combinations, in order."""
-    values: dict[str, set[str | None]] = {}
-    for combination in combinations:
-        for axis in combination:
-            if axis not in values:
-                # a combination that lacks the axis counts as one value more: None
-                values[axis] = {other.get(axis) for other in combinations}
-    return [axis for axis, labels in values.items() if len(labels) > 1]
-
-
-def _label(series: Series, varying: Sequence[str], in_full: bool) -> str:
-    words = []
-    for axis in varying:
-        if axis in series.axes:
-            words.append(_word(axis, series.axes[axis], in_full))
-    if series.variant != TICKET:
-        words.append(series.variant)
-    return " · ".join(words) or TICKET
-
-
-def _word(axis: str, value: str, in_full: bool) -> str:
-    if in_full:
-        return f"{axis}={value}"
-    # "0.1" or "true" says nothing without its axis
-    if value[:1].isalpha() and value not in ("true", "false", "none"):
-        return value
-    return f"{axis.rpartition('.')[2]}={value}"

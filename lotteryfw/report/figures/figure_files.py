@@ -6,9 +6,10 @@ The same rows give the same bytes: fonts and salt are fixed, and no date is writ
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from math import ceil
 from operator import methodcaller
 from pathlib import Path
@@ -19,9 +20,10 @@ from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.units import SUMMARY_METRICS, percent
+from lotteryfw.report.figures.axis_figures import along_figures, axis_figures
+from lotteryfw.report.figures.figure_spec import DrawPanel, FigureSpec
 from lotteryfw.report.figures.matplotlib_panels import (
     INK,
-    PANEL_SIZE,
     draw_curves,
     draw_dots,
     draw_scatter,
@@ -33,6 +35,7 @@ from lotteryfw.report.plots.analysis_views import (
     scatters,
     weight_samples,
 )
+from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import density_plot, metric_compared
 from lotteryfw.report.plots.style import caption, error_scale
 from lotteryfw.store import RunFolder, atomic_write
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SMALL, _TINY = (3.7, 3.2), (2.1, 2.0)  # inches, where there are many panels
+_MOST_COLUMNS = 3  # more panels side by side are too small to read on a screen
 _PALE = "#666666"
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -54,30 +58,13 @@ STYLE: Any = {
     "svg.hashsalt": "lotteryfw",
 }
 
-DrawPanel = Callable[["Axes"], None]
 
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """One figure before it is drawn: `panels` in rows of `columns`, each of `size` inches.
-
-    With `legend`, the first panel's legend is beside them. `axes` labels all panels together.
-    """
-
-    name: str
-    note: str
-    panels: Sequence[DrawPanel]
-    columns: int
-    size: tuple[float, float] = PANEL_SIZE
-    legend: bool = True
-    axes: tuple[str, str] = ("", "")
-
-
-def write_figures(run: RunFolder | RunData) -> list[Path]:
+def write_figures(run: RunFolder | RunData, by_seed: bool = False) -> list[Path]:
     """Draw figures/STUDY.png and .svg, and those of its analyses, for each study with results.
 
-    Return the paths. Raises UsageError without matplotlib, StoreError if the folder cannot be read
-    or written.
+    With `by_seed` each study's figure is drawn of its first seed, its first two, and so on, too, so
+    that one sees how results settle. Return the paths. Raises UsageError without matplotlib,
+    StoreError if the folder cannot be read or written.
     """
     try:
         from matplotlib import rc_context
@@ -88,7 +75,7 @@ def write_figures(run: RunFolder | RunData) -> list[Path]:
     title = str(data.manifest.get("title") or "")
     folder = data.folder.path / "figures"
     paths = []
-    for spec in study_figures(data):
+    for spec in chain(study_figures(data), _seed_figures(data) if by_seed else ()):
         with rc_context(STYLE):
             paths += _save(_draw(spec, title), folder / spec.name)
     return paths
@@ -99,8 +86,23 @@ def study_figures(data: RunData) -> Iterator[FigureSpec]:
     for study in data.shown:
         # every training diverged, so there is nothing to draw
         if study.seeds:
-            yield _level_figure(study)
-            yield from _analysis_figures(study, data.findings.of_study(study.name))
+            findings = data.findings.of_study(study.name)
+            # of one density a curve is a point; where there is an axis, the figures against it show more
+            if not (study.one_density and ordered_axes(study)):
+                yield _level_figure(study)
+            yield from axis_figures(study, findings)
+            yield from _analysis_figures(study, findings)
+            yield from along_figures(study, findings)
+
+
+def _seed_figures(data: RunData) -> Iterator[FigureSpec]:
+    """Yield each study's figure of its first seed, its first two seeds, and so on up to all."""
+    for study in data.shown:
+        seeds = study.seeds
+        for count in range(1, len(seeds) + 1):
+            figure = _level_figure(study.of_seeds(seeds[:count]))
+            name = f"{study.name}-first_{count}_of_{len(seeds)}_seeds"
+            yield replace(figure, name=name)
 
 
 def _level_figure(study: StudySeries) -> FigureSpec:
@@ -110,7 +112,7 @@ def _level_figure(study: StudySeries) -> FigureSpec:
         for plot in (metric_compared(study, SUMMARY_METRICS[0]), density_plot(study)):
             if plot:
                 panels.append(partial(draw_dots, plot=plot))
-        return FigureSpec(study.name, caption(study, "bars"), panels, len(panels))
+        return FigureSpec(study.name, caption(study, marks="bars"), panels, len(panels))
 
     for metric in (*SUMMARY_METRICS, *study.metric_units):
         panels.append(
@@ -122,14 +124,15 @@ def _level_figure(study: StudySeries) -> FigureSpec:
                 scale=error_scale(study, metric),
             )
         )
-    return FigureSpec(study.name, caption(study), panels, len(panels))
+    return FigureSpec(study.name, caption(study), panels, min(_MOST_COLUMNS, len(panels)))
 
 
 def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[FigureSpec]:
     for analysis in findings.analyses:
         metrics = network_metrics(findings, analysis, distinct=True)
         name = f"{study.name}-{analysis}"
-        if metrics and not study.single_level:
+        has_curves = not (study.one_density and ordered_axes(study))
+        if metrics and has_curves and not study.single_level:
             yield _analysis_curves(name, study, findings, metrics)
         # Only where searches end at one level each: along a curve, accuracy and figure both follow
         # the density, and a scatter plot would show no more than that.
@@ -156,7 +159,7 @@ def _analysis_curves(
                 point_spread=partial(findings.spread, metric=metric),
             )
         )
-    return FigureSpec(name, caption(study), panels, min(3, len(panels)), _SMALL)
+    return FigureSpec(name, caption(study), panels, min(_MOST_COLUMNS, len(panels)), _SMALL)
 
 
 def _accuracy_scatters(
@@ -208,7 +211,7 @@ def _draw(spec: FigureSpec, title: str) -> Figure:
         axes.set_axis_off()
 
     # all panels have the same series, so one legend serves them
-    legend_width = _add_legend(figure, grid[0]) if spec.legend else 0.0
+    legend_width = _add_legend(figure, grid) if spec.legend else 0.0
     width, height = spec.size
     heading = _heading(spec, title)
     # wide enough for the heading, and for a legend beside panels that keep their size;
@@ -224,9 +227,18 @@ def _draw(spec: FigureSpec, title: str) -> Figure:
     return figure
 
 
-def _add_legend(figure: Figure, axes: Axes) -> float:
-    """Add the legend of these axes beside all panels, and return its width in inches."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend_entries(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """Return handles and labels of all panels, each label once: some panels lack some series."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    return list(entries.values()), list(entries)
+
+
+def _add_legend(figure: Figure, panels: Sequence[Axes]) -> float:
+    """Add the legend of these panels beside them, and return its width in inches."""
+    handles, labels = legend_entries(panels)
     figure.legend(
         handles,
         labels,

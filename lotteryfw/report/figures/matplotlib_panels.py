@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from math import log10
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.series import PointSpread, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, percent
 from lotteryfw.report.plots.analysis_views import Scatter, WeightSample
 from lotteryfw.report.plots.dot_plot import DotPlot
+from lotteryfw.report.plots.line_plots import LinePlot
 from lotteryfw.report.plots.style import (
     HUES,
     KEPT_COLOUR,
@@ -32,6 +34,7 @@ _GRID_COLOUR = "#DDDDDD"
 _LONG_DASH: Any = (0, (6, 3))
 _DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)))
 _MARKERS = "os^Dv<>PXphd*"
+_SMALL_LETTERS = 36  # the same in a small panel, with letters of 7 points
 _LETTERS = 50  # category names side by side in a panel, before they touch
 
 
@@ -92,6 +95,25 @@ def draw_dots(axes: Axes, plot: DotPlot) -> None:
     axes.set_xlim(-0.5, count - 0.5)
     axes.set_xlabel(plot.axis)
     axes.set_ylabel(plot.title)
+    _finish(axes)
+
+
+def draw_lines(axes: Axes, plot: LinePlot | None, title: str) -> None:
+    """Draw lines with bands of ±1 sd; without a plot the panel stays empty."""
+    axes.set_title(title, fontsize=8)
+    if plot is None:
+        axes.set_axis_off()
+        return
+    for line in plot.lines:
+        _draw_line(axes, line.points, line.style, plot.unit.scale, line.label)
+    if plot.categories:
+        # fewer names where they would touch: a panel has room for so many letters
+        letters = max(map(len, plot.categories)) + 2
+        ticks = evenly_chosen(range(len(plot.categories)), max(2, _SMALL_LETTERS // letters))
+        axes.set_xticks(ticks, [plot.categories[tick] for tick in ticks], fontsize=7)
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel(plot.x_title, fontsize=8)
+    axes.set_ylabel(plot.unit.axis, fontsize=8)
     _finish(axes)
 
 
@@ -167,16 +189,29 @@ def _draw_dense(axes: Axes, spread: Spread, scale: float) -> None:
 def _draw_curve(
     axes: Axes, series: Series, point_spread: PointSpread, style: LineStyle, scale: float
 ) -> None:
-    x, means, lows, highs = [], [], [], []
+    points = []
     for point in series.points:
         spread = point_spread(point)
         # a density of 0 has no place on a log axis
         if spread and point.density > 0:
-            low, high = _band(spread, scale)
-            x.append(100 * point.density)
-            means.append(spread.mean * scale)
-            lows.append(low)
-            highs.append(high)
+            points.append((100 * point.density, spread))
+    _draw_line(axes, points, style, scale, series.label)
+
+
+def _draw_line(
+    axes: Axes,
+    points: Sequence[tuple[float, Spread]],
+    style: LineStyle,
+    scale: float,
+    label: str,
+) -> None:
+    x, means, lows, highs = [], [], [], []
+    for position, spread in points:
+        low, high = _band(spread, scale)
+        x.append(position)
+        means.append(spread.mean * scale)
+        lows.append(low)
+        highs.append(high)
 
     axes.plot(
         x,
@@ -188,7 +223,7 @@ def _draw_curve(
         marker=_marker(style),
         markeredgecolor="white",
         markeredgewidth=0.5,
-        label=series.label,
+        label=label,
     )
     axes.fill_between(x, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 

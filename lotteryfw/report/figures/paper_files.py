@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import UsageError
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.figures.figure_files import STYLE, FigureSpec, study_figures
+from lotteryfw.report.figures.figure_files import STYLE, legend_entries, study_figures
+from lotteryfw.report.figures.figure_spec import FigureSpec
 from lotteryfw.report.tables.summary import study_tables
 from lotteryfw.report.tables.text_table import TextTable
 from lotteryfw.store import atomic_write, file_name
@@ -95,15 +97,15 @@ def _drawn(spec: FigureSpec, width: float, name: str, font_size: float) -> Figur
         axes.set_axis_off()
     legend_height = 0.0
     if spec.legend:
-        legend_height = _legend_below(figure, grid[0], width, font_size)
+        legend_height = _legend_below(figure, grid, width, font_size)
     height = rows * _ASPECT * width / columns + legend_height
     figure.set_size_inches(width, height)
     return figure
 
 
-def _legend_below(figure: Figure, axes: Axes, width: float, font_size: float) -> float:
+def _legend_below(figure: Figure, panels: Sequence[Axes], width: float, font_size: float) -> float:
     """Add the legend below the panels, in as many columns as fit; return its height in inches."""
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = legend_entries(panels)
     if not labels:
         return 0.0
     # a line and a gap take about six letters

@@ -9,7 +9,7 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
-from lotteryfw.report.data.choice import evenly_chosen
+from lotteryfw.report.data.choice import evenly_chosen, partly_chosen
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.units import percent
@@ -32,6 +32,7 @@ from lotteryfw.report.plots.analysis_views import (
     scatters,
     weight_samples,
 )
+from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import figure_by_axis
 from lotteryfw.report.plots.style import HUES, KEPT_COLOUR, MASKED_COLOUR, caption
 
@@ -57,7 +58,7 @@ def _charts_of(analysis: str, study: StudySeries, findings: Findings) -> Iterato
     views = _metric_views(study, findings, findings.metrics(analysis))
     if views:
         marks = "bars" if study.single_level else "bands"
-        yield Chart(key, title, caption(study, marks), tuple(views))
+        yield Chart(key, title, caption(study, marks=marks), tuple(views))
 
     views = []
     for metric in network_metrics(findings, analysis):
@@ -80,6 +81,10 @@ def _metric_views(
     """Return views of the whole network, of each search level by level, and of each layer."""
     if study.single_level:
         return _single_level_views(study, findings, metrics)
+
+    # of one density a curve is a point; where there is an axis, the charts against it show more
+    if study.one_density and ordered_axes(study):
+        return []
 
     views = []
     # layer "" is the whole network
@@ -167,8 +172,9 @@ def _pair_chart(key: str, title: str, matrices: Sequence[PairMatrix]) -> Chart:
     names = [name.replace("_", " ") for name in matrices[0].units]
     text = (
         f"In each box: {', '.join(names)}; means over all pairs of one seed, and where row and "
-        "column are the same, over pairs of its seeds."
-    )
+        "column are the same, over pairs of its seeds. "
+        f"{partly_chosen(_MAX_MATRICES, len(matrices), 'levels')}"
+    ).rstrip()
     views = tuple(map(_pair_view, evenly_chosen(matrices, _MAX_MATRICES)))
     return Chart(key, f"{title}: pairs of cells", text, views)
 

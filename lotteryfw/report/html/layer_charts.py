@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from lotteryfw.report.data.choice import evenly_chosen
+from lotteryfw.report.data.choice import evenly_chosen, partly_chosen
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.html.plotly_chart import (
@@ -26,16 +26,22 @@ def layer_chart(study: StudySeries) -> Chart | None:
 
     None where no level was pruned, or networks have one layer.
     """
+    # a control keeps as many weights in each layer as its ticket
+    tickets = [series for series in study.series if series.variant == TICKET]
     views = []
-    for series in study.series[:_MOST_SERIES]:
-        # a control keeps as many weights in each layer as its ticket
-        if series.variant == TICKET:
-            view = _layer_view(series)
-            if view:
-                views.append(view)
+    most_layers = 0
+    for series in tickets[:_MOST_SERIES]:
+        view = _layer_view(series)
+        if view:
+            views.append(view)
+            most_layers = max(most_layers, len(series.rows[0].densities_by_layer()))
     if not views:
         return None
-    text = caption(study)
+    text = caption(
+        study,
+        partly_chosen(_MOST_SERIES, len(tickets), "series"),
+        partly_chosen(_MOST_LAYERS, most_layers, "layers"),
+    )
     return Chart(f"{study.name}/layers", "Density by layer", text, tuple(views))
 
 

@@ -8,13 +8,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lotteryfw.report.data.best_level import best_rows
+from lotteryfw.report.data.choice import partly_chosen
 from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import TICKET, StudySeries
+from lotteryfw.report.data.series import TICKET, Series, StudySeries
 from lotteryfw.report.data.units import percent
 from lotteryfw.store import LevelRow, load_ticket, ticket_name
 
@@ -46,26 +48,37 @@ class TicketPictures:
     pictures: tuple[MaskPicture, ...]
 
 
-def mask_pictures(study: StudySeries, data: RunData) -> list[TicketPictures]:
-    """Return pictures of one ticket of each series: the first seed, at the level validation chooses.
+def mask_pictures(study: StudySeries, data: RunData) -> tuple[list[TicketPictures], str]:
+    """Return pictures of one ticket of each series, and a note on what is left out.
 
-    A ticket whose file is gone has none. Raises StoreError for a damaged file.
+    It is the ticket of the first seed, at the level that validation chooses. One whose file is gone
+    has no picture. Raises StoreError for a damaged file.
     """
     shape = tuple(data.manifest.get("inputs", {}).get(study.name, ()))
-    tickets: list[TicketPictures] = []
+    rows: list[tuple[Series, LevelRow, Path]] = []
     for series in study.series:
         row = _shown_row(series.rows) if series.variant == TICKET else None
-        if row is None or len(tickets) == _MOST_TICKETS:
-            continue
-        path = data.folder.ticket_path(ticket_name(row.cell, row.variant, row.level))
-        if not path.is_file():
-            continue
+        if row is not None:
+            path = data.folder.ticket_path(ticket_name(row.cell, row.variant, row.level))
+            if path.is_file():
+                rows.append((series, row, path))
+
+    tickets: list[TicketPictures] = []
+    most_layers = 0
+    for series, row, path in rows[:_MOST_TICKETS]:
         masks = {name: mask.numpy() for name, mask in load_ticket(path).mask.items()}
         title = f"{series.label}, seed {row.seed}, {percent(row.density)} % of the weights"
         pictures = tuple(_pictures(masks, shape))
         if pictures:
+            most_layers = max(most_layers, len(masks))
             tickets.append(TicketPictures(title, pictures))
-    return tickets
+    if not tickets:
+        return [], ""
+    notes = (
+        partly_chosen(_MOST_TICKETS, len(rows), "series"),
+        partly_chosen(_MOST_LAYERS, most_layers, "layers"),
+    )
+    return tickets, " ".join(filter(None, notes))
 
 
 def _shown_row(rows: Sequence[LevelRow]) -> LevelRow | None:

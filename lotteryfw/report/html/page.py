@@ -14,6 +14,7 @@ from typing import Any
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.html.analysis_charts import analysis_charts
+from lotteryfw.report.html.axis_charts import along_charts, axis_charts
 from lotteryfw.report.html.layer_charts import layer_chart
 from lotteryfw.report.html.mask_pictures import TicketPictures, mask_pictures
 from lotteryfw.report.html.plotly_chart import Chart
@@ -46,6 +47,7 @@ class Section:
     note: str
     figure: str
     pictures: Sequence[TicketPictures] = ()
+    pictures_note: str = ""
 
 
 def write_page(run: RunFolder | RunData, claims: Sequence[ClaimVerdict] | None = None) -> Path:
@@ -102,7 +104,10 @@ def _section(study: StudySeries, data: RunData) -> Section:
     learning = learning_chart(study, data.curves)
     if learning:
         charts.append(learning)
-    charts += analysis_charts(study, data.findings.of_study(study.name))
+    findings = data.findings.of_study(study.name)
+    charts += axis_charts(study, findings)
+    charts += analysis_charts(study, findings)
+    charts += along_charts(study, findings)
 
     tickets: list[tuple[SeriesVerdict, TextTable]] = []
     for verdict in winning_tickets(study, data.study_table(study.name)):
@@ -110,9 +115,9 @@ def _section(study: StudySeries, data: RunData) -> Section:
     best = best_levels(study)
     if best:
         tables.append(best)
-    pictures = mask_pictures(study, data)
+    pictures, pictures_note = mask_pictures(study, data)
     note, figure = study.partly_shown, study.figure
-    return Section(study.name, charts, tickets, tables, note, figure, pictures)
+    return Section(study.name, charts, tickets, tables, note, figure, pictures, pictures_note)
 
 
 def _version_table(manifest: dict[str, Any]) -> TextTable:

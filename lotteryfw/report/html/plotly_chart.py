@@ -12,10 +12,12 @@ from html import escape
 from math import log10
 from typing import Any
 
+from lotteryfw.report.data.choice import evenly_chosen
 from lotteryfw.report.data.series import Point, PointSpread, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit, percent
 from lotteryfw.report.plots.dot_plot import DotPlot
+from lotteryfw.report.plots.line_plots import LinePlot
 from lotteryfw.report.plots.style import ErrorScale, LineStyle, line_styles, spaced_densities
 
 DENSE_COLOUR = "#8A8A8A"  # grey is seen on a light and on a dark page
@@ -36,6 +38,7 @@ _MARKERS = (
     "diamond-tall",
 )
 _TICKS = 8  # as many as fit the width of a phone
+_TICK_LETTERS = 42  # side by side on it
 
 Trace = dict[str, Any]
 Height = Callable[[float], float]
@@ -44,12 +47,16 @@ Height = Callable[[float], float]
 
 @dataclass(frozen=True)
 class View:
-    """One view of a chart: plotly.js's traces, and its layout's `xaxis` and `yaxis`."""
+    """One view of a chart: plotly.js's traces, and its layout's `xaxis` and `yaxis`.
+
+    With `yaxis2` there is a second panel below, with the same x.
+    """
 
     label: str
     traces: tuple[Trace, ...]
     xaxis: dict[str, Any]
     yaxis: dict[str, Any]
+    yaxis2: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,44 @@ def _dots(plot: DotPlot, index: int) -> Trace:
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {**marker, "color": row.style.colour},
     }
+
+
+def lines_view(label: str, plot: LinePlot, lower: LinePlot | None = None) -> View:
+    """Return the lines of a plot, and of another plot of the same x in a panel below."""
+    traces = _plot_lines(plot)
+    if lower:
+        for trace in _plot_lines(lower):
+            # its lines are those of the upper panel, which the legend names already
+            traces.append({**trace, "yaxis": "y2", "showlegend": False})
+    xaxis: dict[str, Any] = {"title": plot.x_title}
+    if plot.categories:
+        last = len(plot.categories) - 1
+        letters = max(map(len, plot.categories)) + 2  # with a gap
+        ticks = evenly_chosen(range(last + 1), max(2, _TICK_LETTERS // letters))
+        xaxis |= {
+            "tickvals": ticks,
+            "ticktext": [escape(plot.categories[tick]) for tick in ticks],
+            "range": [-0.1 * last, 1.1 * last],
+        }
+    yaxis2 = {"title": lower.unit.axis} if lower else None
+    return View(label, tuple(traces), xaxis, {"title": plot.unit.axis}, yaxis2)
+
+
+def _plot_lines(plot: LinePlot) -> list[Trace]:
+    traces: list[Trace] = []
+    for line in plot.lines:
+        texts = []
+        for x, spread in line.points:
+            texts.append(hover_text(line.label, escape(plot.position_text(x)), plot.unit, spread))
+        traces += curve(
+            line.label,
+            line.points,
+            lambda value: value * plot.unit.scale,
+            mode="lines+markers",
+            text=texts,
+            **plotly_style(line.style),
+        )
+    return traces
 
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:

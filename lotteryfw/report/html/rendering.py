@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lotteryfw.report.html.plotly_chart import Chart, Trace
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 _PLOTLY = "plotly-cartesian.min.js"
+_BREAKS = re.compile(r"(?<=[_=(/·])|(?<=[a-z]-)(?=[a-z])")
+"""The places inside a word where a line may end."""
+_LONGEST_PART = 12
+"""Letters that fit the narrowest column of a printed table."""
 
 
 def render(template: str, charts: Sequence[Chart], **contents: Any) -> str:
@@ -25,8 +34,9 @@ def render(template: str, charts: Sequence[Chart], **contents: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     return environment.get_template(template).render(
-        charts=packed(charts),
+        charts=_json(packed(charts)),
         plotly=plotly_source(),
         **contents,
     )
@@ -52,14 +62,15 @@ def packed(charts: Sequence[Chart]) -> dict[str, Any]:
     for chart in charts:
         packed_views = views.setdefault(chart.key, [])
         for view in chart.views:
-            packed_views.append(
-                {
-                    "label": view.label,
-                    "traces": [_packed_trace(trace, indices) for trace in view.traces],
-                    "xaxis": view.xaxis,
-                    "yaxis": view.yaxis,
-                }
-            )
+            packed_view: dict[str, Any] = {
+                "label": view.label,
+                "traces": [_packed_trace(trace, indices) for trace in view.traces],
+                "xaxis": view.xaxis,
+                "yaxis": view.yaxis,
+            }
+            if view.yaxis2:
+                packed_view["yaxis2"] = view.yaxis2
+            packed_views.append(packed_view)
     return {"views": views, "lists": list(indices)}
 
 
@@ -71,3 +82,34 @@ def _packed_trace(trace: Trace, indices: dict[tuple[Any, ...], int]) -> dict[str
             value = {"list": indices.setdefault(tuple(value), len(indices))}
         packed[name] = value
     return packed
+
+
+def breakable(text: str) -> Markup:
+    """Return a cell's text as HTML whose lines may end inside names, but not before a unit.
+
+    >>> breakable("large_init 97.81 ± 0.12")
+    Markup('large_<wbr>init 97.81 ±\xa00.12')
+    """
+    from markupsafe import Markup, escape
+
+    words = []
+    for word in (
+        text.replace("± ", "±\N{NO-BREAK SPACE}").replace(" %", "\N{NO-BREAK SPACE}%").split(" ")
+    ):
+        parts: list[str] = []
+        for part in filter(None, _BREAKS.split(word)):
+            for start in range(0, len(part), _LONGEST_PART):
+                parts.append(part[start : start + _LONGEST_PART])
+        words.append(Markup("<wbr>").join(map(escape, parts)))
+    return Markup(" ").join(words)
+
+
+def _json(value: Any) -> Markup:
+    """Return a value as JSON that is safe inside a script element, without spaces."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, separators=(",", ":"))
+    # as jinja's tojson, which writes a space after each comma: a tenth of a large page
+    for sign in "<>&'":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)

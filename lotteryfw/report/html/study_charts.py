@@ -7,10 +7,10 @@ from html import escape
 from operator import methodcaller
 from typing import Any
 
-from lotteryfw.report.data.choice import evenly_chosen
+from lotteryfw.report.data.choice import evenly_chosen, partly_chosen
 from lotteryfw.report.data.learning_curves import LearningCurves
-from lotteryfw.report.data.series import Point, StudySeries
-from lotteryfw.report.data.units import FIGURE, percent
+from lotteryfw.report.data.series import Point, SharedLevel, StudySeries
+from lotteryfw.report.data.units import FIGURE
 from lotteryfw.report.html.plotly_chart import (
     DENSE_COLOUR,
     DENSE_NAME,
@@ -22,13 +22,14 @@ from lotteryfw.report.html.plotly_chart import (
     dots_view,
     plotly_style,
 )
+from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import density_plot, metric_compared
 from lotteryfw.report.plots.style import HUES, caption, error_scale, line_styles
 
 ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
 """The metrics in the views of a study's first chart."""
 
-_MAX_DENSITIES = 6  # learning curves at more densities would only make the page heavy
+_MAX_LEVELS = 6  # learning curves at more levels would only make the page heavy
 
 
 def density_charts(study: StudySeries) -> list[Chart]:
@@ -42,6 +43,9 @@ def density_charts(study: StudySeries) -> list[Chart]:
         return []
     if study.single_level:
         return [_single_level_chart(study)]
+    # of one density a curve is a point; where there is an axis, the charts against it show more
+    if study.one_density and ordered_axes(study):
+        return []
 
     text = caption(study)
     title = f"{study.figure.capitalize()} against weights remaining"
@@ -65,7 +69,7 @@ def _single_level_chart(study: StudySeries) -> Chart:
     plots = [metric_compared(study, metric) for metric in metrics]
     plots.append(density_plot(study))
     views = tuple(dots_view(plot) for plot in plots if plot)
-    text = caption(study, "bars")
+    text = caption(study, marks="bars")
     return Chart(f"{study.name}/accuracy", f"{study.figure.capitalize()} and density", text, views)
 
 
@@ -95,7 +99,9 @@ def learning_chart(study: StudySeries, curves: LearningCurves) -> Chart | None:
         views += _learning_views(study, curves, metric)
     if not views:
         return None
-    return Chart(f"{study.name}/learning", "Learning curves", caption(study), tuple(views))
+    count = 1 if study.single_level else len(study.levels)
+    text = caption(study, partly_chosen(_MAX_LEVELS, count, "levels"))
+    return Chart(f"{study.name}/learning", "Learning curves", text, tuple(views))
 
 
 def _learning_views(study: StudySeries, curves: LearningCurves, metric: str) -> Iterator[View]:
@@ -115,34 +121,30 @@ def _learning_traces(
         yield "all series", _all_series(study, curves, metric, None)
         return
 
-    densities = evenly_chosen(study.densities, _MAX_DENSITIES)
+    levels = evenly_chosen(study.levels, _MAX_LEVELS)
     dense_line = {"color": DENSE_COLOUR, "dash": "longdash"}
     dense = _learning_curve(DENSE_NAME, study.dense, curves, metric, line=dense_line)
-    for density in densities:
-        if density == 1 and dense:
+    for level in levels:
+        if level.density == 1 and not level.number and dense:
             continue  # every series starts from that very network, and every other view shows it
-        yield _density_label(density), dense + _all_series(study, curves, metric, density)
+        yield level.text, dense + _all_series(study, curves, metric, level)
 
     for series in study.series:
         traces = []
-        for index, density in enumerate(densities):
-            point = series.at(density)
+        for index, level in enumerate(levels):
+            point = series.at(level)
             line = {"color": HUES[index % len(HUES)]}
-            traces += _learning_curve(_density_label(density), point, curves, metric, line=line)
+            traces += _learning_curve(level.text, point, curves, metric, line=line)
         yield series.label, traces
 
 
-def _density_label(density: float) -> str:
-    return f"{percent(density)} % of the weights"
-
-
 def _all_series(
-    study: StudySeries, curves: LearningCurves, metric: str, density: float | None
+    study: StudySeries, curves: LearningCurves, metric: str, level: SharedLevel | None
 ) -> list[Trace]:
-    """Return the curves of all series at one density; None means the only one that each has."""
+    """Return the curves of all series at one level; None means the only one that each has."""
     traces = []
     for series, style in zip(study.series, line_styles(study.series), strict=True):
-        point = series.points[0] if density is None else series.at(density)
+        point = series.points[0] if level is None else series.at(level)
         line = plotly_style(style)["line"]
         traces += _learning_curve(series.label, point, curves, metric, line=line)
     return traces

@@ -12,7 +12,8 @@ from statistics import fmean
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.findings import Findings, LevelKey, Line, level_key, metric_of
-from lotteryfw.report.data.series import TICKET, StudySeries, varying_axes
+from lotteryfw.report.data.grouping import varying_axes
+from lotteryfw.report.data.series import TICKET, StudySeries
 from lotteryfw.report.data.units import ACCURACY, Unit, percent
 from lotteryfw.report.plots.dot_plot import DotPlot, DotRow
 from lotteryfw.report.plots.single_level import WHOLE

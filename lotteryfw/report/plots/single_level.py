@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import methodcaller
 
+from lotteryfw.report.data.grouping import labelled
 from lotteryfw.report.data.series import (
     TICKET,
     Combination,
@@ -13,7 +14,6 @@ from lotteryfw.report.data.series import (
     PointSpread,
     Series,
     StudySeries,
-    labelled,
 )
 from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit

@@ -104,8 +104,11 @@ def spaced_densities(densities: Sequence[float], gap: float) -> list[float]:
     return [*spaced, *ordered[1:][-1:]]
 
 
-def caption(study: StudySeries, marks: str = "bands") -> str:
-    """Return the caption of a plot: the number of seeds, and the meaning of `marks`."""
+def caption(study: StudySeries, *notes: str, marks: str = "bands") -> str:
+    """Return the caption of a plot: the number of seeds, the meaning of `marks`, and `notes`.
+
+    Empty notes are left out.
+    """
     # a level may have fewer seeds than others, where a training diverged or is still to come
     counts = sorted({len(point.rows) for point in study.points if point.rows})
     n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -118,4 +121,4 @@ def caption(study: StudySeries, marks: str = "bands") -> str:
         sentences.append(f"{study.diverged} diverged training{plural} left out.")
     if study.left_out:
         sentences.append(f"Shown are {study.partly_shown}.")
-    return " ".join(sentences)
+    return " ".join([*sentences, *filter(None, notes)])

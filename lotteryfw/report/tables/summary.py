@@ -20,16 +20,19 @@ from lotteryfw.report.tables.text_table import (
 from lotteryfw.store import RunFolder
 
 
-def summary_tables(run: RunFolder | RunData, width: int = 100) -> list[Table]:
+def summary_tables(
+    run: RunFolder | RunData, width: int = 100, every_level: bool = False
+) -> list[Table]:
     """Return each study's test accuracy and early-stopping step by weights remaining.
 
-    The tables have at most `width` columns. Raises StoreError if levels.csv cannot be read.
+    The tables have at most `width` columns. Of very many levels some stand for all, unless
+    `every_level` asks for more tables. Raises StoreError if levels.csv cannot be read.
     """
     tables = []
     for study in RunData.of(run).shown:
         for table in study_tables(study):
             # several, where a narrow terminal has no room for all levels side by side
-            tables += rich_tables(table, width)
+            tables += rich_tables(table, width, every_level)
     return tables
 
 
@@ -67,17 +70,17 @@ def _diverged_table(study: StudySeries) -> TextTable:
 def _level_table(study: StudySeries, metric: str) -> TextTable:
     unit = study.unit(metric)
     seeds = len(study.seeds)
-    densities = study.densities
+    levels = study.levels
     rows = []
     for series in study.series:
         cells = [series.label]
-        for density in densities:
+        for level in levels:
             # None where this series was pruned at another rate, or is not trained so far yet
-            point = series.at(density)
+            point = series.at(level)
             spread = point.spread(metric) if point else None
             cells.append(spread_cell(spread, unit, seeds))
         rows.append(tuple(cells))
 
     title = f"{study.name}: {unit.title} ({seeds_text(seeds)})"
-    head = ("weights remaining, %", *map(percent, densities))
+    head = ("weights remaining, %", *(level.label for level in levels))
     return TextTable(title, head, tuple(rows), study_notes(study, rows), levels=True)

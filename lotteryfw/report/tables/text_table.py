@@ -49,7 +49,10 @@ class TextTable:
         chosen = evenly_chosen(levels, columns)
         # a reader who misses a level learns that it exists, and where
         left_out = [self.head[column] for column in levels if column not in chosen]
-        note = f"not shown here, but in report.html: {', '.join(left_out)} %"
+        note = (
+            f"not shown here, but in report.html and by `lotteryfw report RUN --every-level`: "
+            f"{', '.join(left_out)} %"
+        )
         return replace(self._with_columns(chosen), notes=(*self.notes, note))
 
     def turned(self) -> TextTable:
@@ -135,8 +138,11 @@ def partly_shown_note(study: StudySeries) -> tuple[str, ...]:
     return (f"{study.name}: {study.partly_shown}",) if study.left_out else ()
 
 
-def rich_tables(table: TextTable, width: int) -> list[Table]:
-    """Return the table for a terminal, as several if `width` has no room for all columns."""
+def rich_tables(table: TextTable, width: int, every_level: bool = False) -> list[Table]:
+    """Return the table for a terminal, as several if `width` has no room for all columns.
+
+    Levels that would need more than two tables are thinned, unless `every_level` is asked for.
+    """
     label_width = widest = 0
     for label, *texts in (table.head, *table.rows):
         label_width = max(label_width, len(label))
@@ -146,7 +152,7 @@ def rich_tables(table: TextTable, width: int) -> list[Table]:
 
     # a space at either end of a line, two between columns
     columns = max(1, (width - 2 - label_width) // (widest + 2))
-    if len(table.head) - 1 > _MAX_TABLES * columns:
+    if not every_level and len(table.head) - 1 > _MAX_TABLES * columns:
         table = table.thinned(columns)
     return [_rich_table(part, label_width) for part in table.split(columns)]
 

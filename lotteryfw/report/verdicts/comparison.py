@@ -213,7 +213,7 @@ def _lone_tickets(one: StudySeries, two: StudySeries) -> Series | None:
 
 def _compared_levels(first: Series, other: Series, metric: str) -> Iterator[ComparedLevel]:
     for point in first.points:
-        partner = other.at(point.density)
+        partner = other.like(point)
         if partner is None:
             continue
         rows, other_rows = _by_seed(point, metric), _by_seed(partner, metric)

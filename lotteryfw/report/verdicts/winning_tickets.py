@@ -14,7 +14,8 @@ from itertools import groupby
 from statistics import fmean
 from typing import Literal
 
-from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries, is_dense
+from lotteryfw.report.data.grouping import is_dense
+from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
 from lotteryfw.report.data.units import density_range, percent, unit_of
 from lotteryfw.report.verdicts.claims import undecided_reason
 from lotteryfw.report.verdicts.estimate import (

@@ -2,7 +2,7 @@
 // Draws every chart of the page: one view at a time, in the page's colours, with the legend where there is room.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const NARROW = 800, LEGEND_ROW = 30, LONG = 36, BOXES = 5; // pixels, pixels, letters, in a row of a phone
+const NARROW = 800, PANEL = 160, LEGEND_ROW = 20, LONG = 36, BOXES = 5; // pixels, pixels, pixels, letters, in a row of a phone
 
 // Lists of figures stand once in the page, and traces name them by their place.
 function filled(trace, narrow) {
@@ -12,28 +12,32 @@ function filled(trace, narrow) {
   return { ...Object.fromEntries(full), ...wrapped, ...square };
 }
 
-function layout(view, traces, narrow) {
+function layout(view, traces, narrow, printed) {
   const theme = getComputedStyle(document.documentElement);
   const ink = theme.getPropertyValue("--ink"), line = theme.getPropertyValue("--line");
   const axis = own => ({
     gridcolor: line, linecolor: line, zeroline: false, automargin: true, exponentformat: "none", separatethousands: true,
     ...own, title: { text: own.title, standoff: 8, font: { size: narrow ? 11 : 13 } },
   });
-  const named = traces.filter(trace => trace.name).reduce((rows, trace) => rows + trace.name.split("<br>").length, 0);
+  const names = traces.filter(trace => trace.name).flatMap(trace => trace.name.split("<br>"));
+  // on paper as many names side by side as fit; a letter is 6 pixels wide, a line with its margins 60
+  const columns = printed ? Math.max(1, Math.floor((PAPER - 60) / (60 + 6 * Math.max(1, ...names.map(name => name.length))))) : 1;
+  const named = Math.ceil(names.length / columns);
   return {
     font: { family: "inherit", size: narrow ? 12 : 13, color: ink },
     paper_bgcolor: "transparent",
     plot_bgcolor: "transparent",
-    xaxis: axis(view.xaxis),
-    yaxis: axis(view.yaxis),
+    xaxis: { ...axis(view.xaxis), ...(view.yaxis2 ? { anchor: "y2" } : {}) },
+    yaxis: { ...axis(view.yaxis), ...(view.yaxis2 ? { domain: [0.53, 1] } : {}) },
+    ...(view.yaxis2 ? { yaxis2: { ...axis(view.yaxis2), domain: [0, 0.47] } } : {}), // the panel below
     margin: { l: 48, r: 8, t: narrow ? 8 : 36, b: 48 },
-    height: narrow ? 360 + LEGEND_ROW * named : Math.max(460, 40 + LEGEND_ROW * named),
+    height: (view.yaxis2 ? PANEL : 0) + (narrow ? (printed ? 300 : 360) + LEGEND_ROW * named : Math.max(460, 120 + LEGEND_ROW * named)),
     hovermode: "closest",
     hoverlabel: { align: "left" },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger on a chart scrolls the page
     legend: narrow
-      ? { itemsizing: "constant", font: { size: 11 }, x: 0, xanchor: "left", y: 0, yref: "container", yanchor: "bottom" }
-      : { itemsizing: "constant", x: 1.02, xanchor: "left", y: 1, yanchor: "top" },
+      ? { itemsizing: "constant", tracegroupgap: 0, font: { size: 11 }, orientation: columns > 1 ? "h" : "v", maxheight: 1, x: 0, xanchor: "left", y: 0, yref: "container", yanchor: "bottom" }
+      : { itemsizing: "constant", tracegroupgap: 0, x: 1.02, xanchor: "left", y: 1, yanchor: "top" },
     showlegend: true,
     uirevision: "kept", // what a reader has hidden stays hidden in another view
   };
@@ -63,7 +67,7 @@ function latex(rows, title) {
 }
 
 function tableSaver(place) {
-  const region = place.previousElementSibling, rows = [...region.querySelectorAll("tr")].map(row => [...row.cells].map(cell => cell.textContent));
+  const region = place.previousElementSibling, rows = [...region.querySelectorAll("tr")].map(row => [...row.cells].map(cell => cell.textContent.replaceAll("\u00a0", " ")));
   const title = region.getAttribute("aria-label") || "table";
   return {
     csv: () => saved(csv(rows), "text/csv", fileName(title) + ".csv"),
@@ -73,8 +77,12 @@ function tableSaver(place) {
 
 // A row for each point that is drawn, as the axes show it: bands have no name and are left out.
 function points(plot) {
-  const rows = [["series", plot.layout.xaxis.title.text, plot.layout.yaxis.title.text]];
-  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => rows.push([trace.name, trace.x[index], y]));
+  const { xaxis, yaxis, yaxis2 } = plot.layout, names = xaxis.ticktext && xaxis.type !== "log" ? xaxis : null;
+  const rows = [["series", xaxis.title.text, yaxis.title.text, ...(yaxis2 ? [yaxis2.title.text] : [])]];
+  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => {
+    const x = names?.ticktext[names.tickvals.indexOf(trace.x[index])] ?? trace.x[index];
+    rows.push([trace.name, x, ...(trace.yaxis === "y2" ? ["", y] : yaxis2 ? [y, ""] : [y])]);
+  });
   return rows;
 }
 
@@ -105,12 +113,30 @@ function offer(place) {
   }
 }
 
+// A table that is wider than its place gets lines that end inside its cells; if that is not enough, it becomes blocks:
+// of each row its name, then its cells below their heads.
+function wrap(region) {
+  const table = region.querySelector("table");
+  if (!table || !region.clientWidth) return; // within closed details
+  const isWide = () => region.scrollWidth > region.clientWidth;
+  region.classList.remove("tight", "wrapped");
+  if (paper.matches || !isWide()) return;
+  region.classList.add("tight");
+  if (!isWide()) return;
+  const heads = [...table.tHead.rows[0].cells].map(cell => cell.textContent + (cell.cellIndex && "levels" in table.dataset ? " %" : ""));
+  for (const row of table.tBodies[0].rows) for (const cell of row.cells) {
+    // the head of a row of levels names them, and not the row
+    if (cell.cellIndex || !("levels" in table.dataset)) cell.dataset.head = heads[cell.cellIndex];
+  }
+  region.classList.add("wrapped");
+}
+
 function attach(figure) {
   const views = charts.views[figure.dataset.chart], plot = figure.querySelector(".plot"), select = figure.querySelector("select");
   let narrow = figure.clientWidth < NARROW, printed = false;
   const draw = () => {
     const view = views[select ? select.value : 0], traces = view.traces.map(trace => filled(trace, narrow));
-    const page = layout(view, traces, narrow);
+    const page = layout(view, traces, narrow, printed);
     if (printed) page.width = PAPER;
     Plotly.react(plot, traces, page, {
       responsive: !printed,
@@ -131,5 +157,23 @@ function attach(figure) {
   });
 }
 
+const regions = document.querySelectorAll(".scroll"), wrapAll = () => regions.forEach(wrap);
+const folded = document.querySelectorAll("details.tickets");
+
+// On paper nobody can open what is folded: the tables of levels are printed, too.
+function unfold(isPrinted) {
+  for (const details of folded) {
+    if (isPrinted && !details.open) { details.dataset.folded = ""; details.open = true; }
+    else if (!isPrinted && "folded" in details.dataset) { delete details.dataset.folded; details.open = false; }
+  }
+  regions.forEach(region => { if (isPrinted) region.classList.remove("tight", "wrapped"); else wrap(region); });
+}
+
+addEventListener("beforeprint", () => unfold(true));
+addEventListener("afterprint", () => unfold(false));
+paper.addEventListener("change", event => unfold(event.matches));
+addEventListener("resize", wrapAll);
+document.querySelectorAll("details").forEach(details => details.addEventListener("toggle", wrapAll));
+wrapAll();
 document.querySelectorAll(".chart").forEach(attach);
 document.querySelectorAll("[data-save]").forEach(offer);
