@@ -208,4 +208,5 @@ def _root(matrix: Tensor) -> Tensor:
 
     values, vectors = torch.linalg.eigh(matrix)
     # rounding may leave an eigenvalue of 0 just below it
-    return vectors @ (values.clamp(min=0).sqrt()[:, None] * vectors.T)
+    root: Tensor = vectors @ (values.clamp(min=0).sqrt()[:, None] * vectors.T)
+    return root
