@@ -30,7 +30,10 @@ class FrozenWeights(Parametrization):
 
     use = "frozen_weights"
     formula = "masks of inner; learning rate 0 for frozen parameters, the optimizer's for others"
-    source = "the rule of edge-popup (Ramanujan et al. 2020), for a part of a network"
+    source = (
+        "Ramanujan et al. 2020, What's Hidden in a Randomly Weighted Neural Network?, for a part of "
+        "a network"
+    )
     trains_weights = True
 
     inner: Parametrization

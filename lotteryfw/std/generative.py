@@ -36,7 +36,7 @@ class Dcgan(ModelFamily):
         "d: 2 × conv 3×3 of stride 2, dense"
     )
     source = (
-        "Radford et al. 2016, Unsupervised Representation Learning with DCGAN, section 3; here "
+        "Radford et al. 2016, Unsupervised Representation Learning with DCGAN, section 3, "
         "with upsampling in the place of transposed convolutions, and without batch norm"
     )
 
