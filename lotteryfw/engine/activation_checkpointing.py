@@ -18,8 +18,8 @@ def checkpoint_activations(network: nn.Module) -> None:
 
     A block is a child of the network that has children itself, such as a residual block. In an
     `nn.Sequential`, nested ones included, so is a layer with weights, with the layers that follow
-    it up to the next one. The network's results, gradients and names stay as they are. Chen et al.
-    2016, Training Deep Nets with Sublinear Memory Cost.
+    it up to the next one. The network's results, gradients and names stay as they are.
+    Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost.
     """
     if _is_plain_sequence(network):
         # Its own forward pass would run the layers one by one.

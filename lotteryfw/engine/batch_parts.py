@@ -25,14 +25,16 @@ def bounds(examples: int, parts: int, number: int) -> slice:
     return slice(number * examples // parts, (number + 1) * examples // parts)
 
 
-def batch_parts(inputs: Tensor, labels: Tensor, parts: int) -> Sequence[BatchPart]:
-    """Return the parts of a batch, in order. Batches of fewer examples have fewer parts."""
-    whole = len(inputs)
+def batch_parts(inputs: Tensor, labels: Tensor, parts: int, whole: int) -> Sequence[BatchPart]:
+    """Return the parts of a batch, in order. Batches of fewer examples have fewer parts.
+
+    `whole` is the number of examples of the whole batch, of which a rank has a share.
+    """
     if parts == 1:
-        return [BatchPart(inputs, labels, 1.0)]
+        return [BatchPart(inputs, labels, len(inputs) / whole)]
     divided = []
     for number in range(parts):
-        rows = bounds(whole, parts, number)
+        rows = bounds(len(inputs), parts, number)
         # A mean over no examples is not a number.
         if rows.start < rows.stop:
             share = (rows.stop - rows.start) / whole

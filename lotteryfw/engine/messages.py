@@ -88,3 +88,57 @@ class GpuFailed:
 
 ToWorker = Setup | Work | Stop
 FromWorker = Alive | Progress | JobDone | JobStopped | JobFailed | GpuFailed
+
+
+# Between rank 0 of a training on several devices and the others (see `lotteryfw.engine.rank_process`)
+
+EXCHANGE_FAILED = 75
+"""The exit code of a rank that lost another one, which is what went wrong."""
+
+
+@dataclass(frozen=True)
+class BeginTraining:
+    """Make the network of the spooled job `job` as rank `rank`, at the state in the folder `start`.
+
+    The ranks meet by the file `rendezvous`.
+    """
+
+    rank: int
+    job: str
+    start: Path
+    rendezvous: Path
+    store: Path
+    data_folder: Path
+    device: str
+    gpu: int | None
+    """The number of its GPU, among those that are visible; None on the CPU."""
+    trust: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class MakeUpdate:
+    """Make the update from `step` to `step + 1` at `factor` times the learning rate."""
+
+    step: int
+    factor: float
+
+
+@dataclass(frozen=True)
+class CompareWeights:
+    """Take part in a comparison of the weights of all ranks."""
+
+
+@dataclass(frozen=True)
+class RankReady:
+    """The rank has made its network."""
+
+
+@dataclass(frozen=True)
+class RankFailed:
+    """The rank cannot go on."""
+
+    error: str
+
+
+ToRank = BeginTraining | MakeUpdate | CompareWeights
+FromRank = Alive | RankReady | RankFailed

@@ -13,7 +13,7 @@ from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.steps import Clock
-from lotteryfw.engine.kernels.dispatch import make_kernel
+from lotteryfw.engine.kernels.dispatch import description_of, make_kernel
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.learned_mask import evaluate_state
 from lotteryfw.engine.mask_changes import ChangeSteps
@@ -34,6 +34,10 @@ class TrainingGroup:
         self.trainings: list[Training] = []
         for slot, (job, member) in enumerate(zip(jobs, self.kernel.members, strict=True)):
             self.trainings.append(Training(job, context, member, self._losses[slot]))
+
+    def close(self) -> None:
+        """Release what the kernel holds beside memory."""
+        description_of(self.trainings[0].job.kernel).close(self.kernel)
 
     def update(self, step: int, until: int, interrupt: Callable[[int], bool]) -> int:
         """Make the updates from `step` on, and return how many were made.

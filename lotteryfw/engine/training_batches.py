@@ -12,6 +12,7 @@ from lotteryfw.api.kinds import Augmentation
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.ranks import Ranks
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.engine.streamed_part import BatchInReading
 from lotteryfw.search.jobs import Evaluate, Train
@@ -33,9 +34,18 @@ class TrainingBatches:
         skipped = None if self._crop is None else self._crop.position
         self._augment = Augmenter(augmentations, job.augment_seed, context.device, skipped)
 
+        self._has_augmentations = len(augmentations) > (self._crop is not None)
+        self._ranks: Ranks | None = None
+
         self._in_reading: dict[int, BatchInReading] = {}
         # Whoever is done with the training does not wait for batches that nobody needs.
         weakref.finalize(self, _cancel, self._in_reading)
+
+    def join(self, ranks: Ranks) -> None:
+        """Make the share of this rank of every batch from now on."""
+        self._ranks = ranks
+        _cancel(self._in_reading)
+        self._in_reading.clear()
 
     def __call__(self, step: int, until: int | None = None) -> tuple[Tensor, Tensor]:
         """Return inputs and labels of the update from `step` to `step + 1`.
@@ -43,13 +53,27 @@ class TrainingBatches:
         Batches before the step `until` may be read meanwhile; None: any that follow.
         """
         job = self._job
-        if self._dataset.streamed is None:
-            inputs, labels = self._dataset.batch(
-                step, job.batch, job.steps_per_epoch, job.order_seed
-            )
-        else:
+        if self._dataset.streamed is not None:
             inputs, labels = self._streamed(step, until)
-        return self._augment(inputs, step), labels
+            return self._augmented_share(inputs, step), labels
+        inputs, labels = self._dataset.batch(step, job.batch, job.steps_per_epoch, job.order_seed)
+        inputs = self._augment(inputs, step)
+        if self._ranks is None:
+            return inputs, labels
+        # The draws of an augmentation are those of the whole batch, so each rank makes all of it.
+        rows = self._ranks.share(len(inputs))
+        return inputs[rows], labels[rows]
+
+    def _augmented_share(self, inputs: Tensor, step: int) -> Tensor:
+        """Return the augmented inputs of this rank's share of a streamed batch."""
+        if self._ranks is None or not self._has_augmentations:
+            return self._augment(inputs, step)
+        # The other rows are not read. The draws are those of the whole batch all the same.
+        examples = min(self._job.batch, self._dataset.examples)
+        rows = self._ranks.share(examples)
+        whole = inputs.new_zeros((examples, *inputs.shape[1:]))
+        whole[rows] = inputs
+        return self._augment(whole, step)[rows]
 
     def _streamed(self, step: int, until: int | None) -> tuple[Tensor, Tensor]:
         dataset, in_reading = self._dataset, self._in_reading
@@ -74,6 +98,8 @@ class TrainingBatches:
         if self._crop is not None:
             boxes = partial(self._crop.draw_box, step // job.steps_per_epoch)
         indices = dataset.batch_indices(step, job.batch, job.steps_per_epoch, job.order_seed)
+        if self._ranks is not None:
+            indices = indices[self._ranks.share(len(indices))]
         return dataset.streamed.begin(indices, boxes)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,18 @@ def train(tasks: Sequence[TrainingTask], context: EngineContext, on_step: OnStep
     CheckpointRefused before the first step.
     """
     started = time.monotonic()
+    with closing(TrainingGroup([task.job for task in tasks], context)) as group:
+        _train(group, tasks, context, on_step, started)
+
+
+def _train(
+    group: TrainingGroup,
+    tasks: Sequence[TrainingTask],
+    context: EngineContext,
+    on_step: OnStep,
+    started: float,
+) -> None:
     job, step = tasks[0].job, tasks[0].reached
-    group = TrainingGroup([task.job for task in tasks], context)
     for task, training in zip(tasks, group.trainings, strict=True):
         task.begin(training)
 

@@ -118,9 +118,15 @@ def _keys_of(slot: str) -> Keys:
     return (slot,) if (slot,) in SLOTS else ("train", slot)
 
 
-def check_batch_parts(train: Train, faults: FaultCollector) -> None:
-    """Report a batch that cannot be divided into as many parts as `accumulate` says."""
-    if train.accumulate > train.batch:
-        faults.at("accumulate").add(
+def check_batch_parts(train: Train, devices: int, faults: FaultCollector) -> None:
+    """Report a batch that cannot be divided into as many parts as `accumulate` and `devices` say."""
+    if devices == 1 and train.accumulate > train.batch:
+        faults.at("train", "accumulate").add(
             f"a batch of {train.batch} has no {train.accumulate} parts", f"at most {train.batch}"
+        )
+    elif train.accumulate * devices > train.batch:
+        faults.at("train", "batch").add(
+            f"{train.batch} examples are fewer than the {train.accumulate * devices} parts of a "
+            f"batch, of which each of {devices} devices computes {train.accumulate}",
+            "a larger batch, or fewer engine.devices",
         )

@@ -277,8 +277,8 @@ class ExpandedStudy:
         engine: Engine | None = checked_table(Engine, "engine")
         randomness: RandomnessTable | None = checked_table(RandomnessTable, "randomness")
         clock: Clock | None = None
-        if train:
-            check_batch_parts(train, faults.at("train"))
+        if train and engine:
+            check_batch_parts(train, engine.devices, faults)
         if train and parts["data"]:
             clock = faults.value_of(resolver.clock(parts["data"], train.length, train.batch))
         if clock:
@@ -312,6 +312,8 @@ class ExpandedStudy:
             "memory_format": engine.memory_format_for(train.precision),
             "accumulate": train.accumulate,
             "activation_checkpointing": engine.activation_checkpointing,
+            "devices": engine.devices,
+            "sync_batch_norm": engine.sync_batch_norm and engine.devices > 1,
             "deterministic": engine.deterministic,
             "evaluate_train": evaluate.train,
         }

@@ -250,6 +250,13 @@ class Engine(Table):
     """Compute the activations inside the blocks of a network a second time in the backward pass, in
     place of keeping them: less memory, about a third more time, the same results."""
 
+    devices: Annotated[int, Field(ge=1)] = 1
+    """Devices that train one network together, each a share of every batch: GPUs, or processes on
+    the CPU."""
+    sync_batch_norm: bool = False
+    """Beside several `devices`, normalise batches by the statistics of all shares in place of those
+    of each."""
+
     def resolved(self) -> dict[str, Any]:
         """Return the table with its defaults filled in, but for options that came later."""
         # A run folder that was made before there was an option stays the folder of its recipe.

@@ -134,7 +134,7 @@ def _changes(
 
     changes: dict[str, Any] = {"data": data, "batch": train.batch, "precision": train.precision}
     changes["accumulate"] = train.accumulate
-    check_batch_parts(train, in_train)
+    check_batch_parts(train, parts["devices"], faults)
     for slot in TRAIN_SLOTS:
         checked = resolver.component(slot, merged.get(slot))
         changes[slot] = in_train.at(slot).value_of(checked)

@@ -185,6 +185,11 @@ class StudyContext:
                     'run is on the CPU; set "bf16" or "float32", or run with --device cuda'
                 )
 
+    @property
+    def devices(self) -> int:
+        """The most devices that any of its trainings is made on."""
+        return max((cell.devices for cell in self.recipe.cells), default=1)
+
     def validate_models(self, device: str) -> None:
         """Raise UsageError for what only the networks show.
 
@@ -208,9 +213,10 @@ class StudyContext:
         different = {}
         for cell in cells:
             arithmetic = (cell.precision, cell.memory_format)
-            different[(cell.kernel, arithmetic, id(cell.model), id(cell.data))] = cell
+            parts = (cell.accumulate, cell.activation_checkpointing, cell.devices)
+            different[(cell.kernel, arithmetic, parts, id(cell.model), id(cell.data))] = cell
         for cell in different.values():
-            if cell.kernel != "auto":
+            if cell.kernel != "auto" or cell.devices > 1:
                 lab = CellLab(cell, self.describe, self.data_folder, device, choose)
                 # Naming its kernel is what raises.
                 lab.job(lab.dense())

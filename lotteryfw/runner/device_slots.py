@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lotteryfw.api.errors import UsageError
+
 MAX_FAILURES = 2
 """Failures in a row, with no job finished between them, after which a device gets no more jobs."""
 
@@ -27,6 +29,20 @@ class DeviceSlot:
     def name(self) -> str:
         """The device as messages call it."""
         return "the CPU" if self.gpu is None else f"GPU {self.gpu}"
+
+
+def gpu_groups(gpus: Sequence[str], devices: int) -> list[str]:
+    """Return the GPUs in groups of as many as train one network together, each group as one name.
+
+    The GPUs that are left over are not used. Raises UsageError for fewer than a group.
+    """
+    if gpus and len(gpus) < devices:
+        raise UsageError(
+            f"engine.devices = {devices}: a network is to be trained on so many GPUs together, and "
+            f"this run has {len(gpus)}; set engine.devices to that, or run with --device cpu"
+        )
+    starts = range(0, len(gpus) - devices + 1, devices)
+    return [",".join(gpus[start : start + devices]) for start in starts]
 
 
 def device_slots(processes: int, gpus: Sequence[str]) -> list[DeviceSlot]:

@@ -26,7 +26,7 @@ from lotteryfw.engine import (
 from lotteryfw.engine.messages import Setup
 from lotteryfw.recipe import to_toml
 from lotteryfw.runner.context import StudyContext
-from lotteryfw.runner.device_slots import DeviceSlot, device_slots
+from lotteryfw.runner.device_slots import DeviceSlot, device_slots, gpu_groups
 from lotteryfw.runner.executors import Executor, InProcess
 from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.recorder import RunRecorder
@@ -75,7 +75,8 @@ def run_study(
         context.validate_precision(kind)
         context.validate(kind)
         context.require_store()
-        slots = _slots(context, jobs, jobs_per_device, kind, visible_gpus(device))
+        gpus = gpu_groups(visible_gpus(device), context.devices)
+        slots = _slots(context, jobs, jobs_per_device, kind, gpus)
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, slots, folder, listener or NoListener())
         return study.run(checkpoint_seconds, on_start)
@@ -117,13 +118,14 @@ def _slots(
         )
     if session:
         wanted = 1
-    processes = wanted or _default_jobs(device, len(context.recipe.cells), len(gpus))
+    processes = wanted or _default_jobs(context, device, len(gpus))
     return device_slots(processes, gpus)
 
 
-def _default_jobs(device: str, cells: int, gpus: int) -> int:
+def _default_jobs(context: StudyContext, device: str, gpus: int) -> int:
     if device == "cpu":
-        return max(1, min(cores(), cells))
+        # A training on several devices has a process for each.
+        return max(1, min(cores() // context.devices, len(context.recipe.cells)))
     # Several processes on one GPU take turns, and each holds a context of several hundred MB.
     return max(1, gpus)
 

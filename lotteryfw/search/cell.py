@@ -100,6 +100,8 @@ class Cell:
     precision: str = "float32"
     memory_format: str = "contiguous"
     accumulate: int = 1
+    devices: int = 1
+    sync_batch_norm: bool = False
     activation_checkpointing: bool = False
     deterministic: bool = True
     metrics: tuple[Metric, ...] = ()

@@ -348,7 +348,7 @@ def digest_of(*parts: object) -> str:
 def _step_parts(cell: Cell) -> Iterator[str]:
     """Yield, as parts of a job's digest, the options of a step that are not at their default."""
     # Checkpointed activations change no result, but the choice of the kernel.
-    for name in ("accumulate", "activation_checkpointing"):
+    for name in ("accumulate", "activation_checkpointing", "devices", "sync_batch_norm"):
         value = getattr(cell, name)
         if value != getattr(Cell, name):
             yield f"{name}={value}"

@@ -117,7 +117,8 @@ class Train(KeyedJob):
     `deterministic` by which algorithms (see `algorithms_of`). `accumulate` is the number of parts
     that a batch is computed in, one after the other. `activation_checkpointing` asks that
     activations be computed twice instead of kept; it is no part of the key, since it does not
-    change the training.
+    change the training. `devices` is the number of processes that train the network together, and
+    with `sync_batch_norm` batch normalisation uses the statistics of all of them.
 
     With a `mask_update`, `mask` is the one that the training begins with, and `initialiser` and
     `mask_seed` are for the draws of the update.
@@ -158,6 +159,8 @@ class Train(KeyedJob):
     precision: str = "float32"
     memory_format: str = "contiguous"
     accumulate: int = 1
+    devices: int = 1
+    sync_batch_norm: bool = False
     activation_checkpointing: bool = False
     deterministic: bool = True
     mask_update: Spec | None = None
@@ -259,6 +262,8 @@ _NOT_IN_KEY_AT_DEFAULT = (
     "memory_format",
     "deterministic",
     "accumulate",
+    "devices",
+    "sync_batch_norm",
     "mask_update",
     "teacher",
 )

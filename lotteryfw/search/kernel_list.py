@@ -13,6 +13,7 @@ KERNEL_LIST: Mapping[str, tuple[str, ...]] = {
     "sparse": ("sparse",),
     "compact": ("compact",),
     "lockstep": ("lockstep",),
+    "distributed": ("distributed",),
 }
 """By the name that a recipe uses, the modules of `lotteryfw.engine.kernels` that may train a job
 under this name. Of several modules each trains jobs that the others cannot: "reference" trains

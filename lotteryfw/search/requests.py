@@ -173,6 +173,8 @@ class JobFactory:
             precision=cell.precision,
             memory_format=cell.memory_format,
             accumulate=cell.accumulate,
+            devices=cell.devices,
+            sync_batch_norm=cell.sync_batch_norm,
             activation_checkpointing=cell.activation_checkpointing,
             deterministic=cell.deterministic,
             order_seed=seeds.order,

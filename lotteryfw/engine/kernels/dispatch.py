@@ -61,7 +61,9 @@ class KernelDispatcher:
         if self._facts is None:
             self._facts = NetworkFacts(self._context)
         candidate = Candidate(job, self._context, self._facts, sparse_below)
-        # A kernel that is asked for by name is tried alone, so that the reason can be told.
+        # One kernel alone trains on several devices. Tried by name, the reason can be told.
+        if choice == "auto" and job.devices > 1:
+            choice = "distributed"
         if choice == "auto":
             return self._fastest(candidate).spec(candidate)
 
@@ -71,9 +73,8 @@ class KernelDispatcher:
             if reason is None:
                 return kernel.spec(candidate)
             reasons.append(reason)
-        raise UsageError(
-            f"kernel '{choice}' cannot train this: {reasons[0]}; use auto or reference"
-        )
+        remedy = "auto or reference" if job.devices == 1 else "auto, or engine.devices = 1"
+        raise UsageError(f"kernel '{choice}' cannot train this: {reasons[0]}; use {remedy}")
 
     def _fastest(self, candidate: Candidate) -> KernelDescription:
         """Return the kernel that gains most of those that can train the job."""

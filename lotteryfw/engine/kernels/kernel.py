@@ -167,6 +167,10 @@ def always_available(options: Mapping[str, Any]) -> str | None:
     return None
 
 
+def nothing_to_close(kernel: Kernel) -> None:
+    """Do nothing: the kernel holds nothing but memory."""
+
+
 @dataclass(frozen=True)
 class KernelDescription:
     """All that the dispatcher knows of a kernel."""
@@ -191,12 +195,18 @@ class KernelDescription:
     any_arithmetic: bool = False
     """True where it trains in any precision and memory format, not in plain float32 alone, with
     batches in parts and with checkpointed activations."""
+    several_devices: bool = False
+    """True where it trains one network on several devices."""
+    close: Callable[[Any], None] = nothing_to_close
+    """Releases what a kernel that `make` returned holds beside memory, at the end of a training."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
 
     def why_unfit(self, candidate: Candidate) -> str | None:
         """Return why it cannot train a job, its arithmetic included, as a clause, or None."""
         job = candidate.job
+        if not self.several_devices and job.devices > 1:
+            return f"it trains on one device, and engine.devices is {job.devices}"
         if not self.any_arithmetic and job.precision != "float32":
             return f"it computes in float32, and train.precision is '{job.precision}'"
         if not self.any_arithmetic and job.memory_format != "contiguous":

@@ -59,11 +59,11 @@ class Reference:
         """Return the updates from a recording, where device and optimizer allow one."""
         network = self.network
         recorder = recorder_for(network.optimizer, device)
-        # The second forward pass of a checkpointed block reads and sets torch's generators, which a
-        # recording does not allow.
-        if recorder is None or network.job.activation_checkpointing:
-            return None
         job, dataset = network.job, network.dataset
+        # The second forward pass of a checkpointed block reads and sets torch's generators, which a
+        # recording does not allow; nor was one tried with exchanges between devices.
+        if recorder is None or job.activation_checkpointing or job.devices > 1:
+            return None
         batches: Batches
         if job.augment or not dataset.is_on_device:
             batches = LoadedBatches(network.batch)

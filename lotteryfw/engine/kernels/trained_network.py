@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import torch
@@ -24,7 +24,9 @@ from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
 from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
+from lotteryfw.engine.ranks import Ranks, StepExchange
 from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
+from lotteryfw.engine.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.engine.training_batches import TrainingBatches
@@ -87,6 +89,17 @@ class TrainedNetwork:
         It must not refer to this object, whose memory would then outlive the training."""
         self.on_restore: Callable[[], None] | None = None
         """Called after a state was restored; with the same condition."""
+        self._ranks: Ranks | None = None
+        self._exchange: StepExchange | None = None
+
+    def join(self, ranks: Ranks) -> None:
+        """Make the updates together with other ranks from now on, with a share of each batch."""
+        self._ranks = ranks
+        self._batches.join(ranks)
+        buffers = [self.tensors.values[name] for name, _ in self.module.named_buffers()]
+        self._exchange = StepExchange(ranks, list(self.parameters.values()), buffers)
+        if self.job.sync_batch_norm:
+            synchronise_batch_norm(self.module, ranks)
 
     @property
     def curve_units(self) -> Mapping[str, FigureUnit]:
@@ -132,7 +145,10 @@ class TrainedNetwork:
         regroup(self.optimizer, self.parameters, factors_of, f"{describe(spec)}: factors()")
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return inputs and labels of the update from `step` to `step + 1`, augmented."""
+        """Return inputs and labels of the update from `step` to `step + 1`, augmented.
+
+        A rank gets its share of them.
+        """
         return self._batches(step, until=self.job.start + self.job.steps)
 
     def seed(self, step: int) -> None:
@@ -141,7 +157,22 @@ class TrainedNetwork:
         A draw depends on the step and on nothing before it, so that a training that starts from
         a later step draws what the whole one does.
         """
-        seed_torch(seed_of(self.job.order_seed, Stream.IN_TRAINING, step), self._device)
+        rank = self._ranks.rank if self._ranks is not None else 0
+        # Ranks drop out other units, as the examples of one batch do.
+        labels = [rank] if rank else []
+        seed_torch(seed_of(self.job.order_seed, Stream.IN_TRAINING, step, *labels), self._device)
+
+    def _seed_update(self, step: int) -> None:
+        """Seed the generators for an optimizer that draws: on all ranks alike."""
+        labels = (Stream.IN_TRAINING, step, "update")
+        seed_torch(seed_of(self.job.order_seed, *labels), self._device)
+
+    def _parts(self, inputs: Tensor, labels: Tensor) -> Sequence[BatchPart]:
+        """Return the parts that a batch, or a rank's share of one, is computed in."""
+        whole = len(inputs)
+        if self._ranks is not None:
+            whole = min(self.job.batch, self.dataset.examples)
+        return batch_parts(inputs, labels, self.job.accumulate, whole)
 
     def backward(
         self,
@@ -159,10 +190,11 @@ class TrainedNetwork:
         self.module.train()
         self.optimizer.zero_grad()
         losses = []
-        parts = batch_parts(inputs, labels, self.job.accumulate)
+        parts = self._parts(inputs, labels)
         for number, part in enumerate(parts, 1):
             losses.append(self._add_gradient(part, weights, penalty, is_last=number == len(parts)))
-        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        return loss if self._exchange is None else self._exchange.add_up(loss)
 
     def _add_gradient(
         self,
@@ -230,6 +262,8 @@ class TrainedNetwork:
     ) -> Tensor:
         """Make the optimizer's step for the batch of a step, and return the loss of the batch."""
         loss = self.backward(*self.batch(step), weights, penalty)
+        if self._ranks is not None:
+            self._seed_update(step)
         self.optimizer_step(factor)
         return loss
 
@@ -249,7 +283,7 @@ class TrainedNetwork:
         devices = [torch.cuda.current_device()] if inputs.is_cuda else []
         with torch.random.fork_rng(devices=devices):
             self.module.train()
-            for part in batch_parts(inputs, labels, self.job.accumulate):
+            for part in self._parts(inputs, labels):
                 outputs = functional_call(self.module, values, (part.inputs,))
                 loss = self._loss(outputs, part.inputs, part.labels) * part.share
                 gradients = torch.autograd.grad(loss, list(layers.values()), allow_unused=True)
@@ -257,6 +291,9 @@ class TrainedNetwork:
                     # A layer that the loss does not depend on has no gradient, which is 0.
                     if gradient is not None:
                         by_layer[name] += gradient
+        if self._ranks is not None:
+            for gradient in by_layer.values():
+                self._ranks.add_up(gradient)
         return by_layer
 
     def change_masks(self, step: int) -> None:
