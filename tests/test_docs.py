@@ -433,8 +433,11 @@ def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> No
         **parts,
         **{name.replace("_x", "_y"): np.arange(9) % 3 for name in parts},
     )
-    assert block.title == "arrays.py"
-    trial(verdict.component.cls, {"path": "mine.npz"})
+    (place / "data" / "rows").mkdir(exist_ok=True)
+    for name, array in np.load(place / "data" / "mine.npz").items():
+        np.save(place / "data" / "rows" / f"{name}.npy", array)
+    paths = {"arrays.py": "mine.npz", "rows.py": "rows"}
+    trial(verdict.component.cls, {"path": paths[str(block.title)]})
 
 
 def test_a_plugin_file_works_in_the_tutorials_recipe(place: Path) -> None:

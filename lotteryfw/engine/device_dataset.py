@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset
+from lotteryfw.api.data import Dataset, DatasetInfo, StreamedDataset, StreamedSubset, Subset
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.streamed_part import StreamedPart
 
@@ -164,9 +164,10 @@ def _part(
     name: str, dataset: Dataset | StreamedDataset, info: DatasetInfo, device: str
 ) -> WholePart | StreamedPart:
     """Return a part of a data set, its labels on the device."""
-    labels = getattr(dataset, name).labels.to(device)
     if isinstance(dataset, StreamedDataset):
-        return StreamedPart(name, getattr(dataset, name).inputs, labels, info.shape, device)
+        streamed: StreamedSubset = getattr(dataset, name)
+        return StreamedPart(name, streamed.inputs, streamed.labels, info.shape, device)
+    whole: Subset = getattr(dataset, name)
     # The inputs of a mapped data set may not fit into the device's memory.
     inputs_device = "cpu" if dataset.mapped else device
-    return WholePart(getattr(dataset, name).inputs.to(inputs_device), labels)
+    return WholePart(whole.inputs.to(inputs_device), whole.labels.to(device))

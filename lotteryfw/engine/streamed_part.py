@@ -53,7 +53,7 @@ class BatchInReading:
         indices: Tensor,
         boxes: Callable[[int], DrawBox] | None,
     ):
-        self.indices = indices
+        self.labels = part.labels_of(indices)
         self._part = part
         self._numbers = indices.tolist()
         self._boxes = boxes
@@ -99,7 +99,8 @@ class StreamedPart:
     ):
         self._name = name
         self._reader = reader
-        self.labels = labels
+        self._host_labels = labels.cpu()
+        self.labels = labels.to(device)
         self._shape = tuple(shape)
         self._device = device
         # Copies from pinned memory do not wait for the device.
@@ -114,6 +115,11 @@ class StreamedPart:
         """Return memory for `count` inputs."""
         # torch keeps pinned memory for the next batch, once the device has copied this one.
         return torch.empty((count, *self._shape), dtype=self.dtype, pin_memory=self._is_pinned)
+
+    def labels_of(self, indices: Tensor) -> Tensor:
+        """Return the labels of a batch, in the host's memory as its inputs are."""
+        labels = self._host_labels[indices]
+        return labels.pin_memory() if self._is_pinned else labels
 
     def read(self, index: int, draw_box: DrawBox | None) -> Tensor:
         """Return one input [*shape]. Raises DataError, and ContractError for anything else."""
@@ -142,13 +148,19 @@ class StreamedPart:
         """Begin to read a batch of examples. `boxes` returns by index how to crop one."""
         return BatchInReading(self, indices, boxes)
 
-    def to_device(self, batch: BatchInReading) -> Tensor:
-        """Return the inputs of a batch on the device, once they are read."""
-        return batch.wait().to(self._device, non_blocking=True)
+    def to_device(self, batch: BatchInReading) -> tuple[Tensor, Tensor]:
+        """Return inputs and labels of a batch on the device, once they are read."""
+        inputs, labels = batch.wait(), batch.labels
+        # The host does not wait for the copies, and so for the steps before them.
+        return (
+            inputs.to(self._device, non_blocking=True),
+            labels.to(self._device, non_blocking=True),
+        )
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the inputs [*indices, *shape], as evaluations see them."""
-        return self.to_device(self.begin(indices))
+        inputs, _ = self.to_device(self.begin(indices))
+        return inputs
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield all inputs in order, `size` at a time, the next ones being read meanwhile."""
@@ -157,7 +169,8 @@ class StreamedPart:
         try:
             for start in range(size, len(self) + size, size):
                 batch, following = following, self.begin(everything[start : start + size])
-                yield self.to_device(batch)
+                inputs, _ = self.to_device(batch)
+                yield inputs
         finally:
             # Whoever takes no more chunks does not wait for the next.
             following.cancel()

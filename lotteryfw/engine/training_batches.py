@@ -86,10 +86,8 @@ class TrainingBatches:
         for number in range(step, last + 1):
             if number not in in_reading:
                 in_reading[number] = self._begin(number)
-        batch = in_reading[step]
-        inputs = dataset.streamed.to_device(batch)
-        labels = dataset.labels("train")
-        return dataset.normalised(inputs), labels[batch.indices.to(labels.device)]
+        inputs, labels = dataset.streamed.to_device(in_reading[step])
+        return dataset.normalised(inputs), labels
 
     def _begin(self, step: int) -> BatchInReading:
         job, dataset = self._job, self._dataset

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.errors import DataError, Fault, LotteryError, naming
+from lotteryfw.api.errors import ContractError, DataError, Fault, LotteryError, naming
 from lotteryfw.api.fingerprints import fingerprint_of
 from lotteryfw.api.kinds import DataSource
 from lotteryfw.recipe import Recipe
@@ -39,7 +39,7 @@ def check_data(recipe: Recipe, folder: Path) -> tuple[list[Fault], list[str]]:
             checked.add(id(data))
             try:
                 warnings |= dict.fromkeys(_check_source(data, folder))
-                warnings |= dict.fromkeys(_call(data, "check", folder))
+                warnings |= dict.fromkeys(_own_warnings(data, folder))
             except LotteryError as error:
                 faults[Fault(*written_at, str(error))] = None
     return list(faults), list(warnings)
@@ -64,6 +64,16 @@ def _check_source(source: DataSource, folder: Path) -> Iterator[str]:
             "notice other content in that file; give it a method `files(folder)`, which returns "
             "the paths that it reads"
         )
+
+
+def _own_warnings(source: DataSource, folder: Path) -> Sequence[str]:
+    """Return the warnings of a source's own check. Raises ContractError for anything else."""
+    warnings: object = _call(source, "check", folder)
+    if isinstance(warnings, list | tuple) and {str}.issuperset(map(type, warnings)):
+        return warnings
+    raise ContractError(
+        f"data '{source.use}': check() returned {warnings!r}; it must return a list of texts"
+    )
 
 
 def _call(source: DataSource, method: str, folder: Path) -> Any:

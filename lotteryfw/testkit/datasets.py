@@ -46,6 +46,11 @@ def try_data(trial: ComponentTrial) -> None:
     dataset, again = _whole(dataset), _whole(again)
     trial.require(_content(dataset) == _content(again), "load() gave two results")
     _try_fingerprint(trial, folder, on)
+    warnings = trial.call("check", folder, on=on)
+    trial.require(
+        not isinstance(warnings, str) and all(isinstance(text, str) for text in warnings),
+        f"check() returned {warnings!r}; it must return a list of texts",
+    )
     # labels of other shapes and types are for objectives that do not read classes
     are_classes = not facts.label_shape and not dataset.train.labels.is_floating_point()
     problem = describe_wrong_label(trial.component.use, facts.classes, dataset)

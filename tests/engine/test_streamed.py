@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.small import (
+    REGISTRY,
     cell,
     dense_job,
     engine_context,
@@ -175,6 +176,47 @@ def test_training_and_figures_are_those_of_the_same_examples_in_memory(
     assert bits(run_probe(probe, context)) == bits(run_probe(probe, other))
 
 
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("fused", {"use": "mlp", "hidden": [8]}), ("compact", {"use": "conv2", "width": 0.05})],
+)
+def test_faster_kernels_train_on_streamed_data_as_in_memory(
+    data: dict[str, Any], name: str, model: dict[str, Any]
+) -> None:
+    job = replace(job_of(data, steps=3, model=model), kernel=kernel(name))
+    job = replace(job, mask={layer: mask.clone() for layer, mask in job.mask.items()})
+    for mask in job.mask.values():
+        mask[::2] = False
+    job = replace(job, values={**job.values, **{n: job.values[n] * m for n, m in job.mask.items()}})
+    context = engine_context()
+    assert end(trained(job, context)) == end(trained(job, in_memory(context, job)))
+
+
+def test_batches_go_to_the_device_and_the_host_does_not_wait(data: dict[str, Any]) -> None:
+    """On the pretend accelerator, where a tensor that was left on the CPU meets none of the device."""
+    pretend = pytest.importorskip(
+        "support.pretend", reason="this torch cannot make a device in Python", exc_type=ImportError
+    )
+    job, context = job_of(data, augment=(CROP,)), engine_context()
+    expected = [TrainingBatches(job, context, context.dataset_of(job))(step) for step in (0, 1)]
+    with pretend.Pretend():
+        context = EngineContext(REGISTRY, Path("unused"), pretend.NAME)
+        dataset = context.dataset_of(job)
+        batches = TrainingBatches(job, context, dataset)
+        batches(0)
+        pretend.syncs.clear()
+        inputs, labels = batches(1)
+        # what is sent from pinned memory: inputs and labels, and nothing is waited for
+        assert sum(pretend.syncs.values()) == 2, pretend.syncs
+        assert (inputs.device.type, labels.device.type) == (pretend.NAME, pretend.NAME)
+        assert inputs.cpu().equal(expected[1][0])
+        assert labels.cpu().equal(expected[1][1])
+        chosen = torch.tensor([5, 3])
+        inputs, labels = dataset.examples_at("test", chosen)
+        everything = [pair[1] for pair in dataset.batches("test")]
+        assert torch.cat(everything)[chosen.to(pretend.NAME)].equal(labels)
+
+
 def test_masks_are_learned_on_streamed_data(
     data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +258,20 @@ def test_kernels_that_gather_batches_from_memory_are_not_chosen(data: dict[str, 
             UsageError, match=f"kernel '{name}' cannot train this: it takes examples"
         ):
             choose(job, name)
+
+
+def test_the_facts_of_the_data_are_looked_up_once_for_all_jobs(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(data, model={"use": "mlp", "hidden": [8]})
+    context = engine_context()
+    choose = KernelDispatcher(context)
+    source, calls = context.component(job.data), []
+    facts = type(source).facts
+    monkeypatch.setattr(type(source), "facts", lambda *names: calls.append(1) or facts(*names))
+    for seed in range(3):
+        choose(replace(job, order_seed=seed), "auto")
+    assert len(calls) == 1
 
 
 # What a reader may do wrong

@@ -15,7 +15,7 @@ from lotteryfw.runner import run_study as run
 
 SOURCE = """
 from pathlib import Path
-from lotteryfw import DataSource, DatasetInfo, Dataset, Subset, hookimpl
+from lotteryfw import DataError, DataSource, DatasetInfo, Dataset, Subset, hookimpl
 
 class Mine(DataSource):
     "Reads a file."
@@ -78,6 +78,28 @@ def test_a_source_that_reads_no_file_is_not_warned_of(tmp_path: Path) -> None:
 def test_missing_files_are_a_fault_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"recipe: data: data 'mine' broke in load\(\): .*x\.pt"):
         context(tmp_path, FILES).validate_data()
+
+
+CHECK = """
+    def check(self, folder):
+        {body}
+"""
+
+
+def test_a_source_looks_at_its_files_before_a_run(tmp_path: Path) -> None:
+    torch.save(torch.ones(140, 1, 4, 4), tmp_path / "x.pt")
+    checked = context(tmp_path, FILES + CHECK.format(body='return ["mine: two rows are odd"]'))
+    checked.validate_data()
+    assert checked.warnings == ["mine: two rows are odd"]
+    for body, message in (
+        ('raise DataError("x.pt is odd")', "recipe: data: x.pt is odd"),
+        ('return "odd"', r"check\(\) returned 'odd'; it must return a list of texts"),
+        ("return [3]", r"check\(\) returned \[3\]; it must"),
+        ("return 1 / 0", r"data 'mine' broke in check\(\): ZeroDivisionError"),
+    ):
+        checked = context(tmp_path, FILES + CHECK.format(body=body))
+        with pytest.raises(RecipeError, match=message):
+            checked.validate_data()
 
 
 def test_check_looks_for_the_data_and_says_how_to_get_it(here: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lotteryfw.api.data import DatasetInfo
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
@@ -89,12 +90,21 @@ class NetworkFacts:
     def __init__(self, context: EngineContext):
         self._context = context
         self._facts: dict[tuple[str, Callable[..., Any]], Any] = {}
+        self._infos: dict[str, DatasetInfo] = {}
+
+    def info(self, job: Train) -> DatasetInfo:
+        """Return the facts of a job's data, which its source may have to look up in its files."""
+        key = job.data.digest
+        if key not in self._infos:
+            source = self._context.component(job.data)
+            self._infos[key] = source.facts(self._context.data_folder)
+        return self._infos[key]
 
     def get(self, job: Train, analyse: Callable[[nn.Module, Sequence[int]], T]) -> T:
         """Return `analyse(network, shape)` for the network of a job and the shape of one input."""
         key = (f"{job.model.digest} {job.data.digest} {job.objective.digest}", analyse)
         if key not in self._facts:
-            info = self._context.component(job.data).facts(self._context.data_folder)
+            info = self.info(job)
             network = self._context.network(job.model, info, job.objective)
             self._facts[key] = analyse(network, info.shape)
         fact: T = self._facts[key]
@@ -145,8 +155,7 @@ class Candidate:
 
     def why_no_examples_by_index(self) -> str | None:
         """Return why no kernel that gathers its batches from memory applies, or None."""
-        info = self.context.component(self.job.data).facts(self.context.data_folder)
-        if info.streamed:
+        if self.facts.info(self.job).streamed:
             return f"it takes examples from memory, and the data '{self.job.data.use}' is streamed"
         return None
 
