@@ -30,6 +30,7 @@ ALLOWED_SKIPS = {
     "a notebook's kernel": r"nbclient or ipykernel is not installed",
     "time and memory": r"LOTTERYFW_TEST_LARGE",
     "Slurm": r"\b(Slurm|sbatch)\b",
+    "a compiler": r"no C\+\+ compiler here",
     "a GPU": r"\b(GPU|CUDA)\b",
     "the right to mount": r"mounting .* is not allowed here",
 }

@@ -15,6 +15,7 @@ from torch.nn.functional import dropout
 from lotteryfw.engine.kernels import captured
 from lotteryfw.engine.kernels.captured import Body
 from lotteryfw.engine.kernels.lockstep import KERNEL, Group
+from lotteryfw.engine.kernels.mask_training import MaskTraining
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.search.jobs import KernelSpec
 
@@ -25,6 +26,13 @@ from .report import Report
 from .trainings import ADAM, SGD, digit_data, image_data, prepare, training_step
 
 PLAIN_SGD = {"use": "sgd", "lr": 0.1}
+LEARNED: dict[str, dict[str, Any]] = {
+    "Conv-4, edge-popup": {
+        "search": {"use": "edge_popup", "density": 0.5},
+        "parametrization": "top_k",
+    },
+    "Conv-4, supermask": {"search": {"use": "supermask"}, "parametrization": "bernoulli"},
+}
 STEPS = 30
 """Updates that are compared: three to warm up, the rest replayed."""
 
@@ -126,6 +134,22 @@ def _reference_parity(report: Report) -> None:
                 lambda job=job, engine_context=engine_context: Reference(job, engine_context),
             )
 
+    for name, learned in LEARNED.items():
+        with report.attempt(name):
+            train = {"length": "400it", "batch": 16 if report.tiny else 64, "optimizer": SGD}
+            table = {
+                "data": image_data(report),
+                "model": conv4 | {"bias": False},
+                "train": train,
+                "initialiser": "signed_constant",
+            }
+            job, engine_context = prepare(report, table | learned)
+            _compare(
+                report,
+                name,
+                lambda job=job, engine_context=engine_context: MaskTraining(job, engine_context),
+            )
+
     with report.attempt("dropout"):
         job, engine_context = prepare(report, _digits(report))
 
@@ -176,7 +200,11 @@ def _trained(report: Report, make: Callable[[], Any]) -> dict[str, torch.Tensor]
     losses = [kernel.update(step, factor(step)).clone() for step in range(STEPS)]
     result = {"losses": torch.stack(losses)}
     for number, member in enumerate(kernel.members):
-        for name, value in member.state().values.items():
+        state = member.state()
+        for name, value in {
+            **state.values,
+            **{f"{n}.s": s for n, s in state.scores.items()},
+        }.items():
             result[f"{number}: {name}"] = value.clone()
     report.synchronize()
     return result

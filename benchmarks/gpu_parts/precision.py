@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lotteryfw.engine.arithmetic import algorithms_of
 from lotteryfw.engine.kernels import captured
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.search.jobs import Train
@@ -115,6 +116,10 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
             seconds = report.seconds_per_call(training_step(job, engine_context), SECONDS)
         times[label] = seconds
         report.add(f"{name}: reference, {label}", seconds * 1e3, "ms/step")
+    with algorithms_of(replace(job, deterministic=False)):
+        job, engine_context = _job(report, model, "bf16", density=1.0)
+        seconds = report.seconds_per_call(training_step(job, engine_context), SECONDS)
+    report.add(f"{name}: reference, bf16, fastest cuDNN", seconds * 1e3, "ms/step")
     report.add(f"{name}: gain of bf16", times["float32"] / times["bf16"], "×", "both recorded")
 
     with settings(tf32=False, fastest=False):

@@ -57,6 +57,7 @@ def plan(
     if network or measure:
         # these need torch, and the networks; a plain plan needs neither
         context.validate_models("cpu")
+        context.validate_memory(device)
     if measure:
         context.validate_data()
     result = context.plan(device, measure)
@@ -134,8 +135,7 @@ def _network_lines(tables: list[NetworkTable]) -> list[str]:
             lines.append(f"  weights remaining, %: {densities}")
         else:
             lines.append("  weights remaining: known only as the study runs")
-        memory = size(table.training_bytes)
-        lines.append(f"  memory: {memory} for weights, gradients and Adam, without activations")
+        lines.append(f"  memory of a training: {table.memory}")
     return lines
 
 

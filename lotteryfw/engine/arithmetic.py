@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import AuxiliaryOutputs
+from lotteryfw.engine.compiled_forward import Forward, plain_forward
 from lotteryfw.search.jobs import Evaluate, Job, Train
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,10 +68,14 @@ class Arithmetic:
         return self._as_float32(outputs)
 
     def training_outputs(
-        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor
+        self,
+        module: torch.nn.Module,
+        tensors: Mapping[str, Tensor],
+        inputs: Tensor,
+        forward: Forward = plain_forward,
     ) -> Tensor | AuxiliaryOutputs:
         """Return what a network in training returns, as `outputs` does."""
-        outputs: Tensor | AuxiliaryOutputs = self._computed(module, tensors, inputs)
+        outputs: Tensor | AuxiliaryOutputs = self._computed(module, tensors, inputs, forward)
         if not isinstance(outputs, AuxiliaryOutputs):
             return self._as_float32(outputs)
         auxiliary = tuple(self._as_float32(head) for head in outputs.auxiliary)
@@ -81,11 +85,15 @@ class Arithmetic:
         return outputs if self.precision == "float32" else outputs.float()
 
     def _computed(
-        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor
+        self,
+        module: torch.nn.Module,
+        tensors: Mapping[str, Tensor],
+        inputs: Tensor,
+        forward: Forward = plain_forward,
     ) -> Any:
         try:
             with self.autocast(inputs.device.type):
-                return functional_call(module, dict(tensors), (self.laid_out(inputs),))
+                return forward(module, tensors, self.laid_out(inputs))
         except RuntimeError as error:
             # torch's own message says nothing of the recipe's key that caused it.
             if self.memory_format == "channels_last" and "view size" in str(error):

@@ -10,6 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.engine.kernels.dispatch import group_key
+from lotteryfw.engine.memory_errors import (
+    DeviceMemoryError,
+    free_memory,
+    lack_of_memory,
+    memory_advice,
+)
 from lotteryfw.engine.outcomes import (
     OnDone,
     OnStep,
@@ -18,7 +24,7 @@ from lotteryfw.engine.outcomes import (
     write_json,
 )
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Train
+from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Train, likeness
 from lotteryfw.store import Busy, Store
 from lotteryfw.store import tensors as tensor_files
 
@@ -43,6 +49,8 @@ def execute(
     component raises. A training that diverges is an outcome, too, and leaves the others as they
     are.
     """
+    from torch import OutOfMemoryError
+
     from lotteryfw.engine.arithmetic import algorithms_of
     from lotteryfw.engine.training_task import CheckpointRefused, TrainingTask, train
 
@@ -64,25 +72,64 @@ def execute(
                 on_done(job.key, None)
 
         while tasks:
-            group = _next_group(tasks)
+            group = _next_group(tasks, context)
+            shortage = ""
             # A task whose checkpoint is refused goes on from another step, in another group.
             with suppress(CheckpointRefused), algorithms_of(group[0].job):
-                train(group, context, on_step)
-                tasks = [task for task in tasks if task not in group]
+                try:
+                    train(group, context, on_step)
+                except OutOfMemoryError as error:
+                    shortage = lack_of_memory(error)
+                    if len(group) == 1:
+                        raise DeviceMemoryError(memory_advice(group[0].job, shortage)) from error
+                else:
+                    tasks = [task for task in tasks if task not in group]
+            if shortage:
+                # Here and not above: the error keeps the group, and its memory, alive.
+                tasks = _halved(tasks, group, context, shortage)
 
 
-def _next_group(tasks: Sequence[TrainingTask]) -> list[TrainingTask]:
+def _next_group(tasks: Sequence[TrainingTask], context: EngineContext) -> list[TrainingTask]:
     """Return the tasks that are furthest behind, if they can be trained in step, or one of them.
 
     A process that died may have left the tasks at several steps.
     """
     step = min(task.reached for task in tasks)
     group = [task for task in tasks if task.reached == step]
-    return group[:1] if group_key(group[0].job) is None else group
+    if group_key(group[0].job) is None:
+        return group[:1]
+    return group[: context.group_limits.get(likeness(group[0].job))]
+
+
+def _halved(
+    tasks: Sequence[TrainingTask],
+    group: Sequence[TrainingTask],
+    context: EngineContext,
+    shortage: str,
+) -> list[TrainingTask]:
+    """Return the tasks that are left after a group did not fit into the device's memory.
+
+    Groups of such trainings have half as many members from now on, in this process.
+    """
+    most = len(group) // 2
+    context.group_limits[likeness(group[0].job)] = most
+    unfinished = [task for task in tasks if not task.is_finished]
+    for task in group:
+        # Each refers to the whole group. A checkpoint that it wrote meanwhile is where it goes on.
+        task.begin_again()
+    free_memory(context.device)
+    if unfinished:
+        unfinished[0].note(
+            f"{len(group)} trainings in step did not fit into the device's memory ({shortage}), "
+            f"and go on {most} at a time"
+        )
+    return unfinished
 
 
 def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext) -> None:
     """Run a job that has no steps, and store the tensors or figures that it results in."""
+    from torch import OutOfMemoryError
+
     from lotteryfw.engine.arithmetic import algorithms_of
     from lotteryfw.engine.evaluation_job import evaluate_network
     from lotteryfw.engine.probe_job import run_probe
@@ -90,11 +137,15 @@ def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext
     outcome: dict[str, Any] = {"job": job.plain()}
     # The folder appears as a whole or not at all, so a process that is killed leaves nothing.
     with store.write(job.key, job.kind, job.source) as folder:
-        if isinstance(job, Evaluate):
-            with algorithms_of(job):
-                outcome["evaluation"] = evaluate_network(job, context).plain()
-        else:
-            tensor_files.save(folder / "tensors.safetensors", run_probe(job, context), flush=False)
+        try:
+            if isinstance(job, Evaluate):
+                with algorithms_of(job):
+                    outcome["evaluation"] = evaluate_network(job, context).plain()
+            else:
+                tensors = run_probe(job, context)
+                tensor_files.save(folder / "tensors.safetensors", tensors, flush=False)
+        except OutOfMemoryError as error:
+            raise DeviceMemoryError(memory_advice(job, lack_of_memory(error))) from error
         write_json(folder / "outcome.json", outcome)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,20 @@ from lotteryfw.engine.prefetched_draws import PrefetchedDraws
 from lotteryfw.engine.runtime import EngineContext, layer_infos
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Evaluate, Train
+
+
+class _ProgressRead(Exception):
+    """A parametrization read the progress of a training."""
+
+
+class _Timeless(MaskedLayer):
+    """A layer whose progress nobody may read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "progress":
+            raise _ProgressRead
+        return super().__getattribute__(name)
+
 
 _EVALUATION = "evaluation"
 """The label of the draws of an evaluation, whose masks are not those of a step."""
@@ -111,6 +126,24 @@ class LearnedMask:
         for name, layer in self.net.edges.items():
             edges[name] = replace(layer, progress=progress)
         return replace(self.net, edges=edges)
+
+    def depends_on_progress(self) -> bool:
+        """Return whether weights or penalty of a step depend on more than scores and masks.
+
+        A step that does not can be recorded, since all that it reads lies on the device.
+        """
+        edges = {}
+        for name, layer in self.net.edges.items():
+            edges[name] = _Timeless(layer.info, layer.weights, layer.scores, layer.allowed)
+        try:
+            with torch.no_grad():
+                for layer in edges.values():
+                    self.parametrization.weight(layer, layer.allowed)
+                self.parametrization.penalty(replace(self.net, edges=edges))
+        except Exception:
+            # What breaks for another reason breaks again in the first step, with a message.
+            return True
+        return False
 
     def penalty(self, step_net: MaskedNetwork) -> Tensor | None:
         """Return what the parametrization adds to the loss of a step, or None.

@@ -144,6 +144,8 @@ class EngineContext:
     """Keys of the decoded data sets in the store that were used."""
     last_points: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By the keys of running trainings, loss and accuracy of the last evaluation."""
+    group_limits: dict[str, int] = field(default_factory=dict)
+    """By the likeness of trainings that did not fit in step, how many at most do, as it seems."""
     _cached: _CachedDataset | None = field(default=None, repr=False)
     _measured: _CachedNetwork | None = field(default=None, repr=False)
 

@@ -40,6 +40,8 @@ class TrainingTask:
         self._store = store
         self._on_done = on_done
         self.checkpoints = Checkpoints(store.scratch(job.key), job.key, checkpoint_seconds)
+        self._notes: list[str] = []
+        self.is_finished = False
         self._find_checkpoint()
         # A stored training that lacks states which nobody wanted at its time is only repeated up to
         # the last of them.
@@ -49,6 +51,16 @@ class TrainingTask:
     def _find_checkpoint(self) -> None:
         self._checkpoint = self.checkpoints.load()
         self.reached: int = self._checkpoint[1]["step"] if self._checkpoint else self.job.start
+
+    def begin_again(self) -> None:
+        """Let go of the training, and go back to the last checkpoint, or to the first step."""
+        if hasattr(self, "training"):
+            del self.training
+        self._find_checkpoint()
+
+    def note(self, text: str) -> None:
+        """Tell the user something about this training when it has ended."""
+        self._notes.append(text)
 
     def begin(self, training: Training) -> None:
         """Go on from the checkpoint, if there is one.
@@ -72,13 +84,13 @@ class TrainingTask:
 
     @property
     def warning(self) -> str | None:
-        """The message to the user about checkpoints that were dropped, or None."""
+        """The message to the user: about checkpoints that were dropped, and other notes; or None."""
         if not self.checkpoints.warnings:
-            return None
+            return "; ".join(self._notes) or None
         resumed = "starts again from its beginning"
         if self._checkpoint:
             resumed = f"goes on from step {self.reached}"
-        return "; ".join([*self.checkpoints.warnings, f"the training {resumed}"])
+        return "; ".join([*self._notes, *self.checkpoints.warnings, f"the training {resumed}"])
 
     def keep(self) -> None:
         """Store the state of this step if it was asked for."""
@@ -126,6 +138,7 @@ class TrainingTask:
                     tensor_files.save(path, state.encoded(), mask, flush=False)
         # The checkpoints have served: the result itself is in the store now.
         self._store.drop_scratch(job.key)
+        self.is_finished = True
         self._on_done(job.key, self.warning)
 
 

@@ -315,6 +315,7 @@ class ExpandedStudy:
             "devices": engine.devices,
             "sync_batch_norm": engine.sync_batch_norm and engine.devices > 1,
             "deterministic": engine.deterministic,
+            "compiled": engine.compile,
             "evaluate_train": evaluate.train,
         }
         parts |= {"randomness": randomness.randomness(), "start": start}

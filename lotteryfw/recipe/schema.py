@@ -262,6 +262,10 @@ class Engine(Table):
         # A run folder that was made before there was an option stays the folder of its recipe.
         return {"kernel": self.kernel, **self.model_dump(exclude_defaults=True)}
 
+    compile: bool = False
+    """Compile the forward and backward passes of trainings with `torch.compile`. Steps may be faster, and
+    the first training of each network in a process begins with the minutes that the compiler takes."""
+
     def memory_format_for(self, precision: str) -> str:
         """Return the memory format of trainings in a precision."""
         if self.memory_format is not None:

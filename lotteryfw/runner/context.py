@@ -16,6 +16,7 @@ from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.data_checks import check_data
+from lotteryfw.runner.device_memory import refuse_too_large
 from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.network_table import NetworkTable, network_tables
 from lotteryfw.runner.plan import Plan, plan, stored_cost, validate_budgets
@@ -154,7 +155,7 @@ class StudyContext:
 
     def networks(self) -> list[NetworkTable]:
         """Return the layers, parameters and densities of the recipe's networks. Imports torch."""
-        return network_tables(self.recipe.cells, self.describe, self.data_folder, "cpu")
+        return network_tables(self.recipe.cells, self.describe, self.registry, self.data_folder)
 
     def validate(self, device: str) -> None:
         """Raise RecipeError, UsageError or DataError for whatever shows before any training."""
@@ -185,6 +186,21 @@ class StudyContext:
                     'run is on the CPU; set "bf16" or "float32", or run with --device cuda'
                 )
 
+    def validate_memory(self, device: str, processes: int = 1) -> None:
+        """Raise UsageError for a training that does not fit into the device's memory.
+
+        `processes` share a device. Nothing is refused where the memory is not known, as on a CPU.
+        """
+        from lotteryfw.engine.memory import device_bytes
+
+        available = device_bytes(device)
+        if available is None:
+            return
+        cells = self.recipe.cells
+        refuse_too_large(
+            cells, self.describe, self.registry, self.data_folder, available, processes
+        )
+
     @property
     def devices(self) -> int:
         """The most devices that any of its trainings is made on."""
@@ -212,7 +228,7 @@ class StudyContext:
         # One cell for each network and kernel: the other axes of a grid change nothing here.
         different = {}
         for cell in cells:
-            arithmetic = (cell.precision, cell.memory_format)
+            arithmetic = (cell.precision, cell.memory_format, cell.compiled)
             parts = (cell.accumulate, cell.activation_checkpointing, cell.devices)
             different[(cell.kernel, arithmetic, parts, id(cell.model), id(cell.data))] = cell
         for cell in different.values():

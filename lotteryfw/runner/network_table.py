@@ -9,13 +9,12 @@ from typing import Any
 
 from lotteryfw.api.errors import LotteryError
 from lotteryfw.api.layers import LayerInfo
+from lotteryfw.registry import Registry
+from lotteryfw.runner.device_memory import in_words, memory_of
 from lotteryfw.runner.plan import plan_cell
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.lab import CellLab
-
-_STATES = 4
-"""Numbers that a training holds for each parameter: its value, gradient, and two of Adam's."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class NetworkTable:
 
     `layers` has the prunable parameters in order, `not_pruned` all others by name, with the number
     of their values. `densities` are those of the levels, from 1 down; empty where results decide.
-    `training_bytes` is what weights, gradients and an optimizer like Adam take, without
-    activations and data.
+    `memory` says what a training of it holds on its device, in words, and `training_bytes` how
+    much that is at least.
     """
 
     study: str
@@ -35,6 +34,7 @@ class NetworkTable:
     not_pruned: tuple[tuple[str, int], ...]
     densities: tuple[float, ...]
     training_bytes: int
+    memory: str
 
     @property
     def prunable(self) -> int:
@@ -52,27 +52,28 @@ class NetworkTable:
 
 
 def network_tables(
-    cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
+    cells: Iterable[Cell], describe: Describe, registry: Registry, data_folder: Path
 ) -> list[NetworkTable]:
     """Return a table for each network of a study, with the levels of its searches. Imports torch.
 
-    Cells that differ in their levels, such as by the scope's rate, have a table each.
+    Cells that differ in their levels, such as by the scope's rate, have a table each, and so have
+    those that differ in what a training holds.
     """
     tables: dict[NetworkTable, None] = {}
     seen: set[tuple[object, ...]] = set()
     for cell in cells:
-        parts = (cell.model, cell.data, cell.objective, cell.search, cell.scope)
+        parts = (cell.model, cell.data, cell.objective, cell.search, cell.scope, cell.optimizer)
         # Seeds and most axes share these objects, and building a network takes long.
-        identity = (cell.study, *map(id, parts))
+        identity = (cell.study, *map(id, parts), cell.batch, cell.precision, cell.accumulate)
         if identity in seen:
             continue
         seen.add(identity)
-        tables[_table(cell, describe, data_folder, device)] = None
+        tables[_table(cell, describe, registry, data_folder)] = None
     return list(tables)
 
 
-def _table(cell: Cell, describe: Describe, data_folder: Path, device: str) -> NetworkTable:
-    lab = CellLab(cell, describe, data_folder, device)
+def _table(cell: Cell, describe: Describe, registry: Registry, data_folder: Path) -> NetworkTable:
+    lab = CellLab(cell, describe, data_folder, "cpu")
     initial = lab.context.initial
     layers = []
     for layer in initial.layers:
@@ -83,7 +84,7 @@ def _table(cell: Cell, describe: Describe, data_folder: Path, device: str) -> Ne
         if name not in prunable and name not in initial.buffers:
             others.append((name, value.numel()))
 
-    parameters = sum(count for _, _, count in layers) + sum(count for _, count in others)
+    memory = memory_of(lab, registry, data_folder)
     return NetworkTable(
         study=cell.study,
         model=cell.model.use,
@@ -91,7 +92,8 @@ def _table(cell: Cell, describe: Describe, data_folder: Path, device: str) -> Ne
         layers=tuple(layers),
         not_pruned=tuple(others),
         densities=_densities(lab),
-        training_bytes=4 * _STATES * parameters,
+        training_bytes=memory.of_training + memory.data,
+        memory=in_words(memory),
     )
 
 

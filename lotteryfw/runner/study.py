@@ -77,6 +77,7 @@ def run_study(
         context.require_store()
         gpus = gpu_groups(visible_gpus(device), context.devices)
         slots = _slots(context, jobs, jobs_per_device, kind, gpus)
+        context.validate_memory(kind, max(slot.processes for slot in slots))
         folder = Path(out) if out else context.default_out()
         study = StudyRun(context, kind, slots, folder, listener or NoListener())
         return study.run(checkpoint_seconds, on_start)

@@ -104,6 +104,7 @@ class Cell:
     sync_batch_norm: bool = False
     activation_checkpointing: bool = False
     deterministic: bool = True
+    compiled: bool = False
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()

@@ -277,7 +277,8 @@ class SearchContext:
     @property
     def _choices(self) -> tuple[str, ...]:
         """The choices of `[engine]` that digests have only where they are not at their default."""
-        return () if self.cell.deterministic else ("any algorithms",)
+        choices = () if self.cell.deterministic else ("any algorithms",)
+        return (*choices, "compiled") if self.cell.compiled else choices
 
     def _combined(self, *slots: str) -> str:
         """Return one digest of the components in these slots; slots without one are left out."""

@@ -114,7 +114,8 @@ class Train(KeyedJob):
     `initialiser` and `mask_seed` are for the draws of masks and weights during the training.
 
     `precision` and `memory_format` say how the network is computed (see `Arithmetic`), and
-    `deterministic` by which algorithms (see `algorithms_of`). `accumulate` is the number of parts
+    `deterministic` by which algorithms (see `algorithms_of`). `compiled` asks for compiled forward
+    passes (see `CompiledForward`). `accumulate` is the number of parts
     that a batch is computed in, one after the other. `activation_checkpointing` asks that
     activations be computed twice instead of kept; it is no part of the key, since it does not
     change the training. `devices` is the number of processes that train the network together, and
@@ -163,6 +164,7 @@ class Train(KeyedJob):
     sync_batch_norm: bool = False
     activation_checkpointing: bool = False
     deterministic: bool = True
+    compiled: bool = False
     mask_update: Spec | None = None
     teacher: str = ""
     snapshots: frozenset[int] = frozenset()
@@ -261,6 +263,7 @@ _NOT_IN_KEY_AT_DEFAULT = (
     "precision",
     "memory_format",
     "deterministic",
+    "compiled",
     "accumulate",
     "devices",
     "sync_batch_norm",

@@ -177,6 +177,7 @@ class JobFactory:
             sync_batch_norm=cell.sync_batch_norm,
             activation_checkpointing=cell.activation_checkpointing,
             deterministic=cell.deterministic,
+            compiled=cell.compiled,
             order_seed=seeds.order,
             augment_seed=seeds.augment,
             device=context.device,

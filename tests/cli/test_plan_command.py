@@ -70,7 +70,8 @@ def test_the_network_with_its_layers_and_levels(command: CommandLine) -> None:
         "  prunable: 194 of 211 parameters (91.9%)\n"
         "  not pruned: fc1.bias (8), fc2.bias (6), fc3.bias (3)\n"
         "  weights remaining, %: 100, 79.4, 63.4\n"
-        "  memory: 3.4 kB for weights, gradients and Adam, without activations\n"
+        "  memory of a training: at least 11.5 kB (weights 1.0 kB, gradients 0.8 kB, optimizer 0.0 kB, "
+        "activations of a batch of 16 2.2 kB, data set 7.4 kB)\n"
     )
 
 

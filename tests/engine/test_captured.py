@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 import torch
 from support.recorder import Again
-from support.small import cell, dense_job, engine_context, kernel, make
+from support.small import cell, dense_job, engine_context, kernel, lab, make
 from support.trainings import OPTIMIZERS, jobs_of
 
+from lotteryfw.api.layers import MaskedLayer
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels import captured
 from lotteryfw.engine.kernels.captured import WARM_UP, Body
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.kernels.lockstep import Group
+from lotteryfw.engine.kernels.mask_training import MaskTraining
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.search.jobs import Train
+from lotteryfw.std.parametrizations import Bernoulli
 
 torch.set_num_threads(1)
 STEPS = 45
@@ -76,6 +79,29 @@ GROUPS: dict[str, Callable[[], list[Train]]] = {
     },
     "augmented": lambda: jobs_of(3, STEPS, augment=AUGMENT),
     "one": lambda: jobs_of(1, STEPS),
+}  # fmt: skip
+
+
+def learning(how: Any, density: float | None = None, **changes: Any) -> Train:
+    """The training of a learned mask."""
+    changes = {"optimizer": OPTIMIZERS["momentum"], "mask1": "constant", **changes}
+    desk = lab(cell(STEPS, parametrization=make("parametrization", how), **changes))
+    return replace(desk.job(desk.learn_mask(density)), kernel=kernel("mask_training"))
+
+
+CONV = {
+    "data": {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5},
+    "model": {"use": "conv2", "width": 0.05},
+}
+MASKS: dict[str, Callable[[], Train]] = {
+    "top_k": lambda: learning("top_k", 0.5),
+    "top_k, every three steps": lambda: learning({"use": "top_k", "every": 3}, 0.5),
+    "top_k, global, fan scaled, Adam": lambda: learning(
+        {"use": "top_k", "scale_fan": True}, 0.5, scope="global", optimizer=OPTIMIZERS["adam"]
+    ),
+    "top_k, augmented": lambda: learning("top_k", 0.5, augment=AUGMENT, **CONV),
+    "bernoulli": lambda: learning("bernoulli"),
+    "bernoulli, rescaled": lambda: learning({"use": "bernoulli", "rescale": "dynamic"}),
 }  # fmt: skip
 
 
@@ -143,6 +169,64 @@ def test_recorded_updates_of_the_reference_are_the_plain_ones(
         torch.stack(recorded_losses), torch.stack(losses), rtol=1e-3, atol=1e-4
     )
     assert_close(state(recorded), state(plain))
+
+
+@pytest.mark.parametrize("what", MASKS)
+def test_recorded_updates_of_learned_masks_are_the_plain_ones(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are made before each replay, which reads them where they lie."""
+    job = MASKS[what]()
+    plain = MaskTraining(job, engine_context())
+    losses = run(plain)
+    recorder = Again()
+    monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
+    recorded = MaskTraining(job, engine_context())
+    recorded_losses = run(recorded)
+    assert recorder.replays == STEPS - WARM_UP
+    torch.testing.assert_close(
+        torch.stack(recorded_losses), torch.stack(losses), rtol=1e-3, atol=1e-4
+    )
+    scores, theirs = recorded.state().scores, plain.state().scores
+    for name, score in scores.items():
+        torch.testing.assert_close(score, theirs[name], rtol=1e-3, atol=1e-4)
+    for name, value in recorded.state().values.items():
+        if name.endswith("weight"):
+            assert torch.equal(value, job.values[name])  # it learns masks, and no weights
+    assert recorded.curve_figures() == plain.curve_figures()
+
+
+@pytest.mark.parametrize("what", MASKS)
+def test_a_learned_mask_goes_on_from_a_checkpoint_to_the_same_bits(
+    what: str, recorder: Again
+) -> None:
+    job = MASKS[what]()
+    whole = MaskTraining(job, engine_context())
+    run(whole, last=20)
+    kept, optimizer = whole.state().copied(), whole.optimizer_state()
+    losses = run(whole, 20)
+    end = whole.state().copied()
+    for trained in (MaskTraining(job, engine_context()), whole):
+        trained.restore(kept.copied(), optimizer)
+        assert torch.equal(torch.stack(run(trained, 20)), torch.stack(losses))
+        assert_same(dict(trained.state().scores), dict(end.scores))
+    assert recorder.recordings == 3
+
+
+def test_masks_that_depend_on_the_progress_take_the_plain_path(recorder: Again) -> None:
+    class Fading(Bernoulli):
+        use = "fading"
+
+        def weight(self, edges: MaskedLayer, mask: torch.Tensor) -> torch.Tensor:
+            return super().weight(edges, mask) * (1.0 - 0.5 * (edges.progress or 0.0))
+
+    context = engine_context()
+    job = learning("bernoulli")
+    own = replace(job.parametrization, use="fading")  # type: ignore[type-var]
+    component = context.component
+    context.component = lambda spec: Fading() if spec == own else component(spec)  # type: ignore[method-assign]
+    run(MaskTraining(replace(job, parametrization=own), context), last=5)
+    assert recorder.warm_ups == 0
 
 
 @pytest.mark.parametrize("what", GROUPS)
@@ -227,6 +311,7 @@ def test_a_group_goes_on_from_a_checkpoint_to_the_same_bits(what: str, recorder:
     [
         lambda: Reference(masked_job(), engine_context()),
         lambda: Group(jobs_of(2), engine_context()),
+        lambda: MaskTraining(MASKS["top_k"](), engine_context()),
     ],
 )
 def test_where_recording_fails_the_results_are_the_same_and_a_warning_says_why(

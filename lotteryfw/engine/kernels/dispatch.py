@@ -129,9 +129,14 @@ def group_key(job: Job) -> GroupKey | None:
     if not isinstance(job, Train):
         return None
     # A device that is not named gains nothing from groups.
-    most = description_of(job.kernel).group_sizes.get(job.device)
+    kernel = description_of(job.kernel)
+    most = kernel.group_sizes.get(job.device)
     if most is None:
         return None
+    if member_bytes := kernel.member_bytes(job):
+        from lotteryfw.engine.kernels.kernel import GROUP_BYTES
+
+        most = max(1, min(most, GROUP_BYTES // member_bytes))
     shared = {name: value for name, value in job.plain().items() if name not in _OF_A_MEMBER}
     # Numbers in the optimizer's state, such as a count of steps, are the group's.
     counts = None

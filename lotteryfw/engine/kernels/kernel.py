@@ -26,6 +26,9 @@ from lotteryfw.search.jobs import KernelSpec, Train
 
 T = TypeVar("T")
 
+GROUP_BYTES = 4 << 30
+"""Bytes that the jobs of a group take together at most, which any GPU of today has."""
+
 
 class Member(Protocol):
     """One of the networks that a kernel trains."""
@@ -210,6 +213,10 @@ class KernelDescription:
     """Releases what a kernel that `make` returned holds beside memory, at the end of a training."""
     group_sizes: Mapping[str, int] = field(default_factory=dict)
     """By device, how many jobs it trains in step at most; empty where it trains one at a time."""
+    member_bytes: Callable[[Train], int] = lambda job: 0
+    """Returns about how many bytes one job takes in a group: together they stay below GROUP_BYTES.
+
+    It must depend on the job alone, so that groups are of one size on every machine."""
 
     def why_unfit(self, candidate: Candidate) -> str | None:
         """Return why it cannot train a job, its arithmetic included, as a clause, or None."""
@@ -218,6 +225,8 @@ class KernelDescription:
             return f"it trains on one device, and engine.devices is {job.devices}"
         if not self.any_arithmetic and job.precision != "float32":
             return f"it computes in float32, and train.precision is '{job.precision}'"
+        if not self.any_arithmetic and job.compiled:
+            return "it computes without torch.compile, and engine.compile is true"
         if not self.any_arithmetic and job.memory_format != "contiguous":
             return f"it has no memory format '{job.memory_format}'"
         if not self.any_arithmetic and job.accumulate > 1:

@@ -38,6 +38,7 @@ from lotteryfw.engine.kernels.stacking import (
     calls,
     empty_stack,
     linear,
+    member_bytes,
     product,
     split,
 )
@@ -389,6 +390,8 @@ KERNEL = KernelDescription(
     why_not=_why_not,
     gain=_gain,
     make=Group,
-    # On the CPU, sixteen gain most of the possible gain (benchmarks/lockstep.py).
-    group_sizes={"cpu": 16, "cuda": 64},
+    # On the CPU, sixteen gain most of the possible gain (benchmarks/lockstep.py); on a GPU, 256
+    # make 1.2 to 1.5 times as many steps a second as 64 (docs/performance.md).
+    group_sizes={"cpu": 16, "cuda": 256},
+    member_bytes=member_bytes,
 )

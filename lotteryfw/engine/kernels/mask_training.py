@@ -14,7 +14,9 @@ from torch import Tensor
 
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.kernels.captured import RecordedUpdates, recorder_for
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
+from lotteryfw.engine.kernels.recorded_network import recorded_updates
 from lotteryfw.engine.kernels.selection_stats import CURVE_UNITS, SelectionStats
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.learned_mask import LearnedMask, evaluate_learned_mask
@@ -35,6 +37,10 @@ class MaskTraining:
         self.learned_mask = LearnedMask(job, context, self.network.module, self.network.tensors)
         self._parametrization = self.learned_mask.parametrization
         self._refresh = self._parametrization.refresh()
+        self._recorded: RecordedUpdates | None = None
+        can_record = recorder_for(self.network.optimizer, context.device) is not None
+        if can_record and not self.learned_mask.depends_on_progress():
+            self._recorded = recorded_updates(self.network, context.device)
         self.masks: Mapping[str, Tensor] | None = None
         """The masks of the last step; None before the first."""
         layers = self.learned_mask.net.edges
@@ -49,14 +55,38 @@ class MaskTraining:
         """Make one optimizer update of what is trained, and return the loss of its batch."""
         self.network.seed(step)
         if self.masks is None or (step - self._job.start) % self._refresh == 0:
-            self.masks = self.learned_mask.for_step(step)
-            self._stats.update(self.masks)
-        net = self.learned_mask.at_step(step)
-        weights = self.learned_mask.weights(self.masks, net)
-        loss = self.network.backward_step(step, factor, weights, self.learned_mask.penalty(net))
+            self._set_masks(self.learned_mask.for_step(step))
+        assert self.masks is not None
+        if self._recorded is not None:
+            loss = self._recorded.update(step, factor, self._recorded_step)
+        else:
+            net = self.learned_mask.at_step(step)
+            weights = self.learned_mask.weights(self.masks, net)
+            loss = self.network.backward_step(step, factor, weights, self.learned_mask.penalty(net))
         with torch.no_grad():
             rng = stream(self._job.mask_seed or 0, Stream.AFTER_STEP, step)
             self._parametrization.after_step(step, self.learned_mask.net, self.masks, rng)
+        return loss
+
+    def _set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Compute with these masks from now on; they are made before a recorded update."""
+        if self._recorded is None:
+            self.masks = masks
+        elif self.masks is None:
+            # The recording reads these tensors; later masks are copied into them.
+            self.masks = {name: mask.clone() for name, mask in masks.items()}
+        else:
+            for name, mask in self.masks.items():
+                mask.copy_(masks[name])
+        self._stats.update(masks)
+
+    def _recorded_step(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Do everything of an update that happens on the device, at the rates that lie there."""
+        assert self.masks is not None
+        learned_mask, network = self.learned_mask, self.network
+        weights = learned_mask.weights(self.masks)
+        loss = network.backward(inputs, labels, weights, learned_mask.penalty(learned_mask.net))
+        network.apply_gradients()
         return loss
 
     def evaluate(self, part: str) -> tuple[float, float]:
@@ -89,7 +119,7 @@ class MaskTraining:
 
     def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
         """Go back to a state that this kernel gave."""
-        self.masks = state.masks or None
+        self.masks = {name: mask.clone() for name, mask in state.masks.items()} or None
         self._stats.restore(state.extra)
         self.network.restore(state, optimizer_state)
 
@@ -105,11 +135,17 @@ def _why_not(candidate: Candidate) -> str | None:
     return None
 
 
+def _options(candidate: Candidate) -> dict[str, int]:
+    # Recorded updates read the learning rate as a float32 number.
+    return {"recorded": 1} if candidate.job.device == "cuda" else {}
+
+
 KERNEL = KernelDescription(
     name="mask_training",
     revision=2,
     why_not=_why_not,
     gain=lambda candidate: 1.0,
     make=_make,
+    options=_options,
     any_arithmetic=True,
 )

@@ -11,15 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lotteryfw.engine.kernels.captured import (
-    Batches,
-    GatheredBatches,
-    LearningRates,
-    LoadedBatches,
-    RecordedUpdates,
-    recorder_for,
-)
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
+from lotteryfw.engine.kernels.recorded_network import recorded_updates
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
@@ -32,9 +25,7 @@ class Reference:
 
     def __init__(self, job: Train, context: EngineContext):
         self.network = TrainedNetwork(job, context)
-        self._recorded = self._recorded_updates(context.device)
-        if self._recorded is not None:
-            self.network.on_restore = self._recorded.forget
+        self._recorded = recorded_updates(self.network, context.device)
 
     @property
     def members(self) -> Sequence[TrainedNetwork]:
@@ -54,28 +45,6 @@ class Reference:
         # the recording reads them.
         network.change_masks(step + 1)
         return loss
-
-    def _recorded_updates(self, device: str) -> RecordedUpdates | None:
-        """Return the updates from a recording, where device and optimizer allow one."""
-        network = self.network
-        recorder = recorder_for(network.optimizer, device)
-        job, dataset = network.job, network.dataset
-        # The second forward pass of a checkpointed block reads and sets torch's generators, which a
-        # recording does not allow; nor was one tried with exchanges between devices.
-        if recorder is None or job.activation_checkpointing or job.devices > 1:
-            return None
-        batches: Batches
-        if job.augment or not dataset.is_on_device:
-            batches = LoadedBatches(network.batch)
-        else:
-            batches = GatheredBatches(
-                dataset, self._drawn_order, job.batch, job.steps_per_epoch, device
-            )
-        rates = LearningRates(network.optimizer, device)
-        return RecordedUpdates(recorder, batches, rates, torch.zeros((), device=device))
-
-    def _drawn_order(self, epoch: int) -> Tensor:
-        return self.network.dataset.drawn_order(epoch, self.network.job.order_seed)
 
     def _recorded_step(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Do everything of an update that happens on the device, at the rates that lie there."""

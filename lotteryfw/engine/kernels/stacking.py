@@ -14,6 +14,8 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
+from lotteryfw.search.jobs import Train
+
 ALIGNED = 16
 """Numbers in a cache line, and in the widest vector."""
 
@@ -79,3 +81,20 @@ def calls(result: Tensor) -> list[slice]:
     if result.device.type != "cpu" or result.is_contiguous():
         return [slice(None)]
     return [slice(slot, slot + 1) for slot in range(len(result))]
+
+
+_NUMBERS_OF_A_WEIGHT = 6
+"""Value, gradient, two of an optimizer like Adam, the mask, and what a step computes of them."""
+_NUMBERS_OF_A_UNIT = 4
+"""A unit's output for an example, its gradient, and what is computed on the way."""
+
+
+def member_bytes(job: Train) -> int:
+    """Return about what a member holds: its weights, and the units of one batch."""
+    weights, units = 0, 0
+    for value in job.values.values():
+        weights += value.numel()
+        if value.dim() == 2:
+            units += sum(value.shape)
+    numbers = _NUMBERS_OF_A_WEIGHT * weights + _NUMBERS_OF_A_UNIT * job.batch * units
+    return 4 * numbers

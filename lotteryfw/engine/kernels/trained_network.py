@@ -20,6 +20,7 @@ from lotteryfw.engine.activation_checkpointing import checkpoint_activations
 from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, without_scaler
 from lotteryfw.engine.batch_parts import BatchPart, batch_parts
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
+from lotteryfw.engine.compiled_forward import CompiledForward, plain_forward
 from lotteryfw.engine.evaluate import evaluate, to_device
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
@@ -52,6 +53,8 @@ class TrainedNetwork:
         self.objective: Objective = context.component(job.objective)
         self._has_penalty = has_penalty(self.objective)
         self.arithmetic = Arithmetic.of(job)
+        # Evaluations are computed as they are: their batches have other sizes, each to be compiled.
+        self._forward = CompiledForward() if job.compiled else plain_forward
         self._teacher = Teacher(job, context, self.dataset) if job.teacher else None
         state = to_device(self.module, NetworkState(job.values, scores=job.scores), context.device)
         # Parametrizations get weights and scores in the usual order of memory, whatever they do.
@@ -151,6 +154,10 @@ class TrainedNetwork:
         """
         return self._batches(step, until=self.job.start + self.job.steps)
 
+    def drawn_order(self, epoch: int) -> Tensor:
+        """Return the order of the examples in an epoch, on the CPU."""
+        return self.dataset.drawn_order(epoch, self.job.order_seed)
+
     def seed(self, step: int) -> None:
         """Seed the generators that dropout and the like draw from, for the update from `step`.
 
@@ -204,7 +211,7 @@ class TrainedNetwork:
         is_last: bool,
     ) -> Tensor:
         """Add the gradient of a part of a batch, and return the part's share of the loss."""
-        outputs = self.arithmetic.training_outputs(self.module, weights, part.inputs)
+        outputs = self.arithmetic.training_outputs(self.module, weights, part.inputs, self._forward)
         loss = self._loss(outputs, part.inputs, part.labels)
         minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
         if part.share < 1:
