@@ -55,6 +55,7 @@ class ImportedFunction:
 
 def split_name(text: str) -> tuple[str, str]:
     """Return the file or module of a function's name, and the name in it. Raises UsageError."""
+    # The last colon counts: a path on Windows has one after its drive.
     if not re.match(PATTERN, text):
         raise UsageError(f"must be {_FORM}, got '{printable(text, 200)}'")
     where, _, name = text.rpartition(":")

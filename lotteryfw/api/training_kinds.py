@@ -56,6 +56,13 @@ class ModelFamily(Component):
             raise UsageError(f"model '{self.use}' reads numbers, and the inputs are tokens")
         return self.build(info.shape, outputs)
 
+    def fixed_outputs(self, shape: tuple[int, ...]) -> int | None:
+        """Return the number of outputs of a network that is made for one objective.
+
+        `build` refuses another number. Default: None, it builds networks of any number.
+        """
+        return None
+
     def prunable(self, module: nn.Module) -> list[str]:
         """Return the paths of the prunable parameters in order, the output layer's last.
 

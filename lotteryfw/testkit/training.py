@@ -42,7 +42,7 @@ def try_model(trial: ComponentTrial) -> None:
         )
         # dropout draws from the global stream
         with torch.random.fork_rng(devices=[]):
-            _try_calls(trial, module, _prunable(trial, module), shape)
+            _try_calls(trial, module, _prunable(trial, module, shape), shape)
 
     if isinstance(trial.component, TextModelFamily):
         for shape in TEXT_SHAPES:
@@ -74,7 +74,8 @@ def _build(trial: ComponentTrial, shape: tuple[int, ...]) -> nn.Module:
         torch.manual_seed(seed_of("testkit", "build"))
         vocabulary = VOCABULARY if isinstance(trial.component, TextModelFamily) else 0
         info = DatasetInfo(shape, CLASSES, 1, 1, 1, vocabulary=vocabulary)
-        module = trial.call("build_for", info, CLASSES, on=f"inputs {list(shape)}", seeded=True)
+        outputs = _outputs(trial, shape)
+        module = trial.call("build_for", info, outputs, on=f"inputs {list(shape)}", seeded=True)
     trial.require(
         isinstance(module, nn.Module),
         f"build() returned {type(module).__name__}, not a torch.nn.Module",
@@ -82,7 +83,15 @@ def _build(trial: ComponentTrial, shape: tuple[int, ...]) -> nn.Module:
     return cast("nn.Module", module)
 
 
-def _prunable(trial: ComponentTrial, module: nn.Module) -> list[str]:
+def _outputs(trial: ComponentTrial, shape: tuple[int, ...]) -> int:
+    """Return the number of outputs that networks are tried with."""
+    fixed = trial.call("fixed_outputs", shape, on=f"inputs {list(shape)}")
+    is_number = fixed is None or (type(fixed) is int and fixed > 0)
+    trial.require(is_number, f"fixed_outputs() returned {fixed!r}, not a number of outputs or None")
+    return CLASSES if fixed is None else cast(int, fixed)
+
+
+def _prunable(trial: ComponentTrial, module: nn.Module, shape: tuple[int, ...]) -> list[str]:
     names = list(trial.call("prunable", module, on="the network it built"))
     parameters = dict(module.named_parameters())
     unknown = [str(name) for name in names if name not in parameters]
@@ -92,6 +101,9 @@ def _prunable(trial: ComponentTrial, module: nn.Module) -> list[str]:
     )
     # twice in the list, a weight would count twice in budgets and densities
     trial.require(len(set(names)) == len(names), "prunable() names a parameter twice")
+    # its last outputs need not be those of a layer, as where an image is generated
+    if trial.call("fixed_outputs", shape, on=f"inputs {list(shape)}") is not None:
+        return names
     # scopes prune the output layer at a rate of its own, and know it by its position
     outputs = parameters[names[-1]].shape[0]
     trial.require(
@@ -108,6 +120,7 @@ def _try_calls(
     import torch
     from torch.func import functional_call
 
+    outputs = _outputs(trial, shape)
     rng = stream("testkit", "inputs")
     if isinstance(trial.component, TextModelFamily):
         inputs = torch.randint(VOCABULARY, (BATCH, *shape), generator=rng)
@@ -127,9 +140,9 @@ def _try_calls(
         is_tensor = isinstance(logits, torch.Tensor)
         result = list(logits.shape) if is_tensor else type(logits).__name__
         trial.require(
-            result == [BATCH, CLASSES],
+            result == [BATCH, outputs],
             f"the network returned {result} for inputs {[BATCH, *shape]}, not logits "
-            f"{[BATCH, CLASSES]}",
+            f"{[BATCH, outputs]}",
         )
         return logits
 

@@ -125,6 +125,10 @@ def test_an_installed_module_is_trusted_by_its_name(here: Path) -> None:
     planned = cli(here, *words, "--trust", "torch.nn")
     assert planned.returncode == 0, planned.stderr
     assert "weight 3×8" in " ".join(planned.stdout.split())
+    # a single layer, whose parameters have no prefix
+    run = ("recipe", *words[1:2], *words[3:], "--trust", "torch.nn", "--out", "run")
+    done = cli(here, *run)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_function_of_tokens_gets_the_vocabulary(here: Path) -> None:

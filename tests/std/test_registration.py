@@ -24,19 +24,19 @@ OFFERED = {
     "mask0": "zero init init_zero init_zero_all init_zero_reshuffle init_zero_reverse",
     "rewind": "to_init to_step learning_rate fine_tune",
     "model": "mlp lenet_300_100 conv2 conv4 conv6 conv8 vgg11 vgg13 vgg16 vgg19 resnet20 resnet32 resnet44 resnet56 "
-    "resnet110 resnet18 resnet34 wide_resnet torchvision embedding_mlp",
+    "resnet110 resnet18 resnet34 wide_resnet torchvision embedding_mlp factory dcgan",
     "initialiser": "glorot_normal glorot_uniform kaiming_normal kaiming_uniform signed_constant constant "
     "pytorch_default",
     "data": "digits mnist fashion_mnist cifar10 cifar100 svhn imagenet image_folder synthetic synthetic_text",
     "augmentation": "flip crop random_resized_crop",
     "optimizer": "sgd adam adamw rmsprop",
     "schedule": "constant multistep cosine",
-    "parametrization": "bernoulli top_k",
-    "objective": "classification reconstruction l1 group_lasso distillation",
+    "parametrization": "bernoulli top_k frozen_weights",
+    "objective": "classification reconstruction l1 group_lasso distillation adversarial",
     # they come with the plugin lotteryfw-dynamic
     "mask_update": "",
     "control": "invert layer_shuffle random_mask random_mask_reinit reinit signs_only untrained",
-    "metric": "top_k nll ece mean_class_accuracy worst_class_accuracy",
+    "metric": "top_k nll ece mean_class_accuracy worst_class_accuracy moment_distance",
     "analysis": "mask_diagnostics mask_overlap weight_scatter dying_edges linear_mode_connectivity error_barrier "
     "stability_to_pruning stability_to_data_order",
 }

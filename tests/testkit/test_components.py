@@ -36,6 +36,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "model lotteryfw/resnet18": {"width": 0.25, "affine": False, "bias": False},
     "model lotteryfw/wide_resnet": {"depth": 10, "widen": 1},
     "model lotteryfw/factory": {"function": "support.networks:chain", "arguments": {"units": 5}},
+    "parametrization lotteryfw/frozen_weights": {
+        "inner": "top_k",
+        "frozen": ["conv*", "fc*", "*weight"],
+    },
     "model lotteryfw/torchvision": {"name": "resnet18", "affine": False, "bias": False},
 }
 

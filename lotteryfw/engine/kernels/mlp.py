@@ -14,6 +14,9 @@ def mlp_layers(module: nn.Module, shape: Sequence[int] = ()) -> list[str] | str:
     ReLU, with a Linear at each end. Each of its parameters is trained and is used in one place;
     its modules do what torch's do and nothing else.
     """
+    # A single Linear layer has no path, and its parameters no prefix.
+    if type(module) is not nn.Sequential:
+        return f"the network is a {type(module).__name__}, no nn.Sequential"
     layers: list[str] = []
     expects_relu = False
     # In the order of the calls, repeats included.
