@@ -59,17 +59,20 @@ class Ranks:
             )
 
     def close(self) -> None:
-        """Leave the group."""
-        # A group whose ranks are gone may not shut down in order.
+        """Leave the group, whose other ranks may be gone. Raises LostRank."""
+        if not dist.is_initialized():
+            return
+        self.abort()
         with _as_lost_rank():
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
     def abort(self) -> None:
-        """Break off an exchange that waits, from another thread.
+        """Break off an exchange that waits for another rank, from any thread.
 
-        gloo notices a peer that is gone by itself, nccl does not.
+        gloo notices by itself that a rank is gone, nccl does not.
         """
-        if dist.get_backend() == "nccl":
+        if dist.is_initialized() and dist.get_backend() == "nccl":
             dist.distributed_c10d._abort_process_group()
 
     def share(self, examples: int) -> slice:

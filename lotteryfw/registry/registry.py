@@ -70,6 +70,8 @@ class Registry:
         self.excluded: list[str] = []
         self.trusted: set[Path] = set()
         self.trusted_code = TrustedCode()
+        self.trust: tuple[Path, ...] = ()
+        """The files and modules of `load`, for another process that loads the same."""
         self.warnings: list[str] = []
         self._offers: list[RegisteredComponent] = []
         # The engine asks for every component of every job, so names are looked up, not searched.
@@ -97,6 +99,7 @@ class Registry:
                 registry.failures.append(failure)
         for path in trust:
             registry._trust(path)
+        registry.trust = tuple(trust)
         return registry
 
     def add_session(self, classes: Iterable[object]) -> None:

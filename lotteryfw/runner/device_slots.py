@@ -41,8 +41,10 @@ def gpu_groups(gpus: Sequence[str], devices: int) -> list[str]:
             f"engine.devices = {devices}: a network is to be trained on so many GPUs together, and "
             f"this run has {len(gpus)}; set engine.devices to that, or run with --device cpu"
         )
-    starts = range(0, len(gpus) - devices + 1, devices)
-    return [",".join(gpus[start : start + devices]) for start in starts]
+    groups = []
+    for start in range(0, len(gpus) - devices + 1, devices):
+        groups.append(",".join(gpus[start : start + devices]))
+    return groups
 
 
 def device_slots(processes: int, gpus: Sequence[str]) -> list[DeviceSlot]:

@@ -215,8 +215,11 @@ class Workers:
         if again:
             # First, since searches wait for it longer than for anything else.
             self._queue.appendleft(again)
+            # A training on several devices is in no group.
+            devices = getattr(self._jobs[again[0]], "devices", 1)
+            rank = f", rank 0 of {devices}," if devices > 1 else ""
             self._listener.warning(
-                f"a worker process ended ({reason}); "
+                f"a worker process{rank} ended ({reason}); "
                 "what it worked on goes on from its last checkpoint"
             )
 

@@ -336,9 +336,16 @@ def test_a_killed_worker_leaves_no_rank_and_another_goes_on(plugin: Path, tmp_pa
     table = losing_recipe(tmp_path, "SIGKILL", in_rank=False)
     done, watch = go(tmp_path, table, trust=[plugin], checkpoint_seconds=0.0, jobs=2)
     assert set(done.statuses.values()) == {"done"}
-    assert any("goes on from its last checkpoint" in warning for warning in watch.warnings)
+    (warning,) = watch.warnings
+    assert warning.startswith("a worker process, rank 0 of 2, ended (signal 9)")
+    assert "goes on from its last checkpoint" in warning
     assert len(ranks(tmp_path)) == 2
     assert_all_end(ranks(tmp_path))
+
+
+def test_ranks_trust_what_the_run_trusts(plugin: Path) -> None:
+    trust = (plugin, Path("json.decoder"))
+    assert Registry.load(trust).trust == trust
 
 
 def test_ranks_that_come_apart_are_noticed(plugin: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ class Distributed:
             data_folder=context.data_folder,
             device=context.device,
             gpu=None,
-            trust=tuple(sorted(context.registry.trusted)),
+            trust=context.registry.trust,
         )
         first = torch.cuda.current_device() if context.device == "cuda" else None
 
