@@ -317,6 +317,12 @@ def test_the_packages_are_the_ones_whose_imports_are_checked() -> None:
 # Recipes
 
 
+def test_the_readme_names_every_recipe() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    names = [path.stem for path in (ROOT / "recipes").glob("*.toml")]
+    assert not [name for name in names if f"`{name}`" not in text]
+
+
 def recipes_with_profiles() -> Iterator[Any]:
     for path in sorted((ROOT / "recipes").glob("*.toml")):
         for profile in (None, *tomllib.loads(path.read_text("utf-8")).get("profiles", {})):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import UsageError, nearest
 from lotteryfw.engine.outcomes import StoredOutcome
-from lotteryfw.store import LevelRow, RunFolder, Store, load_ticket, ticket_name
+from lotteryfw.store import REWOUND, LevelRow, RunFolder, Store, load_ticket, ticket_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,8 @@ def trained_values(
 
     Masked weights have the values at which they are frozen. Where the training learned a mask, the
     weights are those that the network computes with under it. Raises UsageError where nothing was
-    trained or the store lacks it, StoreError where it is damaged.
+    trained, the store lacks it, or the mask was learned together with weights that were rewound
+    then; StoreError where it is damaged.
     """
     where = f"{folder.path}: level {row.level} of {row.cell}"
     if row.variant != "ticket":
@@ -103,9 +104,17 @@ def trained_values(
             f"{where}: this network was not trained; its weights are those of its ticket "
             "(--as ticket)"
         )
-    # The mask is known at the end of its training, so its ticket has the weights of that end.
     if row.learned:
-        return ticket_values(folder, row)
+        # The mask is known at the end of its training, and mostly its ticket has the weights of
+        # that end.
+        ticket = load_ticket(ticket_path(folder, row))
+        if REWOUND in ticket.meta:
+            raise UsageError(
+                f"{where}: mask and weights were trained together, and then the ticket was "
+                "rewound, so that no file has these weights under the mask; with retrain = true "
+                "the search trains the ticket as well (--variant retrained)"
+            )
+        return dict(ticket.values)
     # A run's folder has no trained weights: they would be many times its size.
     opened = Store(store or _recorded_store(folder))
     if not opened.is_sealed(row.key):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,11 @@ _SLOTS = (
     "optimizer", "schedule", "parametrization", "scores", "mask_optimizer", "mask_update",
 )  # fmt: skip
 _LEARNING_SLOTS = ("parametrization", "scores", "mask_optimizer")
+_COMPUTED_BY = ("deterministic", "compiled")
+"""Options of a cell that say how trainings and evaluations compute a network."""
+_UPDATED_BY = ("accumulate", "activation_checkpointing", "devices", "sync_batch_norm")
+"""Options of a cell that say how an update is made. Checkpointed activations change no result, but
+the choice of the kernel."""
 
 
 class SearchContext:
@@ -229,8 +234,9 @@ class SearchContext:
             self._combined("objective", "optimizer", "schedule"),
             *(spec.digest for spec in self.augment),
             cell.batch, cell.clock.total, cell.clock.steps_per_epoch, cell.evaluate_every,
-            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format, *self._choices,
-            numerics(self.device), self.engine, *_step_parts(cell),
+            cell.kernel, cell.sparse_below, cell.precision, cell.memory_format,
+            *_changed(cell, _COMPUTED_BY), *_changed(cell, _UPDATED_BY), numerics(self.device),
+            self.engine,
         )  # fmt: skip
 
     @property
@@ -271,14 +277,8 @@ class SearchContext:
             self._network_digest, self.fingerprint, *learned,
             *(spec.digest for spec in self.augment), cell.batch, cell.clock.steps_per_epoch,
             self.seeds.order, self.seeds.augment, self.seeds.scores, cell.precision,
-            cell.memory_format, *self._choices, numerics(self.device), self.engine,
+            cell.memory_format, *_changed(cell, _COMPUTED_BY), numerics(self.device), self.engine,
         )  # fmt: skip
-
-    @property
-    def _choices(self) -> tuple[str, ...]:
-        """The choices of `[engine]` that digests have only where they are not at their default."""
-        choices = () if self.cell.deterministic else ("any algorithms",)
-        return (*choices, "compiled") if self.cell.compiled else choices
 
     def _combined(self, *slots: str) -> str:
         """Return one digest of the components in these slots; slots without one are left out."""
@@ -346,10 +346,9 @@ def digest_of(*parts: object) -> str:
     return sha256_of("\x1f".join(map(str, parts)))
 
 
-def _step_parts(cell: Cell) -> Iterator[str]:
-    """Yield, as parts of a job's digest, the options of a step that are not at their default."""
-    # Checkpointed activations change no result, but the choice of the kernel.
-    for name in ("accumulate", "activation_checkpointing", "devices", "sync_batch_norm"):
+def _changed(cell: Cell, options: Sequence[str]) -> Iterator[str]:
+    """Yield, as parts of a digest, those options of a cell that are not at their default."""
+    for name in options:
         value = getattr(cell, name)
         if value != getattr(Cell, name):
             yield f"{name}={value}"

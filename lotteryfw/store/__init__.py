@@ -13,12 +13,13 @@ from lotteryfw.store.objects import Store, default_root
 from lotteryfw.store.seal import Damaged, check_seal, seal
 from lotteryfw.store.spool_files import check_spooled
 from lotteryfw.store.strict_json import strict_json
-from lotteryfw.store.tickets import LoadedTicket, load_ticket, save_ticket, saved_stats
+from lotteryfw.store.tickets import REWOUND, LoadedTicket, load_ticket, save_ticket, saved_stats
 from lotteryfw.store.upkeep import Info, Swept
 from lotteryfw.store.verification import Verified
 
 __all__ = [
     "METRIC",
+    "REWOUND",
     "Busy",
     "Damage",
     "Damaged",

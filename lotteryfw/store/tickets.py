@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STATS = "stats"
 """What `meta` has of how much a ticket keeps: as JSON what was requested, the weights kept in each
 layer, and the layers' sizes."""
+REWOUND = "rewound"
+"""What `meta` has of a ticket whose values are of an earlier step than its mask."""
 DRAWN = "drawn"
 """What `meta` has of a ticket whose values are not in its file but are to be drawn again."""
 
@@ -149,7 +151,10 @@ def saved_stats(
 
 
 def _identity(ticket: Ticket, meta: Mapping[str, str] | None) -> dict[str, str]:
-    return {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
+    about = {**(meta or {}), "origin": ticket.origin, "level": str(ticket.level)}
+    if ticket.root is not None:
+        about[REWOUND] = "true"
+    return about
 
 
 def read_tensors(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:

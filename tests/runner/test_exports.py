@@ -275,6 +275,20 @@ def test_a_network_that_was_not_trained_has_no_trained_weights(tmp_path: Path) -
         done.trained(untrained)
 
 
+def test_weights_that_were_trained_with_a_mask_and_rewound_are_not_taken_for_the_end(
+    tmp_path: Path,
+) -> None:
+    table = recipe(
+        search={"use": "joint_training", "density": 0.5, "retrain": True}, parametrization="top_k"
+    )
+    done, _ = go(tmp_path, table)
+    learned = next(row for row in done.levels if row.learned)
+    with pytest.raises(UsageError, match=r"the ticket was rewound, .*--variant retrained"):
+        done.trained(learned)
+    retrained = next(row for row in done.levels if row.variant == "retrained")
+    assert done.trained(retrained)["fc1.weight"].count_nonzero() == 64
+
+
 def test_onnx_needs_its_extra(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r'ONNX files need onnx: pip install "lotteryfw\[onnx\]"'):
