@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if not (default_data_folder() / part).is_dir():
             pytest.skip(f"no {part} in the data folder: name one that has it in LOTTERYFW_DATA")
     if item.get_closest_marker("large") and not os.environ.get("LOTTERYFW_TEST_LARGE"):
-        pytest.skip("takes minutes or gigabytes: set LOTTERYFW_TEST_LARGE to run it")
+        pytest.skip("takes long or much memory: set LOTTERYFW_TEST_LARGE to run it")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

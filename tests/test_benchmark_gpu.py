@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
 from support.paths import ROOT
 
 
@@ -22,6 +23,7 @@ def packages_without_lotteryfw(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.large
 def test_every_part_runs_from_a_plain_checkout(tmp_path: Path) -> None:
     rows_file = tmp_path / "rows.json"
     packages = packages_without_lotteryfw(tmp_path / "packages")

@@ -31,6 +31,7 @@ def test_the_wheel_has_the_recipes(site: Path) -> None:
     assert names == {path.name for path in (ROOT / "recipes").glob("*.toml")}
 
 
+@pytest.mark.large
 def test_the_whole_tour(site: Path, tmp_path: Path) -> None:
     page = PAGE.read_text()
     for step in STEPS:

@@ -36,6 +36,7 @@ def assert_no_failures(campaign: Campaign, attempts: int) -> None:
     assert not any(row.failures for row in campaign.rows.values()), campaign.table()
 
 
+@pytest.mark.large
 def test_a_killed_run_is_finished_with_the_same_bits(campaign: Campaign) -> None:
     kill(campaign, 2)
     assert_no_failures(campaign, 2)

@@ -250,7 +250,11 @@ def test_a_recipe_may_come_on_standard_input(command: CommandLine) -> None:
 
 
 def test_trust_from_python_must_be_paths(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^there is no plugin file text$"):
+    with pytest.raises(
+        UsageError, match=r"^there is no plugin file text, and no module of that name$"
+    ):
         run({"name": "x"}, trust=["text"], store=tmp_path)
-    with pytest.raises(UsageError, match=r"^trust: must be paths of plugin files, got 3$"):
+    with pytest.raises(
+        UsageError, match=r"^trust: must be paths of plugin files or names of modules, got 3$"
+    ):
         run({"name": "x"}, trust=[3], store=tmp_path)  # type: ignore[list-item]

@@ -108,7 +108,7 @@ def test_other_mistakes(here: Path) -> None:
     )
     assert str(here / "data") in message
     assert "lotteryfw data fetch mnist" in message
-    assert "cuda" in refused(here, "recipe", "tiny.toml", "--device", "tpu")
+    assert "'cpu'" in refused(here, "recipe", "tiny.toml", "--device", "tpu")
     assert "no runs here" in refused(here, "runs", "elsewhere")
     (here / "full").mkdir()
     (here / "full" / "thesis.tex").write_text("mine")

@@ -48,6 +48,7 @@ def test_kernels_that_compute_by_themselves_are_not_chosen_beside_it() -> None:
         choose(job, "lockstep")
 
 
+@pytest.mark.large
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler here"
 )

@@ -106,7 +106,9 @@ EVERYTHING: dict[str, dict[str, Any]] = {
     "optimizers": recipe(grid={"train.optimizer": optimizer_grid()}),
     "metrics": recipe(evaluate={
         "points": 2, "train": True,
-        "metrics": [*sorted({*names("metric")} - {"top_k"}), {"use": "top_k", "k": 2}],
+        "metrics": [
+            *sorted({*names("metric")} - {"top_k", "moment_distance"}), {"use": "top_k", "k": 2},
+        ],
     }),
     "connectivity": images(
         {"use": "resnet20", "width": 0.125},

@@ -21,7 +21,7 @@ from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, StoredOutcome
-from lotteryfw.engine.kernels import reference
+from lotteryfw.engine.kernels import recorded_network
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import layer_infos
 from lotteryfw.engine.train import Training, TrainingGroup
@@ -285,7 +285,7 @@ def test_recorded_updates_change_their_masks_without_another_recording(
     job = job_of(optimizer=OPTIMIZERS["adam"])
     plain = run_training(group(job))
     recorder = Again()
-    monkeypatch.setattr(reference, "recorder_for", lambda optimizer, device: recorder)
+    monkeypatch.setattr(recorded_network, "recorder_for", lambda optimizer, device: recorder)
     recorded = run_training(group(job))
     assert recorder.recordings == 1
     assert recorder.replays == 20 - recorder.warm_ups

@@ -343,6 +343,7 @@ def opened_at(browser, address, width, scheme="light"):
     return page
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("width", [1400, 800, 400])
 def test_no_text_lies_over_another_or_is_cut(browser, large, width):
     page = opened_at(browser, large, width, "dark" if width == 800 else "light")
@@ -353,6 +354,7 @@ def test_no_text_lies_over_another_or_is_cut(browser, large, width):
     page.context.close()
 
 
+@pytest.mark.large
 def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, large):
     page = opened_at(browser, large, 1400)
     figure = chart(page, "rewound/line_between_networks/rewind.step")
@@ -371,6 +373,7 @@ def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, larg
     page.context.close()
 
 
+@pytest.mark.large
 def test_a_table_that_is_too_wide_is_wrapped_with_its_heads(browser, large):
     page = opened_at(browser, large, 400)
     tables = page.locator("#study-1 .wrapped table[data-levels]")
@@ -387,6 +390,7 @@ def test_a_table_that_is_too_wide_is_wrapped_with_its_heads(browser, large):
     page.context.close()
 
 
+@pytest.mark.large
 def test_on_paper_every_level_and_series_is_there_in_light_colours(browser, large):
     page = opened_at(browser, large, 1400, "dark")
     page.set_viewport_size({"width": 690, "height": 900})  # A4 between its margins
@@ -412,6 +416,7 @@ def test_on_paper_every_level_and_series_is_there_in_light_colours(browser, larg
     page.context.close()
 
 
+@pytest.mark.large
 def test_paper_has_no_heading_at_the_foot_of_a_page(browser, large):
     page = opened_at(browser, large, 1400)
     page.emulate_media(media="print")

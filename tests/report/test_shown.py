@@ -163,6 +163,7 @@ def test_only_what_is_shown_is_kept_of_curves_and_findings(tmp_path):
     assert not data.findings_of(["test_accuracy"]).lines
 
 
+@pytest.mark.large
 def test_the_load_benchmark_prints_its_table():
     script = ROOT / "benchmarks" / "load.py"
     pytest.importorskip("matplotlib")

@@ -106,6 +106,7 @@ def test_every_gpu_gets_a_process_and_keys_do_not_name_it(placed: Any, tmp_path:
     assert files(alone.path) == files(done.path)
 
 
+@pytest.mark.large
 def test_several_processes_share_a_gpu(placed: Any) -> None:
     done, _ = placed(cells=4, jobs_per_device=2)
     assert set(done.statuses.values()) == {"done"}
@@ -131,6 +132,7 @@ def test_an_error_that_the_job_causes_fails_its_cell_and_no_gpu(placed: Any) -> 
     assert not [text for text in watch.warnings if "gets no more jobs" in text]
 
 
+@pytest.mark.large
 def test_where_all_gpus_fail_the_cells_say_why(placed: Any) -> None:
     done, watch = placed(bad="0,1", error=BROKEN)
     assert set(done.statuses.values()) == {"failed"}

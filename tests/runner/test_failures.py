@@ -254,7 +254,14 @@ def workers() -> list[int]:
     return [int(number) for number in found]
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGSTOP,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.large),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.large),
+    ],
+)
 def test_a_worker_that_was_stopped_is_replaced_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

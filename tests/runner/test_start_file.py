@@ -229,6 +229,7 @@ optimizer = {{ use = "sgd", lr = 0.1 }}
 """
 
 
+@pytest.mark.large
 def test_a_ticket_of_the_first_study_is_continued_in_a_third_by_the_command_line(
     tmp_path: Path,
 ) -> None:

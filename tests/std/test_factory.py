@@ -83,6 +83,7 @@ def computed(here: Path, *words: str) -> int:
     return count
 
 
+@pytest.mark.large
 def test_a_function_builds_the_network_in_worker_processes_too(here: Path) -> None:
     assert computed(here, "--jobs", "2") == 4
     kept = cli(here, "plan", "study.toml", "--network", "--trust", "nets.py").stdout
@@ -115,6 +116,7 @@ def test_arguments_are_axes_of_a_grid_and_classes_may_be_named(here: Path) -> No
     assert "5×64" in planned.stdout
 
 
+@pytest.mark.large
 def test_an_installed_module_is_trusted_by_its_name(here: Path) -> None:
     model = (
         'model={use="factory",function="torch.nn:Linear",arguments={in_features=8,out_features=3}}'

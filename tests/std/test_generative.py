@@ -116,6 +116,7 @@ def test_the_generator_keeps_its_weights_and_the_discriminator_is_trained(tmp_pa
     assert changed[1, "discriminator"] > 0
 
 
+@pytest.mark.large
 def test_masks_alone_bring_the_images_closer_to_the_digits(tmp_path: Path) -> None:
     words = (*SHORT, "train.length=300it", "--set", "evaluate.points=1", "--jobs", "1")
     grids = []

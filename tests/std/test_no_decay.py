@@ -12,7 +12,7 @@ from support.small import cell, dense_job, engine_context, kernel
 from torch import nn
 
 from lotteryfw import Optimizer, load_ticket
-from lotteryfw.api.errors import UsageError
+from lotteryfw.api.errors import RecipeError, UsageError
 from lotteryfw.engine import KernelDispatcher
 from lotteryfw.std.optimizers import Adam, AdamW, Sgd
 
@@ -97,8 +97,7 @@ def test_a_study_trains_and_saves_the_state_of_two_groups(tmp_path: Path) -> Non
     assert not torch.equal(*values)
 
 
-def test_a_pattern_without_a_parameter_ends_the_run_before_it_trains(tmp_path: Path) -> None:
-    result, watch = run_of(tmp_path, "wrong", no_decay=["fc9.*"])
-    assert set(result.statuses.values()) == {"failed"}
-    assert "no parameter is called 'fc9.*'" in watch.of("CellFinished")[0].message
-    assert not watch.trained
+def test_a_pattern_without_a_parameter_is_refused_before_the_run(tmp_path: Path) -> None:
+    message = r"train\.optimizer: optimizer 'sgd': no_decay: no parameter is called 'fc9\.\*'"
+    with pytest.raises(RecipeError, match=message):
+        run_of(tmp_path, "wrong", no_decay=["fc9.*"])

@@ -272,6 +272,7 @@ def test_check_names_damaged_files_with_the_place_in_the_recipe(
     assert "they are left out" in cli(tmp_path, "check", str(recipe)).stderr
 
 
+@pytest.mark.large
 def test_a_study_on_streamed_images_does_not_depend_on_threads_or_processes(
     picture_folder: Path, tmp_path: Path
 ) -> None:
