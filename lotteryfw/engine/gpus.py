@@ -82,7 +82,7 @@ def cuda_error(error: BaseException | None) -> str | None:
     return None
 
 
-def is_of_the_job(text: str) -> bool:
+def would_recur(text: str) -> bool:
     """Return whether an error of CUDA would come again on any other GPU."""
     # A label or an index outside its range, mostly.
     return "device-side assert" in text

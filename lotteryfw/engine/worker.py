@@ -24,7 +24,7 @@ from types import FrameType
 from lotteryfw.api.errors import LotteryError, UsageError
 from lotteryfw.engine.execute import execute
 from lotteryfw.engine.exits import exit_error
-from lotteryfw.engine.gpus import cuda_error, is_of_the_job
+from lotteryfw.engine.gpus import cuda_error, would_recur
 from lotteryfw.engine.messages import (
     Alive,
     FromWorker,
@@ -190,7 +190,7 @@ def _run_group(
         kind, trace = type(error).__name__, traceback.format_exc()
         text = str(error) if isinstance(error, LotteryError) else f"{kind}: {error}"
         broken = cuda_error(error)
-        if broken is not None and not is_of_the_job(broken):
+        if broken is not None and not would_recur(broken):
             print(trace, file=sys.stderr, flush=True)
             channel.send(GpuFailed(broken))
             return False

@@ -13,7 +13,7 @@ import torch
 from support.recorder import Again
 from support.runs import go, recipe
 from support.small import cell, dense_job, engine_context, kernel, lab, make
-from support.trainings import OPTIMIZERS
+from support.trainings import CONV, FROZEN, IMAGES, OPTIMIZERS, masked_job
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -30,24 +30,9 @@ from lotteryfw.search.jobs import Train
 
 torch.set_num_threads(1)
 STEPS = 12
-FROZEN = 0.01
 ADAM = {"use": "adam", "lr": 3e-3, "eps": 1e-3}
 """Without a large eps, Adam makes whole steps of gradients that are nothing but rounding."""
-IMAGES = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
 RESNET = {"use": "resnet20", "width": 0.1}
-CONV = {"use": "conv2", "width": 0.1}
-
-
-def masked_job(**changes: Any) -> Train:
-    """A training whose masked weights are frozen at another value than 0."""
-    settings = {"data": IMAGES, "model": CONV, "optimizer": OPTIMIZERS["momentum"]} | changes
-    job = dense_job(cell(STEPS, **settings))
-    rng = torch.Generator().manual_seed(0)
-    masks = {name: torch.rand(mask.shape, generator=rng) < 0.5 for name, mask in job.mask.items()}
-    values = dict(job.values)
-    for name, mask in masks.items():
-        values[name] = values[name].where(mask, torch.tensor(FROZEN))
-    return replace(job, mask=masks, values=values, kernel=kernel("reference"))
 
 
 def updated(job: Train, kernel_class: Any = Reference) -> tuple[Kernel, list[float]]:
@@ -77,7 +62,7 @@ def assert_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None
 def test_a_batch_in_parts_is_the_whole_batch_but_for_rounding(
     parts: int, optimizer: dict[str, Any]
 ) -> None:
-    job = masked_job(optimizer=optimizer, augment=(make("augmentation", "flip"),))
+    job = masked_job(STEPS, optimizer=optimizer, augment=(make("augmentation", "flip"),))
     whole, losses = updated(job)
     divided, divided_losses = updated(replace(job, accumulate=parts))
     assert divided_losses == pytest.approx(losses, rel=1e-5)
@@ -89,7 +74,7 @@ def test_a_batch_in_parts_is_the_whole_batch_but_for_rounding(
 
 
 def test_a_penalty_counts_once_a_batch() -> None:
-    job = masked_job(objective={"use": "l1", "inner": "classification", "strength": 0.01})
+    job = masked_job(STEPS, objective={"use": "l1", "inner": "classification", "strength": 0.01})
     whole, _ = updated(job)
     divided, _ = updated(replace(job, accumulate=4))
     assert_close(divided.members[0].state().values, whole.members[0].state().values, 1e-5)
@@ -111,14 +96,14 @@ def test_the_scores_of_a_learned_mask_take_batches_in_parts() -> None:
 
 
 def test_the_gradients_of_a_mask_update_are_those_of_the_whole_batch() -> None:
-    job = masked_job()
+    job = masked_job(STEPS)
     whole = Reference(job, engine_context()).network.gradients(3)
     parts = Reference(replace(job, accumulate=4), engine_context()).network.gradients(3)
     assert_close(parts, whole, 1e-6)
 
 
 def test_parts_are_recorded_with_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    job = masked_job(accumulate=4)
+    job = masked_job(STEPS, accumulate=4)
     plain, _ = updated(job)
     recorder = Again()
     monkeypatch.setitem(captured.RECORDERS, "cpu", recorder)
@@ -241,7 +226,7 @@ def test_less_is_kept_for_the_backward_pass(table: dict[str, Any]) -> None:
 def test_a_training_with_checkpointed_activations_has_the_same_bits(
     model: dict[str, Any], accumulate: int
 ) -> None:
-    job = masked_job(model=model, accumulate=accumulate)
+    job = masked_job(STEPS, model=model, accumulate=accumulate)
     kept, losses = updated(job)
     twice, twice_losses = updated(replace(job, activation_checkpointing=True))
     assert twice_losses == losses
@@ -261,7 +246,7 @@ def test_a_learned_mask_with_checkpointed_activations_has_the_same_bits() -> Non
 
 
 def test_the_key_has_the_parts_and_not_how_activations_are_kept() -> None:
-    job = masked_job()
+    job = masked_job(STEPS)
     assert "accumulate" not in job.source
     assert replace(job, accumulate=2).key != job.key
     assert replace(job, activation_checkpointing=True).key == job.key

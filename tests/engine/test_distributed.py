@@ -26,7 +26,7 @@ from support.small import (
     make,
     reference_kernel,
 )
-from support.trainings import OPTIMIZERS
+from support.trainings import CONV, FROZEN, IMAGES, OPTIMIZERS, masked_job
 from torch import Tensor, nn
 
 from lotteryfw.api.errors import LotteryError, RecipeError, UsageError
@@ -47,22 +47,7 @@ from lotteryfw.store import Store
 
 torch.set_num_threads(1)
 STEPS = 20
-FROZEN = 0.01
-IMAGES = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
-CONV = {"use": "conv2", "width": 0.1}
 RESNET = {"use": "resnet20", "width": 0.1}
-
-
-def masked_job(**changes: Any) -> Train:
-    """A training whose masked weights are frozen at another value than 0."""
-    settings = {"data": IMAGES, "model": CONV, "optimizer": OPTIMIZERS["momentum"]} | changes
-    job = dense_job(cell(STEPS, **settings))
-    rng = torch.Generator().manual_seed(0)
-    masks = {name: torch.rand(mask.shape, generator=rng) < 0.5 for name, mask in job.mask.items()}
-    values = dict(job.values)
-    for name, mask in masks.items():
-        values[name] = values[name].where(mask, torch.tensor(FROZEN))
-    return replace(job, mask=masks, values=values)
 
 
 class Trained:
@@ -94,7 +79,7 @@ def assert_close(one: NetworkState, other: NetworkState, tolerance: float = 1e-5
 
 
 def test_two_processes_are_one_within_rounding(tmp_path: Path) -> None:
-    job = masked_job(augment=(make("augmentation", "flip"),), batch=15, accumulate=2)
+    job = masked_job(STEPS, augment=(make("augmentation", "flip"),), batch=15, accumulate=2)
     one, two = Trained(job, tmp_path), Trained(replace(job, devices=2), tmp_path)
     assert_close(two.state, one.state)
     assert two.losses == pytest.approx(one.losses, rel=1e-5)
@@ -111,7 +96,7 @@ def test_two_processes_are_one_within_rounding(tmp_path: Path) -> None:
 
 def test_synchronised_batch_norm_has_the_statistics_of_the_whole_batch(tmp_path: Path) -> None:
     gentle = {"use": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-3}
-    job = masked_job(model=RESNET, optimizer=gentle)
+    job = masked_job(STEPS, model=RESNET, optimizer=gentle)
     one = Trained(job, tmp_path)
     divided = replace(job, devices=2, sync_batch_norm=True, activation_checkpointing=True)
     two = Trained(divided, tmp_path)
@@ -157,7 +142,7 @@ def test_masks_that_change_change_alike_on_all_ranks(tmp_path: Path) -> None:
 
 def test_a_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     # Batch normalisation here has the statistics of each rank's own share.
-    job = masked_job(model=RESNET, devices=2)
+    job = masked_job(STEPS, model=RESNET, devices=2)
     job = replace(job, kernel=KernelDispatcher(engine_context())(job, "auto"))
     whole, later = Store(tmp_path / "whole"), Store(tmp_path / "later")
 
@@ -447,7 +432,7 @@ def test_shares_are_those_of_the_whole_batch_and_alone_are_read(
 
 
 def test_the_key_has_the_devices_where_there_are_several() -> None:
-    job = masked_job()
+    job = masked_job(STEPS)
     assert not {"devices", "sync_batch_norm"} & job.source.keys()
     keys = {replace(job, devices=devices).key for devices in (1, 2, 3)}
     assert len(keys | {replace(job, devices=2, sync_batch_norm=True).key}) == 4

@@ -23,6 +23,23 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "rmsprop": {"use": "rmsprop", "lr": 1e-3, "momentum": 0.9},
 }
 
+IMAGES = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
+CONV = {"use": "conv2", "width": 0.1}
+FROZEN = 0.01
+"""The value of the masked weights of `masked_job`."""
+
+
+def masked_job(steps: int, **changes: Any) -> Train:
+    """A training of a convolutional network whose masked weights are frozen at another value than 0."""
+    settings = {"data": IMAGES, "model": CONV, "optimizer": OPTIMIZERS["momentum"]} | changes
+    job = dense_job(cell(steps, **settings))
+    rng = torch.Generator().manual_seed(0)
+    masks = {name: torch.rand(mask.shape, generator=rng) < 0.5 for name, mask in job.mask.items()}
+    values = dict(job.values)
+    for name, mask in masks.items():
+        values[name] = values[name].where(mask, torch.tensor(FROZEN))
+    return replace(job, mask=masks, values=values, kernel=kernel("reference"))
+
 
 def minus_zero(job: Train) -> Train:
     """The job with dead weights at -0.0."""
