@@ -11,7 +11,7 @@ from lotteryfw.api.kinds import SearchAlgorithm
 from lotteryfw.api.limits import CELLS, DEPTH, ENTRIES, LEVELS, NUMBER, SEED, readable
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.schema import seed_range
+from lotteryfw.recipe.schema import listed
 
 _SEEDS = ("seed", "seeds")
 _LEVELS = ("levels", "cycles", "densities")
@@ -102,7 +102,7 @@ def too_many_levels(search: SearchAlgorithm) -> list[Problem]:
 def _cells(table: Mapping[str, Any]) -> int:
     grid = table.get("grid")
     try:
-        seeds = seed_range(table.get("seeds"))
+        seeds = listed(table.get("seeds"))
     except ValueError:
         seeds = None
     # faults in the types are reported later, by the study

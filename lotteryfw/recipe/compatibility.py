@@ -11,7 +11,7 @@ from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.pydantic_errors import Problem
 from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import OPTIONAL_SLOTS, SLOTS, Train
+from lotteryfw.recipe.schema import LEVEL_KEYS, OPTIONAL_SLOTS, SLOTS, Train
 
 
 def uses(search: SearchAlgorithm, slot: str) -> bool:
@@ -79,6 +79,15 @@ def check_analyses(parts: Mapping[str, Any], faults: FaultCollector) -> None:
             remedy = "list it once; a second study of the recipe can have it with other options"
             faults.at("analyses", index).add(text, remedy)
         listed.add(analysis.use)
+
+
+def check_levels(
+    parts: Mapping[str, Any], table: Mapping[str, Any], faults: FaultCollector
+) -> None:
+    """Report levels of controls, or of analyses, in a study that has none."""
+    for key, of in LEVEL_KEYS.items():
+        if key in table and not parts[of]:
+            faults.at(key).add(f"has no effect: the study has no {of}", f"leave {key} out")
 
 
 def shared_slots(searches: Sequence[SearchAlgorithm | None]) -> list[str]:

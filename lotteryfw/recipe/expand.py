@@ -16,6 +16,7 @@ from lotteryfw.recipe.compatibility import (
     check_analyses,
     check_batch_parts,
     check_compatible,
+    check_levels,
     check_variants,
     misplaced_criteria,
     shared_slots,
@@ -32,6 +33,7 @@ from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
 from lotteryfw.recipe.resolve import ComponentResolver, read_network
 from lotteryfw.recipe.schema import (
+    LEVEL_KEYS,
     OPTIONAL_SLOTS,
     SLOTS,
     TABLE_SLOTS,
@@ -44,7 +46,7 @@ from lotteryfw.recipe.schema import (
     Train,
 )
 from lotteryfw.recipe.targets import TargetSetup, target_setups
-from lotteryfw.search.cell import Cell
+from lotteryfw.search.cell import Cell, ChosenLevels
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ class ExpandedStudy:
             "controls": list(map(full, parts["controls"])),
             "analyses": list(map(full, parts["analyses"])),
         }
+        # A run folder that was made before there were these keys stays the folder of its recipe.
+        for key in LEVEL_KEYS:
+            if (levels := getattr(self._study_table, key)) is not None:
+                table[key] = levels
         for slot in (*TABLE_SLOTS, "parametrization", "scores"):
             # TOML has no null
             if parts[slot] is not None:
@@ -251,6 +257,9 @@ class ExpandedStudy:
             labels[axis.path] = axis.labels[index]
             entries[axis.path] = axis.entries[index]
             stem += f"/{axis.path}={axis.labels[index]}"
+        for key in LEVEL_KEYS:
+            if (levels := getattr(self._study_table, key)) is not None:
+                parts[key] = ChosenLevels(frozenset(levels), self.locate((key,)))
         for seed in self._study_table.seeds:
             cell = Cell(
                 study=self.name,
@@ -289,6 +298,7 @@ class ExpandedStudy:
                 faults.at("evaluate", "every").add(text)
         check_variants(parts, faults)
         check_analyses(parts, faults)
+        check_levels(parts, table, faults)
         check_metrics(parts, resolver, faults)
         check_data_fit(parts, resolver, faults)
         start = faults.at("start").value_of(resolver.start_file(table.get("start")))

@@ -53,9 +53,6 @@ def json_schema(registry: Registry) -> Schema:
     body = _of(StudyTable)["properties"]
     for kind in (*TABLE_SLOTS, "parametrization"):
         body[kind] = {"$ref": f"#/$defs/{kind}"}
-    # a list, or a range as text
-    for keyword in ("type", "items", "minItems"):
-        body["seeds"].pop(keyword, None)
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}

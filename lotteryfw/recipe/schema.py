@@ -7,7 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.limits import CELLS, NAME
@@ -29,6 +37,8 @@ TABLE_SLOTS = (
 )
 """The components that are tables of a study. A slot is called what its kind is called."""
 TRAIN_SLOTS = ("objective", "optimizer", "schedule")
+LEVEL_KEYS = {"control_levels": "controls", "analysis_levels": "analyses"}
+"""Keys that choose levels, by what they choose them for."""
 OPTIONAL_SLOTS: dict[str, tuple[Keys, str]] = {
     "parametrization": (("parametrization",), "parametrization"),
     "scores": (("scores",), "initialiser"),
@@ -153,36 +163,30 @@ Seed = Annotated[int, Field(ge=0)]
 _RANGE = r"(\d{1,12})\.\.(\d{1,12})"
 
 
-def seed_range(value: Any) -> Any:
-    """Return the seeds that "0..4" stands for, as a list; anything else as it is.
+def listed(value: Any) -> Any:
+    """Return the integers that "0..4" stands for, as a list; anything else as it is.
 
-    Raises ValueError for a range that has no seeds, or more than a recipe may have.
+    Raises ValueError for a range that is empty, or longer than any list of a recipe may be.
     """
     match = re.fullmatch(_RANGE, value.strip()) if isinstance(value, str) else None
     if match is None:
         return value
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise ValueError(f"'{value}' has no seeds: write the smaller one first")
+        raise ValueError(f"'{value}' is empty: write the smaller number first")
     # counted before the list is made
     if CELLS.exceeded_by(last - first + 1):
-        raise ValueError(f"has {CELLS.excess(last - first + 1, 'seeds')} ({CELLS.remedy})")
+        raise ValueError(f"has {CELLS.excess(last - first + 1, 'numbers')} ({CELLS.remedy})")
     return list(range(first, last + 1))
 
 
-Seeds = Annotated[
-    list[Seed],
-    Field(
-        min_length=1,
-        json_schema_extra={
-            "anyOf": [
-                {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}},
-                {"type": "string", "pattern": f"^{_RANGE}$"},
-            ]
-        },
-    ),
+_LIST = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
+Numbers = Annotated[
+    list[Annotated[int, Field(ge=0)]],
+    Field(min_length=1),
     AfterValidator(_distinct),
-    BeforeValidator(seed_range),
+    BeforeValidator(listed),
+    WithJsonSchema({"anyOf": [_LIST, {"type": "string", "pattern": f"^{_RANGE}$"}]}),
 ]
 
 
@@ -297,12 +301,16 @@ class StudyTable(Table):
     plain state dict as safetensors, with a path relative to the recipe; or "torchvision:resnet18":
     the weights that torchvision published, where their file is on this machine."""
     randomness: dict[str, Any] = {}
-    seeds: Seeds = [0]
+    seeds: Numbers = [0]
     """Each combination of the grid runs once with each seed: a list, or "0..4" for 0, 1, 2, 3 and 4."""
     analyses: list[Component] = []
     """The analyses of every finished search."""
+    analysis_levels: Numbers | None = None
+    """The levels that analyses are given beside level 0: a list, or "7..12". If it is left out, all."""
     controls: list[Component] = []
     """The networks that every ticket is compared with. Each name can be used once."""
+    control_levels: Numbers | None = None
+    """The levels whose tickets have controls: a list, or "7..12". If it is left out, all."""
     target: list[dict[str, Any]] = []
     """Other data, or other trainings, that every ticket is trained on as well."""
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}

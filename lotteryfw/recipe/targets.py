@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from lotteryfw.recipe.compatibility import check_batch_parts
 from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.resolve import ComponentResolver
-from lotteryfw.recipe.schema import TRAIN_SLOTS, Component, Evaluate, Name, Table, Train
+from lotteryfw.recipe.schema import (
+    TRAIN_SLOTS,
+    Component,
+    Evaluate,
+    Name,
+    Numbers,
+    Table,
+    Train,
+)
 from lotteryfw.search.cell import Cell, Target
 
 
@@ -27,8 +33,9 @@ class TargetTable(Table):
     """Other data. If it is left out, the study's."""
     train: dict[str, Any] = {}
     """The keys of `train` that differ from the study's."""
-    levels: list[Annotated[int, Field(ge=0)]] | None = None
-    """The levels whose tickets are trained. If it is left out, all, the dense network's included."""
+    levels: Numbers | None = None
+    """The levels whose tickets are trained: a list, or "7..12". If it is left out, all, the dense
+    network's included."""
 
 
 _NOT_OF_TARGETS = ("mask_optimizer", "mask_update")

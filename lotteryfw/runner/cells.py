@@ -242,8 +242,8 @@ class CellRun:
                     record.trained.diverged_at, learns_mask
                 )
                 continue
-            # Without analyses nobody reads the levels again.
-            if self.cell.analyses:
+            # Nobody but analyses reads the levels again.
+            if self.cell.is_analysed(record.level):
                 trained = record.trained
                 self._recorded.append(self._kept(record.variant, record.level, saved, trained))
             if not self._is_failing:
@@ -292,7 +292,7 @@ class CellRun:
         self._add_level(variant, level, saved.cut, trained, waiting.lab)
         # An analysis compares networks of one shape and data set; a target may have others.
         is_control = waiting.lab is self._lab
-        if self.cell.analyses and is_control and trained.diverged_at is None:
+        if self.cell.is_analysed(level) and is_control and trained.diverged_at is None:
             self._recorded_controls.append(self._kept(variant, level, saved, trained))
         return True
 

@@ -25,7 +25,7 @@ def missing_levels(
     Searches that learn masks, and those that depend on results, have levels that are not known
     before training, and are not checked.
     """
-    densities: dict[str, list[float]] = {}
+    densities: dict[str, list[tuple[int, float]]] = {}
     faults: dict[Fault, None] = {}  # a set that keeps its order
     for claim, origin in zip(recipe.claims, recipe.claim_origins, strict=True):
         if origin is None or claim.untested:
@@ -45,7 +45,7 @@ def missing_levels(
 def _planned(
     recipe: Recipe,
     side: Side,
-    densities: dict[str, list[float]],
+    densities: dict[str, list[tuple[int, float]]],
     describe: Describe,
     data_folder: Path,
     device: str,
@@ -63,12 +63,24 @@ def _planned(
             densities[cell.id] = _levels(cell, describe, data_folder, device)
         if not densities[cell.id]:
             return set()
-        planned.update(densities[cell.id])
+        for level, density in densities[cell.id]:
+            if _has_figures(cell, side, level):
+                planned.add(density)
     return planned
 
 
-def _levels(cell: Cell, describe: Describe, data_folder: Path, device: str) -> list[float]:
-    """Return the densities at which a cell records levels; none if they are not known."""
+def _has_figures(cell: Cell, side: Side, level: int) -> bool:
+    """Return whether the controls or analyses that a side may be about are there at a level."""
+    if side.variant in (control.use for control in cell.controls) and not cell.has_controls(level):
+        return False
+    analysis = side.metric.partition(".")[0]
+    return analysis not in (one.use for one in cell.analyses) or cell.is_analysed(level)
+
+
+def _levels(
+    cell: Cell, describe: Describe, data_folder: Path, device: str
+) -> list[tuple[int, float]]:
+    """Return each level that a cell records with its density; none if they are not known."""
     if isinstance(cell.search, MaskSearch):
         return []
     try:
@@ -80,7 +92,7 @@ def _levels(cell: Cell, describe: Describe, data_folder: Path, device: str) -> l
         densities = []
         for record in lab.records:
             kept = record.ticket.source.kept_by_budgets()
-            densities.append(sum(kept.values()) / total)
+            densities.append((record.level, sum(kept.values()) / total))
         return densities
     except LotteryError:  # a component that breaks ends its own cells, when they run
         return []

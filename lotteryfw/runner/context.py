@@ -14,6 +14,7 @@ from lotteryfw.api.steps import Clock
 from lotteryfw.engine import EngineContext, KernelDispatcher, engine_version
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
+from lotteryfw.runner.chosen_levels import absent_levels
 from lotteryfw.runner.claim_levels import missing_levels
 from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.device_memory import refuse_too_large
@@ -21,7 +22,6 @@ from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.network_table import NetworkTable, network_tables
 from lotteryfw.runner.plan import Plan, plan, stored_cost, validate_budgets
 from lotteryfw.runner.step_times import measure_costs
-from lotteryfw.runner.target_levels import absent_target_levels
 from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
@@ -211,7 +211,7 @@ class StudyContext:
 
         That is: budgets that leave no weights, patterns that name no layer, and a kernel that
         cannot train the dense network. Raises RecipeError for models that do not fit their data,
-        and for claims about levels that no search has.
+        and for levels that claims, targets, controls or analyses name and no search has.
         """
         cells = self.recipe.cells
         misfits = network_faults(self.recipe, self.describe, self.data_folder, device)
@@ -219,7 +219,7 @@ class StudyContext:
             raise RecipeError(misfits)
         self.warnings += validate_budgets(cells, self.describe, self.data_folder, device)
         faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
-        faults += absent_target_levels(self.recipe, self.describe, self.data_folder, device)
+        faults += absent_levels(self.recipe, self.describe, self.data_folder, device)
         if faults:
             raise RecipeError(faults)
         choose = KernelDispatcher(

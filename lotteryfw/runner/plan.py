@@ -109,7 +109,7 @@ def plan_cell(lab: CellLab) -> CellPlan:
     levels: list[LevelResult] = []
     controls: list[LevelResult] = []
     for record in lab.records:
-        if lab.cell.analyses:
+        if lab.cell.is_analysed(record.level):
             levels.append(_level_result(lab, record.variant, record.level, record.ticket))
         if is_evaluated:
             planned.requests += lab.evaluations(record.trained).values()
@@ -119,7 +119,7 @@ def plan_cell(lab: CellLab) -> CellPlan:
             jobs: list[JobRequest] = [request, *own_lab.evaluations(trained).values()]
             if own_lab is lab:
                 planned.requests += jobs
-                if lab.cell.analyses:
+                if lab.cell.is_analysed(record.level):
                     controls.append(_level_result(lab, name, record.level, ticket))
             else:
                 planned.of_targets += [(own_lab, job) for job in jobs]

@@ -64,6 +64,14 @@ class Target:
 
 
 @dataclass(frozen=True)
+class ChosenLevels:
+    """Levels that a recipe names. `written_at` is the file and the key that faults name."""
+
+    levels: frozenset[int]
+    written_at: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class Cell:
     """One combination of a grid with one seed: the components and settings of one search.
 
@@ -108,7 +116,11 @@ class Cell:
     metrics: tuple[Metric, ...] = ()
     evaluate_train: bool = False
     controls: tuple[Control, ...] = ()
+    control_levels: ChosenLevels | None = None
+    """The levels whose tickets have controls; None: all."""
     analyses: tuple[Analysis, ...] = ()
+    analysis_levels: ChosenLevels | None = None
+    """The levels that analyses are given beside level 0; None: all."""
     axis_values: Mapping[str, Any] = field(default_factory=dict)
     randomness: Randomness = field(default_factory=Randomness)
     start: StartFile | None = None
@@ -139,6 +151,17 @@ class Cell:
             for metric in self.metrics:
                 units[figure_name(part, metric.name())] = metric.unit
         return units
+
+    def has_controls(self, level: int) -> bool:
+        """Return whether the tickets of a level have controls."""
+        chosen = self.control_levels
+        return bool(self.controls) and (chosen is None or level in chosen.levels)
+
+    def is_analysed(self, level: int) -> bool:
+        """Return whether analyses are given a level."""
+        # Most compare with the dense network, level 0, so that one is never left out.
+        chosen = self.analysis_levels
+        return bool(self.analyses) and (chosen is None or level == 0 or level in chosen.levels)
 
     @property
     def variants(self) -> tuple[str, ...]:

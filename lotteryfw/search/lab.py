@@ -123,7 +123,8 @@ class CellLab:
             return []
         compared = []
         # Nothing was removed from the dense network, so every control would be itself.
-        for control in () if record.ticket.is_dense else self.cell.controls:
+        has_controls = self.cell.has_controls(record.level) and not record.ticket.is_dense
+        for control in self.cell.controls if has_controls else ():
             compared.append(Compared(control.use, self, self.control(control, record)))
         for target in self.cell.targets:
             if target.levels is None or record.level in target.levels:

@@ -16,6 +16,7 @@ from lotteryfw.store.checksums import Damage
 from lotteryfw.store.event_log import EventLog, read_events
 from lotteryfw.store.files import atomic_write, explained, file_name
 from lotteryfw.store.level_table import LevelRow, level_table, read_level_table
+from lotteryfw.store.locks import RELEASE_SECONDS
 from lotteryfw.store.strict_json import noted, strict_json, with_nan
 
 _MARK = "resolved.toml"
@@ -74,7 +75,7 @@ class RunFolder:
         lock = FileLock(folder.path / LOCK)
         with explained(folder.path, "locked"):
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=RELEASE_SECONDS)
             except Timeout:  # an OSError, too
                 raise StoreError(
                     f"{path}: the run in this folder is under way in another process: "

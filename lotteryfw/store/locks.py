@@ -12,6 +12,11 @@ from lotteryfw.api.errors import StoreError
 from lotteryfw.store.file_locks import try_lock, unlock
 from lotteryfw.store.files import explained
 
+RELEASE_SECONDS = 2.0
+"""How long the locks of a process that was killed may outlive it.
+
+A process that it was starting has them, too, until its program begins.
+"""
 _POLL_SECONDS = 0.05
 
 

@@ -38,7 +38,7 @@ from lotteryfw.store.files import (
     is_name,
     own_name,
 )
-from lotteryfw.store.locks import Busy, hold
+from lotteryfw.store.locks import RELEASE_SECONDS, Busy, hold
 from lotteryfw.store.reader import ObjectReader
 from lotteryfw.store.seal import seal
 from lotteryfw.store.spool_files import SUFFIX, new_spool_name, spool_prefix
@@ -255,7 +255,10 @@ class Store:
             with self._optional(), self._held(self.root / "gc.lock"):
                 try:
                     stack.enter_context(
-                        self._held(self.root / "active" / f"{checked_name(run_id)}.lock", timeout=0)
+                        self._held(
+                            self.root / "active" / f"{checked_name(run_id)}.lock",
+                            timeout=RELEASE_SECONDS,
+                        )
                     )
                 except Busy:
                     raise StoreError(

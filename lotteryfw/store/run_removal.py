@@ -13,6 +13,7 @@ from lotteryfw.store.checksums import NAME as CHECKSUMS
 from lotteryfw.store.checksums import UNDER_WAY
 from lotteryfw.store.files import explained
 from lotteryfw.store.folder import LOCK, WRITTEN, RunFolder
+from lotteryfw.store.locks import RELEASE_SECONDS
 from lotteryfw.store.upkeep import copy_of_root, object_folder, read_root, root_paths
 
 # The files that say that a folder is a run's come last: killed before, it can be deleted again.
@@ -87,7 +88,7 @@ def _locked(folder: RunFolder) -> Iterator[None]:
     lock = FileLock(folder.path / LOCK)
     with explained(folder.path, "locked"):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=RELEASE_SECONDS)
         except Timeout:
             raise StoreError(
                 f"{folder.path}: the run is under way in another process; stop it first"

@@ -59,9 +59,9 @@ def test_ranges_of_seeds(command: CommandLine) -> None:
     assert cells("0..4") == cells('"0..4"') == 5
     assert cells("7..7") == 1
     assert cells("4..0") == (
-        "error: --set: seeds: '4..0' has no seeds: write the smaller one first\n"
+        "error: --set: seeds: '4..0' is empty: write the smaller number first\n"
     )
-    assert "seeds, more than the limit of" in cells("0..999999999")
+    assert "numbers, more than the limit of" in cells("0..999999999")
     assert "error: --set: seeds: must be a list, got '0-4'" in cells("0-4")
 
 

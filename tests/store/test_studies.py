@@ -19,6 +19,7 @@ from lotteryfw.runner import scheduler, workers
 from lotteryfw.search.jobs import digest
 from lotteryfw.store import Store, check_seal
 from lotteryfw.store import files as store_files
+from lotteryfw.store.file_locks import try_lock
 
 
 def flip(file: Path, place: int = -1) -> None:
@@ -153,6 +154,23 @@ go(Path({str(tmp_path)!r}), table, jobs=2)
     with store.active(run_id):
         assert not list(store.root.glob("spool/*"))
     assert "deleted 2 jobs" in store.notices[0]
+
+
+def test_a_lock_that_outlives_its_killed_holder_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """As when a run is killed while a worker of it starts: the worker has the lock until then."""
+    store = Store(tmp_path / "store")
+    with store.active("run"):
+        (lock,) = store.root.glob("active/*.lock")
+    descriptor = os.open(lock, os.O_RDWR)
+    assert try_lock(descriptor)
+    heir = subprocess.Popen(["sleep", "0.5"], pass_fds=[descriptor])
+    os.close(descriptor)
+    try:
+        assert heir.poll() is None
+        with store.active("run"):
+            assert heir.wait() == 0
+    finally:
+        heir.kill()
 
 
 def test_a_finished_run_is_served_by_a_store_that_may_only_be_read(
