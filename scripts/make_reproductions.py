@@ -75,7 +75,7 @@ class Result:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """The contents of result.toml: recipe, profile, sets, command and note."""
+        """The contents of result.toml: recipe, profile, sets, studies, command and note."""
         return tomllib.loads((self.folder / "result.toml").read_text("utf-8"))
 
     @cached_property
@@ -85,13 +85,20 @@ class Result:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The recipe as it is today, with the profile and the changes of the run."""
-        return read_recipe(self.about["recipe"], self.about["profile"], self.about["sets"])
+        """The recipe as it is today, with the profile, the changes and the studies of the run."""
+        about = self.about
+        studies = about.get("studies", [])
+        return read_recipe(about["recipe"], about["profile"], about["sets"], studies)
 
     @cached_property
     def verdicts(self) -> list[ClaimVerdict]:
-        """The verdicts on the recipe's present claims."""
-        return check_claims(self.data, self.recipe.claims)
+        """The verdicts on the recipe's present claims about the studies of the run."""
+        studies = {cell.study for cell in self.recipe.cells}
+        claims = []
+        for claim in self.recipe.claims:
+            if any(side.study in studies for side in claim.sides().values()):
+                claims.append(claim)
+        return check_claims(self.data, claims)
 
     @property
     def longest(self) -> int:
@@ -99,14 +106,17 @@ class Result:
         return max((row.steps for row in self.data.folder.read_levels()), default=0)
 
 
-def read_recipe(name: str, profile: str = "", sets: Sequence[str] = ()) -> Recipe:
-    """Return a recipe of the repository."""
+def read_recipe(
+    name: str, profile: str = "", sets: Sequence[str] = (), studies: Sequence[str] = ()
+) -> Recipe:
+    """Return a recipe of the repository, with all its studies or with those of these names."""
     return load_recipe(
         RECIPES / f"{name}.toml",
         Registry.load([]),
         data_folder=NO_DATA,
         profile=profile or None,
         sets=list(sets),
+        studies=list(studies),
     )
 
 
@@ -262,8 +272,8 @@ def keep(run: Path, name: str, command: str, note: str) -> None:
     manifest = source.read_manifest()
     profile = manifest.get("profile") or ""
     recipe_name = manifest["name"]
-    sets = _sets(command)
-    claims = read_recipe(recipe_name, profile, sets).claims
+    sets, studies = _values("--set", command), _values("--study", command)
+    claims = read_recipe(recipe_name, profile, sets, studies).claims
     metrics = {side.metric for claim in claims for side in claim.sides().values()}
 
     target.mkdir(parents=True, exist_ok=True)
@@ -282,18 +292,19 @@ def keep(run: Path, name: str, command: str, note: str) -> None:
         "recipe": recipe_name,
         "profile": profile,
         "sets": sets,
+        "studies": studies,
         "command": command,
         "note": note,
     }
     (target / "result.toml").write_text(tomli_w.dumps(about), "utf-8")
 
 
-def _sets(command: str) -> list[str]:
-    """Return the values of `--set` in a command line."""
+def _values(option: str, command: str) -> list[str]:
+    """Return the values of an option in a command line."""
     import shlex
 
     words = shlex.split(command)
-    return [after for word, after in pairwise(words) if word == "--set"]
+    return [after for word, after in pairwise(words) if word == option]
 
 
 def main() -> int:

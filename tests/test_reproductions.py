@@ -57,3 +57,10 @@ def test_a_claim_without_numbers_has_dashes(name: str) -> None:
     assert without, "a short run has claims that it cannot test"
     text = SCRIPT["lead_table"](without) if name == "lead_table" else SCRIPT["page"](STORED)
     assert "| – | – | – | **not tested**: " in text
+
+
+def test_a_result_of_some_studies_is_judged_by_the_claims_about_them() -> None:
+    result = next(one for one in STORED if one.about.get("studies"))
+    judged = {side.study for one in result.verdicts for side in one.claim.sides().values()}
+    assert judged == set(result.about["studies"])
+    assert len(result.verdicts) < len(result.recipe.claims)
