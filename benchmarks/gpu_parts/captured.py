@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import dropout
 
 from lotteryfw.engine.kernels import captured
-from lotteryfw.engine.kernels.captured import Body
+from lotteryfw.engine.kernels.captured import Body, Pool
 from lotteryfw.engine.kernels.lockstep import KERNEL, Group
 from lotteryfw.engine.kernels.mask_training import MaskTraining
 from lotteryfw.engine.kernels.reference import Reference
-from lotteryfw.search.jobs import KernelSpec
+from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.jobs import KernelSpec, Train
 
 from .convs import BATCH, Loop, settings
 from .edge_popup import SIZES, selection
@@ -40,11 +42,15 @@ STEPS = 30
 class StepByStep:
     """A recorder that records nothing: the very updates that are recorded elsewhere, operation by operation."""
 
+    def pool(self) -> Pool:
+        """Return nothing: the work takes memory as it always does."""
+        return None
+
     def warm_up(self, body: Body) -> None:
         """Run the work."""
         body()
 
-    def record(self, body: Body) -> Body:
+    def record(self, body: Body, pool: Pool) -> Body:
         """Return the work itself."""
         return body
 
@@ -194,11 +200,15 @@ def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _trained(report: Report, make: Callable[[], Any]) -> dict[str, torch.Tensor]:
-    """The weights and losses of a training."""
+    """The weights, losses and evaluations of a training."""
     torch.manual_seed(1)
     kernel = make()
-    losses = [kernel.update(step, factor(step)).clone() for step in range(STEPS)]
-    result = {"losses": torch.stack(losses)}
+    losses, curve = [], []
+    for step in range(STEPS):
+        losses.append(kernel.update(step, factor(step)).clone())
+        if step % 5 == 0:
+            curve.append([member.evaluate("validation") for member in kernel.members])
+    result = {"losses": torch.stack(losses), "curve": torch.tensor(curve)}
     for number, member in enumerate(kernel.members):
         state = member.state()
         for name, value in {
@@ -277,6 +287,21 @@ def _memory(report: Report) -> None:
         report.add("ResNet-20: memory while training", max(reserved), "MiB", "recorded, batch 128")
 
 
+def _evaluation_speed(
+    report: Report, name: str, job: Train, engine_context: EngineContext, seconds: float
+) -> None:
+    """The evaluation of a curve's point, recorded and plain."""
+    for label in ("recorded", "plain"):
+        with recorder(
+            report, captured.RECORDERS.get(report.device) if label == "recorded" else None
+        ):
+            network = Reference(job, engine_context).network
+            for _ in range(3):
+                network.evaluate("validation")
+            each = report.seconds_per_call(partial(network.evaluate, "validation"), seconds)
+            report.add(f"{name}: evaluation, {label}", each * 1e3, "ms")
+
+
 def _speed(report: Report, model: dict[str, Any]) -> None:
     """The reference kernel recorded and plain, beside bare loops with the same cuDNN settings."""
     name = model["use"]
@@ -305,6 +330,7 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
             with recorder(report, None):
                 each = report.seconds_per_call(training_step(job, engine_context), seconds)
             report.add(f"{name}: reference, plain, {label}", each * 1e3, "ms/step")
+            _evaluation_speed(report, name, job, engine_context, seconds)
 
     with settings(tf32=False, fastest=False):
         loop = Loop(report, model, channels_last=False, bf16=False)

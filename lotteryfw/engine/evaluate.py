@@ -34,6 +34,11 @@ def evaluate(
 ) -> tuple[float, float]:
     """Return mean loss and accuracy in [0, 1] over every example of a part of the data."""
     sums = summed_metrics(module, values, dataset, part, objective, arithmetic)
+    return means(sums, dataset, part)
+
+
+def means(sums: Tensor, dataset: DeviceDataset, part: str) -> tuple[float, float]:
+    """Return mean loss and accuracy over a part of the data, of the sums [2]."""
     loss, correct = sums.tolist()
     examples = len(dataset.labels(part))
     return loss / examples, correct / examples

@@ -20,7 +20,7 @@ from support.trainings import OPTIMIZERS, jobs_of
 from lotteryfw.api.layers import MaskedLayer
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels import captured
-from lotteryfw.engine.kernels.captured import WARM_UP, Body
+from lotteryfw.engine.kernels.captured import WARM_UP, Body, Pool
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.kernels.mask_training import MaskTraining
@@ -36,7 +36,7 @@ STEPS = 45
 class Refuses(Again):
     """A recorder for which every recording breaks off."""
 
-    def record(self, body: Body) -> Body:
+    def record(self, body: Body, pool: Pool) -> Body:
         try:
             raise RuntimeError("it asks for a number\nand waits")
         finally:
@@ -320,7 +320,7 @@ def test_where_recording_fails_the_results_are_the_same_and_a_warning_says_why(
     losses = run(make_kernel())
     monkeypatch.setitem(captured.RECORDERS, "cpu", Refuses())
     with pytest.warns(
-        RuntimeWarning, match="cannot be recorded .* step by step: it asks for a number$"
+        RuntimeWarning, match="updates cannot be recorded .* step by step: it asks for a number$"
     ) as warned:
         assert torch.equal(torch.stack(run(make_kernel())), torch.stack(losses))
     assert len(warned) == 1
@@ -351,6 +351,69 @@ def test_evaluations_between_updates_change_nothing(recorder: Again) -> None:
         measured.update(step, factor(step))
         measured.network.evaluate("validation")
     assert_same(state(plain), state(measured))
+
+
+EVALUATED: dict[str, Callable[[], Any]] = {
+    "reference": lambda: Reference(masked_job(), engine_context()),
+    "batch norm": lambda: Reference(conv_job(), engine_context()),
+    "group": lambda: Group(jobs_of(3), engine_context()),
+}
+
+
+def curve(kernel: Any, part: str = "validation") -> list[list[tuple[float, float]]]:
+    """The figures of every member, after each of some updates."""
+    figures = []
+    for step in range(8):
+        kernel.update(step, factor(step))
+        figures.append([member.evaluate(part) for member in kernel.members])
+    return figures
+
+
+@pytest.mark.parametrize("what", EVALUATED)
+def test_recorded_evaluations_are_the_plain_ones(
+    what: str, recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = EVALUATED[what]()
+    figures = curve(recorded)
+    assert len({tuple(point) for point in figures}) == 8  # each is of the weights of its step
+    # one recording of the updates and one of the evaluations, which begins after two of them
+    assert recorder.recordings == 2
+    assert recorder.replays == (8 - WARM_UP) + (8 - 2)
+    monkeypatch.delitem(captured.RECORDERS, "cpu")
+    assert torch.allclose(torch.tensor(curve(EVALUATED[what]())), torch.tensor(figures), atol=1e-4)
+
+
+@pytest.mark.parametrize("what", EVALUATED)
+def test_after_a_restore_evaluations_are_of_the_weights_put_back(
+    what: str, recorder: Again
+) -> None:
+    kernel = EVALUATED[what]()
+    run(kernel, last=4)
+    kept = [(member.state().copied(), member.optimizer_state()) for member in kernel.members]
+    figures = curve(kernel)
+    for member, (state, optimizer) in zip(kernel.members, kept, strict=True):
+        member.restore(state, optimizer)
+    assert curve(kernel) == figures
+
+
+def test_the_test_set_is_read_as_it_is(recorder: Again) -> None:
+    curve(EVALUATED["reference"](), "test")
+    curve(EVALUATED["group"](), "test")
+    assert recorder.recordings == 2  # of updates
+
+
+@pytest.mark.parametrize("what", EVALUATED)
+def test_where_no_evaluation_can_be_recorded_a_warning_says_why(
+    what: str, recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = curve(EVALUATED[what]())
+    monkeypatch.setitem(captured.RECORDERS, "cpu", Refuses())
+    with pytest.warns(RuntimeWarning) as warned:
+        assert curve(EVALUATED[what]()) == figures
+    assert [str(one.message).partition(" cannot")[0] for one in warned] == [
+        "a training's evaluations",
+        "a training's updates",
+    ]
 
 
 def test_float32_means_float32() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lotteryfw.engine.kernels.captured import Body
+from lotteryfw.engine.kernels.captured import Body, Pool
 
 
 class Again:
@@ -11,11 +11,14 @@ class Again:
     def __init__(self) -> None:
         self.warm_ups = self.recordings = self.replays = 0
 
+    def pool(self) -> Pool:
+        return None
+
     def warm_up(self, body: Body) -> None:
         self.warm_ups += 1
         body()
 
-    def record(self, body: Body) -> Body:
+    def record(self, body: Body, pool: Pool) -> Body:
         self.recordings += 1
 
         def replay() -> None:

@@ -2,9 +2,9 @@
 
 The step of a small network on a GPU is mostly the cost of launching its operations. A recorded
 update reads its batch and its learning rate from device tensors that stay in one place, so that the
-host only has to change those and to replay. Where a device has no recorder (see `RECORDERS`),
-kernels take their plain path; where recording fails, the same update runs operation by operation,
-with the same results, and a warning says why.
+host only has to change those and to replay. The evaluations of the curve are recorded likewise.
+Where a device has no recorder (see `RECORDERS`), kernels take their plain path; where recording
+fails, the same work runs operation by operation, with the same results, and a warning says why.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,9 @@ T = TypeVar("T")
 WARM_UP = 3
 """Updates before the recording, in which libraries set up and optimizers make their state."""
 Body = Callable[[], None]
-"""Does everything of an update that happens on the device."""
+"""Does everything of an update, or of an evaluation, that happens on the device."""
+Pool = Any
+"""Memory that a recorder has the recordings of one training share."""
 DeviceStep = Callable[[Tensor, Tensor], Tensor]
 """Makes an update with the inputs and labels of a batch, and returns its losses."""
 
@@ -34,11 +36,15 @@ DeviceStep = Callable[[Tensor, Tensor], Tensor]
 class Recorder(Protocol):
     """Records work on one type of device."""
 
+    def pool(self) -> Pool:
+        """Return memory for the recordings of one training, which are never replayed at once."""
+        ...
+
     def warm_up(self, body: Body) -> None:
         """Run `body` as it should be run before it is recorded."""
         ...
 
-    def record(self, body: Body) -> Body:
+    def record(self, body: Body, pool: Pool) -> Body:
         """Return a function that does what `body` does, which is not executed now.
 
         Raises where that fails.
@@ -54,6 +60,10 @@ class CudaGraphs:
         # torch has 32 of them.
         self._stream: torch.cuda.Stream | None = None
 
+    def pool(self) -> Pool:
+        """Return a memory pool of its own; what one graph has released, another can take."""
+        return torch.cuda.graph_pool_handle()
+
     def warm_up(self, body: Body) -> None:
         """Run `body` on another stream, since its set-up must not belong to the default stream."""
         if self._stream is None:
@@ -64,13 +74,13 @@ class CudaGraphs:
             body()
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def record(self, body: Body) -> Body:
-        """Return the replay of a graph. The graph's memory is released with it."""
+    def record(self, body: Body, pool: Pool) -> Body:
+        """Return the replay of a graph. The memory is released with the last graph of its pool."""
         device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
         # Dropout within a recording draws from it, and advances its offset at each replay.
         generator = torch.cuda.default_generators[device]
         state = generator.clone_state()
-        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=pool):
                 body()
@@ -242,18 +252,63 @@ def _weak(method: Callable[[int], T]) -> Callable[[int], T]:
     return call
 
 
+class Recording:
+    """Work on the device that runs as it is the first few times, then from a recording."""
+
+    def __init__(self, recorder: Recorder, pool: Pool, what: str, warm_up: int):
+        """`what`: the work as a warning names it; `warm_up`: how often it runs before it is recorded."""
+        self._recorder = recorder
+        self._pool = pool
+        self._what = what
+        self._times = self._warm_up = warm_up
+        self._replay: Body | None = None
+        self._refused = False
+
+    def run(self, body: Body, state: AbstractContextManager[None] | None = None) -> None:
+        """Do what `body` does. It is the same at every call; `state` is entered to record it."""
+        if self._replay is None and not self._refused and not self._warm_up:
+            self._record(body, state or nullcontext())
+
+        if self._replay is not None:
+            self._replay()
+        elif self._warm_up:
+            # A real update all the same: nothing is computed for the warm-up alone.
+            self._warm_up -= 1
+            self._recorder.warm_up(body)
+        else:
+            body()
+
+    def forget(self) -> None:
+        """Record anew, since what the recording reads lies elsewhere now."""
+        self._replay = None
+        self._warm_up = self._times
+
+    def _record(self, body: Body, state: AbstractContextManager[None]) -> None:
+        try:
+            with state:
+                self._replay = self._recorder.record(body, self._pool)
+        except Exception as error:
+            # One try is enough: what cannot be recorded now cannot be recorded later.
+            self._refused = True
+            # The end of a recording that broke off raises, too.
+            reason = error.__context__ or error
+            first_line = str(reason).partition("\n")[0]
+            text = f"{self._what} cannot be recorded as a graph and run step by step: {first_line}"
+            warnings.warn(text, RuntimeWarning, stacklevel=5)
+
+
 class RecordedUpdates:
     """The updates of one training: the first few as they are, then from a recording."""
 
     def __init__(self, recorder: Recorder, batches: Batches, rates: LearningRates, losses: Tensor):
         """`losses`: where each update leaves its losses."""
         self.rates = rates
-        self._recorder = recorder
         self._batches = batches
         self._losses = losses
-        self._replay: Body | None = None
-        self._warm_up = WARM_UP
-        self._refused = False
+        pool = recorder.pool()
+        self._recording = Recording(recorder, pool, "a training's updates", WARM_UP)
+        self.evaluation = RecordedEvaluation(recorder, pool)
+        """The evaluation of the training's curve, in the memory of the updates."""
 
     def update(self, step: int, factor: float, device_step: DeviceStep) -> Tensor:
         """Make the update from `step` to `step + 1` at `factor` times the learning rate.
@@ -269,37 +324,35 @@ class RecordedUpdates:
         def body() -> None:
             losses.copy_(device_step(*batches.read()))
 
-        if self._replay is None and not self._refused and not self._warm_up:
-            self._record(body)
-
-        if self._replay is not None:
-            self._replay()
-        elif self._warm_up:
-            # A real update all the same: nothing is computed for the warm-up alone.
-            self._warm_up -= 1
-            self._recorder.warm_up(body)
-        else:
-            body()
+        self._recording.run(body, self.rates.capturable())
         return self._losses
 
     def forget(self) -> None:
         """Record anew, since the optimizer's state lies elsewhere now."""
-        self._replay = None
-        self._warm_up = WARM_UP
+        self._recording.forget()
         self.rates.bind()
 
-    def _record(self, body: Body) -> None:
-        try:
-            with self.rates.capturable():
-                self._replay = self._recorder.record(body)
-        except Exception as error:
-            # One try is enough: what cannot be recorded now cannot be recorded later.
-            self._refused = True
-            # The end of a recording that broke off raises, too.
-            reason = error.__context__ or error
-            first_line = str(reason).partition("\n")[0]
-            text = (
-                "a training's updates cannot be recorded as a graph and run step by step: "
-                f"{first_line}"
-            )
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+class RecordedEvaluation:
+    """The evaluation of one part of the data: the first two as they are, then from a recording.
+
+    The part lies on the device, and so do the weights, in tensors that stay in one place.
+    """
+
+    def __init__(self, recorder: Recorder, pool: Pool):
+        self._recording = Recording(recorder, pool, "a training's evaluations", 1)
+        self._sums: Tensor | None = None
+
+    def sums(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return what `compute` returns, of one shape at every call; the next call overwrites it."""
+        if self._sums is None:
+            # What it is copied to must not belong to the recording.
+            self._sums = compute()
+            return self._sums
+        sums = self._sums
+
+        def body() -> None:
+            sums.copy_(compute())
+
+        self._recording.run(body)
+        return sums

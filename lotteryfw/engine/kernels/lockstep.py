@@ -13,6 +13,7 @@ member than for several, is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -256,6 +257,23 @@ class Group:
         """Return every member's mean loss and accuracy, computed once for all of them."""
         if part in self._evaluated:
             return self._evaluated[part]
+        compute = partial(self._summed, part)
+        # The curve is made of validation data. The test set is read once.
+        if self._recorded is not None and part == "validation" and self._dataset.is_on_device:
+            sums = self._recorded.evaluation.sums(compute)
+        else:
+            sums = compute()
+
+        examples = len(self._dataset.labels(part))
+        results = []
+        losses, counts = sums.tolist()
+        for member_loss, count in zip(losses, counts, strict=True):
+            results.append((member_loss / examples, count / examples))
+        self._evaluated[part] = results
+        return results
+
+    def _summed(self, part: str) -> Tensor:
+        """Return the sums of the losses and of the correct examples [2, members] float64."""
         # Sums of ten thousand float32 losses would lose digits that a table shows.
         loss = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
         correct = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
@@ -268,14 +286,7 @@ class Group:
             label = labels[None, :, None].expand(self._count, -1, 1)
             loss -= torch.log_softmax(x, 2).gather(2, label).sum((1, 2))
             correct += (x.argmax(2) == labels).sum(1)
-
-        examples = len(self._dataset.raw(part)[1])
-        results = []
-        losses, counts = torch.stack([loss, correct]).tolist()
-        for member_loss, count in zip(losses, counts, strict=True):
-            results.append((member_loss / examples, count / examples))
-        self._evaluated[part] = results
-        return results
+        return torch.stack([loss, correct])
 
     def values(self, slot: int) -> dict[str, Tensor]:
         """Return a member's parameters now (not copies)."""

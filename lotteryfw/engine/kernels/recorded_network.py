@@ -33,4 +33,6 @@ def recorded_updates(network: TrainedNetwork, device: str) -> RecordedUpdates | 
     rates = LearningRates(network.optimizer, device)
     recorded = RecordedUpdates(recorder, batches, rates, torch.zeros((), device=device))
     network.on_restore = recorded.forget
+    if dataset.is_on_device:
+        network.recorded_evaluation = recorded.evaluation
     return recorded

@@ -21,7 +21,8 @@ from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, with
 from lotteryfw.engine.batch_parts import BatchPart, batch_parts
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.compiled_forward import CompiledForward, plain_forward
-from lotteryfw.engine.evaluate import evaluate, to_device
+from lotteryfw.engine.evaluate import evaluate, means, summed_metrics, to_device
+from lotteryfw.engine.kernels.captured import RecordedEvaluation
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
 from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
@@ -90,6 +91,8 @@ class TrainedNetwork:
         """Returns the weights that evaluations compute with; None for the network's own.
 
         It must not refer to this object, whose memory would then outlive the training."""
+        self.recorded_evaluation: RecordedEvaluation | None = None
+        """Makes the evaluations of the curve; None where they cannot be recorded."""
         self.on_restore: Callable[[], None] | None = None
         """Called after a state was restored; with the same condition."""
         self._ranks: Ranks | None = None
@@ -312,12 +315,15 @@ class TrainedNetwork:
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """Return mean loss and accuracy over a part of the data."""
-        if self.weights_for_evaluation is None:
-            weights = self.state().values
-        else:
+        measured = (self.dataset, part, self.objective, self.arithmetic)
+        if self.weights_for_evaluation is not None:
             with torch.no_grad():
                 weights = self.weights_for_evaluation()
-        return evaluate(self.module, weights, self.dataset, part, self.objective, self.arithmetic)
+            return evaluate(self.module, weights, *measured)
+        compute = partial(summed_metrics, self.module, self.state().values, *measured)
+        # The curve is made of validation data. The test set is read once.
+        recorded = self.recorded_evaluation if part == "validation" else None
+        return means(recorded.sums(compute) if recorded else compute(), self.dataset, part)
 
     def curve_figures(self) -> Mapping[str, float]:
         """Return the figures of masks that change; without those the curve has no others."""
