@@ -21,6 +21,7 @@ from torch import Tensor
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.augmenter import Augmenter
+from lotteryfw.engine.evaluate import means
 from lotteryfw.engine.kernels.captured import (
     Batches,
     GatheredBatches,
@@ -194,10 +195,8 @@ class Group:
         indices = self._orders[:, batch * job.batch : (batch + 1) * job.batch]
         inputs, labels = self._dataset.at(indices)
         if self._augmenters:
-            images = []
-            for augmenter, seed_inputs in zip(self._augmenters, inputs, strict=True):
-                images.append(augmenter(seed_inputs, step))
-            inputs = torch.stack(images)
+            by_seed = zip(self._augmenters, inputs, strict=True)
+            inputs = torch.stack([augmenter(images, step) for augmenter, images in by_seed])
         return inputs, labels
 
     def _for_all_members(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,22 +256,14 @@ class Group:
         """Return every member's mean loss and accuracy, computed once for all of them."""
         if part in self._evaluated:
             return self._evaluated[part]
-        compute = partial(self._summed, part)
         # The curve is made of validation data. The test set is read once.
-        if self._recorded is not None and part == "validation" and self._dataset.is_on_device:
-            sums = self._recorded.evaluation.sums(compute)
-        else:
-            sums = compute()
+        recorded = self._recorded if part == "validation" and self._dataset.is_on_device else None
+        compute = partial(self._sums, part)
+        sums = recorded.evaluation.sums(compute) if recorded else compute()
+        self._evaluated[part] = [means(member, self._dataset, part) for member in sums.T.cpu()]
+        return self._evaluated[part]
 
-        examples = len(self._dataset.labels(part))
-        results = []
-        losses, counts = sums.tolist()
-        for member_loss, count in zip(losses, counts, strict=True):
-            results.append((member_loss / examples, count / examples))
-        self._evaluated[part] = results
-        return results
-
-    def _summed(self, part: str) -> Tensor:
+    def _sums(self, part: str) -> Tensor:
         """Return the sums of the losses and of the correct examples [2, members] float64."""
         # Sums of ten thousand float32 losses would lose digits that a table shows.
         loss = torch.zeros(self._count, dtype=torch.float64, device=self._flat.device)
