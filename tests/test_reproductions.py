@@ -14,8 +14,14 @@ SCRIPT = runpy.run_path(str(ROOT / "scripts" / "make_reproductions.py"))
 STORED: list[Any] = SCRIPT["stored_results"]()
 
 
-def test_the_page_and_the_verdicts_are_current() -> None:
-    for path, text in SCRIPT["made_files"]().items():
+@pytest.fixture(scope="module")
+def made() -> dict[Path, str]:
+    files: dict[Path, str] = SCRIPT["made_files"]()
+    return files
+
+
+def test_the_page_and_the_verdicts_are_current(made: dict[Path, str]) -> None:
+    for path, text in made.items():
         remedy = f"{path.name}: run python scripts/make_reproductions.py"
         assert path.read_text("utf-8") == text, remedy
 
@@ -50,13 +56,12 @@ def test_other_rows_make_other_verdicts(tmp_path: Path) -> None:
     assert changed.verdicts[0].outcome == "contradicted"
 
 
-@pytest.mark.parametrize("name", ["lead_table", "page"])
-def test_a_claim_without_numbers_has_dashes(name: str) -> None:
+def test_a_claim_without_numbers_has_dashes(made: dict[Path, str]) -> None:
     rows = list(SCRIPT["lead_rows"](STORED))
     without = [verdict for verdict in rows if not verdict.numbers]
     assert without, "a short run has claims that it cannot test"
-    text = SCRIPT["lead_table"](without) if name == "lead_table" else SCRIPT["page"](STORED)
-    assert "| – | – | – | **not tested**: " in text
+    for text in (SCRIPT["lead_table"](without), made[SCRIPT["PAGE"]]):
+        assert "| – | – | – | **not tested**: " in text
 
 
 def test_a_result_of_some_studies_is_judged_by_the_claims_about_them() -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.fork_server import ForkServer
+
+_SERVER = ForkServer()
 QUICK = """
 name = "tiny"
 seeds = [0, 1]
@@ -57,10 +60,12 @@ def command(*words: str) -> list[str]:
 
 
 def cli(here: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command line in a folder."""
-    return subprocess.run(
-        command(*words), cwd=here, env=environment(here, **more), capture_output=True, text=True
-    )
+    """Run a command line in a folder, in a process of its own."""
+    variables = environment(here, **more)
+    # an interpreter reads PYTHONPATH and the like as it starts
+    if hasattr(os, "fork") and not any(name.startswith("PYTHON") for name in more):
+        return _SERVER.run(list(words), here, variables)
+    return subprocess.run(command(*words), cwd=here, env=variables, capture_output=True, text=True)
 
 
 def refused(here: Path, *words: str, **more: str) -> str:
