@@ -257,9 +257,8 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
-def made_files() -> dict[Path, str]:
-    """Return the texts of all files that this script makes."""
-    results = stored_results()
+def made_files(results: Sequence[Result]) -> dict[Path, str]:
+    """Return the texts of all files that this script makes of the stored results."""
     texts = {PAGE: page(results)}
     for result in results:
         texts[result.folder / "verdicts.json"] = verdicts_text(result)
@@ -322,7 +321,7 @@ def main() -> int:
         keep(options.run, options.name, options.command, options.note)
 
     changed = []
-    for path, text in made_files().items():
+    for path, text in made_files(stored_results()).items():
         if not path.is_file() or path.read_text("utf-8") != text:
             changed.append(path)
             if not options.check:

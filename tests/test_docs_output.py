@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 
@@ -34,6 +36,15 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.path
 
 
+@pytest.fixture(scope="module")
+def printed(short_run: Path) -> str:
+    """What the command line prints of the run, 100 columns wide."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out:
+        patch.setenv("COLUMNS", "100")
+        report(short_run, show=True)
+    return out.getvalue()
+
+
 def tables(text: str) -> list[str]:
     """Return the lines of the tables of accuracies, without these and with single spaces."""
     lines = []
@@ -48,25 +59,12 @@ def tables(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", TUTORIAL], ids=lambda page: page.stem)
-def test_pages_show_the_tables_that_the_quickstart_prints(
-    page: Path,
-    short_run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    report(short_run, show=True)
-    printed = tables(capsys.readouterr().out)
-    assert len(printed) == 12, "two tables: a title, a header and four criteria each"
-    assert tables(page.read_text("utf-8")) == printed
+def test_pages_show_the_tables_that_the_quickstart_prints(page: Path, printed: str) -> None:
+    assert len(tables(printed)) == 12, "two tables: a title, a header and four criteria each"
+    assert tables(page.read_text("utf-8")) == tables(printed)
 
 
-def test_the_readme_shows_the_claims_of_the_quickstart(
-    short_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    report(short_run, show=True)
-    printed = capsys.readouterr().out
+def test_the_readme_shows_the_claims_of_the_quickstart(printed: str) -> None:
     shown = (ROOT / "README.md").read_text("utf-8").partition("<!-- /demo -->")[0]
 
     def claims(text: str) -> str:

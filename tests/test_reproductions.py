@@ -16,7 +16,7 @@ STORED: list[Any] = SCRIPT["stored_results"]()
 
 @pytest.fixture(scope="module")
 def made() -> dict[Path, str]:
-    files: dict[Path, str] = SCRIPT["made_files"]()
+    files: dict[Path, str] = SCRIPT["made_files"](STORED)
     return files
 
 
