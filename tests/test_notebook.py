@@ -16,6 +16,7 @@ from support.paths import ROOT
 NOTEBOOK = ROOT / "docs" / "tutorials" / "notebook.ipynb"
 
 
+@pytest.mark.large
 def test_its_code_runs_as_a_script(tmp_path: Path) -> None:
     sources = []
     for cell in json.loads(NOTEBOOK.read_text())["cells"]:

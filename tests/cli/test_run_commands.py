@@ -137,7 +137,16 @@ def test_a_run_is_deleted_with_its_claim_on_the_store(here: Path, tmp_path: Path
     assert lines(tmp_path, "store", "info")[0]["roots"] == 1
     assert lines(tmp_path, "store", "gc", "--dry-run")[0]["objects"] == 0
     again = cli(
-        tmp_path, "recipe", "tiny.toml", "--set", "search.levels=1", "--json", "--out", "one"
+        tmp_path,
+        "recipe",
+        "tiny.toml",
+        "--jobs",
+        "1",
+        "--set",
+        "search.levels=1",
+        "--json",
+        "--out",
+        "one",
     )
     stored = [json.loads(line).get("stored") for line in again.stdout.splitlines()]
     assert False not in stored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +218,20 @@ COMPUTED = (
 """The kinds whose components work with tensors of a device, or decide what does."""
 
 
+LONG_ONES = {
+    "connectivity", "criteria", "mask-0 actions", "network criteria, batch normalisation", "analyses", "at_init",
+    "ResNet-20 in bf16", "joint training, Adam and convolutions", "resnet44", "resnet56", "resnet110",
+}  # fmt: skip
+"""What takes more than a few seconds."""
+
+
+def marked(cases: Iterable[str]) -> list[Any]:
+    """The cases of a test, with a mark on the long ones."""
+    return [
+        pytest.param(case, marks=pytest.mark.large) if case in LONG_ONES else case for case in cases
+    ]
+
+
 @pytest.mark.parametrize("kind", COMPUTED)
 def test_every_built_in_component_is_tried_on_the_device(kind: str) -> None:
     tried = json.dumps(EVERYTHING)
@@ -234,7 +248,7 @@ OTHERWISE_TRIED = {"embedding_mlp", "dcgan", "factory"}
 """Models of the recipes `text` and `generator`, and one that has no network of its own."""
 
 
-@pytest.mark.parametrize("name", sorted({*names("model")} - OTHERWISE_TRIED))
+@pytest.mark.parametrize("name", marked(sorted({*names("model")} - OTHERWISE_TRIED)))
 def test_every_network_gives_the_numbers_of_the_cpu(name: str, device: str, tmp_path: Path) -> None:
     table = recipe(
         data={**IMAGES, "examples": 12, "shape": [3, 32, 32]},
@@ -322,7 +336,7 @@ def assert_equal(one: Run, other: Run) -> None:
             assert torch.equal(value, theirs.values[name]), f"{file.name}: {name}"
 
 
-@pytest.mark.parametrize("what", EVERYTHING)
+@pytest.mark.parametrize("what", marked(EVERYTHING))
 def test_the_device_gives_the_numbers_of_the_cpu(what: str, device: str, tmp_path: Path) -> None:
     on_device = go(tmp_path / "device", EVERYTHING[what], device)
     assert sum(pretend.syncs.values()) > 0  # it was used
@@ -341,7 +355,7 @@ RESUMED = (
 )
 
 
-@pytest.mark.parametrize("what", RESUMED)
+@pytest.mark.parametrize("what", marked(RESUMED))
 def test_a_stopped_run_goes_on_to_the_same_bits(what: str, device: str, tmp_path: Path) -> None:
     with contextlib.suppress(Interrupted):
         go(tmp_path / "device", EVERYTHING[what], device, Watch(stop_after=2), seconds=0.0)

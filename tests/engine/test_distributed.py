@@ -281,7 +281,9 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("how", LOSSES)
+@pytest.mark.parametrize(
+    "how", ["SIGKILL", pytest.param("SIGSTOP", marks=pytest.mark.large), "raise"]
+)
 def test_a_lost_rank_ends_the_training_and_the_next_run_goes_on(
     how: str, plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,12 +312,14 @@ def failure(done: Any, watch: Watch) -> str:
     return message
 
 
+@pytest.mark.large
 def test_a_killed_run_leaves_no_rank(plugin: Path, tmp_path: Path) -> None:
     table = losing_recipe(tmp_path, "")
     run_killed(table, tmp_path / "run", tmp_path / "store", [plugin], steps=10)
     assert_all_end(ranks(tmp_path))
 
 
+@pytest.mark.large
 def test_a_killed_worker_leaves_no_rank_and_another_goes_on(plugin: Path, tmp_path: Path) -> None:
     # The worker is rank 0.
     table = losing_recipe(tmp_path, "SIGKILL", in_rank=False)

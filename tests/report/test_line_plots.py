@@ -166,6 +166,7 @@ def test_the_figures_are_files_too(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.large
 def test_figures_of_the_first_seeds_are_drawn_on_request(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = fake_run(tmp_path / "run", rewound())

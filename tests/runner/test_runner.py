@@ -198,6 +198,7 @@ def test_kill_9_at_random_moments_then_the_same_command_gives_the_same_bits(
     assert Store(store).verify().damaged == ()
 
 
+@pytest.mark.large
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
     table = recipe(seeds=[0, 1], train={**recipe()["train"], "length": "600it"})
     whole, _ = go(tmp_path, table, "whole")

@@ -64,7 +64,13 @@ def test_while_the_report_is_written(here: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "jobs"), [("SIGTERM", "2"), ("SIGHUP", "1"), ("SIGUSR1", "2"), ("SIGUSR1", "1")]
+    ("name", "jobs"),
+    [
+        ("SIGTERM", "2"),
+        ("SIGHUP", "1"),
+        ("SIGUSR1", "1"),
+        pytest.param("SIGUSR1", "2", marks=pytest.mark.large),
+    ],
 )
 def test_while_training_a_checkpoint_is_written(here: Path, name: str, jobs: str) -> None:
     (here / "tiny.toml").write_text(QUICK.format(length="100000it", more=""))
