@@ -90,7 +90,7 @@ ToWorker = Setup | Work | Stop
 FromWorker = Alive | Progress | JobDone | JobStopped | JobFailed | GpuFailed
 
 
-# Between rank 0 of a training on several devices and the others (see `lotteryfw.engine.rank_process`)
+# Between rank 0 of a training on several devices and the others (see `lotteryfw.engine.ranks.main`)
 
 EXCHANGE_FAILED = 75
 """The exit code of a rank that lost another one, which is what went wrong."""

@@ -12,7 +12,7 @@ from lotteryfw.api.kinds import Augmentation
 from lotteryfw.api.rng import Stream, stream
 from lotteryfw.engine.augmenter import Augmenter
 from lotteryfw.engine.device_dataset import DeviceDataset
-from lotteryfw.engine.ranks import Ranks
+from lotteryfw.engine.ranks.exchange import Ranks
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.engine.streamed_part import BatchInReading
 from lotteryfw.search.jobs import Evaluate, Train

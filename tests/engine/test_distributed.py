@@ -34,9 +34,9 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine import EngineContext, KernelDispatcher, StoredOutcome
 from lotteryfw.engine.batch_parts import bounds
 from lotteryfw.engine.kernels.dispatch import description_of, make_kernel
-from lotteryfw.engine.ranks import StepExchange
+from lotteryfw.engine.ranks.exchange import StepExchange
+from lotteryfw.engine.ranks.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.streamed_part import StreamedPart
-from lotteryfw.engine.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.registry import Registry
 from lotteryfw.runner import StudyContext
@@ -175,7 +175,7 @@ from pathlib import Path
 
 from lotteryfw import Augmentation, ModelFamily, hookimpl
 
-IN_RANK = "rank_process" in sys.argv[0]
+IN_RANK = sys.argv[0].endswith(os.path.join("ranks", "main.py"))
 
 
 class Losing(Augmentation):

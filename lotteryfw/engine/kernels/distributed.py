@@ -24,8 +24,8 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels import mask_training, reference
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
 from lotteryfw.engine.messages import BeginTraining, CompareWeights, MakeUpdate, ToRank
-from lotteryfw.engine.rank_processes import RankProcesses
-from lotteryfw.engine.ranks import LostRank, Ranks
+from lotteryfw.engine.ranks.exchange import LostRank, Ranks
+from lotteryfw.engine.ranks.processes import RankProcesses
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.engine.spool import spool, unspool
 from lotteryfw.search.jobs import Spec, Train

@@ -26,9 +26,9 @@ from lotteryfw.engine.kernels.captured import RecordedEvaluation
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
 from lotteryfw.engine.penalties import check_penalty, has_penalty, with_penalty
-from lotteryfw.engine.ranks import Ranks, StepExchange
+from lotteryfw.engine.ranks.exchange import Ranks, StepExchange
+from lotteryfw.engine.ranks.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
-from lotteryfw.engine.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.engine.training_batches import TrainingBatches

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lotteryfw.engine.ranks import Ranks
+from lotteryfw.engine.ranks.exchange import Ranks
 
 
 def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:

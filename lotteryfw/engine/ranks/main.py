@@ -1,4 +1,4 @@
-"""A further rank of a training: `python -m lotteryfw.engine.rank_process FD`.
+"""A further rank of a training: `python -m lotteryfw.engine.ranks.main FD`.
 
 FD is its end of a pipe to rank 0, which says what to do (see `lotteryfw.engine.messages`). It makes
 the same updates as rank 0, on its share of each batch. At the end of the pipe it ends at once,
@@ -85,7 +85,7 @@ def main() -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     channel = RankChannel(open_pipe(int(sys.argv[1])))
     configure_torch()
-    from lotteryfw.engine.ranks import LostRank
+    from lotteryfw.engine.ranks.exchange import LostRank
 
     try:
         _follow(channel)

@@ -212,7 +212,7 @@ def _start(number: int) -> _Rank:
     """Start the process of a rank."""
     ours, theirs = Pipe()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lotteryfw.engine.rank_process"]
+    command = [sys.executable, "-m", "lotteryfw.engine.ranks.main"]
     with theirs, _standard_error() as log:
         process = worker_pipe.start(command, theirs, environment, log)
     return _Rank(number, process, ours)
