@@ -273,8 +273,8 @@ def recipes() -> str:
             'A side is a table from the grid\'s axes to values, such as `{ criterion = "random" }`. `variant` selects '
             "`ticket` (where it is left out), a control, a target, or another network that the search records. `study`, "
             "`metric`, `density` and `at` stand in a side where it differs from the claim. A side stands for every cell and "
-            "level that it does not exclude: for each seed it is the mean over levels, then over combinations. A claim has "
-            "exactly one of these forms:",
+            "level that it does not exclude: for each seed it is the mean over levels, then over combinations; a ticket and "
+            "its control are compared at the levels that both have. A claim has exactly one of these forms:",
             _CLAIM_FORMS.strip(),
             "\n".join(_option(*row) for row in option_rows(Claim)),
             _CLAIM_VERDICTS,

@@ -147,6 +147,44 @@ def test_controls_are_selected_by_arm(tmp_path):
     ).reason == ("this run has no variant=nobody")
 
 
+def beside(levels, of_control):
+    """Rows of tickets at these densities, and of a control at some of them, of three seeds."""
+    rows = []
+    for seed in range(3):
+        for level, (density, accuracy) in enumerate(levels.items(), 1):
+            spread = 0.001 * seed
+            at = {"seed": seed, "level": level, "density": density}
+            rows.append(row(A, accuracy + spread, **at))
+            if density in of_control:
+                control = of_control[density] + 2 * spread
+                rows.append(row(A, control, variant="reinit", **at))
+    return rows
+
+
+BESIDE = {**BASE, "higher": A, "lower": {**A, "variant": "reinit"}}
+
+
+def test_a_ticket_and_its_control_are_compared_at_the_levels_that_both_have(tmp_path):
+    tickets = {0.5: 0.99, 0.2: 0.9, 0.1: 0.8}
+    result = verdict(tmp_path, beside(tickets, {0.2: 0.85, 0.1: 0.75}), BESIDE)
+    # without the level of 50 %, where the ticket is alone
+    assert mean(result) == pytest.approx(0.05 - 0.001)
+    assert result.numbers.startswith("85.10 against 80.20 %")
+    # searches of their own are compared over all that each has
+    one = {**BASE, "higher": {**A, "density": [0.3, 1.0]}, "lower": {**A, "variant": "reinit"}}
+    apart = verdict(tmp_path, beside(tickets, {0.2: 0.85, 0.1: 0.75}), one)
+    assert mean(apart) == pytest.approx(0.99 - 0.8 - 0.001)
+
+
+def test_a_ticket_and_a_control_without_a_level_in_common_are_not_compared(tmp_path):
+    rows = beside({0.5: 0.9}, {})
+    for seed in range(3):
+        rows.append(row(A, 0.8, variant="reinit", seed=seed, level=2, density=0.2))
+    result = verdict(tmp_path, rows, BESIDE)
+    assert result.outcome == "not tested"
+    assert "criterion=a and criterion=a, variant=reinit have no level in common" in result.reason
+
+
 def test_a_bare_name_means_the_exact_label_first():
     plain, signed, other = "constant", "constant(keep_sign=false)", "reinit(keep_sign=false)"
     [study] = group_studies([row({"mask1": label}, 0.5) for label in (plain, signed, other)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,11 @@ class SideValues:
         return means
 
     @property
+    def combinations(self) -> set[Combination]:
+        """The combinations of the grid that its series are of."""
+        return {series.combination for series in self.series}
+
+    @property
     def steps(self) -> int:
         """The length of the side's longest training, in optimizer updates."""
         return max(map(_longest_training, self.series), default=0)
@@ -133,6 +138,41 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
         for values in by_series:
             points[seed] |= values[seed]
     return SideValues(side, tuple(selected), points, tuple(sorted(densities, reverse=True)))
+
+
+def at_shared_levels(values: Mapping[str, SideValues]) -> dict[str, SideValues]:
+    """Return the sides with tickets and their controls at the levels that both have.
+
+    Controls may be trained at chosen levels alone, and a mean over other levels is another quantity.
+    Raises NotTested where there is no such level.
+    """
+    shared = dict(values)
+    for one, other in (("higher", "lower"), ("of", "like")):
+        if one in values and other in values and _are_beside(values[one], values[other]):
+            shared[one] = _only_at(values[one], values[other])
+            shared[other] = _only_at(values[other], values[one])
+    return shared
+
+
+def _are_beside(one: SideValues, other: SideValues) -> bool:
+    """Return True for the same searches, at every level of the same densities, but other networks."""
+    a, b = one.side, other.side
+    at_same_levels = a.density == b.density and a.at == b.at == "every level"
+    is_same_search = a.study == b.study and one.combinations == other.combinations
+    return at_same_levels and is_same_search and a.variant != b.variant
+
+
+def _only_at(values: SideValues, other: SideValues) -> SideValues:
+    points = {}
+    for seed, by_level in values.points.items():
+        # a seed that the other side lacks is not compared
+        both = by_level.keys() & other.points.get(seed, by_level).keys()
+        if both:
+            points[seed] = {key: by_level[key] for key in sorted(both)}
+    if not points:
+        names = f"{side_text(values.side)} and {side_text(other.side)}"
+        raise NotTested(f"{names} have no level in common at {density_text(values.side)}")
+    return replace(values, points=points)
 
 
 def select(study: StudySeries, side: Side) -> list[Series]:

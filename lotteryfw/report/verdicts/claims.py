@@ -17,6 +17,7 @@ from lotteryfw.report.verdicts.claim_sides import (
     Evidence,
     NotTested,
     SideValues,
+    at_shared_levels,
     density_text,
     side_text,
     side_values,
@@ -119,6 +120,7 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     try:
         for key, side in claim.sides().items():
             values[key] = side_values(side, evidence)
+        values = at_shared_levels(values)
         test = run_test(claim, values, evidence.findings)
     except NotTested as error:
         return ClaimVerdict(claim, "not tested", reason=str(error), published=published)
