@@ -101,9 +101,10 @@ def load_recipe(
         faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
     faults += _untrusted(tree, registry)
     all_studies = _studies(tree, resolver)
-    for study in all_studies:
-        faults += study.faults
     chosen = _chosen(tree, all_studies, studies, faults)
+    # What a profile or `--set` changes for these studies need not fit the others.
+    for study in chosen or all_studies:
+        faults += study.faults
     is_whole = profile is None and not sets and not studies
     file_name = source_name(path) if path else IN_PYTHON
     own_file = file_name if is_whole else None

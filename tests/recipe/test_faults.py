@@ -409,6 +409,19 @@ def test_chosen_studies_run_alone_and_claims_about_others_are_untested(tmp_path:
     assert [str(fault) for fault in caught.value.faults] == [expected]
 
 
+def test_of_chosen_studies_alone_the_faults_are_told(tmp_path: Path) -> None:
+    """A length that `--set` gives them may be too short for another study's schedule."""
+    late = {"schedule": {"use": "multistep", "milestones": ["900it"]}}
+    recipe = changed(study=[{"name": "one"}, {"name": "late", "train": late}])
+    registry = Registry.load()
+    assert load_recipe(recipe, registry, data_folder=tmp_path, studies=["one"]).cells
+    for studies in ([], ["late"], ["one", "late"]):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(recipe, registry, data_folder=tmp_path, studies=studies)
+        (fault,) = caught.value.faults
+        assert "studies.late.train.schedule.milestones[0]" in str(fault)
+
+
 def test_claims_are_repeated_for_each_combination_of_values(tmp_path: Path) -> None:
     claim = {
         "text": "{higher.criterion} beats {lower.criterion} at {density}",
