@@ -1,7 +1,7 @@
 """A process that has imported what commands import, and forks for each command that tests run.
 
-A command starts so in a tenth of a second, where a new interpreter takes two or three of them to
-import torch. It is a process of its own all the same, with its own folder, variables and output.
+A command starts so at once, where a new interpreter takes seconds to import torch. It is a process
+of its own all the same, with its own folder, variables and output.
 """
 
 from __future__ import annotations
@@ -16,11 +16,22 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 _ALSO = ("torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.figure", "rich.progress")
 """What commands import where they need it, beside lotteryfw's own modules."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line of lotteryfw: its arguments, folder and variables, and the files of its output."""
+
+    words: list[str]
+    folder: str
+    environment: dict[str, str]
+    stdout: str
+    stderr: str
 
 
 class ForkServer:
@@ -35,19 +46,15 @@ class ForkServer:
         """Run a command line of lotteryfw in a folder, with these variables."""
         process = self._started()
         with tempfile.TemporaryDirectory() as outputs:
-            request = {
-                "words": words, "folder": str(folder), "environment": environment,
-                "stdout": f"{outputs}/out", "stderr": f"{outputs}/err",
-            }  # fmt: skip
+            out, err = Path(outputs, "out"), Path(outputs, "err")
+            request = Request(words, str(folder), environment, str(out), str(err))
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.write(json.dumps(asdict(request)) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
             assert answer, "the fork server has ended"
-            # as `text=True` reads a pipe: line ends become \n
-            out, err = (Path(request[name]).read_text() for name in ("stdout", "stderr"))  # type: ignore[arg-type]
-        return subprocess.CompletedProcess(words, int(answer), out, err)
+            return subprocess.CompletedProcess(words, int(answer), out.read_text(), err.read_text())
 
     def _started(self) -> subprocess.Popen[str]:
         if self._process is None:
@@ -76,10 +83,10 @@ def _import_all() -> None:
             importlib.import_module(name)
 
 
-def _serve() -> dict[str, object]:
+def _serve() -> Request:
     """Fork for each request. Return in the new processes, with what is asked of them."""
     for line in sys.stdin:
-        request: dict[str, object] = json.loads(line)
+        request = Request(**json.loads(line))
         process = os.fork()
         if process == 0:
             return request
@@ -88,18 +95,19 @@ def _serve() -> dict[str, object]:
     raise SystemExit
 
 
-def _become(request: dict[str, object]) -> None:
+def _become(request: Request) -> None:
     """Take the folder, the variables, the arguments and the output of a command."""
-    os.chdir(str(request["folder"]))
+    os.chdir(request.folder)
     os.environ.clear()
-    os.environ.update(request["environment"])  # type: ignore[call-overload]
-    words = cast(list[str], request["words"])
-    sys.argv = ["-c", *words]
-    sys.orig_argv[:] = [sys.executable, "-c", "from lotteryfw.cli import main; main()", *words]
+    os.environ.update(request.environment)
+    program = "from lotteryfw.cli import main; main()"
+    sys.argv = ["-c", *request.words]
+    # a run's manifest names the command that made it
+    sys.orig_argv[:] = [sys.executable, "-c", program, *request.words]
     sys.path[0] = ""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(str(request[name]), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    for number, file in ((1, request.stdout), (2, request.stderr)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdin = os.fdopen(0)
 
 

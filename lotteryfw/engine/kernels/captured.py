@@ -272,7 +272,7 @@ class Recording:
         if self._replay is not None:
             self._replay()
         elif self._warm_up:
-            # A real update all the same: nothing is computed for the warm-up alone.
+            # Its result counts all the same: nothing is computed for the warm-up alone.
             self._warm_up -= 1
             self._recorder.warm_up(body)
         else:
