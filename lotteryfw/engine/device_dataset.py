@@ -67,6 +67,7 @@ class DeviceDataset:
             for moments in (dataset.mean, dataset.std):
                 self._moments.append(torch.tensor(moments, device=device).reshape(per_channel))
         self._order: tuple[tuple[int, int], Tensor] | None = None
+        self._nonzero_share: float | None = None
 
     def normalised(self, inputs: Tensor) -> Tensor:
         """Return inputs as networks see them, on the device."""
@@ -148,6 +149,22 @@ class DeviceDataset:
     def is_normalised(self) -> bool:
         """True where inputs are not just taken in [0, 1], but have mean and deviation changed."""
         return self._moments is not None
+
+    def nonzero_share(self) -> float:
+        """Return the share, in [0, 1], of the training inputs' numbers that networks see as not 0.
+
+        The inputs must not be streamed.
+        """
+        # What is normalised is 0 nowhere, or by chance.
+        if self.is_normalised:
+            return 1.0
+        if self._nonzero_share is None:
+            count = numbers = 0
+            for chunk in self._parts["train"].chunks(EVALUATION_CHUNK):
+                count += int(torch.count_nonzero(chunk))
+                numbers += chunk.numel()
+            self._nonzero_share = count / numbers
+        return self._nonzero_share
 
     def batches(self, part: str, size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all examples of a part in order, `size` at a time; the last batch may be smaller.

@@ -35,28 +35,33 @@ RULES = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True, params=backends())
+@pytest.fixture(scope="module", autouse=True, params=[*backends(), "sparse inputs"])
 def loops(request):
-    """Every test runs on every set of loops that is here."""
+    """Every test runs on every set of loops that is here, and with sparse inputs, which are numba's."""
     torch.set_num_threads(1)
-    Problem.loops = loops_of(request.param)
+    Problem.sparse_inputs = request.param == "sparse inputs"
+    Problem.loops = loops_of("numba" if Problem.sparse_inputs else request.param)
     warm_up(Problem.loops)
-    return Problem.loops
 
 
 class Problem:
     """A data set with something to learn, masked starting weights, and the batches of every step."""
 
     loops = None
+    sparse_inputs = False
 
     def __init__(
-        self, widths, density, batch, *, biases=True, dense=(), dead=True, dtype=torch.uint8, seed=0
-    ):
+        self, widths, density, batch, *, biases=True, dense=(), dead=True, dtype=torch.uint8, seed=0,
+        lit=1.0, frozen=0.0,
+    ):  # fmt: skip
+        """A share `lit` of the inputs is not 0; masked weights are `frozen` times what they were."""
         rng = torch.Generator().manual_seed(seed)
         self.batch, self._rng = batch, rng
         self.inputs = torch.randint(0, 256, (200, widths[0]), generator=rng, dtype=torch.uint8)
         if dtype == torch.float32:
             self.inputs = torch.randn(200, widths[0], generator=rng)
+        if lit < 1:
+            self.inputs[torch.rand(200, widths[0], generator=rng) >= lit] = 0
         teacher = torch.randn(widths[0], widths[-1], generator=rng)
         self.labels = (self.inputs.float() @ teacher).argmax(1)
         self.weights, self.masks, self.biases = [], [], []
@@ -68,7 +73,9 @@ class Problem:
             weight = torch.randn(after, before, generator=rng) / math.sqrt(
                 max(1.0, before * density)
             )
-            self.weights.append(weight if number in dense else weight * mask)
+            self.weights.append(
+                weight if number in dense else weight.where(mask, weight * frozen + 0.0)
+            )
             self.biases.append(0.1 * torch.randn(after, generator=rng) if biases else None)
 
     def batches(self, steps):
@@ -77,8 +84,8 @@ class Problem:
 
     def chain(self, update, dense_from=1.1):
         return SparseMlp(
-            self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops
-        )
+            self.weights, self.masks, self.biases, update, self.batch, dense_from, self.loops, self.sparse_inputs
+        )  # fmt: skip
 
     def plain(self, rule):
         return Plain(self, rule)
@@ -117,9 +124,11 @@ class Plain:
         loss.backward()
         self.optimizer.step()
         with torch.no_grad():
-            for weight, mask in zip(self.weights, self._problem.masks, strict=True):
+            for weight, start, mask in zip(
+                self.weights, self._problem.weights, self._problem.masks, strict=True
+            ):
                 if mask is not None:
-                    weight.masked_fill_(~mask, 0.0)
+                    weight.copy_(weight.where(mask, start))
         return loss.item()
 
 
@@ -202,14 +211,40 @@ def test_nothing_alive_and_no_bias():
     biases=st.booleans(),
     dense_from=st.sampled_from([0.0, 0.3, 1.1]),
     dtype=st.sampled_from([torch.uint8, torch.float32]),
+    lit=st.sampled_from([0.0, 0.2, 1.0]),
     seed=st.integers(0, 1000),
 )
-def test_any_shape(widths, density, batch, rule, biases, dense_from, dtype, seed):
-    problem = Problem(widths, density, batch, biases=biases, dtype=dtype, dead=False, seed=seed)
+def test_any_shape(widths, density, batch, rule, biases, dense_from, dtype, lit, seed):
+    problem = Problem(
+        widths, density, batch, biases=biases, dtype=dtype, dead=False, seed=seed, lit=lit
+    )
     chain, plain = both(problem, rule, 4, dense_from)
     assert apart(problem, chain, plain) < 5e-5
     for ours, theirs in zip(chain.biases(), plain.biases, strict=True):
         assert (ours is None and theirs is None) or torch.allclose(ours, theirs.detach(), atol=1e-5)
+
+
+@pytest.mark.parametrize("density", [1.1, 0.5])
+@pytest.mark.parametrize("rule", RULES)
+def test_most_inputs_are_0(rule, density):
+    """37 outputs and 61 inputs: neither fills whole tiles, or whole words of bytes."""
+    problem = Problem((61, 37, 20, 5), density, batch=60, lit=0.2, dead=False)
+    chain, plain = both(problem, rule, 100, 0.0)
+    assert apart(problem, chain, plain) < 5e-5
+    for ours, theirs, mask in zip(chain.weights(), plain.weights, problem.masks, strict=True):
+        torch.testing.assert_close(ours, theirs.detach(), atol=2e-4, rtol=1e-3)
+        assert not ours[~mask].any()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "nesterov", "adam"])
+def test_masked_weights_may_be_frozen_at_any_value(rule):
+    """Every layer is then multiplied densely, however few weights its mask keeps."""
+    problem = Problem((30, 20, 12, 4), 0.1, batch=32, lit=0.3, frozen=1.0)
+    chain, plain = both(problem, rule, 100)
+    assert apart(problem, chain, plain) < 5e-5
+    for weight, start, mask in zip(chain.weights(), problem.weights, problem.masks, strict=True):
+        assert start[~mask].any()
+        assert torch.equal(weight[~mask], start[~mask])
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -247,9 +282,8 @@ def test_a_state_goes_on_bit_for_bit(rule):
     batches = problem.batches(12)
     for chosen in batches[:6]:
         whole.step(problem.inputs, problem.labels, chosen, rate)
-    second = SparseMlp(
-        whole.weights(), problem.masks, whole.biases(), update, problem.batch, 1.1, problem.loops
-    )
+    problem.weights, problem.biases = whole.weights(), whole.biases()
+    second = problem.chain(update)
     second.load_optimizer_state(whole.optimizer_state())
     for chosen in batches[6:]:
         losses = [

@@ -18,7 +18,7 @@ from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample
 from lotteryfw.engine.kernels.mlp import mlp_layers
 from lotteryfw.engine.kernels.optimizer_rules import update_rule, why_no_rule
 from lotteryfw.engine.kernels.sparse.loops import Loops
-from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp
+from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, is_sparse
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.store.tensors import is_plus_zero
@@ -32,10 +32,14 @@ It is about where each back end overtakes the dense products (benchmarks/sparse_
 constant, so that the choice does not depend on the machine."""
 SHARE = 0.5
 """The kernel is chosen where at least this share of the weights lies in such layers."""
+INPUTS_BELOW = 0.3
+"""Share of inputs that are not 0 below which a first layer that is not sparse reads those alone.
+
+About where it overtakes dense products (benchmarks/sparse_inputs.py); a constant, as above."""
 
 
 class Sparse:
-    """Trains plain MLPs on the CPU whose masked weights are +0.0, under SGD, Adam and AdamW.
+    """Trains plain MLPs on the CPU under SGD, Adam and AdamW.
 
     It is its own and only `Member`.
     """
@@ -44,7 +48,14 @@ class Sparse:
     loss_dtype = torch.float64
     curve_units: Mapping[str, FigureUnit] = {}
 
-    def __init__(self, job: Train, context: EngineContext, backend: Backend, below: float):
+    def __init__(
+        self,
+        job: Train,
+        context: EngineContext,
+        backend: Backend,
+        below: float,
+        sparse_inputs: bool,
+    ):
         self._job = job
         self._dataset = context.dataset_of(job)
         paths = mlp_layers(context.network(job.model, self._dataset, job.objective))
@@ -68,6 +79,7 @@ class Sparse:
             min(job.batch, self._dataset.examples),
             below,
             loops_of(backend),
+            sparse_inputs,
         )
         if job.optimizer_state is not None:
             self._load_optimizer_state(job.optimizer_state)
@@ -160,7 +172,8 @@ def _make(jobs: Sequence[Train], context: EngineContext) -> Sparse:
     options = job.kernel.options
     # The job names the loops it was made for, with their version, whatever is installed now.
     by_name = {name: backend for backend, name in backends().items()}
-    return Sparse(job, context, by_name[options["loops"]], float(options["below"]))
+    backend = by_name[options["loops"]]
+    return Sparse(job, context, backend, float(options["below"]), "inputs" in options)
 
 
 def _why_not(candidate: Candidate) -> str | None:
@@ -181,9 +194,16 @@ def _why_not(candidate: Candidate) -> str | None:
         return "it takes images as they are stored, without normalisation"
     if reason := why_no_rule(candidate.optimizer):
         return reason
+    rule = update_rule(candidate.optimizer)
     for name, mask in job.mask.items():
-        if not is_plus_zero(job.values[name], ~mask):
-            return f"masked weights of {name} are frozen at other values than 0 (-0.0 is one)"
+        value = job.values[name]
+        if is_plus_zero(value, ~mask):
+            continue
+        # The update of all weights leaves masked ones as they are only if nothing is added to them.
+        if rule is not None and rule.weight_decay:
+            return f"masked weights of {name} are not 0, and the optimizer has a weight decay"
+        if bool(((value == 0) & value.signbit() & ~mask).any()):
+            return f"masked weights of {name} are frozen at -0.0"
     return None
 
 
@@ -194,18 +214,47 @@ def _below(candidate: Candidate) -> float:
     return SPARSE_BELOW[next(iter(backends()))]
 
 
+def _sparse_layers(candidate: Candidate) -> set[str]:
+    """Return the weights that are multiplied on the pattern of their masks."""
+    job, below = candidate.job, _below(candidate)
+    names = set()
+    for name, mask in job.mask.items():
+        # A layer above this density is multiplied densely, and gains nothing.
+        if is_sparse(job.values[name], mask, below):
+            names.add(name)
+    return names
+
+
+def _dense_first_layer(candidate: Candidate) -> str | None:
+    """Return the first layer's weight if it reads the inputs that are not 0 alone, else None."""
+    job = candidate.job
+    # In this order: a look at the data comes last.
+    if job.device != "cpu" or "numba" not in backends():
+        return None
+    layers = candidate.network_fact(mlp_layers)
+    if isinstance(layers, str) or f"{layers[0]}.weight" in _sparse_layers(candidate):
+        return None
+    if candidate.why_no_examples_by_index():
+        return None
+    if candidate.context.dataset_of(job).nonzero_share() >= INPUTS_BELOW:
+        return None
+    return f"{layers[0]}.weight"
+
+
 def _gain(candidate: Candidate) -> float:
-    """Return the gain where most of the weights lie in layers of little density."""
-    below = _below(candidate)
-    masks = candidate.job.mask.values()
-    # A layer above this density is multiplied densely, and gains nothing.
-    sparse = sum(mask.numel() for mask in masks if float(mask.float().mean()) < below)
+    """Return the gain where most of the weights lie in layers that are sparse or read few inputs."""
+    values, masks = candidate.job.values, candidate.job.mask
+    weights = sum(mask.numel() for mask in masks.values())
     # Above the fused kernel's 1.5 and lockstep's 3: it is chosen where several of them apply.
-    return 4.0 if sparse >= SHARE * sum(mask.numel() for mask in masks) else 0.0
+    if sum(masks[name].numel() for name in _sparse_layers(candidate)) >= SHARE * weights:
+        return 4.0
+    first = _dense_first_layer(candidate)
+    return 2.0 if first and values[first].numel() >= SHARE * weights else 0.0
 
 
 def _options(candidate: Candidate) -> Mapping[str, Any]:
-    return {"loops": next(iter(backends().values())), "below": _below(candidate)}
+    options = {"loops": next(iter(backends().values())), "below": _below(candidate)}
+    return options | ({"inputs": "sparse"} if _dense_first_layer(candidate) else {})
 
 
 def _why_unavailable(options: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ add in one order: same inputs, same bits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,17 +26,38 @@ TILE = 16
 """The width of a batch is a multiple of it: 64 bytes of float32, a cache line."""
 
 
+def whole_tiles(count: int) -> int:
+    """Return a count rounded up to a multiple of `TILE`."""
+    return -(-count // TILE) * TILE
+
+
+@runtime_checkable
+class InputReader(Protocol):
+    """Takes examples out of a data set, in the form in which the first layer multiplies them."""
+
+    def buffer(self, examples: int) -> Any:
+        """Return room for so many examples, a multiple of `TILE`."""
+        ...
+
+    def read(self, rows: NDArray[Any], chosen: Longs, scale: float, buffer: Any) -> None:
+        """Fill a buffer with scale · rows[chosen]; rows are [N, in], uint8 or float32."""
+        ...
+
+
 class LayerProducts(Protocol):
-    """One Linear layer between activations x [in, width] and y [out, width]."""
+    """One Linear layer between activations x [in, width] and y [out, width].
+
+    x of the first layer is a buffer of an `InputReader`, which the layer itself may be.
+    """
 
     reads: Ints
     """The inputs that a kept weight reads, in order."""
 
-    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
+    def forward(self, x: Any, y: Floats, rectify: bool) -> None:
         """Compute y = W x + bias, or its positive part."""
         ...
 
-    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
+    def backward(self, dy: Floats, x: Any, dx: Floats | None) -> None:
         """Fill the layer's part of the gradient, and dx = Wᵀ dy where x > 0, else 0.
 
         dx is the gradient before the ReLU that x came out of.

@@ -23,7 +23,7 @@ except ImportError as error:
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
-def _jit(loop: _Loop) -> _Loop:
+def jit(loop: _Loop) -> _Loop:
     """Compile a loop at its first call, and keep it on disk.
 
     Sums may be reordered; NaN and infinity keep their meaning, since a training that diverges is
@@ -44,7 +44,7 @@ def gather(rows: NDArray[Any], chosen: Longs, columns: Ints, scale: float, x: Fl
     loop(rows, chosen, columns, scale, x)
 
 
-@_jit
+@jit
 def _gather_floats(rows: Floats, chosen: Longs, columns: Ints, scale: float, x: Floats) -> None:
     # A Python float would make the whole expression double, at half the speed.
     factor = np.float32(scale)
@@ -59,7 +59,7 @@ def _gather_floats(rows: Floats, chosen: Longs, columns: Ints, scale: float, x: 
                 x[j, first + c] = factor * tile[c, j]
 
 
-@_jit
+@jit
 def _gather_bytes(
     rows: NDArray[np.uint8], chosen: Longs, columns: Ints, scale: float, x: Floats
 ) -> None:
@@ -86,10 +86,8 @@ def _gather_bytes(
             out[c] = factor * np.float32(np.uint8(word[c] >> shift))
 
 
-@_jit
-def _add_products(
-    values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats
-) -> None:
+@jit
+def add_products(values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats) -> None:
     """Add Σ values[k] · x[rows[k]] to `out`, over the k from `start` up to `stop`."""
     k = start
     while k + 4 <= stop:
@@ -105,7 +103,7 @@ def _add_products(
         k += 1
 
 
-@_jit
+@jit
 def forward(
     starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats
 ) -> None:
@@ -114,13 +112,13 @@ def forward(
         out = y[i]
         for c in range(len(out)):
             out[c] = bias[i]
-        _add_products(values, columns, x, starts[i], starts[i + 1], out)
+        add_products(values, columns, x, starts[i], starts[i + 1], out)
         if rectify:
             for c in range(len(out)):
                 out[c] = np.float32(0) if out[c] < 0 else out[c]
 
 
-@_jit
+@jit
 def parameter_gradients(
     starts: Ints, columns: Ints, dy: Floats, x: Floats, gradient: Floats, bias: Floats
 ) -> None:
@@ -154,7 +152,7 @@ def parameter_gradients(
             k += 1
 
 
-@_jit
+@jit
 def input_gradient(
     starts: Ints, rows: Ints, order: Ints, values: Floats, dy: Floats, x: Floats, dx: Floats
 ) -> None:
@@ -168,7 +166,7 @@ def input_gradient(
         out = dx[j]
         for c in range(len(out)):
             out[c] = np.float32(0)
-        _add_products(transposed, rows, dy, starts[j], starts[j + 1], out)
+        add_products(transposed, rows, dy, starts[j], starts[j + 1], out)
         for c in range(len(out)):
             # The input x came out of a ReLU, whose derivative at 0 is 0.
             out[c] = np.float32(0) if x[j, c] <= 0 else out[c]
@@ -203,7 +201,7 @@ class Products:
             input_gradient(self._column_starts, self._rows, self._order, self._values, dy, x, dx)
 
 
-@_jit
+@jit
 def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats) -> float:
     """Return the mean of -log softmax(logits)[label] over the batch (nats); fill `gradient`.
 
@@ -235,7 +233,7 @@ def cross_entropy(logits: Floats, labels: Longs, chosen: Longs, gradient: Floats
     return loss / batch
 
 
-@_jit
+@jit
 def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
     """Make one step of torch.optim.SGD without momentum."""
     # Numbers of the type of the arrays: doubles would halve the width of a vector.
@@ -244,7 +242,7 @@ def sgd(values: Floats, gradient: Floats, rate: float, decay: float) -> None:
         values[k] -= lr * (gradient[k] + wd * values[k])
 
 
-@_jit
+@jit
 def momentum_sgd(
     values: Floats,
     gradient: Floats,
@@ -269,7 +267,7 @@ def momentum_sgd(
         values[k] -= lr * (from_gradient * decayed + from_buffer * buffer[k])
 
 
-@_jit
+@jit
 def adam(
     values: Floats,
     gradient: Floats,

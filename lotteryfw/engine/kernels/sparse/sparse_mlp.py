@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
-from lotteryfw.engine.kernels.sparse.loops import TILE, Floats, LayerProducts, Longs, Loops
+from lotteryfw.engine.kernels.sparse.flat_parameters import (
+    FlatParameter,
+    KeptParameter,
+    TransposedParameter,
+    WholeParameter,
+)
+from lotteryfw.engine.kernels.sparse.loops import (
+    Floats,
+    InputReader,
+    Ints,
+    LayerProducts,
+    Longs,
+    Loops,
+    whole_tiles,
+)
+from lotteryfw.store.tensors import is_plus_zero
 
 _T = TypeVar("_T")
 
@@ -26,11 +40,12 @@ class SparseMlp:
     """Linear → ReLU → … → Linear in training, with mean cross-entropy as the loss.
 
     weights: one [out, in] float32 for each layer; masks: [out, in] bool, True = alive, or None for
-    a layer without one; biases: [out] or None. Masked weights must be 0: they stay so, and are
-    never read. A layer under a mask of at least `dense_from` density, and one without a mask, is
-    multiplied densely; masked weights of such a layer stay 0 too. Everything is copied; all of it
-    is on the CPU. The bits of a result depend on the arguments alone, `loops`, which do the
-    arithmetic, included.
+    a layer without one; biases: [out] or None. Masked weights stay as they are; with a weight decay
+    they must be 0. A layer under a mask of at least `dense_from` density, one without a mask, and
+    one with masked weights other than 0 is multiplied densely. With `sparse_inputs` the first layer
+    is multiplied with the inputs that are not 0, which needs numba, whatever its mask. Everything
+    is copied; all of it is on the CPU. The bits of a result depend on the arguments alone, `loops`,
+    which do the arithmetic, included.
     """
 
     def __init__(
@@ -42,25 +57,29 @@ class SparseMlp:
         batch: int,
         dense_from: float,
         loops: Loops,
+        sparse_inputs: bool = False,
     ):
         self._loops = loops
         self._update = update
         self._batch = batch
         self._steps = 0
-        self._weights: list[_Parameter] = []
-        self._biases: list[_Parameter | None] = []
+        self._weights: list[FlatParameter] = []
+        self._biases: list[FlatParameter | None] = []
         size = 0
         for weight, mask, bias in zip(weights, masks, biases, strict=True):
-            kept = None
-            if mask is not None and float(mask.float().mean()) < dense_from:
-                # Flat indices in ascending order: rows of the matrix lie one after another, as CSR
-                # has them.
-                kept = mask.flatten().nonzero().flatten()
-            self._weights.append(_Parameter(weight.shape, mask, kept, size))
+            stored: FlatParameter
+            if sparse_inputs and not self._weights:
+                stored = TransposedParameter(weight.shape, mask, size)
+            elif mask is not None and is_sparse(weight, mask, dense_from):
+                stored = KeptParameter(weight.shape, mask, size)
+            else:
+                stored = WholeParameter(weight.shape, mask, size)
+            self._weights.append(stored)
             # Weights and biases share one flat array, which an optimizer's loop passes over once.
-            size = self._weights[-1].stop
-            self._biases.append(None if bias is None else _Parameter(bias.shape, None, None, size))
-            size += 0 if bias is None else len(bias)
+            size = stored.span.stop
+            flat_bias = None if bias is None else WholeParameter(bias.shape, None, size)
+            self._biases.append(flat_bias)
+            size = size if flat_bias is None else flat_bias.span.stop
 
         # torch's memory starts at a cache line on every machine: BLAS rounds alike in every run.
         self._values = torch.zeros(size)
@@ -74,25 +93,36 @@ class SparseMlp:
         self.load(weights, biases)
 
         self.layers: list[LayerProducts] = []
-        for parameter, bias_parameter, mask in zip(self._weights, self._biases, masks, strict=True):
-            self.layers.append(self._layer(parameter, bias_parameter, mask))
-        self._activations = self._buffers(batch)
-        self._output_gradients = self._buffers(batch)[1:]
+        for stored, bias_stored in zip(self._weights, self._biases, strict=True):
+            self.layers.append(self._layer(stored, bias_stored))
+        first = self.layers[0]
+        self._reader: InputReader
+        if isinstance(first, InputReader):
+            self._reader = first
+        else:
+            self._reader = GatheredInputs(loops, first.reads, weights[0].shape[1])
+        # Loops without remainders are what the compiler turns into vector instructions.
+        width = whole_tiles(batch)
+        self._inputs = self._reader.buffer(width)
+        self._outputs = self._buffers(width)
+        self._output_gradients = self._buffers(width)
 
-    def _layer(
-        self, weight: _Parameter, bias: _Parameter | None, mask: Tensor | None
-    ) -> LayerProducts:
+    def _layer(self, weight: FlatParameter, bias: FlatParameter | None) -> LayerProducts:
         """Return the products of a layer, over its parts of the flat arrays."""
         values, gradient = self._values[weight.span], self._gradient[weight.span]
         outputs = weight.shape[0]
         bias_values, bias_gradient = torch.zeros(outputs), torch.zeros(outputs)
         if bias is not None:
             bias_values, bias_gradient = self._values[bias.span], self._gradient[bias.span]
-        if weight.kept is None:
-            return DenseProducts(weight.shape, mask, values, gradient, bias_values, bias_gradient)
-        return self._loops.Products(
-            weight.shape, weight.kept, values, gradient, bias_values, bias_gradient
-        )
+        arrays = values, gradient, bias_values, bias_gradient
+        if isinstance(weight, KeptParameter):
+            return self._loops.Products(weight.shape, weight.kept, *arrays)
+        if isinstance(weight, TransposedParameter):
+            # It needs numba, which takes a second to import.
+            from lotteryfw.engine.kernels.sparse.numba_inputs import SparseInputProducts
+
+            return SparseInputProducts(weight.shape, weight.mask, *arrays)
+        return DenseProducts(weight.shape, weight.mask, *arrays)
 
     def step(self, inputs: Tensor, labels: Tensor, indices: Tensor, rate: float) -> float:
         """Make one update, and return the mean loss (nats) of the batch before it.
@@ -104,16 +134,18 @@ class SparseMlp:
         if len(indices) != self._batch:
             raise ValueError(f"{len(indices)} examples were chosen; every step takes {self._batch}")
         chosen = indices.numpy()
-        self._forward(_rows(inputs), chosen, self._activations)
+        self._forward(_rows(inputs), chosen, self._inputs, self._outputs)
         loss = self._loops.cross_entropy(
-            self._activations[-1], labels.numpy(), chosen, self._output_gradients[-1]
+            self._outputs[-1], labels.numpy(), chosen, self._output_gradients[-1]
         )
-        for number in reversed(range(len(self.layers))):
-            # Nobody needs the gradient of the inputs of the first layer.
-            input_gradient = self._output_gradients[number - 1] if number else None
+        for number in range(len(self.layers) - 1, 0, -1):
             self.layers[number].backward(
-                self._output_gradients[number], self._activations[number], input_gradient
+                self._output_gradients[number],
+                self._outputs[number - 1],
+                self._output_gradients[number - 1],
             )
+        # Nobody needs the gradient of the inputs of the first layer.
+        self.layers[0].backward(self._output_gradients[0], self._inputs, None)
         # Before the update, which Adam's correction of its bias counts from 1.
         self._steps += 1
         self._apply_gradient(float(rate))
@@ -121,17 +153,17 @@ class SparseMlp:
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits [n, classes] of inputs [n, …], uint8 or float32."""
-        buffers = self._buffers(FORWARD_CHUNK)
+        read, outputs = self._reader.buffer(FORWARD_CHUNK), self._buffers(FORWARD_CHUNK)
         rows, indices = _rows(inputs), np.arange(len(inputs))
-        logits = np.empty((len(buffers[-1]), len(inputs)), np.float32)
+        logits = np.empty((len(outputs[-1]), len(inputs)), np.float32)
         for start in range(0, len(rows), FORWARD_CHUNK):
             chosen = indices[start : start + FORWARD_CHUNK]
-            self._forward(rows, chosen, buffers)
-            logits[:, start : start + FORWARD_CHUNK] = buffers[-1][:, : len(chosen)]
+            self._forward(rows, chosen, read, outputs)
+            logits[:, start : start + FORWARD_CHUNK] = outputs[-1][:, : len(chosen)]
         return torch.from_numpy(logits).t().contiguous()
 
     def weights(self) -> list[Tensor]:
-        """Return the weights now, [out, in] each, masked ones 0."""
+        """Return the weights now, [out, in] each."""
         return [parameter.expand(self._values) for parameter in self._weights]
 
     def biases(self) -> list[Tensor | None]:
@@ -142,7 +174,10 @@ class SparseMlp:
         return biases
 
     def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
-        """Go on from these weights, [out, in] each, and biases; masked weights are ignored."""
+        """Go on from these weights, [out, in] each, and biases.
+
+        Masked weights are to be what they were at first.
+        """
         for parameter, start in zip(self._parameters, _present(weights, biases), strict=True):
             self._values[parameter.span] = parameter.compress(start)
 
@@ -171,12 +206,15 @@ class SparseMlp:
                 if name not in state:
                     flat[parameter.span] = 0.0
                     continue
-                flat[parameter.span] = parameter.compress(state[name])
+                alive = state[name]
+                if parameter.mask is not None:
+                    alive = alive.where(parameter.mask, 0.0)
+                flat[parameter.span] = parameter.compress(alive)
                 # SGD asks only whether it is the first step.
                 self._steps = int(state["step"]) if "step" in state else 1
 
     @property
-    def _parameters(self) -> list[_Parameter]:
+    def _parameters(self) -> list[FlatParameter]:
         return _present(self._weights, self._biases)
 
     def _state_names(self) -> dict[str, Tensor]:
@@ -184,23 +222,19 @@ class SparseMlp:
             return {"exp_avg": self._first, "exp_avg_sq": self._second}
         return {"momentum_buffer": self._first} if self._update.momentum else {}
 
-    def _buffers(self, examples: int) -> list[Floats]:
-        """Return buffers for the inputs and every layer's outputs, [features, width].
+    def _buffers(self, width: int) -> list[Floats]:
+        """Return buffers for every layer's outputs, [features, width]."""
+        return [torch.zeros(parameter.shape[0], width).numpy() for parameter in self._weights]
 
-        The width is that of the examples, rounded up to whole tiles.
-        """
-        # Loops without remainders are what the compiler turns into vector instructions.
-        width = -(-examples // TILE) * TILE
-        features = [self._weights[0].shape[1]]
-        features += [parameter.shape[0] for parameter in self._weights]
-        return [torch.zeros(count, width).numpy() for count in features]
-
-    def _forward(self, rows: NDArray[Any], chosen: Longs, buffers: Sequence[Floats]) -> None:
+    def _forward(
+        self, rows: NDArray[Any], chosen: Longs, inputs: Any, outputs: Sequence[Floats]
+    ) -> None:
         """Write the inputs and every layer's outputs for some examples into the buffers."""
-        scale = 1 / 255 if rows.dtype == np.uint8 else 1.0
-        self._loops.gather(rows, chosen, self.layers[0].reads, scale, buffers[0])
-        for number, layer in enumerate(self.layers, 1):
-            layer.forward(buffers[number - 1], buffers[number], number < len(self.layers))
+        self._reader.read(rows, chosen, 1 / 255 if rows.dtype == np.uint8 else 1.0, inputs)
+        x = inputs
+        for layer, y in zip(self.layers, outputs, strict=True):
+            layer.forward(x, y, rectify=y is not outputs[-1])
+            x = y
 
     def _apply_gradient(self, rate: float) -> None:
         """Update all weights and biases from their gradients."""
@@ -256,37 +290,6 @@ def warm_up(loops: Loops) -> None:
             mlp.step(torch.ones(1, 2, dtype=dtype), labels, labels, 0.1)
 
 
-@dataclass(frozen=True)
-class _Parameter:
-    """A weight or a bias, and where its entries lie in a flat array from `start` on."""
-
-    shape: Sequence[int]
-    mask: Tensor | None
-    kept: Tensor | None
-    """The flat indices of the entries that are kept; None for all."""
-    start: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + (int(np.prod(self.shape)) if self.kept is None else len(self.kept))
-
-    @property
-    def span(self) -> slice:
-        return slice(self.start, self.stop)
-
-    def compress(self, dense: Tensor) -> Tensor:
-        if self.kept is not None:
-            return dense.flatten()[self.kept]
-        return (dense if self.mask is None else dense.where(self.mask, 0.0)).flatten()
-
-    def expand(self, flat: Tensor) -> Tensor:
-        if self.kept is None:
-            return flat[self.span].reshape(*self.shape).clone()
-        dense = flat.new_zeros(int(np.prod(self.shape)))
-        dense[self.kept] = flat[self.span]
-        return dense.reshape(*self.shape)
-
-
 def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
     """Return weight and bias of each layer in turn, as `Module.parameters()` has them."""
     present = []
@@ -297,9 +300,29 @@ def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
     return present
 
 
+def is_sparse(weight: Tensor, mask: Tensor, dense_from: float) -> bool:
+    """Return whether a layer is multiplied on the pattern of its mask."""
+    return float(mask.float().mean()) < dense_from and is_plus_zero(weight, ~mask)
+
+
 def _rows(inputs: Tensor) -> NDArray[Any]:
     """Return the same memory with one example in each row."""
     return inputs.reshape(len(inputs), -1).numpy()
+
+
+class GatheredInputs:
+    """Reads all inputs that some weight reads, feature-major."""
+
+    def __init__(self, loops: Loops, columns: Ints, count: int):
+        self._loops = loops
+        self._columns = columns
+        self._count = count
+
+    def buffer(self, examples: int) -> Floats:
+        return torch.zeros(self._count, examples).numpy()
+
+    def read(self, rows: NDArray[Any], chosen: Longs, scale: float, buffer: Floats) -> None:
+        self._loops.gather(rows, chosen, self._columns, scale, buffer)
 
 
 class DenseProducts:
