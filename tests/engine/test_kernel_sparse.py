@@ -148,7 +148,9 @@ def both(
 def apart(problem: Problem, chain: SparseMlp, plain: Plain) -> float:
     """The largest difference of a logit over the whole data set."""
     with torch.no_grad():
-        return float((chain.forward(problem.inputs) - plain.logits(problem.inputs)).abs().max())
+        return float(
+            (chain.products.forward(problem.inputs) - plain.logits(problem.inputs)).abs().max()
+        )
 
 
 @pytest.mark.parametrize("density", [0.5, 0.1, 0.01])
@@ -161,7 +163,7 @@ def test_hundred_steps_are_the_references(rule, density):
     assert apart(problem, started, plain) > 1e-2, (
         "the training moved nothing: the test says nothing"
     )
-    for weight, mask in zip(chain.weights(), problem.masks, strict=True):
+    for weight, mask in zip(chain.products.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
 
 
@@ -181,7 +183,7 @@ def test_a_masked_layer_on_dense_products_trains_the_same(rule):
     problem = Problem((30, 20, 12, 4), 0.5, batch=32)
     chain, plain = both(problem, rule, 100, dense_from=0.0)
     assert apart(problem, chain, plain) < 5e-5
-    for weight, mask in zip(chain.weights(), problem.masks, strict=True):
+    for weight, mask in zip(chain.products.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
 
 
@@ -198,8 +200,8 @@ def test_a_layer_without_a_living_weight(rule, empty):
 def test_nothing_alive_and_no_bias():
     problem = Problem((20, 12, 4), 0.0, batch=20, biases=False)
     chain, _ = both(problem, "adam", 3)
-    assert not chain.forward(problem.inputs).any()
-    assert chain.biases() == [None, None]
+    assert not chain.products.forward(problem.inputs).any()
+    assert chain.products.biases() == [None, None]
 
 
 @settings(max_examples=40, deadline=None)
@@ -220,7 +222,7 @@ def test_any_shape(widths, density, batch, rule, biases, dense_from, dtype, lit,
     )
     chain, plain = both(problem, rule, 4, dense_from)
     assert apart(problem, chain, plain) < 5e-5
-    for ours, theirs in zip(chain.biases(), plain.biases, strict=True):
+    for ours, theirs in zip(chain.products.biases(), plain.biases, strict=True):
         assert (ours is None and theirs is None) or torch.allclose(ours, theirs.detach(), atol=1e-5)
 
 
@@ -231,7 +233,9 @@ def test_most_inputs_are_0(rule, density):
     problem = Problem((61, 37, 20, 5), density, batch=60, lit=0.2, dead=False)
     chain, plain = both(problem, rule, 100, 0.0)
     assert apart(problem, chain, plain) < 5e-5
-    for ours, theirs, mask in zip(chain.weights(), plain.weights, problem.masks, strict=True):
+    for ours, theirs, mask in zip(
+        chain.products.weights(), plain.weights, problem.masks, strict=True
+    ):
         torch.testing.assert_close(ours, theirs.detach(), atol=2e-4, rtol=1e-3)
         assert not ours[~mask].any()
 
@@ -242,7 +246,9 @@ def test_masked_weights_may_be_frozen_at_any_value(rule):
     problem = Problem((30, 20, 12, 4), 0.1, batch=32, lit=0.3, frozen=1.0)
     chain, plain = both(problem, rule, 100)
     assert apart(problem, chain, plain) < 5e-5
-    for weight, start, mask in zip(chain.weights(), problem.weights, problem.masks, strict=True):
+    for weight, start, mask in zip(
+        chain.products.weights(), problem.weights, problem.masks, strict=True
+    ):
         assert start[~mask].any()
         assert torch.equal(weight[~mask], start[~mask])
 
@@ -282,7 +288,7 @@ def test_a_state_goes_on_bit_for_bit(rule):
     batches = problem.batches(12)
     for chosen in batches[:6]:
         whole.step(problem.inputs, problem.labels, chosen, rate)
-    problem.weights, problem.biases = whole.weights(), whole.biases()
+    problem.weights, problem.biases = whole.products.weights(), whole.products.biases()
     second = problem.chain(update)
     second.load_optimizer_state(whole.optimizer_state())
     for chosen in batches[6:]:
@@ -290,7 +296,7 @@ def test_a_state_goes_on_bit_for_bit(rule):
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)
         ]
         assert losses[0] == losses[1]
-    assert all(map(torch.equal, whole.weights(), second.weights()))
+    assert all(map(torch.equal, whole.products.weights(), second.products.weights()))
     second.load_optimizer_state([{} for _ in second.optimizer_state()])
     assert second.optimizer_state() == [{} for _ in second.optimizer_state()], (
         "an empty state is that of an optimizer that took no step"
@@ -318,7 +324,7 @@ def test_what_another_kernel_remembers_of_masked_weights_moves_nothing(dense_fro
     assert theirs[0]["momentum_buffer"][~problem.masks[0]].any()
     chain.load_optimizer_state(theirs)
     chain.step(problem.inputs, problem.labels, problem.batches(1)[0], plain.rate)
-    for weight, mask in zip(chain.weights(), problem.masks, strict=True):
+    for weight, mask in zip(chain.products.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
 
 
@@ -331,7 +337,7 @@ def test_same_bits_every_time():
             chain.step(problem.inputs, problem.labels, chosen, 1e-3)
             for chosen in problem.batches(20)
         ]
-        runs.append((losses, chain.forward(problem.inputs), *chain.weights()))
+        runs.append((losses, chain.products.forward(problem.inputs), *chain.products.weights()))
     assert runs[0][0] == runs[1][0]
     assert all(map(torch.equal, runs[0][1:], runs[1][1:]))
 
@@ -341,8 +347,8 @@ def test_what_was_given_is_left_alone():
     before = [tensor.clone() for tensor in (*problem.weights, *problem.biases)]
     chain = problem.chain(UpdateRule("sgd"))
     chain.step(problem.inputs, problem.labels, problem.batches(1)[0], 0.1)
-    chain.weights()[0].zero_()
-    assert chain.weights()[0].any()
+    chain.products.weights()[0].zero_()
+    assert chain.products.weights()[0].any()
     assert all(map(torch.equal, before, (*problem.weights, *problem.biases)))
 
 
@@ -353,7 +359,7 @@ def test_divergence_shows_in_the_loss():
         chain.step(problem.inputs, problem.labels, chosen, 1e25) for chosen in problem.batches(8)
     ]
     assert not math.isfinite(losses[-1])
-    assert not chain.forward(problem.inputs).isfinite().all()
+    assert not chain.products.forward(problem.inputs).isfinite().all()
 
 
 @pytest.mark.parametrize("rule", ["momentum", "adam"])
@@ -364,22 +370,22 @@ def test_a_divergence_leaves_nothing_behind(rule):
     used, fresh = problem.chain(update), problem.chain(update)
     for chosen in problem.batches(8):
         used.step(problem.inputs, problem.labels, chosen, 1e25)
-    assert not used.forward(problem.inputs).isfinite().all()
-    used.load(problem.weights, problem.biases)
+    assert not used.products.forward(problem.inputs).isfinite().all()
+    used.products.load(problem.weights, problem.biases)
     used.load_optimizer_state([{} for _ in used.optimizer_state()])
     for chosen in problem.batches(4):
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)
         ]
         assert losses[0] == losses[1]
-    assert all(map(torch.equal, used.weights(), fresh.weights()))
+    assert all(map(torch.equal, used.products.weights(), fresh.products.weights()))
 
 
 def test_images_keep_their_shape_and_the_sweep_its_last_examples():
     problem = Problem((36, 12, 4), 0.5, batch=20)
     chain = problem.chain(UpdateRule("sgd"))
     images = problem.inputs.repeat(4, 1)[:700].reshape(700, 1, 6, 6)
-    logits = chain.forward(images)
+    logits = chain.products.forward(images)
     assert logits.shape == (700, 4)
     torch.testing.assert_close(
         logits, problem.plain("sgd").logits(images.flatten(1)).detach(), atol=1e-5, rtol=1e-5

@@ -420,4 +420,4 @@ def sparse_kernel(loops: str, below: float = 0.3) -> KernelSpec:
 
 def layer_types(job: Train) -> set[str]:
     group = TrainingGroup([job], engine_context())
-    return {type(layer).__name__ for layer in group.kernel.mlp.layers}  # type: ignore[attr-defined]
+    return {type(layer).__name__ for layer in group.kernel.mlp.products.layers}  # type: ignore[attr-defined]

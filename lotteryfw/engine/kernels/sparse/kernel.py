@@ -18,7 +18,8 @@ from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample
 from lotteryfw.engine.kernels.mlp import mlp_layers
 from lotteryfw.engine.kernels.optimizer_rules import update_rule, why_no_rule
 from lotteryfw.engine.kernels.sparse.loops import Loops
-from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, is_sparse
+from lotteryfw.engine.kernels.sparse.mlp_products import is_sparse
+from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.store.tensors import is_plus_zero
@@ -102,7 +103,7 @@ class Sparse:
         """Return mean loss and accuracy over a part of the data."""
         inputs, labels = self._dataset.raw(part)
         # No batches: `forward` takes a cache's worth of examples at a time by itself.
-        logits = self.mlp.forward(inputs)
+        logits = self.mlp.products.forward(inputs)
         correct = int((logits.argmax(1) == labels).sum())
         return float(cross_entropy(logits, labels)), correct / len(labels)
 
@@ -113,8 +114,8 @@ class Sparse:
     def state(self) -> NetworkState:
         """Return every parameter now."""
         values: dict[str, Tensor] = {}
-        weights = zip(self._weight_names, self.mlp.weights(), strict=True)
-        biases = zip(self._bias_names, self.mlp.biases(), strict=True)
+        weights = zip(self._weight_names, self.mlp.products.weights(), strict=True)
+        biases = zip(self._bias_names, self.mlp.products.biases(), strict=True)
         for (weight_name, weight), (bias_name, bias) in zip(weights, biases, strict=True):
             values[weight_name] = weight
             if bias_name is not None and bias is not None:
@@ -132,7 +133,7 @@ class Sparse:
     def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
         """Go back to a state that this kernel gave."""
         weights = [state.values[name] for name in self._weight_names]
-        self.mlp.load(weights, self._biases(state.values))
+        self.mlp.products.load(weights, self._biases(state.values))
         self._load_optimizer_state(optimizer_state)
 
     def _load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:

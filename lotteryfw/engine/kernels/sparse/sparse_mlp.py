@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
-from lotteryfw.engine.kernels.sparse.flat_parameters import (
-    FlatParameter,
-    KeptParameter,
-    TransposedParameter,
-    WholeParameter,
-)
-from lotteryfw.engine.kernels.sparse.loops import (
-    Floats,
-    InputReader,
-    Ints,
-    LayerProducts,
-    Longs,
-    Loops,
-    whole_tiles,
-)
-from lotteryfw.store.tensors import is_plus_zero
-
-_T = TypeVar("_T")
-
-FORWARD_CHUNK = 256
-"""Examples that `SparseMlp.forward` takes at a time.
-
-Their activations stay in a core's own cache."""
+from lotteryfw.engine.kernels.sparse.loops import Loops
+from lotteryfw.engine.kernels.sparse.mlp_products import MlpProducts
 
 
 class SparseMlp:
-    """Linear → ReLU → … → Linear in training, with mean cross-entropy as the loss.
+    """Linear → ReLU → … → Linear in training (see `MlpProducts`).
 
-    weights: one [out, in] float32 for each layer; masks: [out, in] bool, True = alive, or None for
-    a layer without one; biases: [out] or None. Masked weights stay as they are; with a weight decay
-    they must be 0. A layer under a mask of at least `dense_from` density, one without a mask, and
-    one with masked weights other than 0 is multiplied densely. With `sparse_inputs` the first layer
-    is multiplied with the inputs that are not 0, which needs numba, whatever its mask. Everything
-    is copied; all of it is on the CPU. The bits of a result depend on the arguments alone, `loops`,
-    which do the arithmetic, included.
+    Masked weights stay as they are; with a weight decay they must be 0.
     """
 
     def __init__(
@@ -59,127 +29,27 @@ class SparseMlp:
         loops: Loops,
         sparse_inputs: bool = False,
     ):
+        self.products = MlpProducts(weights, masks, biases, batch, dense_from, loops, sparse_inputs)
         self._loops = loops
         self._update = update
-        self._batch = batch
         self._steps = 0
-        self._weights: list[FlatParameter] = []
-        self._biases: list[FlatParameter | None] = []
-        size = 0
-        for weight, mask, bias in zip(weights, masks, biases, strict=True):
-            stored: FlatParameter
-            if sparse_inputs and not self._weights:
-                stored = TransposedParameter(weight.shape, mask, size)
-            elif mask is not None and is_sparse(weight, mask, dense_from):
-                stored = KeptParameter(weight.shape, mask, size)
-            else:
-                stored = WholeParameter(weight.shape, mask, size)
-            self._weights.append(stored)
-            # Weights and biases share one flat array, which an optimizer's loop passes over once.
-            size = stored.span.stop
-            flat_bias = None if bias is None else WholeParameter(bias.shape, None, size)
-            self._biases.append(flat_bias)
-            size = size if flat_bias is None else flat_bias.span.stop
-
-        # torch's memory starts at a cache line on every machine: BLAS rounds alike in every run.
-        self._values = torch.zeros(size)
-        self._gradient = torch.zeros(size)
         # Arrays that the rule does not use stay empty.
+        size = len(self.products.values)
         self._first = torch.zeros(size if update.rule != "sgd" or update.momentum else 0)
         self._second = torch.zeros(size if update.rule != "sgd" else 0)
-        self._flat = [
-            flat.numpy() for flat in (self._values, self._gradient, self._first, self._second)
-        ]
-        self.load(weights, biases)
-
-        self.layers: list[LayerProducts] = []
-        for stored, bias_stored in zip(self._weights, self._biases, strict=True):
-            self.layers.append(self._layer(stored, bias_stored))
-        first = self.layers[0]
-        self._reader: InputReader
-        if isinstance(first, InputReader):
-            self._reader = first
-        else:
-            self._reader = GatheredInputs(loops, first.reads, weights[0].shape[1])
-        # Loops without remainders are what the compiler turns into vector instructions.
-        width = whole_tiles(batch)
-        self._inputs = self._reader.buffer(width)
-        self._outputs = self._buffers(width)
-        self._output_gradients = self._buffers(width)
-
-    def _layer(self, weight: FlatParameter, bias: FlatParameter | None) -> LayerProducts:
-        """Return the products of a layer, over its parts of the flat arrays."""
-        values, gradient = self._values[weight.span], self._gradient[weight.span]
-        outputs = weight.shape[0]
-        bias_values, bias_gradient = torch.zeros(outputs), torch.zeros(outputs)
-        if bias is not None:
-            bias_values, bias_gradient = self._values[bias.span], self._gradient[bias.span]
-        arrays = values, gradient, bias_values, bias_gradient
-        if isinstance(weight, KeptParameter):
-            return self._loops.Products(weight.shape, weight.kept, *arrays)
-        if isinstance(weight, TransposedParameter):
-            # It needs numba, which takes a second to import.
-            from lotteryfw.engine.kernels.sparse.numba_inputs import SparseInputProducts
-
-            return SparseInputProducts(weight.shape, weight.mask, *arrays)
-        return DenseProducts(weight.shape, weight.mask, *arrays)
+        flats = (self.products.values, self.products.gradient, self._first, self._second)
+        self._flat = [flat.numpy() for flat in flats]
 
     def step(self, inputs: Tensor, labels: Tensor, indices: Tensor, rate: float) -> float:
-        """Make one update, and return the mean loss (nats) of the batch before it.
+        """Make one update at a learning rate, and return the mean loss of the batch before it.
 
-        inputs: [N, …], uint8, which is divided by 255, or float32; labels: [N] int64, in
-        [0, classes); indices: [batch] int64, the examples of the batch. `rate` is the learning
-        rate. Raises ValueError where `indices` has another length.
+        See `MlpProducts.loss_and_gradient`.
         """
-        if len(indices) != self._batch:
-            raise ValueError(f"{len(indices)} examples were chosen; every step takes {self._batch}")
-        chosen = indices.numpy()
-        self._forward(_rows(inputs), chosen, self._inputs, self._outputs)
-        loss = self._loops.cross_entropy(
-            self._outputs[-1], labels.numpy(), chosen, self._output_gradients[-1]
-        )
-        for number in range(len(self.layers) - 1, 0, -1):
-            self.layers[number].backward(
-                self._output_gradients[number],
-                self._outputs[number - 1],
-                self._output_gradients[number - 1],
-            )
-        # Nobody needs the gradient of the inputs of the first layer.
-        self.layers[0].backward(self._output_gradients[0], self._inputs, None)
+        loss = self.products.loss_and_gradient(inputs, labels, indices)
         # Before the update, which Adam's correction of its bias counts from 1.
         self._steps += 1
         self._apply_gradient(float(rate))
         return loss
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits [n, classes] of inputs [n, …], uint8 or float32."""
-        read, outputs = self._reader.buffer(FORWARD_CHUNK), self._buffers(FORWARD_CHUNK)
-        rows, indices = _rows(inputs), np.arange(len(inputs))
-        logits = np.empty((len(outputs[-1]), len(inputs)), np.float32)
-        for start in range(0, len(rows), FORWARD_CHUNK):
-            chosen = indices[start : start + FORWARD_CHUNK]
-            self._forward(rows, chosen, read, outputs)
-            logits[:, start : start + FORWARD_CHUNK] = outputs[-1][:, : len(chosen)]
-        return torch.from_numpy(logits).t().contiguous()
-
-    def weights(self) -> list[Tensor]:
-        """Return the weights now, [out, in] each."""
-        return [parameter.expand(self._values) for parameter in self._weights]
-
-    def biases(self) -> list[Tensor | None]:
-        """Return the biases now, [out] each, None where there is none."""
-        biases: list[Tensor | None] = []
-        for parameter in self._biases:
-            biases.append(None if parameter is None else parameter.expand(self._values))
-        return biases
-
-    def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
-        """Go on from these weights, [out, in] each, and biases.
-
-        Masked weights are to be what they were at first.
-        """
-        for parameter, start in zip(self._parameters, _present(weights, biases), strict=True):
-            self._values[parameter.span] = parameter.compress(start)
 
     def optimizer_state(self) -> list[dict[str, Tensor]]:
         """Return the optimizer's state, a dict for each weight and bias in the order of layers.
@@ -189,7 +59,7 @@ class SparseMlp:
         """
         names = self._state_names() if self._steps else {}
         states = []
-        for parameter in self._parameters:
+        for parameter in self.products.parameters:
             state = {name: parameter.expand(flat) for name, flat in names.items()}
             # Adam and AdamW, which have two moments, count their steps.
             if len(names) == 2:
@@ -200,7 +70,7 @@ class SparseMlp:
     def load_optimizer_state(self, states: Sequence[Mapping[str, Tensor]]) -> None:
         """Go on from states of the form of `optimizer_state()`; masked weights are ignored."""
         self._steps = 0
-        for parameter, state in zip(self._parameters, states, strict=True):
+        for parameter, state in zip(self.products.parameters, states, strict=True):
             for name, flat in self._state_names().items():
                 # torch keeps no state of a parameter that no step has updated.
                 if name not in state:
@@ -213,28 +83,10 @@ class SparseMlp:
                 # SGD asks only whether it is the first step.
                 self._steps = int(state["step"]) if "step" in state else 1
 
-    @property
-    def _parameters(self) -> list[FlatParameter]:
-        return _present(self._weights, self._biases)
-
     def _state_names(self) -> dict[str, Tensor]:
         if self._update.rule != "sgd":
             return {"exp_avg": self._first, "exp_avg_sq": self._second}
         return {"momentum_buffer": self._first} if self._update.momentum else {}
-
-    def _buffers(self, width: int) -> list[Floats]:
-        """Return buffers for every layer's outputs, [features, width]."""
-        return [torch.zeros(parameter.shape[0], width).numpy() for parameter in self._weights]
-
-    def _forward(
-        self, rows: NDArray[Any], chosen: Longs, inputs: Any, outputs: Sequence[Floats]
-    ) -> None:
-        """Write the inputs and every layer's outputs for some examples into the buffers."""
-        self._reader.read(rows, chosen, 1 / 255 if rows.dtype == np.uint8 else 1.0, inputs)
-        x = inputs
-        for layer, y in zip(self.layers, outputs, strict=True):
-            layer.forward(x, y, rectify=y is not outputs[-1])
-            x = y
 
     def _apply_gradient(self, rate: float) -> None:
         """Update all weights and biases from their gradients."""
@@ -288,80 +140,3 @@ def warm_up(loops: Loops) -> None:
         for dtype in (torch.uint8, torch.float32):
             mlp = SparseMlp([torch.eye(2)] * 3, masks, [None] * 3, rule, 1, 1.0, loops)
             mlp.step(torch.ones(1, 2, dtype=dtype), labels, labels, 0.1)
-
-
-def _present(weights: Sequence[_T], biases: Sequence[_T | None]) -> list[_T]:
-    """Return weight and bias of each layer in turn, as `Module.parameters()` has them."""
-    present = []
-    for weight, bias in zip(weights, biases, strict=True):
-        present.append(weight)
-        if bias is not None:
-            present.append(bias)
-    return present
-
-
-def is_sparse(weight: Tensor, mask: Tensor, dense_from: float) -> bool:
-    """Return whether a layer is multiplied on the pattern of its mask."""
-    return float(mask.float().mean()) < dense_from and is_plus_zero(weight, ~mask)
-
-
-def _rows(inputs: Tensor) -> NDArray[Any]:
-    """Return the same memory with one example in each row."""
-    return inputs.reshape(len(inputs), -1).numpy()
-
-
-class GatheredInputs:
-    """Reads all inputs that some weight reads, feature-major."""
-
-    def __init__(self, loops: Loops, columns: Ints, count: int):
-        self._loops = loops
-        self._columns = columns
-        self._count = count
-
-    def buffer(self, examples: int) -> Floats:
-        return torch.zeros(self._count, examples).numpy()
-
-    def read(self, rows: NDArray[Any], chosen: Longs, scale: float, buffer: Floats) -> None:
-        self._loops.gather(rows, chosen, self._columns, scale, buffer)
-
-
-class DenseProducts:
-    """Products by BLAS.
-
-    A mask, if any, holds the gradient of its masked weights at 0, and so the weights.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        mask: Tensor | None,
-        values: Tensor,
-        gradient: Tensor,
-        bias: Tensor,
-        bias_gradient: Tensor,
-    ):
-        self._weight = values.view(*shape)
-        self._gradient = gradient.view(*shape)
-        self._bias = bias.view(-1, 1)
-        self._bias_gradient = bias_gradient
-        # A factor of 0 or 1, so that one multiplication clears the masked entries.
-        self._mask = None if mask is None else mask.float()
-        self.reads = np.arange(shape[1], dtype=np.int32)
-
-    def forward(self, x: Floats, y: Floats, rectify: bool) -> None:
-        out = torch.from_numpy(y)
-        torch.addmm(self._bias, self._weight, torch.from_numpy(x), out=out)
-        if rectify:
-            out.relu_()
-
-    def backward(self, dy: Floats, x: Floats, dx: Floats | None) -> None:
-        gradient, inputs = torch.from_numpy(dy), torch.from_numpy(x)
-        torch.mm(gradient, inputs.t(), out=self._gradient)
-        torch.sum(gradient, 1, out=self._bias_gradient)
-        if self._mask is not None:
-            self._gradient.mul_(self._mask)
-        if dx is not None:
-            out = torch.from_numpy(dx)
-            torch.mm(self._weight.t(), gradient, out=out)
-            # The derivative of the ReLU before, in place, as autograd computes it.
-            torch.ops.aten.threshold_backward.grad_input(out, inputs, 0.0, grad_input=out)
