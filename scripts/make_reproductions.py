@@ -110,12 +110,14 @@ def read_recipe(
     name: str, profile: str = "", sets: Sequence[str] = (), studies: Sequence[str] = ()
 ) -> Recipe:
     """Return a recipe of the repository, with all its studies or with those of these names."""
+    # Files that a run read as its data need not be here, and claims do not depend on them.
+    kept_sets = [change for change in sets if not change.startswith("data=")]
     return load_recipe(
         RECIPES / f"{name}.toml",
         Registry.load([]),
         data_folder=NO_DATA,
         profile=profile or None,
-        sets=list(sets),
+        sets=kept_sets,
         studies=list(studies),
     )
 
