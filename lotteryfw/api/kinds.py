@@ -242,16 +242,6 @@ class Parametrization(Component):
         `edges.weights`. `edges.progress` is None outside the steps of a training.
         """
 
-    def score_gradient(
-        self, edges: MaskedLayer, mask: Tensor, weight_gradient: Tensor
-    ) -> Tensor | None:
-        """Return, of `score_shape`, the gradient of the scores from that of `weight(edges, mask)`.
-
-        `weight_gradient` is [s] float32. It must be what autograd computes; with it, masks of
-        multilayer perceptrons are learned without autograd. Default: None, autograd computes it.
-        """
-        return None
-
     def expected(self, edges: MaskedLayer, mask: Tensor) -> float:
         """Return the mean number of edges of a layer that take part.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, inf, sqrt
+from math import inf, sqrt
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -79,21 +79,6 @@ class Bernoulli(Parametrization):
             return weight / torch.tensor(self.logit).sigmoid().item()
         return weight
 
-    def score_gradient(self, edges: MaskedLayer, mask: Tensor, weight_gradient: Tensor) -> Tensor:
-        probability = edges.scores.sigmoid()
-        gradient = weight_gradient * edges.weights
-        if self.rescale == "dynamic":
-            kept = float(mask.sum())
-            of_all = float(gradient[mask].sum())
-            gradient.mul_(edges.info.size / max(kept, 0.5))
-            if kept:
-                # through the factor: every edge that takes part makes it smaller
-                gradient.sub_(of_all * edges.info.size / kept**2)
-        elif self.rescale == "static":
-            start = 1 / (1 + exp(-self.logit))
-            gradient.div_(start)
-        return gradient.mul_(probability).mul_(1 - probability)
-
     def expected(self, edges: MaskedLayer, mask: Tensor) -> float:
         return float(edges.scores.double().sigmoid()[edges.allowed].sum())
 
@@ -162,14 +147,6 @@ class TopK(Parametrization):
             if self.scale_fan
             else weight
         )
-
-    def score_gradient(self, edges: MaskedLayer, mask: Tensor, weight_gradient: Tensor) -> Tensor:
-        gradient = weight_gradient * edges.weights
-        if self.rank == "abs":
-            gradient.mul_(edges.scores.sign())
-        if self.scale_fan:
-            gradient.mul_((edges.info.size / mask.sum().clamp(min=1)).sqrt())
-        return gradient
 
     def refresh(self) -> int:
         return self.every

@@ -39,14 +39,13 @@ def test_a_choice_is_trained_by_its_own_modules(choice: str) -> None:
     assert choose(job, choice).name in KERNEL_LIST[choice]
 
 
-def test_reference_and_fused_train_weights_and_masks_by_two_modules() -> None:
+def test_reference_trains_weights_and_masks_by_two_modules() -> None:
     choose = KernelDispatcher(engine_context())
     learning = lab(cell(20, parametrization=make("parametrization", "bernoulli")))
     job = learning.job(learning.learn_mask(None))
     assert choose(job, "reference") == choose(job, "auto") == kernel("mask_training")
-    assert choose(job, "fused").name == "fused_masks"
     with pytest.raises(UsageError, match="it trains weights, and here masks are learned"):
-        choose(job, "lockstep")
+        choose(job, "fused")
 
 
 def test_the_engine_is_imported_without_torch() -> None:

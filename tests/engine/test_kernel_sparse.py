@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
-from lotteryfw.engine.kernels.sparse.backends import backends, loops_of
+from lotteryfw.engine.kernels.sparse.kernel import backends, loops_of
 from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 RULES = {

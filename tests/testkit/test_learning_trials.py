@@ -143,14 +143,6 @@ PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"expected": lambda self, edges, mask: "half"},
         "returned 'half', not a finite number",
     ),
-    "gradient of another sign": (
-        {"score_gradient": lambda self, edges, mask, slopes: -slopes * edges.weights},
-        "score_gradient.. on .* away from the gradient of weight.. that autograd computes",
-    ),
-    "gradient of another shape": (
-        {"score_gradient": lambda self, edges, mask, slopes: slopes.flatten()},
-        r"score_gradient.. on .* returned no tensor of shape",
-    ),
     "draws": (
         {"draws": lambda self: 1.5},
         "draws.. returned 1.5, not an integer of at least 0",
@@ -187,7 +179,3 @@ def test_a_broken_parametrization_is_noticed(fault: str) -> None:
 def test_a_parametrization_may_redraw_weights_after_a_step() -> None:
     trial(parametrization())
     trial(parametrization(after_step=redrawn))
-
-
-def test_a_parametrization_may_compute_the_gradient_of_its_scores() -> None:
-    trial(parametrization(score_gradient=lambda self, edges, mask, slopes: slopes * edges.weights))

@@ -64,7 +64,7 @@ class RankTraining:
         if self._ranks is not None:
             self._ranks.abort()
 
-    def update(self, step: int, factor: float) -> Tensor | float:
+    def update(self, step: int, factor: float) -> Tensor:
         """Make an update together with the other ranks, and return the loss of the whole batch."""
         return self.kernel.update(step, factor)
 
@@ -119,7 +119,7 @@ class Distributed:
         """The further curves of the wrapped kernel."""
         return self._member.curve_units
 
-    def update(self, step: int, factor: float) -> Tensor | float:
+    def update(self, step: int, factor: float) -> Tensor:
         """Make one update on all ranks, and return the loss of the whole batch.
 
         Raises LotteryError, which names the rank, where one is lost.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import nan
-from statistics import fmean
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,38 +24,14 @@ from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 
 
-class WeightGradients(Protocol):
-    """Computes the gradient of a network's loss without autograd."""
-
-    def loss_and_gradients(
-        self, step: int, weights: Mapping[str, Tensor]
-    ) -> tuple[float, Mapping[str, Tensor]]:
-        """Return the mean loss (nats) of a step's batch and the gradient of each weight.
-
-        The network computes with `weights`. The gradients are the caller's.
-        """
-        ...
-
-    def evaluate(self, part: str, weights: Mapping[str, Tensor]) -> tuple[float, float]:
-        """Return mean loss (nats) and accuracy over a part of the data."""
-        ...
-
-
 class MaskTraining:
-    """Trains every job with a parametrization. It is its own and only `Member`.
-
-    With `weight_gradients` autograd is not used: the parametrization must have `score_gradient`, no
-    penalty, and train no weights.
-    """
+    """Trains every job with a parametrization. It is its own and only `Member`."""
 
     loss_dtype = torch.float32
     curve_units = CURVE_UNITS
 
-    def __init__(
-        self, job: Train, context: EngineContext, weight_gradients: WeightGradients | None = None
-    ):
+    def __init__(self, job: Train, context: EngineContext):
         self._job = job
-        self._weight_gradients = weight_gradients
         self._context = context
         self.network = TrainedNetwork(job, context)
         self.learned_mask = LearnedMask(job, context, self.network.module, self.network.tensors)
@@ -77,17 +51,14 @@ class MaskTraining:
         """The network."""
         return (self,)
 
-    def update(self, step: int, factor: float) -> Tensor | float:
+    def update(self, step: int, factor: float) -> Tensor:
         """Make one optimizer update of what is trained, and return the loss of its batch."""
         self.network.seed(step)
         if self.masks is None or (step - self._job.start) % self._refresh == 0:
             self._set_masks(self.learned_mask.for_step(step))
         assert self.masks is not None
-        loss: Tensor | float
         if self._recorded is not None:
             loss = self._recorded.update(step, factor, self._recorded_step)
-        elif self._weight_gradients is not None:
-            loss = self._step_without_autograd(step, factor, self._weight_gradients)
         else:
             net = self.learned_mask.at_step(step)
             weights = self.learned_mask.weights(self.masks, net)
@@ -118,23 +89,6 @@ class MaskTraining:
         network.apply_gradients()
         return loss
 
-    @torch.no_grad()
-    def _step_without_autograd(
-        self, step: int, factor: float, weight_gradients: WeightGradients
-    ) -> float:
-        """Do the rest of an update, and return the loss of its batch."""
-        assert self.masks is not None
-        net = self.learned_mask.at_step(step)
-        weights = self.learned_mask.weights(self.masks, net)
-        loss, gradients = weight_gradients.loss_and_gradients(step, weights)
-        for name, layer in net.edges.items():
-            gradient = self._parametrization.score_gradient(
-                layer, self.masks[name], gradients[name]
-            )
-            layer.scores.grad = gradient
-        self.network.optimizer_step(factor)
-        return loss
-
     def evaluate(self, part: str) -> tuple[float, float]:
         """Return mean loss and accuracy over a part of the data.
 
@@ -143,13 +97,6 @@ class MaskTraining:
         # A mask of NaN scores is a valid mask, whose loss may be finite.
         if not self.learned_mask.is_finite():
             return nan, 0.0
-        if self._weight_gradients is not None:
-            losses, accuracies = [], []
-            for weights in self.learned_mask.evaluated_weights():
-                loss, accuracy = self._weight_gradients.evaluate(part, weights)
-                losses.append(loss)
-                accuracies.append(accuracy)
-            return fmean(losses), fmean(accuracies)
         network = self.network
         return evaluate_learned_mask(
             self.learned_mask, self._job, self._context, network.module, network.dataset, part

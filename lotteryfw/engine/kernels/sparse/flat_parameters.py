@@ -24,8 +24,8 @@ class FlatParameter(ABC):
         self.span = slice(start, start + size)
 
     @abstractmethod
-    def write(self, dense: Tensor, flat: Tensor) -> None:
-        """Write entries, given in the parameter's shape, to their places in a flat array."""
+    def compress(self, dense: Tensor) -> Tensor:
+        """Return the numbers of the span for these entries, given in the parameter's shape."""
 
     @abstractmethod
     def expand(self, flat: Tensor) -> Tensor:
@@ -38,8 +38,8 @@ class WholeParameter(FlatParameter):
     def __init__(self, shape: Sequence[int], mask: Tensor | None, start: int):
         super().__init__(shape, mask, start, prod(shape))
 
-    def write(self, dense: Tensor, flat: Tensor) -> None:
-        flat[self.span] = dense.flatten()
+    def compress(self, dense: Tensor) -> Tensor:
+        return dense.flatten()
 
     def expand(self, flat: Tensor) -> Tensor:
         return flat[self.span].reshape(*self.shape).clone()
@@ -54,8 +54,8 @@ class KeptParameter(FlatParameter):
         self.kept = mask.flatten().nonzero().flatten()
         super().__init__(shape, mask, start, len(self.kept))
 
-    def write(self, dense: Tensor, flat: Tensor) -> None:
-        flat[self.span] = dense.flatten()[self.kept]
+    def compress(self, dense: Tensor) -> Tensor:
+        return dense.flatten()[self.kept]
 
     def expand(self, flat: Tensor) -> Tensor:
         dense = flat.new_zeros(prod(self.shape))
@@ -70,10 +70,11 @@ class TransposedParameter(FlatParameter):
         outputs, inputs = shape
         super().__init__(shape, mask, start, inputs * whole_tiles(outputs))
 
-    def write(self, dense: Tensor, flat: Tensor) -> None:
+    def compress(self, dense: Tensor) -> Tensor:
         outputs, inputs = self.shape
-        # The columns that are added stay 0.
-        flat[self.span].view(inputs, -1)[:, :outputs] = dense.t()
+        padded = dense.new_zeros(inputs, whole_tiles(outputs))
+        padded[:, :outputs] = dense.t()
+        return padded.flatten()
 
     def expand(self, flat: Tensor) -> Tensor:
         outputs, inputs = self.shape

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lotteryfw.engine.kernels.sparse.flat_parameters import (
     FlatParameter,
@@ -110,7 +109,7 @@ class MlpProducts:
         Masked weights are to be what they were at first.
         """
         for parameter, dense in zip(self.parameters, _present(weights, biases), strict=True):
-            parameter.write(dense, self.values)
+            self.values[parameter.span] = parameter.compress(dense)
 
     def weights(self) -> list[Tensor]:
         """Return the weights now, [out, in] each."""
@@ -161,13 +160,6 @@ class MlpProducts:
             self._forward(rows, chosen, read, outputs)
             logits[:, start : start + FORWARD_CHUNK] = outputs[-1][:, : len(chosen)]
         return torch.from_numpy(logits).t().contiguous()
-
-    def measure(self, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Return mean loss (nats) and accuracy in [0, 1] over examples (see `loss_and_gradient`)."""
-        # No batches: `forward` takes a cache's worth of examples at a time by itself.
-        logits = self.forward(inputs)
-        correct = int((logits.argmax(1) == labels).sum())
-        return float(cross_entropy(logits, labels)), correct / len(labels)
 
     def _layer(self, weight: FlatParameter, bias: FlatParameter | None) -> LayerProducts:
         """Return the products of a layer, over its parts of the flat arrays."""

@@ -79,7 +79,7 @@ class SparseMlp:
                 alive = state[name]
                 if parameter.mask is not None:
                     alive = alive.where(parameter.mask, 0.0)
-                parameter.write(alive, flat)
+                flat[parameter.span] = parameter.compress(alive)
                 # SGD asks only whether it is the first step.
                 self._steps = int(state["step"]) if "step" in state else 1
 
