@@ -33,10 +33,10 @@ It is about where each back end overtakes the dense products (benchmarks/sparse_
 constant, so that the choice does not depend on the machine."""
 SHARE = 0.5
 """The kernel is chosen where at least this share of the weights lies in such layers."""
-INPUTS_BELOW = 0.3
+INPUTS_BELOW = 0.25
 """Share of inputs that are not 0 below which a first layer that is not sparse reads those alone.
 
-About where it overtakes dense products (benchmarks/sparse_inputs.py); a constant, as above."""
+About where it overtakes dense products (benchmarks/sparse_step.py); a constant, as above."""
 
 
 class Sparse:
