@@ -1,4 +1,4 @@
-"""The sparse kernel: a plain MLP whose cost falls with the density of its masks."""
+"""The sparse kernel: a plain MLP whose cost falls with the density of its masks and inputs."""
 
 from lotteryfw.engine.kernels.sparse.kernel import KERNEL
 

@@ -226,7 +226,7 @@ def _sparse_layers(candidate: Candidate) -> set[str]:
     return names
 
 
-def _dense_first_layer(candidate: Candidate) -> str | None:
+def _sparse_input_layer(candidate: Candidate) -> str | None:
     """Return the first layer's weight if it reads the inputs that are not 0 alone, else None."""
     job = candidate.job
     # In this order: a look at the data comes last.
@@ -249,13 +249,13 @@ def _gain(candidate: Candidate) -> float:
     # Above the fused kernel's 1.5 and lockstep's 3: it is chosen where several of them apply.
     if sum(masks[name].numel() for name in _sparse_layers(candidate)) >= SHARE * weights:
         return 4.0
-    first = _dense_first_layer(candidate)
+    first = _sparse_input_layer(candidate)
     return 2.0 if first and values[first].numel() >= SHARE * weights else 0.0
 
 
 def _options(candidate: Candidate) -> Mapping[str, Any]:
     options = {"loops": next(iter(backends().values())), "below": _below(candidate)}
-    return options | ({"inputs": "sparse"} if _dense_first_layer(candidate) else {})
+    return options | ({"inputs": "sparse"} if _sparse_input_layer(candidate) else {})
 
 
 def _why_unavailable(options: Mapping[str, Any]) -> str | None:
