@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.commands import cli
-from support.recipes import faults
+from support.recipes import faults, load
 from support.runs import DATA, files, go, recipe
 
 from lotteryfw import Run, load_ticket
@@ -256,3 +256,12 @@ def test_a_level_that_no_search_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LotteryError, match=r"target\[0\]\.levels: .*no level 7.*0, 1"):
         go(tmp_path, recipe(search=ONE_LEVEL, target=[target(levels=[1, 7])]))
     assert not list((tmp_path / "store").rglob("metrics.json"))
+
+
+def test_levels_may_be_a_range() -> None:
+    for levels in ([1, 2], "1..2"):
+        table = recipe(search={"use": "imp", "levels": 2}, target=[target(levels=levels)])
+        (cell,) = load(table).cells
+        assert [chosen.levels for chosen in cell.targets] == [frozenset({1, 2})], levels
+    (fault,) = faults(recipe(search=ONE_LEVEL, target=[target(levels="1-2")]))
+    assert "target[0].levels" in fault
