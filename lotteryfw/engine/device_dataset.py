@@ -34,7 +34,11 @@ class WholePart:
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the inputs [*indices, *shape], where they are stored."""
-        return self.inputs[indices.to(self.inputs.device)]
+        # Whole rows are copied: of bytes on a CPU, indexing with brackets takes 10 to 20 times as
+        # long.
+        chosen = indices.to(self.inputs.device).flatten()
+        rows = self.inputs.index_select(0, chosen)
+        return rows.reshape(*indices.shape, *self.inputs.shape[1:])
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """Yield all inputs in order, `size` at a time."""
