@@ -42,7 +42,13 @@ def test_a_killed_run_is_finished_with_the_same_bits(campaign: Campaign) -> None
     assert_no_failures(campaign, 2)
 
 
-@pytest.mark.parametrize("kind", list(PATTERNS))
+KINDS = [
+    pytest.param(kind, marks=pytest.mark.large) if kind == "object file" else kind
+    for kind in PATTERNS
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_gives_no_wrong_figure(campaign: Campaign, kind: str) -> None:
     count = COUNTS.get(kind, 1)
     harm_files(campaign, count, [kind])

@@ -389,6 +389,7 @@ def test_a_study_stopped_within_a_group_goes_on_to_the_same_bits(tmp_path: Path)
     assert files(go(tmp_path, "stopped", recipe())) == files(whole)
 
 
+@pytest.mark.large
 def test_a_worker_killed_within_a_group_loses_nothing(tmp_path: Path) -> None:
     table = recipe(
         train={**recipe()["train"], "length": "600it"}, search={"use": "imp", "levels": 1}

@@ -168,7 +168,7 @@ def test_sys_exit_fails_its_cell_and_names_the_component(
 
 @pytest.mark.parametrize(("schedule", "words"), [
     ("exits_on_the_way", "schedule 'exits_on_the_way' in factor() called sys.exit(9)"),
-    ("ends", "ended 3 times without an answer (exit code 7)"),
+    pytest.param("ends", "ended 3 times without an answer (exit code 7)", marks=pytest.mark.large),
 ])  # fmt: skip
 def test_the_end_of_a_worker_process_fails_its_cell_alone(
     tmp_path: Path, plugin: list[Path], schedule: str, words: str

@@ -173,7 +173,7 @@ run(table, out=out, store=Path(store), jobs=jobs, device="cpu", data=Path(out), 
 """
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.large), 2])
 def test_kill_9_at_random_moments_then_the_same_command_gives_the_same_bits(
     tmp_path: Path, jobs: int
 ) -> None:

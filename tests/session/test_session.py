@@ -172,6 +172,7 @@ def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.large
 def test_a_script_is_keyed_by_what_its_class_names_shows_progress_and_writes_the_report(
     tmp_path: Path,
 ) -> None:

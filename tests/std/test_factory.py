@@ -94,6 +94,7 @@ def test_a_function_builds_the_network_in_worker_processes_too(here: Path) -> No
     assert "prunable: 592 of 610 parameters" in kept
 
 
+@pytest.mark.large
 def test_the_code_of_the_file_is_in_the_key_and_its_folder_is_not(here: Path) -> None:
     assert computed(here) == 4
     assert computed(here) == 0
