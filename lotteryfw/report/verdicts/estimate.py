@@ -8,6 +8,7 @@ the two wrong verdicts has an error rate of at most 2.5 %.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, isinf, sqrt
@@ -110,11 +111,15 @@ class Estimate:
         to_low = abs(self.spread.mean - self.region.low)
         to_high = abs(self.spread.mean - self.region.high)
         distance = min(to_low, to_high)
-        # half the width of the interval has to be less than the distance to the nearer end
-        for n in range(FEWEST_SEEDS, MOST_SEEDS + 1):
-            if t_quantile(1 - self.level / 2, n - 1) * sd / sqrt(n) < distance:
-                return n
-        return None
+
+        def decides(n: int) -> bool:
+            """Return whether half the width of the interval is less than that distance."""
+            return t_quantile(1 - self.level / 2, n - 1) * sd / sqrt(n) < distance
+
+        # the width falls with every seed, so the first number that decides can be bisected
+        counts = range(FEWEST_SEEDS, MOST_SEEDS + 1)
+        first = bisect_left(counts, True, key=decides)
+        return counts[first] if first < len(counts) else None
 
 
 def decide(p_supported: float | None, p_contradicted: float | None, level: float) -> Decision:
