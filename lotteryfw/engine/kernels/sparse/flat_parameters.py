@@ -1,4 +1,4 @@
-"""The layouts of weights and biases in the flat arrays of `SparseMlp`, one after another."""
+"""The layouts of weights and biases in the flat arrays of `MlpProducts`, one after another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lotteryfw.engine.kernels.sparse.loops import whole_tiles
 
 
 class FlatParameter(ABC):
-    """A weight [out, in] or a bias [out], whose entries lie there from `start` on.
+    """A weight [out, in] or a bias [out], whose entries lie in a flat array from `start` on.
 
     mask: bool of its shape, True = alive, or None.
     """
@@ -33,7 +33,7 @@ class FlatParameter(ABC):
 
 
 class WholeParameter(FlatParameter):
-    """A weight or a bias whose entries all lie there, in order."""
+    """A weight or a bias whose entries all lie in the flat array, in order."""
 
     def __init__(self, shape: Sequence[int], mask: Tensor | None, start: int):
         super().__init__(shape, mask, start, prod(shape))
@@ -46,7 +46,7 @@ class WholeParameter(FlatParameter):
 
 
 class KeptParameter(FlatParameter):
-    """A weight of which the kept entries alone lie there; the others are 0."""
+    """A weight of which the kept entries alone lie in the flat array; the others are 0."""
 
     def __init__(self, shape: Sequence[int], mask: Tensor, start: int):
         # Flat indices in ascending order: rows of the matrix lie one after another, as CSR has
@@ -64,7 +64,7 @@ class KeptParameter(FlatParameter):
 
 
 class TransposedParameter(FlatParameter):
-    """A weight that lies there transposed, [in, out] with out rounded up to whole tiles."""
+    """A weight that lies in the flat array transposed: [in, out], out rounded up to whole tiles."""
 
     def __init__(self, shape: Sequence[int], mask: Tensor | None, start: int):
         outputs, inputs = shape
