@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
-from lotteryfw.engine.kernels.sparse.kernel import Backend, backends, loops_of
+from lotteryfw.engine.kernels.sparse.backends import Backend, backends, loops_of
 from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 WIDTHS, RATE, EXAMPLES, STEPS = (784, 300, 100, 10), 0.1, 20_000, 20

@@ -261,6 +261,16 @@ class Parametrization(Component):
         """Return the number of steps from one mask of the training to the next. Default: 1."""
         return 1
 
+    def closed_form(self) -> str:
+        """Return the name of the rule, if it is one that kernels may have built in. Default: "".
+
+        "top_k": `masks` keeps in each budget the edges of largest score, as `IncrementalTopK` does,
+        `weight` is w · mask with the mask's gradient passed straight to the scores, and every other
+        method does what it does by default, but for `initial` and `refresh`. "top_k_magnitude": the
+        same of |score|.
+        """
+        return ""
+
     def after_step(
         self, step: int, net: MaskedNetwork, masks: Mapping[str, Tensor], rng: torch.Generator
     ) -> None:

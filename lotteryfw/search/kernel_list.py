@@ -9,15 +9,15 @@ from collections.abc import Mapping
 
 KERNEL_LIST: Mapping[str, tuple[str, ...]] = {
     "reference": ("reference", "mask_training"),
-    "fused": ("fused",),
+    "fused": ("fused", "fused_top_k"),
     "sparse": ("sparse",),
     "compact": ("compact",),
     "lockstep": ("lockstep",),
     "distributed": ("distributed",),
 }
 """By the name that a recipe uses, the modules of `lotteryfw.engine.kernels` that may train a job
-under this name. Of several modules each trains jobs that the others cannot: "reference" trains
-weights or scores. To add a kernel, write its module and add it here."""
+under this name. Of several modules each trains jobs that the others cannot: "reference" and "fused"
+train weights or scores. To add a kernel, write its module and add it here."""
 
 KERNELS = ("auto", *KERNEL_LIST)
 """The names that a recipe may use: "auto" lets the engine choose for each job."""

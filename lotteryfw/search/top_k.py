@@ -177,6 +177,25 @@ def top(scores: Tensor, keep: int) -> Tensor:
     return above | (tied & (tied.cumsum(0) <= keep - above.sum()))
 
 
+FindBracket = Callable[
+    ["NDArray[np.float32]", "np.float32", "np.float32"],
+    "tuple[NDArray[np.bool_], NDArray[np.intp], int]",
+]
+
+
+def _find_bracket(
+    scores: NDArray[np.float32], low: np.float32, high: np.float32
+) -> tuple[NDArray[np.bool_], NDArray[np.intp], int]:
+    """Return which scores are above `high`, the indices of those from `low` up to it, and how many
+    are above."""
+    import numpy as np
+
+    above = scores > high
+    # No second comparison: what is above is at least `low`, too.
+    inside = np.flatnonzero((scores >= low) ^ above)
+    return above, inside, int(np.count_nonzero(above))
+
+
 class IncrementalTopK:
     """Selects the `keep` largest of scores that are ranked again and again and change little.
 
@@ -186,8 +205,17 @@ class IncrementalTopK:
     benchmarks/thresholds.py). Elsewhere than on the CPU it selects anew, without waiting.
     """
 
-    def __init__(self, keep: int):
+    def __init__(
+        self, keep: int, tie_order: Tensor | None = None, find_bracket: FindBracket | None = None
+    ):
+        """Select `keep` of the scores of each call.
+
+        `tie_order` [n] int64 is what ties go by, ascending, in the place of indices. `find_bracket`
+        is a faster function for the CPU that does what `_find_bracket` does.
+        """
         self._keep = keep
+        self._tie_order = None if tie_order is None else tie_order.numpy()
+        self._find_bracket = find_bracket or _find_bracket
         self._last: tuple[float, float] | None = None
 
     def __call__(self, scores: Tensor) -> Tensor:
@@ -212,7 +240,11 @@ class IncrementalTopK:
         threshold = np.partition(candidates, index)[index]
         kept[inside[candidates > threshold]] = True
         ties = wanted - int(np.count_nonzero(candidates > threshold))
-        kept[inside[candidates == threshold][:ties]] = True
+        tied = inside[candidates == threshold]
+        if self._tie_order is not None and ties < tied.size:
+            # Places differ, so that any sort gives one order.
+            tied = tied[np.argsort(self._tie_order[tied])]
+        kept[tied[:ties]] = True
         self._remember(float(threshold), inside.size, flat.size)
         return torch.from_numpy(kept).reshape(scores.shape)
 
@@ -229,9 +261,8 @@ class IncrementalTopK:
             # beyond float32 a bracket has no end
             with np.errstate(over="ignore"):
                 high, low = np.float32(centre + width), np.float32(centre - width)
-            above = flat > high
-            inside = np.flatnonzero((flat >= low) ^ above)
-            if 0 < self._keep - int(np.count_nonzero(above)) <= inside.size:
+            above, inside, count = self._find_bracket(flat, low, high)
+            if 0 < self._keep - count <= inside.size:
                 return above, inside
             # Doubling would need twice as many passes over the scores after a jump.
             width = 4 * width if width > 0 else np.inf

@@ -151,6 +151,12 @@ class TopK(Parametrization):
     def refresh(self) -> int:
         return self.every
 
+    def closed_form(self) -> str:
+        # a subclass may do something else, and must say so itself
+        if type(self) is not TopK or self.scale_fan:
+            return ""
+        return "top_k_magnitude" if self.rank == "abs" else "top_k"
+
 
 class _Best:
     """Selects the `keep` best of the edges that share a budget, step after step."""

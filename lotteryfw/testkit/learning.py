@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.layers import LayerInfo, MaskedLayer, MaskedNetwork, UpdateFactors
 from lotteryfw.api.rng import stream
+from lotteryfw.testkit.closed_forms import try_closed_form
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import LAYERS, NETS
 
@@ -27,7 +28,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
 
     Masks are bool, keep allowed edges only, and depend on scores and stream alone. Weights are 0 where
     masked, pass a gradient to every score, and are not written to. Factors and penalties are
-    numbers.
+    numbers. A closed form is true.
     """
     score_shape = partial(_score_shape, trial)
     for layer in LAYERS:
@@ -60,6 +61,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
                 _try_weight(trial, in_a_step, sampled[layer_name], on)
                 _try_weight(trial, edges, learned[layer_name], on)
                 _try_expected(trial, edges, learned[layer_name], on)
+            try_closed_form(trial, net, learned, sampled, name)
             _try_penalty(trial, net, step / STEPS, name)
         _try_after_step(trial, make, name)
 

@@ -39,13 +39,18 @@ def test_a_choice_is_trained_by_its_own_modules(choice: str) -> None:
     assert choose(job, choice).name in KERNEL_LIST[choice]
 
 
-def test_reference_trains_weights_and_masks_by_two_modules() -> None:
+def test_reference_and_fused_train_weights_and_masks_by_two_modules() -> None:
     choose = KernelDispatcher(engine_context())
     learning = lab(cell(20, parametrization=make("parametrization", "bernoulli")))
     job = learning.job(learning.learn_mask(None))
     assert choose(job, "reference") == choose(job, "auto") == kernel("mask_training")
     with pytest.raises(UsageError, match="it trains weights, and here masks are learned"):
+        choose(job, "lockstep")
+    with pytest.raises(UsageError, match=r"it learns top-k masks, and .* has others"):
         choose(job, "fused")
+    smoothed = {"use": "classification", "label_smoothing": 0.1}
+    with pytest.raises(UsageError, match="cross-entropy built in"):
+        choose(dense_job(cell(20, objective=smoothed)), "fused")
 
 
 def test_the_engine_is_imported_without_torch() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
+from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
-from lotteryfw.engine.kernels.sparse.kernel import backends, loops_of
+from lotteryfw.engine.kernels.sparse.backends import backends, loops_of
 from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 RULES = {
@@ -263,21 +264,17 @@ def test_state_is_torchs(rule):
         torch.ones(4, 12, dtype=torch.bool),
     ]
     alive.append(torch.ones(4, dtype=torch.bool))
-    theirs = plain.optimizer.state_dict()["state"]
-    for index, (ours, living) in enumerate(zip(chain.optimizer_state(), alive, strict=True)):
-        expected = {
-            name: value for name, value in theirs.get(index, {}).items() if value is not None
-        }
-        assert set(ours) == set(expected)
-        for name, value in ours.items():
-            assert value.dtype == expected[name].dtype
-            if name == "step":
-                assert value == expected[name]
-            else:
-                torch.testing.assert_close(
-                    value[living], expected[name][living], atol=1e-6, rtol=1e-4
-                )
-                assert not value[~living].any()
+    ours, theirs = chain.optimizer.state(), optimizer_tensors(plain.optimizer)
+    assert set(ours) == set(theirs)
+    for label, value in ours.items():
+        index, _, name = label.partition(".")
+        assert value.dtype == theirs[label].dtype
+        if name == "step":
+            assert value == theirs[label]
+        else:
+            living = alive[int(index)]
+            torch.testing.assert_close(value[living], theirs[label][living], atol=1e-6, rtol=1e-4)
+            assert not value[~living].any()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -290,26 +287,21 @@ def test_a_state_goes_on_bit_for_bit(rule):
         whole.step(problem.inputs, problem.labels, chosen, rate)
     problem.weights, problem.biases = whole.products.weights(), whole.products.biases()
     second = problem.chain(update)
-    second.load_optimizer_state(whole.optimizer_state())
+    second.optimizer.load(whole.optimizer.state())
     for chosen in batches[6:]:
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (whole, second)
         ]
         assert losses[0] == losses[1]
     assert all(map(torch.equal, whole.products.weights(), second.products.weights()))
-    second.load_optimizer_state([{} for _ in second.optimizer_state()])
-    assert second.optimizer_state() == [{} for _ in second.optimizer_state()], (
-        "an empty state is that of an optimizer that took no step"
-    )
+    second.optimizer.load({})
+    assert second.optimizer.state() == {}, "an empty state is that of an optimizer without a step"
 
 
 def test_our_state_goes_on_in_torch():
     problem = Problem((20, 12, 4), 0.3, batch=20)
     chain, plain = both(problem, "adam", 5)
-    groups = plain.optimizer.state_dict()["param_groups"]
-    plain.optimizer.load_state_dict(
-        {"state": dict(enumerate(chain.optimizer_state())), "param_groups": groups}
-    )
+    load_optimizer(plain.optimizer, chain.optimizer.state())
     for chosen in problem.batches(5):
         loss = chain.step(problem.inputs, problem.labels, chosen, plain.rate)
         assert loss == pytest.approx(plain.step(chosen), abs=1e-5)
@@ -320,9 +312,9 @@ def test_our_state_goes_on_in_torch():
 def test_what_another_kernel_remembers_of_masked_weights_moves_nothing(dense_from):
     problem = Problem((20, 12, 4), 0.5, batch=20)
     chain, plain = both(problem, "momentum", 5, dense_from)
-    theirs = [state for _, state in sorted(plain.optimizer.state_dict()["state"].items())]
-    assert theirs[0]["momentum_buffer"][~problem.masks[0]].any()
-    chain.load_optimizer_state(theirs)
+    theirs = optimizer_tensors(plain.optimizer)
+    assert theirs["0.momentum_buffer"][~problem.masks[0]].any()
+    chain.optimizer.load(theirs)
     chain.step(problem.inputs, problem.labels, problem.batches(1)[0], plain.rate)
     for weight, mask in zip(chain.products.weights(), problem.masks, strict=True):
         assert not weight[~mask].any()
@@ -372,7 +364,7 @@ def test_a_divergence_leaves_nothing_behind(rule):
         used.step(problem.inputs, problem.labels, chosen, 1e25)
     assert not used.products.forward(problem.inputs).isfinite().all()
     used.products.load(problem.weights, problem.biases)
-    used.load_optimizer_state([{} for _ in used.optimizer_state()])
+    used.optimizer.load({})
     for chosen in problem.batches(4):
         losses = [
             chain.step(problem.inputs, problem.labels, chosen, rate) for chain in (used, fresh)

@@ -289,6 +289,20 @@ def test_warm_top_equals_a_stable_sort_however_scores_move(
         scores = scores + drift * torch.randn(size, generator=rng)
 
 
+@given(seed=st.integers(0, 10**6), keep=st.integers(0, 60), levels=st.sampled_from([0, 1, 3, 50]))
+@settings(deadline=None)
+def test_warm_top_may_order_ties_otherwise(seed: int, keep: int, levels: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    scores = torch.randn(60, generator=rng)
+    ranked = torch.round(scores * levels) / levels if levels else scores
+    order = torch.randperm(60, generator=rng)
+    in_order = torch.empty(60)
+    in_order[order] = ranked
+    # Selecting among the same scores in their order keeps the same ones.
+    kept = IncrementalTopK(keep, order)(ranked)
+    assert torch.equal(kept, stable_top(in_order, keep)[order])
+
+
 def test_warm_top_keeps_shapes_and_refuses_too_large_a_budget() -> None:
     assert IncrementalTopK(2)(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist() == [
         [False, True],

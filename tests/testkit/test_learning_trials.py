@@ -6,6 +6,7 @@ One parametrization keeps all promises; for each fault one of its methods is rep
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lotteryfw import (
     ContractError,
+    IncrementalTopK,
     MaskedLayer,
     MaskedNetwork,
     Parametrization,
@@ -68,6 +70,24 @@ def drawn_from_anywhere(
     for edges in net.edges.values():
         edges.weights.add_(next(COUNTER))
 
+
+def best_scores(net: MaskedNetwork) -> dict[str, Tensor]:
+    masks = {}
+    for group in net.budgets:
+        edges = [net.edges[name] for name in group.layers]
+        ranks = torch.cat([e.scores.masked_fill(~e.allowed, -inf).flatten() for e in edges])
+        keep = min(group.keep, sum(int(e.allowed.sum()) for e in edges))
+        parts = IncrementalTopK(keep)(ranks).split([e.info.size for e in edges])
+        masks |= {
+            e.info.name: part.view(e.info.shape) for e, part in zip(edges, parts, strict=True)
+        }
+    return masks
+
+
+TOP_K: dict[str, Any] = {
+    "masks": lambda self, net: best_scores(net),
+    "closed_form": lambda self: "top_k",
+}
 
 PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "initial's shape": (
@@ -151,6 +171,39 @@ PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         {"refresh": lambda self: 0},
         "refresh.. returned 0, not an integer of at least 1",
     ),
+    "unknown form": (
+        {"closed_form": lambda self: "topk"},
+        "closed_form.. returned 'topk', not one",
+    ),
+    "form of other masks": (
+        {"closed_form": lambda self: "top_k"},
+        "closed_form.. is 'top_k', but masks.. on conv1.weight of a whole network keeps other edges",
+    ),
+    "form of another order": (
+        TOP_K | {"closed_form": lambda self: "top_k_magnitude"},
+        "is 'top_k_magnitude', but masks.. on .* keeps other edges",
+    ),
+    "form of another draw": (
+        TOP_K | {"sampled": lambda self, net, rng: positive(net)},
+        "is 'top_k', but sampled.. on .* keeps other edges",
+    ),
+    "form of other weights": (
+        TOP_K | {"weight": lambda self, edges, mask: 2 * passed(edges, mask)},
+        "is 'top_k', but weight.. on .* is not the weights under the mask",
+    ),
+    "form of another gradient": (
+        TOP_K
+        | {
+            "weight": lambda self, edges, mask: (
+                edges.weights * straight_through(mask, edges.scores * 2)
+            )
+        },
+        "is 'top_k', but weight.. on .* does not pass the mask's gradient straight",
+    ),
+    "form and a method": (
+        TOP_K | {"after_step": redrawn},
+        "is 'top_k', but after_step.. is not the default",
+    ),
     "scores moved": ({"after_step": scores_moved}, "after_step.. on .* changed edges.scores"),
     "redrawn anyhow": ({"after_step": drawn_from_anywhere}, "after_step.. on .* gave two results"),
     "raises": (
@@ -179,3 +232,7 @@ def test_a_broken_parametrization_is_noticed(fault: str) -> None:
 def test_a_parametrization_may_redraw_weights_after_a_step() -> None:
     trial(parametrization())
     trial(parametrization(after_step=redrawn))
+
+
+def test_a_parametrization_may_have_a_closed_form() -> None:
+    trial(parametrization(**TOP_K))

@@ -73,8 +73,10 @@ class KernelDispatcher:
             if reason is None:
                 return kernel.spec(candidate)
             reasons.append(reason)
+        # Of two modules under a name, the first trains weights and the second learns masks.
+        reason = reasons[0 if job.parametrization is None else -1]
         remedy = "auto or reference" if job.devices == 1 else "auto, or engine.devices = 1"
-        raise UsageError(f"kernel '{choice}' cannot train this: {reasons[0]}; use {remedy}")
+        raise UsageError(f"kernel '{choice}' cannot train this: {reason}; use {remedy}")
 
     def _fastest(self, candidate: Candidate) -> KernelDescription:
         """Return the kernel that gains most of those that can train the job."""

@@ -148,13 +148,17 @@ class Candidate:
                 "it trains under one mask, and here the mask update "
                 f"'{self.job.mask_update.use}' changes it"
             )
+        return self.why_not_loss_alone() or self.why_not_weights_alone()
+
+    def why_not_loss_alone(self) -> str | None:
+        """Return why no kernel that trains by the loss of a batch alone applies, or None."""
         objective: Objective = self.context.component(self.job.objective)
         if has_penalty(objective) or objective.needs_teacher:
             return (
                 "it trains by the loss of a batch alone, and the objective "
                 f"'{self.job.objective.use}' has a penalty or a teacher"
             )
-        return self.why_not_weights_alone()
+        return None
 
     def why_no_examples_by_index(self) -> str | None:
         """Return why no kernel that gathers its batches from memory applies, or None."""

@@ -25,11 +25,11 @@ class FlatParameter(ABC):
 
     @abstractmethod
     def compress(self, dense: Tensor) -> Tensor:
-        """Return the numbers of the span for these entries, given in the parameter's shape."""
+        """Return the entries of the span, [size], for a tensor of the parameter's shape."""
 
     @abstractmethod
-    def expand(self, flat: Tensor) -> Tensor:
-        """Return the entries of a flat array in the parameter's shape: a copy."""
+    def expand(self, entries: Tensor) -> Tensor:
+        """Return the entries of the span, [size], in the parameter's shape: a copy."""
 
 
 class WholeParameter(FlatParameter):
@@ -41,8 +41,8 @@ class WholeParameter(FlatParameter):
     def compress(self, dense: Tensor) -> Tensor:
         return dense.flatten()
 
-    def expand(self, flat: Tensor) -> Tensor:
-        return flat[self.span].reshape(*self.shape).clone()
+    def expand(self, entries: Tensor) -> Tensor:
+        return entries.reshape(*self.shape).clone()
 
 
 class KeptParameter(FlatParameter):
@@ -57,9 +57,9 @@ class KeptParameter(FlatParameter):
     def compress(self, dense: Tensor) -> Tensor:
         return dense.flatten()[self.kept]
 
-    def expand(self, flat: Tensor) -> Tensor:
-        dense = flat.new_zeros(prod(self.shape))
-        dense[self.kept] = flat[self.span]
+    def expand(self, entries: Tensor) -> Tensor:
+        dense = entries.new_zeros(prod(self.shape))
+        dense[self.kept] = entries
         return dense.reshape(*self.shape)
 
 
@@ -76,7 +76,7 @@ class TransposedParameter(FlatParameter):
         padded[:, :outputs] = dense.t()
         return padded.flatten()
 
-    def expand(self, flat: Tensor) -> Tensor:
+    def expand(self, entries: Tensor) -> Tensor:
         outputs, inputs = self.shape
-        padded = flat[self.span].view(inputs, -1)
+        padded = entries.view(inputs, -1)
         return padded[:, :outputs].t().clone(memory_format=torch.contiguous_format)

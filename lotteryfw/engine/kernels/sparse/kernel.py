@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.metadata import version
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample_optimizer
 from lotteryfw.engine.kernels.mlp import mlp_layers
 from lotteryfw.engine.kernels.optimizer_rules import update_rule, why_no_rule
+from lotteryfw.engine.kernels.sparse.backends import (
+    Backend,
+    backends,
+    fastest_loops,
+    loops_of_job,
+    loops_unavailable,
+)
 from lotteryfw.engine.kernels.sparse.loops import Loops
 from lotteryfw.engine.kernels.sparse.mlp_products import is_sparse
 from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.store.tensors import is_plus_zero
-
-Backend = Literal["numba", "torch"]
 
 SPARSE_BELOW: dict[Backend, float] = {"numba": 0.3, "torch": 0.2}
 """Density below which a layer's sparse products are taken where a recipe does not say.
@@ -53,7 +54,7 @@ class Sparse:
         self,
         job: Train,
         context: EngineContext,
-        backend: Backend,
+        loops: Loops,
         below: float,
         sparse_inputs: bool,
     ):
@@ -79,11 +80,11 @@ class Sparse:
             rule,
             min(job.batch, self._dataset.examples),
             below,
-            loops_of(backend),
+            loops,
             sparse_inputs,
         )
         if job.optimizer_state is not None:
-            self._load_optimizer_state(job.optimizer_state)
+            self.mlp.optimizer.load(job.optimizer_state)
 
     @property
     def members(self) -> Sequence[Sparse]:
@@ -101,11 +102,7 @@ class Sparse:
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """Return mean loss and accuracy over a part of the data."""
-        inputs, labels = self._dataset.raw(part)
-        # No batches: `forward` takes a cache's worth of examples at a time by itself.
-        logits = self.mlp.products.forward(inputs)
-        correct = int((logits.argmax(1) == labels).sum())
-        return float(cross_entropy(logits, labels)), correct / len(labels)
+        return self.mlp.products.measure(*self._dataset.raw(part))
 
     def curve_figures(self) -> Mapping[str, float]:
         """Return nothing: the curve has losses and accuracies alone."""
@@ -124,62 +121,26 @@ class Sparse:
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the optimizer's state now, as tensors."""
-        tensors = {}
-        for index, state in enumerate(self.mlp.optimizer_state()):
-            for name, tensor in state.items():
-                tensors[f"{index}.{name}"] = tensor
-        return tensors
+        return self.mlp.optimizer.state()
 
     def restore(self, state: NetworkState, optimizer_state: Mapping[str, Tensor]) -> None:
         """Go back to a state that this kernel gave."""
         weights = [state.values[name] for name in self._weight_names]
         self.mlp.products.load(weights, self._biases(state.values))
-        self._load_optimizer_state(optimizer_state)
-
-    def _load_optimizer_state(self, tensors: Mapping[str, Tensor]) -> None:
-        biases = sum(name is not None for name in self._bias_names)
-        states: list[dict[str, Tensor]] = [{} for _ in range(len(self._weight_names) + biases)]
-        for label, tensor in tensors.items():
-            index, _, name = label.partition(".")
-            states[int(index)][name] = tensor
-        self.mlp.load_optimizer_state(states)
-
-
-@cache
-def backends() -> dict[Backend, str]:
-    """Return the sets of loops that can run here, the faster one first, by their names in a job.
-
-    The version of numba is in the name, since the compiler of the loops is a part of what decides
-    their bits. That of torch is in every job.
-    """
-    numba: dict[Backend, str] = {"numba": f"numba{version('numba')}"} if find_spec("numba") else {}
-    return numba | {"torch": "torch"}
-
-
-def loops_of(backend: Backend) -> Loops:
-    """Return the loops of a back end that is installed."""
-    # numba takes a second to import, and may be missing.
-    if backend == "numba":
-        from lotteryfw.engine.kernels.sparse import numba_loops
-
-        return numba_loops
-    from lotteryfw.engine.kernels.sparse import torch_loops
-
-    return torch_loops
+        self.mlp.optimizer.load(optimizer_state)
 
 
 def _make(jobs: Sequence[Train], context: EngineContext) -> Sparse:
     (job,) = jobs
     options = job.kernel.options
-    # The job names the loops it was made for, with their version, whatever is installed now.
-    by_name = {name: backend for backend, name in backends().items()}
-    backend = by_name[options["loops"]]
-    return Sparse(job, context, backend, float(options["below"]), "inputs" in options)
+    loops = loops_of_job(options)
+    return Sparse(job, context, loops, float(options["below"]), "inputs" in options)
 
 
-def _why_not(candidate: Candidate) -> str | None:
+def why_no_products(candidate: Candidate) -> str | None:
+    """Return why `MlpProducts` cannot compute the loss of a job, or None."""
     job = candidate.job
-    if reason := candidate.why_no_weights() or candidate.why_no_cross_entropy():
+    if reason := candidate.why_no_cross_entropy():
         return reason
     if job.device != "cpu":
         return "it runs on the CPU only"
@@ -193,7 +154,22 @@ def _why_not(candidate: Candidate) -> str | None:
     # The first layer's loop divides bytes by 255 as it gathers them, and can do no more.
     if candidate.context.dataset_of(job).is_normalised:
         return "it takes images as they are stored, without normalisation"
-    if reason := why_no_rule(candidate.optimizer):
+    return None
+
+
+def has_sparse_inputs(candidate: Candidate) -> bool:
+    """Return whether a first layer that is not sparse reads the inputs that are not 0 alone.
+
+    `why_no_products` must be None.
+    """
+    share = candidate.context.dataset_of(candidate.job).nonzero_share
+    return "numba" in backends() and share() < INPUTS_BELOW
+
+
+def _why_not(candidate: Candidate) -> str | None:
+    job = candidate.job
+    reason = candidate.why_no_weights() or why_no_products(candidate)
+    if reason := reason or why_no_rule(candidate.optimizer):
         return reason
     rule = update_rule(candidate.optimizer)
     for name, mask in job.mask.items():
@@ -228,18 +204,13 @@ def _sparse_layers(candidate: Candidate) -> set[str]:
 
 def _sparse_input_layer(candidate: Candidate) -> str | None:
     """Return the first layer's weight if it reads the inputs that are not 0 alone, else None."""
-    job = candidate.job
-    # In this order: a look at the data comes last.
-    if job.device != "cpu" or "numba" not in backends():
+    if why_no_products(candidate):
         return None
-    layers = candidate.network_fact(mlp_layers)
-    if isinstance(layers, str) or f"{layers[0]}.weight" in _sparse_layers(candidate):
+    first = f"{candidate.network_fact(mlp_layers)[0]}.weight"
+    # A look at the data comes last.
+    if first in _sparse_layers(candidate) or not has_sparse_inputs(candidate):
         return None
-    if candidate.why_no_examples_by_index():
-        return None
-    if candidate.context.dataset_of(job).nonzero_share() >= INPUTS_BELOW:
-        return None
-    return f"{layers[0]}.weight"
+    return first
 
 
 def _gain(candidate: Candidate) -> float:
@@ -254,16 +225,8 @@ def _gain(candidate: Candidate) -> float:
 
 
 def _options(candidate: Candidate) -> Mapping[str, Any]:
-    options = {"loops": next(iter(backends().values())), "below": _below(candidate)}
+    options = {"loops": fastest_loops(), "below": _below(candidate)}
     return options | ({"inputs": "sparse"} if _sparse_input_layer(candidate) else {})
-
-
-def _why_unavailable(options: Mapping[str, Any]) -> str | None:
-    loops = str(options.get("loops"))
-    if loops in backends().values():
-        return None
-    _, _, numba = loops.partition("numba")
-    return f'pip install "numba=={numba}"' if numba else f"it has no loops '{loops}'"
 
 
 KERNEL = KernelDescription(
@@ -273,5 +236,5 @@ KERNEL = KernelDescription(
     gain=_gain,
     make=_make,
     options=_options,
-    why_unavailable=_why_unavailable,
+    why_unavailable=loops_unavailable,
 )

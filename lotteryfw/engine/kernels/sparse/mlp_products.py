@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from lotteryfw.engine.kernels.sparse.flat_parameters import (
     FlatParameter,
@@ -58,18 +59,19 @@ class MlpProducts:
     ):
         self._loops = loops
         self._batch = batch
-        self._weights: list[FlatParameter] = []
+        self.weight_parameters: list[FlatParameter] = []
+        """The weight of each layer."""
         self._biases: list[FlatParameter | None] = []
         size = 0
         for weight, mask, bias in zip(weights, masks, biases, strict=True):
             flat: FlatParameter
-            if sparse_inputs and not self._weights:
+            if sparse_inputs and not self.weight_parameters:
                 flat = TransposedParameter(weight.shape, mask, size)
             elif mask is not None and is_sparse(weight, mask, dense_from):
                 flat = KeptParameter(weight.shape, mask, size)
             else:
                 flat = WholeParameter(weight.shape, mask, size)
-            self._weights.append(flat)
+            self.weight_parameters.append(flat)
             # Weights and biases share one flat array, which an optimizer's loop passes over once.
             size = flat.span.stop
             flat_bias = None if bias is None else WholeParameter(bias.shape, None, size)
@@ -84,7 +86,7 @@ class MlpProducts:
         self.load(weights, biases)
 
         self.layers: list[LayerProducts] = []
-        for weight_part, bias_part in zip(self._weights, self._biases, strict=True):
+        for weight_part, bias_part in zip(self.weight_parameters, self._biases, strict=True):
             self.layers.append(self._layer(weight_part, bias_part))
         first = self.layers[0]
         self._reader: InputReader
@@ -101,7 +103,7 @@ class MlpProducts:
     @property
     def parameters(self) -> list[FlatParameter]:
         """Weight and bias of each layer in turn, as `Module.parameters()` has them."""
-        return _present(self._weights, self._biases)
+        return _present(self.weight_parameters, self._biases)
 
     def load(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         """Take these weights, [out, in] each, and biases.
@@ -113,18 +115,17 @@ class MlpProducts:
 
     def weights(self) -> list[Tensor]:
         """Return the weights now, [out, in] each."""
-        return [parameter.expand(self.values) for parameter in self._weights]
+        return [self._now(parameter) for parameter in self.weight_parameters]
 
     def biases(self) -> list[Tensor | None]:
         """Return the biases now, [out] each, None where there is none."""
         biases: list[Tensor | None] = []
         for parameter in self._biases:
-            biases.append(None if parameter is None else parameter.expand(self.values))
+            biases.append(None if parameter is None else self._now(parameter))
         return biases
 
-    def weight_gradients(self) -> list[Tensor]:
-        """Return the gradients of the weights, [out, in] each, 0 where masked."""
-        return [parameter.expand(self.gradient) for parameter in self._weights]
+    def _now(self, parameter: FlatParameter) -> Tensor:
+        return parameter.expand(self.values[parameter.span])
 
     def loss_and_gradient(self, inputs: Tensor, labels: Tensor, indices: Tensor) -> float:
         """Return the mean loss (nats) of a batch, and fill `gradient`.
@@ -161,6 +162,13 @@ class MlpProducts:
             logits[:, start : start + FORWARD_CHUNK] = outputs[-1][:, : len(chosen)]
         return torch.from_numpy(logits).t().contiguous()
 
+    def measure(self, inputs: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Return mean loss (nats) and accuracy in [0, 1] over examples (see `loss_and_gradient`)."""
+        # No batches: `forward` takes a cache's worth of examples at a time by itself.
+        logits = self.forward(inputs)
+        correct = int((logits.argmax(1) == labels).sum())
+        return float(cross_entropy(logits, labels)), correct / len(labels)
+
     def _layer(self, weight: FlatParameter, bias: FlatParameter | None) -> LayerProducts:
         """Return the products of a layer, over its parts of the flat arrays."""
         values, gradient = self.values[weight.span], self.gradient[weight.span]
@@ -180,7 +188,9 @@ class MlpProducts:
 
     def _buffers(self, width: int) -> list[Floats]:
         """Return buffers for every layer's outputs, [features, width]."""
-        return [torch.zeros(parameter.shape[0], width).numpy() for parameter in self._weights]
+        return [
+            torch.zeros(parameter.shape[0], width).numpy() for parameter in self.weight_parameters
+        ]
 
     def _forward(
         self, rows: NDArray[Any], chosen: Longs, inputs: Any, outputs: Sequence[Floats]
