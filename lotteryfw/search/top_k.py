@@ -186,8 +186,10 @@ FindBracket = Callable[
 def _find_bracket(
     scores: NDArray[np.float32], low: np.float32, high: np.float32
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp], int]:
-    """Return which scores are above `high`, the indices of those from `low` up to it, and how many
-    are above."""
+    """Return which scores are above `high`, the indices of those from `low` up to `high`, and a count.
+
+    The count is of the scores above.
+    """
     import numpy as np
 
     above = scores > high

@@ -1,4 +1,4 @@
-"""The part of the trial of parametrizations that holds a closed form to what it says."""
+"""The part of the trial of parametrizations that compares a closed form with the methods."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMS = ("", "top_k", "top_k_magnitude")
-LEFT_ALONE = (
-    "score_shape", "factors", "penalty", "noise", "expected", "draws", "after_step"
-)  # fmt: skip
-"""Methods that kernels with a closed form built in do not call, beside those tried here."""
+DEFAULTS = (
+    "trains_weights",
+    "score_shape",
+    "factors",
+    "penalty",
+    "noise",
+    "expected",
+    "draws",
+    "after_step",
+)
+"""What a parametrization with a closed form leaves as it is: kernels do not look at it."""
 
 
 def try_closed_form(
@@ -28,7 +35,7 @@ def try_closed_form(
     sampled: Mapping[str, Tensor],
     name: str,
 ) -> None:
-    """Require that `masks`, `sampled`, `weight` and the rest do what a closed form says.
+    """Require that `masks`, `sampled` and `weight` follow a closed form, and the rest is default.
 
     `masks` and `sampled` are what the methods of this name returned for the network.
     """
@@ -37,9 +44,9 @@ def try_closed_form(
     if not form:
         return
     said = f"closed_form() is '{form}'"
-    for method in LEFT_ALONE:
-        is_default = getattr(type(trial.component), method) is getattr(Parametrization, method)
-        trial.require(is_default, f"{said}, but {method}() is not the default")
+    for member in DEFAULTS:
+        is_default = getattr(type(trial.component), member) is getattr(Parametrization, member)
+        trial.require(is_default, f"{said}, but {member} is not the default")
     expected = _top_k_masks(net, form)
     for layer_name, edges in net.edges.items():
         on = f"{layer_name} of {name}"

@@ -28,7 +28,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
 
     Masks are bool, keep allowed edges only, and depend on scores and stream alone. Weights are 0 where
     masked, pass a gradient to every score, and are not written to. Factors and penalties are
-    numbers. A closed form is true.
+    numbers. Masks and weights follow the closed form, if there is one.
     """
     score_shape = partial(_score_shape, trial)
     for layer in LAYERS:

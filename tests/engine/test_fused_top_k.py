@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,6 @@ from support.trainings import OPTIMIZERS, run_training
 from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.device_dataset import DeviceDataset
-from lotteryfw.engine.kernels.sparse.backends import backends
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
@@ -195,15 +193,6 @@ def test_what_it_cannot_learn_is_said(other: str) -> None:
     with pytest.raises(UsageError, match=f"'fused' cannot train this: .*{why}"):
         choose(job, "fused")
     assert choose(job, "auto").name == "mask_training"
-
-
-@pytest.fixture
-def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that finds no numba."""
-    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.backends.find_spec", lambda name: None)
-    backends.cache_clear()
-    yield
-    backends.cache_clear()
 
 
 @pytest.mark.usefixtures("without_numba")

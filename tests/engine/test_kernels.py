@@ -36,7 +36,6 @@ from lotteryfw.api.tickets import Trained
 from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.kernels.mlp import mlp_layers
-from lotteryfw.engine.kernels.sparse.backends import backends
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import KernelSpec, Train
 from lotteryfw.store import Store
@@ -315,15 +314,6 @@ def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
         message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_top_k/1, sparse/1"
         with pytest.raises(LotteryError, match=message):
             TrainingGroup([replace(job, kernel=stale)], engine_context())
-
-
-@pytest.fixture
-def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process that finds no numba."""
-    monkeypatch.setattr("lotteryfw.engine.kernels.sparse.backends.find_spec", lambda name: None)
-    backends.cache_clear()
-    yield
-    backends.cache_clear()
 
 
 @pytest.mark.usefixtures("without_numba")

@@ -202,7 +202,11 @@ PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "form and a method": (
         TOP_K | {"after_step": redrawn},
-        "is 'top_k', but after_step.. is not the default",
+        "is 'top_k', but after_step is not the default",
+    ),
+    "form and trained weights": (
+        TOP_K | {"trains_weights": True},
+        "is 'top_k', but trains_weights is not the default",
     ),
     "scores moved": ({"after_step": scores_moved}, "after_step.. on .* changed edges.scores"),
     "redrawn anyhow": ({"after_step": drawn_from_anywhere}, "after_step.. on .* gave two results"),
