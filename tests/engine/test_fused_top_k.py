@@ -84,12 +84,13 @@ def test_scores_masks_and_figures_are_those_of_autograd(how: str, density: float
 
 
 @pytest.mark.usefixtures("inputs")
-def test_edges_that_were_removed_are_never_kept() -> None:
+@pytest.mark.parametrize("left", [0.4, 0.2], ids=["more than", "fewer than the budget"])
+def test_edges_that_were_removed_are_never_kept(left: float) -> None:
     job = learning("top_k", 0.3)
     allowed = {}
     for number, (name, mask) in enumerate(job.mask.items()):
         rng = torch.Generator().manual_seed(number)
-        allowed[name] = torch.rand(mask.shape, generator=rng) < 0.4
+        allowed[name] = torch.rand(mask.shape, generator=rng) < left
     job = replace(job, mask=allowed)
     agree(job)
     ever = trained(job, "fused").member.state().extra["selected"]
