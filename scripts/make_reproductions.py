@@ -4,29 +4,32 @@ Without arguments it judges the present claims of each recipe by the stored rows
 page and the verdicts.json of each result. So a claim that was set right is applied to stored
 results without training anything again. `--check` writes nothing, and fails if a file would change.
 
-    python scripts/make_reproductions.py keep RUN NAME --command "lotteryfw recipe …" [--note "…"]
+    python scripts/make_reproductions.py keep NAME RUN [RUN …] --command "lotteryfw recipe …"
+        [--note "…"] [--add]
 
 stores the small files of a run as docs/results/NAME: its levels, its resolved recipe, its manifest
 without this machine's paths, and the figures of analyses that claims are about. The objects of the
-run stay in its store.
+run stay in its store. Several runs become one result if they differ in their seeds alone, as the
+parts of a study do that is run seed by seed; `--add` adds runs to the result that is there. The
+command is the one that makes all of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.recipe import Recipe, load_recipe
 from lotteryfw.registry import Registry
 from lotteryfw.report import check_claims
@@ -44,9 +47,8 @@ EARLIER = RESULTS / "earlier-runs.md"
 RECIPES = ROOT / "recipes"
 NO_DATA = ROOT / "no-data"  # recipes are checked without their data sets
 
-KEPT_OF_MANIFEST = (
-    "name", "title", "profile", "digest", "seeds", "versions", "numerics", "machine", "cells",
-)  # fmt: skip
+KEPT_OF_MANIFEST = ("name", "title", "profile")
+KEPT_OF_PART = ("seeds", "digest", "versions", "numerics", "machine")
 OUTCOMES = ("supported", "contradicted", "undecided", "not tested")
 
 INTRODUCTION = (
@@ -193,12 +195,8 @@ def _short_reason(verdict: ClaimVerdict) -> str:
 def section(result: Result) -> str:
     """Return the section of one result: its command, tables and verdicts."""
     about, manifest = result.about, result.data.manifest
-    versions = manifest.get("versions", {})
     seeds = len(manifest.get("seeds", []))
-    facts = (
-        f"{seeds} seeds, up to {result.longest:,} steps a training; "
-        f"torch {versions.get('torch', '?')}, {manifest.get('machine', {}).get('processor', '?')}."
-    )
+    facts = f"{seeds} seeds, up to {result.longest:,} steps a training; {made_with(manifest)}."
     parts = [
         f"## {result.recipe.title}: {result.folder.name}",
         " ".join(part for part in (about["note"], facts) if part),
@@ -208,6 +206,14 @@ def section(result: Result) -> str:
         claims_markdown(result.verdicts),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def made_with(manifest: Mapping[str, Any]) -> str:
+    """Return the torch versions and processors of the parts of a result, each pair once."""
+    pairs = []
+    for part in manifest["parts"]:
+        pairs.append(f"torch {part['versions']['torch']}, {part['machine']['processor']}")
+    return "; ".join(dict.fromkeys(pairs))
 
 
 def without_results(results: Sequence[Result]) -> str:
@@ -267,28 +273,28 @@ def made_files(results: Sequence[Result]) -> dict[Path, str]:
     return texts
 
 
-def keep(run: Path, name: str, command: str, note: str) -> None:
-    """Store the small files of a run as a result."""
-    source, target = RunFolder(run), RESULTS / name
-    manifest = source.read_manifest()
+def keep(name: str, runs: Sequence[Path], command: str, note: str, *, add: bool) -> None:
+    """Store the small files of runs as one result; with `add`, beside what it holds.
+
+    Raises UsageError for runs that differ in more than their seeds, or share a seed.
+    """
+    target = RESULTS / name
+    sources = [RunFolder(run) for run in ([target, *runs] if add else runs)]
+    manifest = joined_manifest([source.read_manifest() for source in sources])
+    resolved = joined_recipe(sources)
     profile = manifest.get("profile") or ""
     recipe_name = manifest["name"]
     sets, studies = _values("--set", command), _values("--study", command)
     claims = read_recipe(recipe_name, profile, sets, studies).claims
     metrics = {side.metric for claim in claims for side in claim.sides().values()}
 
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run / "levels.csv", target / "levels.csv")
-    shutil.copy(run / "resolved.toml", target / "resolved.toml")
-    kept = {key: manifest[key] for key in KEPT_OF_MANIFEST if key in manifest}
-    (target / "manifest.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    lines = []
-    for finding in source.each_finding():
-        is_network = not finding["layer"] and not finding["against"]
-        if is_network and f"{finding['analysis']}.{finding['figure']}" in metrics:
-            lines.append(json.dumps(finding, ensure_ascii=False))
-    if lines:
-        (target / "analyses.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    rows = [row for source in sources for row in source.read_levels()]
+    findings = []
+    for source in sources:
+        for finding in source.each_finding():
+            is_network = not finding["layer"] and not finding["against"]
+            if is_network and f"{finding['analysis']}.{finding['figure']}" in metrics:
+                findings.append(finding)
     about = {
         "recipe": recipe_name,
         "profile": profile,
@@ -297,7 +303,52 @@ def keep(run: Path, name: str, command: str, note: str) -> None:
         "command": command,
         "note": note,
     }
+
+    target.mkdir(parents=True, exist_ok=True)
+    kept = RunFolder(target)
+    kept.write_levels(rows)
+    kept.write_manifest(manifest)
+    if findings:
+        kept.write_findings(findings)
+    (target / "resolved.toml").write_text(resolved, "utf-8")
     (target / "result.toml").write_text(tomli_w.dumps(about), "utf-8")
+
+
+def joined_manifest(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the manifest of a result: what its runs share, their cells, and a part for each."""
+    parts: list[dict[str, Any]] = []
+    cells: dict[str, str] = {}
+    for manifest in manifests:
+        both = sorted(cells.keys() & manifest["cells"].keys())
+        if both:
+            raise UsageError(f"two runs have the cell {both[0]}: name runs of different seeds")
+        cells |= manifest["cells"]
+        own = {key: manifest[key] for key in KEPT_OF_PART if key in manifest}
+        parts.extend(manifest.get("parts", [own]))
+    shared = {key: manifests[0][key] for key in KEPT_OF_MANIFEST}
+    seeds = [seed for part in parts for seed in part["seeds"]]
+    return {**shared, "seeds": seeds, "parts": parts, "cells": cells}
+
+
+def joined_recipe(runs: Sequence[RunFolder]) -> str:
+    """Return the resolved recipe that runs share, with the seeds of all.
+
+    Raises UsageError if they differ in more than their seeds.
+    """
+    recipes = []
+    for run in runs:
+        recipes.append(tomllib.loads((run.path / "resolved.toml").read_text("utf-8")))
+    seeds = []
+    for recipe in recipes:
+        seeds.append([study.pop("seeds") for study in recipe["study"]])
+    for run, recipe in zip(runs, recipes, strict=True):
+        if recipe != recipes[0]:
+            raise UsageError(
+                f"{run.path} and {runs[0].path}: their recipes differ in more than their seeds"
+            )
+    for study, *parts in zip(recipes[0]["study"], *seeds, strict=True):
+        study["seeds"] = list(chain.from_iterable(parts))
+    return tomli_w.dumps(recipes[0])
 
 
 def _values(option: str, command: str) -> list[str]:
@@ -313,14 +364,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a change")
     commands = parser.add_subparsers(dest="action")
-    keeping = commands.add_parser("keep", help="store the small files of a run")
-    keeping.add_argument("run", type=Path)
+    keeping = commands.add_parser("keep", help="store the small files of runs as one result")
     keeping.add_argument("name")
-    keeping.add_argument("--command", required=True, help="the command that made the run")
+    keeping.add_argument("runs", type=Path, nargs="+")
+    keeping.add_argument("--command", required=True, help="the command that makes the whole result")
     keeping.add_argument("--note", default="", help="a remark for the page")
+    keeping.add_argument("--add", action="store_true", help="add to the result that is there")
     options = parser.parse_args()
     if options.action == "keep":
-        keep(options.run, options.name, options.command, options.note)
+        try:
+            keep(options.name, options.runs, options.command, options.note, add=options.add)
+        except UsageError as error:
+            parser.error(str(error))
 
     changed = []
     for path, text in made_files(stored_results()).items():

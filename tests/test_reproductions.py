@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
+from lotteryfw import UsageError, run
+
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "make_reproductions.py"))
 STORED: list[Any] = SCRIPT["stored_results"]()
 
@@ -69,3 +71,63 @@ def test_a_result_of_some_studies_is_judged_by_the_claims_about_them() -> None:
     judged = {side.study for one in result.verdicts for side in one.claim.sides().values()}
     assert judged == set(result.about["studies"])
     assert len(result.verdicts) < len(result.recipe.claims)
+
+
+SHORT = ["train.length=2it", "evaluate.points=1", "search.levels=1", "model.hidden=[4]"]
+
+
+def kept(name: str, runs: list[Path], *, add: bool = False) -> Path:
+    command = " ".join(["lotteryfw recipe recipes/quickstart.toml", *(f"--set {s}" for s in SHORT)])
+    SCRIPT["keep"](name, runs, command, "", add=add)
+    folder: Path = SCRIPT["keep"].__globals__["RESULTS"] / name
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The quickstart with two seeds in one run, and with one seed a run."""
+    folder = tmp_path_factory.mktemp("parts")
+    folders = {}
+    for name, seeds in {"both": [0, 1], "first": [0], "second": [1]}.items():
+        folders[name] = folder / name
+        run(
+            ROOT / "recipes" / "quickstart.toml", sets=[*SHORT, f"seeds={seeds}"],
+            out=folders[name], store=folder / f"store-{name}", jobs=1, report=False, quiet=True,
+        )  # fmt: skip
+    return folders
+
+
+def test_runs_of_one_seed_each_are_kept_as_the_run_of_all_seeds(
+    run_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCRIPT["keep"].__globals__, "RESULTS", tmp_path)
+    together = kept("together", [run_folders["both"]])
+    at_once = kept("at once", [run_folders["first"], run_folders["second"]])
+    kept("one by one", [run_folders["first"]])
+    one_by_one = kept("one by one", [run_folders["second"]], add=True)
+
+    for joined in (at_once, one_by_one):
+        rows = (joined / "levels.csv").read_text("utf-8").splitlines()
+        assert sorted(rows) == sorted((together / "levels.csv").read_text("utf-8").splitlines())
+        assert (joined / "resolved.toml").read_text() == (together / "resolved.toml").read_text()
+        verdicts = [one.numbers for one in SCRIPT["Result"](joined).verdicts]
+        assert verdicts == [one.numbers for one in SCRIPT["Result"](together).verdicts]
+        manifest = SCRIPT["Result"](joined).data.manifest
+        assert manifest["seeds"] == [0, 1]
+        assert [part["seeds"] for part in manifest["parts"]] == [[0], [1]]
+
+
+def test_runs_that_share_a_cell_or_differ_in_more_than_seeds_are_not_joined(
+    run_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCRIPT["keep"].__globals__, "RESULTS", tmp_path)
+    with pytest.raises(UsageError, match="two runs have the cell quickstart/criterion=large_final"):
+        kept("twice", [run_folders["both"], run_folders["first"]])
+
+    longer = tmp_path / "longer"
+    shutil.copytree(run_folders["second"], longer)
+    text = (longer / "resolved.toml").read_text("utf-8").replace('"2it"', '"3it"')
+    (longer / "resolved.toml").write_text(text, "utf-8")
+    with pytest.raises(UsageError, match="their recipes differ in more than their seeds"):
+        kept("longer", [run_folders["first"], longer])
+    assert not (tmp_path / "longer" / "result.toml").exists()
