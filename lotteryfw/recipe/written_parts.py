@@ -13,6 +13,9 @@ CHECKED_SLOTS = ("criterion", "scope", "mask1", "mask0", "rewind", "initialiser"
 """The components that every cell has and that some searches do not use. The recipe schema checks
 those of `OPTIONAL_SLOTS`, and every training uses the others."""
 
+_ENGINE_KEYS = (("engine", "kernel"), ("engine", "devices"))
+"""Keys that checks of trainings are about, as they are about components."""
+
 Place = tuple[str, str]
 """A file, and the key in it that something is written at."""
 
@@ -23,7 +26,8 @@ class WrittenParts:
 
     `axes` has them by the path of an axis with several values, `components` by slot. A component
     that equals its kind's default is left out, since a resolved recipe writes every default.
-    `slots` has the place of every component: its axis, or where it is or would be written.
+    `slots` has the place of every component, of the kernel and of the devices: its axis, or where
+    it is or would be written.
     """
 
     study: str
@@ -51,7 +55,7 @@ def written_parts(study: ExpandedStudy, resolver: ComponentResolver) -> WrittenP
         if getattr(study.cells[0], slot) != default:
             components[slot] = study.locate((slot,))
     slots: dict[str, Place] = {"start": study.locate(("start",))}
-    for keys in SLOTS:
+    for keys in (*SLOTS, *_ENGINE_KEYS):
         # a slot is called by the last of its keys: "optimizer" for train.optimizer
         slots[str(keys[-1])] = study.locate(keys)
         for axis in study.axes:

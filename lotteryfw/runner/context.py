@@ -20,11 +20,11 @@ from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.device_memory import refuse_too_large
 from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.network_table import NetworkTable, network_tables
-from lotteryfw.runner.plan import Plan, plan, stored_cost, validate_budgets
+from lotteryfw.runner.plan import Plan, plan, stored_cost
+from lotteryfw.runner.search_checks import kernel_faults, search_faults
 from lotteryfw.runner.step_times import measure_costs
 from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.lab import CellLab
 from lotteryfw.store import Store, default_root, file_name
 
 _OTHER_STORE = "name another folder with --store or LOTTERYFW_STORE"
@@ -207,17 +207,19 @@ class StudyContext:
         return max((cell.devices for cell in self.recipe.cells), default=1)
 
     def validate_models(self, device: str) -> None:
-        """Raise UsageError for what only the networks show.
+        """Raise RecipeError for what only the networks show.
 
-        That is: budgets that leave no weights, patterns that name no layer, and a kernel that
-        cannot train the dense network. Raises RecipeError for models that do not fit their data,
-        and for levels that claims, targets, controls or analyses name and no search has.
+        That is: models that do not fit their data, budgets that leave no weights, patterns that
+        name no layer, levels that claims, targets, controls or analyses name and no search has, and
+        kernels that cannot train what they are to train.
         """
-        cells = self.recipe.cells
         misfits = network_faults(self.recipe, self.describe, self.data_folder, device)
         if misfits:
             raise RecipeError(misfits)
-        self.warnings += validate_budgets(cells, self.describe, self.data_folder, device)
+        faults, warnings = search_faults(self.recipe, self.describe, self.data_folder, device)
+        if faults:
+            raise RecipeError(faults)
+        self.warnings += warnings
         faults = missing_levels(self.recipe, self.describe, self.data_folder, device)
         faults += absent_levels(self.recipe, self.describe, self.data_folder, device)
         if faults:
@@ -225,17 +227,9 @@ class StudyContext:
         choose = KernelDispatcher(
             EngineContext(self.registry, self.data_folder, device, self.store)
         )
-        # One cell for each network and kernel: the other axes of a grid change nothing here.
-        different = {}
-        for cell in cells:
-            arithmetic = (cell.precision, cell.memory_format, cell.compiled)
-            parts = (cell.accumulate, cell.activation_checkpointing, cell.devices)
-            different[(cell.kernel, arithmetic, parts, id(cell.model), id(cell.data))] = cell
-        for cell in different.values():
-            if cell.kernel != "auto" or cell.devices > 1:
-                lab = CellLab(cell, self.describe, self.data_folder, device, choose)
-                # Naming its kernel is what raises.
-                lab.job(lab.dense())
+        faults = kernel_faults(self.recipe, self.describe, self.data_folder, device, choose)
+        if faults:
+            raise RecipeError(faults)
 
     def default_out(self) -> Path:
         """Return runs/NAME-DIGEST, so that the same command finds its own run again."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError, UsageError
+from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError
 from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.results import LevelResult
@@ -22,8 +22,7 @@ from lotteryfw.engine.outcomes import StoredOutcome
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec
-from lotteryfw.search.initial_state import refuse_oversized
-from lotteryfw.search.jobs import digest, like
+from lotteryfw.search.jobs import like
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
@@ -160,86 +159,31 @@ def _level_result(lab: CellLab, variant: str, level: int, ticket: Ticket) -> Lev
     )  # fmt: skip
 
 
-def validate_budgets(
-    cells: Iterable[Cell], describe: Describe, data_folder: Path, device: str
-) -> list[str]:
-    """Raise UsageError for a cell whose budgets would leave a network without weights.
-
-    UsageErrors of scopes are raised as well. Returns warnings of levels that prune nothing.
-    """
-    # Cells with the same of these parts have the same budgets.
-    different: dict[str, Cell] = {}
-    for cell in cells:
-        parts: list[dict[str, Any]] = []
-        for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization):
-            if part is not None:
-                parts.append(describe(part, cell.clock).canonical())
-        different.setdefault(digest(parts), cell)
-    warnings: dict[str, None] = {}
-    for cell in different.values():
-        try:
-            lab = CellLab(cell, describe, data_folder, device)
-            # Before it takes any memory.
-            refuse_oversized(cell, lab.context.specs, cell.data.facts(data_folder))
-            planned = plan_cell(lab)
-            if isinstance(planned.fault, UsageError):
-                raise planned.fault
-            kept_at: dict[int, Mapping[str, int]] = {}
-            for request in planned.requests:
-                ticket = request.ticket
-                kept = ticket.source.kept_by_budgets()
-                # What a training keeps that finds its mask by itself is known after it.
-                found = ticket if ticket.root is None else ticket.root.ticket
-                if not found.learns_mask and not found.updates_mask:
-                    kept_at.setdefault(ticket.level, kept)
-            text = _pruned_no_more(lab, kept_at)
-            if text:
-                warnings[text] = None
-        except UsageError:
-            raise
-        except (LotteryError, SystemExit):
-            continue  # A component that breaks ends its own cells, when they run.
-    return list(warnings)
-
-
-def _pruned_no_more(lab: CellLab, kept_at: Mapping[int, Mapping[str, int]]) -> str:
-    """Return a warning of the first level at which nothing is left to prune; "" if there is none.
-
-    `kept_at` has, by level, the weights of each layer that budgets leave.
-    """
-    pruner, scope = lab.context.pruner, lab.cell.scope
-    for level in sorted(kept_at):
-        kept, before = kept_at[level], kept_at.get(level - 1)
-        if before is None or sum(before.values()) != sum(kept.values()):
-            continue
-        if pruner.is_exhausted(pruner.budgets_after(before, 1), before):
-            return (
-                f"study {lab.cell.study}: scope '{scope.use}' {scope.options()} prunes nothing at "
-                f"level {level} and later, where {sum(kept.values()):,} weights are left; a search "
-                "that prunes level by level ends there"
-            )
-    return ""
-
-
 _Cost = tuple[str, int, str]
 """The kind of a job, its steps, and its cost class, which jobs of about the same cost a step share."""
 
 
 class _CostClasses:
-    """The cost classes of the cells of a plan."""
+    """The cost classes of the trainings of a plan."""
 
     def __init__(self, device: str):
         self._device = device
-        self._names: dict[tuple[object, ...], str] = {}
+        self._names: dict[tuple[object, ...], tuple[str, str]] = {}
 
-    def of(self, lab: CellLab) -> str:
-        """Return the class of the trainings of a lab's cell."""
+    def of(self, lab: CellLab) -> tuple[str, str]:
+        """Return the classes of the trainings of a lab's cell: of weights, and of masks."""
         specs, batch = lab.context.specs, lab.cell.batch
-        classed_by = (specs["model"], specs["data"], specs["optimizer"])
-        digests = (*(spec.digest for spec in classed_by), batch)
-        # The seeds of a combination share the class, and naming one takes longer than looking it up.
+        optimizer, parametrization = specs["optimizer"], specs.get("parametrization")
+        mask_optimizer = specs.get("mask_optimizer", optimizer)
+        classed_by = (specs["model"], specs["data"], optimizer, mask_optimizer)
+        learned = "" if parametrization is None else parametrization.digest
+        digests = (*(spec.digest for spec in classed_by), batch, learned)
+        # The seeds of a combination share the classes, and naming one takes longer than looking it up.
         if digests not in self._names:
-            self._names[digests] = like(*classed_by, batch, self._device)
+            model, data, *_ = classed_by
+            weights = like(model, data, optimizer, batch, self._device)
+            masks = like(model, data, mask_optimizer, batch, self._device, parametrization)
+            self._names[digests] = (weights, masks)
         return self._names[digests]
 
 
@@ -313,12 +257,13 @@ def plan(
         if planned.fault is not None:
             broken.append((cell.id, str(planned.fault)))
         job_count += len(planned.requests) + len(planned.of_targets)
-        cost_class = classes.of(lab)
         for own_lab, request in planned.of_targets:
-            unique[request.origin] = (request.kind, request.steps, classes.of(own_lab))
+            of_weights, _ = classes.of(own_lab)
+            unique[request.origin] = (request.kind, request.steps, of_weights)
+        cost_classes = classes.of(lab)
         for request in planned.requests:
-            origin = request.origin
-            unique[origin] = (request.kind, request.steps, cost_class)
+            origin, learns_mask = request.origin, request.ticket.learns_mask
+            unique[origin] = (request.kind, request.steps, cost_classes[learns_mask])
             if request.snapshots:
                 snapshots[origin] = snapshots.get(origin, frozenset()) | request.snapshots
 
@@ -367,7 +312,7 @@ def _steps(jobs: Mapping[_Cost, int]) -> int:
 def _estimate(
     store: Store, jobs: Mapping[_Cost, int], measured: Mapping[str, tuple[float, int]]
 ) -> tuple[float | None, int | None]:
-    """Return the seconds and bytes of numbers of jobs; evaluations cost nothing.
+    """Return the seconds and bytes of numbers of jobs; those that take no steps cost nothing.
 
     Both are None where no job of one of the classes is stored, or was measured.
     """
@@ -375,7 +320,7 @@ def _estimate(
     seconds, size = 0.0, 0
     for (kind, steps, cost_class), count in jobs.items():
         # A forward pass takes next to no time, and its result next to no room.
-        if kind == "evaluation":
+        if kind == "evaluation" or (kind == "training" and steps == 0):
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:

@@ -326,11 +326,12 @@ class Scheduler:
     def _note_computed(self, job: Job, by_another_process: bool) -> None:
         """Report a job that was computed while this run waited for it."""
         self._announced.add(job.key)
-        cost_class = likeness(job) if isinstance(job, Train) else None
-        # estimates need one training of each
-        if cost_class is not None and cost_class not in self._cost_classes:
-            self._cost_classes.add(cost_class)
-            self._store.set_alias(cost_class, job.key)
+        if isinstance(job, Train) and job.steps > 0:
+            cost_class = likeness(job)
+            # estimates need one training of each
+            if cost_class not in self._cost_classes:
+                self._cost_classes.add(cost_class)
+                self._store.set_alias(cost_class, job.key)
         if by_another_process:
             steps, seconds = job.steps, 0.0
         else:

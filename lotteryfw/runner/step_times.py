@@ -1,4 +1,4 @@
-"""Measures what a step of a dense training takes, where nothing like it was trained before."""
+"""Measures what a step of a training takes, where nothing like it was trained before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from lotteryfw.api.errors import LotteryError
 from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, configure_torch, execute
 from lotteryfw.registry import Registry
+from lotteryfw.runner.first_jobs import first_jobs
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.jobs import Train, likeness
@@ -36,7 +37,7 @@ def measure_costs(
     device: str,
     is_known: Callable[[str], bool],
 ) -> dict[str, Cost]:
-    """Return, by cost class, what a training costs: a dense one is begun, and stopped soon.
+    """Return, by cost class, what a training costs: one of each is begun, and stopped soon.
 
     Classes for which `is_known` returns True are left out. Nothing is kept: the store is a
     temporary one. Evaluations are not in the time. Imports torch.
@@ -46,27 +47,31 @@ def measure_costs(
     measured: set[tuple[int, ...]] = set()
     for cell in cells:
         # The seeds and most axes of a study share all that decides about the time of a step.
-        parts = (id(cell.model), id(cell.data), id(cell.optimizer), cell.batch)
-        if parts in measured:
+        parts = (
+            cell.model, cell.data, cell.search, cell.optimizer, cell.mask_optimizer,
+            cell.parametrization,
+        )  # fmt: skip
+        identity = (*map(id, parts), cell.batch)
+        if identity in measured:
             continue
-        measured.add(parts)
+        measured.add(identity)
         with TemporaryDirectory() as folder:
             store = Store(Path(folder))
             context = EngineContext(registry, data_folder, device, store)
             lab = CellLab(cell, describe, data_folder, device, KernelDispatcher(context))
-            try:
-                job = lab.job(lab.dense())
-                if not isinstance(job, Train) or is_known(likeness(job)):
-                    continue
-                seconds = _seconds_a_step(job, store, context)
-            except LotteryError:
-                # What cannot be trained is reported by the plan, or when it runs.
-                continue
-        # A training stores the values of its end, which have the shapes of its first ones.
-        values = job.values.values()
-        size = sum(value.numel() * value.element_size() for value in values)
-        costs[likeness(job)] = (seconds, size + _OBJECT_BYTES)
+            # What cannot be trained is reported by the plan, or when it runs.
+            with contextlib.suppress(LotteryError):
+                for job in first_jobs(lab):
+                    cost_class = likeness(job)
+                    if cost_class not in costs and not is_known(cost_class):
+                        costs[cost_class] = (_seconds_a_step(job, store, context), _size(job))
     return costs
+
+
+def _size(job: Train) -> int:
+    """Return the bytes of a stored training: the values of its end have the shapes of its first."""
+    tensors = [*job.values.values(), *job.scores.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _OBJECT_BYTES
 
 
 def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float:

@@ -325,12 +325,21 @@ def likeness(job: Train) -> str:
 
     Estimates of time and disk are made from it.
     """
-    return like(job.model, job.data, job.optimizer, job.batch, job.device)
+    return like(job.model, job.data, job.optimizer, job.batch, job.device, job.parametrization)
 
 
-def like(model: Spec, data: Spec, optimizer: Spec, batch: int, device: str) -> str:
-    """Return the likeness of trainings made of these."""
-    return digest(["like", model.digest, data.digest, optimizer.digest, batch, device])
+def like(
+    model: Spec,
+    data: Spec,
+    optimizer: Spec,
+    batch: int,
+    device: str,
+    parametrization: Spec | None = None,
+) -> str:
+    """Return the likeness of trainings made of these; a mask is learned with a `parametrization`."""
+    shared = ["like", model.digest, data.digest, optimizer.digest, batch, device]
+    learned = [] if parametrization is None else [parametrization.digest]
+    return digest(shared + learned)
 
 
 def state_key(key: str, step: int) -> str:

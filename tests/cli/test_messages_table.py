@@ -160,7 +160,7 @@ MESSAGES = {
         "other options)\n"
     ),
     "check tiny.toml --set scope.rate=0.99 --set search.levels=9": (
-        "error: scope 'layerwise' {'rate': 0.99, 'output_rate': None, 'rates': {}} leaves"
+        "error: --set: scope: scope 'layerwise' {'rate': 0.99, 'output_rate': None, 'rates': {}} leaves"
         " no weights at level 2 of cell tiny/seed=0: lower the rate, search fewer levels,"
         " or ask for a higher density\n"
     ),

@@ -16,7 +16,8 @@ from support.commands import command, environment
 from support.recipes import changed, faults
 from support.runs import Watch, files, go, recipe
 
-from lotteryfw import UsageError, load_ticket
+from lotteryfw import load_ticket
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.runner import StudyContext
 
 CRITERIA = """
@@ -242,7 +243,7 @@ def test_wrong_options_are_refused_by_key(fault: str) -> None:
 
 def refusal(folder: Path, table: dict[str, Any], trust: list[Path]) -> str:
     """The message of a recipe that is refused before anything is computed."""
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(RecipeError) as raised:
         go(folder, table, trust=trust)
     assert not (folder / "store" / "objects").exists()
     return str(raised.value)

@@ -18,6 +18,7 @@ import torch
 from support.runs import NINE, Watch, files, go, recipe
 
 from lotteryfw import UsageError, load_ticket
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.runner import Interrupted, StudyContext, cores
 from lotteryfw.runner import run_study as run
 from lotteryfw.store import Store
@@ -495,7 +496,9 @@ def test_a_rate_that_leaves_no_weights_is_refused_before_any_training(tmp_path: 
     watch = Watch()
     for scope in ({"use": "layerwise", "rate": 0.9}, {"use": "global", "rate": 0.9}):
         table = recipe(scope=scope, search={"use": "imp", "levels": 24})
-        with pytest.raises(UsageError, match=r"leaves no weights at level \d.*lower the rate"):
+        with pytest.raises(
+            RecipeError, match=r"scope: .*leaves no weights at level \d.*lower the rate"
+        ):
             run(
                 table, out=tmp_path / "run", store=tmp_path / "store", data=tmp_path, listener=watch
             )
