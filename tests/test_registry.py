@@ -115,6 +115,11 @@ BROKEN = {
         "component",
         "`use` is 'My-Own', but names are lower-case",
     ),
+    "hides a method with an option": (
+        CRITERION.format(use="m").replace("power: float = 1.0", "options: float = 1.0"),
+        "component",
+        "Mine: the option 'options' would hide what every criterion has under that name",
+    ),
     "misses its method": (
         CRITERION.format(use="m").replace("score", "scores"),
         "component",
@@ -128,6 +133,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Field name")
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_broken_plugin_costs_one_line_and_the_rest_works(install: Install, case: str) -> None:
     source, stage, reason = BROKEN[case]

@@ -72,6 +72,12 @@ def register(
         raise Refused(
             f"{cls.__name__}: `use` is '{cls.use}', but names are lower-case letters, digits and _"
         )
+    hidden = sorted(name for name in cls.model_fields if hasattr(kinds()[kind], name))
+    if hidden:
+        raise Refused(
+            f"{cls.__name__}: the option '{hidden[0]}' would hide what every {noun(kind)} has under "
+            "that name: call it something else"
+        )
     # pydantic would raise TypeError only when a recipe uses it
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
