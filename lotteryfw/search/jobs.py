@@ -286,8 +286,12 @@ _TUPLES = ("layers", "stream_labels")
 
 
 def numerics(device: str) -> dict[str, str]:
-    """Return what beside a job decides the bits of a result: torch's version, the device."""
-    return {"torch": _torch_version(), "device": device}
+    """Return what beside a job decides the bits of a result.
+
+    That is: torch's version, the device, and on the CPU that denormal numbers count as zeros.
+    """
+    denormals = {"denormals": "zero"} if device == "cpu" else {}
+    return {"torch": _torch_version(), "device": device, **denormals}
 
 
 @cache
