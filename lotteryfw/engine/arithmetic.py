@@ -51,7 +51,7 @@ def _denormals_as_zeros() -> Iterator[None]:
     """Compute with zeros in the place of float32 numbers below 1.2e-38, in this thread.
 
     Momentum and the averages of Adam decay to such numbers where a gradient is zero for good, as at
-    pixels that no image uses. Beside a weight they are nothing, and some CPUs take ten times as
+    pixels that no image uses. Beside a weight they are nothing, and some CPUs take five times as
     long for them.
     """
     # torch has no function that returns the setting

@@ -1,4 +1,4 @@
-"""`engine.deterministic`: what a job's computations see of it, and that nothing is left behind."""
+"""What torch is set to while a job runs, by `engine.deterministic` and on the CPU; nothing stays so."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ from support.small import cell, dense_job
 
 from lotteryfw import Augmentation
 from lotteryfw.engine import configure_torch
+from lotteryfw.engine.arithmetic import algorithms_of
 from lotteryfw.runner import StudyContext, run_study
+from lotteryfw.search.jobs import numerics
 
 seen: set[tuple[bool, bool]] = set()
 """What the augmentation below saw: whether algorithms must repeat, and whether they are tried."""
+denormals: list[float] = []
+"""What it saw of the smallest float32 numbers."""
+
+
+def smallest() -> float:
+    """Return a denormal number as this thread computes with it."""
+    return float(torch.tensor(1e-39) * 1)
 
 
 class Watching(Augmentation):
@@ -27,6 +36,7 @@ class Watching(Augmentation):
 
     def apply(self, images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
         seen.add((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+        denormals.append(smallest())
         if self.fails:
             raise ValueError("no such image")
         return images
@@ -36,7 +46,9 @@ class Watching(Augmentation):
 def repeatable() -> Iterator[None]:
     configure_torch()
     seen.clear()
+    denormals.clear()
     yield
+    assert smallest() > 0
     assert torch.backends.cudnn.deterministic
     assert not torch.backends.cudnn.benchmark
 
@@ -86,3 +98,30 @@ def test_the_origin_of_a_ticket_has_it_too(tmp_path: Path) -> None:
         (first, *_) = StudyContext(table, data=tmp_path, store=tmp_path / "store").recipe.cells
         assert first.deterministic is deterministic
     assert not keys[0] & keys[1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_denormal_numbers_are_zeros_in_a_job_alone(fails: bool, tmp_path: Path) -> None:
+    run_study(
+        watched(None, fails), out=tmp_path / "run", store=tmp_path / "store", data=tmp_path,
+        components=[Watching], jobs=1, device="cpu",
+    )  # fmt: skip
+    assert denormals
+    assert set(denormals) == {0.0}
+
+
+def test_a_setting_of_the_caller_stays() -> None:
+    torch.set_flush_denormal(True)
+    try:
+        with algorithms_of(dense_job(cell(10))):
+            assert smallest() == 0
+        assert smallest() == 0
+    finally:
+        torch.set_flush_denormal(False)
+    with algorithms_of(replace(dense_job(cell(10)), device="cuda")):
+        assert smallest() > 0
+
+
+def test_keys_of_the_cpu_alone_say_how_denormal_numbers_count() -> None:
+    assert numerics("cpu")["denormals"] == "zero"
+    assert numerics("cuda").keys() == {"torch", "device"}
