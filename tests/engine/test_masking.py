@@ -16,7 +16,7 @@ from support.trainings import run_training
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from lotteryfw.api.errors import TrainingDiverged, UsageError
+from lotteryfw.api.errors import RecipeError, TrainingDiverged
 from lotteryfw.api.rng import stream
 from lotteryfw.cli.app import app
 from lotteryfw.engine import Stopped, StoredOutcome
@@ -382,7 +382,7 @@ def test_a_density_that_is_missing_or_of_no_use_is_refused_before_training(
     search: str, parametrizations: list[str], message: str, tmp_path: Path
 ) -> None:
     study = STUDY | {"search": search, "grid": {"parametrization": parametrizations}}
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(RecipeError, match=message):
         run(study, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
     assert not (tmp_path / "run").exists()
 

@@ -10,7 +10,7 @@ import torch
 from support.small import REGISTRY
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import UsageError
+from lotteryfw.api.errors import RecipeError
 from lotteryfw.runner import run_study as run
 from lotteryfw.std.objectives import Classification, Reconstruction
 
@@ -84,7 +84,7 @@ def test_a_mask_is_learned_for_another_loss(tmp_path: Path) -> None:
 def test_a_kernel_with_cross_entropy_built_in_refuses_another_loss(tmp_path: Path) -> None:
     recipe = AUTOENCODER | {"engine": {"kernel": "fused"}}
     with pytest.raises(
-        UsageError, match="cross-entropy built in, and the objective is 'lotteryfw/reconstruction'"
+        RecipeError, match="cross-entropy built in, and the objective is 'lotteryfw/reconstruction'"
     ):
         run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
 
