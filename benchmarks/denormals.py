@@ -3,8 +3,8 @@
     python benchmarks/denormals.py [--steps 10000] [--kernel auto]
 
 LeNet-300-100 on MNIST from $LOTTERYFW_DATA, batch 60, Adam at rate 1.2e-3, in one process of one thread. Many pixels of
-MNIST are black in every image, so their weights never have a gradient, and what Adam remembers of them decays. The two
-trainings take turns, a twentieth of the steps each.
+MNIST are black in nearly every image, so most updates have no gradient for their weights, and Adam's averages decay.
+The two trainings take turns, a twentieth of the steps each.
 """
 
 from __future__ import annotations

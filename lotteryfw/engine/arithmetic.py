@@ -48,11 +48,11 @@ def algorithms_of(job: Job) -> Iterator[None]:
 
 @contextmanager
 def _denormals_as_zeros() -> Iterator[None]:
-    """Compute with zeros in the place of float32 numbers below 1.2e-38, in this thread.
+    """Compute with zeros in the place of denormal numbers, in float32 those below 1.2e-38.
 
-    Momentum and the averages of Adam decay to such numbers where a gradient is zero for good, as at
-    pixels that no image uses. Beside a weight they are nothing, and some CPUs take five times as
-    long for them.
+    Momentum and the averages of Adam decay to such numbers where hundreds of updates have no
+    gradient, as at pixels that few images use. Beside a weight they are nothing, and some CPUs take
+    several times as long for them. The setting is that of this thread.
     """
     # torch has no function that returns the setting
     was_set = float(torch.tensor(1e-39) * 1) == 0

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from lotteryfw.api.errors import NotKnownYet
 from lotteryfw.runner.plan import plan_cell
+from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
+
+
+def deciding_parts(cell: Cell) -> tuple[int, ...]:
+    """Return what is equal for cells of a study whose first jobs have the same kernel and cost.
+
+    That holds within one arithmetic, batch size and number of devices. The cells of a study share
+    their components, so an identity tells two apart.
+    """
+    parts = (
+        cell.model, cell.data, cell.search, cell.optimizer, cell.mask_optimizer,
+        cell.parametrization,
+    )  # fmt: skip
+    return tuple(map(id, parts))
 
 
 def first_jobs(lab: CellLab) -> list[Train]:

@@ -9,14 +9,14 @@ from typing import Any
 from lotteryfw.api.errors import Fault, LotteryError, UsageError
 from lotteryfw.engine import KernelDispatcher
 from lotteryfw.recipe import Recipe
-from lotteryfw.runner.first_jobs import first_jobs
+from lotteryfw.runner.first_jobs import deciding_parts, first_jobs
 from lotteryfw.runner.plan import CellPlan, plan_cell
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.jobs import digest
 from lotteryfw.search.lab import CellLab
 
-_TO_BLAME = ("scope", "rewind", "objective", "parametrization", "scores")
+_TO_BLAME = ("scope", "rewind", "objective", "parametrization", "scores", "kernel")
 """Slots whose name begins the text of an error about what stands there. Others are the search's."""
 
 
@@ -30,7 +30,7 @@ def search_faults(
     """
     faults: dict[Fault, None] = {}
     warnings: dict[str, None] = {}
-    for cell in _of_different_budgets(recipe, describe):
+    for cell in _of_different_searches(recipe, describe):
         try:
             lab = CellLab(cell, describe, data_folder, device)
             planned = plan_cell(lab)
@@ -47,12 +47,16 @@ def search_faults(
     return list(faults), list(warnings)
 
 
-def _of_different_budgets(recipe: Recipe, describe: Describe) -> list[Cell]:
-    """Return a cell for each combination of the parts that budgets depend on."""
+def _of_different_searches(recipe: Recipe, describe: Describe) -> list[Cell]:
+    """Return a cell for each combination of the parts that a search works with."""
     different: dict[str, Cell] = {}
     for cell in recipe.cells:
         parts: list[Any] = [cell.study]
-        for part in (cell.model, cell.data, cell.scope, cell.search, cell.parametrization):
+        searched_with = (
+            cell.model, cell.data, cell.scope, cell.search, cell.rewind, cell.objective,
+            cell.parametrization,
+        )  # fmt: skip
+        for part in searched_with:
             if part is not None:
                 parts.append(describe(part, cell.clock).canonical())
         different.setdefault(digest(parts), cell)
@@ -114,11 +118,7 @@ def kernel_faults(
         # Cells with the same of these parts have the same answer.
         arithmetic = (cell.precision, cell.memory_format, cell.compiled)
         sharing = (cell.accumulate, cell.activation_checkpointing, cell.devices)
-        parts = (
-            cell.model, cell.data, cell.search, cell.optimizer, cell.mask_optimizer,
-            cell.parametrization,
-        )  # fmt: skip
-        identity = (cell.study, cell.kernel, arithmetic, sharing, *map(id, parts))
+        identity = (cell.study, cell.kernel, arithmetic, sharing, deciding_parts(cell))
         if identity in tried:
             continue
         tried.add(identity)
@@ -126,6 +126,10 @@ def kernel_faults(
         try:
             first_jobs(lab)
         except UsageError as error:
-            key = "devices" if cell.kernel == "auto" else "kernel"
-            faults[Fault(*recipe.place(cell.study, key), str(error))] = None
+            slot, text = _blamed(str(error))
+            if slot == "kernel" and cell.kernel == "auto":
+                slot = "devices"
+            faults[Fault(*recipe.place(cell.study, slot), text)] = None
+        except (LotteryError, SystemExit):
+            continue  # A component that breaks ends its own cells, when they run.
     return list(faults)

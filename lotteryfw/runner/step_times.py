@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from lotteryfw.api.errors import LotteryError
 from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, configure_torch, execute
 from lotteryfw.registry import Registry
-from lotteryfw.runner.first_jobs import first_jobs
+from lotteryfw.runner.first_jobs import deciding_parts, first_jobs
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.jobs import Train, likeness
@@ -47,11 +47,7 @@ def measure_costs(
     measured: set[tuple[int, ...]] = set()
     for cell in cells:
         # The seeds and most axes of a study share all that decides about the time of a step.
-        parts = (
-            cell.model, cell.data, cell.search, cell.optimizer, cell.mask_optimizer,
-            cell.parametrization,
-        )  # fmt: skip
-        identity = (*map(id, parts), cell.batch)
+        identity = (*deciding_parts(cell), cell.batch)
         if identity in measured:
             continue
         measured.add(identity)

@@ -78,8 +78,13 @@ def test_it_is_refused_with_file_and_key_before_any_training(case: str, tmp_path
 def test_the_fault_of_a_policy_is_the_policys(tmp_path: Path) -> None:
     search = {"use": "at_init", "densities": [0.5]}
     rewind = {"use": "to_step", "step": "1it"}
+    expected = "rewind 'to_step' goes back to step 1 of a training"
     (text,) = faults(recipe(search=search, rewind=rewind, criterion="random"), tmp_path)
-    assert text.startswith("recipe: rewind: rewind 'to_step' goes back to step 1 of a training")
+    assert text.startswith(f"recipe: rewind: {expected}")
+    # an axis whose first value is right
+    grid = {"rewind": ["to_init", rewind]}
+    (text,) = faults(recipe(search=search, grid=grid, criterion="random"), tmp_path)
+    assert text.startswith(f"recipe: grid.rewind: {expected}")
 
 
 def test_a_kernel_is_named_for_what_it_can_train(tmp_path: Path) -> None:
