@@ -276,7 +276,8 @@ def made_files(results: Sequence[Result]) -> dict[Path, str]:
 def keep(name: str, runs: Sequence[Path], command: str, note: str, *, add: bool) -> None:
     """Store the small files of runs as one result; with `add`, beside what it holds.
 
-    Raises UsageError for runs that differ in more than their seeds, or share a seed.
+    Raises UsageError for runs that differ in more than their seeds or share a seed, and if their
+    cells are not those of the command, as of a run that has not finished.
     """
     target = RESULTS / name
     sources = [RunFolder(run) for run in ([target, *runs] if add else runs)]
@@ -285,8 +286,14 @@ def keep(name: str, runs: Sequence[Path], command: str, note: str, *, add: bool)
     profile = manifest.get("profile") or ""
     recipe_name = manifest["name"]
     sets, studies = _values("--set", command), _values("--study", command)
-    claims = read_recipe(recipe_name, profile, sets, studies).claims
-    metrics = {side.metric for claim in claims for side in claim.sides().values()}
+    recipe = read_recipe(recipe_name, profile, sets, studies)
+    differing = manifest["cells"].keys() ^ {cell.id for cell in recipe.cells}
+    if differing:
+        raise UsageError(
+            f"the command and the runs differ in {len(differing)} cells, such as "
+            f"{min(differing)}: finish the runs, or give the command of those that are named"
+        )
+    metrics = {side.metric for claim in recipe.claims for side in claim.sides().values()}
 
     rows = [row for source in sources for row in source.read_levels()]
     findings = []

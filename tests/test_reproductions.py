@@ -76,8 +76,9 @@ def test_a_result_of_some_studies_is_judged_by_the_claims_about_them() -> None:
 SHORT = ["train.length=2it", "evaluate.points=1", "search.levels=1", "model.hidden=[4]"]
 
 
-def kept(name: str, runs: list[Path], *, add: bool = False) -> Path:
-    command = " ".join(["lotteryfw recipe recipes/quickstart.toml", *(f"--set {s}" for s in SHORT)])
+def kept(name: str, runs: list[Path], *, seeds: str = "[0,1]", add: bool = False) -> Path:
+    sets = [f"--set {change}" for change in (*SHORT, f"seeds={seeds}")]
+    command = " ".join(["lotteryfw recipe recipes/quickstart.toml", *sets])
     SCRIPT["keep"](name, runs, command, "", add=add)
     folder: Path = SCRIPT["keep"].__globals__["RESULTS"] / name
     return folder
@@ -103,7 +104,7 @@ def test_runs_of_one_seed_each_are_kept_as_the_run_of_all_seeds(
     monkeypatch.setitem(SCRIPT["keep"].__globals__, "RESULTS", tmp_path)
     together = kept("together", [run_folders["both"]])
     at_once = kept("at once", [run_folders["first"], run_folders["second"]])
-    kept("one by one", [run_folders["first"]])
+    kept("one by one", [run_folders["first"]], seeds="[0]")
     one_by_one = kept("one by one", [run_folders["second"]], add=True)
 
     for joined in (at_once, one_by_one):
@@ -115,6 +116,21 @@ def test_runs_of_one_seed_each_are_kept_as_the_run_of_all_seeds(
         manifest = SCRIPT["Result"](joined).data.manifest
         assert manifest["seeds"] == [0, 1]
         assert [part["seeds"] for part in manifest["parts"]] == [[0], [1]]
+
+
+def test_every_result_has_the_cells_of_its_command() -> None:
+    for result in STORED:
+        assert result.data.manifest["cells"].keys() == {cell.id for cell in result.recipe.cells}
+
+
+def test_a_run_that_has_not_finished_is_not_kept(
+    run_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SCRIPT["keep"].__globals__, "RESULTS", tmp_path)
+    message = r"differ in 4 cells, such as quickstart/criterion=large_final/seed=1: finish the runs"
+    with pytest.raises(UsageError, match=message):
+        kept("half", [run_folders["first"]])
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_that_share_a_cell_or_differ_in_more_than_seeds_are_not_joined(
