@@ -23,7 +23,7 @@ _TO_BLAME = ("scope", "rewind", "objective", "parametrization", "scores", "kerne
 def search_faults(
     recipe: Recipe, describe: Describe, data_folder: Path, device: str
 ) -> tuple[list[Fault], list[str]]:
-    """Return a fault for each search that cannot run, and a warning for each that prunes nothing.
+    """Return a fault for each search that cannot run, and warnings of levels that prune nothing.
 
     A fault stands at the component to blame, such as a scope that leaves a network without weights
     or has a pattern that names no layer.
