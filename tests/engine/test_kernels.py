@@ -309,9 +309,9 @@ def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     job = job_of()
     assert replace(job, kernel=kernel("fused")).key != replace(job, kernel=kernel("reference")).key
     old_loops = {"loops": "numba0.1", "below": 0.2}
-    others = [KernelSpec("sparse", 1), KernelSpec("sparse", 1, old_loops), KernelSpec("quick", 1)]
+    others = [KernelSpec("sparse", 2), KernelSpec("sparse", 2, old_loops), KernelSpec("quick", 1)]
     for stale in (KernelSpec("fused", 0), KernelSpec("fused", 2), *others):
-        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_top_k/1, sparse/1"
+        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_top_k/2, sparse/2"
         with pytest.raises(LotteryError, match=message):
             TrainingGroup([replace(job, kernel=stale)], engine_context())
 
@@ -325,7 +325,7 @@ def test_without_numba_torch_does_the_sparse_products() -> None:
     )
     assert_alike(job_of(0.15, optimizer=OPTIMIZERS["adam"]), "auto")
     numbas = replace(job_of(0.05), kernel=sparse_kernel(f"numba{version('numba')}"))
-    with pytest.raises(LotteryError, match=r'has [^;]*sparse/1.*; .*pip install "numba==[\d.]+"$'):
+    with pytest.raises(LotteryError, match=r'has [^;]*sparse/2.*; .*pip install "numba==[\d.]+"$'):
         TrainingGroup([numbas], engine_context())
 
 
@@ -347,7 +347,7 @@ def test_the_density_of_sparse_products_can_be_set() -> None:
     assert choose(job_of(0.5), "auto", 0.9) == sparse_kernel(loops, 0.9)
     assert choose(job_of(0.05), "auto", 0.0).name != "sparse"
     default = choose(job_of(0.05), "auto")
-    assert choose(job_of(0.05), "auto", 0.3) == default == sparse_kernel(loops), (
+    assert choose(job_of(0.05), "auto", 0.45) == default == sparse_kernel(loops), (
         "its own figure is no other job"
     )
     assert choose(job_of(0.05), "fused", 0.9) == kernel("fused")
@@ -378,7 +378,7 @@ def test_where_most_inputs_are_0_the_first_layer_reads_the_others_alone(
 
     monkeypatch.setattr(DeviceDataset, "nonzero_share", lambda self: 0.2)
     loops = f"numba{version('numba')}"
-    reads_few = kernel("sparse", loops=loops, below=0.3, inputs="sparse")
+    reads_few = kernel("sparse", loops=loops, below=0.45, inputs="sparse")
     for name in ("dense", "half", "frozen"):
         assert choose(jobs[name], "auto") == reads_few, name
         reference, fast = trained(jobs[name], "reference"), trained(jobs[name], "auto")
@@ -404,7 +404,7 @@ def test_the_share_of_inputs_that_are_not_0() -> None:
     assert DeviceDataset(normalised.load(Path()), facts, "cpu").nonzero_share() == 1.0
 
 
-def sparse_kernel(loops: str, below: float = 0.3) -> KernelSpec:
+def sparse_kernel(loops: str, below: float = 0.45) -> KernelSpec:
     return kernel("sparse", loops=loops, below=below)
 
 

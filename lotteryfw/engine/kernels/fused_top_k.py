@@ -313,7 +313,7 @@ def _options(candidate: Candidate) -> Mapping[str, Any]:
 
 KERNEL = KernelDescription(
     name="fused_top_k",
-    revision=1,
+    revision=2,
     why_not=_why_not,
     gain=_gain,
     make=_make,

@@ -27,7 +27,7 @@ from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
 from lotteryfw.store.tensors import is_plus_zero
 
-SPARSE_BELOW: dict[Backend, float] = {"numba": 0.3, "torch": 0.2}
+SPARSE_BELOW: dict[Backend, float] = {"numba": 0.45, "torch": 0.2}
 """Density below which a layer's sparse products are taken where a recipe does not say.
 
 It is about where each back end overtakes the dense products (benchmarks/sparse_step.py). A
@@ -231,7 +231,7 @@ def _options(candidate: Candidate) -> Mapping[str, Any]:
 
 KERNEL = KernelDescription(
     name="sparse",
-    revision=1,
+    revision=2,
     why_not=_why_not,
     gain=_gain,
     make=_make,

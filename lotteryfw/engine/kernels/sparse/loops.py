@@ -2,7 +2,7 @@
 
 Everything that has a batch is feature-major, [features, width] float32 with the examples of the
 batch side by side, so that the innermost loop is as long as the batch for every pattern, and runs
-over neighbouring numbers. `width` is the batch rounded up to a multiple of `TILE`: loops without
+over neighbouring numbers. `width` is the batch rounded up by `whole_tiles`: loops without
 remainders. The added columns hold finite numbers, and their gradients are 0. A pattern is CSR: the
 kept weights of row `i` are `values[starts[i]:starts[i + 1]]`, and `columns` are their inputs. Loops
 add in one order: same inputs, same bits.
@@ -24,11 +24,14 @@ Longs = NDArray[np.int64]
 
 TILE = 16
 """The width of a batch is a multiple of it: 64 bytes of float32, a cache line."""
+LONG_TILE = 64
+"""A wider batch is a multiple of this: as many sums as the registers of AVX2 hold at once."""
 
 
 def whole_tiles(count: int) -> int:
-    """Return a count rounded up to a multiple of `TILE`."""
-    return -(-count // TILE) * TILE
+    """Return a count rounded up to a multiple of `TILE`, or of `LONG_TILE` where it is wider."""
+    tile = TILE if count <= LONG_TILE - TILE else LONG_TILE
+    return -(-count // tile) * tile
 
 
 @runtime_checkable
@@ -36,7 +39,7 @@ class InputReader(Protocol):
     """Takes examples out of a data set, in the form in which the first layer multiplies them."""
 
     def buffer(self, examples: int) -> Any:
-        """Return room for so many examples, a multiple of `TILE`."""
+        """Return room for so many examples, as `whole_tiles` gives it."""
         ...
 
     def read(self, rows: NDArray[Any], chosen: Longs, scale: float, buffer: Any) -> None:

@@ -2,8 +2,9 @@
 
 An input that is 0 adds nothing to any output, and its weights get nothing from the example: both
 products of the layer take the other inputs alone. The weights lie transposed, [in, padded], so that
-the loops run over neighbouring numbers; `padded` is the number of outputs rounded up to a multiple
-of `TILE`. The columns that are added are 0 and stay so.
+the loops run over neighbouring numbers; `padded` is the number of outputs rounded up by
+`whole_tiles`. The columns that are added are 0 and stay so. The loops take a tile of outputs at a
+time for all examples or inputs: what they read again and again then lies in the nearest cache.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lotteryfw.engine.kernels.sparse.loops import TILE, Floats, Ints, Longs
-from lotteryfw.engine.kernels.sparse.numba_loops import add_products, jit
+from lotteryfw.engine.kernels.sparse import numba_vectors as vectors
+from lotteryfw.engine.kernels.sparse.loops import LONG_TILE, TILE, Floats, Ints, Longs
+from lotteryfw.engine.kernels.sparse.numba_loops import jit, sum_of_rows
 
 _NO_MASK = np.empty((0, 0), np.float32)
 
@@ -68,7 +70,7 @@ class SparseInputProducts:
         self.reads: Ints = np.arange(self._inputs, dtype=np.int32)
 
     def buffer(self, examples: int) -> SparseBatch:
-        """Return room for so many examples, a multiple of `TILE`."""
+        """Return room for so many examples, as `whole_tiles` gives it."""
         room = examples * self._inputs
         return SparseBatch(
             np.zeros(examples + 1, np.int32),
@@ -177,18 +179,36 @@ def _forward(
     rectify: bool,
     y: Floats,
 ) -> None:
-    """Compute y = W x + bias, or its positive part, for `TILE` examples at a time."""
-    tile = np.empty((TILE, weights.shape[1]), np.float32)
-    for first in range(0, y.shape[1], TILE):
-        for c in range(TILE):
-            tile[c] = 0
-            add_products(
-                values, columns, weights, starts[first + c], starts[first + c + 1], tile[c]
-            )
-        for i in range(y.shape[0]):
+    """Compute y = W x + bias, or its positive part."""
+    if weights.shape[1] % LONG_TILE == 0:
+        _forward_tiles(vectors.long_zeros(), starts, columns, values, weights, bias, rectify, y)
+    else:
+        _forward_tiles(vectors.short_zeros(), starts, columns, values, weights, bias, rectify, y)
+
+
+@jit
+def _forward_tiles(
+    zeros: Any,
+    starts: Ints,
+    columns: Ints,
+    values: Floats,
+    weights: Floats,
+    bias: Floats,
+    rectify: bool,
+    y: Floats,
+) -> None:
+    tile = np.empty((TILE, vectors.length(zeros)), np.float32)
+    for output in range(0, weights.shape[1], vectors.length(zeros)):
+        here = y[output : output + vectors.length(zeros)]
+        for first in range(0, y.shape[1], TILE):
             for c in range(TILE):
-                total = tile[c, i] + bias[i]
-                y[i, first + c] = np.float32(0) if rectify and total < 0 else total
+                start, stop = starts[first + c], starts[first + c + 1]
+                out = sum_of_rows(zeros, values, columns, start, stop, weights, output)
+                vectors.store(out, tile, c, 0)
+            for i in range(len(here)):
+                for c in range(TILE):
+                    total = tile[c, i] + bias[output + i]
+                    here[i, first + c] = np.float32(0) if rectify and total < 0 else total
 
 
 @jit
@@ -212,10 +232,30 @@ def _weight_gradient(
     gradient: Floats,
 ) -> None:
     """Set gradient[j] = Σ over examples c of x[j, c] · output_gradient[c], times the mask if any."""
-    for j in range(gradient.shape[0]):
-        out = gradient[j]
-        out[:] = 0
-        add_products(values, examples, output_gradient, input_starts[j], input_starts[j + 1], out)
-        if len(mask):
-            for i in range(len(out)):
-                out[i] *= mask[j, i]
+    if gradient.shape[1] % LONG_TILE == 0:
+        _weight_gradient_tiles(
+            vectors.long_zeros(), input_starts, examples, values, output_gradient, mask, gradient
+        )
+    else:
+        _weight_gradient_tiles(
+            vectors.short_zeros(), input_starts, examples, values, output_gradient, mask, gradient
+        )
+
+
+@jit
+def _weight_gradient_tiles(
+    zeros: Any,
+    input_starts: Ints,
+    examples: Ints,
+    values: Floats,
+    output_gradient: Floats,
+    mask: Floats,
+    gradient: Floats,
+) -> None:
+    for output in range(0, gradient.shape[1], vectors.length(zeros)):
+        for j in range(gradient.shape[0]):
+            start, stop = input_starts[j], input_starts[j + 1]
+            out = sum_of_rows(zeros, values, examples, start, stop, output_gradient, output)
+            if len(mask):
+                out = vectors.multiply(out, vectors.load(zeros, mask, j, output))
+            vectors.store(out, gradient, j, output)

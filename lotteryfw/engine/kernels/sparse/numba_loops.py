@@ -1,6 +1,7 @@
 """The sparse kernel's loops (see `loops`), jitted: each is one pass in one thread.
 
-Four kept weights are taken at a time: one load and one store of a result for four products.
+The products of a batch take `LONG_TILE` examples at a time, or `TILE` where the batch is narrow: so
+their sums stay in registers (see `numba_vectors`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.engine.kernels.sparse.loops import TILE, Floats, Ints, Longs, patterns
+from lotteryfw.engine.kernels.sparse.loops import (
+    LONG_TILE,
+    TILE,
+    Floats,
+    Ints,
+    Longs,
+    patterns,
+)
 
 try:
     from numba import njit
+
+    from lotteryfw.engine.kernels.sparse import numba_vectors as vectors
 except ImportError as error:
     raise UsageError("the loops of numba need numba: install lotteryfw[fast]") from error
 
@@ -87,20 +97,16 @@ def _gather_bytes(
 
 
 @jit
-def add_products(values: Floats, rows: Ints, x: Floats, start: int, stop: int, out: Floats) -> None:
-    """Add Σ values[k] · x[rows[k]] to `out`, over the k from `start` up to `stop`."""
-    k = start
-    while k + 4 <= stop:
-        v0, v1, v2, v3 = values[k], values[k + 1], values[k + 2], values[k + 3]
-        x0, x1, x2, x3 = x[rows[k]], x[rows[k + 1]], x[rows[k + 2]], x[rows[k + 3]]
-        for c in range(len(out)):
-            out[c] += v0 * x0[c] + v1 * x1[c] + v2 * x2[c] + v3 * x3[c]
-        k += 4
-    while k < stop:
-        v0, x0 = values[k], x[rows[k]]
-        for c in range(len(out)):
-            out[c] += v0 * x0[c]
-        k += 1
+def sum_of_rows(
+    total: Any, values: Floats, rows: Ints, start: int, stop: int, x: Floats, column: int
+) -> Any:
+    """Return total + Σ values[k] · x[rows[k]], over the k from `start` up to `stop`.
+
+    `total` is a vector; of the rows of x it takes its length from `column` on.
+    """
+    for k in range(start, stop):
+        total = vectors.multiply_add(values[k], vectors.load(total, x, rows[k], column), total)
+    return total
 
 
 @jit
@@ -108,14 +114,28 @@ def forward(
     starts: Ints, columns: Ints, values: Floats, bias: Floats, x: Floats, rectify: bool, y: Floats
 ) -> None:
     """Compute y = W x + bias, or its positive part."""
-    for i in range(y.shape[0]):
-        out = y[i]
-        for c in range(len(out)):
-            out[c] = bias[i]
-        add_products(values, columns, x, starts[i], starts[i + 1], out)
-        if rectify:
-            for c in range(len(out)):
-                out[c] = np.float32(0) if out[c] < 0 else out[c]
+    if x.shape[1] % LONG_TILE == 0:
+        _forward(vectors.long_zeros(), starts, columns, values, bias, x, rectify, y)
+    else:
+        _forward(vectors.short_zeros(), starts, columns, values, bias, x, rectify, y)
+
+
+@jit
+def _forward(
+    zeros: Any,
+    starts: Ints,
+    columns: Ints,
+    values: Floats,
+    bias: Floats,
+    x: Floats,
+    rectify: bool,
+    y: Floats,
+) -> None:
+    for c in range(0, x.shape[1], vectors.length(zeros)):
+        for i in range(y.shape[0]):
+            out = vectors.filled(zeros, bias[i])
+            out = sum_of_rows(out, values, columns, starts[i], starts[i + 1], x, c)
+            vectors.store(vectors.where_positive(out, out) if rectify else out, y, i, c)
 
 
 @jit
@@ -126,29 +146,48 @@ def parameter_gradients(
 
     Sets bias[i] = Σ dy[i] too.
     """
+    if x.shape[1] % LONG_TILE == 0:
+        _parameter_gradients(vectors.long_zeros(), starts, columns, dy, x, gradient, bias)
+    else:
+        _parameter_gradients(vectors.short_zeros(), starts, columns, dy, x, gradient, bias)
+
+
+@jit
+def _parameter_gradients(
+    zeros: Any,
+    starts: Ints,
+    columns: Ints,
+    dy: Floats,
+    x: Floats,
+    gradient: Floats,
+    bias: Floats,
+) -> None:
+    none = vectors.short_zeros()
     for i in range(dy.shape[0]):
-        row = dy[i]
-        s0 = np.float32(0)
-        for c in range(len(row)):
-            s0 += row[c]
-        bias[i] = s0
+        sum_of_row = np.float32(0)
+        for c in range(dy.shape[1]):
+            sum_of_row += dy[i, c]
+        bias[i] = sum_of_row
+
+        # Four kept weights at a time: their sums do not wait for one another.
         k, stop = starts[i], starts[i + 1]
         while k + 4 <= stop:
-            x0, x1, x2, x3 = x[columns[k]], x[columns[k + 1]], x[columns[k + 2]], x[columns[k + 3]]
-            s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for c in range(len(row)):
-                s0 += row[c] * x0[c]
-                s1 += row[c] * x1[c]
-                s2 += row[c] * x2[c]
-                s3 += row[c] * x3[c]
-            gradient[k], gradient[k + 1], gradient[k + 2], gradient[k + 3] = s0, s1, s2, s3
+            s0 = s1 = s2 = s3 = none
+            for c in range(0, x.shape[1], vectors.length(zeros)):
+                row = vectors.load(zeros, dy, i, c)
+                s0 = vectors.add_products(row, vectors.load(zeros, x, columns[k], c), s0)
+                s1 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 1], c), s1)
+                s2 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 2], c), s2)
+                s3 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 3], c), s3)
+            sums = vectors.four_sums(s0, s1, s2, s3)
+            gradient[k], gradient[k + 1], gradient[k + 2], gradient[k + 3] = sums
             k += 4
         while k < stop:
-            x0 = x[columns[k]]
-            s0 = np.float32(0)
-            for c in range(len(row)):
-                s0 += row[c] * x0[c]
-            gradient[k] = s0
+            s0 = none
+            for c in range(0, x.shape[1], vectors.length(zeros)):
+                row = vectors.load(zeros, dy, i, c)
+                s0 = vectors.add_products(row, vectors.load(zeros, x, columns[k], c), s0)
+            gradient[k] = vectors.four_sums(s0, none, none, none)[0]
             k += 1
 
 
@@ -162,14 +201,21 @@ def input_gradient(
     """
     # Gathered once, so that the loop below reads neighbouring numbers.
     transposed = values[order]
-    for j in range(dx.shape[0]):
-        out = dx[j]
-        for c in range(len(out)):
-            out[c] = np.float32(0)
-        add_products(transposed, rows, dy, starts[j], starts[j + 1], out)
-        for c in range(len(out)):
+    if x.shape[1] % LONG_TILE == 0:
+        _input_gradient(vectors.long_zeros(), starts, rows, transposed, dy, x, dx)
+    else:
+        _input_gradient(vectors.short_zeros(), starts, rows, transposed, dy, x, dx)
+
+
+@jit
+def _input_gradient(
+    zeros: Any, starts: Ints, rows: Ints, transposed: Floats, dy: Floats, x: Floats, dx: Floats
+) -> None:
+    for c in range(0, x.shape[1], vectors.length(zeros)):
+        for j in range(dx.shape[0]):
+            out = sum_of_rows(zeros, transposed, rows, starts[j], starts[j + 1], dy, c)
             # The input x came out of a ReLU, whose derivative at 0 is 0.
-            out[c] = np.float32(0) if x[j, c] <= 0 else out[c]
+            vectors.store(vectors.where_positive(out, vectors.load(zeros, x, j, c)), dx, j, c)
 
 
 class Products:
