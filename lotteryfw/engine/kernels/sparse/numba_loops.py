@@ -162,7 +162,7 @@ def _parameter_gradients(
     gradient: Floats,
     bias: Floats,
 ) -> None:
-    none = vectors.short_zeros()
+    none, line = vectors.short_zeros(), gradient.reshape((1, len(gradient)))
     for i in range(dy.shape[0]):
         sum_of_row = np.float32(0)
         for c in range(dy.shape[1]):
@@ -179,15 +179,14 @@ def _parameter_gradients(
                 s1 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 1], c), s1)
                 s2 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 2], c), s2)
                 s3 = vectors.add_products(row, vectors.load(zeros, x, columns[k + 3], c), s3)
-            sums = vectors.four_sums(s0, s1, s2, s3)
-            gradient[k], gradient[k + 1], gradient[k + 2], gradient[k + 3] = sums
+            vectors.store(vectors.four_sums(s0, s1, s2, s3), line, 0, k)
             k += 4
         while k < stop:
             s0 = none
             for c in range(0, x.shape[1], vectors.length(zeros)):
                 row = vectors.load(zeros, dy, i, c)
                 s0 = vectors.add_products(row, vectors.load(zeros, x, columns[k], c), s0)
-            gradient[k] = vectors.four_sums(s0, none, none, none)[0]
+            gradient[k] = vectors.first(vectors.four_sums(s0, none, none, none))
             k += 1
 
 

@@ -3,7 +3,11 @@
 Of a plain loop over arrays the compiler makes vector instructions too, but where the length of the
 sum is known at run time alone it loads and stores the sum for every few products. A `Vector` is a
 value of numba's, of a length that is known to the compiler, which takes as many registers for it as
-the processor needs. These functions are called in jitted code alone.
+the processor needs. These functions are called in jitted code alone, and do not check their places:
+rows of arrays hold whole tiles (see `loops`).
+
+numba keeps a compiled loop on disk until the file of the loop changes: after a change here, delete
+`__pycache__`.
 """
 
 from __future__ import annotations
@@ -53,11 +57,11 @@ def long_zeros(typing_context: Any) -> Any:
     return _zeros(LONG_TILE)
 
 
-def _zeros(length: int) -> Any:
+def _zeros(count: int) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.get_value_type(signature.return_type)([0.0] * length)
+        return context.get_value_type(signature.return_type)([0.0] * count)
 
-    return Vector(length)(), generate
+    return Vector(count)(), generate
 
 
 @_in_jitted_code
@@ -154,25 +158,37 @@ def where_positive(typing_context: Any, vector: Any, other: Any) -> Any:
 
 @_in_jitted_code
 def four_sums(typing_context: Any, v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
-    """Return the sums of four vectors of `TILE`, together, in less than the time of two."""
+    """Return the sums of four vectors of `TILE`, a vector of 4, in less than the time of two."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        quarters = []
-        for vector in arguments:
-            half = builder.fadd(_part(builder, vector, 0, 8), _part(builder, vector, 8, 8))
-            quarters.append(builder.fadd(_part(builder, half, 0, 4), _part(builder, half, 4, 4)))
-        # [a0 + a1, b0 + b1, a2 + a3, b2 + b3] of each two, and then the sums of all four.
-        pairs = []
-        for a, b in (quarters[:2], quarters[2:]):
-            even, odd = _shuffle(builder, a, b, [0, 4, 2, 6]), _shuffle(builder, a, b, [1, 5, 3, 7])
-            pairs.append(builder.fadd(even, odd))
-        ab, cd = pairs
-        left = _shuffle(builder, ab, cd, [0, 1, 4, 5])
-        sums = builder.fadd(left, _shuffle(builder, ab, cd, [2, 3, 6, 7]))
-        numbers = [builder.extract_element(sums, _INDEX(place)) for place in range(4)]
-        return context.make_tuple(builder, signature.return_type, numbers)
+        # First [8 of a, 8 of b] and [8 of c, 8 of d], then [4 of a, 4 of b, 4 of c, 4 of d].
+        a, b, c, d = arguments
+        ab, cd = _add_halves(builder, a, b, 8), _add_halves(builder, c, d, 8)
+        sums = _add_halves(builder, ab, cd, 4)
+        for distance in (2, 1):
+            others = [place ^ distance for place in range(TILE)]
+            sums = builder.fadd(sums, _shuffle(builder, sums, sums, others))
+        return _shuffle(builder, sums, sums, [0, 4, 8, 12])
 
-    return types.UniTuple(types.float32, 4)(v0, v1, v2, v3), generate
+    return Vector(4)(v0, v1, v2, v3), generate
+
+
+@_in_jitted_code
+def first(typing_context: Any, vector: Any) -> Any:
+    """Return the first number of a vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(arguments[0], _INDEX(0))
+
+    return types.float32(vector), generate
+
+
+def _add_halves(builder: Any, a: Any, b: Any, size: int) -> Any:
+    """Return the sums of every two runs of `size` of a and b: those of a, then those of b."""
+    places = range(2 * TILE)
+    evens = [place for place in places if not place & size]
+    odds = [place for place in places if place & size]
+    return builder.fadd(_shuffle(builder, a, b, evens), _shuffle(builder, a, b, odds))
 
 
 def _multiply_add(builder: Any, a: Any, b: Any, total: Any) -> Any:
