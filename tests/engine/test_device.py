@@ -184,7 +184,8 @@ EVERYTHING: dict[str, dict[str, Any]] = {
         "l1", {"use": "group_lasso", "strength": 1e-3}, "distillation",
     ]}),
     "joint training": recipe(
-        search={"use": "joint_training", "retrain": True}, engine={},
+        search={"use": "joint_training", "retrain": True},
+        engine={"sparse_below": 0.0},  # both take the same kernels
         grid={"parametrization": [
             {"use": "soft_threshold", "initial_score": -4.0}, {"use": "continuous_sparsification", "strength": 1e-3},
         ]},

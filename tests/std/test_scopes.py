@@ -1,4 +1,4 @@
-from math import prod
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -86,12 +86,15 @@ def densities(layers: tuple[LayerInfo, ...], total: int) -> dict[str, float]:
     """The textbook's loop: layers whose density would exceed 1 become dense, the others share the rest."""
     dense: set[str] = set()
     while True:
-        raw = {a.name: sum(a.shape) / prod(a.shape) for a in layers if a.name not in dense}
+        # Exact: a density of 1 is not above 1.
+        raw = {a.name: Fraction(sum(a.shape), a.size) for a in layers if a.name not in dense}
         left = total - sum(a.size for a in layers if a.name in dense)
         epsilon = left / sum(raw[a.name] * a.size for a in layers if a.name not in dense)
         over = {name for name, value in raw.items() if epsilon * value > 1}
         if not over:
-            return {a.name: 1.0 if a.name in dense else epsilon * raw[a.name] for a in layers}
+            return {
+                a.name: 1.0 if a.name in dense else float(epsilon * raw[a.name]) for a in layers
+            }
         dense |= over
 
 
