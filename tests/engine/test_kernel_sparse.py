@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, linear
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.kernels.optimizer_rules import UpdateRule
 from lotteryfw.engine.kernels.sparse.backends import backends, loops_of
+from lotteryfw.engine.kernels.sparse.loops import LONG_TILE, TILE, whole_tiles
 from lotteryfw.engine.kernels.sparse.sparse_mlp import SparseMlp, warm_up
 
 RULES = {
@@ -384,6 +385,14 @@ def test_images_keep_their_shape_and_the_sweep_its_last_examples():
     torch.testing.assert_close(
         logits, problem.plain("sgd").logits(images.flatten(1)).detach(), atol=1e-5, rtol=1e-5
     )
+
+
+@given(count=st.integers(1, 300))
+def test_a_width_is_whole_tiles(count):
+    """The loops write whole tiles without a look at where an array ends."""
+    width = whole_tiles(count)
+    assert count <= width < count + LONG_TILE
+    assert width % (TILE if width < LONG_TILE else LONG_TILE) == 0
 
 
 def test_a_batch_of_another_length_is_refused():
