@@ -1,13 +1,14 @@
 """What learning a mask costs in a training step, beside training the weights of the same network.
 
-    python benchmarks/edge_popup.py [--rounds 15] [--mnist]
+    python benchmarks/edge_popup.py [--rounds 15] [--batch 128] [--mnist]
 
-LeNet-300-100 and Conv-4 at batch 128, SGD at rate 0.1 with momentum, made-up images, in one process of one thread.
+LeNet-300-100 and Conv-4, SGD at rate 0.1 with momentum, made-up images, in one process of one thread.
 With --mnist LeNet-300-100 alone, on MNIST from $LOTTERYFW_DATA, most of whose pixels are 0. Trainings take turns: the
-reference kernel on the dense network, edge-popup that keeps half of each layer, the same by the fused kernel where it
-can train the network, and supermasks. After each step of edge-popup the selection alone is done again beside it, from
-the same moving scores: with the threshold that it keeps from step to step, and by a stable sort; both masks are
-asserted equal. So is the tracking of edges that were ever selected. Shares are the medians of the rounds' shares.
+reference kernel on the dense network, edge-popup that keeps half of each layer, and supermasks, whose edges are drawn
+in each step; both by the fused kernel as well where it can train the network. After each step of edge-popup the
+selection alone is done again beside it, from the same moving scores: with the threshold that it keeps from step to
+step, and by a stable sort; both masks are asserted equal. So is the tracking of edges that were ever selected. Shares
+are the medians of the rounds' shares.
 """
 
 from __future__ import annotations
@@ -34,18 +35,23 @@ from lotteryfw.search.jobs import Train
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.top_k import IncrementalTopK
 
-DENSITY, BATCH = 0.5, 128
+DENSITY = 0.5
 NETWORKS = {"lenet_300_100": ([1, 28, 28], 10), "conv4": ([3, 32, 32], 1)}
 """Shape of an image, and steps in a round."""
 _EDGE_POPUP = {"search": {"use": "edge_popup", "density": DENSITY}, "parametrization": "top_k"}
+_SUPERMASK = {"search": "supermask", "parametrization": "bernoulli"}
+_FUSED = {"engine": {"kernel": "fused"}}
 LEARNED: dict[str, dict[str, Any]] = {
     "edge-popup": _EDGE_POPUP,
-    "fused": {**_EDGE_POPUP, "engine": {"kernel": "fused"}},
-    "supermask": {"search": "supermask", "parametrization": "bernoulli"},
+    "edge-popup, fused": {**_EDGE_POPUP, **_FUSED},
+    "supermask": _SUPERMASK,
+    "supermask, fused": {**_SUPERMASK, **_FUSED},
 }
 
 
-def job(folder: Path, model: str, mnist: bool, **learned: Any) -> tuple[Train, EngineContext]:
+def job(
+    folder: Path, model: str, mnist: bool, batch: int, **learned: Any
+) -> tuple[Train, EngineContext]:
     """The training of a network, dense or as `learned` says, and where it is done."""
     made_up = {"use": "synthetic", "examples": 1280, "classes": 10, "shape": NETWORKS[model][0]}
     data_folder = default_data_folder() if mnist else folder
@@ -55,7 +61,7 @@ def job(folder: Path, model: str, mnist: bool, **learned: Any) -> tuple[Train, E
         "model": model,
         "train": {
             "length": "100ep",
-            "batch": BATCH,
+            "batch": batch,
             "optimizer": {"use": "sgd", "lr": 0.1, "momentum": 0.9},
         },
         "engine": {"kernel": "reference"},
@@ -92,12 +98,14 @@ def timed(work: Callable[[], list[Tensor]]) -> tuple[float, list[Tensor]]:
     return time.perf_counter() - started, masks
 
 
-def rounds(folder: Path, model: str, count: int, mnist: bool) -> Iterator[dict[str, float]]:
+def rounds(
+    folder: Path, model: str, count: int, mnist: bool, batch: int
+) -> Iterator[dict[str, float]]:
     """Seconds a step of each training, and of each way of selecting, round by round."""
     trainings = {}
     for name, learned in {"dense": {}, **LEARNED}.items():
         try:
-            training, engine_context = job(folder, model, mnist, **learned)
+            training, engine_context = job(folder, model, mnist, batch, **learned)
         except UsageError:
             continue  # the kernel that the row asks for cannot train this network
         trainings[name] = make_kernel([training], engine_context)
@@ -132,24 +140,25 @@ def main() -> None:
     """Times them in turn and prints a table."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--rounds", type=int, default=15)
+    asked.add_argument("--batch", type=int, default=128)
     asked.add_argument("--mnist", action="store_true", help="LeNet-300-100 on MNIST alone")
     arguments = asked.parse_args()
     count = arguments.rounds
     configure_torch()
     print(
-        f"{platform.machine()}, torch {version('torch')}, batch {BATCH}, one thread, {count} rounds"
+        f"{platform.machine()}, torch {version('torch')}, batch {arguments.batch}, one thread, {count} rounds"
     )
     for model in ["lenet_300_100"] if arguments.mnist else NETWORKS:
         with tempfile.TemporaryDirectory() as folder:
-            found = list(rounds(Path(folder), model, count, arguments.mnist))
-        print(f"{model}\n  {'':<12} {'ms':>9} {'of dense step':>14} {'of edge-popup step':>19}")
+            found = list(rounds(Path(folder), model, count, arguments.mnist, arguments.batch))
+        print(f"{model}\n  {'':<17} {'ms':>9} {'of dense step':>14} {'of edge-popup step':>19}")
         for name in found[0]:
             shares = [
                 [each[name] / each[whole] for each in found] for whole in ("dense", "edge-popup")
             ]
             middle = 1e3 * statistics.median(each[name] for each in found)
             dense, popup = map(statistics.median, shares)
-            print(f"  {name:<12} {middle:9.2f} {dense:13.3f}× {popup:18.2%}")
+            print(f"  {name:<17} {middle:9.2f} {dense:13.3f}× {popup:18.2%}")
 
 
 if __name__ == "__main__":

@@ -268,6 +268,13 @@ class Parametrization(Component):
         `weight` is w · mask with the mask's gradient passed straight to the scores, no weights are
         trained, and every other method but `initial` and `refresh` is the default.
         "top_k_magnitude": the same with |score| in the place of the score.
+
+        "bernoulli": `masks` keeps the allowed edges of positive score, `sampled` those whose number
+        is below the sigmoid of their score, of numbers that `torch.rand` draws for one layer after
+        another; `weight` is w · mask with the mask's gradient passed straight to that sigmoid, no
+        weights are trained, and every other method but `initial`, `noise`, `masks_from`, `expected`
+        and `draws` is the default. "bernoulli_dynamic": the same with w · mask multiplied by
+        edges / max(kept, ½) of its layer, and with the gradient of this factor.
         """
         return ""
 

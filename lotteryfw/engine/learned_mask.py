@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,8 +36,18 @@ class _Timeless(MaskedLayer):
         return super().__getattribute__(name)
 
 
-_EVALUATION = "evaluation"
-"""The label of the draws of an evaluation, whose masks are not those of a step."""
+def stream_of_step(job: Train | Evaluate, step: int) -> torch.Generator:
+    """Return the random stream that the mask of a training step is drawn from."""
+    return stream(job.mask_seed or 0, Stream.MASKS, step)
+
+
+def stream_of_evaluation(job: Train | Evaluate, draw: int) -> torch.Generator:
+    """Return the random stream of one draw of an evaluation: every evaluation has the same."""
+    return stream(job.mask_seed or 0, Stream.MASKS, "evaluation", draw)
+
+
+StreamOf = Callable[[Train | Evaluate, int], torch.Generator]
+"""Returns the random stream of a step or of a draw: one of the two functions above."""
 
 
 class LearnedMask:
@@ -53,6 +63,7 @@ class LearnedMask:
         assert job.parametrization is not None
         assert job.initialiser is not None
         self._job = job
+        self._context = context
         self._values = state.values
         self.parametrization: Parametrization = context.component(job.parametrization)
 
@@ -64,36 +75,34 @@ class LearnedMask:
         budgets = tuple(Group(members, keep, keep) for members, keep in job.budgets)
         self.net = MaskedNetwork(layers, budgets, context.component(job.initialiser).weight)
 
-        self._step_draws: PrefetchedDraws | None = None
-        self._evaluation_draws: PrefetchedDraws | None = None
-        # A parametrization that cannot draw ahead says so by returning None.
-        if context.device != "cpu" and self._noise(0) is not None:
-            self._step_draws = PrefetchedDraws(self._drawn_for_step, context.device)
-            self._evaluation_draws = PrefetchedDraws(self._drawn_for_evaluation, context.device)
+        self._step_draws = self._draws_ahead(stream_of_step)
+        self._evaluation_draws = self._draws_ahead(stream_of_evaluation)
 
     def for_step(self, step: int) -> dict[str, Tensor]:
         """Return the masks of a training step."""
-        return self._masks(self._step_draws, step)
+        return self._masks(self._step_draws, step, stream_of_step)
 
-    def _masks(self, draws: PrefetchedDraws | None, number: int, *label: str) -> dict[str, Tensor]:
+    def _masks(
+        self, draws: PrefetchedDraws | None, number: int, stream_of: StreamOf
+    ) -> dict[str, Tensor]:
         # Masks are bool and have no gradient; it flows through `weight`.
         with torch.no_grad():
             if draws is not None:
                 return self.parametrization.masks_from(self.net, draws(number))
-            return self.parametrization.sampled(self.net, self._stream(*label, number))
+            return self.parametrization.sampled(self.net, stream_of(self._job, number))
 
-    def _stream(self, *label: str | int) -> torch.Generator:
-        return stream(self._job.mask_seed or 0, Stream.MASKS, *label)
-
-    def _noise(self, *label: str | int) -> dict[str, Tensor] | None:
+    def _noise(self, stream_of: StreamOf, number: int) -> dict[str, Tensor] | None:
         infos = [layer.info for layer in self.net.edges.values()]
-        return self.parametrization.noise(infos, self._stream(*label))
+        return self.parametrization.noise(infos, stream_of(self._job, number))
 
-    def _drawn_for_step(self, step: int) -> dict[str, Tensor]:
-        return self._noise(step) or {}
-
-    def _drawn_for_evaluation(self, draw: int) -> dict[str, Tensor]:
-        return self._noise(_EVALUATION, draw) or {}
+    def _draws_ahead(self, stream_of: StreamOf) -> PrefetchedDraws | None:
+        """Return the masks' random numbers, drawn ahead for a device, where that can be done."""
+        # A parametrization that cannot draw ahead says so by returning None.
+        if self._context.device == "cpu" or self._noise(stream_of, 0) is None:
+            return None
+        return PrefetchedDraws(
+            lambda number: self._noise(stream_of, number) or {}, self._context.device
+        )
 
     def selected(self) -> dict[str, Tensor]:
         """Return the masks that the scores stand for now."""
@@ -161,7 +170,8 @@ class LearnedMask:
         with torch.no_grad():
             draws = self.parametrization.draws()
             for draw in range(draws):
-                yield self.weights(self._masks(self._evaluation_draws, draw, _EVALUATION))
+                masks = self._masks(self._evaluation_draws, draw, stream_of_evaluation)
+                yield self.weights(masks)
             if not draws:
                 yield self.weights(self.selected())
 

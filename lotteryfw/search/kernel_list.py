@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 KERNEL_LIST: Mapping[str, tuple[str, ...]] = {
     "reference": ("reference", "mask_training"),
-    "fused": ("fused", "fused_top_k"),
+    "fused": ("fused", "fused_masks"),
     "sparse": ("sparse",),
     "compact": ("compact",),
     "lockstep": ("lockstep",),

@@ -85,6 +85,12 @@ class Bernoulli(Parametrization):
     def draws(self) -> int:
         return self.samples
 
+    def closed_form(self) -> str:
+        # a subclass may do something else, and must say so itself
+        if type(self) is not Bernoulli or self.rescale == "static":
+            return ""
+        return "bernoulli" if self.rescale == "none" else "bernoulli_dynamic"
+
 
 class TopK(Parametrization):
     """Edge-popup: of each budget the edges of largest score take part; every score gets a gradient.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,10 +12,18 @@ from lotteryfw.api.layers import MaskedLayer, MaskedNetwork
 from lotteryfw.testkit.component_trial import ComponentTrial
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-FORMS = ("", "top_k", "top_k_magnitude")
-DEFAULTS = (
+_OVERRIDABLE = {
+    "top_k": ("refresh",),
+    "top_k_magnitude": ("refresh",),
+    "bernoulli": ("noise", "expected", "draws"),
+    "bernoulli_dynamic": ("noise", "expected", "draws"),
+}
+"""By form, the methods with a default that a parametrization of this form may have its own of."""
+FORMS = ("", *_OVERRIDABLE)
+_DEFAULTS = (
     "trains_weights",
     "score_shape",
     "factors",
@@ -23,9 +31,10 @@ DEFAULTS = (
     "noise",
     "expected",
     "draws",
+    "refresh",
     "after_step",
 )
-"""What a parametrization with a closed form leaves as it is: kernels do not look at it."""
+"""What kernels do not look at unless the form says so."""
 
 
 def try_closed_form(
@@ -33,27 +42,52 @@ def try_closed_form(
     net: MaskedNetwork,
     masks: Mapping[str, Tensor],
     sampled: Mapping[str, Tensor],
+    draw: Callable[[], torch.Generator],
     name: str,
 ) -> None:
     """Require that `masks`, `sampled` and `weight` follow a closed form, and the rest is default.
 
-    `masks` and `sampled` are what the methods of this name returned for the network.
+    `masks` and `sampled` are what the methods of this name returned for the network; `draw` returns
+    the random stream that `sampled` got, at its start.
     """
     form = trial.call("closed_form", on=name)
     trial.require(form in FORMS, f"closed_form() returned {form!r}, not one of {FORMS}")
     if not form:
         return
     said = f"closed_form() is '{form}'"
-    for member in DEFAULTS:
-        is_default = getattr(type(trial.component), member) is getattr(Parametrization, member)
-        trial.require(is_default, f"{said}, but {member} is not the default")
-    expected = _top_k_masks(net, form)
+    for member in _DEFAULTS:
+        if member not in _OVERRIDABLE[form]:
+            is_default = getattr(type(trial.component), member) is getattr(Parametrization, member)
+            trial.require(is_default, f"{said}, but {member} is not the default")
+    if form.startswith("top_k"):
+        learned = drawn = _top_k_masks(net, form)
+    else:
+        learned, drawn = _likely_masks(net), _drawn_masks(net, draw())
     for layer_name, edges in net.edges.items():
         on = f"{layer_name} of {name}"
-        for method, found in (("masks", masks), ("sampled", sampled)):
+        for method, found, expected in (("masks", masks, learned), ("sampled", sampled, drawn)):
             is_equal = bool((found[layer_name] == expected[layer_name]).all())
             trial.require(is_equal, f"{said}, but {method}() on {on} keeps other edges")
-        _try_weight(trial, edges, expected[layer_name], form, on)
+        _try_weight(trial, edges, drawn[layer_name], form, on)
+
+
+def _likely_masks(net: MaskedNetwork) -> dict[str, Tensor]:
+    """Return the masks of the edges that are more likely in than out."""
+    masks = {}
+    for name, edges in net.edges.items():
+        masks[name] = (edges.scores > 0) & edges.allowed
+    return masks
+
+
+def _drawn_masks(net: MaskedNetwork, rng: torch.Generator) -> dict[str, Tensor]:
+    """Return the masks of edges that are drawn with the sigmoids of their scores."""
+    import torch
+
+    masks = {}
+    for name, edges in net.edges.items():
+        noise = torch.rand(edges.info.shape, generator=rng)
+        masks[name] = (noise < edges.scores.sigmoid()) & edges.allowed
+    return masks
 
 
 def _ranks(scores: Tensor, form: str) -> Tensor:
@@ -78,20 +112,38 @@ def _top_k_masks(net: MaskedNetwork, form: str) -> dict[str, Tensor]:
     return masks
 
 
+def _masked_weight(weights: Tensor, taking_part: Tensor, form: str) -> Tensor:
+    """Return what a layer computes with, in terms of its mask as numbers [s] of 0 and 1."""
+    weight = weights * taking_part
+    if form == "bernoulli_dynamic":
+        # A bound below 1 concerns empty masks alone.
+        return weight * (weights.numel() / taking_part.sum().clamp(min=0.5))
+    return weight
+
+
+def _mask_gradient_source(scores: Tensor, form: str) -> Tensor:
+    """Return what the gradient of the mask, as numbers, is passed straight to."""
+    return scores.sigmoid() if form.startswith("bernoulli") else _ranks(scores, form)
+
+
 def _try_weight(
     trial: ComponentTrial, edges: MaskedLayer, mask: Tensor, form: str, on: str
 ) -> None:
-    """Require w · mask, and a gradient that goes straight through the mask."""
+    """Require the weights under the mask, and a gradient that goes straight through it."""
     import torch
 
     scores = edges.scores.clone().requires_grad_()
     weight = trial.call("weight", replace(edges, scores=scores), mask, on=on)
-    is_masked = torch.equal(weight.detach(), edges.weights * mask)
+    taking_part = mask.float().requires_grad_()
+    masked = _masked_weight(edges.weights, taking_part, form)
+    is_masked = torch.allclose(weight.detach(), masked.detach(), rtol=1e-6, atol=0)
     said = f"closed_form() is '{form}', but weight() on {on}"
     trial.require(is_masked, f"{said} is not the weights under the mask")
     # Slopes of both signs, no two alike.
     slopes = torch.linspace(-1.0, 2.0, weight.numel()).view(weight.shape)
     (found,) = torch.autograd.grad(weight, scores, slopes, retain_graph=True)
-    (expected,) = torch.autograd.grad(_ranks(scores, form), scores, slopes * edges.weights)
-    is_close = torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
+    # First to the mask as numbers, which may have a factor's gradient, and from there on.
+    (of_mask,) = torch.autograd.grad(masked, taking_part, slopes)
+    (expected,) = torch.autograd.grad(_mask_gradient_source(scores, form), scores, of_mask)
+    is_close = torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
     trial.require(is_close, f"{said} does not pass the mask's gradient straight to the scores")

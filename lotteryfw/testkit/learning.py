@@ -61,7 +61,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
                 _try_weight(trial, in_a_step, sampled[layer_name], on)
                 _try_weight(trial, edges, learned[layer_name], on)
                 _try_expected(trial, edges, learned[layer_name], on)
-            try_closed_form(trial, net, learned, sampled, name)
+            try_closed_form(trial, net, learned, sampled, draw, name)
             _try_penalty(trial, net, step / STEPS, name)
         _try_after_step(trial, make, name)
 

@@ -311,7 +311,7 @@ def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     old_loops = {"loops": "numba0.1", "below": 0.2}
     others = [KernelSpec("sparse", 2), KernelSpec("sparse", 2, old_loops), KernelSpec("quick", 1)]
     for stale in (KernelSpec("fused", 0), KernelSpec("fused", 2), *others):
-        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_top_k/2, sparse/2"
+        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_masks/1, sparse/2"
         with pytest.raises(LotteryError, match=message):
             TrainingGroup([replace(job, kernel=stale)], engine_context())
 

@@ -89,6 +89,32 @@ TOP_K: dict[str, Any] = {
     "closed_form": lambda self: "top_k",
 }
 
+
+def drawn(net: MaskedNetwork, rng: torch.Generator) -> dict[str, Tensor]:
+    masks = {}
+    for name, edges in net.edges.items():
+        noise = torch.rand(edges.info.shape, generator=rng)
+        masks[name] = (noise < edges.scores.sigmoid()) & edges.allowed
+    return masks
+
+
+def drawn_weight(edges: MaskedLayer, mask: Tensor, rescale: bool = False) -> Tensor:
+    taking_part = straight_through(mask, edges.scores.sigmoid())
+    weight = edges.weights * taking_part
+    return weight * (mask.numel() / taking_part.sum().clamp(min=0.5)) if rescale else weight
+
+
+BERNOULLI: dict[str, Any] = {
+    "sampled": lambda self, net, rng: drawn(net, rng),
+    "weight": lambda self, edges, mask: drawn_weight(edges, mask),
+    "draws": lambda self: 2,
+    "closed_form": lambda self: "bernoulli",
+}
+DYNAMIC: dict[str, Any] = BERNOULLI | {
+    "weight": lambda self, edges, mask: drawn_weight(edges, mask, rescale=True),
+    "closed_form": lambda self: "bernoulli_dynamic",
+}
+
 PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "initial's shape": (
         {"initial": lambda self, layer, rng: torch.zeros(3)},
@@ -208,6 +234,39 @@ PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         TOP_K | {"trains_weights": True},
         "is 'top_k', but trains_weights is not the default",
     ),
+    "form and its own draws": (
+        TOP_K | {"draws": lambda self: 2},
+        "is 'top_k', but draws is not the default",
+    ),
+    "drawn form and other masks": (
+        BERNOULLI | {"masks": lambda self, net: best_scores(net)},
+        "is 'bernoulli', but masks.. on .* keeps other edges",
+    ),
+    "drawn form and no draw": (
+        BERNOULLI | {"sampled": lambda self, net, rng: positive(net)},
+        "is 'bernoulli', but sampled.. on .* keeps other edges",
+    ),
+    "drawn form and another gradient": (
+        BERNOULLI | {"weight": lambda self, edges, mask: passed(edges, mask)},
+        "is 'bernoulli', but weight.. on .* does not pass the mask's gradient straight",
+    ),
+    "drawn form and a refresh": (
+        BERNOULLI | {"refresh": lambda self: 2},
+        "is 'bernoulli', but refresh is not the default",
+    ),
+    "dynamic form without the factor": (
+        DYNAMIC | {"weight": lambda self, edges, mask: drawn_weight(edges, mask)},
+        "is 'bernoulli_dynamic', but weight.. on .* is not the weights under the mask",
+    ),
+    "dynamic form without the factor's gradient": (
+        DYNAMIC
+        | {
+            "weight": lambda self, edges, mask: (
+                drawn_weight(edges, mask) * (mask.numel() / mask.sum().clamp(min=1))
+            )
+        },
+        "is 'bernoulli_dynamic', but weight.. on .* does not pass the mask's gradient straight",
+    ),
     "scores moved": ({"after_step": scores_moved}, "after_step.. on .* changed edges.scores"),
     "redrawn anyhow": ({"after_step": drawn_from_anywhere}, "after_step.. on .* gave two results"),
     "raises": (
@@ -238,5 +297,6 @@ def test_a_parametrization_may_redraw_weights_after_a_step() -> None:
     trial(parametrization(after_step=redrawn))
 
 
-def test_a_parametrization_may_have_a_closed_form() -> None:
-    trial(parametrization(**TOP_K))
+@pytest.mark.parametrize("form", [TOP_K, BERNOULLI, DYNAMIC], ids=["ranked", "drawn", "dynamic"])
+def test_a_parametrization_may_have_a_closed_form(form: dict[str, Any]) -> None:
+    trial(parametrization(**form))

@@ -24,8 +24,20 @@ class FlatParameter(ABC):
         self.span = slice(start, start + size)
 
     @abstractmethod
+    def write(self, dense: Tensor, entries: Tensor) -> None:
+        """Write a tensor of the parameter's shape into entries of the span, [size].
+
+        Entries that stand for no weight are left as they are.
+        """
+
     def compress(self, dense: Tensor) -> Tensor:
-        """Return the entries of the span, [size], for a tensor of the parameter's shape."""
+        """Return the entries of the span, [size], for a tensor of the parameter's shape.
+
+        Entries that stand for no weight are 0.
+        """
+        entries = dense.new_zeros(self.span.stop - self.span.start)
+        self.write(dense, entries)
+        return entries
 
     @abstractmethod
     def expand(self, entries: Tensor) -> Tensor:
@@ -38,8 +50,8 @@ class WholeParameter(FlatParameter):
     def __init__(self, shape: Sequence[int], mask: Tensor | None, start: int):
         super().__init__(shape, mask, start, prod(shape))
 
-    def compress(self, dense: Tensor) -> Tensor:
-        return dense.flatten()
+    def write(self, dense: Tensor, entries: Tensor) -> None:
+        entries.view(*self.shape).copy_(dense)
 
     def expand(self, entries: Tensor) -> Tensor:
         return entries.reshape(*self.shape).clone()
@@ -54,8 +66,8 @@ class KeptParameter(FlatParameter):
         self.kept = mask.flatten().nonzero().flatten()
         super().__init__(shape, mask, start, len(self.kept))
 
-    def compress(self, dense: Tensor) -> Tensor:
-        return dense.flatten()[self.kept]
+    def write(self, dense: Tensor, entries: Tensor) -> None:
+        torch.index_select(dense.flatten(), 0, self.kept, out=entries)
 
     def expand(self, entries: Tensor) -> Tensor:
         dense = entries.new_zeros(prod(self.shape))
@@ -70,11 +82,9 @@ class TransposedParameter(FlatParameter):
         outputs, inputs = shape
         super().__init__(shape, mask, start, inputs * whole_tiles(outputs))
 
-    def compress(self, dense: Tensor) -> Tensor:
+    def write(self, dense: Tensor, entries: Tensor) -> None:
         outputs, inputs = self.shape
-        padded = dense.new_zeros(inputs, whole_tiles(outputs))
-        padded[:, :outputs] = dense.t()
-        return padded.flatten()
+        entries.view(inputs, -1)[:, :outputs].copy_(dense.t())
 
     def expand(self, entries: Tensor) -> Tensor:
         outputs, inputs = self.shape

@@ -55,15 +55,28 @@ def bracket(
 
 
 @jit
-def keep_weights(weights: Floats, mask: Bools, values: Floats) -> None:
-    """Set values = weights under a mask, 0 where it is False."""
-    for k in range(len(weights)):
-        values[k] = weights[k] if mask[k] else np.float32(0)
+def draw(noise: Floats, probabilities: Floats, allowed: Bools, mask: Bools) -> None:
+    """Set mask = noise < probabilities where allowed, False elsewhere."""
+    for k in range(len(noise)):
+        mask[k] = (noise[k] < probabilities[k]) & allowed[k]
 
 
 @jit
-def score_gradient(gradient: Floats, weights: Floats, scores: Floats, by_magnitude: bool) -> None:
-    """Turn the gradient of the masked weights into that of the scores, straight through the mask."""
+def keep_weights(weights: Floats, mask: Bools, factor: float, values: Floats) -> None:
+    """Set values = factor · weights under a mask, 0 where it is False."""
+    scale = np.float32(factor)
+    for k in range(len(weights)):
+        values[k] = scale * weights[k] if mask[k] else np.float32(0)
+
+
+@jit
+def ranked_score_gradient(
+    gradient: Floats, weights: Floats, scores: Floats, by_magnitude: bool
+) -> None:
+    """Turn the gradient of the masked weights into that of the scores that they are ranked by.
+
+    It passes straight through the mask.
+    """
     for k in range(len(gradient)):
         slope = gradient[k] * weights[k]
         if by_magnitude:
@@ -71,3 +84,18 @@ def score_gradient(gradient: Floats, weights: Floats, scores: Floats, by_magnitu
             sign = np.float32(1) if scores[k] > 0 else np.float32(-1)
             slope *= np.float32(0) if scores[k] == 0 else sign
         gradient[k] = slope
+
+
+@jit
+def drawn_score_gradient(
+    gradient: Floats, weights: Floats, probabilities: Floats, factor: float, shift: float
+) -> None:
+    """Turn the gradient of factor · the masked weights into that of the logits of probabilities.
+
+    It passes straight through the mask. `shift` is added to the slope of every edge, as what the
+    loss gains by the factor when one more edge takes part.
+    """
+    scale, added = np.float32(factor), np.float32(shift)
+    for k in range(len(gradient)):
+        p = probabilities[k]
+        gradient[k] = (gradient[k] * scale * weights[k] + added) * ((np.float32(1) - p) * p)

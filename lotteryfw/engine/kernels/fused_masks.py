@@ -1,4 +1,4 @@
-"""The kernel that learns top-k masks of a plain MLP on the CPU without autograd (edge-popup).
+"""The kernel that learns masks of a plain MLP on the CPU without autograd.
 
 Scores, weights, masks and gradients lie in flat arrays, in the layout that the products of the
 sparse kernel read, so that everything about a mask is a pass over neighbouring numbers.
@@ -7,18 +7,17 @@ sparse kernel read, so that everything about a mask is a pass over neighbouring 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import nan, prod
-from types import ModuleType
+from math import nan
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.api.kinds import Parametrization
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample_optimizer
+from lotteryfw.engine.kernels.mask_rules import MASK_RULES, MaskRule, Masks, ScoredLayer
 from lotteryfw.engine.kernels.mlp import mlp_layers
 from lotteryfw.engine.kernels.optimizer_rules import update_rule, why_no_rule
 from lotteryfw.engine.kernels.selection_stats import CURVE_UNITS, SelectionStats
@@ -29,22 +28,17 @@ from lotteryfw.engine.kernels.sparse.backends import (
     loops_unavailable,
 )
 from lotteryfw.engine.kernels.sparse.flat_optimizer import FlatOptimizer
-from lotteryfw.engine.kernels.sparse.flat_parameters import FlatParameter
 from lotteryfw.engine.kernels.sparse.kernel import has_sparse_inputs, why_no_products
 from lotteryfw.engine.kernels.sparse.mlp_products import MlpProducts
 from lotteryfw.engine.runtime import EngineContext, layer_infos
 from lotteryfw.search.jobs import Train
-from lotteryfw.search.top_k import IncrementalTopK
 
 LARGE = 100_000
 """Weights from which the kernel is chosen: a smaller network would not repay the second or two in
 which numba is imported and its loops are loaded."""
 
-_BY_MAGNITUDE: Mapping[str, bool] = {"top_k": False, "top_k_magnitude": True}
-"""By the closed form of a parametrization, whether scores are ranked by their magnitude."""
 
-
-class FusedTopK:
+class FusedMasks:
     """Learns the mask of one network. It is its own and only `Member`."""
 
     # The loops return sums in double precision.
@@ -75,22 +69,19 @@ class FusedTopK:
         parameters = {}
         for path, parameter in zip(paths, self._products.weight_parameters, strict=True):
             parameters[f"{path}.weight"] = parameter
-        by_magnitude = _BY_MAGNITUDE[parametrization.closed_form()]
         self._scores = torch.zeros(len(self._products.values))
-        self._layers: dict[str, _ScoredLayer] = {}
+        self._layers: dict[str, ScoredLayer] = {}
         # In this order, which numbers the optimizer's state.
         for info in layer_infos(context.component(job.model), module):
-            name = info.name
-            self._layers[name] = _ScoredLayer(
-                job, name, parameters[name], self._scores, self._products, by_magnitude
+            self._layers[info.name] = ScoredLayer(
+                job, info, parameters[info.name], self._scores, self._products
             )
-        self._selections = []
-        for names, keep in job.budgets:
-            self._selections.append(_Selection({name: self._layers[name] for name in names}, keep))
+        make_rule = MASK_RULES[parametrization.closed_form()]
+        self._rule: MaskRule = make_rule(job, parametrization, self._layers)
         self._stats = SelectionStats({name: layer.allowed for name, layer in self._layers.items()})
-        self._masks: Mapping[str, Tensor] | None = None
+        self._masks: Masks | None = None
         """The masks of the last step; None before the first."""
-        self._loaded: Mapping[str, Tensor] | None = None
+        self._loaded: Masks | None = None
         """The masks that the products compute with now, which an evaluation changes."""
 
         # Only its rule and numbers are wanted: the loops make the update themselves.
@@ -110,7 +101,7 @@ class FusedTopK:
             self._optimizer.load(job.optimizer_state)
 
     @property
-    def members(self) -> Sequence[FusedTopK]:
+    def members(self) -> Sequence[FusedMasks]:
         """The network."""
         return (self,)
 
@@ -118,13 +109,12 @@ class FusedTopK:
         """Make one optimizer update of the scores, and return the loss of its batch."""
         job = self._job
         if self._masks is None or (step - job.start) % self._refresh == 0:
-            self._masks = self._selected()
+            self._masks = self._rule.masks_of_step(step)
             self._stats.update(self._masks)
         self._load(self._masks)
         indices = self._dataset.batch_indices(step, job.batch, job.steps_per_epoch, job.order_seed)
         loss = self._products.loss_and_gradient(*self._dataset.raw("train"), indices)
-        for layer in self._layers.values():
-            layer.pass_gradient_to_scores()
+        self._rule.pass_gradient_to_scores()
         self._optimizer.step(self._rate * factor)
         return loss
 
@@ -136,12 +126,17 @@ class FusedTopK:
         finite = [layer.scores.isfinite().all() for layer in self._layers.values()]
         if not torch.stack(finite).all():
             return nan, 0.0
-        self._load(self._selected())
-        return self._products.measure(*self._dataset.raw(part))
+        losses, accuracies = [], []
+        for masks in self._rule.masks_of_evaluation():
+            self._load(masks)
+            loss, accuracy = self._products.measure(*self._dataset.raw(part))
+            losses.append(loss)
+            accuracies.append(accuracy)
+        return fmean(losses), fmean(accuracies)
 
     def curve_figures(self) -> Mapping[str, float]:
         """Return how far the masks still move (see `SelectionStats.figures`)."""
-        return self._stats.figures(self._selected())
+        return self._stats.figures(self._rule.selected())
 
     def state(self) -> NetworkState:
         """Return every parameter and score now, and the mask where it outlives a step."""
@@ -163,19 +158,10 @@ class FusedTopK:
             self._layers[name].scores.copy_(entries)
         self._optimizer.load(optimizer_state)
 
-    def _selected(self) -> dict[str, Tensor]:
-        """Return by layer the mask that the scores stand for now, [entries] bool."""
-        # A layer in no budget keeps all that it may.
-        masks = {name: layer.allowed for name, layer in self._layers.items()}
-        for selection in self._selections:
-            masks |= selection()
-        return masks
-
-    def _load(self, masks: Mapping[str, Tensor]) -> None:
+    def _load(self, masks: Masks) -> None:
         """Compute with these masks from now on."""
         if masks is not self._loaded:
-            for name, layer in self._layers.items():
-                layer.keep_weights(masks[name])
+            self._rule.load(masks)
         self._loaded = masks
 
     def _dense(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -187,96 +173,9 @@ class FusedTopK:
         return {name: self._layers[name].parameter.compress(full) for name, full in dense.items()}
 
 
-class _ScoredLayer:
-    """The edges of one layer. All arrays are [entries], in the layout of `parameter`."""
-
-    def __init__(
-        self,
-        job: Train,
-        name: str,
-        parameter: FlatParameter,
-        flat_scores: Tensor,
-        products: MlpProducts,
-        by_magnitude: bool,
-    ):
-        self.parameter = parameter
-        self.allowed = parameter.compress(job.mask[name])
-        self.scores = flat_scores[parameter.span]
-        self.scores.copy_(parameter.compress(job.scores[name]))
-        self._weights = parameter.compress(job.values[name]).numpy()
-        self._scores, self._allowed = self.scores.numpy(), self.allowed.numpy()
-        self._values = products.values[parameter.span].numpy()
-        self._gradient = products.gradient[parameter.span].numpy()
-        self._by_magnitude = by_magnitude
-        self._loops = _score_loops()
-
-    @property
-    def size(self) -> int:
-        """The number of edges; there may be more entries."""
-        return prod(self.parameter.shape)
-
-    def tie_order(self) -> Tensor:
-        """Return int64: the places of the edges in the layer's own order."""
-        places = torch.arange(self.size).view(*self.parameter.shape)
-        return self.parameter.compress(places)
-
-    def write_ranks(self, ranks: NDArray[np.float32]) -> None:
-        """Write what is ranked, -inf where an edge is not allowed."""
-        self._loops.rank(self._scores, self._allowed, self._by_magnitude, ranks)
-
-    def keep_weights(self, mask: Tensor) -> None:
-        """Let the products compute with the weights under a mask."""
-        self._loops.keep_weights(self._weights, mask.numpy(), self._values)
-
-    def pass_gradient_to_scores(self) -> None:
-        """Turn the gradient of the weights into that of the scores, straight through the mask."""
-        self._loops.score_gradient(self._gradient, self._weights, self._scores, self._by_magnitude)
-
-
-class _Selection:
-    """Keeps the edges of largest rank among those of some layers."""
-
-    def __init__(self, layers: Mapping[str, _ScoredLayer], keep: int):
-        self._layers = layers
-        self._loops = _score_loops()
-        orders, allowed, before = [], 0, 0
-        for layer in layers.values():
-            orders.append(layer.tie_order() + before)
-            before += layer.size
-            allowed += int(layer.allowed.sum())
-        order = torch.cat(orders)
-        # Fewer edges may be left than the scope's budget would keep.
-        self._top = IncrementalTopK(min(keep, allowed), order, self._find_bracket)
-        self._ranks = torch.zeros(len(order))
-        self._sizes = [len(layer.scores) for layer in layers.values()]
-        self._parts = [part.numpy() for part in torch.split(self._ranks, self._sizes)]
-        self._inside = np.zeros(len(order) + 1, np.intp)
-
-    def __call__(self) -> dict[str, Tensor]:
-        """Return the masks by layer, [entries] bool."""
-        for layer, ranks in zip(self._layers.values(), self._parts, strict=True):
-            layer.write_ranks(ranks)
-        kept = torch.split(self._top(self._ranks), self._sizes)
-        return dict(zip(self._layers, kept, strict=True))
-
-    def _find_bracket(
-        self, ranks: NDArray[np.float32], low: np.float32, high: np.float32
-    ) -> tuple[NDArray[np.bool_], NDArray[np.intp], int]:
-        above = np.empty(len(ranks), np.bool_)
-        count, found = self._loops.bracket(ranks, low, high, above, self._inside)
-        return above, self._inside[:found], count
-
-
-def _score_loops() -> ModuleType:
-    # They need numba, which takes a second to import.
-    from lotteryfw.engine.kernels.sparse import numba_scores
-
-    return numba_scores
-
-
-def _make(jobs: Sequence[Train], context: EngineContext) -> FusedTopK:
+def _make(jobs: Sequence[Train], context: EngineContext) -> FusedMasks:
     (job,) = jobs
-    return FusedTopK(job, context)
+    return FusedMasks(job, context)
 
 
 def _why_not(candidate: Candidate) -> str | None:
@@ -286,10 +185,13 @@ def _why_not(candidate: Candidate) -> str | None:
     if reason := candidate.why_not_loss_alone():
         return reason
     parametrization: Parametrization = candidate.context.component(job.parametrization)
-    if parametrization.closed_form() not in _BY_MAGNITUDE:
-        named = f"the parametrization '{job.parametrization.use}'"
-        return f"it learns top-k masks, and {named} with these options has others"
-    if not job.budgets:
+    form = parametrization.closed_form()
+    if form not in MASK_RULES:
+        return (
+            f"it has the rules {', '.join(MASK_RULES)} built in, and the parametrization "
+            f"'{job.parametrization.use}' with these options has another"
+        )
+    if form.startswith("top_k") and not job.budgets:
         return "it learns masks of some density, and there is none"
     if reason := why_no_products(candidate) or why_no_rule(candidate.optimizer):
         return reason
@@ -312,8 +214,8 @@ def _options(candidate: Candidate) -> Mapping[str, Any]:
 
 
 KERNEL = KernelDescription(
-    name="fused_top_k",
-    revision=2,
+    name="fused_masks",
+    revision=1,
     why_not=_why_not,
     gain=_gain,
     make=_make,

@@ -1,4 +1,4 @@
-"""Top-k masks learned without autograd, against autograd: same masks and figures, and when each is chosen."""
+"""Masks learned without autograd, against autograd: same masks and figures, and when each is chosen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ HOW: dict[str, Any] = {
     "by magnitude": "top_k",
     "signed": {"use": "top_k", "rank": "signed"},
     "every third step": {"use": "top_k", "every": 3},
+    "drawn": "bernoulli",
+    "drawn and rescaled": {"use": "bernoulli", "rescale": "dynamic", "logit": 0.5, "samples": 3},
 }
+
+
+def density_of(how: str, density: float) -> float | None:
+    return None if how.startswith("drawn") else density
 
 
 def learning(how: Any, density: float | None, steps: int = 60, **changes: Any) -> Train:
@@ -80,13 +86,21 @@ def agree(job: Train, rtol: float = 1e-5, atol: float = 1e-6) -> None:
 @pytest.mark.parametrize("density", [0.5, 0.1])
 @pytest.mark.parametrize("how", HOW)
 def test_scores_masks_and_figures_are_those_of_autograd(how: str, density: float) -> None:
-    agree(learning(HOW[how], density))
+    agree(learning(HOW[how], density_of(how, density)))
+
+
+@pytest.mark.usefixtures("inputs")
+def test_of_a_layer_no_edge_may_be_drawn() -> None:
+    often_none = {"use": "bernoulli", "rescale": "dynamic", "logit": -5.0}
+    # Edges that are alone in their layer are multiplied by its size, and so is their rounding.
+    agree(learning(often_none, None, steps=30), 1e-3, 1e-4)
 
 
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("left", [0.4, 0.2], ids=["more than", "fewer than the budget"])
-def test_edges_that_were_removed_are_never_kept(left: float) -> None:
-    job = learning("top_k", 0.3)
+@pytest.mark.parametrize("how", ["by magnitude", "drawn and rescaled"])
+def test_edges_that_were_removed_are_never_kept(how: str, left: float) -> None:
+    job = learning(HOW[how], density_of(how, 0.3))
     allowed = {}
     for number, (name, mask) in enumerate(job.mask.items()):
         rng = torch.Generator().manual_seed(number)
@@ -132,7 +146,7 @@ def test_biases_that_are_there_take_part() -> None:
 @pytest.mark.usefixtures("inputs")
 @pytest.mark.parametrize("how", HOW)
 def test_it_resumes_bit_for_bit(how: str, tmp_path: Path) -> None:
-    job = on(learning(HOW[how], 0.3, steps=40), "fused")
+    job = on(learning(HOW[how], density_of(how, 0.3), steps=40), "fused")
     stores = [Store(tmp_path / name) for name in "ab"]
     execute_one(job, stores[0], engine_context(), lambda done, of: False)
     with pytest.raises(Stopped):
@@ -160,7 +174,7 @@ def test_a_divergence_is_noticed() -> None:
 
 def test_auto_takes_it_for_networks_that_repay_it() -> None:
     choose = KernelDispatcher(engine_context())
-    expected = kernel("fused_top_k", loops=f"numba{version('numba')}")
+    expected = kernel("fused_masks", loops=f"numba{version('numba')}")
     large = learning("top_k", 0.5, **LARGE)
     assert choose(large, "auto") == expected
     assert choose(learning("top_k", 0.5), "auto") == kernel("mask_training")
@@ -175,8 +189,11 @@ def test_where_most_inputs_are_0_the_key_says_so(monkeypatch: pytest.MonkeyPatch
 
 IMAGES = {"use": "synthetic", "examples": 330, "classes": 3, "shape": [3, 8, 8]}
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "another rule": ({"how": "bernoulli", "density": None}, "bernoulli' with these options has o"),
-    "a factor": ({"how": {"use": "top_k", "scale_fan": True}}, "top_k' with these options has o"),
+    "another rule": (
+        {"how": {"use": "bernoulli", "rescale": "static"}, "density": None},
+        "bernoulli' with these options has another",
+    ),
+    "a factor": ({"how": {"use": "top_k", "scale_fan": True}}, "top_k' with these options has a"),
     "convolutions": ({"data": IMAGES, "model": {"use": "conv2", "width": 0.05}}, "Conv2d"),
     "another optimizer": ({"optimizer": OPTIMIZERS["rmsprop"]}, "it has no RMSprop"),
     "another loss": (
