@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import torch
 from torch.nn.functional import dropout
 
-from lotteryfw.engine.kernels import captured
-from lotteryfw.engine.kernels.captured import Body, Pool
+from lotteryfw.engine.kernels.captured import RECORDERS, WARM_UP
 from lotteryfw.engine.kernels.lockstep import KERNEL, Group
 from lotteryfw.engine.kernels.mask_training import MaskTraining
 from lotteryfw.engine.kernels.reference import Reference
@@ -23,6 +21,7 @@ from lotteryfw.search.jobs import KernelSpec, Train
 
 from .convs import BATCH, Loop, settings
 from .edge_popup import SIZES, selection
+from .graphs import StepByStep, recorder
 from .graphs import captured as as_graph
 from .report import Report
 from .trainings import ADAM, SGD, digit_data, image_data, prepare, training_step
@@ -39,25 +38,9 @@ STEPS = 30
 """Updates that are compared: three to warm up, the rest replayed."""
 
 
-class StepByStep:
-    """A recorder that records nothing: the very updates that are recorded elsewhere, operation by operation."""
-
-    def pool(self) -> Pool:
-        """Return nothing: the work takes memory as it always does."""
-        return None
-
-    def warm_up(self, body: Body) -> None:
-        """Run the work."""
-        body()
-
-    def record(self, body: Body, pool: Pool) -> Body:
-        """Return the work itself."""
-        return body
-
-
 def run(report: Report) -> None:
     """Results first, then speed. The CPU, which records nothing, makes the updates that would be recorded."""
-    with recorder(report, captured.RECORDERS.get(report.device) or StepByStep()):
+    with recorder(report, RECORDERS.get(report.device) or StepByStep()):
         _lockstep_parity(report)
         _reference_parity(report)
         with report.attempt("where recording fails"):
@@ -71,20 +54,6 @@ def run(report: Report) -> None:
             _speed(report, {"use": model} | width)
     with report.attempt("selection"):
         selection(report, 1000 if report.tiny else SIZES[1], seconds=0.1)
-
-
-@contextmanager
-def recorder(report: Report, instead: Any) -> Iterator[None]:
-    """Record with something else on the device; None for the plain path."""
-    before = dict(captured.RECORDERS)
-    captured.RECORDERS.pop(report.device, None)
-    if instead is not None:
-        captured.RECORDERS[report.device] = instead
-    try:
-        yield
-    finally:
-        captured.RECORDERS.clear()
-        captured.RECORDERS.update(before)
 
 
 def factor(step: int) -> float:
@@ -105,7 +74,7 @@ def _lockstep_parity(report: Report) -> None:
                 jobs = [job] * 3
                 if label == "own orders":
                     jobs = [replace(job, order_seed=seed) for seed in range(3)]
-                _compare(
+                compare(
                     report,
                     f"lockstep, {name}, {label}",
                     lambda jobs=jobs, engine_context=engine_context: Group(jobs, engine_context),
@@ -134,7 +103,7 @@ def _reference_parity(report: Report) -> None:
             job, engine_context = prepare(
                 report, {"data": data, "model": model, "train": train}, density=density
             )
-            _compare(
+            compare(
                 report,
                 name,
                 lambda job=job, engine_context=engine_context: Reference(job, engine_context),
@@ -150,7 +119,7 @@ def _reference_parity(report: Report) -> None:
                 "initialiser": "signed_constant",
             }
             job, engine_context = prepare(report, table | learned)
-            _compare(
+            compare(
                 report,
                 name,
                 lambda job=job, engine_context=engine_context: MaskTraining(job, engine_context),
@@ -164,7 +133,7 @@ def _reference_parity(report: Report) -> None:
             kernel.network.module.register_forward_hook(lambda *call: dropout(call[-1], 0.5))
             return kernel
 
-        _compare(report, "dropout", make)
+        compare(report, "dropout", make)
 
 
 def _digits(report: Report) -> dict[str, Any]:
@@ -172,7 +141,7 @@ def _digits(report: Report) -> dict[str, Any]:
     return {"data": digit_data(report), "model": "lenet_300_100", "train": train}
 
 
-def _compare(report: Report, name: str, make: Callable[[], Any]) -> None:
+def compare(report: Report, name: str, make: Callable[[], Any]) -> None:
     """Train recorded, with the same updates step by step, and on the plain path, from one state and one seed."""
     recorded = _trained(report, make)
     with recorder(report, StepByStep()):
@@ -255,7 +224,7 @@ def _broken_off(report: Report) -> None:
         report.add("recording fails: default stream again", "pass" if default else "FAILED")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        _compare(report, "after a recording that failed", lambda: Reference(job, engine_context))
+        compare(report, "after a recording that failed", lambda: Reference(job, engine_context))
 
 
 def _memory(report: Report) -> None:
@@ -292,9 +261,7 @@ def _evaluation_speed(
 ) -> None:
     """The evaluation of a curve's point, recorded and plain."""
     for label in ("recorded", "plain"):
-        with recorder(
-            report, captured.RECORDERS.get(report.device) if label == "recorded" else None
-        ):
+        with recorder(report, RECORDERS.get(report.device) if label == "recorded" else None):
             network = Reference(job, engine_context).network
             for _ in range(3):
                 network.evaluate("validation")
@@ -319,12 +286,12 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
         step = training_step(job, engine_context)
         report.synchronize()
         started = time.perf_counter()
-        for _ in range(captured.WARM_UP + 1):
+        for _ in range(WARM_UP + 1):
             step()
         report.synchronize()
         until_recorded = time.perf_counter() - started
         each = report.seconds_per_call(step, seconds)
-        note = f"the first {captured.WARM_UP + 1} updates took {until_recorded * 1e3:.0f} ms"
+        note = f"the first {WARM_UP + 1} updates took {until_recorded * 1e3:.0f} ms"
         report.add(f"{name}: reference, recorded, {label}", each * 1e3, "ms/step", note)
         if label == "dense":
             with recorder(report, None):

@@ -8,6 +8,7 @@ import torch
 
 from lotteryfw.search.top_k import best, top
 
+from .graphs import recorder
 from .report import Report
 from .trainings import SGD, digit_data, image_data, prepare, training_step
 
@@ -17,9 +18,6 @@ SIZES = (266_200, 2_425_024, 11_164_352)
 
 def run(report: Report) -> None:
     """Steps of whole networks, recorded and not, then the selection alone."""
-    # That module times the selection, too.
-    from .captured import recorder
-
     width = {"width": 0.1} if report.tiny else {}
     networks: list[tuple[dict[str, Any], dict[str, Any]]] = [
         ({"use": "lenet_300_100"}, digit_data(report)), ({"use": "conv4"} | width, image_data(report)),

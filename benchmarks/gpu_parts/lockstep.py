@@ -12,7 +12,7 @@ import torch
 from lotteryfw.engine.kernels.lockstep import KERNEL, Group
 from lotteryfw.search.jobs import KernelSpec
 
-from .captured import recorder
+from .graphs import recorder
 from .report import Report
 from .trainings import ADAM, digit_data, prepare, training_step
 

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from lotteryfw.engine.arithmetic import algorithms_of
-from lotteryfw.engine.kernels import captured
+from lotteryfw.engine.kernels.captured import RECORDERS
 from lotteryfw.engine.kernels.reference import Reference
 from lotteryfw.search.jobs import Train
 
-from .captured import StepByStep, _compare, recorder
+from .captured import compare
 from .convs import Loop, _table, settings
+from .graphs import StepByStep, recorder
 from .graphs import captured as as_graph
 from .report import Report
 from .trainings import prepare, training_step
@@ -27,7 +28,7 @@ def run(report: Report) -> None:
     """Results first, then speed."""
     width = {"width": 0.1} if report.tiny else {}
     models = [{"use": name} | width for name in ("conv4", "resnet20", "resnet18")]
-    with recorder(report, captured.RECORDERS.get(report.device) or StepByStep()):
+    with recorder(report, RECORDERS.get(report.device) or StepByStep()):
         for model in models[1:2] if report.tiny else models[:2]:
             for precision in ("bf16", "fp16"):
                 with report.attempt(f"{model['use']}, {precision}: results", 40):
@@ -51,7 +52,7 @@ def _right(report: Report, model: dict[str, Any], precision: str) -> None:
     """Recorded updates have the bits of those made step by step, and a checkpoint goes on to the same bits."""
     job, engine_context = _job(report, model, precision, density=0.2)
     name = f"{model['use']}, {precision}"
-    _compare(report, name, lambda: Reference(job, engine_context))
+    compare(report, name, lambda: Reference(job, engine_context))
 
     whole, fresh = Reference(job, engine_context), Reference(job, engine_context)
     for step in range(8):
@@ -112,7 +113,7 @@ def _speed(report: Report, model: dict[str, Any]) -> None:
     for label, precision, memory_format, is_recorded in variants:
         job, engine_context = _job(report, model, precision, density=1.0)
         job = replace(job, memory_format=memory_format)
-        with recorder(report, captured.RECORDERS.get(report.device) if is_recorded else None):
+        with recorder(report, RECORDERS.get(report.device) if is_recorded else None):
             seconds = report.seconds_per_call(training_step(job, engine_context), SECONDS)
         times[label] = seconds
         report.add(f"{name}: reference, {label}", seconds * 1e3, "ms/step")
