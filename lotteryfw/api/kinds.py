@@ -265,8 +265,9 @@ class Parametrization(Component):
         """Return the name of the rule, if it is one that kernels may have built in. Default: "".
 
         "top_k": `masks` keeps in each budget the edges of largest score, as `IncrementalTopK` does,
-        `weight` is w · mask with the mask's gradient passed straight to the scores, no weights are
-        trained, and every other method but `initial` and `refresh` is the default.
+        and all allowed edges of a layer that is in no budget; `weight` is w · mask with the mask's
+        gradient passed straight to the scores, no weights are trained, and every other method but
+        `initial` and `refresh` is the default.
         "top_k_magnitude": the same with |score| in the place of the score.
 
         "bernoulli": `masks` keeps the allowed edges of positive score, `sampled` those whose number

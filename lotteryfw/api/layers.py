@@ -187,8 +187,9 @@ class MaskedLayer:
     allowed: Tensor
     """bool: the edges that a mask may keep; the others were removed for good."""
     progress: float | None = None
-    """The share of the schedule that has passed, in [0, 1), in a step of the training; None in an
-    evaluation, and where the mask that is found is asked for."""
+    """The share of the schedule that has passed, in [0, 1), for `weight` and `penalty` in a step of
+    the training. None for every other method, in an evaluation, and where the mask that is found is
+    asked for."""
 
 
 class UpdateFactors(NamedTuple):

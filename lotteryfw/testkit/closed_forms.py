@@ -43,12 +43,14 @@ def try_closed_form(
     masks: Mapping[str, Tensor],
     sampled: Mapping[str, Tensor],
     draw: Callable[[], torch.Generator],
+    progress: float,
     name: str,
 ) -> None:
     """Require that `masks`, `sampled` and `weight` follow a closed form, and the rest is default.
 
     `masks` and `sampled` are what the methods of this name returned for the network; `draw` returns
-    the random stream that `sampled` got, at its start.
+    the random stream that `sampled` got, at its start. `progress` is that of the step, in which
+    weights must be those of an evaluation.
     """
     form = trial.call("closed_form", on=name)
     trial.require(form in FORMS, f"closed_form() returned {form!r}, not one of {FORMS}")
@@ -68,7 +70,9 @@ def try_closed_form(
         for method, found, expected in (("masks", masks, learned), ("sampled", sampled, drawn)):
             is_equal = bool((found[layer_name] == expected[layer_name]).all())
             trial.require(is_equal, f"{said}, but {method}() on {on} keeps other edges")
+        in_a_step = replace(edges, progress=progress)
         _try_weight(trial, edges, drawn[layer_name], form, on)
+        _try_weight(trial, in_a_step, drawn[layer_name], form, f"{on} at progress {progress:.2f}")
 
 
 def _likely_masks(net: MaskedNetwork) -> dict[str, Tensor]:

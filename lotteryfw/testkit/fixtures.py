@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -142,6 +142,7 @@ def make_net(
     share: float = 1.0,
     *,
     together: bool = False,
+    in_no_budget: Sequence[str] = (),
     round_to: int | None = None,
     drift: int = 0,
     score_shape: Callable[[LayerInfo], tuple[int, ...]] | None = None,
@@ -149,9 +150,10 @@ def make_net(
     """Return a small network whose mask is being learned, the same one for equal arguments.
 
     `share` of each layer's edges are allowed (0: all of the first layer, none of the others), and half
-    of those are to be kept, in one budget for each layer or, `together`, in one for all. `drift` is the
-    number of steps that have moved the scores. With `round_to` they are multiples of 1 / `round_to`, so
-    that many tie. `score_shape` gives the shape of a layer's scores where it is not the layer's.
+    of those are to be kept, in one budget for each layer or, `together`, in one for all; the layers
+    `in_no_budget` are in none. `drift` is the number of steps that have moved the scores. With `round_to`
+    they are multiples of 1 / `round_to`, so that many tie. `score_shape` gives the shape of a layer's
+    scores where it is not the layer's.
     """
     import torch
 
@@ -177,6 +179,8 @@ def make_net(
 
     # half, so that every budget both keeps and removes edges
     halves = {name: int(layer.allowed.sum()) // 2 for name, layer in edges.items()}
+    for name in in_no_budget:
+        del halves[name]
     if together:
         total = sum(halves.values())
         budgets = [Group(tuple(halves), total, total)]
@@ -199,5 +203,6 @@ NETS: dict[str, Callable[..., MaskedNetwork]] = {
     "a network with few edges left, in one budget": partial(make_net, 0.05, together=True),
     "a network with layers that have no edge left": partial(make_net, 0.0),
     "a network whose scores tie": partial(make_net, round_to=2),
+    "a network with a layer in no budget": partial(make_net, 0.5, in_no_budget=["fc1.weight"]),
 }
 """Functions that make networks whose mask is being learned. All take `drift` and `score_shape`."""

@@ -47,6 +47,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
         make = partial(make_any, score_shape=score_shape)
         with_memory = make()
         for step in range(STEPS):
+            progress = step / STEPS
             # scores move as in training, and `memory` is from the step before
             net = make(drift=step)
             remembering = replace(net, memory=with_memory.memory)
@@ -57,12 +58,12 @@ def try_parametrization(trial: ComponentTrial) -> None:
                 _try_noise(trial, net, sampled, draw, name)
             for layer_name, edges in net.edges.items():
                 on = f"{layer_name} of {name}"
-                in_a_step = replace(edges, progress=step / STEPS)
+                in_a_step = replace(edges, progress=progress)
                 _try_weight(trial, in_a_step, sampled[layer_name], on)
                 _try_weight(trial, edges, learned[layer_name], on)
                 _try_expected(trial, edges, learned[layer_name], on)
-            try_closed_form(trial, net, learned, sampled, draw, name)
-            _try_penalty(trial, net, step / STEPS, name)
+            try_closed_form(trial, net, learned, sampled, draw, progress, name)
+            _try_penalty(trial, net, progress, name)
         _try_after_step(trial, make, name)
 
 

@@ -41,12 +41,13 @@ def test_a_choice_is_trained_by_its_own_modules(choice: str) -> None:
 
 def test_reference_and_fused_train_weights_and_masks_by_two_modules() -> None:
     choose = KernelDispatcher(engine_context())
-    learning = lab(cell(20, parametrization=make("parametrization", "bernoulli")))
+    other = make("parametrization", {"use": "bernoulli", "rescale": "static"})
+    learning = lab(cell(20, parametrization=other))
     job = learning.job(learning.learn_mask(None))
     assert choose(job, "reference") == choose(job, "auto") == kernel("mask_training")
     with pytest.raises(UsageError, match="it trains weights, and here masks are learned"):
         choose(job, "lockstep")
-    with pytest.raises(UsageError, match=r"it learns top-k masks, and .* has others"):
+    with pytest.raises(UsageError, match=r"it has the rules top_k, .* has another"):
         choose(job, "fused")
     smoothed = {"use": "classification", "label_smoothing": 0.1}
     with pytest.raises(UsageError, match="cross-entropy built in"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.metadata import version
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.small import cell, engine_context, execute_one, kernel, lab, make
-from support.trainings import OPTIMIZERS, run_training
+from support.trainings import OPTIMIZERS, of_network, run_training
+from torch import nn
 
 from lotteryfw.api.errors import TrainingDiverged, UsageError
 from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
+from lotteryfw.std.parametrizations import Bernoulli
 from lotteryfw.store import Store
 
 numba_scores = pytest.importorskip(
@@ -129,7 +132,8 @@ def test_equal_scores_are_told_apart_by_their_places() -> None:
     agree(replace(job, scores=alike))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "nesterov"])
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "nesterov"])
 def test_every_optimizer_that_has_a_loop_trains_the_scores(optimizer: str) -> None:
     # Adam divides by the square roots of gradients, which are 0 but for rounding where inputs are.
     agree(learning("top_k", 0.5, steps=20, optimizer=OPTIMIZERS[optimizer]), 1e-3, 1e-4)
@@ -170,6 +174,34 @@ def test_a_divergence_is_noticed() -> None:
     job = learning("top_k", 0.5, optimizer={"use": "sgd", "lr": 1e38, "momentum": 0.9})
     with pytest.raises(TrainingDiverged):
         trained(job, "fused")
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("choice", ["fused", "reference"])
+@pytest.mark.parametrize("how", HOW)
+def test_a_score_of_a_removed_edge_may_not_be_infinite(how: str, choice: str) -> None:
+    job = learning(HOW[how], density_of(how, 0.5), steps=1)
+    scores, mask = job.scores["fc1.weight"].clone(), job.mask["fc1.weight"].clone()
+    scores[0, 0], mask[0, 0] = inf, False
+    changed = {"scores": {**job.scores, "fc1.weight": scores}}
+    job = replace(job, mask={**job.mask, "fc1.weight": mask}, **changed)
+    with pytest.raises(TrainingDiverged):
+        trained(job, choice)
+
+
+@pytest.mark.usefixtures("inputs")
+@pytest.mark.parametrize("how", HOW)
+def test_what_is_no_edge_is_no_divergence(how: str) -> None:
+    member: Any = trained(learning(HOW[how], density_of(how, 0.5), steps=3), "fused").member
+    expected = member.evaluate("validation")
+    # A transposed layer has entries that are no edges, and biases lie between the layers.
+    edges = torch.zeros(len(member._scores), dtype=torch.bool)
+    for layer in member._layers.values():
+        whole = torch.ones(*layer.parameter.shape, dtype=torch.bool)
+        edges[layer.parameter.span] = layer.parameter.compress(whole)
+    member._scores[~edges] = inf
+    assert member.evaluate("validation") == expected
+    assert isfinite(expected[0])
 
 
 def test_auto_takes_it_for_networks_that_repay_it() -> None:
@@ -213,6 +245,55 @@ def test_what_it_cannot_learn_is_said(other: str) -> None:
     assert choose(job, "auto").name == "mask_training"
 
 
+def test_no_density_and_masked_biases_are_left_to_the_reference() -> None:
+    job = learning("top_k", 0.5)
+    of_bias = {"fc1.bias": torch.ones(40, dtype=torch.bool)}
+    others = {
+        "it learns masks of some density, and there is none": replace(job, budgets=()),
+        "and here fc1.bias is masked": replace(job, mask={**job.mask, **of_bias}),
+    }
+    choose = KernelDispatcher(engine_context())
+    for why, other in others.items():
+        with pytest.raises(UsageError, match=why):
+            choose(other, "fused")
+        assert choose(other, "auto").name == "mask_training"
+
+
+def test_drawn_masks_that_outlive_a_step_are_left_to_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Bernoulli, "refresh", lambda self: 3)
+    choose = KernelDispatcher(engine_context())
+    for how in ("drawn", "drawn and rescaled"):
+        job = learning(HOW[how], None)
+        why = "it draws edges in each step, and the parametrization '.*bernoulli' every 3 steps"
+        with pytest.raises(UsageError, match=why):
+            choose(job, "fused")
+        assert choose(job, "auto").name == "mask_training"
+
+
+UNFIT = {
+    "no Flatten": nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 10)),
+    "100 inputs, and gets 64": nn.Sequential(nn.Flatten(), nn.Linear(100, 10)),
+    "9 outputs for 10 classes": nn.Sequential(nn.Flatten(), nn.Linear(64, 9)),
+}
+"""Networks that cannot be trained on digits, by what is said of them."""
+
+
+@pytest.mark.parametrize("why", UNFIT)
+def test_a_network_that_does_not_fit_its_data_is_left_to_the_reference(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = of_network(learning("bernoulli", None, steps=3), UNFIT[why], monkeypatch)
+    choose = KernelDispatcher(engine_context())
+    with pytest.raises(UsageError, match=why):
+        choose(job, "fused")
+    assert choose(job, "auto").name == "mask_training"
+    # It says what is wrong, as torch does.
+    with pytest.raises((RuntimeError, IndexError)):
+        trained(job, "reference")
+
+
 @pytest.mark.usefixtures("without_numba")
 def test_it_needs_numba() -> None:
     choose, large = KernelDispatcher(engine_context()), learning("top_k", 0.5, **LARGE)
@@ -229,7 +310,7 @@ def test_it_needs_numba() -> None:
 @settings(deadline=None)
 def test_the_bracket_is_what_numpy_finds(numbers: list[float], low: float, width: float) -> None:
     ranks, high = np.array(numbers, np.float32), np.float32(low + width)
-    above, inside = np.empty(len(ranks), bool), np.empty(len(ranks) + 1, np.intp)
+    above, inside = np.empty(len(ranks), bool), np.empty(len(ranks), np.intp)
     count, found = numba_scores.bracket(ranks, low, high, above, inside)
     assert above.tolist() == (ranks > high).tolist()
     assert count == above.sum()

@@ -399,3 +399,11 @@ def test_a_batch_of_another_length_is_refused():
     problem = Problem((20, 4), 0.5, batch=20)
     with pytest.raises(ValueError, match="19 examples were chosen; every step takes 20"):
         problem.chain(UpdateRule("sgd")).step(problem.inputs, problem.labels, torch.arange(19), 0.1)
+
+
+def test_compiled_loops_are_kept_by_the_state_of_the_files_they_share() -> None:
+    # numba compares the loop's own file alone, and a stale loop may write past the end of arrays
+    from lotteryfw.engine.kernels.sparse import numba_inputs, numba_loops
+
+    for loop in (numba_loops.sgd, numba_inputs._forward_tiles):
+        assert loop.py_func.__qualname__.endswith(f"-{numba_loops._shared_digest()}")

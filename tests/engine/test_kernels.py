@@ -26,7 +26,7 @@ from support.small import (
     lab,
     make,
 )
-from support.trainings import OPTIMIZERS, minus_zero, run_training
+from support.trainings import OPTIMIZERS, minus_zero, of_network, run_training
 from torch import nn
 
 from lotteryfw.api.errors import LotteryError, UsageError
@@ -229,6 +229,81 @@ def test_chains_are_told_from_other_networks() -> None:
         assert why in mlp_layers(other)
 
 
+def test_a_chain_fits_the_inputs_and_every_layer_the_one_before() -> None:
+    on_pixels = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    assert mlp_layers(on_pixels) == mlp_layers(on_pixels, (8,)) == ["0", "2"]
+    assert "no Flatten before the Linear at '0'" in mlp_layers(on_pixels, (1, 8, 8))
+    assert "no Flatten before the Linear at '0'" in mlp_layers(on_pixels, (1, 8))
+    assert "'0' takes 8 inputs, and gets 64" in mlp_layers(on_pixels, (64,))
+    flattened = nn.Sequential(nn.Flatten(), nn.Identity(), *on_pixels)
+    assert mlp_layers(flattened, (8,)) == mlp_layers(flattened, (2, 2, 2)) == ["2", "4"]
+    assert "'2' takes 8 inputs, and gets 64" in mlp_layers(flattened, (1, 8, 8))
+    torn = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(5, 3))
+    assert "'2' takes 5 inputs, and gets 4" in mlp_layers(torn)
+
+
+UNFIT: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
+    "without a Flatten": (
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)),
+        {},
+        "no Flatten before the Linear at '0'",
+    ),
+    "of more inputs": (
+        nn.Sequential(nn.Flatten(), nn.Linear(30, 6), nn.ReLU(), nn.Linear(6, 3)),
+        {},
+        "'1' takes 30 inputs, and gets 16",
+    ),
+    "of fewer inputs": (
+        nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)),
+        {},
+        "'1' takes 8 inputs, and gets 16",
+    ),
+    "of other widths": (
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(7, 3)),
+        {},
+        "'3' takes 7 inputs, and gets 6",
+    ),
+    "of fewer outputs than classes": (
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 2)),
+        {},
+        "the network has 2 outputs for 3 classes",
+    ),
+    "of tokens": (
+        nn.Sequential(nn.Flatten(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)),
+        {"data": {"use": "synthetic_text", "length": 6, "classes": 3}, "model": "embedding_mlp"},
+        "the inputs are tokens",
+    ),
+}
+"""Networks that cannot be trained on their data, with changes of the cell, and why."""
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_a_network_that_does_not_fit_its_data_is_left_to_the_reference(
+    unfit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, changes, why = UNFIT[unfit]
+    job = of_network(job_of(steps=3, **changes), network, monkeypatch)
+    choose = KernelDispatcher(engine_context())
+    assert choose(job, "auto") == kernel("reference")
+    for fast in ("fused", "sparse", "lockstep"):
+        with pytest.raises(UsageError, match=f"'{fast}' cannot train this: .*{why}"):
+            choose(job, fast)
+    # It says what is wrong, as torch does.
+    with pytest.raises((RuntimeError, IndexError)):
+        trained(job, "reference")
+
+
+def test_a_network_may_have_more_outputs_than_the_data_has_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.ReLU(), nn.Linear(6, 5))
+    job = of_network(job_of(steps=10), network, monkeypatch)
+    for fast in ("fused", "sparse"):
+        ours, theirs = trained(job, fast), trained(job, "reference")
+        for name, value in theirs.member.state().values.items():
+            torch.testing.assert_close(ours.member.state().values[name], value)
+
+
 class Doubling(nn.Sequential):
     """A Sequential in name only."""
 
@@ -309,9 +384,9 @@ def test_the_kernel_is_in_the_key_and_a_stale_revision_is_refused() -> None:
     job = job_of()
     assert replace(job, kernel=kernel("fused")).key != replace(job, kernel=kernel("reference")).key
     old_loops = {"loops": "numba0.1", "below": 0.2}
-    others = [KernelSpec("sparse", 2), KernelSpec("sparse", 2, old_loops), KernelSpec("quick", 1)]
+    others = [KernelSpec("sparse", 3), KernelSpec("sparse", 3, old_loops), KernelSpec("quick", 1)]
     for stale in (KernelSpec("fused", 0), KernelSpec("fused", 2), *others):
-        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_masks/1, sparse/2"
+        message = rf"made for kernel {re.escape(str(stale))}; .* fused/1, fused_masks/1, sparse/3"
         with pytest.raises(LotteryError, match=message):
             TrainingGroup([replace(job, kernel=stale)], engine_context())
 
@@ -325,7 +400,7 @@ def test_without_numba_torch_does_the_sparse_products() -> None:
     )
     assert_alike(job_of(0.15, optimizer=OPTIMIZERS["adam"]), "auto")
     numbas = replace(job_of(0.05), kernel=sparse_kernel(f"numba{version('numba')}"))
-    with pytest.raises(LotteryError, match=r'has [^;]*sparse/2.*; .*pip install "numba==[\d.]+"$'):
+    with pytest.raises(LotteryError, match=r'has [^;]*sparse/3.*; .*pip install "numba==[\d.]+"$'):
         TrainingGroup([numbas], engine_context())
 
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from support.small import cell, dense_job, kernel
+from torch import nn
 
 from lotteryfw.api.rng import stream
+from lotteryfw.engine import EngineContext
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train
 
@@ -39,6 +42,21 @@ def masked_job(steps: int, **changes: Any) -> Train:
     for name, mask in masks.items():
         values[name] = values[name].where(mask, torch.tensor(FROZEN))
     return replace(job, mask=masks, values=values, kernel=kernel("reference"))
+
+
+def of_network(job: Train, network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """The job with another network, whatever its data and model are: every build returns it."""
+    monkeypatch.setattr(EngineContext, "network", lambda self, *what: network)
+    values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    mask = {}
+    for name, value in values.items():
+        if name.endswith(".weight"):
+            mask[name] = torch.ones(value.shape, dtype=torch.bool)
+    scores = {}
+    if job.scores:
+        for name in mask:
+            scores[name] = torch.randn(mask[name].shape, generator=stream("scores", name))
+    return replace(job, values=values, mask=mask, scores=scores)
 
 
 def minus_zero(job: Train) -> Train:

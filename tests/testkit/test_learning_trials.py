@@ -72,7 +72,7 @@ def drawn_from_anywhere(
 
 
 def best_scores(net: MaskedNetwork) -> dict[str, Tensor]:
-    masks = {}
+    masks = {name: edges.allowed for name, edges in net.edges.items()}
     for group in net.budgets:
         edges = [net.edges[name] for name in group.layers]
         ranks = torch.cat([e.scores.masked_fill(~e.allowed, -inf).flatten() for e in edges])
@@ -82,6 +82,20 @@ def best_scores(net: MaskedNetwork) -> dict[str, Tensor]:
             e.info.name: part.view(e.info.shape) for e, part in zip(edges, parts, strict=True)
         }
     return masks
+
+
+def best_in_budgets(net: MaskedNetwork) -> dict[str, Tensor]:
+    in_budgets = [name for group in net.budgets for name in group.layers]
+    return {name: mask for name, mask in best_scores(net).items() if name in in_budgets}
+
+
+def none_without_budget(net: MaskedNetwork) -> dict[str, Tensor]:
+    masks = {name: torch.zeros_like(edges.allowed) for name, edges in net.edges.items()}
+    return masks | best_in_budgets(net)
+
+
+def hardened(edges: MaskedLayer, mask: Tensor) -> Tensor:
+    return passed(edges, mask) * (1 + (edges.progress or 0.0))
 
 
 TOP_K: dict[str, Any] = {
@@ -225,6 +239,37 @@ PARAMETRIZATION_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
             )
         },
         "is 'top_k', but weight.. on .* does not pass the mask's gradient straight",
+    ),
+    "form and layers in budgets alone": (
+        TOP_K | {"masks": lambda self, net: best_in_budgets(net)},
+        "masks.. on a network with a layer in no budget has no mask for fc1.weight",
+    ),
+    "form and no edge of a layer in no budget": (
+        TOP_K | {"masks": lambda self, net: none_without_budget(net)},
+        "is 'top_k', but masks.. on fc1.weight of a network with a layer in no budget keeps other",
+    ),
+    "form and weights that change as a training goes on": (
+        TOP_K | {"weight": lambda self, edges, mask: hardened(edges, mask)},
+        r"is 'top_k', but weight.. on conv1.weight of a whole network at progress 0\.33 is not the "
+        "weights under the mask",
+    ),
+    "drawn form and weights that change as a training goes on": (
+        BERNOULLI
+        | {
+            "weight": lambda self, edges, mask: (
+                drawn_weight(edges, mask) * (1 - (edges.progress or 0.0))
+            )
+        },
+        r"is 'bernoulli', but weight.. on .* at progress 0\.33 is not the weights under the mask",
+    ),
+    "form and a gradient that changes as a training goes on": (
+        TOP_K
+        | {
+            "weight": lambda self, edges, mask: (
+                edges.weights * straight_through(mask, edges.scores * (1 + (edges.progress or 0.0)))
+            )
+        },
+        r"is 'top_k', but weight.. on .* at progress 0\.33 does not pass the mask's gradient straight",
     ),
     "form and a method": (
         TOP_K | {"after_step": redrawn},

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
-from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.mlp import mlp_layers, why_no_mlp
 from lotteryfw.engine.kernels.optimizer_rules import plain_rate
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import EngineContext
@@ -127,8 +127,7 @@ def _why_not(candidate: Candidate) -> str | None:
         return reason
     if candidate.job.device != "cpu":
         return "it runs on the CPU only"
-    layers = candidate.network_fact(mlp_layers)
-    return layers if isinstance(layers, str) else None
+    return why_no_mlp(candidate)
 
 
 KERNEL = KernelDescription(

@@ -74,13 +74,15 @@ class FusedMasks:
         # In this order, which numbers the optimizer's state.
         for info in layer_infos(context.component(job.model), module):
             self._layers[info.name] = ScoredLayer(
-                job, info, parameters[info.name], self._scores, self._products
+                job, info.name, parameters[info.name], self._scores, self._products
             )
         make_rule = MASK_RULES[parametrization.closed_form()]
         self._rule: MaskRule = make_rule(job, parametrization, self._layers)
         self._stats = SelectionStats({name: layer.allowed for name, layer in self._layers.items()})
         self._masks: Masks | None = None
-        """The masks of the last step; None before the first."""
+        """The masks of the last step; None before the first.
+
+        None, too, after a return to a state where masks are made anew in each step."""
         self._loaded: Masks | None = None
         """The masks that the products compute with now, which an evaluation changes."""
 
@@ -89,7 +91,8 @@ class FusedMasks:
         rule = update_rule(optimizer)
         assert rule is not None, type(optimizer)
         self._rate = float(optimizer.param_groups[0]["lr"])
-        # Entries of biases and of layers without scores are updated as well, and never read.
+        # Entries of biases, of layers without scores and of padding are updated as well, and never
+        # read.
         self._optimizer = FlatOptimizer(
             rule,
             [layer.parameter for layer in self._layers.values()],
@@ -123,9 +126,9 @@ class FusedMasks:
 
         The loss is NaN where scores have diverged, since masks can be made of those all the same.
         """
-        finite = [layer.scores.isfinite().all() for layer in self._layers.values()]
-        if not torch.stack(finite).all():
-            return nan, 0.0
+        for scores in self._dense_scores().values():
+            if not scores.isfinite().all():
+                return nan, 0.0
         losses, accuracies = [], []
         for masks in self._rule.masks_of_evaluation():
             self._load(masks)
@@ -140,11 +143,10 @@ class FusedMasks:
 
     def state(self) -> NetworkState:
         """Return every parameter and score now, and the mask where it outlives a step."""
-        scores = {name: layer.scores for name, layer in self._layers.items()}
         # Masks that are made anew in each step need not be in a checkpoint.
         masks = self._masks if self._masks and self._refresh > 1 else {}
         extra = {key: self._dense(entries) for key, entries in self._stats.extra().items()}
-        return NetworkState(self._job.values, self._dense(masks), self._dense(scores), extra)
+        return NetworkState(self._job.values, self._dense(masks), self._dense_scores(), extra)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """Return the optimizer's state now, as tensors."""
@@ -163,6 +165,10 @@ class FusedMasks:
         if masks is not self._loaded:
             self._rule.load(masks)
         self._loaded = masks
+
+    def _dense_scores(self) -> dict[str, Tensor]:
+        """Return the scores by layer, without the entries of padding."""
+        return self._dense({name: layer.scores for name, layer in self._layers.items()})
 
     def _dense(self, entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors of flat entries by layer, in the shapes of the layers."""
@@ -190,6 +196,13 @@ def _why_not(candidate: Candidate) -> str | None:
         return (
             f"it has the rules {', '.join(MASK_RULES)} built in, and the parametrization "
             f"'{job.parametrization.use}' with these options has another"
+        )
+    # The gradient is computed with the probabilities of the last draw, and scores have moved since
+    # a draw of an earlier step.
+    if form.startswith("bernoulli") and (refresh := parametrization.refresh()) != 1:
+        return (
+            f"it draws edges in each step, and the parametrization '{job.parametrization.use}' "
+            f"every {refresh} steps"
         )
     if form.startswith("top_k") and not job.budgets:
         return "it learns masks of some density, and there is none"

@@ -32,7 +32,7 @@ from lotteryfw.engine.kernels.captured import (
 )
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
-from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.mlp import mlp_layers, why_no_mlp
 from lotteryfw.engine.kernels.optimizer_rules import plain_rate, why_no_rule
 from lotteryfw.engine.kernels.stacking import (
     aligned,
@@ -365,16 +365,15 @@ class LockstepMember:
 def _why_not(candidate: Candidate) -> str | None:
     if reason := candidate.why_no_weights() or candidate.why_no_cross_entropy():
         return reason
-    paths = candidate.network_fact(mlp_layers)
-    if isinstance(paths, str):
-        return paths
+    if reason := why_no_mlp(candidate):
+        return reason
     if reason := why_no_rule(candidate.optimizer) or candidate.why_no_examples_by_index():
         return reason
     # BLAS takes vectors by another routine than matrices, which rounds otherwise: a member of a
     # group would differ from the same training alone.
     if candidate.job.batch == 1:
         return "it takes no batches of one example"
-    for path in paths:
+    for path in candidate.network_fact(mlp_layers):
         if 1 in candidate.job.values[f"{path}.weight"].shape:
             return f"'{path}' has a side of one unit"
     return None

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.api.kinds import Parametrization
-from lotteryfw.api.layers import LayerInfo
 from lotteryfw.engine.kernels.sparse.flat_parameters import FlatParameter
 from lotteryfw.engine.kernels.sparse.mlp_products import MlpProducts
 from lotteryfw.engine.learned_mask import stream_of_evaluation, stream_of_step
@@ -61,17 +60,16 @@ class ScoredLayer:
     def __init__(
         self,
         job: Train,
-        info: LayerInfo,
+        name: str,
         parameter: FlatParameter,
         flat_scores: Tensor,
         products: MlpProducts,
     ):
-        self.info = info
         self.parameter = parameter
-        self.allowed = parameter.compress(job.mask[info.name])
+        self.allowed = parameter.compress(job.mask[name])
         self.scores = flat_scores[parameter.span]
-        self.scores.copy_(parameter.compress(job.scores[info.name]))
-        self.weights = parameter.compress(job.values[info.name])
+        self.scores.copy_(parameter.compress(job.scores[name]))
+        self.weights = parameter.compress(job.values[name])
         """The weights, which stay as they are."""
         self.values = products.values[parameter.span]
         """What the products compute with."""
@@ -154,7 +152,7 @@ class _Selection:
         self._ranks = torch.zeros(len(order))
         self._sizes = [len(layer.scores) for layer in layers.values()]
         self._parts = [part.numpy() for part in torch.split(self._ranks, self._sizes)]
-        self._inside = np.zeros(len(order) + 1, np.intp)
+        self._inside = np.zeros(len(order), np.intp)
 
     def __call__(self) -> dict[str, Tensor]:
         """Return the masks by layer, [entries] bool."""

@@ -42,7 +42,9 @@ class MaskTraining:
         if can_record and not self.learned_mask.depends_on_progress():
             self._recorded = recorded_updates(self.network, context.device)
         self.masks: Mapping[str, Tensor] | None = None
-        """The masks of the last step; None before the first."""
+        """The masks of the last step; None before the first.
+
+        None, too, after a return to a state where masks are made anew in each step."""
         layers = self.learned_mask.net.edges
         self._stats = SelectionStats({name: layer.allowed for name, layer in layers.items()})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lotteryfw.api.metrics import FigureUnit
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription, sample_optimizer
-from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.mlp import mlp_layers, why_no_mlp
 from lotteryfw.engine.kernels.optimizer_rules import update_rule, why_no_rule
 from lotteryfw.engine.kernels.sparse.backends import (
     Backend,
@@ -144,9 +144,8 @@ def why_no_products(candidate: Candidate) -> str | None:
         return reason
     if job.device != "cpu":
         return "it runs on the CPU only"
-    layers = candidate.network_fact(mlp_layers)
-    if isinstance(layers, str):
-        return layers
+    if reason := why_no_mlp(candidate):
+        return reason
     if job.augment:
         return "it takes images as they are stored, without augmentation"
     if reason := candidate.why_no_examples_by_index():
@@ -231,7 +230,7 @@ def _options(candidate: Candidate) -> Mapping[str, Any]:
 
 KERNEL = KernelDescription(
     name="sparse",
-    revision=2,
+    revision=3,
     why_not=_why_not,
     gain=_gain,
     make=_make,

@@ -31,7 +31,7 @@ from lotteryfw.store.tensors import is_plus_zero
 _T = TypeVar("_T")
 
 FORWARD_CHUNK = 256
-"""Examples that `SparseMlp.forward` takes at a time.
+"""Examples that `MlpProducts.forward` takes at a time.
 
 Their activations stay in a core's own cache."""
 

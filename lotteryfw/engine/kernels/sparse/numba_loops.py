@@ -7,6 +7,9 @@ their sums stay in registers (see `numba_vectors`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lotteryfw.api.errors import UsageError
+from lotteryfw.engine.kernels.sparse import loops
 from lotteryfw.engine.kernels.sparse.loops import (
     LONG_TILE,
     TILE,
@@ -33,12 +37,26 @@ except ImportError as error:
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 
 
+@cache
+def _shared_digest() -> str:
+    """Return a digest of the files with functions and constants that loops of others use."""
+    digest = sha256()
+    for file in (loops.__file__, vectors.__file__, __file__):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def jit(loop: _Loop) -> _Loop:
     """Compile a loop at its first call, and keep it on disk.
 
     Sums may be reordered; NaN and infinity keep their meaning, since a training that diverges is
     noticed by them.
+
+    What a loop calls, and the constants that it reads, are compiled into it, and numba notices a
+    change of the loop's own file alone. So the files that are shared are part of the name under
+    which it is kept.
     """
+    loop.__qualname__ += f"-{_shared_digest()}"
     freely = {"reassoc", "contract", "nsz", "arcp"}
     return cast(_Loop, njit(fastmath=freely, error_model="numpy", nogil=True, cache=True)(loop))
 

@@ -31,8 +31,8 @@ def bracket(
 ) -> tuple[int, int]:
     """Find the ranks above `high` and those from `low` up to `high`.
 
-    Marks the first in `above`, writes the indices of the others to the beginning of `inside`, which
-    has room for one more than [n], and returns how many there are of each.
+    Marks the first in `above`, writes the indices of the others to the beginning of `inside`, and
+    returns how many there are of each.
     """
     lowest, highest = np.float32(low), np.float32(high)
     total = found = 0

@@ -5,9 +5,6 @@ sum is known at run time alone it loads and stores the sum for every few product
 value of numba's, of a length that is known to the compiler, which takes as many registers for it as
 the processor needs. These functions are called in jitted code alone, and do not check their places:
 rows of arrays hold whole tiles (see `loops`).
-
-numba keeps a compiled loop on disk until the file of the loop changes: after a change here, delete
-`__pycache__`.
 """
 
 from __future__ import annotations

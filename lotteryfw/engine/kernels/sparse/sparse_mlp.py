@@ -46,9 +46,10 @@ class SparseMlp:
 
 
 def warm_up(loops: Loops) -> None:
-    """Compile every loop, or load it from disk.
+    """Compile a module of loops, or load them from disk, before steps are tried or timed.
 
-    With numba this takes a few seconds the first time on a machine.
+    With numba this takes a few seconds the first time on a machine. The loops of `numba_inputs` and
+    `numba_scores` are not among them.
     """
     mask = torch.eye(2, dtype=torch.bool)
     masks = [mask, mask, None]
