@@ -6,9 +6,9 @@ BIN    := $(VENV)/bin
 .PHONY: demo test lint docs campaign clean
 
 demo: $(VENV)/.demo            ## set up, and run the quickstart on the embedded digits
-	$(BIN)/lotteryfw recipe recipes/quickstart.toml
+	$(BIN)/lotteryfw recipe recipes/quickstart.toml --out runs/quickstart
 
-test: $(VENV)/.dev             ## set up, check and run the whole test suite: what CI runs
+test: $(VENV)/.dev             ## set up, check and run the tests that need nothing beside the clone
 	$(MAKE) --no-print-directory lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 

@@ -9,7 +9,7 @@ results without training anything again. `--check` writes nothing, and fails if 
 
 stores the small files of a run as docs/results/NAME: its levels, its resolved recipe, its manifest
 without this machine's paths, and the figures of analyses that claims are about. The objects of the
-run stay in its store. Several runs become one result if they differ in their seeds alone, as the
+run stay in its store. Several runs become one result if they differ in seeds and claims alone, as the
 parts of a study do that is run seed by seed; `--add` adds runs to the result that is there. The
 command is the one that makes all of it.
 """
@@ -60,12 +60,17 @@ INTRODUCTION = (
     "- *supported*, *contradicted*: three seeds or more, and the 95 % Student-t interval lies "
     "wholly on one side of what is claimed; each of the two is wrong at most 2.5 times in 100. Two "
     "networks are compared by their differences, paired by seed.\n"
-    "- *undecided*: the interval holds both; the number of seeds that would decide at this spread "
-    "stands beside it.\n"
+    "- *undecided*: the interval holds both, or there are fewer than three seeds. With three, the "
+    "number that would decide at this spread stands beside it.\n"
     "- *not tested*: the reason stands beside it, mostly that trainings were shorter than the "
     "paper's. The numbers are shown all the same.\n\n"
-    "A published value is judged on both sides, within a tolerance whose reason the recipe states. "
-    "Claims of one family are corrected for their number by Holm's method."
+    "A published value is judged on both sides, within a tolerance whose reason the recipe states: "
+    "the tolerance is ours, and not the paper's spread. Claims of one family are corrected for "
+    "their number by Holm's method: they are judged at a smaller error rate than that of the "
+    "intervals shown, so that one whose interval lies on one side may be undecided.\n\n"
+    "*Early* figures are those at the step of the lowest validation loss. All others, and the "
+    "tables of the sections, are those at the last step. A figure over several levels is the mean "
+    "over them, for each seed."
 )
 
 
@@ -137,14 +142,16 @@ def page(results: Sequence[Result]) -> str:
     for outcome in OUTCOMES:
         count = sum(verdict.outcome == outcome for verdict in rows)
         counts.append(f"{count} {outcome}")
+    left_out, claims_left_out = without_results(results)
     parts = [
         INTRODUCTION,
-        "## All claims in one table",
-        f"Of {len(rows)} claims {', '.join(counts)}. If several runs test a claim, the longest "
-        "one counts.",
+        "## The claims in one table",
+        f"Of the {len(rows)} claims about studies that were run, {', '.join(counts)}. If several "
+        f"runs test a claim, the longest one counts. [{claims_left_out} more]"
+        "(#claims-without-a-stored-result) are about studies that were not run.",
         lead_table(rows),
         *(section(result) for result in results),
-        without_results(results),
+        left_out,
     ]
     if EARLIER.is_file():
         parts.append(EARLIER.read_text("utf-8").strip())
@@ -173,7 +180,7 @@ def lead_table(verdicts: Sequence[ClaimVerdict]) -> str:
         cells = (
             f"{verdict.claim.text} ({verdict.claim.source})",
             verdict.published,
-            _without_seeds(verdict) or "–",
+            f"{verdict.measured}: {_without_seeds(verdict)}" if verdict.ours else "–",
             str(verdict.seeds or "–"),
             f"{verdict.steps:,}" if verdict.steps else "–",
             f"**{verdict.outcome}**{_short_reason(verdict)}",
@@ -216,25 +223,30 @@ def made_with(manifest: Mapping[str, Any]) -> str:
     return "; ".join(dict.fromkeys(pairs))
 
 
-def without_results(results: Sequence[Result]) -> str:
-    """Return the list of recipes of which no result is stored."""
-    judged = {result.about["recipe"] for result in results}
-    lines = []
+def without_results(results: Sequence[Result]) -> tuple[str, int]:
+    """Return the list of claims about studies of which no result is stored, and their number."""
+    judged = set()
+    for result in results:
+        for verdict in result.verdicts:
+            judged.add((result.about["recipe"], verdict.claim.study, verdict.claim.text))
+    lines, total = [], 0
     for path in sorted(RECIPES.glob("*.toml")):
-        if path.stem not in judged:
-            count = len(read_recipe(path.stem).claims)
-            lines.append(f"- [{path.name}](../recipes/{path.name}): {count} claims")
+        studies: dict[str, int] = {}
+        for claim in read_recipe(path.stem).claims:
+            if (path.stem, claim.study, claim.text) not in judged:
+                studies[claim.study] = studies.get(claim.study, 0) + 1
+        if studies:
+            count = sum(studies.values())
+            plural = "" if count == 1 else "s"
+            names = ", ".join(f"`{study}`" for study in studies)
+            lines.append(
+                f"- [{path.name}](../recipes/{path.name}): {count} claim{plural} about {names}"
+            )
+            total += count
     if not lines:
-        return ""
-    return "\n".join(
-        [
-            "## Recipes without a stored result",
-            "",
-            "Their claims are *not tested* here. The numbers of some are among the earlier runs.",
-            "",
-            *lines,
-        ]
-    )
+        return "", 0
+    head = ["## Claims without a stored result", "", "They are *not tested* here.", ""]
+    return "\n".join([*head, *lines]), total
 
 
 def verdicts_text(result: Result) -> str:
@@ -338,16 +350,18 @@ def joined_manifest(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def joined_recipe(runs: Sequence[RunFolder]) -> str:
-    """Return the resolved recipe that runs share, with the seeds of all.
+    """Return the resolved recipe that runs share, with the seeds of all and the last one's claims.
 
-    Raises UsageError if they differ in more than their seeds.
+    Raises UsageError if they differ in more. Claims may: today's are judged, whatever a run had.
     """
     recipes = []
     for run in runs:
         recipes.append(tomllib.loads((run.path / "resolved.toml").read_text("utf-8")))
     seeds = []
+    claims: list[Any] = []
     for recipe in recipes:
         seeds.append([study.pop("seeds") for study in recipe["study"]])
+        claims = recipe.pop("claim", [])
     for run, recipe in zip(runs, recipes, strict=True):
         if recipe != recipes[0]:
             raise UsageError(
@@ -355,7 +369,7 @@ def joined_recipe(runs: Sequence[RunFolder]) -> str:
             )
     for study, *parts in zip(recipes[0]["study"], *seeds, strict=True):
         study["seeds"] = list(chain.from_iterable(parts))
-    return tomli_w.dumps(recipes[0])
+    return tomli_w.dumps(recipes[0] | ({"claim": claims} if claims else {}))
 
 
 def _values(option: str, command: str) -> list[str]:

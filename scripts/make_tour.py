@@ -21,9 +21,11 @@ HEAD = """<!-- Generated: do not edit. Regenerate with `python scripts/make_tour
 
 # A tour
 
-This is a session in an empty folder, after `pip install lotteryfw`: a first figure, a study with a \
-component of your own, your own arrays, trained weights, two runs compared. A test takes the same \
-steps. Progress, which is on stderr, is left out.
+This is a session in an empty folder: a first figure, a study with a component of your own, your \
+own arrays, trained weights, two runs compared. Install lotteryfw first, from a clone and in a \
+virtual environment, as the [README](../../README.md) says: `pip install -e ".[plots,fast]"`. The \
+extra `plots` draws the figures. A test takes the same steps. Progress, which is on stderr, is left \
+out.
 """
 
 

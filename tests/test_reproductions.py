@@ -31,7 +31,7 @@ def test_the_page_and_the_verdicts_are_current(made: dict[Path, str]) -> None:
 def test_the_page_leads_with_the_table_of_claims() -> None:
     text = (ROOT / "docs" / "reproductions.md").read_text("utf-8")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings[0] == "## All claims in one table"
+    assert headings[0] == "## The claims in one table"
     assert "| claim | the paper | here | n | steps | verdict |" in text
 
 

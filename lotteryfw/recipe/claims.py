@@ -182,6 +182,10 @@ class Claim(Table):
             raise ValueError("say either " + ", or ".join(choices))
         if self.rises_along is not None and len(self.rises_along) != 1:
             raise ValueError("`rises_along` has one key")
+        if self.needs_length is not None and self.needs_length.unit == "%":
+            raise ValueError(
+                "`needs_length` is a number of steps or epochs, such as 50000it or 30ep"
+            )
         return self
 
     def side_tables(self) -> dict[str, SideTable]:

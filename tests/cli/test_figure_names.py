@@ -59,7 +59,7 @@ def test_the_markdown_names_the_figure(here: Path) -> None:
     text = cli(here, "report", "runs/images", "--markdown").stdout
     assert f"**tiny: test {NAME}, % (mean" in text
     assert "points (95 % interval" in text
-    assert f"of test {NAME} against the dense" in text
+    assert f"of early test {NAME} against the dense" in text
     assert "accura" not in text.lower()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import inf, nan, sqrt
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from lotteryfw.report.data.stats import t_tail
 from lotteryfw.report.verdicts.claim_tests import rank_correlation
 from lotteryfw.report.verdicts.estimate import (
     ABOVE_ZERO,
+    BELOW_ZERO,
     Estimate,
     Region,
     decide,
@@ -122,6 +123,14 @@ def test_holm_is_the_published_procedure() -> None:
         ([0.79, 0.8, 0.81], Region(0.82, 0.9), "undecided"),
         ([0.79, 0.8, 0.81], Region(0.9, 0.95), "contradicted"),
         ([0.79, 0.8, 0.81], Region(high=0.7), "contradicted"),
+        ([-0.018, -0.02, -0.022], BELOW_ZERO, "supported"),
+        # what is equal but for rounding is so in relation to the numbers
+        ([5e-10, 5.1e-10, 4.9e-10], Region(high=1e-10), "contradicted"),
+        ([2e-10, 2.1e-10, 1.9e-10], ABOVE_ZERO, "supported"),
+        ([0.3, 0.3, 0.1 + 0.2], Region(high=0.3), "supported"),
+        # a figure that is no number decides nothing
+        ([5.0, 6.0, nan], Region(high=10.0), "undecided"),
+        ([inf, 1.0, 2.0], Region(low=0.0), "undecided"),
     ],
 )
 def test_the_interval_and_the_region_decide(
@@ -130,7 +139,8 @@ def test_the_interval_and_the_region_decide(
     estimate = Estimate.of(values, region)
     assert estimate.decision == decision
     if estimate.interval:
-        inside = all(end in Region(region.low, region.high) for end in estimate.interval)
+        low, high = region.low - 1e-9, region.high + 1e-9
+        inside = all(low <= end <= high for end in estimate.interval)
         assert inside or decision != "supported"
 
 
@@ -148,6 +158,12 @@ def test_the_number_of_seeds_that_would_decide(seeds: int) -> None:
     assert decides(needed)
     assert not decides(needed - 1)
     assert Estimate.of([-1.0, 0.0, 1.0], ABOVE_ZERO).seeds_to_decide() is None
+
+
+def test_equal_sides_are_equal_whatever_rounding_does_to_their_difference() -> None:
+    differences = [0.1 + 0.2 - 0.3, 0.0, 0.0]
+    assert Estimate.of(differences, ABOVE_ZERO, scale=0.3).decision == "undecided"
+    assert Estimate.of(differences, Region(low=0.0), scale=0.3).decision == "supported"
 
 
 def test_tails_agree_with_scipy() -> None:

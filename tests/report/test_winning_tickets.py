@@ -66,7 +66,7 @@ def test_the_sentence_has_the_numbers():
     [level] = levels(ticket(GAIN, SOONER))
     assert level.sentence == (
         "at 21.1 % of the weights the ticket is a winning ticket: +0.50 ± 0.10 points (95 % interval +0.25 to +0.75) "
-        "of test accuracy and -100 ± 20 steps (95 % interval -150 to -50) to early stopping against the dense network, "
+        "of early test accuracy and -100 ± 20 steps (95 % interval -150 to -50) to early stopping against the dense network, "
         "n = 3."
     )
 
@@ -80,12 +80,50 @@ def test_where_nothing_stops_early_the_verdict_says_that_speed_is_not_examined()
     assert not levels([replace(rows[0], early_stop_step=1), *rows[1:]])[0].no_early_stop
 
 
+def test_a_ticket_that_starts_at_step_k_ends_where_the_dense_network_does():
+    # its 900 updates are the last of 1,000, and steps count from the start
+    rows = [replace(row, early_stop_step=1000) for row in ticket(GAIN, (0, 0, 0))]
+    rows = [replace(row, steps=900) if row.level else row for row in rows]
+    assert levels(rows)[0].outcome == "winning ticket, speed not examined"
+    early = [replace(row, early_stop_step=950) if row.level else row for row in rows]
+    assert levels(early)[0].outcome == "winning ticket"
+
+
+def test_a_ticket_that_diverges_does_not_win():
+    rows = ticket((*GAIN, 0, 0), (*SOONER, 0, 0))
+    for place, one in enumerate(rows):
+        if one.level and one.seed > 2:
+            rows[place] = row({}, None, seed=one.seed, level=1, density=0.211)
+    [level] = levels(rows)
+    assert (level.outcome, level.diverged) == ("undecided", 2)
+    assert "(tickets that diverge do not win): 2 of 5 tickets diverged; of the others +0.50" in (
+        level.sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("gains", "stops", "seeds"),
+    [
+        # to win takes both, and steps are sure: 2.447 × 0.577 / √7 = 0.53, 2.365 × 0.577 / √8 = 0.48
+        ((0.0, 0.01, 0.0, 0.01), (-10, -11, -9, -10), 8),
+        # to lose, one is enough, at half of the error rate, whatever the other is:
+        # 2.969 × 91.3 / √7 = 102, 2.841 × 91.3 / √8 = 92
+        ((0.005, 0.006, 0.004, 0.005), (50, 150, 0, 200), 8),
+        ((-0.001, 0.02, -0.02, 0.001), (50, 150, 0, 200), 8),
+    ],
+)
+def test_the_seeds_that_would_decide_if_the_ticket_wins(gains, stops, seeds):
+    [level] = levels(ticket(gains, stops))
+    assert level.outcome == "undecided"
+    assert f"(at this spread {seeds} seeds would decide)" in level.sentence
+
+
 def test_two_seeds_have_numbers_and_no_interval():
     [level] = levels(ticket(GAIN[:2], SOONER[:2]))
     assert level.accuracy.interval_text() == "–"
     assert (
         "undecided if the ticket wins (2 seeds do not decide: at least 3 do): "
-        "+0.45 ± 0.07 points of test accuracy" in level.sentence
+        "+0.45 ± 0.07 points of early test accuracy" in level.sentence
     )
 
 
@@ -217,6 +255,16 @@ def test_validation_chooses_the_level_of_the_headline(tmp_path):
     assert max(map(len, output.splitlines())) <= 80
     assert "80–64, 41" in output
     assert "ticket: Winning tickets at 3 of 5 levels" in output
+
+
+def test_validation_chooses_among_the_levels_that_every_seed_has():
+    rows = ticket(GAIN, SOONER)
+    # at the sparser level the best seed is alone, and so its mean is higher
+    rows += [
+        one for one in ticket(GAIN, SOONER, density=0.1, level=2) if one.level and one.seed == 2
+    ]
+    [series] = winning_tickets(group_studies(rows)[0])
+    assert series.chosen_level.density == pytest.approx(0.211)
 
 
 def test_two_seeds_print_no_table(tmp_path):

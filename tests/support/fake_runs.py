@@ -140,17 +140,19 @@ def fake_run(
     *,
     length: str = "1000it",
     unfinished: Sequence[str] = (),
+    targets: Sequence[Mapping[str, object]] = (),
 ) -> RunFolder:
-    """A run folder with these rows. `unfinished` names cells that did not run to their end."""
+    """A run folder with these rows. `unfinished` names cells that did not run to their end, with or without rows."""
     studies = [
-        {"name": name, "train": {"length": length}}
+        {"name": name, "train": {"length": length}, "target": list(targets)}
         for name in dict.fromkeys(each.study for each in rows)
     ]
     resolved = {"name": "fake", "study": studies, "claim": [dict(claim) for claim in claims]}
     rmtree(path, ignore_errors=True)  # a test may make several in one place, one after the other
     folder = RunFolder.create(path, "", tomli_w.dumps(resolved))
     folder.write_levels(rows)
-    cells = {each.cell: "done" for each in rows if each.cell not in unfinished}
+    cells = dict.fromkeys((each.cell for each in rows), "done")
+    cells |= dict.fromkeys(unfinished, "running")
     folder.write_manifest({"name": "fake", "title": "A made-up study", "cells": cells})
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from statistics import fmean
 
 from lotteryfw.report.data.series import Combination
@@ -26,7 +27,7 @@ def best_rows(rows: Iterable[LevelRow]) -> list[LevelRow]:
 
     most_seeds = max(map(len, by_level.values()))
     best: list[LevelRow] = []
-    highest = -1.0  # below every accuracy
+    highest = -inf
     for at_level in by_level.values():
         # a mean over other seeds could win by its seeds alone
         if len(at_level) < most_seeds:

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lotteryfw.api.steps import Step
 from lotteryfw.report.data.best_level import best_rows
 from lotteryfw.report.data.findings import Findings
-from lotteryfw.report.data.run_data import RunData
-from lotteryfw.report.data.series import TICKET, Combination, Point, Series, StudySeries
+from lotteryfw.report.data.series import TICKET, Combination, Point, Series
 from lotteryfw.report.data.units import percent
+from lotteryfw.report.verdicts.evidence import (
+    Evidence,
+    NotTested,
+    StudyEvidence,
+    longest_training,
+)
 from lotteryfw.store import METRIC, LevelRow
 
 if TYPE_CHECKING:
@@ -21,45 +26,6 @@ if TYPE_CHECKING:
 
 PointKey = tuple[Combination, int]
 """A combination of the grid and a level."""
-
-
-class NotTested(Exception):
-    """A side has no values in this run; the text says why."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The parts of a run that claims are judged by; `lengths` are by study."""
-
-    studies: Mapping[str, StudySeries]
-    finished: set[str]
-    lengths: Mapping[str, Step]
-    findings: Findings
-
-    @classmethod
-    def of(cls, data: RunData, metrics: Sequence[str]) -> Evidence:
-        """Return the evidence of a run, with the findings of these metrics."""
-        # a half-finished cell has its early levels only, which would bias a mean over levels
-        finished: set[str] = set()
-        for cell, status in data.manifest.get("cells", {}).items():
-            if status == "done":
-                finished.add(cell)
-        return cls(
-            # all of them, not those that are shown: what is shown was chosen by its results
-            studies={study.name: study for study in data.studies},
-            finished=finished,
-            lengths=_lengths(data.resolved),
-            findings=data.findings_of(metrics),
-        )
-
-
-def _lengths(resolved: Mapping[str, Any]) -> dict[str, Step]:
-    """Return the training length that the recipe gives each study."""
-    lengths = {}
-    for study in resolved.get("study", []):
-        if "length" in study.get("train", {}):
-            lengths[str(study["name"])] = Step.parse(study["train"]["length"])
-    return lengths
 
 
 @dataclass(frozen=True)
@@ -94,15 +60,14 @@ class SideValues:
     @property
     def steps(self) -> int:
         """The length of the side's longest training, in optimizer updates."""
-        return max(map(_longest_training, self.series), default=0)
+        return longest_training(self.series)
 
 
 def side_values(side: Side, evidence: Evidence) -> SideValues:
     """Return the values of a side. Raises NotTested with the reason if there are none."""
-    study = evidence.studies.get(side.study)
-    if study is None:
+    if side.study not in evidence.studies:
         raise NotTested(f"study '{side.study}' has no results")
-    selected = select(study, side)
+    selected = select(side, evidence)
     if not selected:
         raise NotTested(f"this run has no {side_text(side)}")
 
@@ -141,50 +106,87 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
 
 
 def at_shared_levels(values: Mapping[str, SideValues]) -> dict[str, SideValues]:
-    """Return the sides with tickets and their controls at the levels that both have.
+    """Return the sides with tickets and their controls at the levels that all of them have.
 
     Controls may be trained at chosen levels alone, and a mean over other levels is another quantity.
-    Raises NotTested where there is no such level.
+    Raises NotTested where there is no such level, or where their last levels are not the same.
     """
     shared = dict(values)
-    for one, other in (("higher", "lower"), ("of", "like")):
-        if one in values and other in values and _are_beside(values[one], values[other]):
-            shared[one] = _only_at(values[one], values[other])
-            shared[other] = _only_at(values[other], values[one])
+    for keys in (("higher", "lower"), ("of", "like"), tuple(filter(str.isdigit, values))):
+        sides = [values[key] for key in keys if key in values]
+        if len(sides) > 1 and _are_beside(sides):
+            for key, side in zip(keys, sides, strict=True):
+                shared[key] = _only_shared(side, sides)
     return shared
 
 
-def _are_beside(one: SideValues, other: SideValues) -> bool:
-    """Return True for the same searches, at every level of the same densities, but other networks."""
-    a, b = one.side, other.side
-    at_same_levels = a.density == b.density and a.at == b.at == "every level"
-    is_same_search = a.study == b.study and one.combinations == other.combinations
-    return at_same_levels and is_same_search and a.variant != b.variant
+def _are_beside(sides: Sequence[SideValues]) -> bool:
+    """Return True for the same searches at levels of the same densities, but other networks."""
+    first, *others = sides
+    variants = {first.side.variant}
+    for other in others:
+        a, b = first.side, other.side
+        if (a.study, a.density, a.at) != (b.study, b.density, b.at):
+            return False
+        if first.combinations != other.combinations:
+            return False
+        variants.add(b.variant)
+    # validation chooses a level of its own for each
+    return first.side.at != "best level" and len(variants) > 1
 
 
-def _only_at(values: SideValues, other: SideValues) -> SideValues:
+def _only_shared(values: SideValues, sides: Sequence[SideValues]) -> SideValues:
+    """Return a side with the levels that all sides have."""
     points = {}
     for seed, by_level in values.points.items():
-        # a seed that the other side lacks is not compared
-        both = by_level.keys() & other.points.get(seed, by_level).keys()
-        if both:
-            points[seed] = {key: by_level[key] for key in sorted(both)}
+        shared = set(by_level)
+        for other in sides:
+            # a seed that another side lacks is not compared
+            shared &= other.points.get(seed, by_level).keys()
+        if shared != set(by_level) and values.side.at == "last level":
+            raise NotTested(f"the last levels of {_names(sides)} are not the same")
+        if shared:
+            points[seed] = {key: by_level[key] for key in sorted(shared)}
     if not points:
-        names = f"{side_text(values.side)} and {side_text(other.side)}"
-        raise NotTested(f"{names} have no level in common at {density_text(values.side)}")
+        raise NotTested(f"{_names(sides)} have no level in common at {density_text(values.side)}")
     return replace(values, points=points)
 
 
-def select(study: StudySeries, side: Side) -> list[Series]:
-    """Return the combinations that a side selects, each with all its levels."""
+def _names(sides: Sequence[SideValues]) -> str:
+    return " and ".join(side_text(one.side) for one in sides)
+
+
+def select(side: Side, evidence: Evidence) -> list[Series]:
+    """Return the combinations that a side selects, each with all its levels.
+
+    Raises NotTested if one of them is still to run: a mean over the others is another quantity.
+    """
     # here, because a report without claims does not need the recipe language
     from lotteryfw.recipe.claim_selection import select_combinations
 
+    study = evidence.studies[side.study]
+    searches: dict[Combination, list[Series]] = {}
+    for series in study.series.searches:
+        searches.setdefault(series.combination, []).append(series)
+    # They count, as a label may stand for another combination where the one it names is missing.
+    for axes in study.without_rows:
+        searches.setdefault(tuple(axes.items()), [])
+
     candidates = []
-    for series in study.searches:
-        if series.variant == side.variant:
-            candidates.append((series.axes, series))
-    return select_combinations(candidates, side.axes)
+    for combination, variants in searches.items():
+        candidates.append((dict(combination), variants))
+    selected = []
+    for variants in select_combinations(candidates, side.axes):
+        is_finished, has_variant = bool(variants), False
+        for series in variants:
+            is_finished = is_finished and series.cells <= evidence.finished
+            if series.variant == side.variant:
+                has_variant = True
+                selected.append(series)
+        # one that ran to its end without this variant does not have it, and does not count
+        if not has_variant and not is_finished:
+            raise NotTested(f"some searches of {side_text(side)} have no results yet")
+    return selected
 
 
 def _rows(series: Series, side: Side, evidence: Evidence) -> list[LevelRow]:
@@ -231,14 +233,9 @@ def _no_level(side: Side, selected: Sequence[Series]) -> str:
 
 
 def too_short(needed: Step, values: SideValues, evidence: Evidence) -> str:
-    """Return why the trainings of a side are too short; empty if they are not.
-
-    A length in steps is compared with the longest training of each series, as a rewound round is
-    shorter than the whole. One in epochs is compared with the recipe's length, as a run does not
-    record the number of steps in an epoch.
-    """
-    recipe_length = evidence.lengths.get(values.side.study)
-    lengths = [_length(series, needed, recipe_length) for series in values.series]
+    """Return why the trainings of a side are too short; empty if they are not."""
+    study = evidence.studies[values.side.study]
+    lengths = [_length(series, needed, study) for series in values.series]
     # a length in another unit cannot be compared, so it is the first to be reported
     shortest = min(lengths, key=lambda length: (length.unit == needed.unit, length.amount))
     if shortest.unit != needed.unit:
@@ -248,19 +245,28 @@ def too_short(needed: Step, values: SideValues, evidence: Evidence) -> str:
     return ""
 
 
-def _length(series: Series, needed: Step, recipe_length: Step | None) -> Step:
-    # an axis of the grid overrides what the study has in common
+def _length(series: Series, needed: Step, study: StudyEvidence) -> Step:
+    """Return the length of a series' trainings, in the unit of `needed` where it is known.
+
+    In epochs it is the recipe's, as a run does not record the number of steps in an epoch. In
+    updates ("it") rows say what was trained: the longest training of the same search counts, as
+    tickets and controls that start at step k are trained for what is left.
+    """
+    length = study.length
+    # an axis of the grid overrides what the study has in common, and a target overrides both
     if "train.length" in series.axes:
-        recipe_length = Step.parse(series.axes["train.length"])
-    # in epochs the recipe is believed; in updates ("it") the rows say what was really trained
-    if recipe_length and recipe_length.unit == needed.unit != "it":
-        return recipe_length
-    return Step(Fraction(_longest_training(series)), "it")
+        length = Step.parse(series.axes["train.length"])
+    length = study.target_lengths.get(series.variant) or length
+    if length and length.unit == needed.unit != "it":
+        return length
 
-
-def _longest_training(series: Series) -> int:
-    """Return the length of a series' longest training, in optimizer updates."""
-    return max((row.steps for row in series.rows), default=0)
+    beside = [series]
+    if series.variant not in study.target_lengths:
+        for other in study.series.searches:
+            is_same_search = other.combination == series.combination
+            if is_same_search and other.variant not in study.target_lengths:
+                beside.append(other)
+    return Step(Fraction(longest_training(beside)), "it")
 
 
 def side_text(side: Side) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lotteryfw.report.data.findings import Findings
-from lotteryfw.report.data.stats import Spread
 from lotteryfw.report.data.units import Unit
-from lotteryfw.report.verdicts.claim_sides import NotTested, PointKey, SideValues
-from lotteryfw.report.verdicts.estimate import ABOVE_ZERO, Estimate, Region
+from lotteryfw.report.verdicts.claim_sides import PointKey, SideValues
+from lotteryfw.report.verdicts.estimate import ABOVE_ZERO, BELOW_ZERO, Estimate, Region
+from lotteryfw.report.verdicts.evidence import NotTested
 
 if TYPE_CHECKING:
     from lotteryfw.recipe import Claim
@@ -59,9 +60,9 @@ def run_test(claim: Claim, values: Mapping[str, SideValues], findings: Findings)
         unit = units["of"]
         alike = f"alike within {unit.number(claim.tolerance)}{unit.difference_suffix}"
         return replace(test, numbers=f"{test.numbers}; {alike}")
-    for key, sign in (("rises_with", 1), ("falls_with", -1)):
+    for key, region in (("rises_with", ABOVE_ZERO), ("falls_with", BELOW_ZERO)):
         if key in values:
-            return _correlation_test(values["of"].points, values[key].points, sign)
+            return _correlation_test(values["of"].points, values[key].points, region)
     return _value_test(claim, units["of"], values["of"].means)
 
 
@@ -75,7 +76,8 @@ def _difference_test(
         seconds.append(second[seed])
         # paired: both sides start from the same weights, so their common luck cancels
         differences.append(first[seed] - second[seed])
-    estimate = Estimate.of(differences, region)
+    scale = max(map(abs, firsts + seconds))
+    estimate = Estimate.of(differences, region, scale)
     first_mean, second_mean = unit.number(fmean(firsts)), unit.number(fmean(seconds))
     ours = _estimate_text(estimate, unit, "+", unit.difference_suffix)
     return ClaimTest(estimate, f"{first_mean} against {second_mean}{unit.suffix}: {ours}", ours)
@@ -110,7 +112,9 @@ def value_text(claim: Claim, unit: Unit) -> str:
         return f"{unit.number(claim.at_most)}{unit.suffix} or less"
     if claim.expect is None or claim.tolerance is None:
         return ""
-    return f"{unit.number(claim.expect)} ± {unit.number(claim.tolerance)}{unit.suffix}"
+    # not "a ± b", which stands for a mean and the standard deviation over seeds
+    tolerance = f"{unit.number(claim.tolerance)}{unit.difference_suffix}"
+    return f"{unit.number(claim.expect)}{unit.suffix}, within {tolerance}"
 
 
 def _trend_test(claim: Claim, sides: Sequence[SideValues], unit: Unit) -> ClaimTest:
@@ -118,63 +122,78 @@ def _trend_test(claim: Claim, sides: Sequence[SideValues], unit: Unit) -> ClaimT
 
     The trend is supported only if every step is: then no correction is due, as an error in any of
     them is an error in all. It is contradicted if one step is, at an error rate shared by all.
-    The estimate is that of the step that is weakest.
+    The estimate is that of the step that decides.
     """
-    steps = []
+    steps, estimates = [], []
     for before, after in pairwise(sides):
-        steps.append(_difference_test(unit, after.means, before.means, ABOVE_ZERO))
-    weakest = min(steps, key=lambda step: step.estimate.spread.mean)
-
-    supported, contradicted = [], []
-    for step in steps:
-        if step.estimate.p_supported is not None and step.estimate.p_contradicted is not None:
-            supported.append(step.estimate.p_supported)
-            contradicted.append(step.estimate.p_contradicted)
-    p_supported = p_contradicted = None
-    # a step of too few seeds leaves the whole trend undecided
-    if len(supported) == len(steps):
-        # intersection-union: every step has to pass, so the worst p-value is that of the trend
-        p_supported = max(supported)
-        # Bonferroni: any one of the steps contradicts, so they share the error rate
-        p_contradicted = min(1.0, min(contradicted) * len(steps))
-    estimate = replace(weakest.estimate, p_supported=p_supported, p_contradicted=p_contradicted)
+        step = _difference_test(unit, after.means, before.means, ABOVE_ZERO)
+        steps.append(step)
+        estimates.append(step.estimate)
+    index, estimate = _weakest(estimates)
 
     assert claim.rises_along is not None, "the form of a trend"
     [values] = claim.rises_along.values()
-    index = steps.index(weakest)
+    ours = f"weakest step, {values[index]} to {values[index + 1]}: {steps[index].ours}"
+    # of the seeds that all have, if there are any, so that the means are those of the steps
+    shared = set(sides[0].means)
+    for side in sides:
+        shared &= side.means.keys()
     means = []
     for side in sides:
-        means.append(unit.number(fmean(side.means.values())))
-    ours = f"smallest step, {values[index]} to {values[index + 1]}: {weakest.ours}"
+        counted = map(side.means.__getitem__, shared or side.means)
+        means.append(unit.number(fmean(counted)))
     return ClaimTest(estimate, f"{' → '.join(means)}{unit.suffix}; {ours}", ours)
+
+
+def _weakest(steps: Sequence[Estimate]) -> tuple[int, Estimate]:
+    """Return the step that decides a trend, by its index, with the p-values of the trend."""
+    supported, contradicted = [], []
+    for index, step in enumerate(steps):
+        if step.p_supported is None or step.p_contradicted is None:
+            # too few seeds: they leave the whole trend undecided
+            return index, step
+        supported.append(step.p_supported)
+        contradicted.append(step.p_contradicted)
+    # Intersection-union: every step has to pass, so the worst p-value is that of the trend.
+    p_supported = max(supported)
+    # Bonferroni: any one of the steps contradicts, so they share the error rate.
+    p_contradicted = min(1.0, min(contradicted) * len(steps))
+    if p_contradicted < p_supported:
+        index = contradicted.index(min(contradicted))
+    else:
+        index = supported.index(p_supported)
+    estimate = replace(
+        steps[index], p_supported=p_supported, p_contradicted=p_contradicted, rivals=len(steps)
+    )
+    return index, estimate
 
 
 def _correlation_test(
     first: Mapping[int, Mapping[PointKey, float]],
     second: Mapping[int, Mapping[PointKey, float]],
-    sign: int,
+    region: Region,
 ) -> ClaimTest:
-    """Return the test of Spearman's rank correlation, times `sign`, over each seed's points."""
+    """Return the test of Spearman's rank correlation over each seed's points."""
     correlations = []
-    fewest = None
+    counts, most = [], 0
     for seed in _common_seeds(first, second):
+        pairs = []
         # an analysis may lack some of the levels that the accuracy has
-        keys = sorted(first[seed].keys() & second[seed].keys())
-        fewest = len(keys) if fewest is None else min(fewest, len(keys))
-        if len(keys) >= FEWEST_POINTS:
-            pairs = []
-            for key in keys:
-                pairs.append((first[seed][key], second[seed][key]))
+        for key in sorted(first[seed].keys() & second[seed].keys()):
+            pair = first[seed][key], second[seed][key]
+            # what is no number has no rank
+            if all(map(isfinite, pair)):
+                pairs.append(pair)
+        most = max(most, len(pairs))
+        if len(pairs) >= FEWEST_POINTS:
             correlations.append(rank_correlation(pairs))
+            counts.append(len(pairs))
     if not correlations:
-        raise NotTested(f"a rank correlation needs {FEWEST_POINTS} cells and levels, not {fewest}")
+        raise NotTested(f"a rank correlation needs {FEWEST_POINTS} cells and levels, not {most}")
 
-    spread = Spread.of(correlations)
-    # "falls with" is judged as a rise of the negative, but people read the coefficient itself
-    estimate = Estimate.of([sign * value for value in correlations], ABOVE_ZERO)
-    shown = replace(estimate, spread=spread)
-    ours = _estimate_text(shown, _CORRELATION, "+", "")
-    numbers = f"rank correlation over {fewest} cells and levels of each seed: {ours}"
+    estimate = Estimate.of(correlations, region, scale=1.0)
+    ours = _estimate_text(estimate, _CORRELATION, "+", "")
+    numbers = f"rank correlation over {min(counts)} cells and levels of each seed: {ours}"
     return ClaimTest(estimate, numbers, ours)
 
 

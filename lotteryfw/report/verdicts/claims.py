@@ -14,8 +14,6 @@ from lotteryfw.api.errors import StoreError
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.units import FIGURE, metric_name
 from lotteryfw.report.verdicts.claim_sides import (
-    Evidence,
-    NotTested,
     SideValues,
     at_shared_levels,
     density_text,
@@ -25,6 +23,7 @@ from lotteryfw.report.verdicts.claim_sides import (
 )
 from lotteryfw.report.verdicts.claim_tests import ClaimTest, run_test, value_text
 from lotteryfw.report.verdicts.estimate import FEWEST_SEEDS, MOST_SEEDS, Estimate, holm_levels
+from lotteryfw.report.verdicts.evidence import Evidence, NotTested
 from lotteryfw.store import RunFolder
 
 if TYPE_CHECKING:
@@ -59,6 +58,14 @@ class ClaimVerdict:
         return _tested(self.claim, self.figure)
 
     @property
+    def measured(self) -> str:
+        """The metric and the levels that it is of, such as "early test accuracy, all levels"."""
+        sides = list(self.claim.sides().values())
+        metrics = dict.fromkeys(metric_name(side.metric, self.figure) for side in sides)
+        places = filter(None, (_shared(sides, density_text), _shared(sides, _at)))
+        return ", ".join((" and ".join(metrics), *places))
+
+    @property
     def explanation(self) -> str:
         """Reason and numbers in one line; empty if there is neither."""
         return "; ".join(filter(None, (self.reason, self.numbers)))
@@ -77,8 +84,9 @@ def check_claims(
     The verdicts are those of `lotteryfw.report.verdicts.estimate`, at an error rate of 2.5 % to
     either side; claims of one family share it by Holm's method. A claim is not tested if the run
     has no values for it, or if its trainings were shorter than `needs_length`; in the latter case
-    it has its numbers all the same. Only cells that ran to their end count, so a half-finished run
-    or one that diverged does not bias a comparison.
+    it has its numbers all the same. Only cells that ran to their end count, and of a claim about
+    several searches each has to have some, so a half-finished run or one that diverged does not
+    bias a comparison.
 
     Raises StoreError if a file cannot be read.
     """
@@ -150,7 +158,7 @@ def _figure(claim: Claim, evidence: Evidence) -> str:
     figures: dict[str, None] = {}
     for side in claim.sides().values():
         study = evidence.studies.get(side.study)
-        figures[study.figure if study else FIGURE] = None
+        figures[study.series.figure if study else FIGURE] = None
     return " or ".join(figures)
 
 
@@ -214,15 +222,14 @@ def undecided_reason(estimate: Estimate) -> str:
     if seeds < FEWEST_SEEDS:
         plural = "s do" if seeds > 1 else " does"
         return f"{seeds} seed{plural} not decide: at least {FEWEST_SEEDS} do"
+    if estimate.p_supported is None:
+        return "the figure of a seed is not a finite number"
     needed = estimate.seeds_to_decide()
     if estimate.spread.sd == 0:
         return "no seed differs, so that more of them would not decide"
     if needed is None:
         return f"at this spread more than {MOST_SEEDS:,} seeds would decide"
-    # One of the two tests of a level (see `LevelVerdict.p_values`) may decide by itself where both
-    # together do not. It then needs no more seeds than there are, and one more is the least that
-    # could help.
-    return f"at this spread {max(needed, seeds + 1)} seeds would decide"
+    return f"at this spread {needed} seeds would decide"
 
 
 def _tested(claim: Claim, figure: str) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf, isinf, sqrt
+from math import inf, isfinite, sqrt
 from typing import Literal
 
 from lotteryfw.report.data.stats import Spread, t_quantile, t_tail
@@ -25,7 +25,8 @@ LEVEL = 0.05
 MOST_SEEDS = 1000
 """More seeds than this are not counted one by one: nobody will train them."""
 
-_ROUNDING = 1e-9  # a bound in decimals is not exact in binary
+_ROUNDING = 1e-9
+"""Numbers are equal that differ by this share: a bound in decimals is not exact in binary."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Region:
     def __contains__(self, value: float) -> bool:
         if self.open_ends:
             return self.low < value < self.high
-        return self.low - _ROUNDING <= value <= self.high + _ROUNDING
+        return self.low <= value <= self.high
 
 
 ABOVE_ZERO = Region(low=0.0, open_ends=True)
 """One side is higher than another. Equal values in all seeds do not show it."""
+BELOW_ZERO = Region(high=0.0, open_ends=True)
+"""One side is lower than another."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class Estimate:
 
     `p_supported` is the probability of values as favourable as these if the hypothesis were just
     wrong, `p_contradicted` of values as unfavourable if it were just right; both are one-sided, and
-    None with fewer than three seeds. `level` is the two-sided error rate at which the estimate is
-    judged: 5 %, or less after a correction for several tests.
+    None with fewer than three seeds, or if a seed's value is not finite. `level` is the two-sided
+    error rate at which the estimate is judged: 5 %, or less after a correction for several tests.
+    `rivals` is the number of estimates of which any one would contradict the hypothesis, this one
+    included: they share the error rate.
     """
 
     spread: Spread
@@ -61,22 +66,34 @@ class Estimate:
     p_supported: float | None
     p_contradicted: float | None
     level: float = LEVEL
+    rivals: int = 1
 
     @classmethod
-    def of(cls, values: Sequence[float], region: Region) -> Estimate:
-        """Return the estimate of at least one value, a value for each seed."""
+    def of(cls, values: Sequence[float], region: Region, scale: float = 0.0) -> Estimate:
+        """Return the estimate of at least one value, a value for each seed.
+
+        `scale` is the size of the numbers that the values are differences of: a difference of a
+        billionth of it is rounding.
+        """
         spread = Spread.of(values)
-        if spread.n < FEWEST_SEEDS:
+        if spread.n < FEWEST_SEEDS or not isfinite(spread.mean):
             return cls(spread, region, None, None)
+        largest = max(scale, *map(abs, values))
+        for end in (region.low, region.high):
+            if isfinite(end):
+                largest = max(largest, abs(end))
+        rounding = _ROUNDING * largest
         # The mean is in the region only if it is on the right side of both ends, so both tests
-        # have to pass (Schuirmann 1987, two one-sided tests). An end at infinity always passes.
-        p_low = 0.0 if isinf(region.low) else _p_above(spread, region.low, region.open_ends)
-        p_high = 0.0 if isinf(region.high) else _p_below(spread, region.high, region.open_ends)
+        # have to pass (Schuirmann 1987, two one-sided tests).
+        inside, outside = [], []
+        for end, side in ((region.low, 1), (region.high, -1)):
+            if isfinite(end):
+                distance = side * (spread.mean - end)
+                inside.append(_p_beyond(distance, spread, region.open_ends, rounding))
+                outside.append(_p_beyond(-distance, spread, True, rounding))
         # It is outside if it is beyond either end. It cannot be beyond both, so the smaller
         # p-value needs no correction.
-        outside_low = 1.0 if isinf(region.low) else _p_below(spread, region.low, True)
-        outside_high = 1.0 if isinf(region.high) else _p_above(spread, region.high, True)
-        return cls(spread, region, max(p_low, p_high), min(outside_low, outside_high))
+        return cls(spread, region, max(inside), min(outside))
 
     @property
     def p(self) -> float | None:
@@ -92,8 +109,8 @@ class Estimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean; None with fewer than three seeds."""
-        return self.spread.interval() if self.spread.n >= FEWEST_SEEDS else None
+        """The 95 % interval of the mean; None where there is no p-value."""
+        return None if self.p_supported is None else self.spread.interval()
 
     def at_level(self, level: float) -> Estimate:
         """Return the same estimate, judged at another error rate."""
@@ -111,10 +128,11 @@ class Estimate:
         to_low = abs(self.spread.mean - self.region.low)
         to_high = abs(self.spread.mean - self.region.high)
         distance = min(to_low, to_high)
+        level = self.level if self.spread.mean in self.region else self.level / self.rivals
 
         def decides(n: int) -> bool:
             """Return whether half the width of the interval is less than that distance."""
-            return t_quantile(1 - self.level / 2, n - 1) * sd / sqrt(n) < distance
+            return t_quantile(1 - level / 2, n - 1) * sd / sqrt(n) < distance
 
         # the width falls with every seed, so the first number that decides can be bisected
         counts = range(FEWEST_SEEDS, MOST_SEEDS + 1)
@@ -159,24 +177,15 @@ def holm_levels(p_values: Sequence[float | None], level: float = LEVEL) -> list[
     return levels
 
 
-def _p_above(spread: Spread, bound: float, strictly: bool) -> float:
-    """Return the one-sided p-value for "the mean lies above the bound"."""
-    return _p_beyond(spread.mean - bound, spread, strictly)
-
-
-def _p_below(spread: Spread, bound: float, strictly: bool) -> float:
-    """Return the one-sided p-value for "the mean lies below the bound"."""
-    return _p_beyond(bound - spread.mean, spread, strictly)
-
-
-def _p_beyond(distance: float, spread: Spread, strictly: bool) -> float:
+def _p_beyond(distance: float, spread: Spread, strictly: bool, rounding: float) -> float:
     """Return P(T ≥ t) of Student's t, if the mean lies `distance` beyond its bound."""
     assert spread.sd is not None, "one value has no spread"
     error = spread.sd / sqrt(spread.n)
     # equal values in all seeds differ by rounding at most, and t would magnify that
-    if error < _ROUNDING * _ROUNDING or (abs(distance) < _ROUNDING and error < _ROUNDING):
+    is_equal = error <= _ROUNDING * rounding
+    if is_equal or (abs(distance) <= rounding and error <= rounding):
         # on the bound itself: beyond it strictly is false, and not short of it is true
         if strictly:
-            return 0.0 if distance > _ROUNDING else 1.0
-        return 0.0 if distance >= -_ROUNDING else 1.0
+            return 0.0 if distance > rounding else 1.0
+        return 0.0 if distance >= -rounding else 1.0
     return t_tail(distance / error, spread.n - 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -138,7 +139,7 @@ def _tickets(data: RunData) -> list[tuple[str, str, Series]]:
 def _best(data: RunData) -> BestAccuracy | None:
     """Return the best level of the best series, both by mean validation accuracy."""
     best: BestAccuracy | None = None
-    highest = -1.0  # below every accuracy
+    highest = -inf
     for name, figure, series in _tickets(data):
         rows = best_rows(series.rows)
         # the rows of one level: as a point they have means over seeds
@@ -160,7 +161,7 @@ def _nearest(series: Series, density: float) -> Point | None:
 
 def _best_at(data: RunData, density: float) -> BestAccuracy | None:
     best: BestAccuracy | None = None
-    highest = -1.0  # below every accuracy
+    highest = -inf
     for name, figure, series in _tickets(data):
         point = _nearest(series, density)
         chosen_by = point.spread(_CHOSEN_BY) if point else None

@@ -16,7 +16,7 @@ from typing import Literal
 
 from lotteryfw.report.data.grouping import is_dense
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
-from lotteryfw.report.data.units import density_range, percent, unit_of
+from lotteryfw.report.data.units import density_range, metric_name, percent, unit_of
 from lotteryfw.report.verdicts.claims import undecided_reason
 from lotteryfw.report.verdicts.estimate import (
     LEVEL,
@@ -82,8 +82,9 @@ class LevelVerdict:
     `density` is the mean over all seeds; the differences are those of the seeds that have both
     runs. `no_early_stop` is True if every training reached its lowest validation loss at its last
     step: then the steps do not show which network learns faster, and accuracy alone is judged.
-    `figure` is what the objective calls its figure. `refusal` says why the network is no ticket by
-    definition. `error_rate` is the two-sided one that is left after the correction for the number
+    `diverged` counts the seeds whose ticket diverged and whose dense network did not: with any, the
+    level is no win. `figure` is what the objective calls its figure. `refusal` says why the network
+    is no ticket by definition. `error_rate` is the two-sided one that is left after the correction for the number
     of levels.
     """
 
@@ -94,24 +95,30 @@ class LevelVerdict:
     no_early_stop: bool
     validation_accuracy: float
     figure: str
+    diverged: int = 0
     refusal: str = ""
     error_rate: float = LEVEL
 
     @property
-    def p_values(self) -> tuple[float | None, float | None]:
-        """One-sided p-values: that it wins, and that it does not."""
+    def estimates(self) -> tuple[Estimate, ...]:
+        """The differences that are judged. Any one of them may show that the ticket does not win."""
         accuracy, stop = self.accuracy.estimate, self.stop.estimate
         if self.no_early_stop:
-            return accuracy.p_supported, accuracy.p_contradicted
-        if accuracy.p_supported is None or stop.p_supported is None:
-            return None, None
-        assert accuracy.p_contradicted is not None
-        assert stop.p_contradicted is not None
+            return (accuracy,)
+        return replace(accuracy, rivals=2), replace(stop, rivals=2)
+
+    @property
+    def p_values(self) -> tuple[float | None, float | None]:
+        """One-sided p-values: that it wins, and that it does not."""
+        wins, loses = [], []
+        for estimate in self.estimates:
+            if estimate.p_supported is None or estimate.p_contradicted is None:
+                return None, None
+            wins.append(estimate.p_supported)
+            loses.append(estimate.p_contradicted * estimate.rivals)
         # It has to pass both tests, which needs no correction. Failing one of two is enough not to
-        # win, which does.
-        wins = max(accuracy.p_supported, stop.p_supported)
-        loses = min(1.0, 2 * min(accuracy.p_contradicted, stop.p_contradicted))
-        return wins, loses
+        # win, which does. A ticket that diverged is less accurate than any that did not.
+        return 1.0 if self.diverged else max(wins), min(1.0, *loses)
 
     @property
     def p(self) -> float | None:
@@ -135,9 +142,12 @@ class LevelVerdict:
     @property
     def sentence(self) -> str:
         """The verdict for people, with its numbers."""
-        numbers = f"{self.accuracy} of test {self.figure}"
+        numbers = f"{self.accuracy} of {metric_name(EARLY_ACCURACY, self.figure)}"
         if not self.no_early_stop:
             numbers += f" and {self.stop} to early stopping"
+        if self.diverged:
+            count = self.diverged + self.accuracy.estimate.spread.n
+            numbers = f"{self.diverged} of {count} tickets diverged; of the others {numbers}"
         return (
             f"at {percent(self.density)} % of the weights {self._verdict_text()}: {numbers} "
             f"against the dense network, n = {self.accuracy.estimate.spread.n}."
@@ -157,17 +167,18 @@ class LevelVerdict:
         return f"the ticket is a winning ticket{speed}"
 
     def _undecided_reason(self) -> str:
-        """Return the reason of the difference that needs more seeds."""
-        estimates = [self.accuracy.estimate.at_level(self.error_rate)]
-        if not self.no_early_stop:
-            estimates.append(self.stop.estimate.at_level(self.error_rate))
-
-        # one of the two may be supported already, and then it is not the one that is open
-        open_ones: list[Estimate] = []
-        for estimate in estimates:
-            if estimate.decision != "supported":
-                open_ones.append(estimate)
-        return undecided_reason(max(open_ones or estimates, key=_seeds_needed))
+        """Return why the seeds allow both, with the number of them that would decide."""
+        estimates: list[Estimate] = []
+        lost: list[Estimate] = []
+        for estimate in self.estimates:
+            estimates.append(estimate.at_level(self.error_rate))
+            if estimate.spread.mean not in estimate.region:
+                lost.append(estimates[-1])
+        if not lost and self.diverged:
+            return "tickets that diverge do not win"
+        # To lose, one difference is enough, and the first to decide counts. To win takes them all.
+        decisive = min(lost, key=_seeds_needed) if lost else max(estimates, key=_seeds_needed)
+        return undecided_reason(decisive)
 
 
 def _seeds_needed(estimate: Estimate) -> int:
@@ -198,9 +209,14 @@ class SeriesVerdict:
     def chosen_level(self) -> LevelVerdict:
         """The level of the highest mean validation accuracy, of equal ones the sparsest.
 
-        The validation set chooses it, so its test figures are not those of a lucky level.
+        The validation set chooses it, so its test figures are not those of a lucky level. A level
+        that not every seed has is no choice, as its mean could win by its seeds alone.
         """
-        return max(self.levels, key=lambda level: (level.validation_accuracy, -level.density))
+
+        def rank(level: LevelVerdict) -> tuple[int, float, float]:
+            return level.accuracy.estimate.spread.n, level.validation_accuracy, -level.density
+
+        return max(self.levels, key=rank)
 
     @property
     def headline(self) -> str:
@@ -256,23 +272,31 @@ def _levels(series: Series, figure: str, refusal: str) -> Iterator[LevelVerdict]
             assert dense_row.early_test_accuracy is not None
             gains.append(row.early_test_accuracy - dense_row.early_test_accuracy)
             delays.append(float(row.early_stop_step - dense_row.early_stop_step))
-            no_early_stops.append(_ran_to_its_end(row) and _ran_to_its_end(dense_row))
+            # Steps count from the start of the dense training: also those of a ticket that starts
+            # at step k, and ends where the dense one does.
+            stops = (row.early_stop_step, dense_row.early_stop_step)
+            no_early_stops.append(min(stops) >= dense_row.steps)
             accuracies.append(row.validation_accuracy or 0.0)
         # equal counts as a win: a ticket has to match the dense network, not to beat it
         yield LevelVerdict(
             point.level,
             point.density,
-            Difference(EARLY_ACCURACY, Estimate.of(gains, _NO_LOWER)),
+            Difference(EARLY_ACCURACY, Estimate.of(gains, _NO_LOWER, scale=1.0)),
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
             validation_accuracy=fmean(accuracies),
+            diverged=_diverged(point, dense),
             figure=figure,
             refusal=refusal,
         )
 
 
-def _ran_to_its_end(row: LevelRow) -> bool:
-    return row.early_stop_step == row.steps
+def _diverged(point: Point, dense: Mapping[str, LevelRow]) -> int:
+    """Return how many tickets diverged of those whose dense network did not."""
+    count = 0
+    for row in point.diverged:
+        count += row.cell in dense
+    return count
 
 
 def _pairs(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[LevelRow, LevelRow]]:
