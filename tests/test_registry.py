@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -14,7 +15,9 @@ from pydantic import ValidationError
 
 from lotteryfw.api.errors import PluginError, UsageError
 from lotteryfw.api.events import CellFinished
+from lotteryfw.recipe.schema import SLOTS
 from lotteryfw.registry import WITHOUT, RegisteredComponent, Registry
+from lotteryfw.registry.components import PARTS
 
 CRITERION = """
 from lotteryfw import MaskCriterion, hookimpl
@@ -26,6 +29,19 @@ class Mine(MaskCriterion):
 
     def score(self, layer):
         return layer.final
+
+@hookimpl
+def register_components():
+    return [Mine]
+"""
+SEARCH = """
+from lotteryfw import SearchAlgorithm, hookimpl
+
+class Mine(SearchAlgorithm):
+    use = "mine"
+    {member}
+
+    def search(self, lab): ...
 
 @hookimpl
 def register_components():
@@ -124,6 +140,36 @@ BROKEN = {
         CRITERION.format(use="m").replace("score", "scores"),
         "component",
         "Mine does not define score",
+    ),
+    "has needs that are none": (
+        CRITERION.format(use="m").replace("power:", "needs = 3\n    power:"),
+        "component",
+        "Mine: `needs` is 3, not a frozenset of Need",
+    ),
+    "has needs as text": (
+        CRITERION.format(use="m").replace("power:", 'needs = frozenset({"gradient"})\n    power:'),
+        "component",
+        "Mine: `needs` is frozenset({'gradient'}), not a frozenset of Need",
+    ),
+    "requires parts without reasons": (
+        SEARCH.format(member='required = ("rewind",)'),
+        "component",
+        "Mine: `required` is ('rewind',), not a dict of parts of a recipe, each with the reason",
+    ),
+    "requires what no recipe has": (
+        SEARCH.format(member='required = {"rewnd": "rewinds"}'),
+        "component",
+        "Mine: `required` has 'rewnd', which is no part of a recipe; did you mean 'rewind'?",
+    ),
+    "uses what no recipe has": (
+        SEARCH.format(member='optional = ("score",)'),
+        "component",
+        "Mine: `optional` has 'score', which is no part of a recipe; did you mean 'scores' or 'scope'?",
+    ),
+    "uses parts that are one text": (
+        SEARCH.format(member='optional = "scores"'),
+        "component",
+        "Mine: `optional` is 'scores', not a tuple of parts of a recipe",
     ),
     "offers one name twice": (
         CRITERION.format(use="m").replace("[Mine]", "[Mine, Mine]"),
@@ -312,6 +358,20 @@ def test_the_default_takes_options_without_a_name_and_two_defaults_are_none(
     assert Registry.load().default("criterion") is None
 
 
+def test_a_search_may_require_every_part_of_a_recipe_that_is_one_component() -> None:
+    assert {str(keys[-1]) for keys in SLOTS} == PARTS
+
+
+def test_a_second_default_takes_nothing_from_the_one_that_comes_with_lotteryfw(
+    install: Install,
+) -> None:
+    """A plugin's criterion may inherit `default = True` from the class that it changes."""
+    install("one", CRITERION.format(use="one").replace("power:", "default = True\n    power:"))
+    registry = Registry.load()
+    assert registry.default("criterion") == registry.find("criterion", "large_final")
+    assert registry.create("criterion", {}).use == "large_final"
+
+
 def test_an_event_reaches_everybody_and_one_that_raises_is_remembered_once(
     install: Install, tmp_path: Path
 ) -> None:
@@ -349,3 +409,72 @@ def test_an_excluded_name_that_nothing_has_is_warned_of(monkeypatch: pytest.Monk
     )
     monkeypatch.setenv(WITHOUT, "")
     assert Registry.load().warnings == []
+
+
+HELPED = """
+import {helper}
+from lotteryfw import MaskCriterion, hookimpl
+
+class Helped(MaskCriterion):
+    use = "helped"
+
+    def score(self, layer):
+        return {helper}.score(layer)
+
+@hookimpl
+def register_components():
+    return [Helped]
+"""
+
+
+def test_a_helper_that_changed_after_its_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key would be that of the new code, and the results those of the old."""
+    monkeypatch.syspath_prepend(tmp_path)
+    helper, plugin = tmp_path / "_the_helper.py", tmp_path / "helped.py"
+    helper.write_text("def score(layer): return layer.final\n")
+    plugin.write_text(HELPED.format(helper="_the_helper"))
+    first = Registry.load([plugin]).find("criterion", "helped").digest
+    # the file itself is executed anew each time
+    importlib.import_module("helped")
+    plugin.write_text(HELPED.format(helper="_the_helper") + "# changed\n")
+    second = Registry.load([plugin]).find("criterion", "helped").digest
+    assert second != first
+
+    helper.write_text("def score(layer): return -layer.final\n")
+    message = "_the_helper.py changed since this session imported it: restart the session"
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Registry.load([plugin])
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Registry.load([plugin])  # again, and not once
+    importlib.reload(sys.modules["_the_helper"])
+    assert Registry.load([plugin]).find("criterion", "helped").digest not in (first, second)
+    for module in ("_the_helper", "helped"):
+        monkeypatch.delitem(sys.modules, module)
+
+
+def test_a_trusted_module_that_changed_after_its_import_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "_the_functions.py"
+    module.write_text("def build(): return 1\n")
+    Registry.load([Path("_the_functions")])
+    module.write_text("def build(): return 2\n")
+    with pytest.raises(UsageError, match=r"_the_functions\.py changed since this session imported"):
+        Registry.load([Path("_the_functions")])
+    monkeypatch.delitem(sys.modules, "_the_functions")
+
+
+def test_an_installed_plugin_that_changed_after_its_import_is_refused(install: Install) -> None:
+    install("changing", CRITERION.format(use="changing"), local=True)
+    Registry.load()
+    [module] = [module for name, module in sys.modules.items() if "_throwaway_changing" in name]
+    file = Path(str(module.__file__))
+    text = file.read_text()
+    file.write_text(text + "# changed\n")
+    with pytest.raises(UsageError, match=f"{file.name} changed since this session imported it"):
+        Registry.load()
+    file.write_text(text)
+    Registry.load()

@@ -8,15 +8,18 @@ import stands.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.fingerprints import named_fingerprint
 
 _KNOWN_OTHERWISE = sys.stdlib_module_names | {"lotteryfw", "numpy", "torch", "torchvision"}
@@ -38,20 +41,74 @@ class Code:
     files: tuple[str, ...]
 
 
-def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ()) -> Code:
+class ChangedCode(UsageError):
+    """A file is not what it was when this process imported it, so the old code would run."""
+
+
+_counted: dict[str, tuple[object, str]] = {}
+"""By the path of a file: the import of its module, None before it, and the SHA-256 of the file."""
+
+
+def refuse_changed(files: Mapping[str, str]) -> None:
+    """Raise ChangedCode where the file of an imported module changed since it was first counted.
+
+    The keys of `files` are module paths such as "package/module.py", the values where they are.
+    """
+    for name, path in files.items():
+        if not path.endswith(".py"):
+            continue
+        try:
+            content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError:
+            continue
+        # A reload makes a new spec, and keeps the module.
+        imported = getattr(_imported_module(name, path), "__spec__", None)
+        before, old_content = _counted.get(path, (None, content))
+        # A file that was counted before its import may have changed before or after it.
+        is_same_import = imported is not None and (before is None or before is imported)
+        if is_same_import and content != old_content:
+            raise ChangedCode(
+                f"{path} changed since this session imported it: restart the session, since the "
+                "old code would run, and its results would be kept as those of the new"
+            )
+        _counted[path] = (imported, content)
+
+
+def _imported_module(name: str, path: str) -> object:
+    """Return the module that a file was imported as; None where it was not."""
+    # a second file of one name has a number
+    plain = re.sub(r" \(\d+\)$", "", name).removesuffix(".py").removesuffix("/__init__")
+    module = sys.modules.get(plain.replace("/", "."))
+    file = getattr(module, "__file__", None)
+    is_same = isinstance(file, str) and os.path.realpath(file) == os.path.realpath(path)
+    return module if is_same else None
+
+
+def code_of(
+    modules: Iterable[Path],
+    installed: Iterable[tuple[str, Path]] = (),
+    *,
+    is_executed_anew: bool = False,
+) -> Code:
     """Return the code that starts at the files of some modules.
 
     Of a module in a package all files of the package count. `installed` are further files, by
     name, that belong to it. Import statements are followed, also inside functions, to modules
     beside these files and to local folders on `sys.path`; what is installed beside lotteryfw is
     not followed.
+
+    Raises ChangedCode where this process has imported another state of one of the files.
+    `is_executed_anew` says that this cannot be so of the `modules` themselves.
     """
+    modules = list(modules)
     files = _Files()
     for name, path in installed:
         files.add(name, path)
     for module in sorted(set(modules)):
         files.add_module(module)
     files.follow_imports()
+    anew = {str(module.absolute()) for module in modules} if is_executed_anew else set()
+    refuse_changed({name: path for name, path in files.paths.items() if path not in anew})
     names = tuple(sorted(files.paths))
     folders = [os.path.dirname(path) for path in files.paths.values()]
     base = os.path.commonpath(folders) if folders else ""
@@ -61,6 +118,17 @@ def code_of(modules: Iterable[Path], installed: Iterable[tuple[str, Path]] = ())
 def code_of_file(file: Path) -> Code:
     """Return the code that one file is, whatever it imports."""
     return Code(named_fingerprint({file.name: str(file)}, str(file.parent))[:8], (file.name,))
+
+
+def local_file(module: str) -> Path | None:
+    """Return the file of a module that belongs to no distribution and not to Python, or None."""
+    if module.partition(".")[0] in _KNOWN_OTHERWISE:
+        return None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None and module not in sys.modules:
+        spec = _imported_from(module.partition(".")[0])
+        file = spec.origin if spec is not None and spec.has_location else None
+    return None if file is None or _is_installed(Path(file)) else Path(file)
 
 
 @dataclass

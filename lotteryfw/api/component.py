@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC
 from collections.abc import Callable, Iterator
+from enum import Enum
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -138,13 +139,20 @@ def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
         return clock.steps(value) if clock else str(value)
     if isinstance(value, BaseModel):
         value = {name: getattr(value, name) for name in type(value).model_fields}
+    # A recipe names a member of an enum by its value.
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, dict):
-        return {str(key): plain_option(item, clock, describe) for key, item in value.items()}
+        plain = {}
+        for key, item in value.items():
+            name = key.value if isinstance(key, Enum) else key
+            plain[str(name)] = plain_option(item, clock, describe)
+        return plain
     if isinstance(value, list | tuple | set | frozenset):
+        items = [plain_option(item, clock, describe) for item in value]
         # A set has another order in every process, and the text goes into keys.
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [plain_option(item, clock, describe) for item in items]
-    # Paths, enums and whatever else pydantic validated: their text is what JSON can hold.
+        return sorted(items) if isinstance(value, set | frozenset) else items
+    # Paths and whatever else pydantic validated: their text is what JSON can hold.
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -96,7 +96,11 @@ class Lab(Protocol):
         ...
 
     def as_is(self, ticket: Ticket) -> Ticket:
-        """Return the same ticket, to be measured as it is: `lab.train` then takes no step."""
+        """Return the same ticket, to be measured as it is: `lab.train` then takes no step.
+
+        Statistics of batch normalisation are computed anew for it, over 100 training batches or an
+        epoch where that is less, unless it learns its mask.
+        """
         ...
 
     def learn_mask(self, density: float | None = None, length: int | None = None) -> Ticket:
@@ -193,6 +197,14 @@ class Lab(Protocol):
 
         Every number is another copy; 0 is the training itself. Raises UsageError for any other
         value.
+        """
+        ...
+
+    def is_training_of(self, ticket: Ticket, trained: Trained) -> bool:
+        """Return whether a training is the ticket's own, from its first step to its last.
+
+        A search may record a ticket with another one: the training that found its mask, or a part
+        of its own. It is known before anything is trained.
         """
         ...
 

@@ -113,14 +113,16 @@ def memory_bytes() -> int:
 def readable(number: int) -> str:
     """Return an integer of any size as text; Python refuses to write more than 4,300 digits.
 
-    >>> readable(-2_000), readable(2**80), readable(10**30)
-    ('-2,000', '2^80', 'about 2^99')
+    >>> readable(-2_000), readable(2**80), readable(2**63 - 1), readable(10**30)
+    ('-2,000', '2^80', '2^63 - 1', 'about 2^99')
     """
     if abs(number) < 10**15:
         return f"{number:,}"
     sign = "-" if number < 0 else ""
     # Written in full, such a number would fill the message.
     power = abs(number).bit_length() - 1
+    if number == 2 ** (power + 1) - 1:
+        return f"2^{power + 1} - 1"
     exact = abs(number) == 2**power
     return f"{sign}2^{power}" if exact else f"about {sign}2^{power}"
 

@@ -42,7 +42,7 @@ class Stream(StrEnum):
     MASK0 = "mask0"
     """A mask-0 action draws from `layer.rng`."""
     REINITIALISE = "reinitialise"
-    """`layer.resample()` and the controls that re-initialise draw weights afresh."""
+    """`layer.resample()` draws weights afresh, for an action or for a control."""
     TIES = "ties"
     """It is decided which of the weights that tie at a threshold stay."""
     CONTROL = "control"

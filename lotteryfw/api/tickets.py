@@ -159,7 +159,11 @@ class Ticket:
     length: int | None = None
     """Steps of the schedule that it is trained by, where that is not the recipe's."""
     parent: int | None = None
-    """The level of the ticket whose training this one was cut after."""
+    """The level of the ticket whose training this one was cut after.
+
+    None where there is no such training: for a ticket that begins a chain, and for one that was cut
+    before its parent was trained, in the middle of a training, or by a mask that a training found.
+    """
     is_dense: bool = False
     """True for the network that nothing was removed from yet, whose weights are to be trained."""
     learns_mask: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -131,6 +132,6 @@ def init(
     typer.echo(f"{folder}: {', '.join(FILES)}")
     # three commands that work as they stand
     typer.echo("Begin with:")
-    typer.echo(f"  cd {folder}")
+    typer.echo(f"  cd {shlex.quote(str(folder))}")
     typer.echo("  lotteryfw plan study.toml --trust mine.py --network")
     typer.echo("  lotteryfw recipe study.toml --trust mine.py")

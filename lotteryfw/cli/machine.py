@@ -45,7 +45,7 @@ def _data_status(offer: RegisteredComponent, folder: Path) -> tuple[str, str]:
     """Return the state of a data source in a word, and in words."""
     from lotteryfw.api.errors import DataError
 
-    if _has_required_options(offer):
+    if _required_options(offer):
         return "needs options", f"needs options: lotteryfw show {offer.name}"
     source: Any = offer.cls()
     try:
@@ -59,8 +59,9 @@ def _data_status(offer: RegisteredComponent, folder: Path) -> tuple[str, str]:
     return "ready", f"ready: {shape}, {facts.classes} classes, {sizes}"
 
 
-def _has_required_options(offer: RegisteredComponent) -> bool:
-    return any(field.is_required() for field in offer.cls.model_fields.values())
+def _required_options(offer: RegisteredComponent) -> list[str]:
+    fields = offer.cls.model_fields
+    return [option for option, field in fields.items() if field.is_required()]
 
 
 @data_app.command("fetch")
@@ -71,11 +72,19 @@ def data_fetch(
     data: Data = None,
 ) -> None:
     """Download a data set into the data folder."""
+    from lotteryfw.api.errors import UsageError
     from lotteryfw.registry import Registry
     from lotteryfw.runner import default_data_folder
 
     folder: Path = data or default_data_folder()
-    source: Any = Registry.load().create("data", name)
+    registry = Registry.load()
+    required = _required_options(registry.find("data", name))
+    if required:
+        raise UsageError(
+            f"data source '{name}': needs options ({', '.join(required)}), which only a recipe "
+            f"gives, so nothing can be fetched by its name; see lotteryfw show {name}"
+        )
+    source: Any = registry.create("data", name)
     source.fetch(folder)
     # what was fetched may be damaged
     source.load(folder)
@@ -92,7 +101,7 @@ def available_data(registry: Registry, folder: Path) -> list[str]:
 
     lines = []
     for offer in registry.offers("data"):
-        if _has_required_options(offer):
+        if _required_options(offer):
             continue
         source: Any = offer.cls()
         try:

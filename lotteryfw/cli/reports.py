@@ -35,11 +35,12 @@ def compare(
     from lotteryfw.report import compare as compare_runs
     from lotteryfw.report import comparison_markdown, comparison_tables, write_comparison_page
     from lotteryfw.report.tables.text_table import rich_tables
+    from lotteryfw.store import strict_json
 
     comparison = compare_runs(runs, metric)
     if as_json:
         for line in comparison.plain():
-            typer.echo(json.dumps(line))
+            typer.echo(strict_json(line))
     elif markdown:
         typer.echo(comparison_markdown(comparison))
     else:
@@ -86,7 +87,7 @@ def report_run(
     from lotteryfw.report import check_claims, report
     from lotteryfw.report import markdown as as_markdown
     from lotteryfw.report import paper as write_paper
-    from lotteryfw.store import RunFolder
+    from lotteryfw.store import RunFolder, strict_json
 
     if markdown:
         typer.echo(as_markdown(run))
@@ -108,7 +109,7 @@ def report_run(
         entry = {"text": verdict.claim.text, "outcome": verdict.outcome}
         claims.append(entry | {"explanation": verdict.explanation})
     written: dict[str, Any] = {"report": str(page), "figures": list(map(str, figures))}
-    typer.echo(json.dumps({"run": str(run), **written, "claims": claims}))
+    typer.echo(strict_json({"run": str(run), **written, "claims": claims}))
 
 
 def print_paths(page: Path, figures: Sequence[Path]) -> None:

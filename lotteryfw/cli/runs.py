@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,7 +88,7 @@ def list_runs(
     from lotteryfw.store import find_runs
 
     densities = _densities(at)
-    _refuse_wrong_date(since)
+    first_day = _day(since)
     folders = find_runs(folder)
     if not folders:
         raise UsageError(f"{folder}: no runs here; `lotteryfw recipe FILE` makes one")
@@ -98,8 +98,11 @@ def list_runs(
         if run.damage():
             damaged.append(run)
             continue
-        summary = summarise(RunData(run), densities)
-        if _is_wanted(summary, recipe, profile, override, status, since):
+        data = RunData(run)
+        summary = summarise(data, densities)
+        cells = data.manifest.get("cells", {})
+        statuses = {*cells.values()} or {Status.UNFINISHED}
+        if _is_wanted(summary, recipe, profile, override, first_day, status, statuses):
             summaries.append(summary)
     summaries = _sorted(summaries, sort, reverse)
     # filters are about results, which a damaged run does not show
@@ -131,14 +134,14 @@ def _densities(text: str) -> list[float]:
     return densities
 
 
-def _refuse_wrong_date(text: str) -> None:
+def _day(text: str) -> str:
+    """Return a day as YYYY-MM-DD, "" for none. Raises UsageError."""
     from datetime import date
 
     from lotteryfw.api.errors import UsageError
 
     try:
-        if text:
-            date.fromisoformat(text)
+        return date.fromisoformat(text).isoformat() if text else ""
     except ValueError:
         raise UsageError(f"--since: '{text}' is no day; write it as in 2026-01-31") from None
 
@@ -148,8 +151,9 @@ def _is_wanted(
     recipe: str,
     profile: str,
     override: str,
+    first_day: str,
     status: Status | None,
-    since: str,
+    statuses: Collection[str],
 ) -> bool:
     # an empty option chooses nothing
     if recipe and summary.name != recipe:
@@ -159,11 +163,9 @@ def _is_wanted(
     if override and not any(override in text for text in summary.overrides):
         return False
     # dates in this form are in order as texts; runs of older versions have none
-    if since and (summary.date or "") < since:
+    if first_day and (summary.date or "") < first_day:
         return False
-    if status is None:
-        return True
-    return not summary.cells if status is Status.UNFINISHED else status in summary.cells
+    return status is None or status in statuses
 
 
 def _sorted(summaries: Sequence[RunSummary], order: Order, reverse: bool) -> list[RunSummary]:

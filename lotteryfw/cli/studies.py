@@ -59,9 +59,14 @@ def recipe(
         return
     part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
     if len(files) > 1:
+        from lotteryfw.engine import pick_device
+
+        kind = pick_device(device)
         # a mistake in the last one should not show after hours of the others
         for file in files:
-            _checked(file, part, trust, data)
+            context = _checked(file, part, trust, data, store, kind)
+            context.validate_precision(kind)
+            context.validate_memory(kind)
     ended_well = True
     for file in files:
         # one after the other: each uses all processes
@@ -114,13 +119,18 @@ def _run(
 
 
 def _checked(
-    file: Path, part: dict[str, Any], trust: list[Path], data: Path | None
+    file: Path,
+    part: dict[str, Any],
+    trust: list[Path],
+    data: Path | None,
+    store: Path | None = None,
+    device: str = "cpu",
 ) -> StudyContext:
     """Return the context of a recipe without faults. Raises RecipeError, UsageError, DataError."""
     from lotteryfw.runner import StudyContext
 
-    context = StudyContext(file, trust=trust, data=data, **part)
-    context.validate("cpu")
+    context = StudyContext(file, trust=trust, data=data, store=store, **part)
+    context.validate(device)
     return context
 
 
@@ -145,8 +155,9 @@ def check(
     from lotteryfw.recipe.shipped import recipes_by_name
     from lotteryfw.registry import Registry
 
-    # a plugin is a file of another suffix, or a name
+    # a plugin is a Python file, or a name
     is_recipe = what.endswith(".toml") or what == "-"
+    is_recipe = is_recipe or (Path(what).is_file() and not what.endswith(".py"))
     if is_recipe or what in recipes_by_name(Registry.load(trust)):
         part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
         context = _checked(Path(what), part, trust, data)

@@ -13,15 +13,13 @@ from lotteryfw.api.kinds import Metric, Objective
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.arithmetic import Arithmetic
-from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.batch_norm import recalibrated
 from lotteryfw.engine.evaluate import summed_metrics, to_device
 from lotteryfw.engine.learned_mask import LearnedMask
 from lotteryfw.engine.runtime import EngineContext
-from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.search.jobs import Evaluate, Spec
 
 Values = Mapping[str, Tensor]
-BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
 
 
 def evaluate_network(job: Evaluate, context: EngineContext) -> Evaluation:
@@ -63,43 +61,6 @@ def _networks(job: Evaluate, context: EngineContext, module: torch.nn.Module) ->
         yield state.values
     else:
         yield from LearnedMask(job, context, module, state).evaluated_weights()
-
-
-def recalibrated(
-    job: Evaluate,
-    context: EngineContext,
-    module: torch.nn.Module,
-    values: Values,
-    dataset: DeviceDataset,
-) -> dict[str, Tensor]:
-    """Return the values with the statistics of batch normalisation computed anew.
-
-    They are the means of the statistics of the first `job.recalibrate` batches of the training,
-    augmented as there. All other modules compute as in an evaluation.
-    """
-    layers = [part for part in module.modules() if isinstance(part, BATCH_NORM)]
-    buffers = {name for name, _ in module.named_buffers()}
-    # Statistics are updated in place, so the caller's stay as they are.
-    changed = dict(values)
-    for name in buffers & changed.keys():
-        changed[name] = changed[name].clone()
-
-    batches = TrainingBatches(job, context, dataset)
-    arithmetic = Arithmetic.of(job)
-    module.eval()
-    # Several networks are measured with the module, by this job and by others.
-    momenta = [layer.momentum for layer in layers]
-    with torch.no_grad():
-        for step in range(job.recalibrate):
-            for layer in layers:
-                layer.train()
-                # The mean of all batches so far; torch's own way to it waits for the device.
-                layer.momentum = 1 / (step + 1)
-            inputs, _ = batches(step, job.recalibrate)
-            arithmetic.outputs(module, changed, inputs)
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    return changed
 
 
 class _Measured:

@@ -6,6 +6,7 @@ Importing this module does not import torch: a plan makes an `EngineContext` and
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,8 @@ def configure_torch() -> None:
     """Set torch up for trainings that repeat bit for bit, in one thread.
 
     With more threads, small networks crawl on a machine that others use too. Products and
-    convolutions of float32 are not rounded to the 10 bits of TF32.
+    convolutions of float32 are not rounded to the 10 bits of TF32 or the 7 bits of bfloat16. What
+    the session had set otherwise is not in keys, so it is set back, and stays so.
     """
     import torch
     from torch.optim import Optimizer
@@ -67,8 +69,11 @@ def configure_torch() -> None:
     torch.backends.cudnn.deterministic = True
     # It times algorithms and keeps the fastest, so two runs may choose differently.
     torch.backends.cudnn.benchmark = False
+    torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
+    torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    _forbid_rounding()
 
     # At its first call, torch imports its compiler, 1.5 s and 150 MB, only to keep it out of these
     # methods, and marks those that it has wrapped. Marked from the start, they do not import it;
@@ -82,6 +87,35 @@ def configure_torch() -> None:
     for method in methods:
         function = inspect.unwrap(method)
         function.__dict__.setdefault("__dynamo_disable", function)
+
+
+def _forbid_rounding() -> None:
+    """Set back wherever torch was allowed to round float32, in the versions that have such places.
+
+    The older settings, `allow_tf32` among them, leave what was set here as it is.
+    """
+    from torch import backends
+
+    places: list[Any] = [backends, backends.cuda.matmul]
+    for library in (backends.mkldnn, backends.cudnn):
+        places.append(library)
+        places += [getattr(library, name, None) for name in ("matmul", "conv", "rnn")]
+    for place in places:
+        # "none" is torch's own default, and rounds nothing once TF32 is forbidden
+        if getattr(place, "fp32_precision", "none") not in ("none", "ieee"):
+            place.fp32_precision = "ieee"
+
+
+def python_command(module: str) -> list[str]:
+    """Return the command that calls `main` of a module in a new process.
+
+    The process imports from where this one does. `python -m` would look into the current folder
+    first, where a file such as queue.py would take the place of the standard library's.
+    """
+    folders = [folder for folder in sys.path if isinstance(folder, str)]
+    # in ASCII, since a command line cannot hold every character of a path
+    code = f"import sys; sys.path[:] = {folders!a}; from {module} import main; main()"
+    return [sys.executable, "-P", "-c", code]
 
 
 def layer_infos(model: ModelFamily, module: torch.nn.Module) -> tuple[LayerInfo, ...]:

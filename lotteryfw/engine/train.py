@@ -13,6 +13,7 @@ from lotteryfw.api.errors import TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.steps import Clock
+from lotteryfw.engine.batch_norm import with_own_statistics
 from lotteryfw.engine.kernels.dispatch import description_of, make_kernel
 from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.learned_mask import evaluate_state
@@ -28,6 +29,7 @@ class TrainingGroup:
     """Trainings that one kernel advances in step; mostly a group of one."""
 
     def __init__(self, jobs: Sequence[Train], context: EngineContext):
+        jobs = [with_own_statistics(job, context) for job in jobs]
         self.kernel = make_kernel(jobs, context)
         # The losses since the last evaluation. They stay on the device: a look at them waits.
         self._losses = torch.zeros(len(jobs), dtype=self.kernel.loss_dtype, device=context.device)

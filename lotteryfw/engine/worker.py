@@ -1,4 +1,4 @@
-"""A worker process: `python -m lotteryfw.engine.worker FD`, where FD is its end of a pipe.
+"""A worker process; its argument is its end of a pipe (see `runtime.python_command`).
 
 It reads a `Setup`, then groups of jobs (`Work`), until a `Stop` or the end of the run's process,
 and answers with the messages of `lotteryfw.engine.messages`. A thread sends `Alive` every few

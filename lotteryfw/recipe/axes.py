@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,22 @@ def written_axes(
             yield keys, keys, values
 
 
-def check_grid_path(keys: Keys) -> tuple[str, str] | None:
-    """Return why a grid cannot vary this path, and a remedy; None if it can."""
+def check_grid_path(keys: Keys, also: Iterable[str] = ()) -> tuple[str, str] | None:
+    """Return why a grid cannot vary this path, and a remedy; None if it can.
+
+    `also` are other keys that may have been meant.
+    """
     tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine", "randomness")
     is_option = len(keys) > 1 and keys[0] in tables
     if keys[:2] in (METRICS, ("evaluate", "train")):
         return "is measured for all cells of a study alike", "set it beside the grid"
+    if keys[-1] == "use" and keys[:-1] in SLOTS:
+        # cells would be named by it, and claims name components
+        return "is not a key that a grid can vary", f"vary `{dotted(keys[:-1])}` itself"
     if keys in SLOTS or is_option:
         return None
     # the paths that people misspell: components, and the keys of the fixed tables
-    choices = [*TABLE_SLOTS, *OPTIONAL_SLOTS]
+    choices = [*also, *TABLE_SLOTS, *OPTIONAL_SLOTS]
     models: dict[str, type[Table]] = {
         "train": Train,
         "evaluate": Evaluate,

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, mod
 from lotteryfw.api.errors import nearest
 from lotteryfw.api.metrics import Metrics
 from lotteryfw.api.steps import Step
+from lotteryfw.recipe.pydantic_errors import shown
 from lotteryfw.recipe.schema import Table
 
 METRICS = tuple(field.name for field in fields(Metrics) if field.name != "curve")
@@ -26,9 +27,12 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _range_of_one(density: Any) -> Any:
-    """Return a single density as the range from itself to itself; anything else as it is."""
-    is_number = isinstance(density, int | float) and not isinstance(density, bool)
-    return [density, density] if is_number else density
+    """Return a single density as the range from itself to itself; a range as it is."""
+    if isinstance(density, list | tuple):
+        return density
+    if isinstance(density, bool) or not isinstance(density, int | float):
+        raise ValueError(f"must be [lowest, highest], or one density, got {shown(density)}")
+    return [density, density]
 
 
 def _check_order(density: list[float]) -> list[float]:
@@ -155,8 +159,8 @@ class Claim(Table):
     at_most: float | None = None
     """An upper bound that the paper states for the mean of `of`."""
     rises_along: dict[str, Annotated[list[Any], Field(min_length=2)]] | None = None
-    """A key of sides (an axis, `density` or `variant`) with its values in order: the mean of `of`
-    rises from each to the next."""
+    """A key of sides (an axis, `density` or `variant`) that `of` leaves out, with its values in order:
+    the mean of `of` rises from each to the next."""
     rises_with: dict[str, Any] | None = None
     """A side whose figure rises with that of `of`, over the cells and levels of both."""
     falls_with: dict[str, Any] | None = None
@@ -167,7 +171,8 @@ class Claim(Table):
     """The claims of one family are corrected together for their number, by Holm's method."""
     for_each: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Keys of sides with values: the claim is repeated for each value, or each combination. A key
-    means every side that does not say it itself; "lower.criterion" means that of one side."""
+    means every side that does not say it itself; "lower.criterion" means that of one side. Each key
+    reaches a side, and no two values are equal."""
     untested: str = ""
     """The reason why this recipe does not test the claim; empty if it does."""
 

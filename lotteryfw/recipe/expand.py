@@ -31,7 +31,8 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.resolve import ComponentResolver, read_network
+from lotteryfw.recipe.replaced_values import replaced_problems
+from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
     LEVEL_KEYS,
     OPTIONAL_SLOTS,
@@ -45,7 +46,8 @@ from lotteryfw.recipe.schema import (
     Table,
     Train,
 )
-from lotteryfw.recipe.targets import TargetSetup, target_setups
+from lotteryfw.recipe.start_files import read_network
+from lotteryfw.recipe.targets import CHANGES_NOTHING, TargetSetup, target_setups
 from lotteryfw.search.cell import Cell, ChosenLevels
 
 
@@ -73,6 +75,7 @@ class ExpandedStudy:
         self._tree = tree
         self._resolver = resolver
         self._first_setup: Setup | None = None
+        self._differing_targets: set[int] = set()
         self._study_table = StudyTable()
         _, problems = resolver.table(StudyTable, tree.table)
         self._report(problems)
@@ -91,8 +94,14 @@ class ExpandedStudy:
         self._study_table = study_table
         self.axes = self._checked_axes()
         self._shared_keys = self._shared_slot_keys()
-        self._check_replaced()
+        self._report(replaced_problems(self._table, self.axes, resolver))
         self._expand()
+        self._check_targets()
+
+    @property
+    def tree(self) -> LayeredTable:
+        """Its table, with the places where its values are written."""
+        return self._tree
 
     @property
     def variants(self) -> list[str]:
@@ -214,17 +223,6 @@ class ExpandedStudy:
         self._report(faults.problems)
         return axes
 
-    def _check_replaced(self) -> None:
-        """Report mistakes in components that the grid replaces, and which no cell therefore has."""
-        replaced = [axis for axis in self.axes if axis.keys in SLOTS or axis.keys == AUGMENT]
-        faults = FaultCollector()
-        components_of(self._table, self._resolver, faults)
-        for problem in faults.problems:
-            # A missing key is no mistake: an axis may give it.
-            is_written = value_at(self._table, problem.keys) is not None
-            if is_written and any(is_below(problem.keys, axis.keys) for axis in replaced):
-                self._report([problem])
-
     def _expand(self) -> None:
         """Make the cells of every combination of the grid, and report the faults of the others."""
         # A component is put before its options: "rewind" before "rewind.step".
@@ -241,7 +239,16 @@ class ExpandedStudy:
                 return  # nobody reads them all, and each takes a while to find
             if setup is not None:
                 self._first_setup = self._first_setup or setup
+                for target in setup.targets:
+                    if target.differs:
+                        self._differing_targets.add(target.index)
                 self._add_cells(setup, chosen)
+
+    def _check_targets(self) -> None:
+        """Report targets that are the study itself in every cell: the grid may make some equal."""
+        for target in self._first_setup.targets if self._first_setup else ():
+            if target.index not in self._differing_targets:
+                self._report([Problem(("target", target.index), *CHANGES_NOTHING)])
 
     def _add_cells(self, setup: Setup, chosen: Sequence[int]) -> None:
         """Add the cells of one combination: one for each seed."""

@@ -31,13 +31,16 @@ class LayeredTable:
     """A merged table. `defaults` has the component that a kind's table without `use` stands for.
 
     `alternatives` are by table the keys that exclude each other: one that is laid over the table
-    replaces the others.
+    replaces the others. `texts` are keys whose strings name no components. `laid` has each table
+    that was laid over, with its origins.
     """
 
     defaults: Mapping[str, str]
     table: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[Keys, tuple[str, Keys]] = field(default_factory=dict)
     alternatives: Mapping[str, Collection[str]] = field(default_factory=dict)
+    texts: Collection[str] = ()
+    laid: tuple[tuple[Mapping[str, Any], Origin], ...] = ()
 
     def over(self, table: Mapping[str, Any], origin: Origin) -> LayeredTable:
         """Return this table with `table` laid over it.
@@ -53,14 +56,32 @@ class LayeredTable:
             # whatever was written below a value that is replaced now is gone
             if not _is_at_or_below(keys, new_origins):
                 origins[keys] = where
-        return replace(self, table=merged, origins=origins)
+        return replace(self, table=merged, origins=origins, laid=(*self.laid, (table, origin)))
+
+    def over_layers(self, layers: LayeredTable, keys: Keys) -> LayeredTable:
+        """Return this table with what was laid at `keys` of another one laid over it, in order.
+
+        The merged table at those keys does not tell a component of the same `use` from another one,
+        where its first layers have options alone and the `use` is that of this table.
+        """
+        result = self
+        for table, origin in layers.laid:
+            layer = _table_at(table, keys)
+            if layer is not None:
+                result = result.over(layer, _below(origin, keys))
+        return result
 
     def replaced(self, key: str, value: Any, origin: Origin) -> LayeredTable:
         """Return this table with `value` instead of everything at and below `key`."""
         table = dict(self.table)
         table.pop(key, None)
         origins = {keys: where for keys, where in self.origins.items() if keys[:1] != (key,)}
-        return replace(self, table=table, origins=origins).over({key: value}, origin)
+        laid = []
+        for layer, layer_origin in self.laid:
+            rest = {other: entry for other, entry in layer.items() if other != key}
+            laid.append((rest, layer_origin))
+        without = replace(self, table=table, origins=origins, laid=tuple(laid))
+        return without.over({key: value}, origin)
 
     def locate(self, keys: Keys) -> tuple[str, Keys]:
         """Return the file and path where `keys` was written, or the nearest table around it.
@@ -98,8 +119,9 @@ class LayeredTable:
             if isinstance(old, Mapping) and isinstance(new, str) and new == old_use:
                 continue
             is_same_component = new_use in (None, old_use)
+            is_text = isinstance(old, str) and not path and key in self.texts
             merges = isinstance(old, Mapping | str) and isinstance(new, Mapping)
-            if merges and is_same_component:
+            if merges and is_same_component and not is_text:
                 below = old if isinstance(old, Mapping) else {"use": old}
                 below = self._without_alternatives(str(key), below, new)
                 result[key] = self._merge(below, new, here, origin, origins)
@@ -119,6 +141,17 @@ class LayeredTable:
 
     def _use(self, key: str, entry: Any) -> Any:
         return entry.get("use", self.defaults.get(key)) if isinstance(entry, Mapping) else entry
+
+
+def _table_at(table: Mapping[str, Any], keys: Keys) -> Mapping[str, Any] | None:
+    value: Any = table
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else None
+
+
+def _below(origin: Origin, path: Keys) -> Origin:
+    return lambda keys: origin((*path, *keys))
 
 
 def _is_at_or_below(keys: Keys, paths: Mapping[Keys, object]) -> bool:

@@ -18,7 +18,9 @@ from lotteryfw.recipe.claim_checks import check_claim
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.expand import ExpandedStudy
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
-from lotteryfw.recipe.read import IN_PYTHON, plain, read, recipe_text, source_name
+from lotteryfw.recipe.overrides import without_effect
+from lotteryfw.recipe.paths import without
+from lotteryfw.recipe.read import IN_PYTHON, SET, plain, read, recipe_text, source_name
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import RecipeFile, StudyTable
 from lotteryfw.recipe.shipped import recipe_file
@@ -105,10 +107,17 @@ def load_recipe(
     # What a profile or `--set` changes for these studies need not fit the others.
     for study in chosen or all_studies:
         faults += study.faults
+    if sets:
+        faults += without_effect(tree, _tables(chosen), lambda where, _: where == SET)
     is_whole = profile is None and not sets and not studies
     file_name = source_name(path) if path else IN_PYTHON
-    own_file = file_name if is_whole else None
-    claims, origins = _claims(tree, all_studies, chosen, resolver, own_file, faults)
+    if profile is not None and not sets:
+        # a profile is for all studies; an extended recipe's need not fit those of this one
+        def is_own(where: str, keys: Keys) -> bool:
+            return where == file_name and keys[:2] == ("profiles", profile)
+
+        faults += without_effect(tree, _tables(all_studies), is_own)
+    claims, origins = _claims(tree, all_studies, chosen, resolver, file_name, is_whole, faults)
     if faults or file is None:
         raise RecipeError(_once_each(faults, faults_of_reading))
 
@@ -215,6 +224,14 @@ def _chosen(
     return [study for study in studies if not names or study.name in names]
 
 
+def _tables(studies: Sequence[ExpandedStudy]) -> dict[str, LayeredTable]:
+    """Return the tables of studies by their names."""
+    tables = {}
+    for study in studies:
+        tables[study.name] = study.tree
+    return tables
+
+
 def _study_trees(tree: LayeredTable) -> list[tuple[str, LayeredTable]]:
     """Return the name and table of each study: its own keys over those at the recipe's top."""
     shared = {key: value for key, value in tree.table.items() if key in StudyTable.model_fields}
@@ -238,8 +255,8 @@ def _study_tree(
 
     if "grid" in table:  # a study's grid replaces the base's
         base = base.replaced("grid", {}, origin)
-    changes = {key: value for key, value in table.items() if key != "name"}
-    return base.over(changes, origin)
+    study = base.over_layers(tree, ("studies", name))
+    return replace(study, table=without(study.table, [("name",)]))
 
 
 def _claims(
@@ -247,12 +264,14 @@ def _claims(
     studies: Sequence[ExpandedStudy],
     chosen: Sequence[ExpandedStudy],
     resolver: ComponentResolver,
-    own_file: str | None,
+    own_file: str,
+    is_whole: bool,
     faults: list[Fault],
 ) -> tuple[list[Claim], list[tuple[str, str] | None]]:
     """Return the claims, with labels in their sides as cells have them, and the file and key of each.
 
-    Every claim of `own_file` has to find its cells; it is None where a profile or `--set` changes the recipe.
+    Every claim of `own_file` has to find its cells, but where `is_whole` is false: then a profile,
+    `--set` or `--study` changes the recipe.
     """
     claims: list[Claim] = []
     origins: list[tuple[str, str] | None] = []
@@ -263,12 +282,13 @@ def _claims(
         claim, problems = resolver.table(Claim, table)
         if claim is not None:
             where, keys = tree.locate(("claim", index))
-            is_whole = where == own_file
+            is_own = where == own_file
             checked, problems = check_claim(
-                claim, studies_by_name, chosen_names, resolver, is_whole
+                claim, studies_by_name, chosen_names, resolver, is_whole, inherited=not is_own
             )
             claims += checked
-            origins += [(where, dotted(keys)) if is_whole else None] * len(checked)
+            origin = (where, dotted(keys)) if is_own and is_whole else None
+            origins += [origin] * len(checked)
         for problem in problems:
             keys = ("claim", index, *problem.keys)
             faults.append(tree.fault(keys, problem.text, problem.remedy))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import textwrap
 import tomllib
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from lotteryfw.api.errors import nearest
 from lotteryfw.recipe.layered_table import Keys
@@ -61,21 +61,19 @@ def problems(
     entry: Any,
     known_keys: Iterable[str],
     owner: str = "",
-    only: Container[str] | None = None,
+    counts: Callable[[ErrorDetails], bool] | None = None,
 ) -> list[Problem]:
     """Return the problems of `entry`, a table that may have the keys `known_keys`.
 
-    `owner` names whose keys they are, if that helps the reader. `only` are the types of errors that
-    count, by pydantic's names; None for all.
+    `owner` names whose keys they are, if that helps the reader. `counts` says of an error if it counts;
+    None for all.
     """
     result: list[Problem] = []
     # by key, what each member of a union expects there
     expected: dict[Keys, list[str]] = {}
-    errors = error.errors(include_url=False)
+    errors = [item for item in error.errors(include_url=False) if not counts or counts(item)]
     for item in errors[:MAX_PROBLEMS]:
         kind = item["type"]
-        if only is not None and kind not in only:
-            continue
         context = item.get("ctx", {})
         # a component that is named by a string has no keys in the recipe, but may lack some
         keys = _keys(item["loc"], entry, kind in ("missing", COMPONENT))

@@ -8,10 +8,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePath
@@ -22,13 +23,15 @@ from lotteryfw.api.limits import DEPTH, EXTENDS, RECIPE_BYTES, read_regular
 from lotteryfw.api.steps import Step
 from lotteryfw.recipe.bounds import out_of_bounds, too_deep
 from lotteryfw.recipe.layered_table import Keys, LayeredTable, Origin, dotted
-from lotteryfw.recipe.schema import ALTERNATIVES
+from lotteryfw.recipe.paths import value_at
+from lotteryfw.recipe.schema import ALTERNATIVES, TEXTS
 from lotteryfw.recipe.shipped import is_missing, nearest_recipe, recipe_file
 from lotteryfw.registry import Registry
 from lotteryfw.search.torchvision_weights import PREFIX
 
 SET = "--set"
 _NOT_A_VALUE = "must be a string, a number, a boolean, a list or a table, got a {}"
+_ONLY_IN_FILES = ("extends", "plugins", "profiles", "study")
 STANDARD_INPUT = Path("-")
 IN_PYTHON = "recipe"
 """The place that faults name for a recipe that is no file."""
@@ -47,19 +50,12 @@ def read(
     With a registry, `extends` may name a recipe that a plugin ships, too. Faults that leave the
     rest readable are added to `faults`. Raises RecipeError for a file that cannot be read at all.
     """
+    empty = LayeredTable(defaults, alternatives=ALTERNATIVES, texts=TEXTS)
     if isinstance(source, Path):
-        tree = _file(
-            source, LayeredTable(defaults, alternatives=ALTERNATIVES), (), faults, registry
-        )
+        tree = _file(source, empty, (), faults, registry)
     else:
         _require_bounds(source, IN_PYTHON)
-        tree = _laid(
-            LayeredTable(defaults, alternatives=ALTERNATIVES),
-            copy.deepcopy(dict(source)),
-            IN_PYTHON,
-            Path(),
-            faults,
-        )
+        tree = _laid(empty, copy.deepcopy(dict(source)), IN_PYTHON, Path(), faults)
     # what comes later counts: a profile is asked for, and --set is typed last
     if profile is not None:
         tree = _profiled(tree, profile, faults)
@@ -97,6 +93,9 @@ def _file(
             extended = path.parent / parent
             near = nearest_recipe(Path(parent), registry, extended.parent)
             raise RecipeError([Fault(where, "extends", f"there is no recipe {extended}", near)])
+        if os.path.isdir(extended):  # what "" and "." name
+            problem = f"must be the name of a recipe file, got {parent!r}"
+            raise RecipeError([Fault(where, "extends", problem, f"{extended} is a folder")])
         tree = _file(extended, tree, (*chain, here), faults, registry)
     elif parent is not None:
         faults.append(Fault(where, "extends", f"must be the name of a recipe file, got {parent!r}"))
@@ -203,9 +202,9 @@ def _laid(
             if isinstance(plugin, str):
                 plugins[index] = str(folder / plugin)
     _place_starts(table, folder)
-    for profile in _tables(table.get("profiles")).values():
-        _flatten_grids(profile)
-    _flatten_grids(table)
+    for name, profile in _tables(table.get("profiles")).items():
+        faults += _flatten_grids(profile, ("profiles", name), where)
+    faults += _flatten_grids(table, (), where)
     if "study" in table:
         studies = _by_name(table.pop("study"), where, faults)
         faults += _unusable({"studies": studies}, (), where)
@@ -219,12 +218,20 @@ def _laid(
 def _over(
     tree: LayeredTable, table: Mapping[str, Any], origin: Origin, faults: list[Fault]
 ) -> LayeredTable:
+    _check_studies(tree, table, origin, faults)
+    return tree.over(table, origin)
+
+
+def _check_studies(
+    tree: LayeredTable, table: Mapping[str, Any], origin: Origin, faults: list[Fault]
+) -> None:
+    """Report studies that a table changes and that are not there."""
     studies = _tables(tree.table.get("studies"))
-    for name in _tables(table.get("studies")).keys() - studies.keys():
+    # in a fixed order, which that of a set is not
+    for name in sorted(_tables(table.get("studies")).keys() - studies.keys()):
         where, keys = origin(("studies", name))
         remedy = nearest(name, studies) or "this recipe has no studies"
         faults.append(Fault(where, dotted(keys), "there is no such study", remedy))
-    return tree.over(table, origin)
 
 
 def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTable:
@@ -236,9 +243,12 @@ def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTabl
         return tree
     table = profiles[name]
     # a profile may change no files that were read, and no list of studies: `studies` has each by name
-    for key in ("extends", "plugins", "profiles", "study") & table.keys():
-        faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
-    return _over(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
+    for key in _ONLY_IN_FILES:
+        if key in table:
+            faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
+    _check_studies(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)
+    # an extended file's profile first, then that of the file
+    return tree.over_layers(tree, ("profiles", name))
 
 
 def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
@@ -255,10 +265,15 @@ def _set(tree: LayeredTable, text: str, faults: list[Fault]) -> LayeredTable:
         faults.append(Fault(SET, text, "is not KEY=VALUE", "such as train.length=500it"))
         return tree
     _require_bounds(table, SET)
-    for barred in ("extends", "plugins", "profiles", "study") & table.keys():
-        faults.append(Fault(SET, barred, "can only be set in a file"))
+    if value_at(table, tuple(key.split("."))) == {}:
+        text, remedy = "is an empty table, which changes nothing", "a list replaces a list"
+        faults.append(Fault(SET, key, text, f"{remedy}: {key}.KEY=[…]"))
         return tree
-    _flatten_grids(table)
+    for barred in _ONLY_IN_FILES:
+        if barred in table:
+            faults.append(Fault(SET, barred, "can only be set in a file"))
+            return tree
+    faults += _flatten_grids(table, (), SET)
     faults += _unusable(table, (), SET)
     return _over(tree, table, lambda keys: (SET, keys), faults)
 
@@ -289,28 +304,39 @@ def _by_name(studies: Any, where: str, faults: list[Fault]) -> dict[str, Any]:
     return by_name
 
 
-def _flatten_grids(table: Any) -> None:
-    """Make every grid of a recipe one table from dotted path to values, however it was written."""
+def _flatten_grids(table: Any, keys: Keys, where: str) -> list[Fault]:
+    """Make every grid of a recipe one table from dotted path to values, however it was written.
+
+    Return a fault for each axis that is there in two spellings. `keys` is the path of the table.
+    """
     if not isinstance(table, dict):
-        return
+        return []
+    faults: list[Fault] = []
     grid = table.get("grid")
     if isinstance(grid, Mapping):
-        table["grid"] = _flat(grid, "")
-    studies = list(_tables(table.get("studies")).values())
+        flat: dict[str, Any] = {}
+        for path, values in _axes(grid, ""):
+            if path in flat:
+                key = dotted((*keys, "grid", path))
+                faults.append(Fault(where, key, "is there twice", "write the axis once"))
+            flat[path] = values
+        table["grid"] = flat
+    studies: list[tuple[Any, Any]] = list(_tables(table.get("studies")).items())
     if isinstance(table.get("study"), list):
-        studies += table["study"]
-    for study in studies:
-        _flatten_grids(study)
+        for study in table["study"]:
+            studies.append((study.get("name") if isinstance(study, dict) else None, study))
+    for name, study in studies:
+        faults += _flatten_grids(study, (*keys, "studies", str(name)), where)
+    return faults
 
 
-def _flat(grid: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _axes(grid: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the values of each axis, in the order that they are written in."""
     for key, value in grid.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            yield from _axes(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            yield prefix + key, value
 
 
 def _tables(value: Any) -> dict[str, dict[str, Any]]:

@@ -6,44 +6,32 @@ import json
 import shlex
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
-from lotteryfw.api.component import BUILD, Component
+from lotteryfw.api.component import BUILD, Component, plain_option
 from lotteryfw.api.data import DatasetInfo
-from lotteryfw.api.errors import DataError, UsageError, nearest, printable
+from lotteryfw.api.errors import DataError, UsageError, nearest
 from lotteryfw.api.functions import FUNCTION, ImportedFunction
 from lotteryfw.api.kinds import DataSource, MaskUpdate, RewindPolicy, Schedule, SearchAlgorithm
 from lotteryfw.api.labels import component_label
 from lotteryfw.api.layers import LATEST
 from lotteryfw.api.limits import NUMBER
 from lotteryfw.api.steps import Clock, Step
+from lotteryfw.api.tickets import RewindPoint
 from lotteryfw.recipe.bounds import too_many_levels
 from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.local_plugins import offering_file
 from lotteryfw.recipe.pydantic_errors import Problem, as_error, problems
-from lotteryfw.registry import Registry
-from lotteryfw.search.start_file import FileContent, StartFile, file_digest
-from lotteryfw.search.torchvision_weights import (
-    PREFIX,
-    SAVED_BY_TORCH,
-    check_published,
-    read_state_dict,
-    weights_file,
-)
-from lotteryfw.store.tickets import read_tensors
+from lotteryfw.recipe.start_files import start_file
+from lotteryfw.registry import RegisteredComponent, Registry
+from lotteryfw.search.start_file import StartFile
 
 T = TypeVar("T")
 Checked = tuple[T | None, list[Problem]]
 """A value, or None and the problems that prevent it."""
-
-
-def read_network(path: Path) -> FileContent:
-    """Return the tensors of a ticket or of a plain state dict. Raises StoreError, UsageError."""
-    if path.suffix in SAVED_BY_TORCH:
-        return read_state_dict(path)
-    return FileContent(*read_tensors(path))
 
 
 class ComponentResolver:
@@ -93,7 +81,7 @@ class ComponentResolver:
         """Return the file that a cell starts from, None where none is named."""
         if not isinstance(path, str) or not path:
             return None, []
-        return self._memoize(("start", path), lambda: _start_file(path))
+        return self._memoize(("start", path), lambda: start_file(path))
 
     def mask_update(self, update: MaskUpdate, clock: Clock) -> Checked[None]:
         """Check that the update changes masks in a training of this length."""
@@ -121,10 +109,8 @@ class ComponentResolver:
         for name, about in type(component).model_fields.items():
             value = options[name]
             # as its author wrote it: perhaps not validated
-            default = about.get_default(call_default_factory=True)
-            # options have lengths as they are written
-            default = str(default) if isinstance(default, Step) else default
-            default = self.entry(default) if isinstance(default, Component) else default
+            written = about.get_default(call_default_factory=True)
+            default = plain_option(written, None, self.entry)
             differs = value != default and _canonical(value) != _canonical(default)
             if about.is_required() or differs:
                 entry[name] = value
@@ -150,20 +136,33 @@ class ComponentResolver:
             return None, [Problem((), f"{error}{self._local_hint(kind, entry)}")]
         owner = f"the {kind} '{offer.name}'"
         try:
-            component = offer.cls.model_validate(options, context=self._context)
-            wrong_types = self._wrong_types(offer.cls, options, owner)
-            if wrong_types:
-                return None, wrong_types
-        except ValidationError as error:
-            return None, problems(error, options, offer.cls.model_fields, owner)
+            component, invalid = self._validated(offer.cls, options, owner)
         except Exception as error:
             # a plugin's own validator may raise anything
-            return None, [Problem((), _broke(owner, "checking its options", error))]
+            return None, [Problem((), _broke(offer, "checking its options", error))]
+        if invalid or component is None:
+            return None, invalid
         if isinstance(component, SearchAlgorithm):
             excess = too_many_levels(component)
             if excess:
                 return None, excess
         return component, []
+
+    def _validated(
+        self, cls: type[Component], options: Mapping[str, Any], owner: str
+    ) -> tuple[Component | None, list[Problem]]:
+        """Return the component with these options, and every problem of the options."""
+        wrong_types = self._wrong_types(cls, options, owner)
+        try:
+            return cls.model_validate(options, context=self._context), wrong_types
+        except ValidationError as error:
+            invalid = problems(error, options, cls.model_fields, owner)
+        # a value of a wrong type may also be out of the bounds of what it would be converted to
+        reported = [problem.keys for problem in wrong_types]
+        for problem in invalid:
+            if problem.keys not in reported:
+                wrong_types.append(problem)
+        return None, wrong_types
 
     def _wrong_types(
         self, cls: type[Component], options: Mapping[str, Any], owner: str
@@ -177,9 +176,7 @@ class ComponentResolver:
             # TOML and JSON have the same types, and read as JSON a list may become a tuple.
             cls.model_validate_json(_encoded(options), strict=True, context=self._context)
         except ValidationError as error:
-            is_scalar = [item["type"] in _SCALAR_ERRORS for item in error.errors(include_url=False)]
-            if any(is_scalar):
-                return problems(error, options, cls.model_fields, owner, only=_SCALAR_ERRORS)
+            return problems(error, options, cls.model_fields, owner, counts=_is_wrong_type)
         return []
 
     def _nested(self, kind: str, entry: Any) -> Component:
@@ -237,22 +234,27 @@ class ComponentResolver:
 
     def _info(self, data: DataSource) -> Checked[DatasetInfo]:
         try:
-            return data.facts(self._folder), []
+            info = data.facts(self._folder)
+            _require_type(info, DatasetInfo)
+            for examples in (info.classes, info.train, info.validation, info.test):
+                _require_whole(info, examples)
+            return info, []
         except DataError as error:
             text = str(error)
         except Exception as error:
-            text = _broke(f"the data '{self.name(data)}'", "`facts`", error)
+            text = self._broke(data, "`facts`", error)
         return None, [Problem(("data",), text)]
 
     def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
         # a search without cycles has one round, as long as the training
         try:
             lengths = tuple(search.lengths(clock))
+            if not lengths or not all(isinstance(length, SupportsIndex) for length in lengths):
+                raise TypeError(f"returned {list(lengths)}, not a sequence of whole numbers")
             if min(lengths) > 0:
                 return lengths, []
         except Exception as error:
-            owner = f"the search '{self.name(search)}'"
-            return None, [Problem((), _broke(owner, "`lengths`", error))]
+            return None, [Problem((), self._broke(search, "`lengths`", error))]
 
         # an option that is too short is named; else it is their number that does not fit
         too_short = []
@@ -270,9 +272,12 @@ class ComponentResolver:
     def _rewind(self, policy: RewindPolicy, clock: Clock, lengths: Sequence[int]) -> list[Problem]:
         try:
             point = policy.point(Clock(lengths[0], clock.steps_per_epoch))
+            _require_type(point, RewindPoint)
+            _require_whole(point, point.schedule)
+            if point.weights != LATEST:
+                _require_whole(point, point.weights)
         except Exception as error:
-            owner = f"the rewind '{self.name(policy)}'"
-            return [Problem(("rewind",), _broke(owner, "`point`", error))]
+            return [Problem(("rewind",), self._broke(policy, "`point`", error))]
 
         # if a policy has one length among its options, that is where the point is written
         options = [keys for keys, _ in _lengths(policy)]
@@ -293,6 +298,9 @@ class ComponentResolver:
             return [Problem(keys, text)]
         return []
 
+    def _broke(self, component: Component, doing: str, error: Exception) -> str:
+        return _broke(self._registry.offer_of(component), doing, error)
+
     def _changes(self, update: MaskUpdate, clock: Clock) -> list[Problem]:
         who = f"the mask_update '{self.name(update)}'"
         try:
@@ -305,7 +313,7 @@ class ComponentResolver:
         except UsageError as error:
             return [Problem((), str(error))]
         except Exception as error:
-            return [Problem((), _broke(who, "`due`", error))]
+            return [Problem((), self._broke(update, "`due`", error))]
         lengths = []
         for keys, length in _lengths(update):
             lengths.append(f"{'.'.join(map(str, keys))} = {length}")
@@ -313,30 +321,13 @@ class ComponentResolver:
         return [Problem((), text, f"its lengths are {', '.join(lengths)}" if lengths else "")]
 
 
+def _is_wrong_type(error: ErrorDetails) -> bool:
+    # a key of a table is text in TOML and in JSON, whatever its option reads it as
+    return error["type"] in _SCALAR_ERRORS and error["loc"][-1:] != ("[key]",)
+
+
 _SCALAR_ERRORS = {"int_type", "float_type", "bool_type", "string_type", "int_from_float"}
 """pydantic's names for values of one scalar type where another belongs."""
-
-
-def _start_file(path: str) -> Checked[StartFile]:
-    if path.startswith(PREFIX):
-        return _published_weights(path.removeprefix(PREFIX))
-    try:
-        # the bytes alone: looking at its tensors would import torch, which a plan does without
-        return StartFile(Path(path), file_digest(Path(path)), read_network), []
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        text = f"cannot read {printable(path, 300)}: {reason}"
-        return None, [Problem((), text, "a ticket, or a state dict as safetensors, belongs there")]
-
-
-def _published_weights(name: str) -> Checked[StartFile]:
-    try:
-        path = weights_file(name)
-        digest = file_digest(path)
-        check_published(path, digest)
-    except UsageError as error:
-        return None, [Problem((), str(error))]
-    return StartFile(path, digest, read_network), []
 
 
 def _beyond(schedule: Schedule, clock: Clock) -> list[Problem]:
@@ -369,8 +360,21 @@ def _validated(model: type[BaseModel], entry: Any) -> Checked[BaseModel]:
         return None, problems(error, entry, model.model_fields)
 
 
-def _broke(owner: str, doing: str, error: Exception) -> str:
+def _broke(offer: RegisteredComponent, doing: str, error: Exception) -> str:
+    """Return whose mistake ended a check: a component's, with its distribution."""
+    owner = f"the {offer.kind} '{offer.name}' of {offer.provider}"
     return f"{owner} broke in {doing}: {type(error).__name__}: {error}"
+
+
+def _require_type(value: object, cls: type) -> None:
+    if not isinstance(value, cls):
+        article = "an" if cls.__name__[0] in "AEIOU" else "a"
+        raise TypeError(f"returned {value!r}, not {article} {cls.__name__}")
+
+
+def _require_whole(owner: object, number: object) -> None:
+    if not isinstance(number, SupportsIndex):
+        raise TypeError(f"returned {owner!r}, in which {number!r} is no whole number")
 
 
 _encoded = json.JSONEncoder(sort_keys=True, default=str).encode

@@ -56,6 +56,8 @@ SLOTS: dict[Keys, str] = (
 _NAME = "[a-z0-9_-]+"
 ALTERNATIVES: Mapping[str, frozenset[str]] = {"evaluate": frozenset({"points", "every"})}
 """By table, two spellings of one value: one in a later table replaces the other in an earlier."""
+TEXTS = frozenset({"name", "title", "about", "start"})
+"""Keys of a recipe that are texts: a table laid over one gives it no options."""
 POINTS = 100
 """Evaluations in a training, if the recipe does not say."""
 

@@ -38,6 +38,7 @@ class TargetTable(Table):
     network's included."""
 
 
+CHANGES_NOTHING = ("changes nothing: its trainings would be the study's own", "set data or train")
 _NOT_OF_TARGETS = ("mask_optimizer", "mask_update")
 """Keys of `train` for searches that learn masks or change them: a target's mask stays."""
 
@@ -49,6 +50,8 @@ class TargetSetup:
     table: TargetTable
     index: int
     changes: Mapping[str, Any]
+    differs: bool
+    """False where its trainings are the cell's own."""
 
     def of_cell(self, cell: Cell, locate: Callable[..., tuple[str, str]]) -> Target:
         """Return the target as a cell has it; `locate` says where a key is written."""
@@ -106,11 +109,12 @@ def target_setups(
             )
         names.add(target.name)
         if target.data is None and not target.train:
-            here.add("changes nothing: its trainings would be the study's own", "set data or train")
+            here.add(*CHANGES_NOTHING)
         before = len(faults.problems)
         changes = _changes(target, table, parts, evaluate, memory_format_for, resolver, here)
         if changes is not None and len(faults.problems) == before:
-            setups.append(TargetSetup(target, index, changes))
+            differs = any(parts[key] != value for key, value in changes.items())
+            setups.append(TargetSetup(target, index, changes, differs))
     return tuple(setups)
 
 

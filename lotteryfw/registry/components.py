@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lotteryfw.api.code_files import Code
 from lotteryfw.api.component import Component
-from lotteryfw.api.kinds import kinds
+from lotteryfw.api.errors import nearest
+from lotteryfw.api.kinds import SearchAlgorithm, kinds
+from lotteryfw.api.layers import Need
 from lotteryfw.registry.plugins import Plugin, Refused
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -21,6 +23,9 @@ _NOUNS = {
     "search": "search algorithm",
 }
 """The words of messages for a kind whose name in recipes is no noun."""
+_LISTED = {"augmentation", "metric", "control", "analysis"}
+PARTS = (kinds().keys() - _LISTED) | {"scores", "mask_optimizer"}
+"""The parts of a recipe that a search may require: those that are one component."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ def register(
             f"{cls.__name__}: the option '{hidden[0]}' would hide what every {noun(kind)} has under "
             "that name: call it something else"
         )
+    _check_attributes(cls)
     # pydantic would raise TypeError only when a recipe uses it
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
@@ -100,6 +106,35 @@ def register(
                 f"{cls.__name__}: {plugin.distribution} offers a {kind} '{component.name}' already"
             )
     return component
+
+
+def _check_attributes(cls: type[Component]) -> None:
+    """Raise Refused for an attribute of a class that recipes are checked by, and that is unusable."""
+    needs: object = getattr(cls, "needs", frozenset())
+    is_set = isinstance(needs, frozenset | set) and all(isinstance(need, Need) for need in needs)
+    if not (is_set or isinstance(needs, property)):
+        raise Refused(f"{cls.__name__}: `needs` is {needs!r}, not a frozenset of Need")
+    if not issubclass(cls, SearchAlgorithm):
+        return
+
+    required: object = cls.required
+    if not isinstance(required, Mapping):
+        raise Refused(
+            f"{cls.__name__}: `required` is {required!r}, not a dict of parts of a recipe, each "
+            "with the reason"
+        )
+    optional: object = cls.optional
+    if not isinstance(optional, tuple | list | set | frozenset):
+        raise Refused(
+            f"{cls.__name__}: `optional` is {optional!r}, not a tuple of parts of a recipe"
+        )
+    for name, parts in (("required", required), ("optional", optional)):
+        for part in parts:
+            if part not in PARTS:
+                raise Refused(
+                    f"{cls.__name__}: `{name}` has {part!r}, which is no part of a recipe; "
+                    f"{nearest(str(part), PARTS)}"
+                )
 
 
 def _kind(cls: type[Component]) -> str:

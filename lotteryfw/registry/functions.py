@@ -54,6 +54,9 @@ class TrustedCode:
             raise BrokenFile(
                 f"the module {name} failed at import: {type(error).__name__}: {error}"
             ) from error
+        # Now, since the file may be another one when a recipe names a function of it.
+        if getattr(self._modules[name], "__file__", None):
+            self._code_of_module(name)
 
     def function(self, text: str, beside: Iterable[Path] = ()) -> ImportedFunction:
         """Return the function of this name in a trusted file or module.
@@ -97,7 +100,9 @@ class TrustedCode:
     def _code_of_file(self, path: Path) -> str:
         if path not in self._codes:
             # as a plugin file: its name and content, not its folder
-            self._codes[path] = f"{path.name}==local+{code_of([path]).digest}"
+            self._codes[path] = (
+                f"{path.name}==local+{code_of([path], is_executed_anew=True).digest}"
+            )
         return self._codes[path]
 
     def _code_of_module(self, name: str) -> str:

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from lotteryfw.api import hookspecs
-from lotteryfw.api.code_files import Code, code_of, code_of_file
+from lotteryfw.api.code_files import Code, code_of, code_of_file, refuse_changed
 from lotteryfw.api.errors import PluginError, UsageError, nearest
 from lotteryfw.api.limits import PLUGIN_BYTES
 
@@ -110,6 +110,15 @@ def is_excluded(plugin: Plugin) -> bool:
     return bool(excluded & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)})
 
 
+def file_plugin(path: Path) -> Plugin:
+    """Return the plugin that a file is, by its name: its path is no part of a job's key."""
+    if path.stem == "__init__":
+        # a package's file, whose name every package has: its folder's name tells it apart
+        folder = path.resolve().parent.name
+        return Plugin(folder, folder, "local")
+    return Plugin(path.stem, path.name, "local")
+
+
 def check_file(path: Path) -> None:
     """Raise UsageError for a plugin file that is missing or too large."""
     if not path.is_file():
@@ -183,7 +192,7 @@ def code_lookup(
         # With all files, every edit would make all results new. A kernel's revision is in keys by itself.
         return _code_of_module
     if isinstance(unreleased, Path):
-        code = code_of([unreleased])
+        code = code_of([unreleased], is_executed_anew=True)
         return lambda cls: code
 
     modules = {unreleased.module}
@@ -207,7 +216,10 @@ def _plugin(point: EntryPoint) -> Plugin:
 
 def _code_of_module(cls: type) -> Code | None:
     file = _module_file(cls.__module__)
-    return code_of_file(file) if file else None
+    if file is None:
+        return None
+    refuse_changed({f"{cls.__module__.replace('.', '/')}.py": str(file)})
+    return code_of_file(file)
 
 
 def _module_file(module: str) -> Path | None:

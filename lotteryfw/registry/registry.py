@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 from pydantic_core import PydanticCustomError
 
 from lotteryfw.api import hookspecs
+from lotteryfw.api.code_files import ChangedCode
 from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.errors import PluginError, UsageError, nearest
 from lotteryfw.api.functions import FUNCTION
@@ -35,6 +36,7 @@ from lotteryfw.registry.plugins import (
     check_file,
     code_lookup,
     excluded_in_vain,
+    file_plugin,
     import_file,
     installed_plugins,
     is_excluded,
@@ -84,7 +86,8 @@ class Registry:
     def load(cls, trust: Sequence[Path] = ()) -> Registry:
         """Load every installed plugin that can be loaded, and the files and modules in `trust`.
 
-        Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work.
+        Raises UsageError for a trusted file that is not there, BrokenFile for one that does not work,
+        ChangedCode where this process imported another state of the code.
         """
         registry = cls()
         installed = installed_plugins()
@@ -197,8 +200,15 @@ class Registry:
         return offers
 
     def default(self, kind: str) -> RegisteredComponent | None:
-        """Return the component that recipes get if they leave this kind out, or None."""
+        """Return the component that recipes get if they leave this kind out, or None.
+
+        Of several, it is the one that comes with lotteryfw.
+        """
         defaults = [offer for offer in self.offers(kind) if offer.cls.default]
+        if len(defaults) > 1:
+            # Another plugin's may inherit `default` from the class that it changes: recipes that
+            # leave the kind out must not fail, nor mean something else, where it is installed.
+            defaults = [offer for offer in defaults if offer.distribution == hookspecs.PROJECT]
         return defaults[0] if len(defaults) == 1 else None
 
     def parse(self, kind: str, entry: object) -> tuple[RegisteredComponent, dict[str, Any]]:
@@ -336,13 +346,7 @@ class Registry:
         check_file(path)
         if path.resolve() in self.trusted:
             return
-        # the file's name, not its path: a component's provider is in a job's key, a folder is not
-        plugin = Plugin(path.stem, path.name, "local")
-        if path.stem == "__init__":
-            # a package's file, whose name every package has: its folder's name tells it apart
-            folder = path.resolve().parent.name
-            plugin = Plugin(folder, folder, "local")
-        failure = self._admit(plugin, lambda: import_file(path), path)
+        failure = self._admit(file_plugin(path), lambda: import_file(path), path)
         if failure:
             raise BrokenFile(f"{path}: {failure}")
         self.trusted.add(path.resolve())
@@ -372,10 +376,11 @@ class Registry:
             offers: list[RegisteredComponent] = []
             for cls in classes:
                 offers.append(register(cls, plugin, code_of, taken=[*self._offers, *offers]))
-        # a plugin may also end the process as it is imported
         except (Exception, SystemExit) as error:
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
+            if isinstance(error, ChangedCode):
+                raise
             return Failure.of(plugin, stage, error)
         plugin = replace(plugin, components=len(offers))
         self._add(offers)
@@ -384,7 +389,6 @@ class Registry:
         return None
 
     def _add(self, offers: Sequence[RegisteredComponent]) -> None:
-        # by name as well: the engine asks for every component of every job
         self._offers += offers
         for offer in offers:
             self._offers_by_name.setdefault(offer.name, []).append(offer)

@@ -14,6 +14,7 @@ from lotteryfw.runner.run_networks import (
     find_row,
     initial_values,
     ticket_path,
+    ticket_values,
     trained_values,
 )
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
@@ -91,7 +92,7 @@ def export(
         run, row = _run_of(opened, "the run's resolved.toml says which network it is")
         context = StudyContext(run.path / "resolved.toml", trust=trust, data=data)
         # safetensors have no graph: the network is built again from the recipe
-        atomic_write(path, onnx_bytes(context, _cell(context, run, row.cell), values))
+        atomic_write(path, onnx_bytes(context, _cell(context, run, row.cell, row.variant), values))
         return
     from safetensors.torch import save
 
@@ -221,8 +222,28 @@ def _values(opened: _Source, form: Form, store: Path | None) -> dict[str, Tensor
         return _prune_form(opened)
     run, row = _run_of(opened, _NEED_RUN[form])
     if form == "initial":
-        return initial_values(run, row)
+        return _initial(run, row, opened.ticket)
     return trained_values(run, row, store)
+
+
+def _initial(run: RunFolder, row: LevelRow, ticket: LoadedTicket) -> dict[str, Tensor]:
+    """Return the values at step 0 of the dense run, in the shapes of the ticket's network.
+
+    Raises UsageError where the network of a target has other shapes than the dense run, and the
+    level 0 of the target was not recorded.
+    """
+    dense = initial_values(run, row)
+    if all(dense[name].shape == value.shape for name, value in ticket.values.items()):
+        return dense
+    # The ticket of a target's level 0 has the dense run's values, and the output layer of its own.
+    for other in run.read_levels():
+        if (other.cell, other.variant, other.level) == (row.cell, row.variant, 0):
+            return ticket_values(run, other)
+    raise UsageError(
+        f"{run.path}: the target '{printable(row.variant, 200)}' has another output layer than the "
+        "dense run, and its level 0, whose ticket has its initial weights, was not recorded; name "
+        "level 0 among the target's `levels` and run the recipe again"
+    )
 
 
 def _prune_form(opened: _Source) -> dict[str, Tensor]:
@@ -252,7 +273,15 @@ def _save_seed(opened: _Source, out: Path, trust: Sequence[Path], data: Path | N
     if run is None:
         raise UsageError(f"{opened.path}: is in no run's folder; {_NEED_RUN['seed']}")
     context = StudyContext(run.path / "resolved.toml", trust=trust, data=data)
-    cell = _cell(context, run, opened.ticket.meta.get("cell", ""))
+    meta = opened.ticket.meta
+    name, variant = meta.get("cell", ""), meta.get("variant", "ticket")
+    cell = _cell(context, run, name, variant)
+    if _outputs(context, cell) != _outputs(context, _cell(context, run, name)):
+        raise UsageError(
+            f"{opened.path}: the target '{printable(variant, 200)}' has an output layer of its "
+            "own, whose weights are not drawn with those of the network, so one seed cannot tell "
+            "this ticket; the ticket's own file has them"
+        )
     specs = {slot: context.describe(getattr(cell, slot), cell.clock) for slot in PARTS}
     facts = cell.data.facts(context.data_folder)
     try:
@@ -261,10 +290,18 @@ def _save_seed(opened: _Source, out: Path, trust: Sequence[Path], data: Path | N
         raise UsageError(f"{opened.path}: {error}") from None
 
 
-def _cell(context: StudyContext, run: RunFolder, name: str) -> Cell:
+def _outputs(context: StudyContext, cell: Cell) -> int:
+    """Return the number of outputs of a cell's network."""
+    facts = cell.data.facts(context.data_folder)
+    return cell.objective.output_size(facts.shape, facts.classes)
+
+
+def _cell(context: StudyContext, run: RunFolder, name: str, variant: str = "ticket") -> Cell:
+    """Return the cell of this name; for a variant that is one of its targets, the target's."""
     for cell in context.recipe.cells:
         if cell.id == name:
-            return cell
+            targets = {target.name: target.cell for target in cell.targets}
+            return targets.get(variant, cell)
     raise UsageError(f"{run.path}: its recipe has no cell '{printable(name, 200)}'")
 
 
@@ -273,7 +310,13 @@ def _check_place(path: Path, ticket: LoadedTicket) -> None:
     meta = ticket.meta
     if path.parent.parent.name != "tickets" or not {"cell", "variant", "recorded"} <= meta.keys():
         return
-    expected = ticket_name(meta["cell"], meta["variant"], int(meta["recorded"]))
+    try:
+        level = int(meta["recorded"])
+    except ValueError:
+        raise StoreError(
+            f"{path}: damaged: '{printable(meta['recorded'], 200)}' is no level"
+        ) from None
+    expected = ticket_name(meta["cell"], meta["variant"], level)
     if expected != f"{path.parent.name}/{path.stem}":
         raise StoreError(
             f"{path}: holds the ticket of {printable(expected, 200)}: the run's files were "

@@ -18,17 +18,25 @@ def idle_options(cells: Iterable[Cell]) -> list[str]:
     has its default.
     """
     by_study: dict[str, tuple[dict[Option, str], set[Option]]] = {}
+    broken: dict[str, None] = {}
     for cell in cells:
         idle, used = by_study.setdefault(cell.study, ({}, set()))
         for component in _components(cell):
-            reasons = component.idle_options()
+            try:
+                reasons = component.idle_options()
+                if not isinstance(reasons, dict):
+                    raise TypeError(f"returned {reasons!r}, not a dict")
+            except Exception as error:
+                # a plugin's method may raise anything, and no run needs what it says
+                broken.setdefault(_broke(cell.study, component, error))
+                continue
             for name, field in type(component).model_fields.items():
                 option = component.kind, component.use, name
                 if name not in reasons:
                     used.add(option)
                 elif getattr(component, name) != field.get_default(call_default_factory=True):
                     idle.setdefault(option, reasons[name])
-    warnings = []
+    warnings = list(broken)
     for study, (idle, used) in by_study.items():
         for option, reason in idle.items():
             if option not in used:
@@ -37,6 +45,11 @@ def idle_options(cells: Iterable[Cell]) -> list[str]:
                     f"study {study}: {name} of {kind} '{use}' decides nothing, since {reason}"
                 )
     return warnings
+
+
+def _broke(study: str, component: Component, error: Exception) -> str:
+    who = f"{component.kind} '{component.use}'"
+    return f"study {study}: {who} broke in idle_options(): {type(error).__name__}: {error}"
 
 
 def _components(cell: Cell) -> Iterator[Component]:

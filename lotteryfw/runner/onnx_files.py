@@ -26,7 +26,7 @@ def onnx_bytes(context: StudyContext, cell: Cell, values: Mapping[str, Tensor]) 
     """Return an ONNX file of a cell's network at these values, with a batch of any size.
 
     Its input is called "inputs" and its output "outputs". Raises UsageError where a package is
-    missing, and for a network that torch.onnx cannot export.
+    missing, for values that are of another network, and for one that torch.onnx cannot export.
     """
     # first, since building and exporting a large network takes long
     for package in _PACKAGES:
@@ -39,7 +39,12 @@ def onnx_bytes(context: StudyContext, cell: Cell, values: Mapping[str, Tensor]) 
     model = context.describe(cell.model, cell.clock)
     module = engine.network(model, facts, context.describe(cell.objective, cell.clock))
     # not strict: buffers outside the values, such as fixed ones, are as the network is built
-    module.load_state_dict(dict(values), strict=False)
+    try:
+        module.load_state_dict(dict(values), strict=False)
+    except RuntimeError as error:
+        raise UsageError(
+            f"model '{cell.model.use}' does not have the shapes of these weights: {error}"
+        ) from None
     module.eval()
     # two examples, as torch takes a size of 1 for a constant
     dtype = torch.int64 if facts.vocabulary else torch.float32

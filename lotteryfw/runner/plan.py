@@ -109,7 +109,11 @@ def plan_cell(lab: CellLab) -> CellPlan:
     controls: list[LevelResult] = []
     for record in lab.records:
         if lab.cell.is_analysed(record.level):
-            levels.append(_level_result(lab, record.variant, record.level, record.ticket))
+            levels.append(
+                _level_result(
+                    lab, record.variant, record.level, record.ticket, record.trained.origin
+                )
+            )
         if is_evaluated:
             planned.requests += lab.evaluations(record.trained).values()
         for name, own_lab, ticket in lab.compared(record) if is_compared else ():
@@ -119,7 +123,7 @@ def plan_cell(lab: CellLab) -> CellPlan:
             if own_lab is lab:
                 planned.requests += jobs
                 if lab.cell.is_analysed(record.level):
-                    controls.append(_level_result(lab, name, record.level, ticket))
+                    controls.append(_level_result(lab, name, record.level, ticket, request.origin))
             else:
                 planned.of_targets += [(own_lab, job) for job in jobs]
     for analysis in lab.cell.analyses:
@@ -151,11 +155,14 @@ def _collect_requests(search: Search[Any], name: str, planned: CellPlan) -> None
         return
 
 
-def _level_result(lab: CellLab, variant: str, level: int, ticket: Ticket) -> LevelResult:
+def _level_result(
+    lab: CellLab, variant: str, level: int, ticket: Ticket, origin: str
+) -> LevelResult:
+    """Return a level as an analysis sees it; `origin` is that of its training."""
     cell = lab.cell
     return LevelResult(
         cell.study, cell.id, cell.axes, cell.seed, level, variant, _UnknownStats(), _UNKNOWN,
-        lambda: ticket, lab.request(ticket).origin,
+        lambda: ticket, origin,
     )  # fmt: skip
 
 

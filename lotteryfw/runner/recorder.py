@@ -12,6 +12,7 @@ from lotteryfw.api.events import CellFinished, JobFinished, LayerCollapsed, Leve
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
 from lotteryfw.recipe import to_toml
+from lotteryfw.runner.cell_states import UNFINISHED, cell_states, ended_cells
 from lotteryfw.runner.cells import Findings, SavedTicket, Status
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.levels import Level
@@ -48,7 +49,8 @@ class RunRecorder:
 
     `keys` are those of all objects that the results stand on, `statuses` how the cells ended. What
     an earlier run of the same study left in the folder stays until this run finds it again, or
-    until `drop_stale`.
+    until `drop_stale`. What it left of cells that other code, data or another version of torch
+    decided stays until this run records something of such a cell: no table has results of both.
     """
 
     def __init__(
@@ -87,6 +89,12 @@ class RunRecorder:
         self._keys_before: set[str] = set()
         self._inputs = _input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
+        self._statuses_before: dict[str, Status] = {}
+        self._states = cell_states(context, device)
+        self._states_before: dict[str, str] = {}
+        # The cells whose results in the folder were decided by something else than `_states` say.
+        self._outdated: set[str] = set()
+        self._has_outdated = False
         path = context.recipe.path
         # of a trusted module there is no file to look for
         trusted = [file for file in context.trust if file.is_file()]
@@ -105,6 +113,16 @@ class RunRecorder:
         self._invocations_before = self._seals.invocations_before()
         if self._keys_before:
             self._next_write = time.monotonic() + _REWRITE_SECONDS
+        if self._seals.intact("manifest.json"):
+            manifest = self._folder.read_manifest()
+            self._statuses_before = ended_cells(manifest.get("cells"))
+            # A manifest of an earlier version has none, and nobody knows what decided its results.
+            states = manifest.get("cell_states")
+            self._states_before = states if isinstance(states, dict) else {}
+        for cell, state in self._states.items():
+            if self._states_before.get(cell) != state:
+                self._outdated.add(cell)
+        self._has_outdated = bool(self._outdated)
         if self._seals.intact("levels.csv"):
             for row in self._folder.read_levels():
                 if self._is_known(row.cell, row.variant):
@@ -122,22 +140,43 @@ class RunRecorder:
     def drop_stale(self) -> None:
         """Drop what an earlier run left and this one, whose cells all ended, did not find again.
 
-        A failed cell keeps its own, since it may have come further then.
+        A failed cell keeps its own, since it may have come further then, unless other code decided
+        it.
         """
         failed: set[str] = set()
         numbers: set[int] = set()
         folders: set[str] = set()
         for cell, status in self.statuses.items():
-            if status == "failed":
+            if status == "failed" and cell not in self._outdated:
                 failed.add(cell)
                 numbers.add(self._cell_numbers[cell])
                 folders.add(file_name(cell))
         self._rows_before = _of_cells(self._rows_before, numbers)
         self._curves_before = _of_cells(self._curves_before, numbers)
         self._findings_before = [line for line in self._findings_before if line["cell"] in failed]
-        if not failed:
+        if "failed" not in self.statuses.values():
             self._keys_before = set()
         self._seals.drop_stale_tickets(folders)
+
+    def _drop_outdated(self, cell: str) -> None:
+        """Drop what is outdated, as this run is about to record something of such a cell.
+
+        Not before: a run that is stopped at its start loses nothing.
+        """
+        if not self._has_outdated or cell not in self._outdated:
+            return
+        self._has_outdated = False
+        outdated = self._outdated
+        numbers = {number for name, number in self._cell_numbers.items() if name not in outdated}
+        self._rows_before = _of_cells(self._rows_before, numbers)
+        self._curves_before = _of_cells(self._curves_before, numbers)
+        findings = []
+        for line in self._findings_before:
+            if line["cell"] not in outdated and line["against"] not in outdated:
+                findings.append(line)
+        self._findings_before = findings
+        for name in outdated:
+            self._statuses_before.pop(name, None)
 
     # What happens during a run
 
@@ -149,12 +188,14 @@ class RunRecorder:
 
     def cell_finished(self, cell: Cell, status: Status, message: str) -> None:
         """Record how a cell ended."""
+        self._drop_outdated(cell.id)
         self.statuses[cell.id] = status
         self._reporter.event(CellFinished(cell.id, status, message))
 
     def level(self, level: Level) -> None:
         """Record the figures of a level, and from time to time write the tables."""
         cell, stats = level.cell.id, level.cut
+        self._drop_outdated(cell)
         if level.variant == "ticket":
             for layer in stats.collapsed:
                 self._reporter.event(LayerCollapsed(cell, level.level, layer))
@@ -250,6 +291,17 @@ class RunRecorder:
 
     def _manifest(self) -> dict[str, Any]:
         recipe = self._context.recipe
+        cells: dict[str, str] = {}
+        for cell in recipe.cells:
+            before = self._statuses_before.get(cell.id, UNFINISHED)
+            cells[cell.id] = self.statuses.get(cell.id, before)
+        states = dict(self._states)
+        # the next run must see what decided the rows that are in the folder
+        if self._has_outdated:
+            for name in self._outdated:
+                del states[name]
+                if name in self._states_before:
+                    states[name] = self._states_before[name]
         plugins: dict[str, str] = {}
         for plugin in self._context.registry.plugins:
             plugins[f"{plugin.distribution}/{plugin.name}"] = plugin.version
@@ -265,8 +317,10 @@ class RunRecorder:
             "numerics": numerics(self._device),
             "machine": machine(self._device),
             "invocations": listed(self._invocations_before, self._invocation),
-            "store": str(self._context.store.root),
-            "cells": self.statuses,
+            # from any folder, for whoever opens the run from another one
+            "store": str(self._context.store.root.absolute()),
+            "cells": cells,
+            "cell_states": states,
             "inputs": self._inputs,
             "metrics": _metric_units(recipe.cells),
             "figures": _figure_names(recipe.cells),

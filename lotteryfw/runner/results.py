@@ -82,7 +82,7 @@ class Run:
 
     @property
     def statuses(self) -> dict[str, str]:
-        """The end of each cell: done, diverged or failed."""
+        """The end of each cell: done, diverged, failed or unfinished."""
         statuses: dict[str, str] = self.manifest.get("cells", {})
         return statuses
 

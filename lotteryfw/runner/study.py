@@ -24,6 +24,7 @@ from lotteryfw.engine import (
     visible_gpus,
 )
 from lotteryfw.engine.messages import Setup
+from lotteryfw.engine.worker import patience
 from lotteryfw.recipe import to_toml
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.device_slots import DeviceSlot, device_slots, gpu_groups
@@ -75,6 +76,8 @@ def run_study(
         context.validate_precision(kind)
         context.validate(kind)
         context.require_store()
+        # for a wrong setting: workers read it when the folder is there
+        patience()
         gpus = gpu_groups(visible_gpus(device), context.devices)
         slots = _slots(context, jobs, jobs_per_device, kind, gpus)
         context.validate_memory(kind, max(slot.processes for slot in slots))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from lotteryfw.engine.messages import (
     ToWorker,
     Work,
 )
+from lotteryfw.engine.runtime import python_command
 from lotteryfw.engine.worker import patience
 from lotteryfw.runner.device_slots import MAX_FAILURES, DeviceSlot
 from lotteryfw.runner.executors import ENDS_RUN, Finished
@@ -179,7 +179,7 @@ class Workers:
         if slot.gpu is not None:
             # The process sees this GPU alone, so it can take no memory on another.
             environment[VISIBLE] = slot.gpu
-        command = [sys.executable, "-m", "lotteryfw.engine.worker"]
+        command = python_command("lotteryfw.engine.worker")
         # The pipe's other end must be open in the worker alone: its end is how a death shows.
         with theirs, self._log.open("ab") as log:
             process = worker_pipe.start(command, theirs, environment, log)

@@ -141,12 +141,15 @@ class SearchContext:
             self.seeds.ties,
         )
 
-    def fresh_weights(self, layer: LayerInfo, level: int) -> Tensor:
+    def fresh_weights(
+        self, layer: LayerInfo, level: int, drawn_for: tuple[Stream, ...] = ()
+    ) -> Tensor:
         """Return a fresh draw of a layer from the initialiser: float32 [s].
 
-        Every call at one level returns the same draw.
+        Every call at one level returns the same draw. `drawn_for` are further labels of the stream:
+        other ones, another draw.
         """
-        rng = stream(self.seeds.init, Stream.REINITIALISE, level, layer.name)
+        rng = stream(self.seeds.init, Stream.REINITIALISE, *drawn_for, level, layer.name)
         return draw_weight(self.cell.initialiser, self.specs["initialiser"], layer, rng)
 
     # Where rounds start

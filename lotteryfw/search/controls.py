@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_FOR_CONTROLS = (Stream.CONTROL,)
+"""The label of what is drawn for all controls of a level.
+
+A ticket may be drawn anew or at random itself, and its control must not be the same network.
+"""
+
+
 def control_of(context: SearchContext, control: Control, spec: Spec, ticket: Ticket) -> Ticket:
     """Return a control of a recorded ticket.
 
@@ -114,7 +121,8 @@ class Controlled(Derivation):
         context, ticket = self._context, self.parent
         # As many weights as the ticket has in every layer: a control differs in nothing else.
         groups = single_layer_groups(ticket.cut.kept)
-        return context.pruner.at_random(whole_masks(context), groups, ticket.level)[0]
+        whole = whole_masks(context)
+        return context.pruner.at_random(whole, groups, ticket.level, _FOR_CONTROLS)[0]
 
     def _layer(self, info: LayerInfo, start: Tensor) -> ControlLayer:
         """Return the layer as the control sees it, with its random stream at the start."""
@@ -127,7 +135,7 @@ class Controlled(Derivation):
             mask=ticket.mask[name],
             rng=stream(context.seed, Stream.CONTROL, self._control.use, ticket.level, name),
             _random_mask=lambda: self._random_masks[name],
-            _resample=lambda: context.fresh_weights(info, ticket.level),
+            _resample=lambda: context.fresh_weights(info, ticket.level, _FOR_CONTROLS),
         )
 
     def _checked_mask(self, layer: ControlLayer, mask: Tensor) -> Tensor:

@@ -12,16 +12,12 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import Describe, SearchContext, digest_of
 from lotteryfw.search.jobs import Evaluate, Spec
-from lotteryfw.search.requests import JobRequest
+from lotteryfw.search.requests import JobRequest, has_statistics, recalibration_batches
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 PARTS = ("train", "validation", "test")
-RECALIBRATION_BATCHES = 100
-"""The batches that statistics of batch normalisation are computed over, if nobody says how many.
-
-A mean over 100 batches of 128 is one over 12,800 images, a quarter of CIFAR-10."""
 
 
 class EvaluationFactory:
@@ -63,8 +59,7 @@ class EvaluationFactory:
                 )
             recalibrate = 0
         if recalibrate is None:
-            # An epoch has no more batches to offer.
-            batches = min(RECALIBRATION_BATCHES, self._context.clock.steps_per_epoch)
+            batches = recalibration_batches(self._context)
             recalibrate = batches if isinstance(network, Ticket) else 0
         specs = tuple(self._describe(metric) for metric in metrics)
         ticket = network if isinstance(network, Ticket) else network.ticket
@@ -159,8 +154,7 @@ class EvaluationFactory:
                 "mask_seed": context.seeds.of_training(ticket, bool(context.augment)).masks,
             }
         # Without batch normalisation there is nothing to compute anew, and one key for all.
-        has_statistics = any(name.endswith("running_mean") for name in state.values)
-        if recalibrate and has_statistics:
+        if recalibrate and has_statistics(state.values):
             fields |= {
                 "recalibrate": recalibrate,
                 "batch": context.cell.batch,

@@ -219,7 +219,7 @@ def _initial_values(
         if hasattr(part, "reset_parameters"):
             with _seeded(seed, Stream.INITIALISATION, path):
                 part.reset_parameters()
-    # of a tied weight only the first name
+    # of a tied parameter only the first name
     names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     values = {}
     for name, value in module.state_dict().items():
@@ -231,15 +231,13 @@ def _initial_values(
         # The root module itself may be the layer, and has the empty path.
         prefix = f"{path}." if path else ""
         layer = LayerInfo(f"{prefix}weight", tuple(part.weight.shape))
-        # A tied weight is drawn once, under the name that the network lists it by.
-        if layer.name not in names:
-            continue
         rng = stream(seed, Stream.INITIALISATION, layer.name)
-        values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
-        if part.bias is not None:
-            values[f"{prefix}bias"] = _draw_bias(
-                parts.initialiser, specs["initialiser"], layer, rng
-            )
+        # A tied parameter is drawn once, under the name that the network lists it by.
+        if layer.name in names:
+            values[layer.name] = draw_weight(parts.initialiser, specs["initialiser"], layer, rng)
+        bias = f"{prefix}bias"
+        if part.bias is not None and bias in names:
+            values[bias] = _draw_bias(parts.initialiser, specs["initialiser"], layer, rng)
     return values
 
 

@@ -7,6 +7,7 @@ their content, lengths in steps.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
@@ -126,6 +127,10 @@ class Train(KeyedJob):
 
     `teacher` is the key of the training whose network the objective compares with; empty for none.
 
+    `recalibrate` is the number of training batches that the statistics of batch normalisation are
+    computed anew over before the network is measured: only where there are no steps, since a
+    training makes statistics of its own.
+
     `snapshots` asks that the state after those steps be kept, too; it is no part of the key, since
     it does not change the training. `origin` says how the job came about (see `Ticket.origin`).
     """
@@ -167,6 +172,7 @@ class Train(KeyedJob):
     compiled: bool = False
     mask_update: Spec | None = None
     teacher: str = ""
+    recalibrate: int = 0
     snapshots: frozenset[int] = frozenset()
     origin: str = ""
     known_key: str = field(default="", repr=False)
@@ -260,38 +266,29 @@ _NO_TENSORS: Mapping[str, Any] = {"values": {}, "mask": {}, "optimizer_state": N
 """The tensors of jobs by field, each with the value that stands for none."""
 _NOT_IN_KEY = ("snapshots", "origin", "known_key", "activation_checkpointing")
 _NOT_IN_KEY_AT_DEFAULT = (
-    "precision",
-    "memory_format",
-    "deterministic",
-    "compiled",
-    "accumulate",
-    "devices",
-    "sync_batch_norm",
-    "mask_update",
-    "teacher",
-)
+    "precision", "memory_format", "deterministic", "compiled", "accumulate", "devices",
+    "sync_batch_norm", "mask_update", "teacher",
+)  # fmt: skip
 """Fields that the key has only where they are not at their default."""
+_NOT_IN_KEY_OF_TRAINING_AT_DEFAULT = ("recalibrate",)
+"""Further ones of a training. An evaluation had such a field from the start, always in its key."""
 _SPECS = (
-    "model",
-    "data",
-    "objective",
-    "optimizer",
-    "schedule",
-    "parametrization",
-    "initialiser",
-    "component",
-    "mask_update",
-)
+    "model", "data", "objective", "optimizer", "schedule", "parametrization", "initialiser",
+    "component", "mask_update",
+)  # fmt: skip
 _TUPLES = ("layers", "stream_labels")
 
 
 def numerics(device: str) -> dict[str, str]:
     """Return what beside a job decides the bits of a result.
 
-    That is: torch's version, the device, and on the CPU that denormal numbers count as zeros.
+    That is: torch's version, the device, and on the CPU that denormal numbers count as zeros, and
+    the mode of MKL (which instructions it uses) where the environment sets one.
     """
-    denormals = {"denormals": "zero"} if device == "cpu" else {}
-    return {"torch": _torch_version(), "device": device, **denormals}
+    cpu = {"denormals": "zero"}
+    if os.environ.get("MKL_CBWR"):
+        cpu["MKL_CBWR"] = os.environ["MKL_CBWR"]
+    return {"torch": _torch_version(), "device": device, **(cpu if device == "cpu" else {})}
 
 
 @cache
@@ -305,7 +302,10 @@ def key_source(job: Job) -> dict[str, Any]:
     for part in fields(job):
         value = getattr(job, part.name)
         # A field that was added later must not change the keys of jobs that do not use it.
-        is_left_out = part.name in _NOT_IN_KEY_AT_DEFAULT and value == part.default
+        was_added = part.name in _NOT_IN_KEY_AT_DEFAULT
+        if isinstance(job, Train):
+            was_added |= part.name in _NOT_IN_KEY_OF_TRAINING_AT_DEFAULT
+        is_left_out = was_added and value == part.default
         if part.name not in _NOT_IN_KEY and not is_left_out:
             source[part.name] = _canonical(value)
     return {**source, "numerics": numerics(job.device)}

@@ -81,6 +81,7 @@ class CellLab:
         self.at = tickets.at
         self.interpolate = tickets.interpolate
         self.again = tickets.again
+        self.is_training_of = tickets.is_training_of
 
         # The list itself: the runner empties it while the search goes on, to let tensors go.
         levels = LevelRecords(context)

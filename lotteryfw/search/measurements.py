@@ -85,8 +85,9 @@ class Measurements:
                 segment = first_segment(ticket, steps)
             trained = yield from self.train(segment)
             step += steps
-            # Under the ticket itself, so that it can be pruned after any of its segments.
-            segments.append(replace(trained, ticket=ticket))
+            # Under the ticket itself, so that it can be pruned after any of its segments; it still
+            # says that the training is one of several.
+            segments.append(replace(trained, ticket=replace(ticket, keeps_end=True)))
             if condition(tuple(segments)):
                 break
         return segments[-1]

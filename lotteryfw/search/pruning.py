@@ -133,14 +133,21 @@ class Pruner:
         return pruned, self.stats(pruned, sum(group.requested for group in groups) + unpruned)
 
     def at_random(
-        self, mask: Mapping[str, Tensor], groups: Sequence[Group], level: int
+        self,
+        mask: Mapping[str, Tensor],
+        groups: Sequence[Group],
+        level: int,
+        drawn_for: tuple[Stream, ...] = (),
     ) -> tuple[dict[str, Tensor], MaskStats]:
-        """Keep a uniformly random choice of the weights in `mask`, within each group's budget."""
+        """Keep a uniformly random choice of the weights in `mask`, within each group's budget.
+
+        `drawn_for` are further labels of the stream: other ones, another choice.
+        """
         import torch
 
         scores = {}
         for layer in self._layers:
-            rng = stream(self._seed, Stream.RANDOM_MASK, level, layer.name)
+            rng = stream(self._seed, Stream.RANDOM_MASK, *drawn_for, level, layer.name)
             scores[layer.name] = torch.rand(layer.shape, generator=rng)
         return self.by_score(mask, scores, groups, level)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from lotteryfw.api.errors import UsageError
 from lotteryfw.api.layers import LATEST, Need
@@ -12,6 +13,14 @@ from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import NO_KERNEL, Job, KernelSpec, ProbeJob, Train, without_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RECALIBRATION_BATCHES = 100
+"""The batches that statistics of batch normalisation are computed over, if nobody says how many.
+
+A mean over 100 batches of 128 is one over 12,800 images, a quarter of CIFAR-10."""
 
 ChooseKernel = Callable[[Train, str, float | None], KernelSpec]
 """A function of the engine that chooses the kernel of a job.
@@ -23,6 +32,17 @@ BuildJob = Callable[["JobRequest"], Job]
 """A function that builds the job of a request, with its tensors."""
 
 _NONE: frozenset[int] = frozenset()
+
+
+def recalibration_batches(context: SearchContext) -> int:
+    """Return the number of batches that a ticket's statistics are computed anew over."""
+    # An epoch has no more batches to offer.
+    return min(RECALIBRATION_BATCHES, context.clock.steps_per_epoch)
+
+
+def has_statistics(values: Mapping[str, Tensor]) -> bool:
+    """Return whether a network with these values has statistics of batch normalisation."""
+    return any(name.endswith("running_mean") for name in values)
 
 
 def no_kernel(job: Train, wanted: str, sparse_below: float | None) -> KernelSpec:
@@ -207,7 +227,17 @@ class JobFactory:
                 initialiser=specs["initialiser"],
                 mask_seed=context.seed,
             )
+        if not request.steps:
+            job = replace(job, recalibrate=self._recalibrate(job))
         return replace(job, kernel=self._choose_kernel(job, cell.kernel, cell.sparse_below))
+
+    def _recalibrate(self, job: Train) -> int:
+        """Return how many batches the statistics of a job without steps are computed anew over."""
+        # The values of a ticket come from several networks, and no training made statistics for
+        # them. Those of a learned mask were made while it was learned.
+        if job.scores or not has_statistics(job.values):
+            return 0
+        return recalibration_batches(self._context)
 
     def _check_teacher(self, ticket: Ticket) -> None:
         """Raise UsageError where the objective needs a teacher and nothing was trained before."""

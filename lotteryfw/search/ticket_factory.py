@@ -79,12 +79,12 @@ class TicketFactory:
             other = (criterion, self._context.describe(criterion, self._context.clock))
         root = self._root(ticket, trained)
         derivation = Pruned(self._context, ticket, trained, root, times, density, scores, other)
-        return self._next_round(derivation, ticket, root, times)
+        return self._next_round(derivation, ticket, trained, root, times)
 
     def prune_randomly(self, ticket: Ticket, trained: Trained, times: int = 1) -> Ticket:
         root = self._root(ticket, trained)
         derivation = RandomMask(self._context, ticket, trained, root, times)
-        return self._next_round(derivation, ticket, root, times)
+        return self._next_round(derivation, ticket, trained, root, times)
 
     def as_is(self, ticket: Ticket) -> Ticket:
         # A training of no steps is evaluated, and has a key of its own, like any other.
@@ -206,14 +206,17 @@ class TicketFactory:
             raise UsageError(f"lab.again: order is an integer of at least 0, not {order!r}")
         return replace(ticket, order=order)
 
+    def is_training_of(self, ticket: Ticket, trained: Trained) -> bool:
+        return self._context.training_digest(trained) == self._context.job_digest(ticket)
+
     def extract_ticket(self, ticket: Ticket, trained: Trained, *, rewound: bool = False) -> Ticket:
         level, point = ticket.level + 1, self._context.point
         if rewound and ticket.learns_mask:
             learned = RewoundMask(self._context, ticket, trained)
-            return Ticket.derived(learned, level, point, root=trained, parent=ticket.level)
+            return Ticket.derived(learned, level, point, root=trained)
         if ticket.updates_mask:
             final = FinalMask(self._context, ticket, trained)
-            return Ticket.derived(final, level, point, root=trained, parent=ticket.level)
+            return Ticket.derived(final, level, point, root=trained)
         return Ticket.derived(Extracted(self._context, ticket, trained), level, _WHOLE_SCHEDULE)
 
     def _check_point(self, who: str, base: Ticket, point: RewindPoint) -> None:
@@ -263,12 +266,11 @@ class TicketFactory:
         return root
 
     def _next_round(
-        self, derivation: Derivation, ticket: Ticket, root: Trained, times: int
+        self, derivation: Derivation, ticket: Ticket, trained: Trained, root: Trained, times: int
     ) -> Ticket:
-        level = ticket.level + times
-        return Ticket.derived(
-            derivation, level, self._context.point, root=root, parent=ticket.level
-        )
+        level, point = ticket.level + times, self._context.point
+        parent = ticket.level if _is_own_training(ticket, trained) else None
+        return Ticket.derived(derivation, level, point, root=root, parent=parent)
 
     def _checked_scores(self, what: str, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return scores by layer. Raises ContractError for a missing layer, shape or dtype."""
@@ -298,3 +300,18 @@ class TicketFactory:
                 f"parametrization: '{parametrization.use}' cannot keep to a density, and the "
                 f"search '{search.use}' asks for one"
             )
+
+
+def _is_own_training(ticket: Ticket, trained: Trained) -> bool:
+    """Return whether a training, as a search has it, is that of a ticket from first step to last.
+
+    Unlike `TicketFactory.is_training_of` it hashes nothing, as a plan prunes very many tickets.
+    """
+    start = trained.ticket
+    # What lab.probe returns was not trained, and what lab.stop_when returns perhaps not to its end.
+    if isinstance(trained.outcome, Untrained) or start.keeps_end:
+        return False
+    if start is ticket:
+        return True
+    same_start = start.origin == ticket.origin and start.point == ticket.point
+    return same_start and start.order == ticket.order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -25,6 +24,7 @@ from lotteryfw.api.events import (
     event_name,
 )
 from lotteryfw.session.run_progress import RunProgress
+from lotteryfw.store import strict_json
 
 LINE_SECONDS = 10.0
 """Seconds between two lines of a display that is no terminal."""
@@ -94,7 +94,7 @@ class JsonLines(View):
         # a curve has thousands of numbers
         if isinstance(event, LevelFinished):
             del fields["metrics"]["curve"]
-        print(json.dumps({"event": event_name(event), **fields}), flush=True)
+        print(strict_json({"event": event_name(event), **fields}), flush=True)
 
     def progress(self, progress: TrainingProgress) -> None:
         """Print nothing: a script reads events."""

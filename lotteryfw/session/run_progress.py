@@ -41,6 +41,7 @@ class RunProgress:
         self._cells_done = 0
         self._steps_to_do = 0
         self._steps_done = 0
+        self._steps_made = 0  # without those before a checkpoint that a training went on from
         self._running: dict[str, _Running] = {}
 
     def event(self, event: Event) -> None:
@@ -51,9 +52,11 @@ class RunProgress:
             self.jobs, self._cells, self._steps_to_do = event.jobs, event.cells, event.steps
             self._figure = event.figure
         elif isinstance(event, JobFinished):
-            self._running.pop(event.key, None)
+            running = self._running.pop(event.key, None)
             self.jobs_done += 1
-            self._steps_done += 0 if event.stored else event.steps
+            if not event.stored:
+                self._steps_done += event.steps
+                self._steps_made += event.steps - (running.first_step if running else 0)
         elif isinstance(event, LevelFinished):
             variant = "" if event.variant == "ticket" else f" {event.variant}"
             level = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
@@ -75,8 +78,12 @@ class RunProgress:
     def summary(self) -> str:
         """Return jobs, cells, speed and times in one line."""
         seconds = max(self._clock() - self._started, 1e-9)
-        steps = self._steps_done + self._running_steps()
-        speed = steps / seconds
+        steps_made, steps_done = self._steps_made, self._steps_done
+        # a copy: another thread shows what this one counts
+        for running in list(self._running.values()):
+            steps_made += running.progress.step - running.first_step
+            steps_done += running.progress.step
+        speed = steps_made / seconds
         parts = [
             f"{self.jobs_done:,}/{self.jobs:,} jobs",
             f"{self._cells_done}/{self._cells} cells",
@@ -84,9 +91,9 @@ class RunProgress:
             f"{speed:,.0f} steps/s",
             in_words(seconds),
         ]
-        steps_left = self._steps_to_do - steps
+        steps_left = self._steps_to_do - steps_done
         # nothing is said before the first step, and nothing of an upper bound that is passed
-        if steps > 0 and steps_left > 0 and not self.is_finished:
+        if steps_made > 0 and steps_left > 0 and not self.is_finished:
             parts.append(f"about {in_words(steps_left / speed)} left")
         return "  ".join(parts)
 
@@ -97,14 +104,6 @@ class RunProgress:
         if len(running) > most:
             lines[-1] += f"  and {len(running) - most} more trainings"
         return lines
-
-    def _running_steps(self) -> int:
-        """Return the steps that running trainings did since this run began them."""
-        steps = 0
-        # a copy: another thread shows what this one counts
-        for running in list(self._running.values()):
-            steps += running.progress.step - running.first_step
-        return steps
 
     def _line(self, running: _Running) -> str:
         progress = running.progress

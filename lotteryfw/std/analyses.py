@@ -28,7 +28,8 @@ class MaskDiagnostics(Analysis):
     (sign_agreement), the shares whose magnitude shrank and grew (toward_zero, away_from_zero), and
     each layer's density. Of the weights that the cut removed, the share that the training before
     it had moved toward zero (cut_toward_zero), beside the same share of those that it kept
-    (kept_toward_zero).
+    (kept_toward_zero). Both are left out where no recorded training came before the cut, as in
+    pruning at initialisation, and where the mask was found in training.
 
     Where weights were not trained, as under a learned mask, nothing moved and only densities are
     said. Of searches that learn masks the weights of the variant "trained" moved.
@@ -158,8 +159,9 @@ class WeightScatter(Analysis):
     """Samples each layer's weights before and after training, with those that the next cut kept.
 
     For the papers' picture of w_f against w_i with its masked region: `w_i`, `w_f` and `kept` (1
-    or 0) are lists in one order, of the first ticket and the training before it. Searches that
-    learn masks cut nothing, and it finds nothing in them.
+    or 0) are lists in one order, of the first ticket and the training before it. It finds nothing
+    where no recorded training came before a cut, as in pruning at initialisation, and in searches
+    that find masks in training, which cut nothing.
     """
 
     use = "weight_scatter"

@@ -41,8 +41,9 @@ class LinearModeConnectivity(Analysis):
 
     error and loss are lists over `alpha`, from the level's own network to the copy;
     error_barrier and loss_barrier are the largest value on the line above the mean of its ends.
-    Statistics of batch normalisation are computed anew at every point. Networks that no step
-    trained, or whose mask was learned, are left out.
+    Statistics of batch normalisation are computed anew at every point. Left out are networks that
+    no step trained, and levels that report another training than that of their ticket: one that
+    found its mask, or a part of one.
     """
 
     use = "linear_mode_connectivity"
@@ -54,7 +55,7 @@ class LinearModeConnectivity(Analysis):
     part: MeasuredPart = "test"
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
-        trained = [level for level in levels if _has_trained_weights(level)]
+        trained = [level for level in levels if _can_be_repeated(lab, level)]
         copies = yield from lab.train_all(
             [lab.again(level.ticket, 1) for level in trained], probe=False
         )
@@ -97,7 +98,10 @@ class ErrorBarrier(Analysis):
                 f"error_barrier.against: the study has no '{self.against}'; "
                 f"it has {', '.join(sorted(names))}"
             )
-        by_place = {(one.variant, one.level): one for one in levels if _has_trained_weights(one)}
+        by_place: dict[tuple[str, int], LevelResult] = {}
+        for level in levels:
+            if _has_trained_weights(lab, level):
+                by_place[level.variant, level.level] = level
         ends: list[tuple[LevelResult, Trained]] = []
         for level in by_place.values():
             other = self._other(level, by_place)
@@ -127,8 +131,9 @@ class StabilityToDataOrder(Analysis):
 
     Over the kept weights of all layers: l2 is the distance of two copies, l2_normalised the
     distance over the norm of the first, cosine their cosine, and angle the angle in degrees; each
-    is the mean over all pairs of copies, the level's own training included. Networks that no step
-    trained, or whose mask was learned, are left out, and copies that diverged.
+    is the mean over all pairs of copies, the level's own training included. Left out are networks
+    that no step trained, levels that report another training than that of their ticket (one that
+    found its mask, or a part of one), and copies that diverged.
     """
 
     use = "stability_to_data_order"
@@ -140,7 +145,7 @@ class StabilityToDataOrder(Analysis):
     """Networks that are compared, the level's own included."""
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
-        trained = [level for level in levels if _has_trained_weights(level)]
+        trained = [level for level in levels if _can_be_repeated(lab, level)]
         # numbers from 1: copy 0 is the level's own training
         numbers = range(1, self.copies)
         tickets = [lab.again(level.ticket, number) for level in trained for number in numbers]
@@ -171,6 +176,7 @@ class StabilityToPruning(Analysis):
 
     Over the kept weights of all layers: l2 is the distance, l2_normalised the distance over the
     norm of the dense network's weights, cosine their cosine, and angle the angle in degrees.
+    Networks that no step trained, or whose mask was learned, are left out.
     """
 
     use = "stability_to_pruning"
@@ -180,8 +186,9 @@ class StabilityToPruning(Analysis):
 
     def levels(self, lab: Lab, levels: Sequence[LevelResult]) -> Search[list[AnalysisResult]]:
         yield from ()
-        trained = [level for level in levels if _has_trained_weights(level)]
-        dense = [level for level in trained if level.ticket.is_dense]
+        trained = [level for level in levels if _has_trained_weights(lab, level)]
+        # a search may also record a dense network in the middle of its training
+        dense = [one for one in trained if one.ticket.is_dense and _can_be_repeated(lab, one)]
         results: list[AnalysisResult] = []
         if not dense:
             return results
@@ -205,9 +212,19 @@ def barrier(values: Sequence[float]) -> float:
     return max(values) - (values[0] + values[-1]) / 2
 
 
-def _has_trained_weights(level: LevelResult) -> bool:
+def _can_be_repeated(lab: Lab, level: LevelResult) -> bool:
+    """Return whether training a level's ticket again repeats the training that the level reports."""
     # known without any figure, so that a plan counts what the analyses ask for
-    return level.ticket.point.steps != 0 and not level.ticket.learns_mask
+    is_trained = level.ticket.point.steps != 0 and not level.ticket.learns_mask
+    return is_trained and lab.is_training_of(level.ticket, level.trained)
+
+
+def _has_trained_weights(lab: Lab, level: LevelResult) -> bool:
+    """Return whether a level's network has trained weights, and no learned mask over them."""
+    if level.ticket.point.steps == 0 or level.ticket.learns_mask:
+        return False
+    # the training that a level reports may have learned the mask of its ticket
+    return lab.is_training_of(level.ticket, level.trained) or not level.trained.scores()
 
 
 def _lines(

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from math import sqrt
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from lotteryfw import Objective
 from lotteryfw.std.wrapped_objective import WrappedObjective
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class L1(WrappedObjective):
 
     strength: Strength = 1e-5
 
-    def penalty(self, weights: Mapping[str, Tensor]) -> Tensor:
+    def own_penalty(self, weights: Mapping[str, Tensor]) -> Tensor:
         import torch
 
         # one sum for each layer, so that nothing is copied into one long vector
@@ -48,7 +49,7 @@ class GroupLasso(WrappedObjective):
 
     strength: Strength = 1e-5
 
-    def penalty(self, weights: Mapping[str, Tensor]) -> Tensor:
+    def own_penalty(self, weights: Mapping[str, Tensor]) -> Tensor:
         import torch
 
         norms = []
@@ -63,7 +64,8 @@ class GroupLasso(WrappedObjective):
 class Distillation(WrappedObjective):
     """Trains tickets to give the outputs of the cell's dense network, beside the inner loss.
 
-    The dense network itself is trained by the inner loss. Loss and accuracy on validation and test
+    The dense network itself is trained by the inner loss. A penalty of the inner objective stays;
+    one with a teacher of its own is refused, since there is one teacher. Loss and accuracy on validation and test
     data are those of the inner objective, so that they compare with other trainings.
     """
 
@@ -76,6 +78,18 @@ class Distillation(WrappedObjective):
     """Share of the teacher in the loss."""
     temperature: Annotated[float, Field(gt=0)] = 4.0
     """T, which both networks' logits are divided by."""
+
+    @field_validator("inner")
+    @classmethod
+    def _has_no_teacher(cls, inner: Objective) -> Objective:
+        if inner.needs_teacher:
+            raise ValueError(
+                f"'{inner.use}' compares with the teacher itself: name an objective that does not"
+            )
+        return inner
+
+    def own_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        return None
 
     def taught_loss(
         self, outputs: Tensor, teacher: Tensor, inputs: Tensor, labels: Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from lotteryfw import DatasetInfo, Objective
@@ -12,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class WrappedObjective(Objective):
-    """Reports loss and figure of the objective `inner`, whatever it adds to a step."""
+    """Reports loss and figure of the objective `inner`, whatever it adds to a step.
+
+    What `inner` adds to a step, a penalty or a teacher, stays.
+    """
 
     inner: Objective = Classification()
     """The objective that something is added to."""
@@ -22,6 +27,11 @@ class WrappedObjective(Objective):
     def labels_are_classes(self) -> bool:  # type: ignore[override]
         """True where the inner objective reads labels as classes."""
         return self.inner.labels_are_classes
+
+    @property
+    def needs_teacher(self) -> bool:  # type: ignore[override]
+        """True where the inner objective compares with a teacher."""
+        return self.inner.needs_teacher
 
     @property
     def figure_name(self) -> str:  # type: ignore[override]
@@ -46,3 +56,18 @@ class WrappedObjective(Objective):
 
     def correct(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
         return self.inner.correct(outputs, inputs, labels)
+
+    def taught_loss(
+        self, outputs: Tensor, teacher: Tensor, inputs: Tensor, labels: Tensor
+    ) -> Tensor:
+        return self.inner.taught_loss(outputs, teacher, inputs, labels)
+
+    @abstractmethod
+    def own_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """Return what this objective adds to the penalty of the inner one; None: nothing."""
+
+    def penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        own, inner = self.own_penalty(weights), self.inner.penalty(weights)
+        if own is None or inner is None:
+            return inner if own is None else own
+        return own + inner

@@ -32,11 +32,18 @@ _PLAIN = re.compile(r"[a-z0-9_=(\[{][a-z0-9_=.,+%(){}\[\] -]*(?<![. ])")
 """What every file system keeps as it is; some do not tell capital letters from small ones."""
 _ODD = re.compile(r"[^a-z0-9_=.,+%()-]")
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+_KEY = re.compile(r"[0-9a-f]{64}")
+_SECRET = re.compile(r"[0-9a-f]{8}")
 
 
 def is_name(name: str) -> bool:
     """Return whether something in a store may be called this."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_key(name: str) -> bool:
+    """Return whether a name has the form of a key: 64 hex digits, as `api.digests` makes them."""
+    return _KEY.fullmatch(name) is not None
 
 
 def checked_name(name: str) -> str:
@@ -147,8 +154,8 @@ def is_abandoned(name: str) -> bool:
     One of another machine counts as gone, since `gc` is sure that nobody is at work.
     A name of another form is nobody's to delete."""
     # the host's own name may have hyphens, so only two are separators
-    pid, _, host = [*name.split("-", 2), "", ""][:3]
-    if not pid.isdecimal() or not host:
+    pid, secret, host = [*name.split("-", 2), "", ""][:3]
+    if not pid.isdecimal() or not _SECRET.fullmatch(secret) or not host:
         return False
     if host != socket.gethostname():
         return True

@@ -20,6 +20,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -35,7 +36,7 @@ from lotteryfw.store.files import (
     denial,
     explained,
     is_denied,
-    is_name,
+    is_key,
     own_name,
 )
 from lotteryfw.store.locks import RELEASE_SECONDS, Busy, hold
@@ -58,7 +59,9 @@ def default_root() -> Path:
 class Store:
     """Content-addressed objects under `root`, which is made at the first write.
 
-    A key or name is letters, digits, "_", ".", "-".
+    A key is a digest (see `api.digests`), and so is the name of an alias: `gc` and `verify` take
+    what is named otherwise for somebody else's, and leave it alone. A run's id is letters, digits,
+    "_", ".", "-".
 
     `damaged` lists the keys that this process found damaged and set aside, `notices` what else the
     user should be shown. Every method raises StoreError where the file system fails, with what to
@@ -231,6 +234,8 @@ class Store:
             "folder": str(folder),
             # tells a folder that was deleted from one on a disk that is not mounted now
             "mount": str(upkeep.mount_of(folder)),
+            # and one that was deleted from one on another machine's own disk
+            "host": socket.gethostname(),
             "keys": sorted(set(keys)),
         }
         root["sha256"] = digest(root)
@@ -276,15 +281,18 @@ class Store:
     def gc(self, dry_run: bool = False, force: bool = False) -> upkeep.Swept:
         """Delete what no run folder references any more; with `dry_run`, only count it.
 
-        Raises StoreError while a run is active. It removes objects that no root names, roots whose
+        Raises StoreError while a run is active, and UsageError for a folder that is no store. What
+        has no name that a store gives stays. It removes objects that no root names, roots whose
         run folder is gone (with `force` also those whose run folder cannot be seen, as on a disk
-        that is not mounted), scratch folders of finished objects and those untouched for 14 days,
+        that is not mounted, or on another machine), scratch folders of finished objects and those untouched for 14 days,
         jobs that killed runs left, aliases of absent objects, lock files, and what dead processes
         left half-written.
         """
         # a mistyped folder must not become a store by being cleaned
         if not self.root.exists():
             return upkeep.Swept(dry_run=dry_run)
+        with explained(self.root, "read"):
+            verification.refuse_other_folder(self.root)
         write_format(self.root)
         try:
             with explained(self.root, "cleaned"), self._quiet():
@@ -297,7 +305,8 @@ class Store:
     def verify(self) -> verification.Verified:
         """Check every object, checkpoint, spooled job and alias, and the run folders with tickets.
 
-        Damaged objects are set aside, damaged checkpoints and aliases deleted.
+        Damaged objects are set aside, damaged checkpoints and aliases deleted. Raises UsageError for
+        a folder that is no store. What has no name that a store gives stays as it is.
         """
         with explained(self.root, "read"):
             return verification.verify(self)
@@ -311,7 +320,7 @@ class Store:
         """Yield the key of every object, in order."""
         # without names that begin with a dot, which file browsers and network disks leave behind
         for folder in sorted((self.root / "objects").glob("*/[!.]*")):
-            if is_name(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
+            if is_key(folder.name) and folder.parent.name == folder.name[:2] and folder.is_dir():
                 yield folder.name
 
     def _temporary(self) -> Path:

@@ -102,7 +102,7 @@ def _locked(folder: RunFolder) -> Iterator[None]:
 def _roots_of(folder: Path, store: Path) -> list[Path]:
     """Return the files in roots/ of a run's folder."""
     wanted = folder.resolve()
-    return [path for path in root_paths(store) if read_root(path)[0] == wanted]
+    return [path for path in root_paths(store) if read_root(path).folder == wanted]
 
 
 def _own_keys(folder: Path, store: Path) -> set[str]:
@@ -111,9 +111,9 @@ def _own_keys(folder: Path, store: Path) -> set[str]:
     others: set[str] = set()
     wanted = folder.resolve()
     for path in root_paths(store):
-        pinned, keys, _ = read_root(path)
-        if pinned == wanted:
-            needed |= keys
+        pinned = read_root(path)
+        if pinned.folder == wanted:
+            needed |= pinned.keys
         else:
-            others |= keys
+            others |= pinned.keys
     return needed - others

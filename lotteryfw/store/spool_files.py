@@ -7,6 +7,7 @@ exchanged with another shows by itself, and nothing else has to be written with 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from lotteryfw.store.checksums import file_digest
 
 SUFFIX = ".safetensors"
 _DIGITS = 32
+_SPOOLED = re.compile(rf"[0-9a-f]{{12}}-[0-9a-f]{{32}}-[0-9a-f]{{{_DIGITS}}}")
 
 
 def spool_prefix(run_id: str | None) -> str:
@@ -27,6 +29,11 @@ def new_spool_name(run_id: str | None, content: bytes) -> str:
     """Return a name that is nobody else's for a file with this content."""
     # the middle part, as two jobs of one content are two files, each deleted when it is done
     return f"{spool_prefix(run_id)}{uuid4().hex}-{hashlib.sha256(content).hexdigest()[:_DIGITS]}"
+
+
+def is_spooled(path: Path) -> bool:
+    """Return whether a file is named as `new_spool_name` names one."""
+    return path.suffix == SUFFIX and _SPOOLED.fullmatch(path.stem) is not None
 
 
 def check_spooled(path: Path) -> None:

@@ -38,6 +38,11 @@ def check_format(root: Path) -> None:
         )
 
 
+def is_store(root: Path) -> bool:
+    """Return whether a folder says that it is a store (see `check_format`)."""
+    return (root / _NAME).exists()
+
+
 def write_format(root: Path) -> None:
     """Make a folder a store, unless it is one. Raises StoreError."""
     path = root / _NAME

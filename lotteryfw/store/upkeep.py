@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Collection, Iterator
@@ -14,8 +15,9 @@ from typing import Any, Protocol
 
 from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError
-from lotteryfw.store.files import is_abandoned, is_name
+from lotteryfw.store.files import is_abandoned, is_key
 from lotteryfw.store.locks import delete_lock
+from lotteryfw.store.spool_files import is_spooled
 
 _FORGOTTEN = 14 * 24 * 3600.0
 """Seconds without a change after which unfinished work counts as given up."""
@@ -113,7 +115,10 @@ def sweep(store: ObjectStore, dry_run: bool, force: bool = False) -> Swept:
             aliases.append(path)
 
     leftovers = _leftovers(store.root, present)
-    locks = [*store.root.glob("locks/*.lock"), *store.root.glob("active/*.lock")]
+    locks = [path for path in store.root.glob("locks/*.lock") if is_key(path.stem)]
+    locks += store.root.glob("active/*.lock")
+    # a lock file of another program says whose it is; those of a store are empty
+    locks = [path for path in locks if path.is_file() and not path.stat().st_size]
     if not dry_run:
         # Roots before objects: killed in between, this leaves objects that no root names, which
         # the next `gc` finds. The other order would leave roots that name absent objects.
@@ -165,13 +170,13 @@ class _Roots:
 def _read_roots(root: Path, force: bool) -> _Roots:
     roots = _Roots([], [], set())
     for path in root_paths(root):
-        folder, keys, mount = read_root(path)
-        presence = presence_of(folder, mount)
+        pinned = read_root(path)
+        presence = presence_of(pinned)
         if presence == "unseen":
-            roots.unseen.append(str(folder))
+            roots.unseen.append(str(pinned.folder))
         # in doubt its results are kept: a disk may be mounted again tomorrow
         if presence == "there" or (presence == "unseen" and not force):
-            roots.wanted.update(keys)
+            roots.wanted.update(pinned.keys)
         else:
             roots.dropped.append(path)
     return roots
@@ -189,8 +194,22 @@ def copy_of_root(path: Path) -> Path:
     return path.with_suffix(".copy")
 
 
-def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
-    """Return a run folder, the keys that it references, and where its file system was mounted.
+@dataclass(frozen=True)
+class PinnedRun:
+    """A run folder and the keys that it references, as a file in roots/ has them.
+
+    `mount` is where its file system was mounted, `host` the machine that wrote there last; None
+    where that is not known.
+    """
+
+    folder: Path
+    keys: set[str]
+    mount: Path | None
+    host: str | None
+
+
+def read_root(path: Path) -> PinnedRun:
+    """Return what a file in roots/ says.
 
     Raises StoreError if neither the file nor its copy is as it was written.
     """
@@ -199,7 +218,13 @@ def read_root(path: Path) -> tuple[Path, set[str], Path | None]:
         pinned = _read_pinned(candidate)
         if pinned is not None:
             mount = pinned["mount"]
-            return Path(pinned["folder"]), set(pinned["keys"]), Path(mount) if mount else None
+            return PinnedRun(
+                folder=Path(pinned["folder"]),
+                keys=set(pinned["keys"]),
+                mount=Path(mount) if mount else None,
+                # absent from files of earlier versions
+                host=pinned.get("host"),
+            )
     raise StoreError(
         f"{path}: cannot be read, nor its copy, so what its run needs is not known and nothing was "
         "deleted: run that recipe again, or delete this file and its copy to give its results up"
@@ -221,12 +246,14 @@ def _read_pinned(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def presence_of(folder: Path, mount: Path | None) -> str:
+def presence_of(run: PinnedRun) -> str:
     """Return "there", "gone", or "unseen" where that cannot be decided.
 
-    It cannot be decided where the folder's parent is absent too or may not be read, or where
-    another file system is mounted than the one that the folder was on.
+    It cannot be decided where the folder's parent is absent too or may not be read, where another
+    file system is mounted than the one that the folder was on, or where another machine wrote the
+    folder, which may be on a disk of its own.
     """
+    folder, mount = run.folder, run.mount
     try:
         if stat.S_ISDIR(os.stat(folder).st_mode):
             return "there"
@@ -234,6 +261,8 @@ def presence_of(folder: Path, mount: Path | None) -> str:
         pass
     except OSError:
         # no permission, or a network disk that does not answer
+        return "unseen"
+    if run.host not in (None, socket.gethostname()):
         return "unseen"
     # the empty folder that is left where a disk was mounted looks like a deleted run
     if mount is not None and not os.path.ismount(mount):
@@ -249,12 +278,13 @@ def presence_of(folder: Path, mount: Path | None) -> str:
 def _leftovers(root: Path, present: Collection[str]) -> list[Path]:
     """Return scratch of finished and given up work, and half-written files of dead processes.
 
-    Nobody is at work now, so spooled jobs are those of runs that were killed.
+    Nobody is at work now, so spooled jobs are those of runs that were killed. What has no name that
+    a store gives is somebody else's, and no leftover.
     """
     oldest = time.time() - _FORGOTTEN
-    leftovers = list(root.glob("spool/*.safetensors"))
+    leftovers = [path for path in root.glob("spool/*") if is_spooled(path)]
     for path in root.glob("scratch/*"):
-        if path.is_dir() and _is_left(path, present, oldest):
+        if is_key(path.name) and path.is_dir() and _is_left(path, present, oldest):
             leftovers.append(path)
     for path in root.glob("tmp/*"):
         if is_abandoned(path.name):
@@ -289,4 +319,4 @@ def object_folder(root: Path, key: str) -> Path:
 
 def is_alias(path: Path) -> bool:
     """Return whether a file among the aliases is named like one."""
-    return is_name(path.name) and path.name[:2] == path.parent.name and path.is_file()
+    return is_key(path.name) and path.name[:2] == path.parent.name and path.is_file()

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.digests import tensors_digest
-from lotteryfw.api.errors import StoreError
+from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import checksums, tensors
-from lotteryfw.store.files import is_denied, is_name
+from lotteryfw.store.files import is_denied, is_key, is_name
 from lotteryfw.store.locks import is_held
 from lotteryfw.store.seal import Damaged, check_seal, read_description
-from lotteryfw.store.spool_files import SUFFIX, check_spooled
+from lotteryfw.store.spool_files import check_spooled, is_spooled
+from lotteryfw.store.store_format import is_store
 from lotteryfw.store.upkeep import (
     ObjectStore,
+    PinnedRun,
     copy_of_root,
     is_alias,
     is_sound_root,
@@ -57,7 +59,11 @@ class Verified:
 
 
 def verify(store: ObjectStore) -> Verified:
-    """Check objects, aliases, unfinished work, and the run folders that use the store."""
+    """Check objects, aliases, unfinished work, and the run folders that use the store.
+
+    Raises UsageError as `refuse_other_folder` does.
+    """
+    refuse_other_folder(store.root)
     problems: list[str] = []
     remarks: list[str] = []
     for path in _foreign_paths(store.root):
@@ -99,21 +105,35 @@ def verify(store: ObjectStore) -> Verified:
     )
 
 
+def refuse_other_folder(root: Path) -> None:
+    """Raise UsageError for a folder that holds anything else than a store.
+
+    A store that lost its store.json is told by its other names; an empty folder may become one.
+    """
+    if is_store(root):
+        return
+    for path in _foreign_paths(root):
+        raise UsageError(
+            f"{root}: not a lotteryfw store, so nothing was changed: it has no store.json, and "
+            f"{path} is not lotteryfw's; name the store with --store or LOTTERYFW_STORE"
+        )
+
+
 def _foreign_paths(root: Path) -> Iterator[Path]:
     """Yield everything in a store's folder that is no part of a store."""
     for path in sorted(root.glob("*")):
-        if path.name not in _KNOWN and not path.name.endswith(".tmp"):
+        if path.name not in _KNOWN and not _is_half(path):
             yield path
     yield from _misplaced(root / "objects", folders=True)
     yield from _misplaced(root / "aliases", folders=False)
     for path in sorted(root.glob("scratch/*")):
-        if not path.is_dir() or not is_name(path.name):
+        if not path.is_dir() or not is_key(path.name):
             yield path
     for path in sorted(root.glob("spool/*")):
-        if path.suffix not in (SUFFIX, ".tmp"):
+        if not is_spooled(path) and not _is_half(path):
             yield path
     for path in sorted(root.glob("roots/*")):
-        if path.suffix not in (".json", ".copy", ".tmp"):
+        if path.suffix not in (".json", ".copy") and not _is_half(path):
             yield path
 
 
@@ -124,11 +144,15 @@ def _misplaced(parent: Path, folders: bool) -> Iterator[Path]:
             yield group
             continue
         for path in sorted(group.glob("*")):
-            # a write that is under way, or that `gc` will clear away
-            if path.name.startswith(".") and path.name.endswith(".tmp"):
+            if _is_half(path):
                 continue
-            if not is_name(path.name) or path.name[:2] != group.name or path.is_dir() != folders:
+            if not is_key(path.name) or path.name[:2] != group.name or path.is_dir() != folders:
                 yield path
+
+
+def _is_half(path: Path) -> bool:
+    """Return whether this is a write that is under way, or that `gc` will clear away."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def _check_aliases(store: ObjectStore, problems: list[str]) -> int:
@@ -144,7 +168,9 @@ def _check_aliases(store: ObjectStore, problems: list[str]) -> int:
 
 def _check_checkpoints(root: Path, problems: list[str]) -> int:
     """Check every checkpoint, delete damaged ones, and return how many there are."""
-    paths = _complete(root.glob("scratch/*/checkpoint-*"))
+    found = root.glob("scratch/*/checkpoint-*")
+    # other programs name folders "checkpoint-…", too
+    paths = _complete(path for path in found if is_key(path.parent.name))
     for path in paths:
         damage = _seal_damage(path, path.parent.name, "checkpoint")
         if damage:
@@ -157,7 +183,7 @@ def _check_checkpoints(root: Path, problems: list[str]) -> int:
 
 def _check_spooled(root: Path, problems: list[str]) -> int:
     """Check every job that waits for a worker, and return how many there are."""
-    paths = sorted(root.glob(f"spool/*{SUFFIX}"))
+    paths = [path for path in sorted(root.glob("spool/*")) if is_spooled(path)]
     for path in paths:
         try:
             check_spooled(path)
@@ -196,11 +222,12 @@ class _RunCheck:
     def check(self) -> None:
         """Check the folder, unless it is absent or its run is under way."""
         try:
-            folder, _, mount = read_root(self._root)
+            pinned = read_root(self._root)
         except StoreError as error:
             self._problems.append(str(error))
             return
-        obstacle = self._obstacle(folder, mount)
+        folder = pinned.folder
+        obstacle = self._obstacle(pinned)
         if obstacle:
             self._remarks.append(f"run folder {folder}: {obstacle}, so it was not checked")
             return
@@ -212,11 +239,11 @@ class _RunCheck:
             if path.relative_to(folder).as_posix() not in checked:
                 self._check_ticket(path)
 
-    def _obstacle(self, folder: Path, mount: Path | None) -> str:
+    def _obstacle(self, pinned: PinnedRun) -> str:
         """Return why the folder cannot be checked; "" where it can be."""
-        presence = presence_of(folder, mount)
+        presence = presence_of(pinned)
         if presence == "unseen":
-            return "cannot be seen (a disk that is not mounted?)"
+            return "cannot be seen (a disk that is not mounted, or one of another machine?)"
         if presence == "gone":
             return "is gone"
         try:

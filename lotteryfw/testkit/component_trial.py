@@ -53,7 +53,7 @@ class ComponentTrial:
             value = getattr(self.component, method)(*arguments)
         except LotteryError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.require(False, f"{call} raised {type(error).__name__}: {error}")
 
         self.require(

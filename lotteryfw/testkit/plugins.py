@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ from typing import Literal
 from packaging.utils import canonicalize_name
 
 from lotteryfw.api.errors import DataError, LotteryError, PluginError, UsageError, nearest
-from lotteryfw.registry import RegisteredComponent, Registry
+from lotteryfw.registry import RegisteredComponent, Registry, file_plugin
 from lotteryfw.testkit.trials import trial
 
 
@@ -40,9 +41,10 @@ def check_plugin(name: str) -> list[Verdict]:
     could not be loaded.
     """
     is_file = name.endswith(".py")
-    registry = Registry.load(trust=[Path(name)] if is_file else [])
-    # a trusted file's distribution is its name
-    wanted = canonicalize_name(Path(name).name if is_file else name)
+    # an installed plugin is there without being trusted
+    path = Path(name)
+    registry = Registry.load(trust=[path] if is_file else [])
+    wanted = canonicalize_name(file_plugin(path).distribution if is_file else name)
     for failure in registry.failures:
         if wanted in _names(failure.distribution, failure.plugin):
             raise PluginError(str(failure))
@@ -51,6 +53,11 @@ def check_plugin(name: str) -> list[Verdict]:
     for component in registry.offers():
         if wanted in _names(component.distribution, component.plugin):
             verdicts.append(_try(component))
+    if not verdicts and is_file:
+        raise UsageError(
+            f"{name}: has no components to try; its functions are checked with a recipe that names "
+            f"them: lotteryfw plan RECIPE --trust {shlex.quote(name)}"
+        )
     if not verdicts:
         distributions = [plugin.distribution for plugin in registry.plugins]
         raise UsageError(

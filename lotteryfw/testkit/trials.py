@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from lotteryfw.api.component import BUILD, Component
-from lotteryfw.api.errors import ContractError, UsageError
+from lotteryfw.api.errors import ContractError, LotteryError, UsageError
 from lotteryfw.api.kinds import kinds
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
@@ -93,6 +93,14 @@ def _make(cls: type[Component], options: dict[str, Any]) -> Component:
             text = f"{'.'.join(map(str, problem.keys))} {problem.text}"
             texts.append(f"{text} ({problem.remedy})" if problem.remedy else text)
         raise UsageError(f"{cls.kind} '{cls.use}': {'; '.join(texts)}") from None
+    except LotteryError:
+        raise
+    except (Exception, SystemExit) as error:
+        # a validator of its own may raise anything
+        raise ContractError(
+            f"{cls.kind} '{cls.use}': its options could not be checked: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _try_options(trial: ComponentTrial) -> None:
@@ -106,6 +114,15 @@ def _try_options(trial: ComponentTrial) -> None:
     trial.require(
         bool(cls.model_config.get("frozen")),
         "it is not frozen; a component's options cannot change",
+    )
+    trial.require(
+        cls.model_config.get("extra") == "forbid",
+        'it accepts options that it does not have, misspelt ones too; leave `extra` at "forbid"',
+    )
+    reasons = trial.call("idle_options", on="its options")
+    unknown = [name for name in reasons if name not in cls.model_fields]
+    trial.require(
+        not unknown, f"idle_options() on its options names {unknown}, of which it has none"
     )
     # components among the options need not be registered, so they are built again by their classes
     classes = {(nested.kind, nested.use): type(nested) for nested in component.nested()}
@@ -121,9 +138,12 @@ def _try_options(trial: ComponentTrial) -> None:
             options = component.options(clock)
             digest(options)
             copy = cls.model_validate(options, context={BUILD: build})
-        except ValueError as error:  # raised by pydantic and json
+        except (Exception, SystemExit) as error:  # of pydantic, of json, or of a validator
+            reason = (
+                str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            )
             trial.require(
-                False, f"it cannot be built again from its own options as plain data: {error}"
+                False, f"it cannot be built again from its own options as plain data: {reason}"
             )
         trial.require(
             copy.options(clock) == options,

@@ -54,6 +54,9 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def trusted(folder: Path) -> RegisteredComponent:
+    """Return the component of a plugin file as a new session finds it: with no helper imported."""
+    for name in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[name]
     return Registry.load([folder / "mine.py"]).find("criterion", "mine")
 
 
@@ -268,5 +271,7 @@ def test_a_changed_helper_is_trained_anew(folder: Path, tmp_path: Path) -> None:
     scale = folder / "my_scale.py"
     # of another length: Python's cached bytecode is by seconds and length
     scale.write_text(scale.read_text().replace("1.0", "0.5000"))
+    # as in a new session
+    sys.modules.pop("my_scale", None)
     assert StudyContext(recipe, trust=trust, store=store, data=tmp_path).plan().stored == 0
     assert losses(store, "second") == losses(tmp_path / "fresh", "third") != first

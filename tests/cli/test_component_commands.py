@@ -96,6 +96,9 @@ def test_data_list_and_fetch_without_a_network(here: Path) -> None:
     assert "ready: 1×8×8, 10 classes" in output
     assert "lotteryfw data fetch mnist" in output
     assert "nosuch" in refused(here, "data", "fetch", "nosuch")
+    message = refused(here, "data", "fetch", "image_folder")
+    assert "error: data source 'image_folder': needs options (path), which only a" in message
+    assert "lotteryfw show image_folder" in message
 
 
 def test_doctor_tells_the_data_sets_that_are_here(here: Path) -> None:

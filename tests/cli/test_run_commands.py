@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.commands import QUICK, cli
 from support.fake_runs import curves, fake_run
 
 from lotteryfw.report.data.units import percent
+from lotteryfw.store import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +66,27 @@ def test_the_list_is_filtered_and_sorted(here: Path) -> None:
     assert names("--status", "failed") == []
     assert names("--since", "2000-01-01") == ["fast", "slow"]
     assert names("--since", "2999-01-01") == []
+    # other forms of ISO 8601 are days, too, and no texts to compare dates with
+    yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    for form in ("%Y%m%d", "%G-W%V-%u"):
+        assert names("--since", yesterday.strftime(form)) == ["fast", "slow"]
+    assert names("--since", "29990101") == []
     assert names("--sort", "name", "--reverse") == ["slow", "fast"]
     assert names("--sort", "date") == ["slow", "fast"]
     best = {Path(line["run"]).name: line["best"]["test_accuracy"] for line in lines(here, "runs")}
     assert names("--sort", "accuracy") == sorted(best, key=lambda name: best[name])
+
+
+def test_a_stopped_run_is_listed_as_unfinished(here: Path, tmp_path: Path) -> None:
+    whole = RunFolder(here / "runs" / "fast")
+    stopped = shutil.copytree(whole.path, tmp_path / "runs" / "stopped")
+    manifest = whole.read_manifest()
+    manifest["cells"] = {"tiny/seed=0": "done", "tiny/seed=1": "unfinished"}
+    RunFolder(stopped).write_manifest(manifest)
+    (stopped / "checksums.json").unlink()
+    (line,) = lines(tmp_path, "runs", "--status", "unfinished")
+    assert line["run"] == "runs/stopped"
+    assert cli(here, "runs", "--status", "unfinished").stdout == ""
 
 
 def test_wrong_filters_are_refused(here: Path) -> None:

@@ -97,6 +97,16 @@ def test_init_makes_a_study_whose_test_passes(command: CommandLine) -> None:
     assert (code, error, out.splitlines()[0]) == (0, "", "study")
 
 
+def test_init_names_a_folder_as_a_shell_reads_it(command: CommandLine) -> None:
+    code, out, _ = command("init", "a b/c")
+    assert (code, out.splitlines()[2]) == (0, "  cd 'a b/c'")
+
+
+def test_check_takes_any_file_but_code_for_a_recipe(command: CommandLine) -> None:
+    (command.folder / "tiny.txt").write_text((command.folder / "tiny.toml").read_text())
+    assert command("check", "tiny.txt") == (0, "tiny.txt: good; 2 cells\n", "")
+
+
 def test_several_recipes_in_one_call(here: Path) -> None:
     (here / "other.toml").write_text((here / "tiny.toml").read_text().replace('"tiny"', '"other"'))
     done = cli(here, "recipe", "tiny.toml", "other.toml", "--jobs", "1", "-q")
@@ -112,6 +122,23 @@ def test_a_mistake_in_the_second_recipe_shows_before_the_first_is_run(command: C
     assert not (command.folder / "store").exists()
     code, out, error = command("recipe", "tiny.toml", "tiny.toml", "--out", "x")
     assert error == ("error: --out: is the folder of one run; leave it out for several recipes\n")
+
+
+def test_several_recipes_are_checked_for_the_device_and_the_store_of_the_run(here: Path) -> None:
+    (here / "half.toml").write_text(
+        (here / "tiny.toml").read_text().replace("[train]", '[train]\nprecision = "fp16"')
+    )
+    words = ("recipe", "tiny.toml", "half.toml", "--jobs", "1", "-q")
+    done = cli(here, *words, "--device", "cpu")
+    assert done.returncode == 2
+    assert 'train.precision = "fp16" needs a CUDA device' in done.stderr
+    assert not (here / "runs").exists()
+    # another store than that of the environment, which is none
+    (here / "notes").write_text("")
+    (here / "other.toml").write_text((here / "tiny.toml").read_text().replace('"tiny"', '"other"'))
+    words = ("recipe", "tiny.toml", "other.toml", "--jobs", "1", "-q", "--store", "good")
+    done = cli(here, *words, LOTTERYFW_STORE=str(here / "notes"))
+    assert done.returncode == 0, done.stderr
 
 
 def commands() -> list[str]:

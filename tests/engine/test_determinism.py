@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -124,4 +126,53 @@ def test_a_setting_of_the_caller_stays() -> None:
 
 def test_keys_of_the_cpu_alone_say_how_denormal_numbers_count() -> None:
     assert numerics("cpu")["denormals"] == "zero"
+    assert numerics("cuda").keys() == {"torch", "device"}
+
+
+def _precisions() -> list[Any]:
+    """The places where torch lets float32 be rounded, of the versions that have them."""
+    backends = torch.backends
+    modules = [
+        backends, backends.mkldnn, backends.cuda.matmul, backends.cudnn,
+        *(getattr(backends.mkldnn, name, None) for name in ("matmul", "conv", "rnn")),
+        *(getattr(backends.cudnn, name, None) for name in ("conv", "rnn")),
+    ]  # fmt: skip
+    return [module for module in modules if hasattr(module, "fp32_precision")]
+
+
+def _product() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(64, 64, generator=generator) for _ in range(2))
+    return left @ right
+
+
+@pytest.mark.parametrize("value", ["bf16", "tf32"])
+def test_the_precision_that_a_session_set_is_set_back(value: str) -> None:
+    for module in _precisions():
+        # not every one takes every value
+        with contextlib.suppress(RuntimeError):
+            module.fp32_precision = value
+    configure_torch()
+    assert {module.fp32_precision for module in _precisions()} <= {"none", "ieee"}
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_matrix_products_that_a_session_set_are_set_back() -> None:
+    expected = _product()
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.enabled = False
+    configure_torch()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.backends.mkldnn.enabled
+    assert torch.equal(_product(), expected)
+
+
+def test_the_mode_of_mkl_is_in_keys_where_the_environment_sets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    plain = numerics("cpu")
+    assert plain.keys() == {"torch", "device", "denormals"}
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert numerics("cpu") == {**plain, "MKL_CBWR": "COMPATIBLE"}
     assert numerics("cuda").keys() == {"torch", "device"}

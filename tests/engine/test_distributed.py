@@ -175,7 +175,7 @@ from pathlib import Path
 
 from lotteryfw import Augmentation, ModelFamily, hookimpl
 
-IN_RANK = sys.argv[0].endswith(os.path.join("ranks", "main.py"))
+IN_RANK = "lotteryfw.engine.ranks.main" in " ".join(sys.orig_argv)
 
 
 class Losing(Augmentation):

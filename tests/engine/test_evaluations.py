@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.small import cell, engine_context, lab
+from support.small import cell, engine_context, lab, make
 from torch import Tensor
 
 from lotteryfw import ContractError, Ticket, Trained, UsageError
@@ -23,6 +24,7 @@ from lotteryfw.store import Store
 
 IMAGES = {"use": "synthetic", "examples": 150, "classes": 3, "shape": [3, 8, 8], "noise": 0.5}
 WITH_BATCH_NORM = {"model": {"use": "resnet20", "width": 0.125}, "data": IMAGES}
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 Run = Callable[[Any], Any]
 
@@ -168,7 +170,7 @@ def test_recalibrated_statistics_are_the_mean_of_the_batches_own(run: Run) -> No
     """Of the first layer with statistics, whose inputs depend on no other statistics."""
     from torch.func import functional_call
 
-    from lotteryfw.engine.evaluation_job import BATCH_NORM, recalibrated
+    from lotteryfw.engine.batch_norm import BATCH_NORM, recalibrated
 
     desk = lab(cell(8, batch=16, **WITH_BATCH_NORM))
     job = evaluation_job(desk, desk.dense(), recalibrate_batch_norm=3)
@@ -189,6 +191,63 @@ def test_recalibrated_statistics_are_the_mean_of_the_batches_own(run: Run) -> No
     assert torch.allclose(values[f"{name}.running_var"], variances, atol=1e-5)
     # The ticket's own statistics are not written to.
     assert not job.values[f"{name}.running_mean"].any()
+
+
+def measured_as_it_is(desk: CellLab, ticket: Ticket) -> Train:
+    job = desk.job(desk.as_is(ticket))
+    assert isinstance(job, Train)
+    return job
+
+
+def test_a_network_that_is_only_measured_has_statistics_of_its_own(run: Run) -> None:
+    desk = lab(cell(8, batch=16, **WITH_BATCH_NORM))
+    dense = desk.dense()
+    pruned = desk.prune(dense, run(desk.train(dense)), density=0.5)
+    for ticket in (dense, pruned):
+        measured = run(desk.train(desk.as_is(ticket)))
+        # The cell's seed is 0, and so are the seeds of a network that is only measured.
+        figures = run(desk.evaluate(ticket))
+        stale = run(desk.evaluate(ticket, recalibrate_batch_norm=0))
+        assert measured.metrics.test_loss == figures.loss != stale.loss
+        assert measured.metrics.early_test_loss == figures.loss
+        # What is stored is the network that was measured.
+        after = measured.weights()
+        changed = {name for name in after if not torch.equal(after[name], ticket.values[name])}
+        assert changed == {name for name in after if name.endswith(STATISTICS)}
+        assert run(desk.evaluate(measured)).loss == figures.loss
+
+
+@pytest.mark.parametrize("name", ["untrained", "reinit", "random_mask"])
+def test_a_control_of_an_untrained_ticket_has_statistics_of_its_own(run: Run, name: str) -> None:
+    search = {"use": "one_shot", "levels": 1, "train": False}
+    desk = lab(cell(8, batch=16, search=search, **WITH_BATCH_NORM))
+    run(desk.cell.search.search(desk))
+    control = desk.control(make("control", name), desk.records[1])
+    measured = run(desk.train(control))
+    assert measured.metrics.steps == 0
+    assert measured.metrics.test_loss == run(desk.evaluate(control)).loss
+
+
+def test_statistics_are_in_the_key_only_where_they_are_computed_anew() -> None:
+    def names(of: Cell) -> set[str]:
+        desk = lab(of)
+        return set(measured_as_it_is(desk, desk.dense()).source)
+
+    plain, with_statistics = names(cell(8)), names(cell(8, batch=16, **WITH_BATCH_NORM))
+    assert with_statistics - plain == {"recalibrate"}
+    desk = lab(cell(8, batch=16, **WITH_BATCH_NORM))
+    trained = desk.job(desk.dense())
+    assert "recalibrate" not in trained.source
+    job = measured_as_it_is(desk, desk.dense())
+    assert job.recalibrate == desk.clock.steps_per_epoch
+    assert job.key != replace(job, recalibrate=0).key
+
+
+def test_a_learned_mask_that_is_measured_keeps_the_statistics_it_was_learned_with() -> None:
+    desk = lab(
+        cell(8, batch=16, parametrization=make("parametrization", "top_k"), **WITH_BATCH_NORM)
+    )
+    assert measured_as_it_is(desk, desk.learn_mask(0.5)).recalibrate == 0
 
 
 def test_masked_weights_stay_where_they_are_frozen(run: Run) -> None:

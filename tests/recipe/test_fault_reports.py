@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lotteryfw.api.steps import Step
 from lotteryfw.recipe import load_recipe
 from lotteryfw.recipe.pydantic_errors import problems
 from lotteryfw.registry import Registry
+from lotteryfw.runner.idle_options import idle_options
 
 
 def test_what_a_grid_gives_may_be_left_out_of_what_it_varies() -> None:
@@ -88,7 +90,8 @@ def test_a_recipe_loads_whatever_components_say_of_densities(tmp_path: Path) -> 
             changed(search=search, parametrization=parametrization), registry, data_folder=NOWHERE
         )
     with pytest.raises(
-        RecipeError, match="search: the search 'halves' broke in `lengths`: KeyError: 'y'"
+        RecipeError,
+        match=r"search: the search 'halves' of own\.py==.* broke in `lengths`: KeyError: 'y'",
     ):
         load_recipe(changed(search="halves", parametrization="own"), registry, data_folder=NOWHERE)
 
@@ -108,6 +111,22 @@ def test_all_faults_come_at_once_and_each_once() -> None:
         "sedes",
         "train.batch",
     ]
+
+
+def test_values_of_the_wrong_type_are_told_beside_those_out_of_bounds() -> None:
+    hidden = [-1, True, 2.5, "3", 8]
+    found = faults(changed(model={"use": "mlp", "hidden": hidden}))
+    assert sorted(found) == [
+        "recipe: model.hidden[0]: must be >= 1, got -1",
+        "recipe: model.hidden[1]: must be an integer, got true",
+        "recipe: model.hidden[2]: must be an integer, got 2.5",
+        "recipe: model.hidden[3]: must be an integer, got '3'",
+    ]
+
+
+def test_a_target_may_equal_some_cells_of_a_grid() -> None:
+    target = [{"name": "slow", "train": {"batch": 20}}]
+    assert faults(changed(target=target, grid={"train.batch": [10, 20]})) == []
 
 
 def test_a_syntax_error_gives_line_and_column(tmp_path: Path) -> None:
@@ -131,6 +150,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert faults(tmp_path / "child.toml")[0].startswith(
         f"{tmp_path / 'child.toml'}: extends: there is no recipe {tmp_path / 'parent.toml'}"
     )
+    for parent in ("", "."):
+        (tmp_path / "child.toml").write_text(f'extends = "{parent}"\n' + tomli_w.dumps(BASE))
+        assert faults(tmp_path / "child.toml") == [
+            f"{tmp_path / 'child.toml'}: extends: must be the name of a recipe file, got '{parent}' "
+            f"({tmp_path} is a folder)"
+        ]
     (tmp_path / "child.toml").write_text("extends = 3\n" + tomli_w.dumps(BASE))
     assert faults(tmp_path / "child.toml") == [
         f"{tmp_path / 'child.toml'}: extends: must be the name of a recipe file, got 3"
@@ -169,6 +194,8 @@ def test_a_fault_names_the_file_that_its_key_came_from(tmp_path: Path) -> None:
         ("a b=1", "--set: a b=1: is not KEY=VALUE (such as train.length=500it)"),
         ("extends=x.toml", "--set: extends: can only be set in a file"),
         ("trian.length=3it", "--set: trian: unknown key (did you mean 'train'?)"),
+        ("name.x=3", "--set: name: must be a string, got {'x': 3}"),
+        ("start.x=3", "--set: start: must be a string, got {'x': 3}"),
         ("studies.x.seeds=[1]", "--set: studies.x: there is no such study"),
         ("train.optimizer.lr=nan", "--set: train.optimizer.lr: must be a finite number, got nan"),
         (
@@ -196,6 +223,22 @@ def test_faults_of_profiles() -> None:
         "recipe: profiles.quick.extends: a profile cannot change this",
         "recipe: profiles.quick.studies.a: there is no such study",
         "recipe: profiles.quick.sedes: unknown key",
+    ]
+
+
+def test_an_axis_of_a_profile_in_two_spellings_is_a_fault() -> None:
+    twice = {"scope.rate": [0.2], "scope": {"rate": [0.3]}}
+    recipe = changed(
+        profiles={"quick": {"grid": twice, "studies": {"a": {"grid": twice}}}},
+        study=[{"name": "a"}],
+    )
+    assert faults(recipe) == [
+        "recipe: profiles.quick.grid.scope.rate: is there twice (write the axis once)",
+        "recipe: profiles.quick.studies.a.grid.scope.rate: is there twice (write the axis once)",
+    ]
+    sets = ['grid={"scope.rate"=[0.2],scope={rate=[0.3]}}']
+    assert faults(BASE, sets=sets) == [
+        "--set: grid.scope.rate: is there twice (write the axis once)"
     ]
 
 
@@ -256,15 +299,147 @@ def test_a_component_that_breaks_while_it_is_checked_is_a_fault_not_a_traceback(
     recipe = changed(criterion="breaks", data="no_facts")
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe, Registry.load([file]), data_folder=NOWHERE)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "recipe: criterion: the criterion 'breaks' broke in checking its options: TypeError: oh",
-        "recipe: data: the data 'no_facts' broke in `facts`: KeyError: 'x'",
-    ]
+    named, also_named = [str(fault) for fault in caught.value.faults]
+    owner = r"of breaking\.py==local\+[0-9a-f]{8} broke in"
+    assert re.fullmatch(
+        rf"recipe: criterion: the criterion 'breaks' {owner} checking its options: TypeError: oh",
+        named,
+    )
+    assert re.fullmatch(
+        rf"recipe: data: the data 'no_facts' {owner} `facts`: KeyError: 'x'", also_named
+    )
     with pytest.raises(
         RecipeError,
-        match=r"^recipe: rewind: the rewind 'no_point' broke in `point`: RuntimeError: oh$",
+        match=rf"^recipe: rewind: the rewind 'no_point' {owner} `point`: RuntimeError: oh$",
     ):
         load_recipe(changed(rewind="no_point"), Registry.load([file]), data_folder=NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ({"facts": "None"}, "`facts`: TypeError: returned None, not a DatasetInfo"),
+        (
+            {"facts": 'DatasetInfo((4,), 10, "a", 10, 10)'},
+            "`facts`: TypeError: returned DatasetInfo(shape=(4,), classes=10, train='a', ",
+        ),
+        ({"point": "None"}, "`point`: TypeError: returned None, not a RewindPoint"),
+        (
+            {"point": "RewindPoint(0.5, 0)"},
+            "`point`: TypeError: returned RewindPoint(weights=0.5, ",
+        ),
+        (
+            {"lengths": "[1.5]"},
+            "`lengths`: TypeError: returned [1.5], not a sequence of whole numb",
+        ),
+        ({"lengths": "[]"}, "`lengths`: TypeError: returned [], not a sequence of whole numbers"),
+    ],
+)
+def test_what_a_component_returns_while_it_is_checked_is_of_its_type(
+    tmp_path: Path, returned: dict[str, str], expected: str
+) -> None:
+    file = tmp_path / "returns.py"
+    values = {"facts": "DatasetInfo((4,), 10, 600, 10, 10)", "point": "RewindPoint(0, 0)"}
+    text = RETURNING
+    for name, value in ({"lengths": "[clock.total]"} | values | returned).items():
+        text = text.replace(f"<{name}>", value)
+    file.write_text(text)
+    recipe = changed(data="mine", model="mlp", search="mine_too", rewind="mine_as_well")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, Registry.load([file]), data_folder=NOWHERE)
+    (fault,) = map(str, caught.value.faults)
+    assert f"of returns.py==local+{fault.partition('local+')[2][:8]} broke in {expected}" in fault
+
+
+RETURNING = """
+from lotteryfw import DataSource, DatasetInfo, RewindPoint, RewindPolicy, SearchAlgorithm, hookimpl
+
+class Data(DataSource):
+    use = "mine"
+    def facts(self, folder):
+        return <facts>
+    def load(self, folder): ...
+
+class Policy(RewindPolicy):
+    use = "mine_as_well"
+    def point(self, clock):
+        return <point>
+
+class Search(SearchAlgorithm):
+    use = "mine_too"
+    def lengths(self, clock):
+        return <lengths>
+    def search(self, lab): ...
+
+@hookimpl
+def register_components():
+    return [Data, Policy, Search]
+"""
+
+ENUMS = """
+from enum import Enum
+from lotteryfw import MaskCriterion, hookimpl
+
+class Side(Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+class Mine(MaskCriterion):
+    "Takes a side."
+    use = "mine"
+    side: Side = Side.LEFT
+    sides: frozenset[Side] = frozenset()
+    weights: dict[Side, float] = {}
+    powers: dict[int, float] = {}
+    def score(self, layer):
+        return layer.final.abs()
+
+@hookimpl
+def register_components():
+    return [Mine]
+"""
+
+
+def test_options_that_are_enums_or_have_numbers_as_keys_are_written_as_they_are_read(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(ENUMS)
+    registry = Registry.load([file])
+    options = {"sides": ["right", "left"], "weights": {"left": 0.5}, "powers": {"3": 1.0}}
+    criteria = ["mine", {"use": "mine", "side": "right"}, {"use": "mine", **options}]
+    recipe = changed(grid={"criterion": criteria}, seeds=[0])
+    loaded = load_recipe(recipe, registry, data_folder=NOWHERE)
+    again = load_recipe(loaded.resolved(), registry, data_folder=NOWHERE)
+    assert again.cells == loaded.cells
+    first, second, third = [dict(cell.axis_values["criterion"]) for cell in loaded.cells]
+    assert (first, second) == ({"use": "mine"}, {"use": "mine", "side": "right"})
+    assert third == {"use": "mine", **options, "sides": ["left", "right"]}
+    wrong = changed(criterion={"use": "mine", "powers": {"3": "x", "y": 1}})
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(wrong, registry, data_folder=NOWHERE)
+    assert all("criterion.powers" in str(fault) for fault in caught.value.faults)
+    wrong = changed(criterion={"use": "mine", "powers": {"3": True}})
+    with pytest.raises(RecipeError, match=r"criterion\.powers\.3: must be a number, got true"):
+        load_recipe(wrong, registry, data_folder=NOWHERE)
+
+
+def test_a_component_that_breaks_in_idle_options_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    text = ENUMS.replace(
+        "    def score", "    def idle_options(self):\n        return {}['x']\n    def score"
+    )
+    file.write_text(text)
+    recipe = changed(criterion={"use": "mine"}, seeds=[0, 1])
+    loaded = load_recipe(recipe, Registry.load([file]), data_folder=NOWHERE)
+    assert idle_options(loaded.cells) == [
+        "study small: criterion 'mine' broke in idle_options(): KeyError: 'x'"
+    ]
+    file.write_text(text.replace("{}['x']", "None"))
+    loaded = load_recipe(recipe, Registry.load([file]), data_folder=NOWHERE)
+    assert idle_options(loaded.cells) == [
+        "study small: criterion 'mine' broke in idle_options(): TypeError: returned None, not a dict"
+    ]
 
 
 def test_facts_that_are_not_to_be_had_are_a_fault_of_the_data(tmp_path: Path) -> None:

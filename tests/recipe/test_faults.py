@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.recipes import BASE, CLAIM, CYCLES, IEP, changed, faults, learned, train
+import tomli_w
+from support.recipes import BASE, CLAIM, CYCLES, IEP, changed, faults, learned, load, train
 
 from lotteryfw.api.errors import RecipeError
 from lotteryfw.recipe import load_recipe
 from lotteryfw.registry import Registry
+
+
+def _along(**rises_along: Any) -> dict[str, Any]:
+    """Return a claim about values along one key."""
+    return {"text": "t", "source": "s", "of": {}, "rises_along": rises_along}
+
 
 ONE_FAULT = {
     "unknown key": (changed(sedes=[1]), "recipe: sedes: unknown key (did you mean 'seeds'"),
@@ -77,6 +85,14 @@ ONE_FAULT = {
         changed(search={"use": "imp", "levels": "2"}),
         "recipe: search.levels: must be an integer, got '2'",
     ),
+    "boolean where a component has a number with a bound": (
+        changed(scope={"rate": True}),
+        "recipe: scope.rate: must be a number, got true",
+    ),
+    "target that is the study itself": (
+        changed(target=[{"name": "same", "train": {"batch": 20, "length": "200it"}}]),
+        "recipe: target[0]: changes nothing: its trainings would be the study's own",
+    ),
     "a fraction where a component has an integer": (
         changed(search={"use": "imp", "levels": 2.0}),
         "recipe: search.levels: must be an integer, got 2.0",
@@ -110,6 +126,10 @@ ONE_FAULT = {
         "recipe: train.augment[1].padding: must be >= 1, got 0",
     ),
     "seed": (changed(seeds=[0, -1]), "recipe: seeds[1]: must be >= 0, got -1"),
+    "seed beyond the limit": (
+        changed(seeds=[2**63]),
+        "recipe: seeds[0]: 2^63 is beyond the limit of 2^63 - 1 (set LOTTERYFW_MAX_SEED",
+    ),
     "seed twice": (changed(seeds=[0, 0]), "recipe: seeds: 0 is listed twice"),
     "no seeds": (changed(seeds=[]), "recipe: seeds: must be at least 1 long, got []"),
     "control": (
@@ -187,6 +207,36 @@ ONE_FAULT = {
     "grid key": (
         changed(grid={"train.batchh": [1]}),
         "recipe: grid.train.batchh[0]: unknown key (did you mean 'batch'?)",
+    ),
+    "grid of a component's name": (
+        changed(grid={"model.use": ["mlp", "lenet_300_100"]}),
+        "recipe: grid.model.use: is not a key that a grid can vary (vary `model` itself)",
+    ),
+    "grid of an optimizer's name": (
+        changed(grid={"train": {"optimizer": {"use": ["adam", "sgd"]}}}),
+        "recipe: grid.train.optimizer.use: is not a key that a grid can vary (vary `train.optimizer`",
+    ),
+    "length that a grid replaces": (
+        train(length="foo") | {"grid": {"train.length": ["100it", "200it"]}},
+        "recipe: train.length: 'foo' is not a length",
+    ),
+    "option that a grid replaces": (
+        changed(scope={"rate": -1}, grid={"scope.rate": [0.1, 0.2]}),
+        "recipe: scope.rate: must be >= 0, got -1",
+    ),
+    "axis in two spellings": (
+        changed(grid={"scope.rate": [0.2], "scope": {"rate": [0.3, 0.4]}}),
+        "recipe: grid.scope.rate: is there twice",
+    ),
+    "axis in two other spellings": (
+        changed(grid={"train.optimizer": {"lr": [0.2]}, "train": {"optimizer.lr": [0.3, 0.4]}}),
+        "recipe: grid.train.optimizer.lr: is there twice",
+    ),
+    "study's axis in two spellings": (
+        changed(
+            study=[{"name": "a", "grid": {"scope": {"rate": [0.3, 0.4]}, "scope.rate": [0.2]}}]
+        ),
+        "recipe: studies.a.grid.scope.rate: is there twice",
     ),
     "grid twice": (
         changed(grid={"search.levels": [1, 1]}),
@@ -338,7 +388,7 @@ ONE_FAULT = {
             ],
             grid={"criterion": ["large_final", "random"]},
         ),
-        "recipe: claim[0].rises_along.criterion: the study 'small' has no cell with criterion = mo",
+        "recipe: claim[0].rises_along.criterion[1]: the study 'small' has no cell with criterion = mo",
     ),
     "claim's figure": (
         changed(
@@ -358,6 +408,110 @@ ONE_FAULT = {
     "claim's side's density": (
         changed(claim=[CLAIM | {"of": {"density": [0.5, 0.1]}}]),
         "recipe: claim[0].of.density: must be [lowest, highest], or one density",
+    ),
+    "claim's misspelt key": (
+        changed(claim=[CLAIM | {"of": {"varient": "reinit"}}]),
+        "recipe: claim[0].of.varient: is not a key that a grid can vary (did you mean 'variant'?)",
+    ),
+    "claim's trend over densities that are text": (
+        changed(claim=[_along(density=["a", 0.1])]),
+        "recipe: claim[0].rises_along.density[0]: must be [lowest, highest], or one density, got 'a'",
+    ),
+    "claim's trend over text of two letters": (
+        changed(claim=[_along(density=[0.1, "cd"])]),
+        "recipe: claim[0].rises_along.density[1]: must be [lowest, highest], or one density, got 'cd'",
+    ),
+    "claim's trend over a list of three densities": (
+        changed(claim=[_along(density=[[0.1, 0.2, 0.3], 0.4])]),
+        "recipe: claim[0].rises_along.density[0]: must be at most 2 long, got [0.1, 0.2, 0.3]",
+    ),
+    "claim's trend over booleans": (
+        changed(claim=[_along(density=[0.1, True])]),
+        "recipe: claim[0].rises_along.density[1]: must be [lowest, highest], or one density, got true",
+    ),
+    "claim's trend over a variant that is no text": (
+        changed(claim=[_along(variant=["ticket", 2])]),
+        "recipe: claim[0].rises_along.variant[1]: must be a string, got 2",
+    ),
+    "claim's trend over a study that is no text": (
+        changed(claim=[_along(study=["small", {}])]),
+        "recipe: claim[0].rises_along.study[1]: must be a string, got {}",
+    ),
+    "claim's trend over a metric that is no text": (
+        changed(claim=[_along(metric=["test_loss", 2])]),
+        "recipe: claim[0].rises_along.metric[1]: must be a string, got 2",
+    ),
+    "claim's trend over a metric that is not there": (
+        changed(claim=[_along(metric=["test_loss", "metric.x"])]),
+        "recipe: claim[0].rises_along.metric[1]: the study 'small' measures no 'x'",
+    ),
+    "claim's trend over a place that is none": (
+        changed(claim=[_along(at=["last level", "foo"])]),
+        "recipe: claim[0].rises_along.at[1]: must be 'every level', 'best level' or 'last level', ",
+    ),
+    "claim's trend over one value twice": (
+        changed(claim=[_along(density=[0.8, 0.5, [0.8, 0.8]])]),
+        "recipe: claim[0].rises_along.density[2]: is the same as rises_along.density[0]",
+    ),
+    "claim's trend over a component twice": (
+        changed(
+            claim=[_along(criterion=["random", {"use": "random"}])],
+            grid={"criterion": ["large_final", "random"]},
+        ),
+        "recipe: claim[0].rises_along.criterion[1]: is the same as rises_along.criterion[0]",
+    ),
+    "claim's trend along a key that its side has": (
+        changed(claim=[_along(density=[0.8, 0.5]) | {"of": {"density": 1.0}}]),
+        "recipe: claim[0].of.density: has no effect: `rises_along` has the key, too",
+    ),
+    "claim repeated over what every side says": (
+        changed(claim=[CLAIM | {"for_each": {"density": [0.8, 0.64]}, "of": {"density": 1.0}}]),
+        "recipe: claim[0].for_each.density: has no effect: no side of the claim takes it",
+    ),
+    "claim repeated over what its trend says": (
+        changed(claim=[_along(density=[0.8, 0.5]) | {"for_each": {"density": [0.8, 0.64]}}]),
+        "recipe: claim[0].for_each.density: has no effect: no side of the claim takes it",
+    ),
+    "claim repeated for a side that it has not": (
+        changed(claim=[CLAIM | {"for_each": {"like.density": [0.8, 0.64]}}]),
+        "recipe: claim[0].for_each.like.density: has no effect: no side of the claim takes it",
+    ),
+    "claim repeated over one value twice": (
+        changed(claim=[CLAIM | {"for_each": {"density": [0.8, 0.64, 0.8]}}]),
+        "recipe: claim[0].for_each.density[2]: is the same as for_each.density[0]",
+    ),
+    "claim repeated over one component twice": (
+        changed(
+            claim=[CLAIM | {"for_each": {"of.criterion": ["random", {"use": "random"}]}}],
+            grid={"criterion": ["large_final", "random"]},
+        ),
+        "recipe: claim[0].for_each.of.criterion[1]: is the same as for_each.of.criterion[0]",
+    ),
+    "claim whose text has no such key": (
+        changed(claim=[CLAIM | {"text": "at {densty}", "for_each": {"density": [0.8, 0.64]}}]),
+        "recipe: claim[0].text: {densty} is no key of `for_each` (did you mean 'density'?)",
+    ),
+    "claim of two equal sides": (
+        changed(claim=[{"text": "t", "source": "s", "higher": {}, "lower": {}}]),
+        "recipe: claim[0].lower: is the same side as `higher`",
+    ),
+    "claim of sides that are equal as they are resolved": (
+        changed(
+            claim=[
+                {"text": "t", "source": "s", "of": {}, "metric": "test_loss"}
+                | {"rises_with": {"metric": "test_loss", "density": [0, 1]}}
+            ],
+        ),
+        "recipe: claim[0].rises_with: is the same side as `of`",
+    ),
+    "claim of sides that a repetition makes equal": (
+        changed(
+            claim=[
+                {"text": "t", "source": "s", "higher": {"density": 0.5}, "lower": {}}
+                | {"for_each": {"lower.density": [0.2, 0.5]}}
+            ],
+        ),
+        "recipe: claim[0].for_each.lower.density[1]: is the same side as `higher`",
     ),
     "claim's tolerance without a reason": (
         changed(claim=[CLAIM | {"tolerance_reason": None}]),
@@ -450,6 +604,45 @@ def test_claims_are_repeated_for_each_combination_of_values(tmp_path: Path) -> N
     )
     # what a side says itself counts
     assert (sides["lower"].axes, sides["lower"].density) == ({"criterion": "random"}, (1.0, 1.0))
+
+
+@pytest.mark.parametrize("key", ["for_each", "rises_along"])
+def test_none_among_the_values_of_a_claim_is_one_fault(key: str) -> None:
+    """In a recipe from Python: TOML has no null."""
+    values = {"metric": ["test_loss", None]}
+    claim = _along(**values) if key == "rises_along" else CLAIM | {"for_each": values}
+    assert faults(changed(claim=[claim])) == [
+        f"recipe: claim[0].{key}.metric[1]: must be a string, a number, a boolean, a list or a "
+        "table, got a NoneType"
+    ]
+
+
+def test_a_side_takes_the_value_that_for_each_has_for_it_alone() -> None:
+    claim = {
+        "text": "{criterion} is not {higher.criterion}",
+        "source": "s",
+        "higher": {},
+        "lower": {},
+        "for_each": {"higher.criterion": ["large_final"], "criterion": ["random"]},
+    }
+    (loaded,) = load(changed(claim=[claim], grid={"criterion": ["large_final", "random"]})).claims
+    sides = loaded.sides()
+    assert sides["higher"].axes == {"criterion": "large_final"}
+    assert sides["lower"].axes == {"criterion": "random"}
+
+
+def test_a_claim_of_the_extended_recipe_may_be_about_a_study_that_is_replaced(
+    tmp_path: Path,
+) -> None:
+    parent, child = tmp_path / "parent.toml", tmp_path / "child.toml"
+    claims = [CLAIM | {"study": "a"}]
+    parent.write_text(tomli_w.dumps(changed(study=[{"name": "a"}, {"name": "b"}], claim=claims)))
+    child.write_text('extends = "parent.toml"\n[[study]]\nname = "c"\n')
+    (claim,) = load(child).claims
+    assert claim.untested == "there is no study 'a'"
+    # a claim of its own has no such excuse
+    child.write_text(child.read_text() + tomli_w.dumps({"claim": claims}))
+    assert faults(child) == [f"{child}: claim[0].study: there is no study 'a' (known: c)"]
 
 
 def test_the_recipe_these_start_from_is_right() -> None:

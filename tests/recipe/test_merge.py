@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,75 @@ def test_studies_change_the_base_and_profiles_and_sets_change_studies_by_name() 
     few = load(recipe, sets=["studies.a.seeds=[3]", "studies.b.train.batch=5"]).cells
     assert [cell.seed for cell in few if cell.study == "a"] == [3, 3]
     assert {cell.batch for cell in few if cell.study == "b"} == {5}
+
+
+ONE_SHOT = {"use": "one_shot", "levels": 3}
+
+
+def with_study(study: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return changed(**changes, study=[{"name": "x", **study}])
+
+
+@pytest.mark.parametrize(
+    ("change", "search"),
+    [
+        ("studies.x.search=imp", ("imp", 24)),
+        ('studies.x.search={use="imp"}', ("imp", 24)),
+        ('studies.x.search={use="imp",levels=2}', ("imp", 2)),
+        ("studies.x.search=one_shot", ("one_shot", 9)),
+        ('studies.x.search={use="one_shot"}', ("one_shot", 9)),
+        ("studies.x.search.levels=5", ("one_shot", 5)),
+    ],
+)
+def test_a_change_of_a_studys_component_is_held_against_that_of_the_base(
+    change: str, search: tuple[str, int]
+) -> None:
+    recipe = with_study({"search": {"levels": 9}}, search=ONE_SHOT)
+    key, _, value = change.partition("=")
+    table = tomllib.loads(f"{key} = {value if value[0] in '{0123456789' else repr(value)}")
+    recipe["profiles"] = {"same": table}
+    for cells in (load(recipe, sets=[change]).cells, load(recipe, "same").cells):
+        assert (cells[0].search.use, cells[0].search.options()["levels"]) == search
+
+
+def test_a_bare_name_of_the_bases_component_keeps_a_studys_options() -> None:
+    recipe = with_study({"scope": {"rate": 0.5}}, scope={"use": "global", "rate": 0.3})
+    cell = load(recipe, sets=["studies.x.scope=global"]).cells[0]
+    assert (cell.scope.use, cell.scope.options()["rate"]) == ("global", 0.5)
+    cell = load(recipe, sets=["studies.x.scope=layerwise"]).cells[0]
+    assert (cell.scope.use, cell.scope.options()["rate"]) == ("layerwise", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("base", "search"),
+    [
+        (ONE_SHOT, ("imp", 24)),
+        ({"use": "imp", "levels": 3}, ("imp", 7)),
+        (None, ("imp", 7)),
+    ],
+)
+def test_a_profile_over_that_of_the_extended_recipe_decides_by_the_base(
+    tmp_path: Path, base: dict[str, Any] | None, search: tuple[str, int]
+) -> None:
+    parent, child = tmp_path / "parent.toml", tmp_path / "child.toml"
+    quick = {"q": {"search": {"levels": 7}, "train": {"batch": 10}}}
+    parent.write_text(tomli_w.dumps(changed(search=base, profiles=quick)))
+    child.write_text('extends = "parent.toml"\n[profiles.q]\nsearch = "imp"\ntrain.batch = 0\n')
+    assert faults(child, "q") == [f"{child}: profiles.q.train.batch: must be >= 1, got 0"]
+    child.write_text('extends = "parent.toml"\n[profiles.q]\nsearch = "imp"\n')
+    cell = load(child, "q").cells[0]
+    assert (cell.search.use, cell.search.options()["levels"], cell.batch) == (*search, 10)
+
+
+def test_a_list_of_studies_takes_the_place_of_the_extended_recipes(tmp_path: Path) -> None:
+    parent, child = tmp_path / "parent.toml", tmp_path / "child.toml"
+    parent.write_text(tomli_w.dumps(with_study({"seeds": [7], "search": {"levels": 9}})))
+    child.write_text('extends = "parent.toml"\n[studies.x]\nseeds = [8]\n')
+    (cell,) = load(child).cells
+    assert (cell.seed, cell.search.options()["levels"]) == (8, 9)
+    child.write_text('extends = "parent.toml"\n[[study]]\nname = "x"\nseeds = [8]\n')
+    (cell,) = load(child).cells
+    assert (cell.seed, cell.search.options()["levels"]) == (8, 24)
 
 
 def test_a_grid_is_one_thing_however_it_is_written(tmp_path: Path) -> None:

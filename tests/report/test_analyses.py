@@ -1,12 +1,18 @@
 """What analyses found, drawn without knowing any of them."""
 
+import re
+
 import pytest
-from support.fake_runs import curves, fake_run, finding, row
+from support.fake_runs import curves, fake_run, finding, measured, row
 
 from lotteryfw.report import check_claims, write_figures, write_page
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.grouping import group_studies
+from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.figures.figure_files import study_figures
 from lotteryfw.report.html.analysis_charts import analysis_charts
+from lotteryfw.report.html.plotly_chart import Chart, View
+from lotteryfw.report.html.rendering import packed
 from lotteryfw.report.plots.analysis_views import (
     DENSITY,
     network_metrics,
@@ -41,8 +47,8 @@ def test_any_analysis_is_drawn_against_density_whole_and_by_leaf():
     charts = {
         chart.key: chart for chart in analysis_charts(study_of(rows), Findings.of(strange(rows)))
     }
-    assert list(charts) == ["criteria/strange", "criteria/strange/accuracy"]
-    views = charts["criteria/strange"].views
+    assert list(charts) == ["criteria/analysis/strange", "criteria/analysis/strange/accuracy"]
+    views = charts["criteria/analysis/strange"].views
     assert [view.label for view in views] == [
         "share (%)",
         "distance",
@@ -212,6 +218,89 @@ def test_weights_are_scattered_with_what_the_mask_keeps():
     assert unchanged["x"] == unchanged["y"] == [-0.2, 0.3]
     assert (masked["x"], masked["y"]) == ([0.3], [0.0])
     assert (kept["x"], kept["y"]) == ([0.1, -0.2], [0.2, -0.1])
+
+
+def test_an_analysis_with_the_name_of_another_chart_has_a_chart_of_its_own(tmp_path):
+    rows = curves("criteria", [A, B], levels=2, seeds=(0, 1))
+    names = ("steps", "learning", "metrics", "layers", "searches", "weights", "accuracy")
+    lines = [finding(level_row, f"{name}.x", 0.5) for name in names for level_row in rows]
+    lines += [line for level_row in rows if level_row.level == 1 for line in scattered(level_row)]
+    folder = fake_run(tmp_path / "run", rows)
+    folder.write_curves(measured(rows))
+    folder.write_findings(lines)
+    keys = re.findall(r'data-chart="([^"]*)"', write_page(folder).read_text("utf-8"))
+    assert len(keys) == len(set(keys))
+    assert {f"criteria/analysis/{name}" for name in names} < set(keys)
+    assert {"criteria/steps", "criteria/learning", "criteria/weights"} < set(keys)
+
+
+def test_two_charts_of_one_key_are_refused():
+    chart = Chart("key", "title", "", (View("x", (), {}, {}),))
+    with pytest.raises(ValueError, match="two charts have the key 'key'"):
+        packed([chart, chart])
+
+
+@pytest.mark.parametrize(
+    ("densities", "text"),
+    [
+        ((0.5, 0.5), "50 % of the weights"),
+        ((0.5, 0.49), "50–49 % of the weights"),
+        ((0.5, 0.02), "level 1: 50–2 % of the weights"),
+    ],
+)
+def test_pairs_stand_at_the_densities_of_both_networks(densities, text):
+    first, other = (
+        row(axes, 0.9, level=1, density=density)
+        for axes, density in zip((A, B), densities, strict=True)
+    )
+    lines = [finding(first, "mask_overlap.overlap", 0.5, against=other.cell)]
+    [matrix] = pair_matrices(study_of([first, other]), Findings.of(lines), "mask_overlap")
+    assert matrix.text == text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "densities", "note", "titles"),
+    [
+        (
+            (0, 0),
+            (0.5, 0.5),
+            "A sample of each layer in seed 0, at 50 % of the weights.",
+            ["a · fc1", "b · fc1"],
+        ),
+        (
+            (0, 0),
+            (0.8, 0.2),
+            "A sample of each layer in seed 0.",
+            ["a · fc1\n80 % of the weights", "b · fc1\n20 % of the weights"],
+        ),
+        (
+            (0, 1),
+            (0.8, 0.2),
+            "A sample of each layer.",
+            ["a · fc1\n80 % of the weights, seed 0", "b · fc1\n20 % of the weights, seed 1"],
+        ),
+    ],
+)
+def test_samples_of_weights_say_where_they_are_of(tmp_path, seeds, densities, note, titles):
+    figure = pytest.importorskip("matplotlib.figure")
+    rows = [
+        row(axes, 0.9, seed=seed, level=1, density=density)
+        for axes, seed, density in zip((A, B), seeds, densities, strict=True)
+    ]
+    folder = fake_run(tmp_path / "run", rows)
+    folder.write_findings([line for level_row in rows for line in scattered(level_row)])
+    data = RunData(folder)
+    [spec] = [spec for spec in study_figures(data) if spec.name.endswith("-weights")]
+    assert spec.note == note
+    shown = []
+    for draw_panel in spec.panels:
+        axes = figure.Figure().subplots()
+        draw_panel(axes)
+        shown.append(axes.get_title())
+    assert shown == titles
+    [*_, chart] = analysis_charts(data.studies[0], data.findings)
+    assert ("in seed 0:" in chart.caption) == (seeds == (0, 0))
+    assert ("seed 1" in chart.views[1].label) == (seeds == (0, 1))
 
 
 def test_a_claim_about_a_distance_is_told_as_one(tmp_path):

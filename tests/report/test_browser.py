@@ -4,12 +4,13 @@ Needs playwright (in the `dev` extra) and a Chromium of the system: `apt-get ins
 its kind whose path stands in $LOTTERYFW_CHROMIUM.
 """
 
+import csv
 import os
 import shutil
 from dataclasses import replace
 
 import pytest
-from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, finding, measured
+from support.fake_runs import CLAIM, EVIL, A, B, curves, fake_run, finding, measured, row
 
 from lotteryfw.report import write_page
 
@@ -59,7 +60,8 @@ def address(tmp_path_factory):
         tmp_path_factory.mktemp("page") / "run", rows, [CLAIM, {**CLAIM, "text": EVIL}]
     )
     folder.write_manifest(
-        folder.read_manifest() | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9"}}
+        folder.read_manifest()
+        | {"title": f"Tickets {EVIL}", "versions": {"torch": "9.9.9", "a<b>|c": "1\n2"}}
     )
     folder.write_curves(measured(rows))
     folder.write_findings(findings_of(rows))
@@ -142,10 +144,14 @@ def test_every_chart_is_drawn(opened):
     assert page.title() == f"Tickets {EVIL} · lotteryfw"
     assert page.locator(".chart").count() == page.locator(".chart .plotly").count() == 13
     assert page.locator(".badge.supported").first.is_visible()
-    assert chart(page, "criteria/overlap/pairs").locator(".heatmaplayer image").count() == 1
+    assert (
+        chart(page, "criteria/analysis/overlap/pairs").locator(".heatmaplayer image").count() == 1
+    )
     assert chart(page, "criteria/weights").locator(".scatterlayer .points path").count() == 2
     assert (
-        chart(page, "criteria/edges/accuracy").locator(".scatterlayer .points path").count()
+        chart(page, "criteria/analysis/edges/accuracy")
+        .locator(".scatterlayer .points path")
+        .count()
         == 2 * 5 * 13
     )
     curves = [
@@ -160,7 +166,7 @@ def test_every_chart_is_drawn(opened):
 
 
 def test_a_click_in_the_legend_hides_curve_and_band_and_another_shows_them(opened):
-    figure = chart(opened(DESK), "criteria/accuracy")
+    figure = chart(opened(DESK), "criteria/figure/accuracy")
     entry = figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle")
     assert lines(figure, "b") == 2  # the curve and its band
     entry.click()
@@ -171,7 +177,7 @@ def test_a_click_in_the_legend_hides_curve_and_band_and_another_shows_them(opene
 
 
 def test_pointing_at_a_curve_tells_its_figures(opened):
-    figure = chart(opened(DESK), "criteria/accuracy")
+    figure = chart(opened(DESK), "criteria/figure/accuracy")
     figure.scroll_into_view_if_needed()
     figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
     tooltip = figure.locator(".hoverlayer .hovertext").first
@@ -184,7 +190,7 @@ def test_pointing_at_a_curve_tells_its_figures(opened):
 
 
 def test_an_analysis_has_a_chart_whose_views_and_points_tell_its_figures(opened):
-    figure = chart(opened(DESK), "criteria/edges")
+    figure = chart(opened(DESK), "criteria/analysis/edges")
     figure.scroll_into_view_if_needed()
     assert figure.locator(".g-ytitle").text_content() == "dying (%)"
     figure.locator("select").select_option(label="turnover (%)")
@@ -197,7 +203,7 @@ def test_an_analysis_has_a_chart_whose_views_and_points_tell_its_figures(opened)
 
 
 def test_another_view_is_chosen_and_what_was_hidden_stays_hidden(opened):
-    figure = chart(opened(DESK), "criteria/accuracy")
+    figure = chart(opened(DESK), "criteria/figure/accuracy")
     figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle").click()
     eventually(figure.page, lambda: lines(figure, "b") == 0)
     figure.locator("select").select_option(label="validation accuracy (%)")
@@ -222,7 +228,7 @@ def test_a_phone_scrolls_down_only(opened, scheme):
 
 def test_a_turned_phone_gets_the_wide_layout(opened):
     page = opened(PHONE)
-    plot = chart(page, "controls/accuracy").locator(".plot")
+    plot = chart(page, "controls/figure/accuracy").locator(".plot")
     below = plot.evaluate("plot => plot.layout.legend.y === 0")
     page.set_viewport_size(DESK)
     eventually(page, lambda: plot.evaluate("plot => plot.layout.legend.y === 1"))
@@ -231,7 +237,7 @@ def test_a_turned_phone_gets_the_wide_layout(opened):
 
 
 def test_no_button_sends_a_chart_away(opened):
-    figure = chart(opened(DESK), "criteria/accuracy")
+    figure = chart(opened(DESK), "criteria/figure/accuracy")
     figure.locator(".nsewdrag").hover()
     buttons = [
         button.get_attribute("data-title") for button in figure.locator(".modebar-btn").all()
@@ -240,7 +246,7 @@ def test_no_button_sends_a_chart_away(opened):
 
 
 def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
-    figure = chart(opened(DESK), "controls/accuracy")
+    figure = chart(opened(DESK), "controls/figure/accuracy")
     figure.locator(".nsewdrag").hover()
     bar, legend = (
         figure.locator(selector).bounding_box() for selector in (".modebar-group", ".legend")
@@ -250,7 +256,7 @@ def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
 
 def test_names_are_text_in_the_charts_too(opened):
     page = opened(DESK)
-    figure = chart(page, "hostile/accuracy")
+    figure = chart(page, "hostile/figure/accuracy")
     assert "<img src=x onerror" in figure.locator(".legend").text_content()
     assert page.locator("img").count() == 0
     assert page.title().startswith("Tickets ")
@@ -357,7 +363,7 @@ def test_no_text_lies_over_another_or_is_cut(browser, large, width):
 @pytest.mark.large
 def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, large):
     page = opened_at(browser, large, 1400)
-    figure = chart(page, "rewound/line_between_networks/rewind.step")
+    figure = chart(page, "rewound/analysis/line_between_networks/rewind.step")
     assert figure.locator(".g-ytitle").text_content() == "error barrier (%)"
     assert figure.locator(".g-y2title").text_content() == "test accuracy (%)"
     assert figure.locator(".legendtext").count() == 2
@@ -368,7 +374,7 @@ def test_a_figure_of_an_analysis_has_the_accuracy_in_a_panel_below(browser, larg
     assert table[0] == "series,rewind step,error barrier (%),test accuracy (%)"
     assert table[1].startswith("ticket (n = 3),0it,")
     assert table[1].endswith(",")  # the accuracies have rows of their own
-    along = chart(page, "rewound/line_between_networks/along")
+    along = chart(page, "rewound/analysis/line_between_networks/along")
     assert along.locator(".g-xtitle").text_content() == "alpha"
     page.context.close()
 
@@ -432,12 +438,61 @@ def test_paper_has_no_heading_at_the_foot_of_a_page(browser, large):
     [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,weights remaining (%),")],
 )
 def test_a_chart_is_saved_by_one_click(opened, kind, start):
-    figure = chart(opened(DESK), "criteria/accuracy")
+    figure = chart(opened(DESK), "criteria/figure/accuracy")
     with figure.page.expect_download() as saving:
         figure.locator(".save button", has_text=kind).click()
     assert saving.value.suggested_filename == f"criteria-accuracy.{kind.lower()}"
     with open(saving.value.path(), "rb") as file:
         assert file.read(100).startswith(start)
+
+
+QUOTED = {"criterion": "a<b", "mask1": 'y & "z" of a name that is long'}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A page of log-spaced errors, of dots by variant, and of figures against twelve steps."""
+    rows = []
+    for axes in (QUOTED, {"criterion": "b", "mask1": "x"}):
+        for level, accuracy in enumerate((0.99, 1.0, 0.976645, 0.2)):
+            rows.append(row(axes, accuracy, study="spaced", level=level, density=0.5**level))
+        for variant in ("ticket", "reinit"):
+            rows.append(row(axes, 0.9, study="dots", variant=variant, level=1, density=0.5))
+    for step in range(0, 1200, 100):
+        for level in (0, 1):
+            axes = {"rewind.step": f"{step}it"}
+            rows.append(row(axes, 0.8, study="steps", level=level, density=0.5**level))
+    return write_page(fake_run(tmp_path_factory.mktemp("exported") / "run", rows)).as_uri()
+
+
+def saved_rows(page, key):
+    """Return the rows of a chart's CSV file."""
+    with page.expect_download() as saving:
+        chart(page, key).locator(".save button", has_text="CSV").click()
+    with open(saving.value.path(), encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_chart_is_saved_with_the_figures_and_names_that_it_shows(browser, exported, width):
+    page = opened_at(browser, exported, width)
+    name = 'a<b · y & "z" of a name that is long (n = 1)'
+    other = "b · x (n = 1)"
+    head, *table = saved_rows(page, "spaced/figure/accuracy")
+    assert head == ["series", "weights remaining (%)", "test accuracy (%)"]
+    # the accuracy and not the error; 100 % is drawn at the end of the axis, but is 100 % here
+    assert [cells[1:] for cells in table if cells[0] == name] == [
+        ["100", "99"], ["50", "100"], ["25", "97.6645"], ["12.5", "20"],
+    ]  # fmt: skip
+    _, *table = saved_rows(page, "dots/figure/accuracy")
+    assert sorted(cells[:2] for cells in table) == [
+        [name, "reinit"], [name, "ticket"], [other, "reinit"], [other, "ticket"],
+    ]  # fmt: skip
+    legend = chart(page, "dots/figure/accuracy").locator(".legend").text_content()
+    assert 'y & "z" of a name' in legend
+    _, *table = saved_rows(page, "steps/rewind.step")
+    assert [cells[1] for cells in table] == [f"{step}it" for step in range(0, 1200, 100)]
+    page.context.close()
 
 
 def test_a_table_is_saved_as_csv_and_latex(opened):
@@ -452,6 +507,7 @@ def test_a_table_is_saved_as_csv_and_latex(opened):
     assert "versions,torch,9.9.9" in texts["CSV"]
     assert "\\begin{tabular}{lrr}" in texts["LaTeX"]
     assert "  versions & torch & 9.9.9 \\\\" in texts["LaTeX"]
+    assert "  versions & a\\textless{}b\\textgreater{}\\textbar{}c & 1 2 \\\\" in texts["LaTeX"]
 
 
 def test_a_chart_is_printed_alone(opened):
@@ -460,6 +516,6 @@ def test_a_chart_is_printed_alone(opened):
         "() => { window.print = () => { window.shown = "
         "document.querySelectorAll('.printed').length; window.alone = document.body.className; }; }"
     )
-    chart(page, "criteria/accuracy").locator(".save button", has_text="PDF").click()
+    chart(page, "criteria/figure/accuracy").locator(".save button", has_text="PDF").click()
     assert page.evaluate("[window.shown, window.alone]") == [1, "one"]
     assert page.evaluate("document.body.className") == ""

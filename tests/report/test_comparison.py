@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +11,10 @@ from statistics import fmean, stdev
 
 import pytest
 from support.fake_runs import EVIL, A, B, curves, fake_run, row
+from typer.testing import CliRunner
 
 from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.cli.app import app
 from lotteryfw.report import (
     compare,
     comparison_markdown,
@@ -142,7 +145,7 @@ def test_runs_without_anything_in_common_are_refused(tmp_path: Path) -> None:
 def test_another_metric_has_its_own_unit(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "one", FIRST), folder(tmp_path / "two", OTHER)
     comparison = compare([one, two], "early_stop_step")
-    assert comparison.unit.title == "early-stopping step"
+    assert comparison.units[0].title == "early-stopping step"
     assert comparison.series[0].levels[0].first.mean == 500
 
 
@@ -209,3 +212,66 @@ def test_a_summary_has_the_date_of_the_last_call_that_computed(tmp_path: Path) -
     assert (made.overrides, made.seeds) == (("a=1",), (0, 1))
     old = summarise(RunData(summary(tmp_path / "old")))
     assert (old.date, old.seconds, old.overrides) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("metric", "axis", "first"),
+    [
+        ("density", "density (%)", "65.30 ± 0.00"),
+        ("requested_density", "requested density (%)", "65.30 ± 0.00"),
+        ("weights_kept", "weights kept", "173,829 ± 0"),
+        ("steps", "steps (updates)", "1,000 ± 0"),
+        ("early_stop_step", "early-stopping step (updates)", "500 ± 0"),
+    ],
+)
+def test_densities_and_counts_of_weights_have_units_of_their_own(
+    tmp_path: Path, metric: str, axis: str, first: str
+) -> None:
+    paths = []
+    for name in ("one", "two"):
+        rows = [row(A, 0.9, seed=seed, level=1, density=0.653) for seed in range(3)]
+        paths.append(made(tmp_path / name, rows))
+    comparison = compare(paths, metric)
+    [table] = comparison_tables(comparison)
+    assert table.rows[0][1] == first
+    [view] = comparison_chart(comparison).views
+    assert view.yaxis["title"] == f"difference in {axis}"
+
+
+def test_each_study_has_the_figure_of_its_own_objective(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        rows = rows_of(FIRST)
+        rows += [replace(level_row, study="rec") for level_row in rows_of(FIRST)]
+        run = fake_run(tmp_path / name, rows)
+        figures = {"criteria": "accuracy", "rec": "explained variance"}
+        run.write_manifest(run.read_manifest() | {"figures": figures})
+        paths.append(run.path)
+    comparison = compare(paths)
+    assert [table.title for table in comparison_tables(comparison)] == [
+        "criteria · ticket: test accuracy, %, two - one",
+        "rec · ticket: test explained variance, %, two - one",
+    ]
+    first, second = comparison_chart(comparison).views
+    assert first.yaxis["title"] == "difference in test accuracy (%)"
+    assert second.yaxis["title"] == "difference in test explained variance (%)"
+    assert {trace["legendgroup"] for trace in second.traces} == {
+        "no difference",
+        "two · rec · ticket",
+    }
+    page = write_comparison_page(comparison, tmp_path / "page.html").read_text("utf-8")
+    assert "<title>test accuracy, % and test explained variance, %: 2 runs compared" in page
+
+
+def test_a_comparison_of_figures_that_are_not_finite_is_json(tmp_path: Path) -> None:
+    one = folder(tmp_path / "one", FIRST)
+    two = folder(tmp_path / "two", {**OTHER, 1: [0.8, math.nan]})
+    done = CliRunner().invoke(app, ["compare", str(one), str(two), "--json"])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in done.stdout.splitlines()]
+    assert [line["other_mean"] is None for line in lines] == [False, True]
+    assert lines[1]["verdict"] == "undecided"
+    write_comparison_page(compare([one, two]), tmp_path / "page.html")

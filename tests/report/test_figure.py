@@ -9,7 +9,7 @@ import pytest
 from support.fake_runs import curves, fake_run, row
 
 from lotteryfw.api.errors import UsageError
-from lotteryfw.report import markdown, report, write_figures
+from lotteryfw.report import markdown, paper, report, write_figures
 
 CLAIM = {
     "text": "a beats b",
@@ -114,3 +114,21 @@ def test_many_panels_stand_in_several_rows(tmp_path):
     rows = [replace(each, metrics=metrics) for each in curves("many", [{"criterion": "a"}])]
     with image.open(write_figures(fake_run(tmp_path / "run", rows))[0]) as picture:
         assert picture.height > picture.width / 1.6  # eight panels: three rows of three
+
+
+@pytest.mark.parametrize("text", [r"Accuracy against $\density$", "From $5 to $10", "a $_$ b"])
+def test_dollars_in_titles_and_labels_are_dollars(tmp_path, text):
+    pytest.importorskip("matplotlib")
+    rows = curves("many", [{"criterion": text}, {"criterion": "b"}], levels=2)
+    rows += [row({"criterion": text}, 0.9, study="flat", level=1, density=0.5)]
+    # no level of this study has a place on a log axis
+    rows += [row({}, 0.1, study="empty", level=level, density=0.0) for level in (0, 1)]
+    folder = fake_run(tmp_path / "run", rows)
+    folder.write_manifest(folder.read_manifest() | {"title": text})
+    _, *figures = report(folder.path)
+    paper(folder.path)
+    svg = {path.stem: path.read_text("utf-8") for path in figures if path.suffix == ".svg"}
+    # matplotlib notes each text beside its outlines
+    assert f"<!-- {text} · many -->" in svg["many"]
+    assert f"<!-- {text} -->" in svg["many"]
+    assert "mathdefault" not in "".join(svg.values())

@@ -94,7 +94,7 @@ def test_an_analysis_stands_against_the_rewind_step_with_the_accuracy_below() ->
     rows = rewound()
     study = study_of(rows)
     charts = axis_charts(study, Findings.of(barriers(rows)))
-    chart = chart_of(charts, "criteria/line/rewind.step")
+    chart = chart_of(charts, "criteria/analysis/line/rewind.step")
     assert chart.title == "Line against rewind step"
     assert [view.label for view in chart.views] == [
         "50 % of the weights · barrier (%)",
@@ -120,7 +120,7 @@ def test_lists_are_drawn_along_their_positions() -> None:
     rows = rewound()
     study = study_of(rows)
     [chart] = along_charts(study, Findings.of(barriers(rows)))
-    assert (chart.key, chart.title) == ("criteria/line/along", "Line along t")
+    assert (chart.key, chart.title) == ("criteria/analysis/line/along", "Line along t")
     labels = [view.label for view in chart.views]
     assert labels[:3] == [
         "50 % of the weights · error (%)",

@@ -20,6 +20,7 @@ from lotteryfw.report.data.units import percent
 from lotteryfw.report.html.plotly_chart import density_axis
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels
+from lotteryfw.report.tables.provenance import without_folders
 from lotteryfw.report.verdicts.claims import ClaimOutcome
 from lotteryfw.report.verdicts.winning_tickets import TicketOutcome
 
@@ -129,7 +130,7 @@ def test_plotly_knows_every_property_that_charts_set(tmp_path):
     objects = pytest.importorskip("plotly.graph_objects")
     text = page(tmp_path, curves("criteria", [A, B], variants=("ticket", "reinit"), levels=4))
     charts = charts_of(text)
-    assert sorted(charts) == ["criteria/accuracy", "criteria/learning", "criteria/steps"]
+    assert sorted(charts) == ["criteria/figure/accuracy", "criteria/learning", "criteria/steps"]
     for view in (view for views in charts.values() for view in views):
         axes = {
             name: view[name] | {"title": {"text": view[name]["title"]}}
@@ -277,6 +278,21 @@ def test_provenance_is_shown_without_folders_and_old_runs_have_none(tmp_path):
     assert "Provenance" not in without_plotly(page(tmp_path, rows))
 
 
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("--set data.path=/home/me/secret/d", "--set data.path=d"),
+        ("--set=data.path=/home/me/secret/d", "--set=data.path=d"),
+        ("--set 'data.path=\"/home/me/secret/d\"'", "--set 'data.path=\"d\"'"),
+        ("--out /x/y/", "--out y"),
+        ("--out=C:\\\\x\\\\y\\\\", "--out=y"),
+        ("--set lr=1/2 a/b /", "--set lr=1/2 a/b /"),
+    ],
+)
+def test_paths_of_options_and_folders_are_cut(word, shown):
+    assert without_folders(f"lotteryfw recipe {word}") == f"lotteryfw recipe {shown}"
+
+
 NINE = [{"criterion": f"criterion_{number}"} for number in range(9)]
 
 
@@ -312,7 +328,7 @@ def test_layers_have_a_chart_by_default(tmp_path):
 def test_every_view_names_the_ends_of_its_densities(tmp_path):
     for levels in (8, 12, 25):
         charts = charts_of(page(tmp_path, curves("criteria", NINE, levels=levels)))
-        ticks = charts["criteria/accuracy"][0]["xaxis"]["ticktext"]
+        ticks = charts["criteria/figure/accuracy"][0]["xaxis"]["ticktext"]
         assert (ticks[0], ticks[-1]) == ("100", percent(0.8**levels))
 
 

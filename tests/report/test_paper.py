@@ -69,6 +69,14 @@ def test_a_table_is_latex_with_every_sign_escaped() -> None:
     )
 
 
+def test_signs_that_latex_has_no_letters_for_are_commands() -> None:
+    table = TextTable("a\nb", ("series", "1"), (("a\n\nb", "x<y>z|w"),), ("one\ntwo",))
+    text = latex_table(table)
+    assert text.startswith("% a b\n")
+    assert "  a  b & x\\textless{}y\\textgreater{}z\\textbar{}w \\\\\n" in text
+    assert text.endswith("\n% one two\n")
+
+
 def test_every_level_is_in_the_tables(tmp_path: Path) -> None:
     folder = fake_run(tmp_path / "run", curves("criteria", [A, B], levels=25))
     paper(folder.path)

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from support.fake_runs import fake_run, row
 
 from lotteryfw.api.labels import component_label
-from lotteryfw.report import check_claims, summary_markdown
+from lotteryfw.report import check_claims, markdown, summary_markdown, write_page
 from lotteryfw.report.data.density_sweeps import any_density, without_density
 from lotteryfw.report.data.grouping import group_studies
+from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.html.study_charts import density_charts
 from lotteryfw.report.plots.single_level import EXPECTED, WHOLE, density_plot, metric_compared
 from lotteryfw.report.tables.best_level import untrained_masks
@@ -118,7 +119,7 @@ def test_the_levels_on_the_way_have_a_chart_of_their_own():
     rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
     [study] = group_studies(rows)
     accuracy, apart, _ = density_charts(study)
-    assert (accuracy.key, apart.key) == ("criteria/accuracy", "criteria/searches")
+    assert (accuracy.key, apart.key) == ("criteria/figure/accuracy", "criteria/searches")
     assert [len(trace["x"]) for trace in accuracy.views[0].traces if "name" in trace] == [2]
     assert [len(trace["x"]) for trace in apart.views[0].traces if "name" in trace] == [3, 3]
     assert group_studies(searches({"ep(density=0.1)": 0.1, "ep": 0.5}))[0].by_search is None
@@ -334,3 +335,76 @@ def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
         replace(level_row, level=0) for level_row in rows
     ]  # as a search of somebody's may record it
     assert not any("dense" in cells[0] for cells in untrained_masks(group_studies(at_start)).rows)
+
+
+def half_finished():
+    """Rows of a sweep of three densities, of which the search for 1 % is in cycle 2 of 3."""
+    rows = searches(
+        {"iep(density=0.5)": 0.5, "iep(density=0.1)": 0.1, "iep(density=0.01)": 0.01}, cycles=3
+    )
+    return [
+        level_row
+        for level_row in mask_learned(rows)
+        if "0.01" not in level_row.cell or level_row.level < 3
+    ]
+
+
+def cells_of(rows, part):
+    return sorted({level_row.cell for level_row in rows if part in level_row.cell})
+
+
+@pytest.mark.parametrize("status", ["absent", "running", "failed"])
+def test_a_search_that_is_under_way_has_no_end(tmp_path, status):
+    rows = half_finished()
+    folder = fake_run(tmp_path / "run", rows)
+    manifest = folder.read_manifest()
+    for cell in cells_of(rows, "0.01"):
+        # during a run the manifest has only the cells that have ended
+        manifest["cells"] |= {cell: status}
+        if status == "absent":
+            del manifest["cells"][cell]
+    folder.write_manifest(manifest)
+    data = RunData(folder)
+    [study] = data.studies
+    [sweep] = study.series
+    assert [point.density for point in sweep.points] == [0.5, 0.1]
+    # its levels so far are in the chart of each search
+    assert len(study.by_search.points) == 8
+    masks = untrained_masks(data.shown)
+    assert [cells[:2] for cells in masks.rows] == [
+        ("criteria: iep(density=0.5)", "50"), ("criteria: iep(density=0.1)", "10"),
+    ]  # fmt: skip
+    assert "density=0.01" not in markdown(folder.path)
+    write_page(folder)
+
+
+def test_of_a_search_that_some_seeds_have_ended_these_are_its_end(tmp_path):
+    rows = half_finished()
+    ended = searches({"iep(density=0.01)": 0.01}, cycles=3, seeds=(2,))
+    rows += mask_learned(ended)
+    folder = fake_run(tmp_path / "run", rows, unfinished=cells_of(half_finished(), "0.01"))
+    data = RunData(folder)
+    [sweep] = data.studies[0].series
+    assert [(point.density, len(point.rows)) for point in sweep.points] == [
+        (0.5, 2), (0.1, 2), (pytest.approx(0.01), 1),
+    ]  # fmt: skip
+    [row_of_1] = [cells for cells in untrained_masks(data.shown).rows if cells[1] == "1"]
+    assert row_of_1[3] == "1"
+
+
+def test_searches_of_which_none_has_ended_are_shown_one_by_one(tmp_path):
+    rows = [level_row for level_row in half_finished() if level_row.level < 3]
+    folder = fake_run(tmp_path / "run", rows, unfinished=cells_of(rows, ""))
+    data = RunData(folder)
+    assert [len(series.points) for series in data.studies[0].series] == [2, 2, 2]
+    assert untrained_masks(data.shown) is None
+    write_page(folder)
+
+
+def test_a_search_that_diverged_has_ended(tmp_path):
+    rows = searches({"iep(density=0.1)": 0.1, "iep(density=0.02)": 0.02})
+    folder = fake_run(tmp_path / "run", rows)
+    manifest = folder.read_manifest()
+    manifest["cells"] = dict.fromkeys(manifest["cells"], "diverged")
+    folder.write_manifest(manifest)
+    assert len(RunData(folder).studies[0].points) == 2

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from support.fake_runs import curves, fake_run, row
 
-from lotteryfw.report import summary_markdown, summary_tables, write_page
+from lotteryfw.report import markdown, summary_markdown, summary_tables, write_page
 
 CRITERIA = [
     "large_final", "magnitude_increase", "movement", "large_init_large_final", "large_init", "random", "small_init",
@@ -178,3 +178,24 @@ def test_levels_of_one_density_have_a_column_each(tmp_path):
     assert re.search(r"weights remaining, % +level 0: 100 +level 1: 100 +50", text)
     assert re.search(r"ticket +90.00 ± 0.00 +80.00 ± 0.00 +70.00 ± 0.00", text)
     assert re.search(r"reinit +– +50.00 ± 0.00 +40.00 ± 0.00", text)
+
+
+STRANGE = ("layers=conv|fc", "a\n\nb", "bold<b>")
+
+
+def test_signs_in_labels_change_no_markdown_table(tmp_path):
+    rows = []
+    for name in STRANGE:
+        for level in range(3):
+            rows.append(row({"criterion": name}, 0.9, level=level, density=0.5**level))
+    claim = {
+        "text": "a <b> is\nbetter", "source": "s", "study": "criteria",
+        "of": {"criterion": STRANGE[0]}, "at_least": 0.5,
+    }  # fmt: skip
+    text = markdown(fake_run(tmp_path / "run", rows, [claim]).path)
+    for label in ("layers=conv|fc", "a  b", "bold&lt;b>"):
+        cell = label.replace("|", "\\|")
+        assert f"\n| {cell} | 90.00 | 90.00 | 90.00 |\n" in text
+        assert f"\n- {label}: " in text  # winning tickets
+    assert "**: a &lt;b> is better (s). " in text
+    assert "<b" not in text

@@ -73,8 +73,8 @@ def test_a_search_and_an_analysis_share_evaluations(tmp_path: Path, plugin: Path
 def test_copies_are_planned_up_to_the_first_figure(tmp_path: Path, plugin: Path) -> None:
     context = StudyContext(copies(plugin), store=tmp_path / "s", data=tmp_path, trust=[plugin])
     plan = context.plan("cpu")
-    # two trainings and the line of the search, then what the analysis asks for
-    assert (plan.unique, plan.evaluations) == (6, 4)
+    # two trainings and three points of the line, then an evaluation of each of both levels
+    assert (plan.unique, plan.evaluations) == (7, 5)
     assert plan.unknown == ("small/seed=0",)
 
 

@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.commands import QUICK, cli
-from support.runs import go, recipe
+from support.runs import DATA, go, recipe
 from torch import nn
 from torch.nn.utils import prune
 
-from lotteryfw import Run, UsageError, export, load_ticket
+from lotteryfw import Run, UsageError, export, load_seed_ticket, load_ticket
+from lotteryfw.api.errors import StoreError
 from lotteryfw.runner import onnx_files
 from lotteryfw.runner import run_study as run
+from lotteryfw.store import tensors
 
 THREE = ["ticket", "trained", "initial"]
 
@@ -310,3 +312,78 @@ def test_an_onnx_network_computes_the_same_for_any_batch(tmp_path: Path) -> None
         inputs = torch.rand(count, 1, 4, 4)
         (outputs,) = network.run(None, {"inputs": inputs.numpy()})
         torch.testing.assert_close(torch.from_numpy(outputs), module(inputs).detach())
+
+
+# Targets
+
+OTHER = {**DATA, "classes": 5, "noise": 0.7}
+
+
+@pytest.fixture(scope="module")
+def transfer(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run whose targets are: data of other classes, with and without level 0; another training."""
+    targets = [
+        {"name": "syn", "data": OTHER},
+        {"name": "late", "data": OTHER, "levels": [1]},
+        {"name": "short", "train": {"length": "20it"}},
+    ]
+    table = recipe(search={"use": "imp", "levels": 1}, target=targets)
+    done: Run = go(tmp_path_factory.mktemp("transfer"), table)[0]
+    return done
+
+
+@pytest.mark.parametrize("form", ["trained", "ticket"])
+def test_an_onnx_file_of_a_target_is_the_targets_network(
+    transfer: Run, tmp_path: Path, form: Any
+) -> None:
+    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+    export(transfer.path, tmp_path / "net.onnx", form, level=1, variant="syn")
+    outputs = onnx.load(tmp_path / "net.onnx").graph.output[0].type.tensor_type.shape
+    assert outputs.dim[1].dim_value == 5
+
+
+def test_the_initial_weights_of_a_target_are_those_of_its_own_network(
+    transfer: Run, tmp_path: Path
+) -> None:
+    def initial(variant: str) -> dict[str, torch.Tensor]:
+        file = tmp_path / f"{variant}.safetensors"
+        export(transfer.path, file, "initial", level=1, variant=variant)
+        return load_file(file)
+
+    dense, own = initial("ticket"), initial("syn")
+    assert own["fc3.weight"].shape == (5, 6)
+    assert torch.equal(own["fc1.weight"], dense["fc1.weight"])
+    [start] = [
+        ticket.load() for ticket in transfer.tickets
+        if (ticket.row.variant, ticket.row.level) == ("syn", 0)
+    ]  # fmt: skip
+    assert torch.equal(own["fc3.weight"], start.values["fc3.weight"])
+    # a target with a network of the same shape has the dense run's
+    assert torch.equal(initial("short")["fc3.weight"], dense["fc3.weight"])
+    message = r"'late' has another output layer .* its level 0, .* was not recorded"
+    with pytest.raises(UsageError, match=message):
+        initial("late")
+
+
+def test_a_target_with_another_output_layer_is_no_seed(transfer: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"target 'syn' has an output layer of its own.*not drawn"):
+        export(transfer.path, tmp_path / "no", "seed", level=1, variant="syn")
+    assert not (tmp_path / "no").exists()
+    export(transfer.path, tmp_path / "seed.safetensors", "seed", level=1, variant="short")
+    _, ticket = load_seed_ticket(tmp_path / "seed.safetensors")
+    [own] = [
+        ticket.load() for ticket in transfer.tickets
+        if (ticket.row.variant, ticket.row.level) == ("short", 1)
+    ]  # fmt: skip
+    assert torch.equal(ticket.values["fc1.weight"], own.values["fc1.weight"])
+
+
+def test_a_ticket_whose_level_is_no_number_is_damaged(here: Path, tmp_path: Path) -> None:
+    ticket = load_ticket(here / "run/tickets/tiny__seed=1/level-02.safetensors")
+    path = tmp_path / "tickets" / "tiny__seed=1" / "level-02.safetensors"
+    path.parent.mkdir(parents=True)
+    meta = {**ticket.meta, "recorded": "x"}
+    tensors.save(path, ticket.values, ticket.mask, meta, checksum=True)
+    with pytest.raises(StoreError, match=r"damaged.* 'x' is no level"):
+        export(path, tmp_path / "out")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.commands import QUICK, command, environment
 from support.runs import Watch, files, go, recipe
 
 from lotteryfw import UsageError
 from lotteryfw.engine import execute
+from lotteryfw.engine.runtime import python_command
 from lotteryfw.engine.worker import patience
 from lotteryfw.runner import run_study as run_recipe
 from lotteryfw.runner.executors import InProcess
@@ -296,3 +300,31 @@ def test_a_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) ->
             UsageError, match="LOTTERYFW_HEARTBEAT: must be a number of seconds above 0"
         ):
             patience()
+
+
+@pytest.mark.parametrize("engine", ["", "engine = { devices = 2 }"])
+def test_a_file_beside_the_recipe_takes_no_modules_place_in_workers_and_ranks(
+    tmp_path: Path, engine: str
+) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('not the standard library')")
+    (tmp_path / "q.toml").write_text(QUICK.format(length="10it", more=engine))
+    # as the installed command, which does not have the current folder on sys.path
+    words = ["recipe", "q.toml", "--jobs", "2", "--out", "run", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-P", *command(*words)[1:]],
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_imports_from_where_the_run_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ä 'folder'"
+    folder.mkdir()
+    (folder / "of_the_run.py").write_text(
+        "import json, sys\ndef main(): print(json.dumps([sys.argv[1:], sys.path]))"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    done = subprocess.run([*python_command("of_the_run"), "7"], capture_output=True, text=True)
+    assert json.loads(done.stdout) == [["7"], sys.path], done.stderr

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from support.labs import played, run
-from support.small import DATA, REGISTRY, cell, lab, make
+from support.mask_updates import FILE
+from support.small import DATA, REGISTRY, cell, describe, lab, make
 from torch import Tensor, nn
 
 from lotteryfw import (
@@ -30,6 +31,7 @@ from lotteryfw import (
 from lotteryfw.api.component import Component
 from lotteryfw.api.errors import PluginError
 from lotteryfw.api.tickets import Ticket, Trained
+from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import ProbeJob, Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.testkit.fake_lab import FakeOutcome
@@ -553,3 +555,49 @@ def test_what_other_components_break_is_told_by_name(
 ) -> None:
     with pytest.raises(ContractError, match=message):
         first_cut(**parts)
+
+
+# The level that a ticket was cut after
+
+
+def test_a_ticket_cut_after_a_training_of_its_parent_names_the_level() -> None:
+    desk = lab(cell())
+    dense = desk.dense()
+    trained = run(desk.train(dense))
+    first = desk.prune(dense, trained)
+    second = desk.prune(first, run(desk.train(first)))
+    later = desk.prune(dense, trained, 3)
+    found = [(ticket.level, ticket.parent) for ticket in (first, second, later)]
+    assert found == [(1, 0), (2, 1), (3, 0)]
+    # Another object for the same network is the same training.
+    assert desk.prune(desk.dense(), trained).parent == 0
+
+
+def test_a_ticket_that_was_cut_after_no_training_of_its_parent_names_no_level() -> None:
+    desk = lab(cell())
+    dense = desk.dense()
+    at_init = desk.prune(dense, run(desk.probe(dense)))
+    measured = desk.prune(dense, run(desk.train(desk.as_is(dense))))
+    copied = desk.prune(dense, run(desk.train(desk.again(dense, 1))))
+    early = run(desk.stop_when(dense, lambda segments: True, every="5it"))
+    drawn = desk.prune(dense, early, density=0.5)
+    for ticket in (at_init, measured, copied, drawn):
+        assert (ticket.level, ticket.parent) == (1, None)
+
+
+def test_a_ticket_of_a_mask_that_was_found_in_training_names_no_level() -> None:
+    desk = lab(cell(parametrization=make("parametrization", "top_k")))
+    start = desk.learn_mask(0.5)
+    learned = run(desk.train(start))
+    for rewound in (True, False):
+        assert desk.extract_ticket(start, learned, rewound=rewound).parent is None
+    update = Registry.load([FILE]).create("mask_update", "swap")
+    specs = {"swap": Spec("mask_update", "mine/swap", "mine==1", {})}
+    desk = CellLab(
+        cell(mask_update=update),
+        lambda part, clock: specs.get(part.use) or describe(part, clock),
+        Path("unused"),
+        "cpu",
+    )
+    start = desk.update_mask(0.5)
+    assert desk.extract_ticket(start, run(desk.train(start))).parent is None

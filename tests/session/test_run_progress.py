@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 
 import pytest
 
 from lotteryfw.api.events import (
     CellFinished,
+    Finding,
     JobFinished,
+    LevelFinished,
     RunFinished,
     RunStarted,
     TrainingProgress,
 )
-from lotteryfw.session.displays import PlainLines
+from lotteryfw.api.metrics import Curve, Metrics
+from lotteryfw.session.displays import JsonLines, PlainLines
 from lotteryfw.session.run_progress import RunProgress
 
 
@@ -57,10 +62,33 @@ def test_a_running_training_has_steps_figures_speed_and_time_left() -> None:
     ]
     progress.training(TrainingProgress("f" * 20, 1, 100))
     assert progress.trainings(1)[0].endswith("and 1 more trainings")
-    # the steps of running trainings count for the whole: 20 steps in 4 s
-    assert progress.summary() == "0/4 jobs  0/2 cells  5 steps/s  4 s  about 1 min 16 s left"
+    # the steps of running trainings count for the whole: 20 steps in 4 s, and 400 - 60 - 1 left
+    assert progress.summary() == "0/4 jobs  0/2 cells  5 steps/s  4 s  about 1 min 8 s left"
+    clock.now += 8
     progress.event(JobFinished("0123456789", 100, stored=False, seconds=5.0))
     assert len(progress.trainings(4)) == 1
+    # 60 of its 100 steps were made now, in 12 s: finishing makes no speed of those before
+    assert progress.summary() == "1/4 jobs  0/2 cells  5 steps/s  12 s  about 1 min 0 s left"
+
+
+def test_json_lines_are_json_where_a_figure_is_not_finite(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    curve = Curve((0, 10), (None, 0.5), (0.1, math.inf), (0.5, math.nan))
+    figures = (math.nan, 0.5, math.inf, 0.5, 0.1, 0.5, 0.1, 0.5)
+    metrics = Metrics(10, 10, *figures, curve)
+    view = JsonLines()
+    view.event(LevelFinished("a cell", "ticket", 1, 0.5, metrics))
+    view.event(Finding("x", "a cell", "ticket", 1, "y", (0.5, math.nan), "", ""))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = capsys.readouterr().out.splitlines()
+    level, finding = (json.loads(line, parse_constant=refuse) for line in lines)
+    assert level["metrics"]["validation_loss"] is None
+    assert level["metrics"]["validation_accuracy"] == 0.5
+    assert finding["value"] == [0.5, None]
 
 
 def test_plain_lines_come_without_a_call_and_end_with_the_run(

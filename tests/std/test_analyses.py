@@ -262,3 +262,18 @@ def test_an_analysis_that_breaks_is_named_and_costs_no_level(tmp_path: Path) -> 
     events = (tmp_path / "run" / "events.jsonl").read_text()
     assert "analysis 'breaks' of breaks.py" in events
     assert "RuntimeError: no such luck" in events
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_of_pruning_at_initialisation_there_is_no_training_before_the_cut(
+    rounds: int, tmp_path: Path
+) -> None:
+    recipe = SMALL | {
+        "search": {"use": "at_init", "densities": [0.5], "rounds": rounds},
+        "analyses": ["mask_diagnostics", "weight_scatter"],
+    }
+    done = run(recipe, out=tmp_path / "run", store=tmp_path / "store", jobs=1)
+    found = {(line.level, line.figure) for line in done.findings}
+    assert (1, "sign_agreement") in found
+    for figure in ("cut_toward_zero", "kept_toward_zero", "w_i"):
+        assert (1, figure) not in found

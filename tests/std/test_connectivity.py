@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from support.labs import run as play
+from support.mask_updates import FILE
 from support.runs import go, recipe
+from support.small import cell, lab
 
 from lotteryfw import load_ticket
 from lotteryfw.engine import StoredOutcome
@@ -133,6 +136,65 @@ def test_stability_to_the_data_order_is_the_mean_over_all_pairs(tmp_path: Path) 
         assert three["l2"] > 0
         assert three["l2"] != by_figure(two.findings, level)["l2"]
         assert three["angle"] == pytest.approx(math.degrees(math.acos(three["cosine"])), rel=0.05)
+
+
+# Levels that report another training than that of their ticket
+
+COPIES = ["linear_mode_connectivity", "stability_to_data_order"]
+UPDATED = {
+    "search": {"use": "during_training", "density": 0.4, "retrain": True},
+    "train": recipe()["train"] | {"mask_update": "swap"},
+}
+JOINT = {
+    "search": {"use": "joint_training", "density": 0.5, "retrain": True},
+    "parametrization": {"use": "frozen_weights", "inner": "top_k", "frozen": ["*.weight"]},
+}
+
+
+def places(findings: list[FindingRow]) -> dict[str, set[tuple[str, int]]]:
+    found: dict[str, set[tuple[str, int]]] = {}
+    for line in findings:
+        found.setdefault(line.analysis, set()).add((line.variant, line.level))
+    return found
+
+
+@pytest.mark.parametrize("changes", [UPDATED, JOINT], ids=["updated", "joint"])
+def test_copies_are_made_of_trainings_that_are_the_tickets_own(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    done, watch = go(tmp_path, recipe(analyses=COPIES, **changes), trust=[FILE])
+    assert not [warning for warning in watch.warnings if "analys" in warning]
+    assert len(done.levels) == 3
+    own = {("ticket", 0), ("retrained", 1)}
+    assert places(done.findings) == dict.fromkeys(COPIES, own)
+
+
+def test_weights_under_a_learned_mask_are_compared_with_no_others(tmp_path: Path) -> None:
+    analyses: list[Any] = [{"use": "error_barrier", "points": 3}, "stability_to_pruning"]
+    done, watch = go(tmp_path, recipe(analyses=analyses, **JOINT))
+    assert not [warning for warning in watch.warnings if "analys" in warning]
+    assert places(done.findings) == {
+        "error_barrier": {("retrained", 1)},
+        "stability_to_pruning": {("retrained", 1)},
+    }
+
+
+def test_weights_whose_mask_was_changed_in_training_are_compared(tmp_path: Path) -> None:
+    analyses: list[Any] = [{"use": "error_barrier", "points": 3}, "stability_to_pruning"]
+    done, _ = go(tmp_path, recipe(analyses=analyses, **UPDATED), trust=[FILE])
+    both = {("ticket", 1), ("retrained", 1)}
+    assert places(done.findings) == {"error_barrier": both, "stability_to_pruning": both}
+
+
+def test_a_lab_tells_a_tickets_own_training_from_others() -> None:
+    desk = lab(cell())
+    dense = desk.dense()
+    trained = play(desk.train(dense))
+    assert desk.is_training_of(dense, trained)
+    assert not desk.is_training_of(desk.prune(dense, trained), trained)
+    assert not desk.is_training_of(desk.again(dense, 1), trained)
+    partial = play(desk.stop_when(dense, lambda segments: True, every="5it"))
+    assert not desk.is_training_of(dense, partial)
 
 
 def test_distance_and_angle_are_symmetric_and_0_to_itself() -> None:

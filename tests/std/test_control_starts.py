@@ -175,3 +175,41 @@ def test_invert_draws_among_the_masked_weights() -> None:
         masks.append(desk.control(make("control", "invert"), record).mask)
     name = next(iter(masks[0]))
     assert len({tuple(numbers(mask[name].float())) for mask in masks}) == 3
+
+
+# A control draws apart from its ticket
+
+
+def test_reinit_draws_other_weights_than_a_ticket_that_was_drawn_anew() -> None:
+    desk, records = of_cell("to_init", mask1=make("mask1", {"use": "reinit", "keep_sign": False}))
+    ticket = records[2].ticket
+    control = desk.control(make("control", "reinit"), records[2])
+    again = desk.control(make("control", "reinit"), records[2])
+    for name, mask in ticket.mask.items():
+        drawn = control.values[name]
+        assert not bool((drawn[mask] == ticket.values[name][mask]).any())
+        assert torch.equal(drawn, again.values[name])
+
+
+@pytest.mark.parametrize("scope", ["layerwise", "global"])
+def test_random_mask_draws_another_mask_than_a_random_ticket(scope: str) -> None:
+    search = make("search", {"use": "random_pruning", "levels": 2})
+    desk = lab(replace(cell(), search=search, scope=make("scope", scope)))
+    records = played(desk)
+    ticket = records[2].ticket
+    control = desk.control(make("control", "random_mask"), records[2])
+    other = desk.control(make("control", "random_mask_reinit"), records[2])
+    for name, mask in ticket.mask.items():
+        assert int(control.mask[name].sum()) == int(mask.sum())
+        assert not torch.equal(control.mask[name], mask)
+        # one random mask for all controls of a level
+        assert torch.equal(control.mask[name], other.mask[name])
+
+
+def test_random_masks_under_drawn_values_differ_from_those_drawn_anew() -> None:
+    desk, records = of_cell("to_init", mask1=make("mask1", {"use": "reinit", "keep_sign": False}))
+    kept = desk.control(make("control", "random_mask"), records[2])
+    drawn = desk.control(make("control", "random_mask_reinit"), records[2])
+    for name, mask in kept.mask.items():
+        assert torch.equal(mask, drawn.mask[name])
+        assert not bool((kept.values[name][mask] == drawn.values[name][mask]).any())

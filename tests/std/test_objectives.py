@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from support.small import REGISTRY
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from lotteryfw.api.errors import RecipeError
 from lotteryfw.runner import run_study as run
 from lotteryfw.std.objectives import Classification, Reconstruction
+from lotteryfw.std.penalties import L1, Distillation, GroupLasso
 
 AUTOENCODER: dict[str, Any] = {
     "name": "autoencoder",
@@ -93,3 +95,48 @@ def test_the_default_is_classification() -> None:
     default = REGISTRY.default("objective")
     assert default is not None
     assert default.name == "classification"
+
+
+WEIGHTS = {"a": torch.tensor([[3.0, -4.0], [0.0, 0.0]]), "b": torch.tensor([[1.0, 0.0]])}
+L1_OF_WEIGHTS = 8.0
+GROUP_LASSO_OF_WEIGHTS = 2**0.5 * (5.0 + 1.0)
+
+
+def test_penalties_of_nested_objectives_are_added_up() -> None:
+    nested = L1(strength=0.5, inner=GroupLasso(strength=0.1))
+    penalty = nested.penalty(WEIGHTS)
+    assert penalty is not None
+    assert float(penalty) == pytest.approx(0.5 * L1_OF_WEIGHTS + 0.1 * GROUP_LASSO_OF_WEIGHTS)
+
+
+def test_distillation_keeps_the_penalty_of_the_objective_inside() -> None:
+    penalty = Distillation(inner=L1(strength=0.5)).penalty(WEIGHTS)
+    assert penalty is not None
+    assert float(penalty) == pytest.approx(0.5 * L1_OF_WEIGHTS)
+    assert Distillation().penalty(WEIGHTS) is None
+
+
+def test_a_penalty_around_distillation_keeps_the_teacher() -> None:
+    inner = Distillation(share=0.5, temperature=2.0)
+    nested = L1(strength=0.5, inner=inner)
+    assert nested.needs_teacher
+    assert not L1().needs_teacher
+
+    logits, teacher, labels = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    inputs = torch.zeros(5, 1)
+    divergence = kl_div(
+        (logits / 2).log_softmax(1), (teacher / 2).softmax(1), reduction="batchmean"
+    )
+    expected = 0.5 * cross_entropy(logits, labels) + 0.5 * 4 * divergence
+    torch.testing.assert_close(nested.taught_loss(logits, teacher, inputs, labels), expected)
+    penalty = nested.penalty(WEIGHTS)
+    assert penalty is not None
+    assert float(penalty) == pytest.approx(0.5 * L1_OF_WEIGHTS)
+
+
+@pytest.mark.parametrize("inner", ["distillation", {"use": "l1", "inner": "distillation"}])
+def test_two_teachers_are_refused(inner: Any) -> None:
+    with pytest.raises(
+        ValidationError, match="compares with the teacher itself: name an objective"
+    ):
+        REGISTRY.create("objective", {"use": "distillation", "inner": inner})

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store import Store, atomic_write, default_root, files
 from lotteryfw.store.reader import ObjectReader
@@ -224,10 +225,10 @@ def test_processes_that_write_one_key_at_once_leave_one_sound_object(store):
     code = """
 print("ready", flush=True); sys.stdin.readline()
 for number in range(20):
-    with store.write(f"{key}{number}") as folder:
+    with store.write(f"{number:064x}") as folder:
         for part in range(3):
             (folder / f"part{part}").write_bytes(os.urandom(1000))
-    assert store.path(f"{key}{number}")
+    assert store.path(f"{number:064x}")
 assert not store.damaged
 """
     writers = [child(code, store.root, KEY) for _ in range(2)]
@@ -269,11 +270,11 @@ def test_writers_killed_at_random_moments_leave_only_whole_objects(store):
     code = """
 print("ready", flush=True)
 for number in range(10_000):
-    with store.write(f"{key}{number}") as folder:
+    with store.write(f"{key}{number:032x}") as folder:
         (folder / "weights.bin").write_bytes(bytes(20_000))
 """
-    for moment in (0.01, 0.03, 0.05):
-        writer = child(code, store.root, f"{KEY}{moment}".replace(".", "-"))
+    for number, moment in enumerate((0.01, 0.03, 0.05)):
+        writer = child(code, store.root, f"{number:032x}")
         assert writer.stdout.readline() == "ready\n"
         time.sleep(moment)
         writer.kill()
@@ -300,18 +301,19 @@ def test_a_lock_is_waited_for(store):
 
 def test_gc_keeps_what_roots_reference(store, tmp_path):
     runs = [tmp_path / "run1", tmp_path / "run2"]
+    derived = {name: digest(name) for name in ("run1", "run2", "orphan")}
     for run, key in zip(runs, (KEY, OTHER), strict=True):
         run.mkdir()
         put(store, key)
         store.pin(run.name, run, [key])
-        store.set_alias(f"derived-{run.name}", key)
+        store.set_alias(derived[run.name], key)
         store.scratch(key).mkdir(parents=True)
     unfinished, orphan = "ef" * 32, "01" * 32
     store.scratch(unfinished).mkdir()
     put(store, orphan)
-    store.set_alias("derived-orphan", orphan)
+    store.set_alias(derived["orphan"], orphan)
 
-    assert (store.gc().objects, store.has(orphan), store.alias("derived-orphan")) == (
+    assert (store.gc().objects, store.has(orphan), store.alias(derived["orphan"])) == (
         1,
         False,
         None,
@@ -335,9 +337,9 @@ def test_gc_keeps_what_roots_reference(store, tmp_path):
         plan.bytes,
     )
     assert not store.has(KEY)
-    assert store.alias("derived-run1") is None
+    assert store.alias(derived["run1"]) is None
     assert store.path(OTHER)
-    assert store.alias("derived-run2") == OTHER
+    assert store.alias(derived["run2"]) == OTHER
     assert store.info().roots == 1
     assert store.gc().objects == 0
 
@@ -352,19 +354,20 @@ def test_gc_removes_scratch_that_nothing_has_touched_for_two_weeks(store):
         "long-gone": [15],
         "empty": [],
     }
+    keys = {name: digest(name) for name in ages}
     for name, days in ages.items():
-        (store.scratch(name) / "job").mkdir(parents=True)
+        (store.scratch(keys[name]) / "job").mkdir(parents=True)
         for place, age in enumerate(days):
-            file = store.scratch(name) / "job" / f"{place}"
+            file = store.scratch(keys[name]) / "job" / f"{place}"
             file.write_text("")
             os.utime(file, (now - age * day,) * 2)
-    os.utime(store.scratch("empty"), (now - 15 * day,) * 2)
+    os.utime(store.scratch(keys["empty"]), (now - 15 * day,) * 2)
     assert store.gc(dry_run=True).leftovers == 3
     assert store.gc().leftovers == 3
     assert {path.name for path in store.root.glob("scratch/*")} == {
-        "just-now",
-        "yesterday",
-        "mixed",
+        keys["just-now"],
+        keys["yesterday"],
+        keys["mixed"],
     }
 
 

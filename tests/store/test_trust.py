@@ -25,6 +25,7 @@ from lotteryfw.store.locks import delete_lock, hold, is_held
 
 SOURCES = [{"job": "Train", "lr": 0.1}, {"job": "Train", "lr": 0.2}]
 ONE, TWO = (digest(source) for source in SOURCES)
+ALIAS = digest("a derivation")
 
 
 @pytest.fixture
@@ -239,7 +240,7 @@ def write_checksums(folder: Path) -> None:
 def test_verify_counts_what_it_checks_and_a_sound_store_has_no_problems(store, tmp_path):
     _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
-    store.set_alias("digest", key)
+    store.set_alias(ALIAS, key)
     spool(dense_job(cell(5)), store)
     Checkpoints(store.scratch(ONE), ONE, 0).save({"a": torch.ones(3)}, {"step": 3})
     report = store.verify()
@@ -252,13 +253,13 @@ def test_verify_counts_what_it_checks_and_a_sound_store_has_no_problems(store, t
 def test_verify_finds_a_flipped_bit_everywhere(store, tmp_path):
     _, key = finished_run(store, tmp_path / "run")
     write_checksums(tmp_path / "run")
-    store.set_alias("digest", key)
+    store.set_alias(ALIAS, key)
     name = spool(dense_job(cell(5)), store)
     checkpoints = Checkpoints(store.scratch(ONE), ONE, 0)
     for step in (3, 4):
         checkpoints.save({"a": torch.ones(3)}, {"step": step})
     victims = [
-        store.root / "aliases" / "di" / "digest",
+        store.root / "aliases" / ALIAS[:2] / ALIAS,
         store.scratch(ONE) / "checkpoint-4" / "tensors.safetensors",
         store.spooled(name),
         tmp_path / "run" / "levels.csv",
@@ -323,9 +324,9 @@ def test_verify_tells_a_run_that_was_killed_while_it_wrote_from_damage(store, tm
 
 def test_names_that_are_none_of_the_stores_are_reported_and_left_alone(store):
     put(store, ONE)
-    store.set_alias("digest", ONE)
+    store.set_alias(ALIAS, ONE)
     places = ["notes.txt", "objects/.DS_Store", "objects/ab", "objects/zz/file", "objects/no/other", "aliases/di/a b",
-              "aliases/xx/digest", "scratch/file", "roots/README"]  # fmt: skip
+              "aliases/di/digest", "aliases/xx/digest", "scratch/file", "roots/README"]  # fmt: skip
     for place in places:
         path = store.root / place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -454,6 +455,34 @@ def test_gc_knows_that_the_disk_of_a_run_is_not_mounted(store, tmp_path, monkeyp
     (tmp_path / "disk" / "one").rmdir()  # the mount point is an empty folder now
     assert store.gc().unseen == (str(tmp_path / "disk" / "one"),)
     assert store.path(ONE)
+
+
+def test_gc_keeps_what_belongs_to_a_folder_of_another_machine(store, tmp_path, monkeypatch):
+    """A run folder on a disk that each machine has for itself, as /tmp is."""
+    (tmp_path / "one").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-node")
+        store.pin("one", tmp_path / "one", [put(store, ONE).name])
+    assert store.gc().unseen == ()  # one that is there is on a disk that both have
+    (tmp_path / "one").rmdir()
+    assert store.gc().unseen == (str(tmp_path / "one"),)
+    assert store.path(ONE)
+    assert "cannot be seen" in store.verify().remarks[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-node")
+        assert store.gc().roots == 1
+
+
+def test_a_root_of_an_earlier_version_names_no_machine(store, tmp_path):
+    root = {"folder": str(tmp_path / "one"), "mount": "", "keys": [put(store, ONE).name]}
+    root["sha256"] = digest(root)
+    store.pin("one", tmp_path, [])
+    for suffix in ("json", "copy"):
+        (store.root / "roots" / f"one.{suffix}").write_text(json.dumps(root))
+    (tmp_path / "one").mkdir()
+    assert store.gc().kept == 1
+    (tmp_path / "one").rmdir()
+    assert store.gc().roots == 1
 
 
 def test_gc_keeps_a_run_whose_folder_may_not_be_read(store, tmp_path, monkeypatch):

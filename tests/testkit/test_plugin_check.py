@@ -61,3 +61,95 @@ def test_check_plugin_says_when_there_is_nothing_to_check(tmp_path: Path) -> Non
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
     with pytest.raises(PluginError, match="nowhere_to_be_found"):
         check_plugin(str(tmp_path / "broken.py"))
+
+
+WRONG = """
+from lotteryfw import MaskCriterion, hookimpl
+from pydantic import ConfigDict, field_validator
+
+class Validates(MaskCriterion):
+    "Keeps the large."
+    use = "validates"
+    power: float = 1.0
+    @field_validator("power")
+    @classmethod
+    def check(cls, value):
+        return {}[value]
+    def score(self, layer):
+        return layer.final.abs()
+
+class Rebuilds(MaskCriterion):
+    "Keeps the large."
+    use = "rebuilds"
+    power: float | None = None
+    @field_validator("power")
+    @classmethod
+    def check(cls, value):
+        return {}[value]
+    def score(self, layer):
+        return layer.final.abs()
+
+class Ends(MaskCriterion):
+    "Keeps the large."
+    use = "ends"
+    def score(self, layer):
+        raise SystemExit(0)
+
+class Allows(MaskCriterion):
+    "Keeps the large."
+    use = "allows"
+    model_config = ConfigDict(extra="allow")
+    def score(self, layer):
+        return layer.final.abs()
+
+class Idles(MaskCriterion):
+    "Keeps the large."
+    use = "idles"
+    def idle_options(self):
+        return {}["x"]
+    def score(self, layer):
+        return layer.final.abs()
+
+class Misnames(Idles):
+    "Keeps the large."
+    use = "misnames"
+    def idle_options(self):
+        return {"x": "it is not there"}
+
+@hookimpl
+def register_components():
+    return [Validates, Rebuilds, Ends, Allows, Idles, Misnames]
+"""
+
+
+def test_each_component_has_its_own_verdict_whatever_one_of_them_does(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        WRONG.replace(
+            "power: float = 1.0", "power: float = Field(1.0, validate_default=True)"
+        ).replace("ConfigDict,", "ConfigDict, Field,")
+    )
+    reasons = {verdict.component.name: str(verdict) for verdict in check_plugin(str(file))}
+    assert all(reason.startswith("failed: ") for reason in reasons.values()), reasons
+    assert "its options could not be checked: KeyError: 1.0" in reasons["validates"]
+    assert "it cannot be built again from its own options as plain data: " in reasons["rebuilds"]
+    assert "score() on a linear layer raised SystemExit: 0" in reasons["ends"]
+    assert "it accepts options that it does not have, misspelt ones too; leave" in reasons["allows"]
+    assert "idle_options() on its options raised KeyError: 'x'" in reasons["idles"]
+    assert "idle_options() on its options names ['x'], of which it has none" in reasons["misnames"]
+
+
+def test_check_plugin_takes_a_packages_file_by_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    file = tmp_path / "pkg" / "__init__.py"
+    file.write_text(PLUGIN)
+    assert [verdict.component.name for verdict in check_plugin(str(file))] == [
+        "asking", "bad", "good"
+    ]  # fmt: skip
+
+
+def test_a_file_without_components_is_called_that(tmp_path: Path) -> None:
+    file = tmp_path / "functions.py"
+    file.write_text("def network():\n    return None\n")
+    with pytest.raises(UsageError, match=r"functions\.py: has no components to try; its functions"):
+        check_plugin(str(file))

@@ -1,8 +1,8 @@
-"""A further rank of a training: `python -m lotteryfw.engine.ranks.main FD`.
+"""A further rank of a training, started as workers are (see `runtime.python_command`).
 
-FD is its end of a pipe to rank 0, which says what to do (see `lotteryfw.engine.messages`). It makes
-the same updates as rank 0, on its share of each batch. At the end of the pipe it ends at once,
-whatever it is doing: rank 0 is gone.
+Its argument is its end of a pipe to rank 0, which says what to do (see
+`lotteryfw.engine.messages`). It makes the same updates as rank 0, on its share of each batch. At
+the end of the pipe it ends at once, whatever it is doing: rank 0 is gone.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from lotteryfw.engine.messages import (
     RankReady,
     ToRank,
 )
+from lotteryfw.engine.runtime import python_command
 from lotteryfw.engine.worker import patience
 
 _POLL_SECONDS = 0.2
@@ -212,7 +212,7 @@ def _start(number: int) -> _Rank:
     """Start the process of a rank."""
     ours, theirs = Pipe()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lotteryfw.engine.ranks.main"]
+    command = python_command("lotteryfw.engine.ranks.main")
     with theirs, _standard_error() as log:
         process = worker_pipe.start(command, theirs, environment, log)
     return _Rank(number, process, ours)

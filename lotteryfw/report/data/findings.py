@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from lotteryfw.report.data.series import Point
@@ -69,11 +70,11 @@ class Findings:
         return self.numbers.get((metric, layer), {}).get((row.cell, row.variant, row.level))
 
     def spread(self, point: Point, metric: str, layer: str = "") -> Spread | None:
-        """Return the spread of a metric over seeds; None if no seed was analysed."""
+        """Return the spread of a metric over seeds; None if no seed has a finite value."""
         values = []
         for row in point.rows:
             value = self.number(row, metric, layer)
-            if value is not None:
+            if value is not None and isfinite(value):
                 values.append(value)
         return Spread.of(values) if values else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
 from statistics import fmean
@@ -29,12 +29,13 @@ def group_studies(
     metric_units: Mapping[str, str] | None = None,
     figures: Mapping[str, str] | None = None,
     loss_units: Mapping[str, str] | None = None,
+    ended: Set[str] | None = None,
 ) -> list[StudySeries]:
     """Return the studies of levels.csv, in its order.
 
     `metric_units` are those of the run's metrics by their names; one without is a "number".
     `figures` names the figure of each study's objective; one without is an accuracy. `loss_units`
-    has the unit of its loss.
+    has the unit of its loss. `ended` are the cells that have ended; None means all of them.
     """
     by_study: dict[str, list[LevelRow]] = {}
     for row in rows:
@@ -42,17 +43,20 @@ def group_studies(
     studies = []
     for name, study_rows in by_study.items():
         units: dict[str, str] = {}
+        unfinished: set[str] = set()
         for row in study_rows:
             for metric in row.metrics:
                 units[METRIC + metric] = (metric_units or {}).get(metric, "number")
+            if ended is not None and row.cell not in ended:
+                unfinished.add(row.cell)
         figure = (figures or {}).get(name, FIGURE)
-        study = _group_series(name, study_rows)
+        study = _group_series(name, study_rows, frozenset(unfinished))
         loss_unit = (loss_units or {}).get(name, LOSS_UNIT)
         studies.append(replace(study, metric_units=units, figure=figure, loss_unit=loss_unit))
     return studies
 
 
-def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
+def _group_series(name: str, rows: Sequence[LevelRow], unfinished: frozenset[str]) -> StudySeries:
     grouped: dict[tuple[Combination, str], list[LevelRow]] = {}
     for row in rows:
         grouped.setdefault((tuple(row.axes.items()), row.variant), []).append(row)
@@ -62,10 +66,11 @@ def _group_series(name: str, rows: Sequence[LevelRow]) -> StudySeries:
         values = series_rows[0].axis_values
         points = _points(series_rows)
         searches.append(Series("", dict(axes), variant, points, axis_values=values))
-    return StudySeries(name, labelled(_join_sweeps(searches)), labelled(searches), _dense(rows))
+    joined = labelled(_join_sweeps(searches, unfinished))
+    return StudySeries(name, joined, labelled(searches), _dense(rows), unfinished=unfinished)
 
 
-def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
+def _join_sweeps(searches: Sequence[Series], unfinished: Set[str]) -> list[Series]:
     """Return the searches, each sweep over densities as one series in place of its first."""
     alike: dict[tuple[Combination, str], list[Series]] = {}
     for search in searches:
@@ -74,19 +79,26 @@ def _join_sweeps(searches: Sequence[Series]) -> list[Series]:
 
     joined: list[Series] = []
     for (axes, variant), members in alike.items():
-        sweep = _sweep(dict(axes), variant, members)
+        sweep = _sweep(dict(axes), variant, members, unfinished)
         joined += [sweep] if sweep else members
     return joined
 
 
-def _sweep(axes: Mapping[str, str], variant: str, searches: Sequence[Series]) -> Series | None:
-    """Return one series of the searches' last levels; None unless their densities differ."""
-    if len(searches) < 2:
-        return None
+def _sweep(
+    axes: Mapping[str, str], variant: str, searches: Sequence[Series], unfinished: Set[str]
+) -> Series | None:
+    """Return one series of the levels that searches ended at; None unless their densities differ.
+
+    None, too, where fewer than two have ended.
+    """
     parts: list[Series] = []
     for search in searches:
         # the levels before the last are steps on the way to the density that was asked for
-        parts.append(replace(search, points=search.points[-1:]))
+        end = search.end(unfinished)
+        if end:
+            parts.append(replace(search, points=(end,)))
+    if len(parts) < 2:
+        return None
     # a grid may list its densities in any order, and a curve is drawn from dense to sparse
     parts.sort(key=lambda part: -part.points[0].density)
     ends = tuple(part.points[0] for part in parts)

@@ -38,7 +38,22 @@ class RunData:
         """The studies in levels.csv."""
         units, figures = self.manifest.get("metrics", {}), self.manifest.get("figures", {})
         loss_units = self.manifest.get("loss_units", {})
-        return group_studies(self.folder.read_levels(), units, figures, loss_units)
+        rows = self.folder.read_levels()
+        return group_studies(rows, units, figures, loss_units, self._ended)
+
+    @property
+    def _ended(self) -> set[str] | None:
+        """The cells that have ended; None if the manifest does not say.
+
+        One that failed has not: the next run goes on with it.
+        """
+        if "cells" not in self.manifest:
+            return None
+        ended: set[str] = set()
+        for cell, status in self.manifest["cells"].items():
+            if status in ("done", "diverged"):
+                ended.add(cell)
+        return ended
 
     @cached_property
     def shown(self) -> list[StudySeries]:

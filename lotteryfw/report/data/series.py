@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
+from math import isclose, isfinite
 from typing import Any
 
 from lotteryfw.report.data.stats import Spread
@@ -44,11 +46,12 @@ class Point:
     diverged: tuple[LevelRow, ...] = ()
 
     def spread(self, metric: str) -> Spread | None:
-        """Return a column's spread over seeds; None if no row has a value."""
+        """Return a column's spread over seeds; None if no row has a finite value."""
         values = []
         for row in self.rows:
             value = row.figure(metric)
-            if value is not None:
+            # a training that is done may have a figure that is NaN, which a mean would be, too
+            if value is not None and isfinite(value):
                 values.append(value)
         return Spread.of(values) if values else None
 
@@ -62,11 +65,13 @@ class SharedLevel:
     """A level at which the series of a study are compared: those of about this density.
 
     `number` is None but where a series has several levels of one density, such as rounds that
-    prune nothing: there levels of equal number are compared.
+    prune nothing: there levels of equal number are compared. `points` has at most one point of a
+    series, by its label, and a point is in one level.
     """
 
     density: float
     number: int | None = None
+    points: dict[str, Point] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -79,8 +84,8 @@ class SharedLevel:
         """The level in words."""
         return f"{self.label} % of the weights"
 
-    def has(self, point: Point) -> bool:
-        """Return True if this is the point's level."""
+    def is_like(self, point: Point) -> bool:
+        """Return True if the point may be at this level."""
         return _alike(point.density, self.density) and self.number in (None, point.level)
 
 
@@ -127,10 +132,21 @@ class Series:
         """The cells that have a row in this series."""
         return {row.cell for row in self.rows + self.diverged}
 
+    def end(self, unfinished: Set[str]) -> Point | None:
+        """Return the last level, of cells that are not `unfinished`; None if there is none.
+
+        What a cell that is under way has last is only a step on its way.
+        """
+        for point in reversed(self.points):
+            rows = tuple(row for row in point.rows if row.cell not in unfinished)
+            diverged = tuple(row for row in point.diverged if row.cell not in unfinished)
+            if rows or diverged:
+                return replace(point, rows=rows, diverged=diverged)
+        return None
+
     def at(self, level: SharedLevel) -> Point | None:
-        """Return the point at a level; series that are pruned alike differ by rounding."""
-        points = [point for point in self.points if level.has(point)]
-        return min(points, key=lambda point: abs(point.density - level.density), default=None)
+        """Return the point at a level of the study; None if the series has none there."""
+        return level.points.get(self.label)
 
     def like(self, point: Point) -> Point | None:
         """Return the point of the density of another series' point, of its number if several."""
@@ -162,6 +178,8 @@ class StudySeries:
     """The name of the figure that the study's objective reports."""
     loss_unit: str = LOSS_UNIT
     """The unit of the objective's loss; empty if it has none."""
+    unfinished: frozenset[str] = frozenset()
+    """The cells that have rows and have not ended."""
 
     @property
     def figure_key(self) -> str:
@@ -232,12 +250,12 @@ class StudySeries:
                 seeds.add(row.seed)
         return sorted(seeds)
 
-    @property
+    @cached_property
     def levels(self) -> list[SharedLevel]:
         """The levels at which series are compared, from dense to sparse.
 
         They are those of the longest series, then those that others have besides. Series that are
-        pruned alike share them.
+        pruned alike share them: their densities differ by rounding.
         """
         repeated = self._repeated_densities()
         levels: list[SharedLevel] = []
@@ -246,10 +264,12 @@ class StudySeries:
             # A series is compared only with earlier ones: its own levels may lie close together.
             earlier = list(levels)
             for point in series.points:
-                if any(level.has(point) for level in earlier):
-                    continue
-                is_repeated = any(_alike(point.density, density) for density in repeated)
-                levels.append(SharedLevel(point.density, point.level if is_repeated else None))
+                level = _shared_level(point, series.points, earlier)
+                if level is None:
+                    is_repeated = any(_alike(point.density, density) for density in repeated)
+                    level = SharedLevel(point.density, point.level if is_repeated else None)
+                    levels.append(level)
+                level.points[series.label] = point
         return sorted(levels, key=lambda level: (-level.density, level.number or 0))
 
     def _repeated_densities(self) -> set[float]:
@@ -257,7 +277,8 @@ class StudySeries:
         repeated: set[float] = set()
         for series in self.series:
             for earlier, later in pairwise(series.points):
-                if earlier.density == later.density:
+                # not ==: means of one density over other numbers of seeds differ in a last digit
+                if isclose(earlier.density, later.density):
                     repeated.add(later.density)
         return repeated
 
@@ -274,6 +295,23 @@ class StudySeries:
     def diverged(self) -> int:
         """The number of trainings on record that diverged."""
         return sum(len(search.diverged) for search in self.searches)
+
+
+def _shared_level(
+    point: Point, points: Sequence[Point], levels: Iterable[SharedLevel]
+) -> SharedLevel | None:
+    """Return the level that a point of a series with these points is at; None if at none.
+
+    Each is the nearest of the other. At small rates several levels are alike, and a figure must
+    not stand at those that its network was not trained at.
+    """
+    alike = [level for level in levels if level.is_like(point)]
+    if not alike:
+        return None
+    nearest = min(alike, key=lambda level: abs(level.density - point.density))
+    rivals = [other for other in points if nearest.is_like(other)]
+    closest = min(rivals, key=lambda other: abs(other.density - nearest.density))
+    return nearest if closest is point else None
 
 
 def _of_seeds(series: Iterable[Series], seeds: Sequence[int]) -> tuple[Series, ...]:

@@ -77,6 +77,10 @@ def unit_of(metric: str, figure: str = FIGURE, loss_unit: str = LOSS_UNIT) -> Un
     if metric.endswith("loss"):
         axis = f"{name} ({loss_unit})" if loss_unit else name
         return Unit(name, axis, 1, 4, "", "")
+    if metric.endswith("density"):
+        return _share(name)
+    if metric.startswith("weights"):
+        return Unit(name, name, 1, 0, " weights", " weights")
     return Unit(name, f"{name} (updates)", 1, 0, " steps", " steps")
 
 

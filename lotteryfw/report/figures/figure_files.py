@@ -56,6 +56,8 @@ STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "svg.hashsalt": "lotteryfw",
+    # titles and labels are a recipe's own, and a dollar in them is no formula
+    "text.parse_math": False,
 }
 
 
@@ -89,7 +91,7 @@ def study_figures(data: RunData) -> Iterator[FigureSpec]:
             findings = data.findings.of_study(study.name)
             # of one density a curve is a point; where there is an axis, the figures against it show more
             if not (study.one_density and ordered_axes(study)):
-                yield _level_figure(study)
+                yield from _level_figure(study)
             yield from axis_figures(study, findings)
             yield from _analysis_figures(study, findings)
             yield from along_figures(study, findings)
@@ -100,19 +102,27 @@ def _seed_figures(data: RunData) -> Iterator[FigureSpec]:
     for study in data.shown:
         seeds = study.seeds
         for count in range(1, len(seeds) + 1):
-            figure = _level_figure(study.of_seeds(seeds[:count]))
             name = f"{study.name}-first_{count}_of_{len(seeds)}_seeds"
-            yield replace(figure, name=name)
+            for figure in _level_figure(study.of_seeds(seeds[:count])):
+                yield replace(figure, name=name)
 
 
-def _level_figure(study: StudySeries) -> FigureSpec:
-    """Return accuracy and early-stopping step against density; for single levels, the dots."""
+def _level_figure(study: StudySeries) -> Iterator[FigureSpec]:
+    """Yield accuracy and early-stopping step against density; for single levels, the dots.
+
+    Yields nothing where no level that is shown has figures.
+    """
+    # the searches of a density sweep may all have diverged at their ends
+    if not _has_rows(study):
+        return
     panels: list[DrawPanel] = []
     if study.single_level:
         for plot in (metric_compared(study, SUMMARY_METRICS[0]), density_plot(study)):
             if plot:
                 panels.append(partial(draw_dots, plot=plot))
-        return FigureSpec(study.name, caption(study, marks="bars"), panels, len(panels))
+        if panels:
+            yield FigureSpec(study.name, caption(study, marks="bars"), panels, len(panels))
+        return
 
     for metric in (*SUMMARY_METRICS, *study.metric_units):
         panels.append(
@@ -124,7 +134,11 @@ def _level_figure(study: StudySeries) -> FigureSpec:
                 scale=error_scale(study, metric),
             )
         )
-    return FigureSpec(study.name, caption(study), panels, min(_MOST_COLUMNS, len(panels)))
+    yield FigureSpec(study.name, caption(study), panels, min(_MOST_COLUMNS, len(panels)))
+
+
+def _has_rows(study: StudySeries) -> bool:
+    return any(point.rows for point in study.points)
 
 
 def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[FigureSpec]:
@@ -132,7 +146,7 @@ def _analysis_figures(study: StudySeries, findings: Findings) -> Iterator[Figure
         metrics = network_metrics(findings, analysis, distinct=True)
         name = f"{study.name}-{analysis}"
         has_curves = not (study.one_density and ordered_axes(study))
-        if metrics and has_curves and not study.single_level:
+        if metrics and has_curves and not study.single_level and _has_rows(study):
             yield _analysis_curves(name, study, findings, metrics)
         # Only where searches end at one level each: along a curve, accuracy and figure both follow
         # the density, and a scatter plot would show no more than that.
@@ -178,19 +192,32 @@ def _accuracy_scatters(
 
 
 def _weights_figure(name: str, samples: Sequence[WeightSample]) -> FigureSpec:
-    first = samples[0]
-    note = (
-        f"A sample of each layer in seed {first.seed}, at {percent(first.density)} % of the "
-        "weights."
-    )
+    seeds: set[str] = set()
+    densities: set[str] = set()
+    for sample in samples:
+        seeds.add(f"seed {sample.seed}")
+        densities.add(f"{percent(sample.density)} % of the weights")
+    # below all panels stands what they have in common, and above each what it has of its own
+    note = "A sample of each layer"
+    if len(seeds) == 1:
+        note += f" in {min(seeds)}"
+    if len(densities) == 1:
+        note += f", at {min(densities)}"
     panels: list[DrawPanel] = []
     layers: set[str] = set()
     for sample in samples:
-        panels.append(partial(draw_weights, sample=sample))
+        own = []
+        if len(densities) > 1:
+            own.append(f"{percent(sample.density)} % of the weights")
+        if len(seeds) > 1:
+            own.append(f"seed {sample.seed}")
+        lines = (f"{sample.label} · {sample.layer}", ", ".join(own))
+        title = "\n".join(filter(None, lines))
+        panels.append(partial(draw_weights, sample=sample, title=title))
         layers.add(sample.layer)
     # a row for each combination and a column for each layer: the papers' arrangement
     axes = ("w_i: weight before training", "w_f: weight after training")
-    return FigureSpec(name, note, panels, len(layers), _TINY, axes=axes)
+    return FigureSpec(name, f"{note}.", panels, len(layers), _TINY, axes=axes)
 
 
 def _draw(spec: FigureSpec, title: str) -> Figure:

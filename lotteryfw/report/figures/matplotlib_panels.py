@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log10
+from math import inf, log10
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.report.data.choice import evenly_chosen
@@ -46,16 +46,18 @@ def draw_curves(
     scale: ErrorScale | None = None,
 ) -> None:
     """Draw a figure of each series against weights remaining, with the dense network's."""
-    axes.set_xscale("log")
+    # an error below the floor is drawn at it
+    highest = 100 - scale.floor if scale else inf
     dense = point_spread(study.dense) if study.dense else None
     if dense:
-        _draw_dense(axes, dense, unit.scale)
+        _draw_dense(axes, dense, unit.scale, highest)
     for series, style in zip(study.series, line_styles(study.series), strict=True):
-        _draw_curve(axes, series, point_spread, style, unit.scale)
+        _draw_curve(axes, series, point_spread, style, unit.scale, highest)
 
     # a network without weights has no place on a log axis
     densities = sorted({point.density for point in study.points} - {0.0})
     if densities:
+        axes.set_xscale("log")
         _label_densities(axes, densities)
     axes.set_xlabel("weights remaining (%)")
     axes.set_ylabel(unit.axis)
@@ -141,7 +143,7 @@ def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
     _finish(axes)
 
 
-def draw_weights(axes: Axes, sample: WeightSample) -> None:
+def draw_weights(axes: Axes, sample: WeightSample, title: str) -> None:
     """Draw w_f against w_i, kept and masked, and the diagonal of unchanged weights."""
     ends = sample.ends
     axes.plot(ends, ends, color="#888888", linestyle=_LONG_DASH, linewidth=1, label="unchanged")
@@ -161,7 +163,7 @@ def draw_weights(axes: Axes, sample: WeightSample) -> None:
             alpha=0.6,
             label=name,
         )
-    axes.set_title(f"{sample.label} · {sample.layer}", fontsize=8)
+    axes.set_title(title, fontsize=8)
     axes.tick_params(labelsize=7)
     _finish(axes)
 
@@ -176,18 +178,22 @@ def _marker(style: LineStyle) -> str:
     return _MARKERS[style.marker % len(_MARKERS)]
 
 
-def _draw_dense(axes: Axes, spread: Spread, scale: float) -> None:
+def _draw_dense(axes: Axes, spread: Spread, scale: float, highest: float) -> None:
     # a line across the panel, as the goal of every level, not a point at 100 %
-    axes.axhline(
-        spread.mean * scale, color=INK, linestyle=_LONG_DASH, linewidth=1, label="dense network"
-    )
+    mean = min(spread.mean * scale, highest)
+    axes.axhline(mean, color=INK, linestyle=_LONG_DASH, linewidth=1, label="dense network")
     if spread.sd:
-        low, high = _band(spread, scale)
+        low, high = _band(spread, scale, highest)
         axes.axhspan(low, high, color=INK, alpha=0.08, linewidth=0)
 
 
 def _draw_curve(
-    axes: Axes, series: Series, point_spread: PointSpread, style: LineStyle, scale: float
+    axes: Axes,
+    series: Series,
+    point_spread: PointSpread,
+    style: LineStyle,
+    scale: float,
+    highest: float,
 ) -> None:
     points = []
     for point in series.points:
@@ -195,7 +201,7 @@ def _draw_curve(
         # a density of 0 has no place on a log axis
         if spread and point.density > 0:
             points.append((100 * point.density, spread))
-    _draw_line(axes, points, style, scale, series.label)
+    _draw_line(axes, points, style, scale, series.label, highest)
 
 
 def _draw_line(
@@ -204,12 +210,13 @@ def _draw_line(
     style: LineStyle,
     scale: float,
     label: str,
+    highest: float = inf,
 ) -> None:
     x, means, lows, highs = [], [], [], []
     for position, spread in points:
-        low, high = _band(spread, scale)
+        low, high = _band(spread, scale, highest)
         x.append(position)
-        means.append(spread.mean * scale)
+        means.append(min(spread.mean * scale, highest))
         lows.append(low)
         highs.append(high)
 
@@ -228,26 +235,29 @@ def _draw_line(
     axes.fill_between(x, lows, highs, color=style.colour, alpha=0.15, linewidth=0)
 
 
-def _band(spread: Spread, scale: float) -> tuple[float, float]:
-    """Return mean ± sd."""
+def _band(spread: Spread, scale: float, highest: float) -> tuple[float, float]:
+    """Return mean ± sd, at most `highest`."""
     sd = spread.sd or 0
-    return (spread.mean - sd) * scale, (spread.mean + sd) * scale
+    low, high = (spread.mean - sd) * scale, (spread.mean + sd) * scale
+    return min(low, highest), min(high, highest)
 
 
 def _space_by_error(axes: Axes, scale: ErrorScale) -> None:
     import numpy as np
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import NullLocator
+
+    smallest = min(scale.floor, 100 - scale.high)
 
     def to_axis(accuracy: Any) -> Any:
         # minus, so that a higher accuracy is higher up
-        return -np.log10(np.maximum(100 - accuracy, scale.floor))
+        return -np.log10(np.maximum(100 - accuracy, smallest))
 
     def to_accuracy(height: Any) -> Any:
         return 100 - 10.0**-height
 
     axes.set_yscale("function", functions=(to_axis, to_accuracy))
     axes.set_ylim(scale.low, scale.high)
-    axes.yaxis.set_major_locator(FixedLocator(scale.ticks))
+    axes.set_yticks(list(map(scale.position, scale.ticks)), [f"{tick:g}" for tick in scale.ticks])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel(f"{axes.get_ylabel()}, log-spaced error")
 

@@ -32,6 +32,10 @@ _SPECIAL = str.maketrans(
     {
         "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
         "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+        # letters of old fonts have other signs in the places of these
+        "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        # an empty line would end a paragraph, and with it the row
+        "\n": " ",
         "±": r"$\pm$", "†": r"$\dagger$", "–": "--", "·": r"$\cdot$",
     }
 )  # fmt: skip
@@ -147,7 +151,7 @@ def latex_table(table: TextTable) -> str:
     for part in table.fitted(8):
         rows = [_latex_row(row) for row in (part.head, *part.rows)]
         lines = [
-            f"% {part.title}",
+            _comment(part.title),
             f"\\begin{{tabular}}{{l{'r' * (len(part.head) - 1)}}}",
             r"  \toprule",
             rows[0],
@@ -156,9 +160,13 @@ def latex_table(table: TextTable) -> str:
             r"  \bottomrule",
             r"\end{tabular}",
         ]
-        lines += [f"% {note}" for note in part.notes]
+        lines += map(_comment, part.notes)
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
+
+
+def _comment(text: str) -> str:
+    return "% " + text.replace("\n", " ")
 
 
 def _latex_row(cells: tuple[str, ...]) -> str:

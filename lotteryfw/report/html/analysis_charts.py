@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from html import escape
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +19,7 @@ from lotteryfw.report.html.plotly_chart import (
     View,
     curves_view,
     dots_view,
+    plotly_text,
     rounded,
 )
 from lotteryfw.report.plots.analysis_views import (
@@ -52,7 +52,8 @@ def analysis_charts(study: StudySeries, findings: Findings) -> list[Chart]:
 
 
 def _charts_of(analysis: str, study: StudySeries, findings: Findings) -> Iterator[Chart]:
-    key, name = f"{study.name}/{analysis}", analysis.replace("_", " ")
+    # a folder of its own: an analysis may have the name of another chart, such as "steps"
+    key, name = f"{study.name}/analysis/{analysis}", analysis.replace("_", " ")
     title = name.capitalize()
 
     views = _metric_views(study, findings, findings.metrics(analysis))
@@ -141,19 +142,19 @@ def _scatter_view(scatter: Scatter, findings: Findings) -> View:
     unit = findings.unit(scatter.metric)
     # plotly.js fills in %{x} and %{y}, so that no point repeats the words
     y_unit = scatter.y_unit
-    figures = f"{escape(unit.axis)} %{{x}}<br>{escape(y_unit.axis)} %{{y}}"
+    figures = f"{plotly_text(unit.axis)} %{{x}}<br>{plotly_text(y_unit.axis)} %{{y}}"
     traces: list[Trace] = []
     for index, (value, points) in enumerate(scatter.groups.items()):
         x, y, texts = [], [], []
         for point in points:
             x.append(rounded(point.x * unit.scale))
             y.append(rounded(point.y * y_unit.scale))
-            texts.append(escape(point.name))
+            texts.append(plotly_text(point.name))
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": escape(value),
+                "name": plotly_text(value),
                 "legendgroup": value,
                 "x": x,
                 "y": y,
@@ -184,7 +185,7 @@ def _pair_chart(key: str, title: str, matrices: Sequence[PairMatrix]) -> Chart:
 
 def _pair_view(matrix: PairMatrix) -> View:
     # a line for each part of a label, as a column is narrow
-    names = tuple(escape(label).replace(" · ", " ·<br>") for label in matrix.labels)
+    names = tuple(plotly_text(label).replace(" · ", " ·<br>") for label in matrix.labels)
     # a box has one colour, which shows the analysis' first figure
     first, unit = next(iter(matrix.units.items()))
 
@@ -218,13 +219,12 @@ def _pair_view(matrix: PairMatrix) -> View:
         "xgap": 2,
         "ygap": 2,
         "showlegend": False,
-        "colorbar": {"title": {"text": escape(unit.axis), "side": "right"}, "thickness": 12},
+        "colorbar": {"title": {"text": plotly_text(unit.axis), "side": "right"}, "thickness": 12},
     }
     if unit.suffix:  # a share: views of all levels have one scale
         trace |= {"zmin": 0, "zmax": 100}
     xaxis: dict[str, Any] = {"title": "", "type": "category"}
-    label = f"{percent(matrix.density)} % of the weights"
-    return View(label, (trace,), xaxis, {**xaxis, "autorange": "reversed"})
+    return View(matrix.text, (trace,), xaxis, {**xaxis, "autorange": "reversed"})
 
 
 def _box_colour(matrix: PairMatrix, pair: tuple[str, str], figure: str) -> float | None:
@@ -246,22 +246,29 @@ def _box_hover_text(matrix: PairMatrix, pair: tuple[str, str]) -> str:
     if not figures:
         return ""
     row, column = pair
-    lines = [f"<b>{escape(row)}</b> and <b>{escape(column)}</b>"]
+    lines = [f"<b>{plotly_text(row)}</b> and <b>{plotly_text(column)}</b>"]
     for name, values in figures.items():
         unit = matrix.units[name]
         mean = f"{unit.number(fmean(values))}{unit.suffix}"
-        lines.append(f"{escape(name)} {mean}, n = {len(values)}")
+        lines.append(f"{plotly_text(name)} {mean}, n = {len(values)}")
     return "<br>".join(lines)
 
 
 def _weights_chart(key: str, samples: Sequence[WeightSample]) -> Chart:
+    seeds = {sample.seed for sample in samples}
+    # of several seeds each view names its own
+    where = "" if len(seeds) > 1 else f" in seed {samples[0].seed}"
     text = (
-        f"A sample of each layer's weights in seed {samples[0].seed}: before and after the "
-        "training that the mask was cut from, and which of them it keeps. On the diagonal, "
-        "training changed nothing."
+        f"A sample of each layer's weights{where}: before and after the training that the mask was "
+        "cut from, and which of them it keeps. On the diagonal, training changed nothing."
     )
-    views = tuple(map(_weights_view, samples))
-    return Chart(key, "Weights before and after training", text, views)
+    views = []
+    for sample in samples:
+        view = _weights_view(sample)
+        if len(seeds) > 1:
+            view = replace(view, label=f"{view.label}, seed {sample.seed}")
+        views.append(view)
+    return Chart(key, "Weights before and after training", text, tuple(views))
 
 
 def _weights_view(sample: WeightSample) -> View:

@@ -45,7 +45,8 @@ def axis_charts(study: StudySeries, findings: Findings) -> list[Chart]:
             views = tuple(_analysis_views(study, axis, findings, analysis))
             if views:
                 title = f"{analysis.replace('_', ' ').capitalize()} against {axis.title}"
-                charts.append(Chart(f"{study.name}/{analysis}/{axis.name}", title, text, views))
+                key = f"{study.name}/analysis/{analysis}/{axis.name}"
+                charts.append(Chart(key, title, text, views))
     return charts
 
 
@@ -86,7 +87,7 @@ def along_charts(study: StudySeries, findings: Findings) -> list[Chart]:
         if views:
             x_title = position_name(findings, analysis)
             title = f"{analysis.replace('_', ' ').capitalize()} along {x_title}"
-            charts.append(Chart(f"{study.name}/{analysis}/along", title, text, views))
+            charts.append(Chart(f"{study.name}/analysis/{analysis}/along", title, text, views))
     return charts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lotteryfw.report.data.stats import Spread
-from lotteryfw.report.data.units import percent
+from lotteryfw.report.data.units import Unit, percent
 from lotteryfw.report.html.plotly_chart import (
     DENSE_COLOUR,
     Chart,
@@ -26,10 +26,12 @@ from lotteryfw.store import atomic_write
 def write_comparison_page(comparison: Comparison, path: Path) -> Path:
     """Write the comparison as one page that needs no network. Raises StoreError."""
     chart = comparison_chart(comparison)
+    # two losses have one title, whatever their units are
+    titles = " and ".join(dict.fromkeys(unit.title for unit in comparison.units))
     text = render(
         "comparison.html",
         [chart],
-        title=f"{comparison.unit.title}: {len(comparison.runs)} runs compared",
+        title=f"{titles}: {len(comparison.runs)} runs compared",
         first=comparison.runs[0],
         chart=chart,
         tables=comparison_tables(comparison),
@@ -40,11 +42,21 @@ def write_comparison_page(comparison: Comparison, path: Path) -> Path:
 
 
 def comparison_chart(comparison: Comparison) -> Chart:
-    """Return the chart of all differences to the first run, with their 95 % intervals."""
-    unit = comparison.unit
+    """Return the chart of all differences to the first run, with their 95 % intervals.
+
+    Figures of several units, of studies with objectives of their own, have a view each.
+    """
+    views = tuple(_view(comparison, unit) for unit in comparison.units)
+    text = "Above zero: higher than the first run. Bands are 95 % Student-t intervals of a level."
+    return Chart("comparison", "Differences to the first run", text, views)
+
+
+def _view(comparison: Comparison, unit: Unit) -> View:
     densities: set[float] = set()
     traces: list[Trace] = []
     for index, series in enumerate(comparison.series):
+        if series.unit != unit:
+            continue
         points = []
         texts = []
         name = f"{series.run} · {series.name}"
@@ -67,12 +79,10 @@ def comparison_chart(comparison: Comparison) -> Chart:
                 **plotly_style(line_style(index)),
             )
     title = f"difference in {unit.axis}"
-    text = "Above zero: higher than the first run. Bands are 95 % Student-t intervals of a level."
     # an axis needs an end even where every level is without weights
     ordered = sorted(densities) or [1.0]
     # the line first, and so below the curves
-    view = View(title, (_zero_line(ordered), *traces), density_axis(ordered), {"title": title})
-    return Chart("comparison", "Differences to the first run", text, (view,))
+    return View(title, (_zero_line(ordered), *traces), density_axis(ordered), {"title": title})
 
 
 def _interval(spread: Spread) -> tuple[float, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from lotteryfw.report.data.choice import evenly_chosen, partly_chosen
 from lotteryfw.report.data.series import TICKET, Point, Series, StudySeries
 from lotteryfw.report.data.stats import Spread
@@ -14,6 +12,7 @@ from lotteryfw.report.html.plotly_chart import (
     curve,
     density_axis,
     plotly_style,
+    plotly_text,
 )
 from lotteryfw.report.plots.style import caption, line_style
 
@@ -73,7 +72,7 @@ def _layer_curve(layer: str, index: int, series: Series) -> list[Trace]:
     if not points:
         return []
     # plotly.js fills in the figures: a text for each point of each layer would be half the page
-    text = f"<b>{escape(layer)}</b><br>%{{x}} % of the weights<br>%{{y}} % of the layer"
+    text = f"<b>{plotly_text(layer)}</b><br>%{{x}} % of the weights<br>%{{y}} % of the layer"
     style = plotly_style(line_style(index))
     return curve(
         layer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import log10
+from math import isfinite, log10
 from typing import Any
 
 from lotteryfw.report.data.choice import evenly_chosen
@@ -49,7 +49,9 @@ Height = Callable[[float], float]
 class View:
     """One view of a chart: plotly.js's traces, and its layout's `xaxis` and `yaxis`.
 
-    With `yaxis2` there is a second panel below, with the same x.
+    With `yaxis2` there is a second panel below, with the same x. `categories` are the names of x =
+    0, 1, …, if it has names. `column` is the head of the figures in a file, where the axis has
+    another title.
     """
 
     label: str
@@ -57,6 +59,8 @@ class View:
     xaxis: dict[str, Any]
     yaxis: dict[str, Any]
     yaxis2: dict[str, Any] | None = None
+    categories: tuple[str, ...] = ()
+    column: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,37 +86,42 @@ def curves_view(
     labelled with the accuracy.
     """
 
-    def height(value: float) -> float:
-        if scale:
-            return max(100 - value * unit.scale, scale.floor)
-        return value * unit.scale
-
     # a network without weights has no place on a log axis
     densities = sorted({point.density for point in study.points if point.density > 0})
+    # an axis needs an end even where every level is without weights
+    densities = densities or [1.0]
     traces: list[Trace] = []
     dense = point_spread(study.dense) if study.dense else None
     if dense:
-        traces += _dense_line(dense, unit, densities, height)
+        traces += _dense_line(dense, unit, densities, scale)
     for series, style in zip(study.series, line_styles(study.series), strict=True):
-        traces += _series_curve(series, style, unit, point_spread, height)
+        traces += _series_curve(series, style, unit, point_spread, scale)
 
-    title = f"{unit.axis}, log-spaced error" if scale else unit.axis
+    xaxis = density_axis(densities)
+    if not scale:
+        return View(label or unit.axis, tuple(traces), xaxis, {"title": unit.axis})
+    title = f"{unit.axis}, log-spaced error"
     yaxis = {"title": title, **_error_axis(scale)}
-    return View(label or title, tuple(traces), density_axis(densities), yaxis)
+    return View(label or title, tuple(traces), xaxis, yaxis, column=unit.axis)
 
 
 def _dense_line(
-    spread: Spread, unit: Unit, densities: Sequence[float], height: Height
+    spread: Spread, unit: Unit, densities: Sequence[float], scale: ErrorScale | None
 ) -> list[Trace]:
     # a line across the chart, as the goal of every level, not a point at 100 %
     points = [(100 * densities[-1], spread), (100 * densities[0], spread)]
     text = hover_text(DENSE_NAME, "100 % of the weights", unit, spread)
     line = {"color": DENSE_COLOUR, "dash": "longdash", "width": 1.5}
-    return curve(DENSE_NAME, points, height, line=line, mode="lines", text=[text, text])
+    style = {"line": line, "mode": "lines", "text": [text, text]}
+    return _curve_of_unit(DENSE_NAME, points, unit, scale, style)
 
 
 def _series_curve(
-    series: Series, style: LineStyle, unit: Unit, point_spread: PointSpread, height: Height
+    series: Series,
+    style: LineStyle,
+    unit: Unit,
+    point_spread: PointSpread,
+    scale: ErrorScale | None,
 ) -> list[Trace]:
     points = []
     texts = []
@@ -124,8 +133,29 @@ def _series_curve(
             texts.append(hover_text(series.label, _level_text(point), unit, spread))
     if not points:
         return []
+    drawn = {"mode": "lines+markers", "text": texts, **plotly_style(style)}
+    return _curve_of_unit(series.label, points, unit, scale, drawn)
+
+
+def _curve_of_unit(
+    name: str,
+    points: Sequence[tuple[float, Spread]],
+    unit: Unit,
+    scale: ErrorScale | None,
+    style: Trace,
+) -> list[Trace]:
+    if scale is None:
+        return curve(name, points, lambda value: value * unit.scale, **style)
+    floor = scale.floor
+    # What is drawn is the error: the page saves the figures themselves, which the plain view
+    # stores in any case.
+    figures = [rounded(spread.mean * unit.scale) for _, spread in points]
     return curve(
-        series.label, points, height, mode="lines+markers", text=texts, **plotly_style(style)
+        name,
+        points,
+        lambda value: max(100 - value * unit.scale, floor),
+        customdata=figures,
+        **style,
     )
 
 
@@ -140,11 +170,12 @@ def dots_view(plot: DotPlot) -> View:
     xaxis = {
         "title": plot.axis,
         "tickvals": list(range(last + 1)),
-        "ticktext": list(map(escape, plot.categories)),
+        "ticktext": list(map(plotly_text, plot.categories)),
         "range": [-0.5, last + 0.5],
     }
     traces = tuple(_dots(plot, index) for index in range(len(plot.rows)))
-    return View(plot.title, traces, xaxis, {"title": plot.title})
+    yaxis = {"title": plot.title}
+    return View(plot.title, traces, xaxis, yaxis, categories=plot.categories)
 
 
 def _dots(plot: DotPlot, index: int) -> Trace:
@@ -155,13 +186,13 @@ def _dots(plot: DotPlot, index: int) -> Trace:
         x.append(rounded(plot.x(index, category)))
         means.append(rounded(spread.mean * unit.scale))
         deviations.append(rounded((spread.sd or 0) * unit.scale))
-        texts.append(hover_text(row.label, category, unit, spread))
+        texts.append(hover_text(row.label, plotly_text(category), unit, spread))
     # the style of a curve has its colour in the line, which dots do not have
     marker = plotly_style(row.style)["marker"]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": f"{escape(row.label)} (n = {count_range(counts)})",
+        "name": f"{plotly_text(row.label)} (n = {count_range(counts)})",
         "legendgroup": row.label,
         "x": x,
         "y": means,
@@ -186,11 +217,12 @@ def lines_view(label: str, plot: LinePlot, lower: LinePlot | None = None) -> Vie
         ticks = evenly_chosen(range(last + 1), max(2, _TICK_LETTERS // letters))
         xaxis |= {
             "tickvals": ticks,
-            "ticktext": [escape(plot.categories[tick]) for tick in ticks],
+            "ticktext": [plotly_text(plot.categories[tick]) for tick in ticks],
             "range": [-0.1 * last, 1.1 * last],
         }
     yaxis2 = {"title": lower.unit.axis} if lower else None
-    return View(label, tuple(traces), xaxis, {"title": plot.unit.axis}, yaxis2)
+    yaxis = {"title": plot.unit.axis}
+    return View(label, tuple(traces), xaxis, yaxis, yaxis2, plot.categories)
 
 
 def _plot_lines(plot: LinePlot) -> list[Trace]:
@@ -198,7 +230,9 @@ def _plot_lines(plot: LinePlot) -> list[Trace]:
     for line in plot.lines:
         texts = []
         for x, spread in line.points:
-            texts.append(hover_text(line.label, escape(plot.position_text(x)), plot.unit, spread))
+            texts.append(
+                hover_text(line.label, plotly_text(plot.position_text(x)), plot.unit, spread)
+            )
         traces += curve(
             line.label,
             line.points,
@@ -226,13 +260,11 @@ def density_axis(densities: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _error_axis(scale: ErrorScale | None) -> dict[str, Any]:
-    if scale is None:
-        return {}
+def _error_axis(scale: ErrorScale) -> dict[str, Any]:
     errors, accuracies = [], []
     for tick in scale.ticks:
         # plotly.js has no axis of this spacing: it shows the error, labelled with the accuracy
-        errors.append(100 - tick)
+        errors.append(100 - scale.position(tick))
         accuracies.append(f"{tick:g}")
     return {"type": "log", "autorange": "reversed", "tickvals": errors, "ticktext": accuracies}
 
@@ -268,7 +300,7 @@ def curve(
 
     line = {
         "type": "scatter",
-        "name": f"{escape(name)} (n = {count_range(counts)})",
+        "name": f"{plotly_text(name)} (n = {count_range(counts)})",
         "legendgroup": name,
         "hovertemplate": "%{text}<extra></extra>",
         "x": x,
@@ -301,12 +333,17 @@ def plotly_style(style: LineStyle) -> dict[str, Any]:
     return {"line": line, "marker": {"symbol": _MARKERS[style.marker % len(_MARKERS)], "size": 7}}
 
 
+def plotly_text(text: str) -> str:
+    """Return a text for plotly.js, which reads a little HTML; it does not know &quot;."""
+    return escape(text, quote=False)
+
+
 def hover_text(name: str, where: str, unit: Unit, spread: Spread, sign: str = "") -> str:
     """Return the text of a point; plotly.js reads a little HTML in it, so the name is escaped."""
     n = f"n = {spread.n}" if spread.sd is None else f"mean ± sd, n = {spread.n}"
     suffix = unit.difference_suffix if sign else unit.suffix
     figures = f"{unit.spread(spread, sign)}{suffix} ({n})"
-    lines = [f"<b>{escape(name)}</b>", where, figures]
+    lines = [f"<b>{plotly_text(name)}</b>", where, figures]
     interval = spread.interval()
     if interval:
         low, high = interval
@@ -321,6 +358,9 @@ def count_range(counts: Iterable[int]) -> str:
     return "–".join(ends)
 
 
-def rounded(value: float, digits: int = 6) -> float:
-    """Return a figure with so many digits: more than a screen shows would make the page heavy."""
-    return float(f"{value:.{digits}g}")
+def rounded(value: float, digits: int = 6) -> float | None:
+    """Return a figure with so many digits: more than a screen shows would make the page heavy.
+
+    None, which plotly.js leaves out, stands for a value that is not finite: JSON has no NaN.
+    """
+    return float(f"{value:.{digits}g}") if isfinite(value) else None

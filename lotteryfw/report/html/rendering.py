@@ -54,13 +54,16 @@ def plotly_source() -> str:
 def packed(charts: Sequence[Chart]) -> dict[str, Any]:
     """Return the charts' views as JSON, with equal lists of figures stored once.
 
-    The views of one study share most of their lists; a trace refers to a list by its index.
+    The views of one study share most of their lists; a trace refers to a list by its index. Raises
+    ValueError for two charts of one key, of which the page would show one twice.
     """
     # each list's index, in order of first use: a dict keeps that order, so it is the lists, too
     indices: dict[tuple[Any, ...], int] = {}
     views: dict[str, list[dict[str, Any]]] = {}
     for chart in charts:
-        packed_views = views.setdefault(chart.key, [])
+        if chart.key in views:
+            raise ValueError(f"two charts have the key '{chart.key}'")
+        packed_views = views[chart.key] = []
         for view in chart.views:
             packed_view: dict[str, Any] = {
                 "label": view.label,
@@ -68,8 +71,10 @@ def packed(charts: Sequence[Chart]) -> dict[str, Any]:
                 "xaxis": view.xaxis,
                 "yaxis": view.yaxis,
             }
-            if view.yaxis2:
-                packed_view["yaxis2"] = view.yaxis2
+            for name in ("yaxis2", "categories", "column"):
+                value = getattr(view, name)
+                if value:
+                    packed_view[name] = value
             packed_views.append(packed_view)
     return {"views": views, "lists": list(indices)}
 
@@ -105,10 +110,13 @@ def breakable(text: str) -> Markup:
 
 
 def _json(value: Any) -> Markup:
-    """Return a value as JSON that is safe inside a script element, without spaces."""
+    """Return a value as JSON that is safe inside a script element, without spaces.
+
+    Raises ValueError for a number that is not finite: with it a browser would read no chart at all.
+    """
     from markupsafe import Markup
 
-    text = json.dumps(value, separators=(",", ":"))
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     # as jinja's tojson, which writes a space after each comma: a tenth of a large page
     for sign in "<>&'":
         text = text.replace(sign, f"\\u{ord(sign):04x}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from operator import methodcaller
 from typing import Any
 
@@ -21,6 +20,7 @@ from lotteryfw.report.html.plotly_chart import (
     curves_view,
     dots_view,
     plotly_style,
+    plotly_text,
 )
 from lotteryfw.report.plots.line_plots import ordered_axes
 from lotteryfw.report.plots.single_level import density_plot, metric_compared
@@ -49,7 +49,7 @@ def density_charts(study: StudySeries) -> list[Chart]:
 
     text = caption(study)
     title = f"{study.figure.capitalize()} against weights remaining"
-    charts = [Chart(f"{study.name}/{study.figure_key}", title, text, _accuracy_views(study))]
+    charts = [Chart(f"{study.name}/figure/{study.figure_key}", title, text, _accuracy_views(study))]
     by_search = study.by_search
     if by_search:
         title = "Each search, level by level"
@@ -71,7 +71,10 @@ def _single_level_chart(study: StudySeries) -> Chart:
     views = tuple(dots_view(plot) for plot in plots if plot)
     text = caption(study, marks="bars")
     return Chart(
-        f"{study.name}/{study.figure_key}", f"{study.figure.capitalize()} and density", text, views
+        f"{study.name}/figure/{study.figure_key}",
+        f"{study.figure.capitalize()} and density",
+        text,
+        views,
     )
 
 
@@ -178,5 +181,5 @@ def _learning_curve(
         text=texts,
         # Learning curves have most of a page's points, so the template has the text that all
         # points of a curve share.
-        hovertemplate=f"<b>{escape(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",
+        hovertemplate=f"<b>{plotly_text(name)}</b><br>step %{{x:,}}<br>%{{text}}<extra></extra>",
     )

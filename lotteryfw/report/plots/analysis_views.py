@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from math import isfinite
 
 from lotteryfw.report.data.density_sweeps import without_density
 from lotteryfw.report.data.findings import Findings, LevelKey, Line, level_key, metric_of
 from lotteryfw.report.data.grouping import varying_axes
 from lotteryfw.report.data.series import TICKET, StudySeries
-from lotteryfw.report.data.units import ACCURACY, Unit, percent
+from lotteryfw.report.data.units import ACCURACY, Unit, density_range, percent
 from lotteryfw.report.plots.dot_plot import DotPlot, DotRow
 from lotteryfw.report.plots.single_level import WHOLE
 from lotteryfw.report.plots.style import line_styles
 from lotteryfw.store import LevelRow
 
 DENSITY = "weights remaining"
+_EQUAL = 0.05  # densities that differ by less than this share are one, but for rounding
 _ROLES = ("before", "after", "kept")
 
 
@@ -55,10 +56,11 @@ class Scatter:
 class PairMatrix:
     """Figures of pairs of cells at one level over seeds, by (label, label of the other).
 
-    A pair of one label twice is two seeds of it. `density` is the mean over the pairs.
+    A pair of one label twice is two seeds of it. `text` says in words where the pairs stand: at the
+    densities of their networks and, where these differ, at a level.
     """
 
-    density: float
+    text: str
     labels: tuple[str, ...]
     units: dict[str, Unit]
     values: dict[tuple[str, str], dict[str, list[float]]]
@@ -81,9 +83,9 @@ class WeightSample:
 
     @property
     def ends(self) -> list[float]:
-        """The smallest and the largest weight: the ends of the diagonal."""
-        weights = (*self.before, *self.after)
-        return [min(weights), max(weights)]
+        """The smallest and the largest finite weight: the ends of the diagonal."""
+        weights = list(filter(isfinite, (*self.before, *self.after)))
+        return [min(weights), max(weights)] if weights else [0.0, 0.0]
 
     def weights(self, kept: bool) -> list[tuple[float, float]]:
         """Return (before, after) of the weights that the mask keeps, or of the others."""
@@ -142,12 +144,15 @@ def scatters(study: StudySeries, findings: Findings, metric: str) -> list[Scatte
     points: list[ScatterPoint] = []
     for series in study.parts:
         for row in series.rows:
-            figure = findings.number(row, metric)
-            if figure is not None and row.test_accuracy is not None:
+            figure, accuracy = findings.number(row, metric), row.test_accuracy
+            if figure is None or accuracy is None:
+                continue
+            # an analysis, or a figure of an objective, may be NaN in a training that is done
+            if isfinite(figure) and isfinite(accuracy):
                 label = labels[row.cell, row.variant]
                 name = f"{label}, seed {row.seed}, {percent(row.density)} % of the weights"
                 rows.append(row)
-                points.append(ScatterPoint(figure, row.test_accuracy, name))
+                points.append(ScatterPoint(figure, accuracy, name))
     if not points:
         return []
 
@@ -192,20 +197,42 @@ def pair_matrices(study: StudySeries, findings: Findings, analysis: str) -> list
     for line in findings.lines:
         is_pair = line["cell"] in labels and line["against"] in labels
         is_number = not line["layer"] and not isinstance(line["value"], list)
-        if line["analysis"] == analysis and is_pair and is_number:
+        if line["analysis"] != analysis or not is_pair or not is_number:
+            continue
+        if isfinite(line["value"]):
             levels.setdefault(line["level"], []).append(line)
-    return [_pair_matrix(levels[level], labels, findings) for level in sorted(levels)]
+    matrices = []
+    for level in sorted(levels):
+        text = _level_text(level, levels[level], study)
+        matrices.append(_pair_matrix(text, levels[level], labels, findings))
+    return matrices
+
+
+def _level_text(level: int, lines: Sequence[Line], study: StudySeries) -> str:
+    """Return the densities at which pairs stand in words, and their level where these differ."""
+    # of both: a finding has the density of the first network of its pair
+    cells: set[str] = set()
+    densities: list[float] = []
+    for line in lines:
+        cells |= {line["cell"], line["against"]}
+        densities.append(line["density"])
+    for search in study.searches:
+        for row in search.rows:
+            if row.variant == TICKET and row.level == level and row.cell in cells:
+                densities.append(row.density)
+    densities.sort(reverse=True)
+    text = f"{density_range(densities)} % of the weights"
+    is_one_density = densities[0] - densities[-1] <= _EQUAL * densities[0]
+    return text if is_one_density else f"level {level}: {text}"
 
 
 def _pair_matrix(
-    lines: Sequence[Line], labels: Mapping[str, str], findings: Findings
+    text: str, lines: Sequence[Line], labels: Mapping[str, str], findings: Findings
 ) -> PairMatrix:
     values: dict[tuple[str, str], dict[str, list[float]]] = {}
     units = {}
     paired: set[str] = set()
-    densities: list[float] = []
     for line in lines:
-        densities.append(line["density"])
         # by label, so that the pairs of all seeds of two combinations are in one box
         pair = labels[line["cell"]], labels[line["against"]]
         values.setdefault(pair, {}).setdefault(line["figure"], []).append(line["value"])
@@ -214,7 +241,7 @@ def _pair_matrix(
 
     # in the recipe's order: the order of the file is the one in which pairs were computed
     ordered = tuple(label for label in dict.fromkeys(labels.values()) if label in paired)
-    return PairMatrix(fmean(densities), ordered, units, values)
+    return PairMatrix(text, ordered, units, values)
 
 
 def weight_samples(study: StudySeries, findings: Findings) -> list[WeightSample]:

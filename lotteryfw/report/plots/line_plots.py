@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from lotteryfw.report.data.findings import Findings, LevelKey, Line, level_key, metric_of
 from lotteryfw.report.data.grouping import labelled, varying_axes
@@ -206,7 +207,8 @@ def _line_along(
     values: dict[float, list[float]] = {}
     for row in point.rows if point else ():
         for x, value in figures.get((row.cell, row.variant, row.level), ()):
-            values.setdefault(x, []).append(value)
+            if isfinite(x) and isfinite(value):
+                values.setdefault(x, []).append(value)
     if not values:
         return []
     points = [(x, Spread.of(at_x)) for x, at_x in sorted(values.items())]

@@ -70,8 +70,8 @@ def metric_by_variant(study: StudySeries, metric: str) -> DotPlot | None:
 
 
 def metric_compared(study: StudySeries, metric: str) -> DotPlot | None:
-    """Return a plot of a metric by variant or, if there is only one, by the values of an axis."""
-    if len({series.variant for series in study.series}) > 1:
+    """Return a plot of a metric by variant or, if there are only tickets, by an axis' values."""
+    if {series.variant for series in study.series} != {TICKET}:
         return metric_by_variant(study, metric)
     return figure_by_axis(study, study.unit(metric), methodcaller("spread", metric))
 

@@ -56,7 +56,8 @@ class ErrorScale:
     """An axis of accuracies spaced by the logarithm of the error, all in per cent.
 
     On a plain axis 98 and 99 % would look alike. Errors below `floor` are drawn at `floor`; `low`
-    and `high` are the accuracies at the ends, `ticks` those that are labelled.
+    and `high` are the accuracies at the ends, `ticks` those that are labelled. Every mean lies
+    between the ends.
     """
 
     floor: float
@@ -64,21 +65,34 @@ class ErrorScale:
     high: float
     ticks: tuple[float, ...]
 
+    def position(self, tick: float) -> float:
+        """Return the accuracy at whose place on the axis a tick stands."""
+        return min(tick, 100 - self.floor)
+
 
 def error_scale(study: StudySeries, metric: str) -> ErrorScale | None:
-    """Return the scale for an accuracy whose errors span a factor of ten; else None."""
-    if not metric.endswith("accuracy"):
+    """Return the scale for an accuracy whose errors span a factor of ten; else None.
+
+    None, too, for what is no share: an explained variance may be negative.
+    """
+    if not metric.endswith("accuracy") or study.unit(metric).scale != 100:
         return None
 
     worst, best = 0.0, 100.0  # per cent
-    for point in study.points:
+    is_perfect = False
+    for point in (*study.points, *([study.dense] if study.dense else [])):
         spread = point.spread(metric)
-        if spread:
-            error = 100 * (1 - spread.mean)
-            worst = max(worst, error)
-            # an error of 0 has no place on a log axis
-            if error > 0:
-                best = min(best, error)
+        if not spread:
+            continue
+        if not 0 <= spread.mean <= 1:
+            return None
+        error = 100 * (1 - spread.mean)
+        worst = max(worst, error)
+        # an error of 0 has no place on a log axis
+        if error > 0:
+            best = min(best, error)
+        else:
+            is_perfect = True
     # within a factor of ten a plain axis shows the differences, and is easier to read
     if worst < 10 * best:
         return None
@@ -86,8 +100,16 @@ def error_scale(study: StudySeries, metric: str) -> ErrorScale | None:
     # room for the band below the best mean, and a margin at either end of the axis
     floor = best / 2
     low = max(0.0, 100 - 1.15 * worst)
-    ticks = tuple(tick for tick in _ACCURACIES if low <= tick <= 100 - floor)
-    return ErrorScale(floor, low, 100 - best / 1.4, ticks)
+    ticks: list[float] = []
+    for tick in _ACCURACIES:
+        if low <= tick <= 100 - floor:
+            ticks.append(tick)
+    if not is_perfect:
+        return ErrorScale(floor, low, 100 - best / 1.4, tuple(ticks))
+    # 100 stands at the floor, with room for its label
+    while ticks and ticks[-1] > 100 - 1.2 * floor:
+        ticks.pop()
+    return ErrorScale(floor, low, 100 - floor / 1.2, (*ticks, 100))
 
 
 def spaced_densities(densities: Sequence[float], gap: float) -> list[float]:
@@ -107,15 +129,16 @@ def spaced_densities(densities: Sequence[float], gap: float) -> list[float]:
 def caption(study: StudySeries, *notes: str, marks: str = "bands") -> str:
     """Return the caption of a plot: the number of seeds, the meaning of `marks`, and `notes`.
 
-    Empty notes are left out.
+    Empty notes are left out, and the number of seeds where no training has figures.
     """
     # a level may have fewer seeds than others, where a training diverged or is still to come
     counts = sorted({len(point.rows) for point in study.points if point.rows})
-    n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    if counts[-1] > 1:
-        sentences = [f"Mean over n = {n} seeds; {marks} are ±1 standard deviation."]
-    else:
-        sentences = ["One seed."]
+    sentences = []
+    if counts and counts[-1] > 1:
+        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        sentences.append(f"Mean over n = {n} seeds; {marks} are ±1 standard deviation.")
+    elif counts:
+        sentences.append("One seed.")
     if study.diverged:
         plural = "s" if study.diverged > 1 else ""
         sentences.append(f"{study.diverged} diverged training{plural} left out.")

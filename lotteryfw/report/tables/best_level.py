@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
+from math import isfinite
 
 from lotteryfw.report.data.best_level import best_rows
 from lotteryfw.report.data.series import Series, StudySeries
@@ -21,7 +22,8 @@ def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
     """Return the table of the networks whose weights were never trained; None if there are none.
 
     A learned mask is shown at the level that its search ended at, so with the requested density;
-    others are shown at their best level. The trained dense network is the last row.
+    others are shown at their best level. A search that has not ended has no row. The trained dense
+    network is the last row.
     """
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
@@ -33,7 +35,7 @@ def untrained_masks(studies: Iterable[StudySeries]) -> TextTable | None:
         notes += partly_shown_note(study)
         learned_cells = _learned_cells(study)
         for search in study.searches:
-            shown = _shown_masks(search, learned_cells)
+            shown = _shown_masks(search, learned_cells, study.unfinished)
             if shown:
                 rows.append((f"{study.name}: {search.label}", *_cells(shown)))
         if study.dense and all(map(_has_trained_weights, study.dense.rows)):
@@ -56,7 +58,9 @@ def _learned_cells(study: StudySeries) -> set[str]:
     return cells
 
 
-def _shown_masks(search: Series, learned_cells: set[str]) -> Sequence[LevelRow]:
+def _shown_masks(
+    search: Series, learned_cells: set[str], unfinished: Set[str]
+) -> Sequence[LevelRow]:
     """Return the rows of a search whose masks are over untrained weights; else none."""
     masks = []
     for row in search.rows:
@@ -67,7 +71,8 @@ def _shown_masks(search: Series, learned_cells: set[str]) -> Sequence[LevelRow]:
     # By cell, and not by row: a control of a learned mask learned nothing itself, and is compared
     # with the mask at the same density.
     if search.cells & learned_cells:
-        return search.points[-1].rows
+        end = search.end(unfinished)
+        return end.rows if end else ()
     return best_rows(masks)
 
 
@@ -108,7 +113,7 @@ def _cells(rows: Sequence[LevelRow]) -> tuple[str, str, str]:
     densities, accuracies = [], []
     for row in rows:
         densities.append(row.density)
-        if row.test_accuracy is not None:
+        if row.test_accuracy is not None and isfinite(row.test_accuracy):
             accuracies.append(row.test_accuracy)
     # seeds end at slightly different densities where a mask is sampled, so this is a range
     densities.sort(reverse=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from lotteryfw.report.tables.text_table import markdown_text
 from lotteryfw.report.verdicts.claims import ClaimOutcome, ClaimVerdict
 
 _STYLES: dict[ClaimOutcome, str] = {
@@ -38,5 +39,5 @@ def claims_markdown(verdicts: Sequence[ClaimVerdict]) -> str:
     lines = []
     for verdict in verdicts:
         claim = f"{verdict.claim.text} ({verdict.claim.source})"
-        lines.append(f"- **{verdict.outcome}**: {claim}. {verdict.explanation}")
+        lines.append(f"- **{verdict.outcome}**: {markdown_text(f'{claim}. {verdict.explanation}')}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lotteryfw.report.data.units import Unit, percent
-from lotteryfw.report.tables.text_table import ABSENT, TextTable, markdown_table
+from lotteryfw.report.tables.text_table import ABSENT, TextTable, markdown_table, markdown_text
 from lotteryfw.report.verdicts.comparison import ComparedLevel, ComparedSeries, Comparison
 
 _CORRECTION = (
@@ -23,12 +23,12 @@ def comparison_tables(comparison: Comparison) -> list[TextTable]:
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the tables and notes as Markdown."""
     parts = list(map(markdown_table, comparison_tables(comparison)))
-    parts += [f"- {note}" for note in comparison.notes]
+    parts += [f"- {markdown_text(note)}" for note in comparison.notes]
     return "\n\n".join(parts)
 
 
 def _table(series: ComparedSeries, comparison: Comparison) -> TextTable:
-    unit, first = comparison.unit, comparison.runs[0]
+    unit, first = series.unit, comparison.runs[0]
     rows = []
     for level in series.levels:
         rows.append(_row(level, unit))

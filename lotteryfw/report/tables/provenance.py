@@ -12,8 +12,11 @@ from lotteryfw.report.tables.text_table import ABSENT, TextTable
 
 _HEAD = ("date", "duration", "jobs computed", "git commit", "command")
 _COMMIT_LETTERS = 12  # as many as git needs in large repositories
-# The start of a path from the root, also behind an option's "=": "/home/me/x", "C:\\x", "~/x".
-_ABSOLUTE = re.compile(r"^(-[\w-]+=)?(?:[A-Za-z]:)?[\\/~].*[\\/]")
+# The folders of a path from the root, also behind an option's or a setting's "=": "/home/me/x",
+# "C:\\x", "~/x".
+_ABSOLUTE = re.compile(r"^([\w.=-]+=)?(?:[A-Za-z]:)?[\\/~].*[\\/]")
+# The same in the quotation marks of TOML: 'data.path="/home/me/x"'.
+_QUOTED = re.compile(r"([\"'])(?:[A-Za-z]:)?[\\/~][^\"']*[\\/](?=[^\\/\"'])")
 
 
 def provenance_table(manifest: Mapping[str, Any]) -> TextTable | None:
@@ -58,4 +61,10 @@ def without_folders(command: str) -> str:
         words = shlex.split(command)
     except ValueError:  # a quotation mark without its partner
         words = command.split()
-    return shlex.join(_ABSOLUTE.sub(r"\1", word) for word in words)
+    return shlex.join(map(_without_folders, words))
+
+
+def _without_folders(word: str) -> str:
+    # the last part of "/x/y/" is y; of "/" nothing would be left
+    word = word.rstrip("\\/") or word
+    return _QUOTED.sub(r"\1", _ABSOLUTE.sub(r"\1", word))

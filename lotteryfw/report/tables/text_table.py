@@ -192,9 +192,16 @@ def markdown_table(table: TextTable) -> str:
 def _markdown_part(table: TextTable) -> str:
     # a colon aligns figures at the right, below one another
     rule = ["---"] + ["---:"] * (len(table.head) - 1)
-    lines = [f"**{table.title}**", ""]
+    lines = [f"**{markdown_text(table.title)}**", ""]
     for row in (table.head, rule, *table.rows):
-        lines.append("| " + " | ".join(row) + " |")
+        # a stroke in a cell would begin another column
+        cells = [markdown_text(cell).replace("|", "\\|") for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
     if table.notes:
-        lines += ["", "; ".join(table.notes)]
+        lines += ["", markdown_text("; ".join(table.notes))]
     return "\n".join(lines)
+
+
+def markdown_text(text: str) -> str:
+    """Return a recipe's text as a part of a line of Markdown, in which it is no HTML."""
+    return text.replace("\n", " ").replace("<", "&lt;")

@@ -10,7 +10,12 @@ from rich.text import Text
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.data.series import StudySeries
 from lotteryfw.report.data.units import percent, unit_of
-from lotteryfw.report.tables.text_table import TextTable, partly_shown_note, titled_table
+from lotteryfw.report.tables.text_table import (
+    TextTable,
+    markdown_text,
+    partly_shown_note,
+    titled_table,
+)
 from lotteryfw.report.verdicts.estimate import FEWEST_SEEDS
 from lotteryfw.report.verdicts.winning_tickets import (
     EARLY_ACCURACY,
@@ -102,8 +107,9 @@ def verdict_markdown(run: RunFolder | RunData) -> str:
     for study in data.shown:
         lines = []
         for series in winning_tickets(study, data.study_table(study.name)):
-            lines.append(f"- {series.label}: {series.headline}")
+            lines.append(f"- {markdown_text(f'{series.label}: {series.headline}')}")
         if lines:
             lines += [f"- {note}" for note in partly_shown_note(study)]
-            lists.append("\n".join([f"**{study.name}: winning tickets**", "", *lines]))
+            title = f"**{markdown_text(study.name)}: winning tickets**"
+            lists.append("\n".join([title, "", *lines]))
     return "\n\n".join(lists)

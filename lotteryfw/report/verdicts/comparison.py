@@ -58,12 +58,16 @@ class ComparedLevel:
 
 @dataclass(frozen=True)
 class ComparedSeries:
-    """One series of another run against that of the first run; `levels` from dense to sparse."""
+    """One series of another run against that of the first run; `levels` from dense to sparse.
+
+    `unit` is that of the metric in its study: studies may have objectives of their own.
+    """
 
     study: str
     label: str
     run: str
     levels: tuple[ComparedLevel, ...]
+    unit: Unit
 
     @property
     def name(self) -> str:
@@ -76,10 +80,14 @@ class Comparison:
     """All compared series of several runs. `notes` say what could not be compared, and why."""
 
     metric: str
-    unit: Unit
     runs: tuple[str, ...]
     series: tuple[ComparedSeries, ...]
     notes: tuple[str, ...]
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units of the series, each once."""
+        return list(dict.fromkeys(series.unit for series in self.series))
 
     def plain(self) -> Iterator[dict[str, Any]]:
         """Yield a row for each compared level, as plain data in the units of levels.csv."""
@@ -117,21 +125,20 @@ def compare_runs(runs: Sequence[RunData], metric: str = ACCURACY) -> Comparison:
     names = _names([run.folder.path for run in runs])
     series: list[ComparedSeries] = []
     notes: list[str] = []
-    unit: Unit | None = None
     for other, name in zip(others, names[1:], strict=True):
         pairs, unmatched = _matched(first, other, (names[0], name), metric)
         notes += unmatched
         for study, one, two in pairs:
-            unit = unit or study.unit(metric)
             levels = tuple(_compared_levels(one, two, metric))
             if levels:
-                series.append(ComparedSeries(study.name, one.label, name, _corrected(levels)))
+                corrected, unit = _corrected(levels), study.unit(metric)
+                series.append(ComparedSeries(study.name, one.label, name, corrected, unit))
             else:
                 notes.append(f"{study.name} · {one.label}: no level and seed of {name} is shared")
-    if unit is None or not series:
+    if not series:
         reasons = "".join(f"\n  {note}" for note in notes)
         raise UsageError(f"these runs have nothing to compare:{reasons}")
-    return Comparison(metric, unit, names, tuple(series), tuple(notes))
+    return Comparison(metric, names, tuple(series), tuple(notes))
 
 
 def _refuse_unknown(metric: str, runs: Sequence[RunData]) -> None:
@@ -214,7 +221,8 @@ def _lone_tickets(one: StudySeries, two: StudySeries) -> Series | None:
 def _compared_levels(first: Series, other: Series, metric: str) -> Iterator[ComparedLevel]:
     for point in first.points:
         partner = other.like(point)
-        if partner is None:
+        # at small rates several levels are alike: each must be the nearest of the other
+        if partner is None or first.like(partner) is not point:
             continue
         rows, other_rows = _by_seed(point, metric), _by_seed(partner, metric)
         seeds = sorted(rows.keys() & other_rows.keys())

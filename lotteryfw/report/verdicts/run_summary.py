@@ -19,8 +19,8 @@ from lotteryfw.report.verdicts.claims import check_claims
 
 _CHOSEN_BY = "validation_accuracy"  # the test set takes no part in any choice
 _NEAR = 0.15
-STATUSES = ("done", "diverged", "failed")
-"""How a cell may end, in the order of lists."""
+STATUSES = ("done", "diverged", "failed", "unfinished")
+"""How a cell may end, in the order of lists; "unfinished" where it has not."""
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,21 @@ def test_gradual_pruning_has_the_cubic_density_at_every_change() -> None:
             assert kept[layer.name] == round((1 - sparsity) * layer.size)
 
 
+def test_gradual_pruning_falls_from_the_density_that_the_training_begins_with() -> None:
+    update = GradualPruning(initial=0.5, density=0.1, end="750it", every="100it")
+    masks = {}
+    for layer in LAYERS:
+        # exactly half of each layer, whose sizes are even
+        order = torch.randperm(layer.size, generator=stream("test", "half", layer.name))
+        masks[layer.name] = (order < layer.size // 2).reshape(layer.shape)
+    counts = played(update, masks)
+    assert list(counts) == [*range(100, 701, 100), 750]
+    for step, kept in counts.items():
+        density = 0.1 + (0.5 - 0.1) * (1 - step / 750) ** 3  # equation 1, in density
+        for layer in LAYERS:
+            assert kept[layer.name] == round(density * layer.size)
+
+
 def test_gradual_pruning_reaches_its_density_at_the_end_whatever_the_interval() -> None:
     counts = played(GradualPruning(density=0.1, end="75%", every="400it", budget="global"))
     assert list(counts) == [400, 750]
@@ -177,6 +192,7 @@ def test_dynamic_sparse_training_keeps_every_layers_density(update: MaskUpdate) 
         (lambda: GradualPruning(every="0it"), "every"),
         (lambda: RigL(every="0it"), "every"),
         (lambda: AcDc(warmup="90%"), "warmup"),
+        (lambda: AcDc(warmup="0it"), r"warmup \(0it\) is no step of a training of 1000"),
     ],
 )
 def test_times_that_do_not_fit_the_training_are_refused(
@@ -189,6 +205,8 @@ def test_times_that_do_not_fit_the_training_are_refused(
 def test_options_are_checked_and_the_plugin_registers_its_updates() -> None:
     with pytest.raises(ValidationError, match="compresses nothing"):
         AcDc(density=1.0)
+    with pytest.raises(ValidationError, match=r"initial = 0\.2 is below density = 0\.3"):
+        GradualPruning(initial=0.2, density=0.3)
     assert register_components() == [GradualPruning, Set, RigL, AcDc]
 
 
@@ -350,6 +368,7 @@ def test_dynamic_sparse_training_keeps_its_density_in_a_real_training(
         ({"use": "gradual", "end": "100%"}, r"train.mask_update: gradual: begin"),
         ({"use": "rigl", "every": "90it"}, r"the mask_update 'rigl' never changes a mask"),
         ({"use": "ac_dc", "density": 1}, r"train.mask_update.*compresses nothing"),
+        ({"use": "ac_dc", "warmup": "0it"}, r"train.mask_update: ac_dc: warmup \(0it\) is no step"),
     ],
 )
 def test_times_that_do_not_fit_are_refused_with_the_recipe(

@@ -58,8 +58,8 @@ function saved(text, type, name) {
 const fileName = text => text.trim().replace(/[^\p{L}\p{N}.-]+/gu, "-").replace(/^-|-$/g, "").slice(0, 80) || "data";
 const quoted = cell => /[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell;
 const csv = rows => rows.map(row => row.map(cell => quoted(String(cell ?? ""))).join(",") + "\n").join("");
-const SPECIAL = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "†": "$\\dagger$", "–": "--", "·": "$\\cdot$" };
-const tex = cell => cell.replace(/[\\~^±†–·&%$#_{}]/g, sign => SPECIAL[sign] ?? "\\" + sign);
+const SPECIAL = { "\n": " ", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}", "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "†": "$\\dagger$", "–": "--", "·": "$\\cdot$" };
+const tex = cell => cell.replace(/[\n<>|\\~^±†–·&%$#_{}]/g, sign => SPECIAL[sign] ?? "\\" + sign);
 
 function latex(rows, title) {
   const [head, ...body] = rows.map(row => "  " + row.map(tex).join(" & ") + " \\\\");
@@ -76,16 +76,23 @@ function tableSaver(place) {
   };
 }
 
-// A row for each point that is drawn, as the axes show it: bands have no name and are left out.
-function points(plot) {
-  const { xaxis, yaxis, yaxis2 } = plot.layout, names = xaxis.ticktext && xaxis.type !== "log" ? xaxis : null;
-  const rows = [["series", xaxis.title.text, yaxis.title.text, ...(yaxis2 ? [yaxis2.title.text] : [])]];
-  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) trace.y.forEach((y, index) => {
-    const x = names?.ticktext[names.tickvals.indexOf(trace.x[index])] ?? trace.x[index];
-    rows.push([trace.name, x, ...(trace.yaxis === "y2" ? ["", y] : yaxis2 ? [y, ""] : [y])]);
+const SEEDS = / \(n = [\d–]+\)$/; // at the end of a curve's name
+
+// A row for each point that is drawn, with its figure and not its height: bands have no name and are left out.
+function points(plot, view) {
+  const { xaxis, yaxis, yaxis2 } = plot.layout;
+  const rows = [["series", xaxis.title.text, view.column ?? yaxis.title.text, ...(yaxis2 ? [yaxis2.title.text] : [])]];
+  for (const trace of plot.data) if (trace.name && trace.y && !trace.z) (trace.customdata ?? trace.y).forEach((y, index) => {
+    // dots of one category stand side by side around its number
+    const x = view.categories?.[Math.round(trace.x[index])] ?? trace.x[index];
+    // a name is HTML with ends of lines, the group of the legend is the text
+    const name = trace.legendgroup + (SEEDS.exec(trace.name)?.[0] ?? "");
+    rows.push([name, x, ...(trace.yaxis === "y2" ? ["", y] : yaxis2 ? [y, ""] : [y])]);
   });
   return rows;
 }
+
+const shownView = figure => charts.views[figure.dataset.chart][figure.querySelector("select")?.value ?? 0];
 
 function chartSaver(place) {
   const figure = place.closest("figure"), plot = figure.querySelector(".plot"), name = fileName(figure.dataset.chart);
@@ -93,7 +100,7 @@ function chartSaver(place) {
   return {
     png: () => image("png"),
     svg: () => image("svg"),
-    csv: () => saved(csv(points(plot)), "text/csv", name + ".csv"),
+    csv: () => saved(csv(points(plot, shownView(figure))), "text/csv", name + ".csv"),
     pdf: () => { // the browser's own print dialogue, which saves PDF, with this chart alone
       const section = figure.closest("main > *");
       section.classList.add("shown"); figure.classList.add("printed"); document.body.classList.add("one");
@@ -136,10 +143,10 @@ function wrap(region) {
 }
 
 function attach(figure) {
-  const views = charts.views[figure.dataset.chart], plot = figure.querySelector(".plot"), select = figure.querySelector("select");
+  const plot = figure.querySelector(".plot"), select = figure.querySelector("select");
   let narrow = figure.clientWidth < NARROW, printed = false;
   const draw = () => {
-    const view = views[select ? select.value : 0], traces = view.traces.map(trace => filled(trace, narrow, printed));
+    const view = shownView(figure), traces = view.traces.map(trace => filled(trace, narrow, printed));
     const page = layout(view, traces, narrow, printed);
     if (printed) page.width = PAPER;
     Plotly.react(plot, traces, page, {

@@ -40,6 +40,9 @@ class GradualPruning(MaskUpdate):
 
     density: Density = 0.1
     """What is kept at the end."""
+    initial: Density = 1.0
+    """What the training begins with: the search's own `density`. Where that is smaller, the first
+    changes remove nothing, until the curve has fallen to it."""
     begin: Step = Step.parse("0it")
     """When pruning begins; the first change is `every` steps later."""
     end: Step = Step.parse("75%")
@@ -48,6 +51,15 @@ class GradualPruning(MaskUpdate):
     """From one change to the next."""
     budget: Budgeted = "layerwise"
     """layerwise: each layer has the density; global: the network as a whole has."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> GradualPruning:
+        if self.initial < self.density:
+            raise ValueError(
+                f"initial = {self.initial:g} is below density = {self.density:g}, and what is "
+                "pruned does not come back"
+            )
+        return self
 
     def due(self, step: int, clock: Clock) -> bool:
         begin, end, every = self._times(clock)
@@ -64,7 +76,7 @@ class GradualPruning(MaskUpdate):
     def _density(self, step: int, clock: Clock) -> float:
         begin, end, _ = self._times(clock)
         remaining = 1 - (step - begin) / (end - begin)
-        return self.density + (1 - self.density) * remaining**3
+        return self.density + (self.initial - self.density) * remaining**3
 
     def _times(self, clock: Clock) -> tuple[int, int, int]:
         begin, end, every = (clock.steps(part) for part in (self.begin, self.end, self.every))
@@ -168,7 +180,7 @@ class AcDc(MaskUpdate):
     density: Density = 0.1
     """What compressed phases keep."""
     warmup: Step = Step.parse("10%")
-    """How long the network is dense at first."""
+    """How long the network is dense at first: a step or more."""
     phase: Step = Step.parse("5%")
     """The length of each phase."""
     last: Step = Step.parse("85%")
@@ -200,7 +212,9 @@ class AcDc(MaskUpdate):
         return _largest_magnitudes(net, self.budgets(step, clock, net.layers, net.kept))
 
     def _is_compressed(self, step: int, clock: Clock) -> bool:
-        warmup, last = clock.steps(self.warmup), clock.steps(self.last)
+        # a training begins dense, so a phase that began with it would be left out
+        warmup = _steps("ac_dc", "warmup", self.warmup, clock)
+        last = clock.steps(self.last)
         phase = _steps("ac_dc", "phase", self.phase, clock)
         if not warmup < last < clock.total:
             raise UsageError(
