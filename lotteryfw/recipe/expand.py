@@ -31,7 +31,7 @@ from lotteryfw.recipe.layered_table import Keys, LayeredTable, dotted
 from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.paths import is_below, value_at, with_value, without
 from lotteryfw.recipe.pydantic_errors import MAX_PROBLEMS, Problem
-from lotteryfw.recipe.replaced_values import replaced_problems
+from lotteryfw.recipe.replaced_values import lost_options, replaced_problems
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
     LEVEL_KEYS,
@@ -95,6 +95,7 @@ class ExpandedStudy:
         self.axes = self._checked_axes()
         self._shared_keys = self._shared_slot_keys()
         self._report(replaced_problems(self._table, self.axes, resolver))
+        self._report(lost_options(self._table, self.axes, resolver))
         self._expand()
         self._check_targets()
 

@@ -89,6 +89,13 @@ class ComponentResolver:
             ("mask_update", id(update), clock), lambda: (None, self._changes(update, clock))
         )
 
+    def offer(self, kind: str, entry: Any) -> RegisteredComponent | None:
+        """Return which component an entry names, None if it names none."""
+        try:
+            return self._registry.parse(kind, entry)[0]
+        except UsageError:
+            return None
+
     def offered(self, kind: str) -> dict[str, type[Component]]:
         """Return the components of a kind by the names that recipes use."""
         offers = self._registry.offers(kind)
@@ -159,10 +166,7 @@ class ComponentResolver:
             invalid = problems(error, options, cls.model_fields, owner)
         # a value of a wrong type may also be out of the bounds of what it would be converted to
         reported = [problem.keys for problem in wrong_types]
-        for problem in invalid:
-            if problem.keys not in reported:
-                wrong_types.append(problem)
-        return None, wrong_types
+        return None, [*wrong_types, *(one for one in invalid if one.keys not in reported)]
 
     def _wrong_types(
         self, cls: type[Component], options: Mapping[str, Any], owner: str

@@ -372,14 +372,18 @@ def test_what_masks_need_is_for_those_searches_of_a_study_that_learn_them() -> N
     [
         (
             "supermask",
-            ["bernoulli", "top_k"],
+            [{"use": "bernoulli"}, "top_k"],
             "'top_k' needs a density, and the search 'supermask'",
         ),
-        ("edge_popup", ["top_k", "bernoulli"], "'bernoulli' cannot keep to a density, and the"),
+        (
+            "edge_popup",
+            ["top_k", {"use": "bernoulli"}],
+            "'bernoulli' cannot keep to a density, and the",
+        ),
     ],
 )
 def test_a_density_that_is_missing_or_of_no_use_is_refused_before_training(
-    search: str, parametrizations: list[str], message: str, tmp_path: Path
+    search: str, parametrizations: list[Any], message: str, tmp_path: Path
 ) -> None:
     study = STUDY | {"search": search, "grid": {"parametrization": parametrizations}}
     with pytest.raises(RecipeError, match=message):

@@ -217,6 +217,26 @@ def test_an_option_is_set_inside_whatever_component_its_axis_chose() -> None:
         assert {bool(cell.scope.options()["rates"]) for cell in cells} == {isinstance(scope, dict)}
 
 
+def test_a_grid_may_name_the_bases_component_where_no_option_is_lost() -> None:
+    recipes = [
+        # the option's default, an option that another axis gives, and `use` written out
+        changed(scope={"rate": 0.2}, grid={"scope": ["layerwise", "global"]}),
+        changed(
+            scope={"rate": 0.35}, grid={"scope": ["layerwise", "global"], "scope.rate": [0.1, 0.2]}
+        ),
+        changed(scope={"rate": 0.35}, grid={"scope": [{"use": "layerwise"}, "global"]}),
+        changed(scope="layerwise", grid={"scope": [{"rate": 0.1}, "global"]}),
+        changed(scope={"use": "global", "rate": 0.3}, grid={"scope": ["layerwise"]}),
+        changed(
+            rewind={"use": "to_step", "step": "1ep"},
+            grid={"rewind": ["to_step"], "rewind.step": ["0it", "10%"]},
+        ),
+    ]
+    for recipe in recipes:
+        loaded = load(recipe)
+        assert load(loaded.resolved()).cells == loaded.cells
+
+
 def test_an_ambiguous_name_is_resolved_in_full(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(

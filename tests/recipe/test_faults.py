@@ -216,6 +216,19 @@ ONE_FAULT = {
         changed(grid={"train": {"optimizer": {"use": ["adam", "sgd"]}}}),
         "recipe: grid.train.optimizer.use: is not a key that a grid can vary (vary `train.optimizer`",
     ),
+    "grid's name of the base's component": (
+        train(optimizer={"use": "adam", "lr": 5e-3})
+        | {"grid": {"train.optimizer": [{"use": "sgd", "lr": 0.1}, "adam"]}},
+        "recipe: grid.train.optimizer[1]: does not have `train.optimizer`'s lr = 0.005 (write it ",
+    ),
+    "grid's options of the base's component": (
+        changed(scope={"rate": 0.35, "rates": {"fc*": 0.1}}, grid={"scope": [{"rate": 0.3}]}),
+        "recipe: grid.scope[0]: does not have `scope`'s rates = {'fc*': 0.1} (write it here, or va",
+    ),
+    "grid's options of another component than the default": (
+        changed(scope="global", grid={"scope": [{"rate": 0.3}, "layerwise"]}),
+        "recipe: grid.scope[0]: does not have `scope`'s use = 'global' (write the `use` that",
+    ),
     "length that a grid replaces": (
         train(length="foo") | {"grid": {"train.length": ["100it", "200it"]}},
         "recipe: train.length: 'foo' is not a length",

@@ -166,7 +166,7 @@ def test_every_chart_is_drawn(opened):
 
 
 def test_a_click_in_the_legend_hides_curve_and_band_and_another_shows_them(opened):
-    figure = chart(opened(DESK), "criteria/figure/accuracy")
+    figure = chart(opened(DESK), "criteria/accuracy")
     entry = figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle")
     assert lines(figure, "b") == 2  # the curve and its band
     entry.click()
@@ -177,7 +177,7 @@ def test_a_click_in_the_legend_hides_curve_and_band_and_another_shows_them(opene
 
 
 def test_pointing_at_a_curve_tells_its_figures(opened):
-    figure = chart(opened(DESK), "criteria/figure/accuracy")
+    figure = chart(opened(DESK), "criteria/accuracy")
     figure.scroll_into_view_if_needed()
     figure.locator(".scatterlayer .trace .points path").nth(3).hover(force=True)
     tooltip = figure.locator(".hoverlayer .hovertext").first
@@ -203,7 +203,7 @@ def test_an_analysis_has_a_chart_whose_views_and_points_tell_its_figures(opened)
 
 
 def test_another_view_is_chosen_and_what_was_hidden_stays_hidden(opened):
-    figure = chart(opened(DESK), "criteria/figure/accuracy")
+    figure = chart(opened(DESK), "criteria/accuracy")
     figure.locator(".legend .traces").filter(has_text="b (n = 5)").locator(".legendtoggle").click()
     eventually(figure.page, lambda: lines(figure, "b") == 0)
     figure.locator("select").select_option(label="validation accuracy (%)")
@@ -228,7 +228,7 @@ def test_a_phone_scrolls_down_only(opened, scheme):
 
 def test_a_turned_phone_gets_the_wide_layout(opened):
     page = opened(PHONE)
-    plot = chart(page, "controls/figure/accuracy").locator(".plot")
+    plot = chart(page, "controls/accuracy").locator(".plot")
     below = plot.evaluate("plot => plot.layout.legend.y === 0")
     page.set_viewport_size(DESK)
     eventually(page, lambda: plot.evaluate("plot => plot.layout.legend.y === 1"))
@@ -237,7 +237,7 @@ def test_a_turned_phone_gets_the_wide_layout(opened):
 
 
 def test_no_button_sends_a_chart_away(opened):
-    figure = chart(opened(DESK), "criteria/figure/accuracy")
+    figure = chart(opened(DESK), "criteria/accuracy")
     figure.locator(".nsewdrag").hover()
     buttons = [
         button.get_attribute("data-title") for button in figure.locator(".modebar-btn").all()
@@ -246,7 +246,7 @@ def test_no_button_sends_a_chart_away(opened):
 
 
 def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
-    figure = chart(opened(DESK), "controls/figure/accuracy")
+    figure = chart(opened(DESK), "controls/accuracy")
     figure.locator(".nsewdrag").hover()
     bar, legend = (
         figure.locator(selector).bounding_box() for selector in (".modebar-group", ".legend")
@@ -256,7 +256,7 @@ def test_the_bar_of_buttons_leaves_the_legend_alone(opened):
 
 def test_names_are_text_in_the_charts_too(opened):
     page = opened(DESK)
-    figure = chart(page, "hostile/figure/accuracy")
+    figure = chart(page, "hostile/accuracy")
     assert "<img src=x onerror" in figure.locator(".legend").text_content()
     assert page.locator("img").count() == 0
     assert page.title().startswith("Tickets ")
@@ -438,7 +438,7 @@ def test_paper_has_no_heading_at_the_foot_of_a_page(browser, large):
     [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,weights remaining (%),")],
 )
 def test_a_chart_is_saved_by_one_click(opened, kind, start):
-    figure = chart(opened(DESK), "criteria/figure/accuracy")
+    figure = chart(opened(DESK), "criteria/accuracy")
     with figure.page.expect_download() as saving:
         figure.locator(".save button", has_text=kind).click()
     assert saving.value.suggested_filename == f"criteria-accuracy.{kind.lower()}"
@@ -478,17 +478,17 @@ def test_a_chart_is_saved_with_the_figures_and_names_that_it_shows(browser, expo
     page = opened_at(browser, exported, width)
     name = 'a<b · y & "z" of a name that is long (n = 1)'
     other = "b · x (n = 1)"
-    head, *table = saved_rows(page, "spaced/figure/accuracy")
+    head, *table = saved_rows(page, "spaced/accuracy")
     assert head == ["series", "weights remaining (%)", "test accuracy (%)"]
     # the accuracy and not the error; 100 % is drawn at the end of the axis, but is 100 % here
     assert [cells[1:] for cells in table if cells[0] == name] == [
         ["100", "99"], ["50", "100"], ["25", "97.6645"], ["12.5", "20"],
     ]  # fmt: skip
-    _, *table = saved_rows(page, "dots/figure/accuracy")
+    _, *table = saved_rows(page, "dots/accuracy")
     assert sorted(cells[:2] for cells in table) == [
         [name, "reinit"], [name, "ticket"], [other, "reinit"], [other, "ticket"],
     ]  # fmt: skip
-    legend = chart(page, "dots/figure/accuracy").locator(".legend").text_content()
+    legend = chart(page, "dots/accuracy").locator(".legend").text_content()
     assert 'y & "z" of a name' in legend
     _, *table = saved_rows(page, "steps/rewind.step")
     assert [cells[1] for cells in table] == [f"{step}it" for step in range(0, 1200, 100)]
@@ -516,6 +516,6 @@ def test_a_chart_is_printed_alone(opened):
         "() => { window.print = () => { window.shown = "
         "document.querySelectorAll('.printed').length; window.alone = document.body.className; }; }"
     )
-    chart(page, "criteria/figure/accuracy").locator(".save button", has_text="PDF").click()
+    chart(page, "criteria/accuracy").locator(".save button", has_text="PDF").click()
     assert page.evaluate("[window.shown, window.alone]") == [1, "one"]
     assert page.evaluate("document.body.className") == ""

@@ -59,7 +59,7 @@ def test_a_row_with_a_figure_that_is_not_finite_has_a_page(
     rows = [replace(one, metrics={"ece": 0.5}) for one in curves("criteria", [A, B], levels=3)]
     folder = fake_run(tmp_path / "run", with_nan(rows, **values))
     folder.write_curves(measured(rows))
-    assert strict_charts(write_page(folder))["views"]["criteria/figure/accuracy"]
+    assert strict_charts(write_page(folder))["views"]["criteria/accuracy"]
     assert "nan" not in markdown(folder.path)
 
 

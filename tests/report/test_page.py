@@ -130,7 +130,7 @@ def test_plotly_knows_every_property_that_charts_set(tmp_path):
     objects = pytest.importorskip("plotly.graph_objects")
     text = page(tmp_path, curves("criteria", [A, B], variants=("ticket", "reinit"), levels=4))
     charts = charts_of(text)
-    assert sorted(charts) == ["criteria/figure/accuracy", "criteria/learning", "criteria/steps"]
+    assert sorted(charts) == ["criteria/accuracy", "criteria/learning", "criteria/steps"]
     for view in (view for views in charts.values() for view in views):
         axes = {
             name: view[name] | {"title": {"text": view[name]["title"]}}
@@ -328,7 +328,7 @@ def test_layers_have_a_chart_by_default(tmp_path):
 def test_every_view_names_the_ends_of_its_densities(tmp_path):
     for levels in (8, 12, 25):
         charts = charts_of(page(tmp_path, curves("criteria", NINE, levels=levels)))
-        ticks = charts["criteria/figure/accuracy"][0]["xaxis"]["ticktext"]
+        ticks = charts["criteria/accuracy"][0]["xaxis"]["ticktext"]
         assert (ticks[0], ticks[-1]) == ("100", percent(0.8**levels))
 
 

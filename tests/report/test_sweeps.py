@@ -119,7 +119,7 @@ def test_the_levels_on_the_way_have_a_chart_of_their_own():
     rows = searches({"iep(density=0.1)": 0.1, "iep": 0.5}, cycles=3)
     [study] = group_studies(rows)
     accuracy, apart, _ = density_charts(study)
-    assert (accuracy.key, apart.key) == ("criteria/figure/accuracy", "criteria/searches")
+    assert (accuracy.key, apart.key) == ("criteria/accuracy", "criteria/searches")
     assert [len(trace["x"]) for trace in accuracy.views[0].traces if "name" in trace] == [2]
     assert [len(trace["x"]) for trace in apart.views[0].traces if "name" in trace] == [3, 3]
     assert group_studies(searches({"ep(density=0.1)": 0.1, "ep": 0.5}))[0].by_search is None

@@ -60,8 +60,12 @@ REFUSED = {
         ["recipe: engine.kernel: kernel 'fused' cannot train this: "],
     ),
     "a kernel that trains the network, and learns no such mask": (
-        LEARNED | {"engine": {"kernel": "fused"}},
-        ["recipe: engine.kernel: kernel 'fused' cannot train this: it learns top-k masks"],
+        LEARNED
+        | {
+            "engine": {"kernel": "fused"},
+            "parametrization": {"use": "bernoulli", "rescale": "static"},
+        },
+        ["recipe: engine.kernel: kernel 'fused' cannot train this: it has the rules top_k"],
     ),
 }
 

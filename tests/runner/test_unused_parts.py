@@ -50,7 +50,10 @@ def test_an_axis_that_no_search_uses_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_axis_that_matters_to_one_search_alone_is_warned_of(tmp_path: Path) -> None:
-    grid = {"search": ["imp", "random_pruning"], "criterion": ["movement", "random"]}
+    grid = {
+        "search": [{"use": "imp", "levels": 2}, "random_pruning"],
+        "criterion": ["movement", "random"],
+    }
     checked = context(tmp_path, grid=grid)
     checked.validate_parts()
     assert checked.warnings == [
@@ -61,7 +64,7 @@ def test_an_axis_that_matters_to_one_search_alone_is_warned_of(tmp_path: Path) -
 
 def test_parts_that_decide_something_are_accepted(tmp_path: Path) -> None:
     grid = {
-        "search": ["imp", "one_shot"],
+        "search": [{"use": "imp", "levels": 2}, "one_shot"],
         "criterion": ["movement", "random"],
         "mask0": ["zero", "init"],
         "scope.rate": [0.2, 0.3],

@@ -31,6 +31,9 @@ ACCURACIES = ("test_accuracy", "early_test_accuracy", "validation_accuracy")
 
 _MAX_LEVELS = 6  # learning curves at more levels would only make the page heavy
 
+_OTHER_CHARTS = ("searches", "steps", "metrics", "learning", "layers", "weights", "analysis")
+"""Last parts of the keys of a study's other charts."""
+
 
 def density_charts(study: StudySeries) -> list[Chart]:
     """Return the objective's figure and early-stopping step against weights remaining.
@@ -49,7 +52,7 @@ def density_charts(study: StudySeries) -> list[Chart]:
 
     text = caption(study)
     title = f"{study.figure.capitalize()} against weights remaining"
-    charts = [Chart(f"{study.name}/figure/{study.figure_key}", title, text, _accuracy_views(study))]
+    charts = [Chart(_figure_chart(study), title, text, _accuracy_views(study))]
     by_search = study.by_search
     if by_search:
         title = "Each search, level by level"
@@ -64,6 +67,12 @@ def density_charts(study: StudySeries) -> list[Chart]:
     return charts
 
 
+def _figure_chart(study: StudySeries) -> str:
+    """Return the key of the chart of the objective's figure, which may have any name."""
+    name = study.figure_key
+    return f"{study.name}/{f'figure-{name}' if name in _OTHER_CHARTS else name}"
+
+
 def _single_level_chart(study: StudySeries) -> Chart:
     metrics = (*ACCURACIES, *study.metric_units)
     plots = [metric_compared(study, metric) for metric in metrics]
@@ -71,7 +80,7 @@ def _single_level_chart(study: StudySeries) -> Chart:
     views = tuple(dots_view(plot) for plot in plots if plot)
     text = caption(study, marks="bars")
     return Chart(
-        f"{study.name}/figure/{study.figure_key}",
+        _figure_chart(study),
         f"{study.figure.capitalize()} and density",
         text,
         views,
