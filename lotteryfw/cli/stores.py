@@ -99,14 +99,12 @@ def gc(
     typer.echo(f"{verb} {counts}; {swept.kept} objects are kept")
     if not swept.unseen:
         return
-    fate = (
-        "given up"
-        if force
-        else (
-            "kept: mount its disk, clean the store on the run's own machine, or give these runs up with "
-            "--force"
+    fate = "given up"
+    if not force:
+        fate = (
+            "kept: mount its disk, clean the store on the run's own machine, or give these runs up "
+            "with --force"
         )
-    )
     typer.echo(f"what these run folders need, which cannot be seen, is {fate}")
     for folder in swept.unseen:
         typer.echo(f"  {folder}")

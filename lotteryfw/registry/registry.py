@@ -376,7 +376,7 @@ class Registry:
             offers: list[RegisteredComponent] = []
             for cls in classes:
                 offers.append(register(cls, plugin, code_of, taken=[*self._offers, *offers]))
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # a plugin may also end the process
             if module is not None and self._manager.is_registered(module):
                 self._manager.unregister(module)
             if isinstance(error, ChangedCode):

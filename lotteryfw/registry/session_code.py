@@ -93,10 +93,13 @@ class _Used:
         """Add the variables of the functions around this one that it uses."""
         cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
         for variable, cell in cells:
-            # an empty cell is assigned later; `__class__` is the class that is being read
-            if variable == "__class__" or cell == type(cell)():
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                continue  # empty: it is assigned later
+            # the class that is being read
+            if variable == "__class__":
                 continue
-            value = cell.cell_contents
             # The function that a decorator of an installed package wraps is the user's own.
             if not _is_installed(function) or isinstance(value, FunctionType):
                 self.add(f"{name}.{variable}", value)
@@ -202,14 +205,17 @@ def _text(value: Any, depth: int = 0) -> str | None:
         return repr((value.pattern, value.flags))
     if isinstance(value, tuple | list | set | frozenset | dict) and depth < _MAX_DEPTH:
         items = [*value, *value.values()] if isinstance(value, dict) else list(value)
-        texts = [_text(item, depth + 1) for item in items]
-        if None in texts or any(
-            text != repr(item) for text, item in zip(texts, items, strict=True)
-        ):
-            return None
-        # a set has another order in another process
-        is_set = isinstance(value, set | frozenset)
-        return f"{type(value).__name__} {sorted(map(str, texts))}" if is_set else repr(value)
+        texts = []
+        for item in items:
+            text = _text(item, depth + 1)
+            # only where Python's own text of it says all
+            if text is None or text != repr(item):
+                return None
+            texts.append(text)
+        if isinstance(value, set | frozenset):
+            # it has another order in another process
+            return f"{type(value).__name__} {sorted(texts)}"
+        return repr(value)
     return _array_text(value)
 
 

@@ -65,8 +65,9 @@ class Distillation(WrappedObjective):
     """Trains tickets to give the outputs of the cell's dense network, beside the inner loss.
 
     The dense network itself is trained by the inner loss. A penalty of the inner objective stays;
-    one with a teacher of its own is refused, since there is one teacher. Loss and accuracy on validation and test
-    data are those of the inner objective, so that they compare with other trainings.
+    an inner objective with a teacher is refused, since there is one teacher. Loss and accuracy on
+    validation and test data are those of the inner objective, so that they compare with other
+    trainings.
     """
 
     use = "distillation"
