@@ -10,9 +10,9 @@ traceback, and the others go on.
 
 Parts: device (what it can do at most), captured (recorded updates: their bits, their speed for conv nets), lockstep,
 convs (steps a second), precision (bf16 and fp16: their results, steps a second), ensemble (eight conv nets as one),
-memory (the bytes that the plan counts, and the peak that is measured),
-suite (does everything run), host_waits (launches, copies and waits of a step), parity (the CPU's results against the
-device's), edge_popup, study (wall time). What a change to the kernels needs, in under 4 minutes:
+compiled (`engine.compile`: its results, its gain), memory (the bytes that the plan counts, and the peak that is
+measured), suite (does everything run), host_waits (launches, copies and waits of a step), parity (the CPU's results
+against the device's), edge_popup, study (wall time). What a change to the kernels needs, in under 4 minutes:
 
     python benchmarks/gpu.py --json gpu.json --only device,captured,lockstep,suite
 """
@@ -34,7 +34,7 @@ from gpu_parts.report import Report
 
 PARTS = {
     "device": 40, "captured": 90, "lockstep": 80, "convs": 150, "precision": 100, "ensemble": 40, "memory": 40,
-    "suite": 150,
+    "compiled": 150, "suite": 150,
     "host_waits": 80, "parity": 80, "edge_popup": 60, "study": 110,
 }  # fmt: skip
 """How many seconds each part may take before it is given up."""

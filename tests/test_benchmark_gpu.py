@@ -38,7 +38,7 @@ def test_every_part_runs_from_a_plain_checkout(tmp_path: Path) -> None:
     rows = json.loads(rows_file.read_text())
     assert {row["part"] for row in rows} == {
         "device", "captured", "lockstep", "convs", "precision", "ensemble", "memory",
-        "suite", "host_waits", "parity", "edge_popup", "study"
+        "compiled", "suite", "host_waits", "parity", "edge_popup", "study"
     }  # fmt: skip
     assert not [row for row in rows if row["value"] == "FAILED"]
     equal = {row["what"]: row["value"] for row in rows if row["part"] == "parity"}
