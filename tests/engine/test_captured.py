@@ -416,6 +416,61 @@ def test_where_no_evaluation_can_be_recorded_a_warning_says_why(
     ]
 
 
+class LosesMemory(Again):
+    """A recorder for which chosen recordings break off, and with them the memory that they were to lie in."""
+
+    def __init__(self, *broken: int) -> None:
+        super().__init__()
+        self._broken, self._lost = broken, set[int]()
+        self._pools = 0
+
+    def pool(self) -> Pool:
+        self._pools += 1
+        return self._pools
+
+    def record(self, body: Body, pool: Pool) -> Body:
+        assert pool not in self._lost, "recorded in memory that was released"
+        replay = super().record(body, pool)
+        if self.recordings in self._broken:
+            self._lost.add(pool)
+            raise RuntimeError("it asks for a number")
+        return replay
+
+
+@pytest.mark.parametrize("what", EVALUATED)
+def test_where_no_update_can_be_recorded_no_evaluation_is_tried(
+    what: str, recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def figures() -> list[list[tuple[float, float]]]:
+        kernel = EVALUATED[what]()
+        run(kernel, 0, WARM_UP + 1)
+        return curve(kernel)
+
+    expected = figures()
+    broken = LosesMemory(1)
+    monkeypatch.setitem(captured.RECORDERS, "cpu", broken)
+    with pytest.warns(RuntimeWarning, match="a training's updates cannot") as warned:
+        assert figures() == expected
+    assert len(warned) == 1
+    assert broken.recordings == 1
+
+
+@pytest.mark.parametrize("what", EVALUATED)
+def test_a_recording_that_breaks_off_leaves_memory_to_the_next(
+    what: str, recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = LosesMemory(1)
+    monkeypatch.setitem(captured.RECORDERS, "cpu", broken)
+    kernel = EVALUATED[what]()
+    with pytest.warns(RuntimeWarning) as warned:
+        curve(kernel)
+    assert [str(one.message).partition(" cannot")[0] for one in warned] == [
+        "a training's evaluations"
+    ]
+    assert broken.recordings == 2
+    assert broken.replays == 8 - WARM_UP
+
+
 def test_float32_means_float32() -> None:
     program = (
         "import torch\nfrom lotteryfw.engine import configure_torch\nconfigure_torch()\n"

@@ -252,21 +252,34 @@ def _weak(method: Callable[[int], T]) -> Callable[[int], T]:
     return call
 
 
+class SharedPool:
+    """The memory that the recordings of one training share."""
+
+    def __init__(self, recorder: Recorder):
+        self._recorder = recorder
+        self.current = recorder.pool()
+
+    def replace(self) -> None:
+        """Take other memory for later recordings: one that broke off has released this."""
+        self.current = self._recorder.pool()
+
+
 class Recording:
     """Work on the device that runs as it is the first few times, then from a recording."""
 
-    def __init__(self, recorder: Recorder, pool: Pool, what: str, warm_up: int):
+    def __init__(self, recorder: Recorder, pool: SharedPool, what: str, warm_up: int):
         """`what`: the work as a warning names it; `warm_up`: how often it runs before it is recorded."""
         self._recorder = recorder
         self._pool = pool
         self._what = what
         self._times = self._warm_up = warm_up
         self._replay: Body | None = None
-        self._refused = False
+        self.is_refused = False
+        """Whether recording failed. One try is enough: what cannot be recorded once never can."""
 
     def run(self, body: Body, state: AbstractContextManager[None] | None = None) -> None:
         """Do what `body` does. It is the same at every call; `state` is entered to record it."""
-        if self._replay is None and not self._refused and not self._warm_up:
+        if self._replay is None and not self.is_refused and not self._warm_up:
             self._record(body, state or nullcontext())
 
         if self._replay is not None:
@@ -286,10 +299,10 @@ class Recording:
     def _record(self, body: Body, state: AbstractContextManager[None]) -> None:
         try:
             with state:
-                self._replay = self._recorder.record(body, self._pool)
+                self._replay = self._recorder.record(body, self._pool.current)
         except Exception as error:
-            # One try is enough: what cannot be recorded now cannot be recorded later.
-            self._refused = True
+            self.is_refused = True
+            self._pool.replace()
             # The end of a recording that broke off raises, too.
             reason = error.__context__ or error
             first_line = str(reason).partition("\n")[0]
@@ -305,9 +318,9 @@ class RecordedUpdates:
         self.rates = rates
         self._batches = batches
         self._losses = losses
-        pool = recorder.pool()
+        pool = SharedPool(recorder)
         self._recording = Recording(recorder, pool, "a training's updates", WARM_UP)
-        self.evaluation = RecordedEvaluation(recorder, pool)
+        self.evaluation = RecordedEvaluation(recorder, pool, self._recording)
         """The evaluation of the training's curve, in the memory of the updates."""
 
     def update(self, step: int, factor: float, device_step: DeviceStep) -> Tensor:
@@ -336,15 +349,19 @@ class RecordedUpdates:
 class RecordedEvaluation:
     """The evaluation of one part of the data: the first two as they are, then from a recording.
 
-    The part lies on the device, and so do the weights, in tensors that stay in one place.
+    The part lies on the device, and so do the weights, in tensors that stay in one place. Where the
+    `updates` could not be recorded, none is tried: the network's forward pass is in both.
     """
 
-    def __init__(self, recorder: Recorder, pool: Pool):
+    def __init__(self, recorder: Recorder, pool: SharedPool, updates: Recording):
         self._recording = Recording(recorder, pool, "a training's evaluations", 1)
+        self._updates = updates
         self._sums: Tensor | None = None
 
     def sums(self, compute: Callable[[], Tensor]) -> Tensor:
         """Return what `compute` returns, of one shape at every call; the next call overwrites it."""
+        if self._updates.is_refused:
+            return compute()
         if self._sums is None:
             # What it is copied to must not belong to the recording.
             self._sums = compute()
