@@ -23,8 +23,7 @@ def check_data_fit(
             reason = objective.why_not(info)
         except Exception as error:
             # A plugin's own method may raise anything.
-            name = f"the objective '{resolver.name(objective)}'"
-            where.add(f"{name} broke in why_not(): {type(error).__name__}: {error}")
+            where.add(resolver.broke(objective, "`why_not`", error))
         else:
             if reason:
                 name = f"'{resolver.name(objective)}' cannot read the data '{resolver.name(data)}'"

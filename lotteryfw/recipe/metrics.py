@@ -31,15 +31,19 @@ def check_metrics(
     for index, metric in enumerate(parts["metrics"]):
         if metric is None:
             continue
-        text = metric_problem(metric, objective, info, names)
+        text = _problem(metric, objective, info, names, resolver)
         if text:
             faults.at(*METRICS, index).add(text)
         else:
             names.add(metric.name())
 
 
-def metric_problem(
-    metric: Metric, objective: Objective, info: DatasetInfo | None, names: Container[str]
+def _problem(
+    metric: Metric,
+    objective: Objective,
+    info: DatasetInfo | None,
+    names: Container[str],
+    resolver: ComponentResolver,
 ) -> str:
     """Return why a metric cannot stand beside this objective and data; "" where it can.
 
@@ -50,7 +54,7 @@ def metric_problem(
         reason = metric.why_not(info.classes) if info else None
     except Exception as error:
         # A plugin's own methods may raise anything.
-        return f"the metric '{metric.use}' broke: {type(error).__name__}: {error}"
+        return resolver.broke(metric, "`name` or `why_not`", error)
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         return f"its figure is called '{name}': a name has lower-case letters, digits and _"
     if name in _TAKEN or name.startswith("train_"):

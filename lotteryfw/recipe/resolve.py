@@ -246,7 +246,7 @@ class ComponentResolver:
         except DataError as error:
             text = str(error)
         except Exception as error:
-            text = self._broke(data, "`facts`", error)
+            text = self.broke(data, "`facts`", error)
         return None, [Problem(("data",), text)]
 
     def _rounds(self, search: SearchAlgorithm, clock: Clock) -> Checked[tuple[int, ...]]:
@@ -258,7 +258,7 @@ class ComponentResolver:
             if min(lengths) > 0:
                 return lengths, []
         except Exception as error:
-            return None, [Problem((), self._broke(search, "`lengths`", error))]
+            return None, [Problem((), self.broke(search, "`lengths`", error))]
 
         # an option that is too short is named; else it is their number that does not fit
         too_short = []
@@ -281,7 +281,7 @@ class ComponentResolver:
             if point.weights != LATEST:
                 _require_whole(point, point.weights)
         except Exception as error:
-            return [Problem(("rewind",), self._broke(policy, "`point`", error))]
+            return [Problem(("rewind",), self.broke(policy, "`point`", error))]
 
         # if a policy has one length among its options, that is where the point is written
         options = [keys for keys, _ in _lengths(policy)]
@@ -302,7 +302,8 @@ class ComponentResolver:
             return [Problem(keys, text)]
         return []
 
-    def _broke(self, component: Component, doing: str, error: Exception) -> str:
+    def broke(self, component: Component, doing: str, error: Exception) -> str:
+        """Return whose mistake ended a check: a component's, with its distribution."""
         return _broke(self._registry.offer_of(component), doing, error)
 
     def _changes(self, update: MaskUpdate, clock: Clock) -> list[Problem]:
@@ -317,7 +318,7 @@ class ComponentResolver:
         except UsageError as error:
             return [Problem((), str(error))]
         except Exception as error:
-            return [Problem((), self._broke(update, "`due`", error))]
+            return [Problem((), self.broke(update, "`due`", error))]
         lengths = []
         for keys, length in _lengths(update):
             lengths.append(f"{'.'.join(map(str, keys))} = {length}")

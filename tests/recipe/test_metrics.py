@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from support.recipes import CLAIM, changed, faults, load
 
+from lotteryfw.std.metrics import TopK
+from lotteryfw.std.objectives import Classification
+
 
 def measuring(*metrics: Any, **changes: Any) -> dict[str, Any]:
     return changed(evaluate={"metrics": list(metrics)}, **changes)
@@ -100,3 +103,23 @@ def test_a_claim_may_be_about_a_metric() -> None:
         claim=[{**CLAIM, "metric": "metric.top_5"}, {**CLAIM, "metric": "metric.train_accuracy"}],
     )
     assert len(load(table).claims) == 2
+
+
+@pytest.mark.parametrize(
+    ("cls", "key", "who"),
+    [
+        (TopK, "evaluate.metrics[0]", "the metric 'top_k' of lotteryfw=="),
+        (Classification, "train.objective", "the objective 'classification' of lotteryfw=="),
+    ],
+)
+def test_a_component_that_breaks_in_a_check_is_named_with_its_distribution(
+    cls: type, key: str, who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def why_not(*arguments: Any) -> str:
+        return {}["no such key"]
+
+    monkeypatch.setattr(cls, "why_not", why_not)
+    (reported,) = faults(measuring("top_k"))
+    assert key in reported
+    assert who in reported
+    assert "KeyError: 'no such key'" in reported

@@ -333,6 +333,15 @@ def test_a_claim_about_a_distance_is_told_as_one(tmp_path):
     )
 
 
+def test_figures_that_would_have_one_name_are_numbered(tmp_path):
+    rows = curves("many", [A], levels=2)
+    others = curves("many-weights", [A], levels=2)
+    folder = fake_run(tmp_path / "run", [*rows, *others])
+    folder.write_findings([line for each in rows if each.level == 1 for line in scattered(each)])
+    names = [spec.name for spec in study_figures(RunData(folder))]
+    assert names == ["many", "many-weights", "many-weights-2"]
+
+
 def test_static_figures_of_analyses_the_same_bytes_each_time(tmp_path):
     pytest.importorskip("matplotlib")
     rows = curves("many", [A, B], levels=3, seeds=(0, 1))

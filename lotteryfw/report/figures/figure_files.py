@@ -84,7 +84,22 @@ def write_figures(run: RunFolder | RunData, by_seed: bool = False) -> list[Path]
 
 
 def study_figures(data: RunData) -> Iterator[FigureSpec]:
-    """Yield the figures of each study with results: of its levels, and of its analyses."""
+    """Yield the figures of each study with results: of its levels, and of its analyses.
+
+    Each has a name of its own, which its file gets.
+    """
+    taken: set[str] = set()
+    for figure in _study_figures(data):
+        # a plugin's analysis may be called "weights", and a study "mask0-mask_overlap"
+        name, number = figure.name, 1
+        while name in taken:
+            number += 1
+            name = f"{figure.name}-{number}"
+        taken.add(name)
+        yield replace(figure, name=name)
+
+
+def _study_figures(data: RunData) -> Iterator[FigureSpec]:
     for study in data.shown:
         # every training diverged, so there is nothing to draw
         if study.seeds:
