@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lotteryfw.api.digests import digest
 from lotteryfw.store.files import atomic_write, checked_name, explained, is_name
+from lotteryfw.store.strict_json import parse_json
 
 
 class DamagedAlias(Exception):
@@ -60,9 +61,9 @@ def _path(root: Path, name: str) -> str:
 def _parse(name: str, text: bytes) -> str | None:
     """Return the key in the alias file of `name`; None where it is damaged or another name's."""
     try:
-        alias = json.loads(text)
+        alias = parse_json(text)
         written, key, checksum = alias["alias"], alias["key"], alias["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     if written != name or not isinstance(key, str) or not is_name(key):
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from lotteryfw.store.files import atomic_write, explained
+from lotteryfw.store.strict_json import parse_json
 
 NAME = "checksums.json"
 UNDER_WAY = ".writing"
@@ -48,9 +49,9 @@ def read_checksums(folder: Path) -> dict[str, str] | None:
     path = folder / NAME
     with explained(path, "read"):
         try:
-            files = json.loads(path.read_bytes())["files"]
+            files = parse_json(path.read_bytes())["files"]
             return {str(name): str(digest) for name, digest in files.items()}
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
 

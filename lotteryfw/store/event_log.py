@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lotteryfw.store.files import explained
-from lotteryfw.store.strict_json import strict_json
+from lotteryfw.store.strict_json import parse_json, strict_json
 
 NAME = "events.jsonl"
 
@@ -70,7 +69,7 @@ def read_events(folder: Path) -> Iterator[dict[str, Any]]:
         with file:
             for line in file:
                 try:
-                    event = json.loads(line)
+                    event = parse_json(line)
                 except ValueError:
                     continue  # cut off by a kill: events are a history that no result needs
                 if isinstance(event, dict):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from lotteryfw.store.event_log import EventLog, read_events
 from lotteryfw.store.files import atomic_write, explained, file_name
 from lotteryfw.store.level_table import LevelRow, level_table, read_level_table
 from lotteryfw.store.locks import RELEASE_SECONDS
-from lotteryfw.store.strict_json import noted, strict_json, with_nan
+from lotteryfw.store.strict_json import noted, parse_json, strict_json, with_nan
 
 _MARK = "resolved.toml"
 LOCK = ".lock"
@@ -185,7 +184,7 @@ class RunFolder:
         path = self.path / "manifest.json"
         with explained(path, "read"):
             try:
-                return dict(json.loads(path.read_bytes()))
+                return dict(parse_json(path.read_bytes()))
             except FileNotFoundError:
                 return {}
             except (ValueError, TypeError) as error:
@@ -276,7 +275,7 @@ class RunFolder:
             try:
                 with path.open(encoding="utf-8") as file:
                     for text in file:
-                        line = json.loads(text)
+                        line = parse_json(text)
                         if not isinstance(line, dict):
                             raise ValueError("a line is not an object")
                         yield line

@@ -11,6 +11,8 @@ from functools import lru_cache
 from sys import intern
 from typing import Any, TextIO
 
+from lotteryfw.store.strict_json import parse_json
+
 METRIC = "metric."
 """The beginning of the columns of further metrics. No axis of a grid begins like that."""
 
@@ -151,7 +153,7 @@ def _bool(text: str) -> bool:
 
 @lru_cache(maxsize=1000)
 def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"{text!r} is not a JSON object")
     return value

@@ -18,6 +18,7 @@ from typing import Any
 
 from lotteryfw.api.digests import digest
 from lotteryfw.store.files import atomic_write
+from lotteryfw.store.strict_json import parse_json
 
 FORMAT = 1
 INDEX = "object.json"
@@ -63,13 +64,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     try:
         with open(os.path.join(folder, INDEX), "rb") as file:
-            description = json.loads(file.read())
+            description = parse_json(file.read())
         checksum = description.pop("sha256")
         if digest(description) != checksum:
             raise Damaged(f"{INDEX} is not what was written")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise Damaged(f"{INDEX} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise Damaged(f"{INDEX} cannot be read") from None
     return dict(description)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from lotteryfw.api.errors import StoreError, UsageError
 from lotteryfw.store.files import atomic_write, explained
 from lotteryfw.store.seal import FORMAT
+from lotteryfw.store.strict_json import parse_json
 
 _NAME = "store.json"
 
@@ -17,7 +18,7 @@ def check_format(root: Path) -> None:
     path = root / _NAME
     with explained(path, "read"):
         try:
-            version = json.loads(path.read_bytes())["format"]
+            version = parse_json(path.read_bytes())["format"]
         except FileNotFoundError:
             return  # a new store, which the first write makes
         except NotADirectoryError:

@@ -19,6 +19,17 @@ def strict_json(value: Any, indent: int | None = None) -> str:
         return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the data of a JSON text that may be damaged, or a stranger's.
+
+    Raises ValueError where it is no JSON, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def noted(finding: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an analysis result with a `note` where its value has numbers that are not finite."""
     value = finding.get("value")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lotteryfw.api.errors import StoreError, UsageError, nearest
 from lotteryfw.api.tickets import MaskStats
 from lotteryfw.store import tensors
+from lotteryfw.store.strict_json import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -144,7 +145,7 @@ def saved_stats(
     """
     try:
         about = tensors.load_meta(path)
-        requested, kept, sizes = json.loads(about.pop(STATS))
+        requested, kept, sizes = parse_json(about.pop(STATS))
     except (StoreError, KeyError, ValueError, TypeError):
         return None  # whatever is wrong with the file: it is written again
     return MaskStats(requested, kept, sizes) if about == _identity(ticket, meta) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -18,6 +17,7 @@ from lotteryfw.api.errors import StoreError
 from lotteryfw.store.files import is_abandoned, is_key
 from lotteryfw.store.locks import delete_lock
 from lotteryfw.store.spool_files import is_spooled
+from lotteryfw.store.strict_json import parse_json
 
 _FORGOTTEN = 14 * 24 * 3600.0
 """Seconds without a change after which unfinished work counts as given up."""
@@ -238,11 +238,11 @@ def is_sound_root(path: Path) -> bool:
 
 def _read_pinned(path: Path) -> dict[str, Any] | None:
     try:
-        pinned: dict[str, Any] = json.loads(path.read_bytes())
+        pinned: dict[str, Any] = parse_json(path.read_bytes())
         # A damaged key would let `gc` delete the object that it named.
         is_sound = pinned.pop("sha256") == digest(pinned)
         return pinned if is_sound and {"folder", "keys", "mount"} <= pinned.keys() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

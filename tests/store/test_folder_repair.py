@@ -82,6 +82,14 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
         edit("analyses.jsonl", lambda text: b"[1]\n" + text),
     ),
     "manifest not JSON": ("manifest.json", edit("manifest.json", lambda text: b"\xff{")),
+    "manifest nested too deeply": (
+        "manifest.json",
+        edit("manifest.json", lambda text: b"[" * 100_000 + b"]" * 100_000),
+    ),
+    "findings nested too deeply": (
+        "analyses.jsonl",
+        edit("analyses.jsonl", lambda text: b"[" * 100_000 + b"]" * 100_000 + b"\n" + text),
+    ),
     "resolved altered": ("resolved.toml", edit("resolved.toml", lambda text: text + b"# mine\n")),
     "resolved missing": ("resolved.toml", delete("resolved.toml")),
     "ticket truncated": (TICKET, edit(TICKET, lambda text: text[:50])),
