@@ -56,7 +56,7 @@ def whole_path(steps: int) -> float:
         return time.perf_counter() - started
 
 
-def bare_loop(steps: int) -> float:
+def bare_loop(steps: int, points: int = POINTS) -> float:
     """Seconds of the same training by hand: same data, same batches, same evaluations, nothing else."""
     started = time.perf_counter()
     splits = Registry.load().create("data", "mnist").load(default_data_folder())
@@ -81,7 +81,7 @@ def bare_loop(steps: int) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if (step + 1) % (steps // POINTS) == 0:
+        if (step + 1) % (steps // points) == 0:
             measure(splits.validation)
     measure(splits.test)
     return time.perf_counter() - started

@@ -12,8 +12,8 @@ numpy need two of its lines changed, which this project does not carry:
 LeNet-300-100 on MNIST, batch 128, SGD 0.1. Of open_lth its own `train` is timed, without any callback: no measurement,
 no file; once with torch's own number of threads, as it comes, once with one thread, and once with one thread and its
 batches ready in memory, which is its arithmetic alone. Of lotteryfw all of `lotteryfw.run` is timed, with its two
-measurements, its store and its run folder, in one thread. Variants take turns; medians of the rounds. MNIST is read
-from $LOTTERYFW_DATA by both (`lotteryfw data fetch mnist`).
+measurements, its store and its run folder, in one thread; beside it a bare loop of the same work (`engine.py`).
+Variants take turns; medians of the rounds. MNIST is read from $LOTTERYFW_DATA by all (`lotteryfw data fetch mnist`).
 """
 
 from __future__ import annotations
@@ -144,28 +144,34 @@ def main() -> None:
     if given.peer:
         print(json.dumps(peer(checkout, given.data, given.steps, given.peer)))
         return
-    from lotteryfw.runner import (
-        default_data_folder,  # here, for a peer's process has nothing of lotteryfw
-    )
+    # here, for a peer's process has nothing of lotteryfw
+    from engine import bare_loop
 
+    from lotteryfw.engine import configure_torch
+    from lotteryfw.runner import default_data_folder
+
+    configure_torch()
     data = default_data_folder().resolve()
     with tempfile.TemporaryDirectory() as store:
         ours(1, Path(store), 0)  # decodes the data set
-        rates: dict[str, list[float]] = {name: [] for name in (*PEERS, "lotteryfw.run")}
+        rates: dict[str, list[float]] = {
+            name: [] for name in (*PEERS, "bare loop", "lotteryfw.run")
+        }
         for seed in range(1, given.rounds + 1):
             for name, how in PEERS.items():
                 rates[name].append(given.steps / peer_process(checkout, data, given.steps, how))
+            rates["bare loop"].append(given.steps / bare_loop(given.steps, points=1))
             rates["lotteryfw.run"].append(given.steps / ours(given.steps, Path(store), seed))
     print(f"{platform.machine()}, torch {version('torch')}, {given.steps} steps of batch {BATCH}")
     for name, found in rates.items():
         ratios = (
             statistics.median(rate / other for rate, other in zip(found, rates[base], strict=True))
-            for base in ("open_lth", "open_lth, no loader")
+            for base in ("open_lth", "open_lth, no loader", "bare loop")
         )
         against = "  ".join(f"{ratio:6.2f}×" for ratio in ratios)
         spread = f"(min {min(found):.0f}, max {max(found):.0f})"
         print(f"  {name:<21}{statistics.median(found):6.0f} steps/s  {spread:<20}{against}")
-    print("  ×: times as fast as open_lth as it comes; times as fast as its arithmetic alone")
+    print("  ×: times as fast as open_lth as it comes; as its arithmetic alone; as the bare loop")
 
 
 if __name__ == "__main__":

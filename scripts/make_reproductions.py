@@ -60,8 +60,8 @@ INTRODUCTION = (
     "- *supported*, *contradicted*: three seeds or more, and the 95 % Student-t interval lies "
     "wholly on one side of what is claimed; each of the two is wrong at most 2.5 times in 100. Two "
     "networks are compared by their differences, paired by seed.\n"
-    "- *undecided*: the interval holds both, or there are fewer than three seeds. With three, the "
-    "number that would decide at this spread stands beside it.\n"
+    "- *undecided*: the interval holds both, there are fewer than three seeds, or a training "
+    "diverged. With three seeds, the number that would decide at this spread stands beside it.\n"
     "- *not tested*: the reason stands beside it, mostly that trainings were shorter than the "
     "paper's. The numbers are shown all the same.\n\n"
     "A published value is judged on both sides, within a tolerance whose reason the recipe states: "
@@ -70,7 +70,9 @@ INTRODUCTION = (
     "intervals shown, so that one whose interval lies on one side may be undecided.\n\n"
     "*Early* figures are those at the step of the lowest validation loss. All others, and the "
     "tables of the sections, are those at the last step. A figure over several levels is the mean "
-    "over them, for each seed."
+    "over them, for each seed: every level counts alike, so that the sparsest, where networks "
+    "differ most, weigh most in it. *Steps* are those of the longest single training; a search in "
+    "cycles has as many in each cycle."
 )
 
 

@@ -14,6 +14,7 @@ from lotteryfw.report import check_claims, claims_table
 from lotteryfw.report.data.run_data import RunData
 from lotteryfw.report.verdicts.claim_sides import select
 from lotteryfw.report.verdicts.evidence import Evidence
+from lotteryfw.store import LevelRow
 
 A, B = {"criterion": "a"}, {"criterion": "b"}
 BASE = {"text": "a beats b", "source": "a paper", "study": "criteria"}
@@ -628,6 +629,56 @@ def test_trainings_that_diverged_are_the_reason_of_a_claim_that_is_not_tested(tm
         tmp_path, [row(A, 0.9, level=1)], {**BASE, "of": A, "at_least": 0.5, "density": [0.1, 0.2]}
     )
     assert "diverged" not in absent.reason
+
+
+def chains(ends: dict[tuple[str, int], int]) -> list[LevelRow]:
+    """Five seeds of three levels each, `a` above `b`; some diverge at a level, and end there."""
+    rows = []
+    for seed in range(5):
+        for axes, accuracy in ((A, 0.9), (B, 0.8)):
+            end = ends.get((axes["criterion"], seed), 4)
+            for level in (1, 2, 3):
+                value = accuracy + 0.001 * seed if level < end else None
+                if level <= end:
+                    rows.append(row(axes, value, seed=seed, level=level, density=0.5**level))
+    return rows
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("level", [1, 2])
+def test_seeds_that_diverged_leave_a_claim_undecided(tmp_path, side, level):
+    claim = {**ORDER, "density": [0.1, 0.3]}
+    assert verdict(tmp_path, chains({}), claim).outcome == "supported"
+    # at level 1 the claim's levels are never reached, at level 2 the first of them diverges
+    result = verdict(tmp_path, chains({(side, 1): level, (side, 3): level}), claim)
+    assert (result.outcome, result.seeds) == ("undecided", 3)
+    assert result.reason == "left out, as trainings diverged: seeds 1, 3"
+    assert mean(result) == pytest.approx(0.1)
+
+
+def test_levels_before_a_training_diverged_count(tmp_path):
+    result = verdict(tmp_path, chains({("a", 1): 3}), {**ORDER, "density": [0.2, 0.6]})
+    assert (result.outcome, result.seeds, result.diverged) == ("supported", 5, ())
+
+
+def test_a_claim_says_at_which_levels_it_was_measured(tmp_path):
+    rows = chains({})
+    for level_row in list(rows):
+        if level_row.level == 2:
+            rows.append(replace(level_row, variant="reinit", test_accuracy=0.5))
+    every = {**BASE, "of": A, "at_least": 0.5}
+    assert verdict(tmp_path, rows, every).measured == (
+        "test accuracy, 3 levels, 50–12.5 % of the weights"
+    )
+    # the control has one level, so both are compared there
+    reinit = {**BASE, "higher": A, "lower": {**A, "variant": "reinit"}, "density": [0.0, 0.6]}
+    assert verdict(tmp_path, rows, reinit).measured == "test accuracy, 25 % of the weights"
+    last = {**every, "at": "last level"}
+    assert verdict(tmp_path, rows, last).measured == "test accuracy, all levels, the last level"
+    apart = {**BASE, "higher": {**A, "density": 0.25}, "lower": {**B, "density": 0.5}}
+    assert verdict(tmp_path, rows, apart).measured == (
+        "test accuracy, 25 % of the weights and 50 % of the weights"
+    )
 
 
 def test_brackets_in_a_claim_are_printed(tmp_path):

@@ -152,6 +152,7 @@ def fake_run(
     folder = RunFolder.create(path, "", tomli_w.dumps(resolved))
     folder.write_levels(rows)
     cells = dict.fromkeys((each.cell for each in rows), "done")
+    cells |= {each.cell: "diverged" for each in rows if each.status == "diverged"}
     cells |= dict.fromkeys(unfinished, "running")
     folder.write_manifest({"name": "fake", "title": "A made-up study", "cells": cells})
     return folder

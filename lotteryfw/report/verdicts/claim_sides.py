@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from operator import attrgetter, itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from lotteryfw.api.steps import Step
 from lotteryfw.report.data.best_level import best_rows
 from lotteryfw.report.data.findings import Findings
-from lotteryfw.report.data.series import TICKET, Combination, Point, Series
-from lotteryfw.report.data.units import percent
+from lotteryfw.report.data.series import TICKET, Combination, Series
+from lotteryfw.report.data.units import density_range, percent
 from lotteryfw.report.verdicts.evidence import (
     Evidence,
     NotTested,
@@ -32,13 +33,34 @@ PointKey = tuple[Combination, int]
 class SideValues:
     """The values of a side; `points` are by seed, then by combination and level.
 
-    Only seeds in which every series of the side ran to its end are among them.
+    Only seeds in which every series of the side reached all of its levels are among them.
+    `diverged` are the seeds that are left out because a training diverged.
     """
 
     side: Side
     series: tuple[Series, ...]
     points: Mapping[int, Mapping[PointKey, float]]
-    densities: tuple[float, ...]
+    density_of: Mapping[PointKey, float]
+    diverged: frozenset[int]
+
+    @property
+    def densities(self) -> list[float]:
+        """The densities that the values are of, from dense to sparse."""
+        return sorted(set(map(self.density_of.__getitem__, self._keys)), reverse=True)
+
+    @property
+    def levels_text(self) -> str:
+        """The levels that the values are of: "14 levels, 8.7–0.5 % of the weights"."""
+        if self.side.at != "every level":
+            return ", ".join((density_text(self.side), f"the {self.side.at}"))
+        levels = len(set(map(itemgetter(1), self._keys)))
+        text = f"{density_range(self.densities)} % of the weights"
+        return f"{levels} levels, {text}" if levels > 1 else text
+
+    @property
+    def _keys(self) -> set[PointKey]:
+        """The combinations and levels at which some seed has a value."""
+        return set().union(*self.points.values())
 
     @property
     def means(self) -> dict[int, float]:
@@ -72,10 +94,12 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
         raise NotTested(f"this run has no {side_text(side)}")
 
     by_series: list[dict[int, dict[PointKey, float]]] = []
-    densities: set[float] = set()
+    density_of: dict[PointKey, float] = {}
+    diverged: set[int] = set()
     has_rows = False
     for series in selected:
-        rows = _rows(series, side, evidence)
+        rows, lost = _rows(series, side, evidence)
+        diverged |= lost
         has_rows = has_rows or bool(rows)
         if not rows and _has_no_such_level(series, side, evidence):
             continue  # it ended at another density, as searches of a density sweep do
@@ -84,8 +108,9 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
             figure = _figure(row, side.metric, evidence.findings)
             # an analysis may run on a few levels only
             if figure is not None:
-                values.setdefault(row.seed, {})[series.combination, row.level] = figure
-                densities.add(row.density)
+                key = series.combination, row.level
+                values.setdefault(row.seed, {})[key] = figure
+                density_of[key] = row.density
         by_series.append(values)
 
     # Seeds are paired, so each has to have a value in every series: a mean over other series is
@@ -94,7 +119,7 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
     if by_series:
         seeds = set.intersection(*map(set, by_series))
     if not seeds:
-        if has_rows and not densities:
+        if has_rows and not density_of:
             raise NotTested(f"this run has no figure '{side.metric}' of {side_text(side)}")
         raise NotTested(_no_level(side, selected))
     points: dict[int, dict[PointKey, float]] = {}
@@ -102,7 +127,7 @@ def side_values(side: Side, evidence: Evidence) -> SideValues:
         points[seed] = {}
         for values in by_series:
             points[seed] |= values[seed]
-    return SideValues(side, tuple(selected), points, tuple(sorted(densities, reverse=True)))
+    return SideValues(side, tuple(selected), points, density_of, frozenset(diverged))
 
 
 def at_shared_levels(values: Mapping[str, SideValues]) -> dict[str, SideValues]:
@@ -179,7 +204,7 @@ def select(side: Side, evidence: Evidence) -> list[Series]:
     for variants in select_combinations(candidates, side.axes):
         is_finished, has_variant = bool(variants), False
         for series in variants:
-            is_finished = is_finished and series.cells <= evidence.finished
+            is_finished = is_finished and series.cells <= evidence.ended
             if series.variant == side.variant:
                 has_variant = True
                 selected.append(series)
@@ -189,24 +214,29 @@ def select(side: Side, evidence: Evidence) -> list[Series]:
     return selected
 
 
-def _rows(series: Series, side: Side, evidence: Evidence) -> list[LevelRow]:
-    """Return the rows at the side's levels, of the seeds in which no training of them diverged."""
+def _rows(series: Series, side: Side, evidence: Evidence) -> tuple[list[LevelRow], set[int]]:
+    """Return the rows at the side's levels, and the seeds without them since a training diverged.
+
+    The whole seed is out: a mean over the levels that remain would leave out the sparsest ones,
+    where trainings diverge and figures are worst.
+    """
     candidates = series.points[-1:] if side.at == "last level" else series.points
-    points: list[Point] = []
+    cut_short = series.cells & evidence.diverged
+    rows: list[LevelRow] = []
     diverged: set[int] = set()
     for point in candidates:
-        if side.has_level(point.density):
-            points.append(point)
-            # The whole seed is out: a mean over the levels that remain would leave out the
-            # sparsest ones, where trainings diverge and figures are worst.
-            diverged.update(row.seed for row in point.diverged)
-
-    rows = []
-    for point in points:
-        for row in point.rows:
-            if row.cell in evidence.finished and row.seed not in diverged:
-                rows.append(row)
-    return best_rows(rows) if side.at == "best level" else rows
+        if not side.has_level(point.density):
+            continue
+        rows += point.rows
+        diverged.update(map(attrgetter("seed"), point.diverged))
+        if cut_short:
+            # A search ends at a training that diverged, and never gets to the levels of the others.
+            missing = cut_short.difference(map(attrgetter("cell"), point.rows))
+            for row in series.rows + series.diverged:
+                if row.cell in missing:
+                    diverged.add(row.seed)
+    rows = [row for row in rows if row.cell in evidence.ended and row.seed not in diverged]
+    return best_rows(rows) if side.at == "best level" else rows, diverged
 
 
 def _has_no_such_level(series: Series, side: Side, evidence: Evidence) -> bool:

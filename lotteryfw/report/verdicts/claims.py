@@ -38,8 +38,9 @@ class ClaimVerdict:
 
     `numbers` are the figures in words, `ours` the one that is judged, `published` the paper's;
     `reason` says why the claim is not tested or undecided, and how it was corrected. `estimate` is
-    in the metric's own unit. `steps` is the length of the longest training,
-    `figure` the name of the figure that the objective reports.
+    in the metric's own unit. `levels` are those that the figures are of, in words, `diverged` the
+    seeds that are left out because a training diverged. `steps` is the length of the longest
+    training, `figure` the name of the figure that the objective reports.
     """
 
     claim: Claim
@@ -49,6 +50,8 @@ class ClaimVerdict:
     estimate: Estimate | None = None
     ours: str = ""
     published: str = ""
+    levels: str = ""
+    diverged: tuple[int, ...] = ()
     steps: int = 0
     figure: str = FIGURE
 
@@ -59,11 +62,10 @@ class ClaimVerdict:
 
     @property
     def measured(self) -> str:
-        """The metric and the levels that it is of, such as "early test accuracy, all levels"."""
-        sides = list(self.claim.sides().values())
+        """The metric and the levels that it is of: "early test accuracy, 21.1 % of the weights"."""
+        sides = self.claim.sides().values()
         metrics = dict.fromkeys(metric_name(side.metric, self.figure) for side in sides)
-        places = filter(None, (_shared(sides, density_text), _shared(sides, _at)))
-        return ", ".join((" and ".join(metrics), *places))
+        return ", ".join(filter(None, (" and ".join(metrics), self.levels)))
 
     @property
     def explanation(self) -> str:
@@ -84,9 +86,10 @@ def check_claims(
     The verdicts are those of `lotteryfw.report.verdicts.estimate`, at an error rate of 2.5 % to
     either side; claims of one family share it by Holm's method. A claim is not tested if the run
     has no values for it, or if its trainings were shorter than `needs_length`; in the latter case
-    it has its numbers all the same. Only cells that ran to their end count, and of a claim about
-    several searches each has to have some, so a half-finished run or one that diverged does not
-    bias a comparison.
+    it has its numbers all the same. Only cells that have ended count, and of a claim about several
+    searches each has to have some, so that a half-finished run does not bias a comparison. A seed
+    with a training that diverged is left out, and nothing is decided by the others: those that did
+    not diverge are no fair sample.
 
     Raises StoreError if a file cannot be read.
     """
@@ -133,13 +136,20 @@ def _measured(claim: Claim, evidence: Evidence) -> ClaimVerdict:
     except NotTested as error:
         return ClaimVerdict(claim, "not tested", reason=str(error), published=published)
 
+    diverged: set[int] = set()
+    levels: dict[str, None] = {}
+    for side_value in values.values():
+        diverged |= side_value.diverged
+        levels[side_value.levels_text] = None
     verdict = ClaimVerdict(
         claim,
         "undecided",
         numbers=_with_level(claim, test, values),
-        estimate=test.estimate,
+        estimate=test.estimate.withheld() if diverged else test.estimate,
         ours=test.ours,
         published=published,
+        levels=" and ".join(levels),
+        diverged=tuple(sorted(diverged)),
         # the longest training of all sides, to tell a quick run from one of the paper's length
         steps=max(side.steps for side in values.values()),
     )
@@ -177,7 +187,7 @@ def _with_level(claim: Claim, test: ClaimTest, values: dict[str, SideValues]) ->
     chosen = []
     for side in values.values():
         if side.side.at == "best level":
-            chosen.append(f"{density_range(list(side.densities))} %")
+            chosen.append(f"{density_range(side.densities)} %")
     if not chosen:
         return test.numbers
     return f"{test.numbers}; at {' and '.join(chosen)} of the weights, chosen by validation"
@@ -212,8 +222,16 @@ def _outcome(verdict: ClaimVerdict, note: str) -> ClaimVerdict:
     if verdict.outcome == "not tested" or verdict.estimate is None:
         return verdict
     decision = verdict.estimate.decision
-    reason = undecided_reason(verdict.estimate) if decision == "undecided" else ""
+    reason = ""
+    if verdict.diverged:
+        reason = f"left out, as trainings diverged: {_seeds_text(verdict.diverged)}"
+    elif decision == "undecided":
+        reason = undecided_reason(verdict.estimate)
     return replace(verdict, outcome=decision, reason="; ".join(filter(None, (reason, note))))
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def undecided_reason(estimate: Estimate) -> str:

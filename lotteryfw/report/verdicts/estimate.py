@@ -112,6 +112,12 @@ class Estimate:
         """The 95 % interval of the mean; None where there is no p-value."""
         return None if self.p_supported is None else self.spread.interval()
 
+    def withheld(self) -> Estimate:
+        """Return the same estimate, which decides nothing."""
+        if self.p is None:
+            return self
+        return replace(self, p_supported=1.0, p_contradicted=1.0)
+
     def at_level(self, level: float) -> Estimate:
         """Return the same estimate, judged at another error rate."""
         return replace(self, level=level)

@@ -36,6 +36,8 @@ class Evidence:
     studies: Mapping[str, StudyEvidence]
     finished: set[str]
     """The cells that ran to their end."""
+    diverged: set[str]
+    """The cells that ended at a training that diverged."""
     findings: Findings
 
     @classmethod
@@ -43,10 +45,12 @@ class Evidence:
         """Return the evidence of a run, with the findings of these metrics."""
         statuses: Mapping[str, str] = data.manifest.get("cells", {})
         # a half-finished cell has its early levels only, which would bias a mean over levels
-        finished: set[str] = set()
+        finished, diverged = set(), set()
         for cell, status in statuses.items():
             if status == "done":
                 finished.add(cell)
+            elif status == "diverged":
+                diverged.add(cell)
         studies = {}
         # all series, not those that are shown: what is shown was chosen by its results
         for study in data.studies:
@@ -54,9 +58,14 @@ class Evidence:
             target_lengths = {}
             for target in table.get("target", []):
                 target_lengths[target["name"]] = _length(target)
-            without_rows = tuple(_without_rows(study, statuses.keys() - finished))
+            without_rows = tuple(_without_rows(study, statuses.keys() - finished - diverged))
             studies[study.name] = StudyEvidence(study, without_rows, _length(table), target_lengths)
-        return cls(studies, finished, data.findings_of(metrics))
+        return cls(studies, finished, diverged, data.findings_of(metrics))
+
+    @property
+    def ended(self) -> set[str]:
+        """The cells that will get no more results."""
+        return self.finished | self.diverged
 
 
 def _length(table: Mapping[str, Any]) -> Step | None:
