@@ -30,6 +30,9 @@ numba_scores = pytest.importorskip(
     reason="the kernel needs numba",
     exc_type=UsageError,
 )
+numba_draws = pytest.importorskip(
+    "lotteryfw.engine.kernels.sparse.numba_draws", exc_type=UsageError
+)
 torch.set_num_threads(1)
 SGD = {"use": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 DIGITS: dict[str, Any] = {"data": "digits", "model": {"use": "mlp", "hidden": [40, 20]}}
@@ -316,3 +319,21 @@ def test_the_bracket_is_what_numpy_finds(numbers: list[float], low: float, width
     assert count == above.sum()
     expected = np.flatnonzero((ranks >= np.float32(low)) & (ranks <= high))
     assert inside[:found].tolist() == expected.tolist()
+
+
+@given(seed=st.integers(0, 2**64 - 1), size=st.integers(0, 2000))
+@settings(deadline=None)
+def test_the_random_numbers_are_those_of_torch(seed: int, size: int) -> None:
+    numbers, expected = torch.empty(size), torch.empty(size)
+    rng = torch.Generator().manual_seed(seed)
+    numba_draws.fill_uniform(rng, numbers)
+    torch.rand(size, generator=rng, out=expected)
+    assert torch.equal(numbers, expected)
+
+
+def test_a_torch_with_another_generator_draws_the_numbers_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(numba_draws, "_is_generator_of_torch", lambda: False)
+    monkeypatch.setattr(numba_draws, "_fill", None)
+    test_the_random_numbers_are_those_of_torch()

@@ -184,7 +184,12 @@ class BernoulliRule:
     ):
         self._job = job
         self._parametrization = parametrization
-        self._layers = {name: _DrawnLayer(layer, rescale) for name, layer in layers.items()}
+        # All layers' numbers of a draw, one layer after the other, as its stream has them.
+        self._noise = torch.empty(sum(layer.size for layer in layers.values()))
+        noises = torch.split(self._noise, [layer.size for layer in layers.values()])
+        self._layers: dict[str, _DrawnLayer] = {}
+        for (name, layer), noise in zip(layers.items(), noises, strict=True):
+            self._layers[name] = _DrawnLayer(layer, noise, rescale)
 
     def masks_of_step(self, step: int) -> Masks:
         return self._drawn(stream_of_step(self._job, step))
@@ -197,7 +202,11 @@ class BernoulliRule:
             yield self.selected()
 
     def _drawn(self, rng: torch.Generator) -> Masks:
-        return {name: layer.draw(rng) for name, layer in self._layers.items()}
+        # It needs numba, which takes a second to import.
+        from lotteryfw.engine.kernels.sparse.numba_draws import fill_uniform
+
+        fill_uniform(rng, self._noise)
+        return {name: layer.draw() for name, layer in self._layers.items()}
 
     def selected(self) -> Masks:
         return {name: layer.selected() for name, layer in self._layers.items()}
@@ -214,20 +223,20 @@ class BernoulliRule:
 class _DrawnLayer:
     """The edges of one layer of `BernoulliRule`."""
 
-    def __init__(self, layer: ScoredLayer, rescale: bool):
+    def __init__(self, layer: ScoredLayer, noise: Tensor, rescale: bool):
+        """`noise`: where the numbers of a draw are put, [edges] in the layer's own order."""
         self._layer = layer
         self._rescale = rescale
         self._loops = _score_loops()
         self._probabilities = torch.empty_like(layer.scores)
         """Those of the last draw; scores move after the gradient has been passed on."""
-        self._noise = torch.empty(*layer.parameter.shape)
+        self._noise = noise.view(*layer.parameter.shape)
         self._flat_noise = torch.zeros_like(layer.scores)
         self._kept = 0
         self._factor = 1.0
 
-    def draw(self, rng: torch.Generator) -> Tensor:
-        """Return the mask for the next numbers of a random stream."""
-        torch.rand(self._noise.shape, generator=rng, out=self._noise)
+    def draw(self) -> Tensor:
+        """Return the mask for the numbers that were put into `noise`."""
         self._layer.parameter.write(self._noise, self._flat_noise)
         torch.sigmoid(self._layer.scores, out=self._probabilities)
         mask = torch.empty_like(self._layer.allowed)
