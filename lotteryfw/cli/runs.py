@@ -226,15 +226,11 @@ def remove(
     Files of yours in a run's folder stay. Objects that no other run needs stay in the store until
     it is cleaned; a run of the same recipe finds them there.
     """
-    from lotteryfw.api.errors import UsageError
     from lotteryfw.store import RunFolder, Store
     from lotteryfw.store.run_removal import remove_run, run_files
 
-    folders = [RunFolder(run) for run in runs]
     # every one is looked at before the first is deleted
-    for folder in folders:
-        if not folder.exists():
-            raise UsageError(f"{folder.path}: not the folder of a run; `lotteryfw runs` lists them")
+    folders = [RunFolder.existing(run) for run in runs]
     roots: dict[Path, None] = {}
     for folder in folders:
         root = store or _store_of(folder)

@@ -20,7 +20,7 @@ from lotteryfw.runner.data_checks import check_data
 from lotteryfw.runner.device_memory import refuse_too_large
 from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.network_table import NetworkTable, network_tables
-from lotteryfw.runner.plan import Plan, plan, stored_cost
+from lotteryfw.runner.plan import Plan, plan
 from lotteryfw.runner.search_checks import kernel_faults, search_faults
 from lotteryfw.runner.step_times import measure_costs
 from lotteryfw.runner.unused_parts import UnusedParts
@@ -137,21 +137,14 @@ class StudyContext:
     def plan(self, device: str = "cpu", measure: bool = False) -> Plan:
         """Return the jobs that the recipe asks for. Does not import torch, unless it is to `measure`.
 
-        Then a few steps of each kind of training are made, where the store has none like it, so that
-        the time and the disk space are known.
+        Then a few steps of each kind of training are made, so that the time and the disk space are
+        known. Without, they are those of the longest training of each kind that the store has.
         """
-        cells, store = self.recipe.cells, self.store
+        cells = self.recipe.cells
         costs: dict[str, tuple[float, int]] = {}
         if measure:
-            costs = measure_costs(
-                cells,
-                self.describe,
-                self.registry,
-                self.data_folder,
-                device,
-                is_known=lambda cost_class: stored_cost(store, cost_class) is not None,
-            )
-        return plan(cells, self.describe, store, self.data_folder, device, self.engine, costs)
+            costs = measure_costs(cells, self.describe, self.registry, self.data_folder, device)
+        return plan(cells, self.describe, self.store, self.data_folder, device, self.engine, costs)
 
     def networks(self) -> list[NetworkTable]:
         """Return the layers, parameters and densities of the recipe's networks. Imports torch."""

@@ -18,6 +18,7 @@ from lotteryfw.runner.run_networks import (
     trained_values,
 )
 from lotteryfw.runner.seed_tickets import PARTS, save_seed_ticket
+from lotteryfw.search.torchvision_weights import SAVED_BY_TORCH
 from lotteryfw.store import (
     LevelRow,
     LoadedTicket,
@@ -82,6 +83,11 @@ def export(
     """
     opened = _open(Path(source), level, cell, variant)
     path = Path(out)
+    if path.suffix in SAVED_BY_TORCH:
+        raise UsageError(
+            f"{path}: a state dict is written as safetensors, and not as torch.save does it: name "
+            f"the file {path.with_suffix('.safetensors').name}"
+        )
     if path.suffix == _ONNX and form in ("prune", "seed"):
         raise UsageError(f"{path}: an ONNX file has weights only; form '{form}' is for safetensors")
     if form == "seed":

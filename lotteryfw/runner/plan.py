@@ -331,7 +331,7 @@ def _estimate(
             continue
         # Most jobs of a study are of one class, whose object has to be read once.
         if cost_class not in costs:
-            costs[cost_class] = stored_cost(store, cost_class) or measured.get(cost_class)
+            costs[cost_class] = measured.get(cost_class) or _stored_cost(store, cost_class)
         cost = costs[cost_class]
         if cost is None:
             return None, None
@@ -340,7 +340,18 @@ def _estimate(
     return seconds, size
 
 
-def stored_cost(store: Store, cost_class: str) -> tuple[float, int] | None:
+def timed_steps(store: Store, cost_class: str) -> int:
+    """Return the length of the stored training that estimates of this cost class are made of.
+
+    It is 0 where there is none.
+    """
+    key = store.alias(cost_class)
+    if key is None or not store.has(key):
+        return 0
+    return int(StoredOutcome(store, key).record["timing"]["steps"])
+
+
+def _stored_cost(store: Store, cost_class: str) -> tuple[float, int] | None:
     """Return the seconds a step and the bytes of a stored training of this cost class."""
     key = store.alias(cost_class)
     folder = store.path(key) if key else None

@@ -33,10 +33,11 @@ class Run:
     """A run folder, read: its rows, curves, findings, tickets and trained networks.
 
     `store` is the store that has the trained weights, by default the one that the run was made in.
+    Raises UsageError where `path` is no run's folder.
     """
 
     def __init__(self, path: Path | str, store: Path | None = None):
-        self.folder = RunFolder(Path(path))
+        self.folder = RunFolder.existing(Path(path))
         self.path = self.folder.path
         self._store = store
 

@@ -25,6 +25,7 @@ from lotteryfw.runner.cells import CellRun, Findings, SavedTicket
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.executors import Executor, Finished
 from lotteryfw.runner.levels import Level
+from lotteryfw.runner.plan import timed_steps
 from lotteryfw.runner.recorder import RunRecorder
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Job, Train, likeness, state_key, without_tensors
@@ -77,7 +78,8 @@ class Scheduler:
         self._groups: list[set[str]] = []
         self._outcomes: dict[str, StoredOutcome] = {}
         self._announced: set[str] = set()
-        self._cost_classes: set[str] = set()
+        self._timed_steps: dict[str, int] = {}
+        """By cost class, the steps of the training that estimates are made of."""
         # By the ids of cells.
         self._restarts: Counter[str] = Counter()
         self._stopping = False
@@ -323,19 +325,27 @@ class Scheduler:
         for cell_run in waiting:
             self._advance(cell_run)
 
+    def _keep_for_estimates(self, job: Train, steps: int) -> None:
+        """Let estimates be made of the longest training of each kind: a short one is mostly start."""
+        cost_class = likeness(job)
+        longest = self._timed_steps.get(cost_class)
+        if longest is None:
+            # Of equally long ones the last run's: the machine may be another.
+            longest = timed_steps(self._store, cost_class) - 1
+        if steps > max(0, longest):
+            self._store.set_alias(cost_class, job.key)
+            longest = steps
+        self._timed_steps[cost_class] = longest
+
     def _note_computed(self, job: Job, by_another_process: bool) -> None:
         """Report a job that was computed while this run waited for it."""
         self._announced.add(job.key)
-        if isinstance(job, Train) and job.steps > 0:
-            cost_class = likeness(job)
-            # estimates need one training of each
-            if cost_class not in self._cost_classes:
-                self._cost_classes.add(cost_class)
-                self._store.set_alias(cost_class, job.key)
         if by_another_process:
             steps, seconds = job.steps, 0.0
         else:
             record = self.outcome(job.key).record
             timing = record.get("timing", {"seconds": 0.0, "steps": 0})
             steps, seconds = timing["steps"], timing["seconds"]
+            if isinstance(job, Train):
+                self._keep_for_estimates(job, steps)
         self._recorder.job_finished(job.key, steps, by_another_process, seconds)

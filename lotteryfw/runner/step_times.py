@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -35,12 +35,10 @@ def measure_costs(
     registry: Registry,
     data_folder: Path,
     device: str,
-    is_known: Callable[[str], bool],
 ) -> dict[str, Cost]:
     """Return, by cost class, what a training costs: one of each is begun, and stopped soon.
 
-    Classes for which `is_known` returns True are left out. Nothing is kept: the store is a
-    temporary one. Evaluations are not in the time. Imports torch.
+    Nothing is kept: the store is a temporary one. Evaluations are not in the time. Imports torch.
     """
     configure_torch()
     costs: dict[str, Cost] = {}
@@ -59,7 +57,7 @@ def measure_costs(
             with contextlib.suppress(LotteryError):
                 for job in first_jobs(lab):
                     cost_class = likeness(job)
-                    if cost_class not in costs and not is_known(cost_class):
+                    if cost_class not in costs:
                         costs[cost_class] = (_seconds_a_step(job, store, context), _size(job))
     return costs
 

@@ -59,7 +59,13 @@ def read_state_dict(path: Path) -> FileContent:
     try:
         # A pickle may run any code; this reads tensors and plain containers alone.
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:
+        # torch's own text goes on for lines, and advises to run the file's code.
+        raise UsageError(
+            f"{path} is no file of weights that torch.save wrote; one of safetensors is named "
+            f"{path.with_suffix('.safetensors').name}"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise UsageError(f"{path} is no file of weights: {error}") from None
     is_network = isinstance(values, dict) and all(
         isinstance(value, torch.Tensor) for value in values.values()

@@ -114,6 +114,14 @@ class RunFolder:
                 f"{self.path}: holds files that are not a run's: name a new or an empty folder"
             )
 
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Return the folder of a run. Raises UsageError where there is none."""
+        folder = cls(path)
+        if not folder.exists():
+            raise UsageError(f"{path}: not the folder of a run; `lotteryfw runs` lists them")
+        return folder
+
     def exists(self) -> bool:
         """Return whether this is the folder of a run."""
         # either of the two: a run whose resolved.toml was deleted is damaged and not absent

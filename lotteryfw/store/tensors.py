@@ -272,7 +272,13 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
     try:
         with explained(path, "read"), safe_open(path, framework="pt") as file:
-            index = json.loads((file.metadata() or {})[_HEADER])
+            about = file.metadata() or {}
+            if _HEADER not in about:
+                raise StoreError(
+                    f"{path}: has tensors alone, as a state dict of `lotteryfw export`, and no "
+                    "mask: safetensors.torch.load_file reads it; tickets are below a run's tickets/"
+                )
+            index = json.loads(about[_HEADER])
             if index["format"] > _FORMAT:
                 raise StoreError(
                     f"{path}: written by a newer lotteryfw (format {index['format']}): "

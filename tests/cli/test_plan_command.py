@@ -9,6 +9,10 @@ import pytest
 from support.commands import QUICK
 from support.messages import CommandLine
 
+from lotteryfw.runner import plan as plan_module
+from lotteryfw.runner.plan import timed_steps
+from lotteryfw.store import Store
+
 ATTENTION = """
 from lotteryfw import ModelFamily, hookimpl
 
@@ -106,6 +110,26 @@ def test_a_measured_plan_knows_time_and_disk_and_keeps_nothing(command: CommandL
     assert plan["bytes"] == 6 * (4 * 211 + 4000)
     assert not (command.folder / "store").exists()
     assert json.loads(command("plan", "tiny.toml", "--json")[1])["seconds"] is None
+
+
+def test_a_measurement_counts_more_than_what_is_stored(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("recipe", "tiny.toml", "--set", "seeds=[5]")[0] == 0
+    monkeypatch.setattr(plan_module, "_stored_cost", lambda store, cost_class: (1e6, 1))
+    assert json.loads(command("plan", "tiny.toml", "--json")[1])["seconds"] > 1e6
+    assert json.loads(command("plan", "tiny.toml", "--measure", "--json")[1])["seconds"] < 3600
+
+
+def test_estimates_are_made_of_the_longest_training(command: CommandLine) -> None:
+    store = Store(command.folder / "store")
+    lengths = []
+    for length in (20, 300, 40):
+        words = ("--set", f"train.length={length}it", "--set", "evaluate.points=1")
+        assert command("recipe", "tiny.toml", *words, "--out", f"run-{length}")[0] == 0
+        aliases = [alias for alias in store.aliases() if timed_steps(store, alias)]
+        lengths.append(max(timed_steps(store, alias) for alias in aliases))
+    assert lengths == [20, 300, 300]
 
 
 def test_an_absurd_network_is_refused(command: CommandLine) -> None:

@@ -387,3 +387,27 @@ def test_a_ticket_whose_level_is_no_number_is_damaged(here: Path, tmp_path: Path
     tensors.save(path, ticket.values, ticket.mask, meta, checksum=True)
     with pytest.raises(StoreError, match=r"damaged.* 'x' is no level"):
         export(path, tmp_path / "out")
+
+
+def test_a_state_dict_is_not_written_by_the_name_of_another_format(
+    here: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsageError, match=r"written as safetensors.* name the file net\.safetensors"
+    ):
+        export(here / "run", tmp_path / "net.pt", level=1, cell="seed=1")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_dict_is_no_ticket_and_the_message_says_what_reads_it(
+    here: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.safetensors"
+    export(here / "run", path, level=1, cell="seed=1")
+    with pytest.raises(StoreError, match=r"has tensors alone.*safetensors\.torch\.load_file reads"):
+        load_ticket(path)
+
+
+def test_a_run_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the folder of a run; `lotteryfw runs` lists them"):
+        Run(tmp_path)

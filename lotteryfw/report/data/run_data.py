@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.errors import StoreError, UsageError
+from lotteryfw.api.errors import StoreError
 from lotteryfw.report.data.findings import Findings, metric_of
 from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.learning_curves import LearningCurves
@@ -124,8 +124,6 @@ def open_run(path: Path) -> RunData:
 
     Raises UsageError if it is no run's folder, StoreError if its files are damaged.
     """
-    folder = RunFolder(path)
-    if not folder.exists():
-        raise UsageError(f"{path}: not the folder of a run; `lotteryfw runs` lists them")
+    folder = RunFolder.existing(path)
     folder.refuse_damaged()
     return RunData(folder)
