@@ -219,8 +219,8 @@ _CLAIM_VERDICTS = (
     "method judges the smallest p-value of m at a rate of 1/m, the next at 1/(m - 1), and so on, and the report says so. "
     "The steps of a trend share the rate at which any of them contradicts it.\n\n"
     "A claim that names a study, an axis, a value, a variant, a metric, a figure of an analysis or a level that does not "
-    "exist is refused before anything is trained. If a profile, `--set` or a recipe that `extends` another leaves out what it is about, it is *not "
-    "tested*."
+    "exist is refused before anything is trained. If a profile, `--set` or a recipe that `extends` another leaves out "
+    "what it is about, it is *not tested*."
 )
 
 
