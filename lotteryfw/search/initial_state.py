@@ -65,21 +65,40 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
         with blame(specs["model"], "build", tried=tried):
             module = parts.model.build_for(facts, outputs)
     _check_module(specs["model"], module, facts, outputs)
-    with blame(specs["model"], "prunable"):
-        names = parts.model.prunable(module)
+    names = prunable_names(parts.model, specs["model"], module)
     parameters = dict(module.named_parameters())
-    unknown = [name for name in names if name not in parameters]
-    if unknown or not names:
-        what = "named no parameter"
-        if unknown:
-            what += f" of the network: {', '.join(unknown)}"
-        raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
     layers = tuple(
         LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1])
         for name in names
     )
     buffers = frozenset(name for name, _ in module.named_buffers())
     return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
+
+
+def prunable_names(model: ModelFamily, spec: Spec, module: nn.Module) -> list[str]:
+    """Return the names of a network's prunable parameters, as its family lists them.
+
+    Raises ContractError for anything but a list of different names of parameters.
+    """
+    with blame(spec, "prunable"):
+        names: object = model.prunable(module)
+    who = f"{describe(spec)}: prunable()"
+    if not isinstance(names, list | tuple):
+        raise ContractError(
+            f"{who} returned {type(names).__name__}; it must return a list of the names of "
+            "parameters"
+        )
+    parameters = {name for name, _ in module.named_parameters()}
+    unknown = [repr(name) for name in names if not isinstance(name, str)]
+    unknown += [name for name in names if isinstance(name, str) and name not in parameters]
+    if unknown:
+        raise ContractError(f"{who} named no parameter of the network: {', '.join(unknown)}")
+    if not names:
+        raise ContractError(f"{who} named no parameter")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ContractError(f"{who} named {', '.join(repeated)} more than once")
+    return list(names)
 
 
 def without_memory(

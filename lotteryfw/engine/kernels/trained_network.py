@@ -33,6 +33,7 @@ from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.engine.training_batches import TrainingBatches
 from lotteryfw.engine.training_loss import training_loss
+from lotteryfw.search.built_optimizer import build_optimizer
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
 
@@ -75,8 +76,8 @@ class TrainedNetwork:
         """The masks of a job with a mask update, which is then the constraint as well."""
         self.mask_constraint = self.changing_masks or MaskConstraint(job.mask, state.values)
         self._batches = TrainingBatches(job, context, self.dataset)
-        self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
-            self.parameters
+        self.optimizer = build_optimizer(
+            context.component(job.optimizer), job.optimizer, self.parameters
         )
         if job.parametrization is not None:
             self._apply_factors(context, job.parametrization)

@@ -1,0 +1,128 @@
+"""A component that breaks, or returns what its kind does not allow, is named with its distribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import go, recipe
+
+from lotteryfw.api.errors import RecipeError
+from lotteryfw.runner import StudyContext
+
+PLUGIN = """
+from lotteryfw import *
+
+class Opt(Optimizer):
+    "Breaks in build."
+    use = "bad_optimizer"
+    mode: str
+    def build(self, parameters):
+        import torch
+        if self.mode == "raise":
+            raise RuntimeError("no optimizer")
+        return None
+
+class Sco(Scope):
+    "Returns no list."
+    use = "bad_scope"
+    def groups(self, layers, kept, times=1):
+        return None
+
+class Mod(ModelFamily):
+    "Names its layers wrongly."
+    use = "bad_model"
+    mode: str
+    def build(self, shape, classes):
+        from torch import nn
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+    def prunable(self, module):
+        return {
+            "none": None, "text": "1.weight", "twice": ["1.weight", "1.weight"], "number": [3],
+        }[self.mode]
+
+class Dat(DataSource):
+    "Breaks in fingerprint."
+    use = "bad_data"
+    def facts(self, folder):
+        return DatasetInfo((1, 4, 4), 3, 60, 30, 30)
+    def load(self, folder):
+        raise RuntimeError("never")
+    def fingerprint(self, folder):
+        raise RuntimeError("no fingerprint")
+
+@hookimpl
+def register_components():
+    return [Opt, Sco, Mod, Dat]
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> list[Path]:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return [tmp_path / "mine.py"]
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    return {**recipe()["train"], **changes}
+
+
+BEFORE = {
+    "an optimizer that raises": (
+        {"train": training(optimizer={"use": "bad_optimizer", "mode": "raise"})},
+        "recipe: train.optimizer: optimizer 'mine.py/bad_optimizer' of mine.py==local",
+        "broke in build(): RuntimeError: no optimizer",
+    ),
+    "an optimizer that is none": (
+        {"train": training(optimizer={"use": "bad_optimizer", "mode": "none"})},
+        "recipe: train.optimizer: optimizer 'mine.py/bad_optimizer' of mine.py==local",
+        "build() returned NoneType; it must return a torch.optim.Optimizer",
+    ),
+    "layers that are no list": (
+        {"model": {"use": "bad_model", "mode": "none"}},
+        "recipe: model: model 'mine.py/bad_model' of mine.py==local",
+        "prunable() returned NoneType; it must return a list of the names of parameters",
+    ),
+    "layers that are a text": (
+        {"model": {"use": "bad_model", "mode": "text"}},
+        "recipe: model: model 'mine.py/bad_model' of mine.py==local",
+        "prunable() returned str; it must return a list of the names of parameters",
+    ),
+    "a layer named by a number": (
+        {"model": {"use": "bad_model", "mode": "number"}},
+        "recipe: model: model 'mine.py/bad_model' of mine.py==local",
+        "prunable() named no parameter of the network: 3",
+    ),
+    "a layer that is named twice": (
+        {"model": {"use": "bad_model", "mode": "twice"}},
+        "recipe: model: model 'mine.py/bad_model' of mine.py==local",
+        "prunable() named 1.weight more than once",
+    ),
+    "data without a fingerprint": (
+        {"data": "bad_data"},
+        "recipe: data: data 'bad_data' broke in fingerprint()",
+        "RuntimeError: no fingerprint",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_it_is_refused_before_a_run_at_the_key_of_the_component(
+    case: str, tmp_path: Path, plugin: list[Path]
+) -> None:
+    tables, start, end = BEFORE[case]
+    context = StudyContext(recipe(**tables), store=tmp_path / "store", data=tmp_path, trust=plugin)
+    with pytest.raises(RecipeError) as raised:
+        context.validate_models("cpu")
+    (fault,) = raised.value.faults
+    assert str(fault).startswith(start)
+    assert str(fault).endswith(end)
+
+
+def test_a_scope_that_returns_no_list_fails_its_cell(tmp_path: Path, plugin: list[Path]) -> None:
+    done, watch = go(tmp_path, recipe(scope="bad_scope"), trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    (line,) = [line for line in watch.warnings if "bad_scope" in line]
+    assert "scope 'mine.py/bad_scope' of mine.py==local" in line
+    assert "groups() returned NoneType; it must return a list of Group" in line
