@@ -26,6 +26,7 @@ from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.lab import CellLab, Compared
+from lotteryfw.search.records import nothing_recorded
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.search.stored_tickets import without_state
 
@@ -126,6 +127,8 @@ class CellRun:
         """Run the search, then the analyses of its levels and of their controls."""
         try:
             yield from self.cell.search.search(self._lab)
+            if self._last_level is None and not self._lab.records:
+                raise ContractError(nothing_recorded(self._lab.context.specs["search"]))
         except TrainingDiverged as error:
             self._diverged = error
         except NothingToPrune as error:

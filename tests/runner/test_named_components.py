@@ -52,9 +52,18 @@ class Dat(DataSource):
     def fingerprint(self, folder):
         raise RuntimeError("no fingerprint")
 
+class Sea(SearchAlgorithm):
+    "Records nothing."
+    use = "bad_search"
+    looks: bool = False
+    def search(self, lab):
+        trained = yield from lab.train(lab.dense())
+        if self.looks and trained.metrics.test_accuracy > 2:
+            lab.record(0, trained.ticket, trained)
+
 @hookimpl
 def register_components():
-    return [Opt, Sco, Mod, Dat]
+    return [Opt, Sco, Mod, Dat, Sea]
 """
 
 
@@ -126,3 +135,29 @@ def test_a_scope_that_returns_no_list_fails_its_cell(tmp_path: Path, plugin: lis
     (line,) = [line for line in watch.warnings if "bad_scope" in line]
     assert "scope 'mine.py/bad_scope' of mine.py==local" in line
     assert "groups() returned NoneType; it must return a list of Group" in line
+
+
+NO_RECORD = "search 'mine.py/bad_search' of mine.py==local"
+
+
+def test_a_search_that_records_nothing_is_refused(tmp_path: Path, plugin: list[Path]) -> None:
+    context = StudyContext(
+        recipe(search="bad_search"), store=tmp_path / "store", data=tmp_path, trust=plugin
+    )
+    ((_, reason),) = context.plan().broken
+    assert reason.startswith(NO_RECORD)
+    assert "ended without a `lab.record`" in reason
+    with pytest.raises(RecipeError) as raised:
+        context.validate_models("cpu")
+    (fault,) = raised.value.faults
+    assert str(fault) == f"recipe: search: {reason}"
+
+
+def test_a_search_that_records_nothing_for_its_results_fails(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    search = {"use": "bad_search", "looks": True}
+    done, watch = go(tmp_path, recipe(search=search), trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    (line,) = [line for line in watch.warnings if NO_RECORD in line]
+    assert "ended without a `lab.record`" in line
