@@ -15,7 +15,7 @@ from lotteryfw.api.limits import model_bytes
 from lotteryfw.api.rng import Label, Stream, seed_of, stream
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.top_k import check_tensor, require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -169,6 +169,7 @@ def supermask_values(
             kept = parts.mask1.kept_values(layer)
         what = f"{describe(specs['mask1'])}: kept_values() on layer {info.name}"
         values[info.name] = check_tensor(kept, info.shape, what).float()
+        require_finite(values[info.name], what, shown=[drawn])
     return values
 
 
@@ -177,13 +178,11 @@ def draw_weight(
 ) -> Tensor:
     """Return weights that an initialiser draws for a layer: float32 [s].
 
-    Raises ContractError for another shape or dtype.
+    Raises ContractError for another shape or dtype, and for values that are not finite.
     """
     with blame(spec, "weight", layer):
         value = initialiser.weight(layer, rng)
-    return check_tensor(
-        value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}"
-    ).float()
+    return _finite(value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}")
 
 
 def _draw_bias(
@@ -191,9 +190,14 @@ def _draw_bias(
 ) -> Tensor:
     with blame(spec, "bias", layer):
         value = initialiser.bias(layer, rng)
-    return check_tensor(
-        value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}"
-    ).float()
+    return _finite(value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}")
+
+
+def _finite(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """Return what an initialiser drew: float32. Raises ContractError for anything else."""
+    drawn = check_tensor(value, shape, what).float()
+    require_finite(drawn, what)
+    return drawn
 
 
 def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) -> None:

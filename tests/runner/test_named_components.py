@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from support.runs import go, recipe
 
-from lotteryfw.api.errors import RecipeError
+from lotteryfw.api.errors import ContractError, RecipeError
 from lotteryfw.runner import StudyContext
+from lotteryfw.search.top_k import require_finite
 
 PLUGIN = """
 from lotteryfw import *
@@ -61,9 +62,35 @@ class Sea(SearchAlgorithm):
         if self.looks and trained.metrics.test_accuracy > 2:
             lab.record(0, trained.ticket, trained)
 
+class Ini(Initialiser):
+    "Draws NaN."
+    use = "bad_initialiser"
+    def weight(self, layer, rng):
+        import torch
+        return torch.full(layer.shape, float("nan"))
+
+class Kept(Mask1Action):
+    "Divides by the mask, or by 0."
+    use = "bad_kept"
+    everywhere: bool = True
+    def kept_values(self, layer):
+        return layer.original / (0 if self.everywhere else layer.mask)
+
+class Masked(Mask0Action):
+    "Gives infinity."
+    use = "bad_masked"
+    def masked_values(self, layer):
+        return layer.original.abs() + float("inf")
+
+class Con(Control):
+    "Gives NaN."
+    use = "bad_control"
+    def kept_values(self, layer):
+        return layer.start * float("nan")
+
 @hookimpl
 def register_components():
-    return [Opt, Sco, Mod, Dat, Sea]
+    return [Opt, Sco, Mod, Dat, Sea, Ini, Kept, Masked, Con]
 """
 
 
@@ -113,6 +140,12 @@ BEFORE = {
         "recipe: data: data 'bad_data' broke in fingerprint()",
         "RuntimeError: no fingerprint",
     ),
+    "weights that are NaN": (
+        {"initialiser": "bad_initialiser"},
+        "recipe: initialiser: initialiser 'mine.py/bad_initialiser' of mine.py==local",
+        "weight() on layer fc1.weight returned NaN or infinity for 128 of 128 values; all must be "
+        "finite",
+    ),
 }
 
 
@@ -161,3 +194,35 @@ def test_a_search_that_records_nothing_for_its_results_fails(
     assert list(done.statuses.values()) == ["failed"]
     (line,) = [line for line in watch.warnings if NO_RECORD in line]
     assert "ended without a `lab.record`" in line
+
+
+@pytest.mark.parametrize(
+    ("tables", "named"),
+    [
+        ({"mask1": "bad_kept"}, "mask1 'mine.py/bad_kept' of mine.py==local"),
+        ({"mask0": "bad_masked"}, "mask0 'mine.py/bad_masked' of mine.py==local"),
+        ({"controls": ["bad_control"]}, "control 'mine.py/bad_control' of mine.py==local"),
+    ],
+)
+def test_values_that_are_not_finite_are_no_divergence(
+    tmp_path: Path, plugin: list[Path], tables: dict[str, Any], named: str
+) -> None:
+    done, watch = go(tmp_path, recipe(**tables), trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    (line,) = [line for line in watch.warnings if named in line]
+    assert "returned NaN or infinity for " in line
+
+
+def test_values_that_no_weight_gets_may_be_anything(tmp_path: Path, plugin: list[Path]) -> None:
+    table = recipe(mask1={"use": "bad_kept", "everywhere": False})
+    done, _ = go(tmp_path, table, trust=plugin)
+    assert list(done.statuses.values()) == ["done"]
+
+
+def test_what_a_training_made_infinite_is_not_the_components_fault() -> None:
+    import torch
+
+    ended, given = torch.tensor([1.0, float("inf")]), torch.tensor([1.0, float("nan")])
+    require_finite(given, "who", shown=[ended])
+    with pytest.raises(ContractError, match=r"^who returned NaN or infinity for 1 of 2 values"):
+        require_finite(given, "who", shown=[torch.ones(2)])
