@@ -356,9 +356,8 @@ class CellRun:
     def _named(self, error: BaseException) -> Exception:
         """Return the error with the component, its distribution and the level, to find its cause."""
         if isinstance(error, SystemExit):
-            error = exit_error(error)
-        component = self._analysis or self.cell.search
-        who = f"{component.kind} '{component.use}' of {self._services.provider(component)}"
+            error = exit_error(error, self._full_name)
+        who = self._full_name(self._analysis or self.cell.search)
         after = "" if self._last_level is None else f"after level {self._last_level}"
         if not isinstance(error, LotteryError):
             text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
@@ -369,3 +368,7 @@ class CellRun:
         named = PluginError(text)
         named.__cause__ = error
         return named
+
+    def _full_name(self, component: Component) -> str:
+        """Return a component as messages name it: kind, name, provider."""
+        return f"{component.kind} '{component.use}' of {self._services.provider(component)}"

@@ -88,9 +88,90 @@ class Con(Control):
     def kept_values(self, layer):
         return layer.start * float("nan")
 
+class Obj(Objective):
+    "Breaks, or returns no loss."
+    use = "bad_objective"
+    mode: str
+    def loss(self, outputs, inputs, labels, reduction):
+        if self.mode == "raise":
+            return self.helper()
+        plain = outputs.square().sum()
+        return {
+            "shape": outputs, "none": None, "float": 1.0, "constant": plain.detach(),
+        }.get(self.mode, plain)
+    def helper(self):
+        raise RuntimeError("no loss")
+    def correct(self, outputs, inputs, labels):
+        return {"correct": None, "total": labels.sum()}.get(self.mode, outputs.argmax(1) == labels)
+
+class Wrong(Objective):
+    "Gives torch's own loss something that it refuses."
+    use = "bad_classes"
+    def loss(self, outputs, inputs, labels, reduction):
+        from torch import nn
+        return nn.CrossEntropyLoss(reduction=reduction)(outputs, labels.float())
+    def correct(self, outputs, inputs, labels):
+        return outputs.argmax(1) == labels
+
+class Sch(Schedule):
+    "Breaks, or returns no number."
+    use = "bad_schedule"
+    mode: str
+    def factor(self, step, clock):
+        if self.mode == "raise":
+            raise RuntimeError("no factor")
+        return {"none": None, "nan": float("nan"), "text": "x"}[self.mode]
+
+class Aug(Augmentation):
+    "Breaks, or returns other images."
+    use = "bad_augmentation"
+    mode: str
+    def apply(self, images, rng):
+        if self.mode == "raise":
+            raise RuntimeError("no images")
+        return {"none": None, "shape": images[:, :, :2], "dtype": images.double()}[self.mode]
+
+class Net(ModelFamily):
+    "Breaks in training alone."
+    use = "bad_network"
+    mode: str
+    def build(self, shape, classes):
+        from torch import nn
+        mode = self.mode
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.fc = nn.Linear(16, classes)
+            def forward(self, x):
+                outputs = self.fc(x.flatten(1))
+                if not self.training:
+                    return outputs
+                if mode == "raise":
+                    raise RuntimeError("no outputs")
+                return outputs.detach() if mode == "constant" else None
+        return Network()
+
+class Step(Optimizer):
+    "Breaks in its step."
+    use = "bad_step"
+    def build(self, parameters):
+        import torch
+        class Own(torch.optim.SGD):
+            def step(self, closure=None):
+                raise RuntimeError("no step")
+        return Own(parameters.values(), lr=0.1)
+
+class Leaves(MaskCriterion):
+    "Calls sys.exit."
+    use = "bad_criterion"
+    def score(self, layer):
+        raise SystemExit(3)
+
 @hookimpl
 def register_components():
-    return [Opt, Sco, Mod, Dat, Sea, Ini, Kept, Masked, Con]
+    return [
+        Opt, Sco, Mod, Dat, Sea, Ini, Kept, Masked, Con, Obj, Wrong, Sch, Aug, Net, Step, Leaves
+    ]
 """
 
 
@@ -226,3 +307,83 @@ def test_what_a_training_made_infinite_is_not_the_components_fault() -> None:
     require_finite(given, "who", shown=[ended])
     with pytest.raises(ContractError, match=r"^who returned NaN or infinity for 1 of 2 values"):
         require_finite(given, "who", shown=[torch.ones(2)])
+
+
+def used(kind: str, name: str, **options: Any) -> tuple[dict[str, Any], str]:
+    """The part of a recipe that uses a component of the plugin, and how messages begin."""
+    kind_in_messages = {"augment": "augmentation"}.get(kind, kind)
+    entry: Any = {"use": name, **options}
+    tables = {
+        "objective": {"train": training(objective=entry)},
+        "model": {"model": entry},
+        "schedule": {"train": training(schedule=entry)},
+        "augment": {"train": training(augment=[entry])},
+        "optimizer": {"train": training(optimizer=entry)},
+    }[kind]
+    return tables, f"{kind_in_messages} 'mine.py/{name}' of mine.py==local"
+
+
+def objective(mode: str) -> tuple[dict[str, Any], str]:
+    return used("objective", "bad_objective", mode=mode)
+
+
+def schedule(mode: str) -> tuple[dict[str, Any], str]:
+    return used("schedule", "bad_schedule", mode=mode)
+
+
+def augmentation(mode: str) -> tuple[dict[str, Any], str]:
+    return used("augment", "bad_augmentation", mode=mode)
+
+
+def network(mode: str) -> tuple[dict[str, Any], str]:
+    return used("model", "bad_network", mode=mode)
+
+
+LOSS = "it must return a 0-d floating-point tensor, the mean or sum over the batch"
+IN_TRAINING = [
+    (objective("raise"), "broke in loss(): RuntimeError: no loss"),
+    (objective("none"), f"loss() returned NoneType; {LOSS}"),
+    (objective("float"), f"loss() returned float; {LOSS}"),
+    (objective("shape"), f"loss() returned a torch.float32 tensor of shape [66, 3]; {LOSS}"),
+    (objective("constant"), "loss() returned a value without a gradient"),
+    (objective("correct"), "correct() returned NoneType; it must return a tensor of shape [66]"),
+    (objective("total"), "correct() returned a torch.int64 tensor of shape []"),
+    (used("objective", "bad_classes"), "broke in loss(): RuntimeError: "),
+    (schedule("raise"), "broke in factor(): RuntimeError: no factor"),
+    (schedule("none"), "factor() returned None for step 0; it must return a finite number"),
+    (schedule("nan"), "factor() returned nan for step 0; it must return a finite number"),
+    (schedule("text"), "factor() returned 'x' for step 0; it must return a finite number"),
+    (augmentation("raise"), "broke in apply(): RuntimeError: no images"),
+    (augmentation("none"), "apply() or transform() returned NoneType for a torch.float32 tensor"),
+    (augmentation("shape"), "tensor of shape [16, 1, 2, 4] for a torch.float32 tensor of shape"),
+    (augmentation("dtype"), "returned a torch.float64 tensor of shape [16, 1, 4, 4] for a torch."),
+    (network("raise"), "broke in forward(): RuntimeError: no outputs"),
+    (network("none"), "forward() returned NoneType in training; it must return a tensor"),
+    (network("constant"), "the outputs in training have no gradient"),
+    (used("optimizer", "bad_step"), "broke in step(): RuntimeError: no step"),
+]
+
+
+@pytest.mark.parametrize(("case", "problem"), IN_TRAINING)
+def test_what_breaks_in_a_training_is_named(
+    tmp_path: Path, plugin: list[Path], case: tuple[dict[str, Any], str], problem: str
+) -> None:
+    tables, named = case
+    done, watch = go(tmp_path, recipe(**tables), trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    (line,) = [line for line in watch.warnings if named in line]
+    assert problem in line
+    assert "Traceback" in "".join(path.read_text() for path in (done.path / "errors").iterdir())
+
+
+def test_a_worker_process_names_it_too(tmp_path: Path, plugin: list[Path]) -> None:
+    tables, named = objective("raise")
+    _, watch = go(tmp_path, recipe(**tables), trust=plugin, jobs=2)
+    assert any(named in line and "broke in loss()" in line for line in watch.warnings)
+
+
+def test_sys_exit_of_a_criterion_names_the_distribution(tmp_path: Path, plugin: list[Path]) -> None:
+    _, watch = go(tmp_path, recipe(criterion="bad_criterion"), trust=plugin)
+    (line,) = [line for line in watch.warnings if "sys.exit(3)" in line]
+    assert "criterion 'bad_criterion' of mine.py==local" in line
+    assert "in score() called sys.exit(3)" in line
