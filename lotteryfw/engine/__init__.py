@@ -3,9 +3,9 @@
 None of the modules that are imported here imports torch, since a plan needs names of them.
 """
 
+from lotteryfw.engine.component_errors import exit_error
 from lotteryfw.engine.dataset_loading import load_dataset
 from lotteryfw.engine.execute import execute
-from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.gpus import GpuError, pick_device, use_gpu, visible_gpus
 from lotteryfw.engine.kernels.dispatch import (
     GroupKey,

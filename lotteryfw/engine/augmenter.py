@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lotteryfw.api.kinds import Augmentation
 from lotteryfw.api.rng import Stream, stream
+from lotteryfw.engine.component_errors import WrongResult, described
 from lotteryfw.engine.prefetched_draws import PrefetchedDraws
 
 Prefetched = dict[tuple[int, tuple[int, ...]], PrefetchedDraws | None]
@@ -41,9 +42,11 @@ class Augmenter:
                 continue
             draws = self._draws(position, tuple(images.shape))
             if draws is None:
-                images = augmentation.apply(images, self._stream(position, step))
+                changed = augmentation.apply(images, self._stream(position, step))
             else:
-                images = augmentation.transform(images, draws(step))
+                changed = augmentation.transform(images, draws(step))
+            _check_images(augmentation, changed, images)
+            images = changed
         return images
 
     def _stream(self, position: int, step: int) -> torch.Generator:
@@ -72,3 +75,16 @@ class Augmenter:
             return noise
 
         return PrefetchedDraws(draw, self._device)
+
+
+def _check_images(augmentation: Augmentation, changed: object, images: Tensor) -> None:
+    """Raise WrongResult for anything but images of the same shape and dtype."""
+    if isinstance(changed, Tensor):
+        form = changed.shape, changed.dtype
+        if form == (images.shape, images.dtype):
+            return
+    raise WrongResult(
+        augmentation,
+        f"apply() or transform() returned {described(changed)} for {described(images)}; shape and "
+        "dtype must stay as they are",
+    )

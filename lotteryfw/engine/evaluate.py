@@ -11,6 +11,7 @@ from torch import Tensor
 from lotteryfw.api.kinds import Objective
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.arithmetic import Arithmetic
+from lotteryfw.engine.component_errors import WrongResult, described
 from lotteryfw.engine.device_dataset import DeviceDataset
 
 FLOAT32 = Arithmetic()
@@ -66,11 +67,38 @@ def summed_metrics(
     with torch.no_grad():
         for inputs, labels in dataset.batches(part):
             outputs = arithmetic.outputs(module, values, inputs)
-            loss += objective.loss(outputs, inputs, labels, "sum")
-            correct += objective.correct(outputs, inputs, labels).sum(dtype=torch.float64)
+            loss += checked_loss(objective, objective.loss(outputs, inputs, labels, "sum"))
+            degrees = objective.correct(outputs, inputs, labels)
+            _check_correct(objective, degrees, len(labels))
+            correct += degrees.sum(dtype=torch.float64)
             for observer in observers:
                 observer.observe(outputs, inputs, labels)
     return torch.stack([loss, correct])
+
+
+def checked_loss(objective: Objective, loss: object, method: str = "loss") -> Tensor:
+    """Return a loss of an objective: 0-d, floating point. Raises WrongResult for anything else.
+
+    Its value is not looked at, since that would wait for the device at every step.
+    """
+    if isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point():
+        return loss
+    raise WrongResult(
+        objective,
+        f"{method}() returned {described(loss)}; it must return a 0-d floating-point tensor, the "
+        "mean or sum over the batch",
+    )
+
+
+def _check_correct(objective: Objective, correct: object, examples: int) -> None:
+    """Raise WrongResult for anything but a tensor of one value for each example."""
+    if isinstance(correct, Tensor) and correct.shape == (examples,):
+        return
+    raise WrongResult(
+        objective,
+        f"correct() returned {described(correct)}; it must return a tensor of shape [{examples}], "
+        "a value for each example",
+    )
 
 
 def to_device(module: torch.nn.Module, state: NetworkState, device: str) -> NetworkState:

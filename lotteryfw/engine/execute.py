@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from lotteryfw.engine.component_errors import naming_components
 from lotteryfw.engine.kernels.dispatch import group_key
 from lotteryfw.engine.memory_errors import (
     DeviceMemoryError,
@@ -45,8 +46,8 @@ def execute(
 
     Jobs whose result the store has are not run. One process at a time works on a key; a second one
     waits and then finds the result. `on_done` is called for each job once its result is there,
-    after `on_stored` where another process had computed it. Raises Stopped, and whatever a
-    component raises. A training that diverges is an outcome, too, and leaves the others as they
+    after `on_stored` where another process had computed it. Raises Stopped, and PluginError, which
+    names the component, where one breaks. A training that diverges is an outcome, too, and leaves the others as they
     are.
     """
     from torch import OutOfMemoryError
@@ -54,7 +55,10 @@ def execute(
     from lotteryfw.engine.arithmetic import algorithms_of
     from lotteryfw.engine.training_task import CheckpointRefused, TrainingTask, train
 
+    if not jobs:
+        return
     with ExitStack() as locks:
+        locks.enter_context(naming_components(jobs[0], context))
         # In one order everywhere, or two groups would wait for each other.
         for job in sorted(jobs, key=lambda job: job.key):
             locks.enter_context(_locked(job, store, on_step))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import Objective
+from lotteryfw.engine.component_errors import described
 
 
 def check_penalty(penalty: object, what: str) -> None:
@@ -16,10 +17,9 @@ def check_penalty(penalty: object, what: str) -> None:
     """
     if isinstance(penalty, Tensor) and penalty.dim() == 0 and penalty.is_floating_point():
         return
-    returned = type(penalty).__name__
-    if isinstance(penalty, Tensor):
-        returned = f"a {penalty.dtype} tensor of shape {list(penalty.shape)}"
-    raise ContractError(f"{what} returned {returned}; a 0-d floating-point tensor belongs there")
+    raise ContractError(
+        f"{what} returned {described(penalty)}; a 0-d floating-point tensor belongs there"
+    )
 
 
 def has_penalty(objective: Objective) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.errors import ContractError, TrainingDiverged
 from lotteryfw.api.metrics import Curve, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.steps import Clock
@@ -19,6 +19,7 @@ from lotteryfw.engine.kernels.kernel import Member
 from lotteryfw.engine.learned_mask import evaluate_state
 from lotteryfw.engine.mask_changes import ChangeSteps
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Train
 
 _CURVE = ("step", "train_loss", "validation_loss", "validation_accuracy")
@@ -94,6 +95,15 @@ class Training:
         """Return the factor of the learning rate for the update from `step` to `step + 1`."""
         # A training that goes on after its schedule, as fine-tuning does, keeps the last factor.
         factor: float = self._schedule.factor(min(step, self.job.total - 1), self._clock)
+        try:
+            is_finite = math.isfinite(factor)
+        except TypeError:
+            is_finite = False
+        if not is_finite:
+            raise ContractError(
+                f"{describe(self.job.schedule)}: factor() returned {factor!r} for step {step}; it "
+                "must return a finite number"
+            )
         return factor
 
     def count(self, updates: int) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from lotteryfw.api.errors import ContractError
 from lotteryfw.api.kinds import AuxiliaryOutputs
+from lotteryfw.engine.component_errors import described
+from lotteryfw.search.guard import describe
+from lotteryfw.search.jobs import Train
 
 
 def training_loss(
@@ -22,3 +26,27 @@ def training_loss(
     for auxiliary in outputs.auxiliary:
         loss = loss + outputs.weight * loss_of(auxiliary)
     return loss
+
+
+def check_outputs(job: Train, outputs: object) -> None:
+    """Raise ContractError for what a network in training must not return."""
+    if isinstance(outputs, Tensor | AuxiliaryOutputs):
+        return
+    raise ContractError(
+        f"{describe(job.model)}: forward() returned {described(outputs)} in training; it must "
+        "return a tensor or AuxiliaryOutputs"
+    )
+
+
+def constant_loss(job: Train, outputs: Tensor | AuxiliaryOutputs) -> ContractError:
+    """Return the error for a loss that no parameter decides: the objective's, or the model's."""
+    main = outputs.main if isinstance(outputs, AuxiliaryOutputs) else outputs
+    if main.requires_grad:
+        return ContractError(
+            f"{describe(job.objective)}: loss() returned a value without a gradient; it must be "
+            "differentiable in `outputs`"
+        )
+    return ContractError(
+        f"{describe(job.model)}: the outputs in training have no gradient; forward() must compute "
+        "them with torch from the parameters"
+    )

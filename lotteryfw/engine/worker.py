@@ -22,8 +22,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from lotteryfw.api.errors import LotteryError, UsageError
+from lotteryfw.engine.component_errors import exit_error
 from lotteryfw.engine.execute import execute
-from lotteryfw.engine.exits import exit_error
 from lotteryfw.engine.gpus import cuda_error, would_recur
 from lotteryfw.engine.messages import (
     Alive,

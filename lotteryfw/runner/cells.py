@@ -26,6 +26,7 @@ from lotteryfw.runner.findings import checked_findings
 from lotteryfw.runner.levels import Level, PendingLevels
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.lab import CellLab, Compared
+from lotteryfw.search.records import nothing_recorded
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.search.stored_tickets import without_state
 
@@ -126,6 +127,8 @@ class CellRun:
         """Run the search, then the analyses of its levels and of their controls."""
         try:
             yield from self.cell.search.search(self._lab)
+            if self._last_level is None and not self._lab.records:
+                raise ContractError(nothing_recorded(self._lab.context.specs["search"]))
         except TrainingDiverged as error:
             self._diverged = error
         except NothingToPrune as error:
@@ -353,9 +356,8 @@ class CellRun:
     def _named(self, error: BaseException) -> Exception:
         """Return the error with the component, its distribution and the level, to find its cause."""
         if isinstance(error, SystemExit):
-            error = exit_error(error)
-        component = self._analysis or self.cell.search
-        who = f"{component.kind} '{component.use}' of {self._services.provider(component)}"
+            error = exit_error(error, self._full_name)
+        who = self._full_name(self._analysis or self.cell.search)
         after = "" if self._last_level is None else f"after level {self._last_level}"
         if not isinstance(error, LotteryError):
             text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
@@ -366,3 +368,7 @@ class CellRun:
         named = PluginError(text)
         named.__cause__ = error
         return named
+
+    def _full_name(self, component: Component) -> str:
+        """Return a component as messages name it: kind, name, provider."""
+        return f"{component.kind} '{component.use}' of {self._services.provider(component)}"

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from lotteryfw.api.errors import Fault, PluginError, StoreError, UsageError
 from lotteryfw.recipe import Recipe
+from lotteryfw.search.built_optimizer import build_optimizer
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.context import Describe
 from lotteryfw.search.initial_state import InitialState, refuse_oversized
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.start_file import StartFile
 from lotteryfw.search.targets import new_head
+
+_NAMED = ("initialiser", "data", "objective", "rewind")
+"""Slots whose name begins the text of an error about the component that stands there."""
 
 
 def network_faults(
@@ -39,7 +44,7 @@ def network_faults(
             slot, text = _blamed(str(error), cell.start)
             faults[Fault(*recipe.place(cell.study, slot), text)] = None
             continue
-        text = _optimizer_misfit(cell, network)
+        text = _optimizer_misfit(cell, network, describe(cell.optimizer, cell.clock))
         if text:
             faults[Fault(*recipe.place(cell.study, "optimizer"), text)] = None
         for target in cell.targets:
@@ -57,8 +62,8 @@ def _network_of(cell: Cell, describe: Describe, data_folder: Path, device: str) 
     return context.initial
 
 
-def _optimizer_misfit(cell: Cell, network: InitialState) -> str:
-    """Return why the optimizer refuses the network's parameters; empty if it does not.
+def _optimizer_misfit(cell: Cell, network: InitialState, spec: Spec) -> str:
+    """Return why no optimizer is built over the network's parameters; empty if one is.
 
     A pattern of names that names nothing would otherwise end every training at its first step.
     """
@@ -70,16 +75,17 @@ def _optimizer_misfit(cell: Cell, network: InitialState) -> str:
         if name not in network.buffers:
             parameters[name] = value.clone().requires_grad_()
     try:
-        cell.optimizer.build(parameters)
-    except UsageError as error:
+        build_optimizer(cell.optimizer, spec, parameters)
+    except (PluginError, UsageError) as error:
         return str(error)
     return ""
 
 
 def _blamed(text: str, start: StartFile | None) -> tuple[str, str]:
     """Return the slot that an error is about, and its text without a name for that slot."""
-    if text.startswith("initialiser "):
-        return "initialiser", text
+    for slot in _NAMED:
+        if text.startswith(f"{slot} '"):
+            return slot, text
     if text.startswith("start: "):
         return "start", text.removeprefix("start: ")
     if start is not None and text.startswith(str(start.path)):

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lotteryfw.api.errors import ContractError, LotteryError, NotKnownYet, PluginError
+from lotteryfw.api.errors import (
+    ContractError,
+    LotteryError,
+    NotKnownYet,
+    PluginError,
+    UsageError,
+)
 from lotteryfw.api.lab import Search
 from lotteryfw.api.metrics import Evaluation
 from lotteryfw.api.results import LevelResult
@@ -24,6 +30,7 @@ from lotteryfw.search.context import Describe
 from lotteryfw.search.guard import describe as describe_spec
 from lotteryfw.search.jobs import like
 from lotteryfw.search.lab import CellLab
+from lotteryfw.search.records import nothing_recorded
 from lotteryfw.search.requests import JobRequest
 from lotteryfw.store import Store
 
@@ -103,6 +110,9 @@ def plan_cell(lab: CellLab) -> CellPlan:
     except (Exception, SystemExit) as error:
         who = describe_spec(lab.context.specs["search"])
         planned.fault = PluginError(f"{who} broke in search(): {type(error).__name__}: {error}")
+    else:
+        if not lab.records:
+            planned.fault = UsageError(nothing_recorded(lab.context.specs["search"]))
     is_evaluated = bool(lab.cell.evaluated_parts)
     is_compared = bool(lab.cell.controls or lab.cell.targets)
     levels: list[LevelResult] = []

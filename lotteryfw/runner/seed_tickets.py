@@ -25,6 +25,7 @@ from lotteryfw.search.guard import blame
 from lotteryfw.search.initial_state import (
     InitialState,
     initial_state,
+    prunable_names,
     require_memory,
     supermask_values,
     without_memory,
@@ -235,8 +236,7 @@ def _compare_shapes(
         return
     require_memory(specs["model"], module)
     values = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    with blame(specs["model"], "prunable"):
-        names = parts["model"].prunable(module)
+    names = prunable_names(parts["model"], specs["model"], module)
     _require_same_shapes(None, values, masks, rest)
     if set(names) != set(masks):
         raise StoreError("its masks are not those of the network's prunable parameters")

@@ -23,7 +23,7 @@ from lotteryfw.search.initial_cache import cached_initial_state
 from lotteryfw.search.initial_state import InitialState, draw_weight
 from lotteryfw.search.jobs import Spec, numerics
 from lotteryfw.search.pruning import Pruner
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.top_k import check_tensor, require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +173,9 @@ class SearchContext:
         with blame(spec, "initial", layer):
             value = self.cell.parametrization.initial(layer, rng)
         what = f"{describe(spec)}: initial() on layer {layer.name}"
-        return check_tensor(value, shape, what).float()
+        scores = check_tensor(value, shape, what).float()
+        require_finite(scores, what)
+        return scores
 
     def score_shape(self, layer: LayerInfo) -> tuple[int, ...]:
         """Return the shape of a layer's scores.

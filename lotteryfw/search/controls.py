@@ -18,7 +18,7 @@ from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
 from lotteryfw.search.rewinding import first_values, whole_masks, zeros_where_masked
 from lotteryfw.search.round_layers import merge
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.top_k import check_tensor, require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,13 +81,13 @@ class Controlled(Derivation):
             layer = self._layer(info, start[name])
             with blame(self._spec, "kept_values", layer):
                 kept = control.kept_values(layer)
-            kept = self._checked_values(info, "kept_values", kept)
+            kept = self._checked_values(layer, "kept_values", kept, masks[name])
 
             layer = self._layer(info, start[name])
             with blame(self._spec, "masked_values", layer):
                 masked = control.masked_values(layer)
             if masked is not None:
-                masked = self._checked_values(info, "masked_values", masked)
+                masked = self._checked_values(layer, "masked_values", masked, ~masks[name])
 
             values[name] = merge(masks[name], kept, masked)
         return TicketState(masks, values, ticket.cut)
@@ -152,6 +152,10 @@ class Controlled(Derivation):
             raise ContractError(f"{where} keeps {kept} weights; the ticket keeps {expected}")
         return mask
 
-    def _checked_values(self, info: LayerInfo, method: str, values: object) -> Tensor:
-        what = f"{describe(self._spec)}: {method}() on layer {info.name}"
-        return check_tensor(values, info.shape, what)
+    def _checked_values(
+        self, layer: ControlLayer, method: str, values: object, used: Tensor
+    ) -> Tensor:
+        what = f"{describe(self._spec)}: {method}() on layer {layer.name}"
+        checked = check_tensor(values, layer.info.shape, what)
+        require_finite(checked, what, used, [layer.original, layer.start, layer.rewound])
+        return checked

@@ -15,7 +15,7 @@ from lotteryfw.api.limits import model_bytes
 from lotteryfw.api.rng import Label, Stream, seed_of, stream
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.top_k import check_tensor, require_finite
 
 if TYPE_CHECKING:
     import torch
@@ -65,21 +65,40 @@ def initial_state(parts: NetworkParts, specs: Specs, facts: DatasetInfo, seed: i
         with blame(specs["model"], "build", tried=tried):
             module = parts.model.build_for(facts, outputs)
     _check_module(specs["model"], module, facts, outputs)
-    with blame(specs["model"], "prunable"):
-        names = parts.model.prunable(module)
+    names = prunable_names(parts.model, specs["model"], module)
     parameters = dict(module.named_parameters())
-    unknown = [name for name in names if name not in parameters]
-    if unknown or not names:
-        what = "named no parameter"
-        if unknown:
-            what += f" of the network: {', '.join(unknown)}"
-        raise ContractError(f"{describe(specs['model'])}: prunable() {what}")
     layers = tuple(
         LayerInfo(name, tuple(parameters[name].shape), is_output=name == names[-1])
         for name in names
     )
     buffers = frozenset(name for name, _ in module.named_buffers())
     return InitialState(layers, buffers, _initial_values(parts, specs, module, seed))
+
+
+def prunable_names(model: ModelFamily, spec: Spec, module: nn.Module) -> list[str]:
+    """Return the names of a network's prunable parameters, as its family lists them.
+
+    Raises ContractError for anything but a list of different names of parameters.
+    """
+    with blame(spec, "prunable"):
+        names: object = model.prunable(module)
+    who = f"{describe(spec)}: prunable()"
+    if not isinstance(names, list | tuple):
+        raise ContractError(
+            f"{who} returned {type(names).__name__}; it must return a list of the names of "
+            "parameters"
+        )
+    parameters = {name for name, _ in module.named_parameters()}
+    unknown = [repr(name) for name in names if not isinstance(name, str)]
+    unknown += [name for name in names if isinstance(name, str) and name not in parameters]
+    if unknown:
+        raise ContractError(f"{who} named no parameter of the network: {', '.join(unknown)}")
+    if not names:
+        raise ContractError(f"{who} named no parameter")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ContractError(f"{who} named {', '.join(repeated)} more than once")
+    return list(names)
 
 
 def without_memory(
@@ -150,6 +169,7 @@ def supermask_values(
             kept = parts.mask1.kept_values(layer)
         what = f"{describe(specs['mask1'])}: kept_values() on layer {info.name}"
         values[info.name] = check_tensor(kept, info.shape, what).float()
+        require_finite(values[info.name], what, shown=[drawn])
     return values
 
 
@@ -158,13 +178,11 @@ def draw_weight(
 ) -> Tensor:
     """Return weights that an initialiser draws for a layer: float32 [s].
 
-    Raises ContractError for another shape or dtype.
+    Raises ContractError for another shape or dtype, and for values that are not finite.
     """
     with blame(spec, "weight", layer):
         value = initialiser.weight(layer, rng)
-    return check_tensor(
-        value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}"
-    ).float()
+    return _finite(value, layer.shape, f"{describe(spec)}: weight() on layer {layer.name}")
 
 
 def _draw_bias(
@@ -172,9 +190,14 @@ def _draw_bias(
 ) -> Tensor:
     with blame(spec, "bias", layer):
         value = initialiser.bias(layer, rng)
-    return check_tensor(
-        value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}"
-    ).float()
+    return _finite(value, layer.shape[:1], f"{describe(spec)}: bias() on layer {layer.name}")
+
+
+def _finite(value: object, shape: tuple[int, ...], what: str) -> Tensor:
+    """Return what an initialiser drew: float32. Raises ContractError for anything else."""
+    drawn = check_tensor(value, shape, what).float()
+    require_finite(drawn, what)
+    return drawn
 
 
 def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) -> None:

@@ -151,8 +151,12 @@ class Pruner:
             scores[layer.name] = torch.rand(layer.shape, generator=rng)
         return self.by_score(mask, scores, groups, level)
 
-    def _checked(self, method: str, groups: list[Group], kept: Mapping[str, int]) -> list[Group]:
+    def _checked(self, method: str, groups: object, kept: Mapping[str, int]) -> list[Group]:
         who = f"{describe(self._scope_spec)}: {method}()"
+        if not isinstance(groups, list | tuple):
+            raise ContractError(
+                f"{who} returned {type(groups).__name__}; it must return a list of Group"
+            )
         # A layer in two groups would be cut twice, with two budgets.
         seen: set[str] = set()
         for group in groups:
@@ -173,4 +177,4 @@ class Pruner:
                     f"{', '.join(sorted(names))}"
                 )
             seen |= names
-        return groups
+        return list(groups)

@@ -8,6 +8,7 @@ from lotteryfw.api.errors import ContractError
 from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.guard import describe
+from lotteryfw.search.jobs import Spec
 from lotteryfw.search.untrained import Untrained
 
 
@@ -44,3 +45,11 @@ class LevelRecords:
                 "record `yield from lab.train(lab.as_is(ticket))` for a ticket as it is"
             )
         self.records.append(Record(level, ticket, trained, variant))
+
+
+def nothing_recorded(spec: Spec) -> str:
+    """Return the message for a search that ended without a level, so that there is no result."""
+    return (
+        f"{describe(spec)} ended without a `lab.record`, so that it has no results; record every "
+        "level with `lab.record(level, ticket, trained)`"
+    )

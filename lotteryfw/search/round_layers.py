@@ -13,7 +13,7 @@ from lotteryfw.api.tickets import Trained
 from lotteryfw.search.context import SearchContext
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.jobs import Spec
-from lotteryfw.search.top_k import check_tensor
+from lotteryfw.search.top_k import check_tensor, require_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,17 +73,17 @@ class RoundLayers:
             layer = self._layer(info, Stream.MASK1, mask, before)
             with blame(context.specs["mask1"], "kept_values", layer):
                 kept = cell.mask1.kept_values(layer)
-            kept = checked_values(context, "mask1", "kept_values", info, kept)
+            kept = checked_values(context, "mask1", "kept_values", layer, kept, mask)
 
             # A new view with a stream of its own: what mask-1 drew must not shift what mask-0 draws.
             layer = self._layer(info, Stream.MASK0, mask, before)
             with blame(context.specs["mask0"], "masked_values", layer):
                 masked = cell.mask0.masked_values(layer)
-            masked = checked_values(context, "mask0", "masked_values", info, masked)
+            masked = checked_values(context, "mask0", "masked_values", layer, masked, ~mask)
             # `init_zero_all` of Zhou et al. also zeroes kept weights that moved toward zero.
             with blame(context.specs["mask0"], "kept", layer):
                 kept = cell.mask0.kept(layer, kept)
-            kept = checked_values(context, "mask0", "kept", info, kept)
+            kept = checked_values(context, "mask0", "kept", layer, kept, mask)
 
             values[info.name] = merge(mask, kept, masked)
         return values
@@ -111,8 +111,18 @@ def merge(mask: Tensor, kept: Tensor, masked: Tensor | None) -> Tensor:
 
 
 def checked_values(
-    context: SearchContext, slot: str, method: str, layer: LayerInfo, value: object
+    context: SearchContext, slot: str, method: str, layer: Layer, value: object, used: Tensor
 ) -> Tensor:
-    """Return float32 [s] that a component gave for a layer. Raises ContractError for anything else."""
-    what = f"{describe(context.specs[slot])}: {method}() on layer {layer.name}"
-    return check_tensor(value, layer.shape, what)
+    """Return float32 [s] that a component gave for a layer. Raises ContractError for anything else.
+
+    `used` [s] bool are the weights that get these values.
+    """
+    what = f"{describe(context.specs[slot])}: {method}() on layer {layer.info.name}"
+    values = check_tensor(value, layer.info.shape, what)
+    require_finite(values, what, used, _shown(layer))
+    return values
+
+
+def _shown(layer: Layer) -> tuple[Tensor, ...]:
+    """Return the weights that a component sees of a layer."""
+    return layer.original, layer.init, layer.final, layer.rewound

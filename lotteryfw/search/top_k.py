@@ -6,7 +6,7 @@ weights stay removed, ties are drawn from a named stream, unusable scores are re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,27 @@ def check_tensor(value: object, shape: tuple[int, ...], what: str) -> Tensor:
     if not value.dtype.is_floating_point:
         raise ContractError(f"{what} returned dtype {value.dtype}; floating point is needed")
     return value.detach()
+
+
+def require_finite(
+    value: Tensor, what: str, used: Tensor | None = None, shown: Iterable[Tensor] = ()
+) -> None:
+    """Raise ContractError for weights that a component made NaN or infinite.
+
+    `used` [s] bool are those that the network gets; None: all. `shown` are the tensors that the
+    component made them of: where these are not finite, a training diverged, which is found as that.
+    """
+    import torch
+
+    finite = torch.isfinite(value)
+    if used is not None:
+        finite |= ~used
+    if bool(finite.all()) or not all(bool(torch.isfinite(one).all()) for one in shown):
+        return
+    count, bad = value.numel(), int((~finite).sum())
+    raise ContractError(
+        f"{what} returned NaN or infinity for {bad:,} of {count:,} values; all must be finite"
+    )
 
 
 def straight_through(mask: Tensor, surrogate: Tensor) -> Tensor:

@@ -164,14 +164,31 @@ def test_sys_exit_fails_its_cell_and_names_the_component(
     ])  # fmt: skip
     done, watch = go(tmp_path, table, trust=plugin)
     assert sorted(done.statuses.values()) == ["done", "failed", "failed", "failed"]
-    line_of(watch, "one/", "criterion 'exits' in score() called sys.exit(3)", "after level 1")
-    line_of(watch, "two/", "search 'leaves' in search() called sys.exit(None)", "after level 0")
-    line_of(watch, "three/", "schedule 'exits_on_the_way' in factor() called sys.exit(9)")
+    line_of(
+        watch,
+        "one/",
+        "criterion 'exits' of mine.py==local",
+        "in score() called sys.exit(3)",
+        "after level 1",
+    )
+    line_of(
+        watch,
+        "two/",
+        "search 'leaves' of mine.py==local",
+        "in search() called sys.exit(None)",
+        "after level 0",
+    )
+    line_of(
+        watch,
+        "three/",
+        "schedule 'mine.py/exits_on_the_way' of mine.py==local",
+        "in factor() called sys.exit(9)",
+    )
     assert traces(done.path).count("SystemExit") >= 3
 
 
 @pytest.mark.parametrize(("schedule", "words"), [
-    ("exits_on_the_way", "schedule 'exits_on_the_way' in factor() called sys.exit(9)"),
+    ("exits_on_the_way", "in factor() called sys.exit(9)"),
     pytest.param("ends", "ended 3 times without an answer (exit code 7)", marks=pytest.mark.large),
 ])  # fmt: skip
 def test_the_end_of_a_worker_process_fails_its_cell_alone(
@@ -202,7 +219,7 @@ def test_an_analysis_that_breaks_loses_nobody_elses_findings(
         "ZeroDivisionError: no findings",
         "level 2",
     )
-    line_of(watch, "analysis 'departs' in levels() called sys.exit('bye')")
+    line_of(watch, "analysis 'departs' of mine.py==local", "in levels() called sys.exit('bye')")
     line_of(
         watch,
         "analysis 'finds_tensors' of mine.py==local",

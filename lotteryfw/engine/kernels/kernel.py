@@ -22,6 +22,7 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine.penalties import has_penalty
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.engine.trained_parameters import weights_and_scores
+from lotteryfw.search.built_optimizer import build_optimizer
 from lotteryfw.search.jobs import KernelSpec, Train
 
 T = TypeVar("T")
@@ -256,5 +257,4 @@ def sample_optimizer(job: Train, context: EngineContext) -> torch.optim.Optimize
     for name, value in trained.items():
         if value.is_floating_point():
             parameters[name] = torch.zeros(()).expand(value.shape).requires_grad_()
-    optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(parameters)
-    return optimizer
+    return build_optimizer(context.component(job.optimizer), job.optimizer, parameters)

@@ -45,6 +45,7 @@ from lotteryfw.engine.kernels.stacking import (
     split,
 )
 from lotteryfw.engine.runtime import EngineContext
+from lotteryfw.search.built_optimizer import build_optimizer
 from lotteryfw.search.jobs import Train
 
 SMALL = 65_536
@@ -66,7 +67,8 @@ class Group:
         assert not isinstance(paths, str), paths
         self._stack_parameters(jobs, paths, context.device)
 
-        self._optimizer = context.component(job.optimizer).build({"flat": self._flat})
+        optimizer = context.component(job.optimizer)
+        self._optimizer = build_optimizer(optimizer, job.optimizer, {"flat": self._flat})
         (self._options,) = self._optimizer.param_groups
         self._base_rate = self._options["lr"]
         self._rate = plain_rate(self._optimizer)

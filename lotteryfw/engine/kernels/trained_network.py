@@ -21,7 +21,7 @@ from lotteryfw.engine.arithmetic import Arithmetic, LossScaler, has_scaler, with
 from lotteryfw.engine.batch_parts import BatchPart, batch_parts
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
 from lotteryfw.engine.compiled_forward import CompiledForward, plain_forward
-from lotteryfw.engine.evaluate import evaluate, means, summed_metrics, to_device
+from lotteryfw.engine.evaluate import checked_loss, evaluate, means, summed_metrics, to_device
 from lotteryfw.engine.kernels.captured import RecordedEvaluation
 from lotteryfw.engine.kernels.mask_constraint import MaskConstraint
 from lotteryfw.engine.mask_changes import ChangingMasks
@@ -32,7 +32,8 @@ from lotteryfw.engine.runtime import EngineContext, layer_infos, seed_torch
 from lotteryfw.engine.teacher import Teacher
 from lotteryfw.engine.trained_parameters import regroup, split_name, weights_and_scores
 from lotteryfw.engine.training_batches import TrainingBatches
-from lotteryfw.engine.training_loss import training_loss
+from lotteryfw.engine.training_loss import check_outputs, constant_loss, training_loss
+from lotteryfw.search.built_optimizer import build_optimizer
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Spec, Train
 
@@ -75,8 +76,8 @@ class TrainedNetwork:
         """The masks of a job with a mask update, which is then the constraint as well."""
         self.mask_constraint = self.changing_masks or MaskConstraint(job.mask, state.values)
         self._batches = TrainingBatches(job, context, self.dataset)
-        self.optimizer: torch.optim.Optimizer = context.component(job.optimizer).build(
-            self.parameters
+        self.optimizer = build_optimizer(
+            context.component(job.optimizer), job.optimizer, self.parameters
         )
         if job.parametrization is not None:
             self._apply_factors(context, job.parametrization)
@@ -215,8 +216,11 @@ class TrainedNetwork:
     ) -> Tensor:
         """Add the gradient of a part of a batch, and return the part's share of the loss."""
         outputs = self.arithmetic.training_outputs(self.module, weights, part.inputs, self._forward)
+        check_outputs(self.job, outputs)
         loss = self._loss(outputs, part.inputs, part.labels)
         minimised = with_penalty(with_penalty(loss, penalty), self._objective_penalty(weights))
+        if not minimised.requires_grad:
+            raise constant_loss(self.job, outputs)
         if part.share < 1:
             loss, minimised = loss * part.share, minimised * part.share
         # The parts share what leads from scores to weights.
@@ -228,14 +232,19 @@ class TrainedNetwork:
 
     def _loss(self, outputs: Tensor | AuxiliaryOutputs, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch, against the teacher where the job has one."""
+        objective = self.objective
         if self._teacher is None:
             return training_loss(
-                lambda head: self.objective.loss(head, inputs, labels, "mean"), outputs
+                lambda head: checked_loss(objective, objective.loss(head, inputs, labels, "mean")),
+                outputs,
             )
         taught = self._teacher.outputs(inputs)
-        return training_loss(
-            lambda head: self.objective.taught_loss(head, taught, inputs, labels), outputs
-        )
+
+        def taught_loss(head: Tensor) -> Tensor:
+            loss = objective.taught_loss(head, taught, inputs, labels)
+            return checked_loss(objective, loss, "taught_loss")
+
+        return training_loss(taught_loss, outputs)
 
     def _objective_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
         """Return what the objective adds to the loss of a step. Raises ContractError."""

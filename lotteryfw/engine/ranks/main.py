@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 from lotteryfw.api.errors import LotteryError
-from lotteryfw.engine.exits import exit_error
+from lotteryfw.engine.component_errors import exit_error, naming_components
 from lotteryfw.engine.gpus import use_gpu
 from lotteryfw.engine.messages import (
     EXCHANGE_FAILED,
@@ -115,7 +115,7 @@ def _follow(channel: RankChannel) -> None:
     training = rank_training(begin, context)
     channel.send(RankReady())
     training.join(begin.rank, begin.rendezvous)
-    with algorithms_of(training.job):
+    with naming_components(training.job, context), algorithms_of(training.job):
         while True:
             match channel.next():
                 case MakeUpdate(step, factor):
