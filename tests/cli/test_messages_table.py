@@ -68,6 +68,12 @@ MESSAGES = {
         "error: --set: seeds: must be a list, got '0,1,2' (a list is written [0, 1, 2], "
         "in quotes for the shell)\n"
     ),
+    "recipe tiny.toml --set seeds=3": (
+        "error: --set: seeds: must be a list, got 3 (a list is written [3])\n"
+    ),
+    "recipe tiny.toml --study tinny": (
+        "error: --study: tinny: there is no such study (did you mean 'tiny'?)\n"
+    ),
     "recipe tiny.toml --set search.levels=true": (
         "error: --set: search.levels: must be an integer, got true\n"
     ),
