@@ -32,6 +32,9 @@ def test_installed_plugins_add_components_and_commands_and_can_be_left_out(
     assert "hello from a plugin" in cli(here, "hello", **path).stdout
     assert "hello" in cli(here, "--help", **path).stdout
     assert (
+        "loaded    strangers (strangers 1.2): 1 component\n" in cli(here, "plugins", **path).stdout
+    )
+    assert (
         "excluded  strangers" in cli(here, "plugins", LOTTERYFW_WITHOUT="strangers", **path).stdout
     )
     assert cli(here, "hello", LOTTERYFW_WITHOUT="strangers", **path).returncode == 2
