@@ -55,6 +55,26 @@ def test_the_list_has_dates_changes_seeds_accuracies_and_cells(here: Path) -> No
     assert lines(here, "runs", "list", "runs") == lines(here, "runs")
 
 
+@pytest.mark.parametrize("columns", [80, 160])
+def test_folders_and_dates_are_whole_and_changes_are_shortened(
+    here: Path, tmp_path: Path, columns: int
+) -> None:
+    name = "runs/quickstart-quick-92ae5cda"
+    shutil.copytree(here / "runs" / "fast", tmp_path / name)
+    shutil.copytree(here / "runs" / "slow", tmp_path / "runs" / "slow")
+    text = cli(tmp_path, "runs", COLUMNS=str(columns)).stdout
+    shown = text.splitlines()
+    assert max(map(len, shown)) <= columns
+    for line in lines(tmp_path, "runs"):
+        assert any(one.split()[0] == line["run"] for one in shown[3:])
+        assert line["date"].replace("T", " ")[:16] in text
+        assert line["overrides"][1] == "seeds=[0,1,2]"
+    assert ("train." in text and "…" in text) is (columns == 80)
+    # a folder that is wider than the terminal is whole, too
+    (tmp_path / name).rename(tmp_path / "runs" / ("long-" * 20))
+    assert "long-" * 20 in cli(tmp_path, "runs", COLUMNS="80").stdout
+
+
 def test_the_list_is_filtered_and_sorted(here: Path) -> None:
     def names(*words: str) -> list[str]:
         return [Path(line["run"]).name for line in lines(here, "runs", *words)]
