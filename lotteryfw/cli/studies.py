@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -140,7 +141,8 @@ def check(
         str,
         typer.Argument(
             metavar="RECIPE|PLUGIN",
-            help="A recipe, a plugin file, or a plugin's name.",
+            help="A recipe, a plugin file, or a plugin's name. "
+            "A plugin file is run, as by --trust FILE.",
             autocompletion=completion.recipes,
         ),
     ],
@@ -152,13 +154,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
-    from lotteryfw.recipe.shipped import recipes_by_name
-    from lotteryfw.registry import Registry
-
-    # a plugin is a Python file, or a name
-    is_recipe = what.endswith(".toml") or what == "-"
-    is_recipe = is_recipe or (Path(what).is_file() and not what.endswith(".py"))
-    if is_recipe or what in recipes_by_name(Registry.load(trust)):
+    if _is_recipe(what, trust):
         part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
         context = _checked(Path(what), part, trust, data)
         cells = len(context.recipe.cells)
@@ -172,6 +168,9 @@ def check(
         return
     from lotteryfw.testkit import check_plugin
 
+    _refuse_with_plugin(
+        what, {"--profile": profile, "--set": sets, "--study": studies, "--data": data}
+    )
     results = check_plugin(what)
     for verdict in results:
         if as_json:
@@ -185,6 +184,43 @@ def check(
             typer.echo(str(verdict))
     if any(verdict.failed for verdict in results):
         raise typer.Exit(1)
+
+
+def _is_recipe(what: str, trust: list[Path]) -> bool:
+    """Return whether `check` was given a recipe, and not a plugin. Raises UsageError for neither."""
+    from packaging.utils import canonicalize_name
+
+    from lotteryfw.api.errors import UsageError, nearest
+    from lotteryfw.recipe.shipped import recipes_by_name
+    from lotteryfw.registry import Registry, plugin_names
+
+    # a plugin is a Python file, or a name
+    if what.endswith(".py"):
+        return False
+    if what.endswith(".toml") or what == "-" or Path(what).is_file():
+        return True
+    registry = Registry.load(trust)
+    recipes = recipes_by_name(registry)
+    if what in recipes:
+        return True
+    plugins = [(plugin.name, plugin.distribution) for plugin in registry.plugins]
+    # one that failed is a plugin, too: the check of it says why
+    plugins += [(failure.plugin, failure.distribution) for failure in registry.failures]
+    known = [*recipes]
+    for name, distribution in plugins:
+        if canonicalize_name(what) in plugin_names(name, distribution):
+            return False
+        known.append(distribution)
+    raise UsageError(f"no recipe and no plugin is called '{what}'; {nearest(what, known)}")
+
+
+def _refuse_with_plugin(what: str, options: Mapping[str, object]) -> None:
+    """Raise UsageError for options about a recipe where a plugin is checked."""
+    from lotteryfw.api.errors import UsageError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for recipes alone, and {what} is a plugin")
 
 
 @app.command()

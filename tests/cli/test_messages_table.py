@@ -198,6 +198,15 @@ MESSAGES = {
     "recipe tiny.toml --out notes.txt": ("error: notes.txt: cannot be made: File exists\n"),
     "recipe tiny.toml --device tpu": ("error: no device is called 'tpu'; did you mean 'cpu'?\n"),
     "recipe tiny.toml --trust nowhere.py": ("error: there is no plugin file nowhere.py\n"),
+    "check quickstrat": (
+        "error: no recipe and no plugin is called 'quickstrat'; did you mean 'quickstart'?\n"
+    ),
+    "check loteryfw": (
+        "error: no recipe and no plugin is called 'loteryfw'; did you mean 'lotteryfw'?\n"
+    ),
+    "check mine.py --profile quick --set seeds=[1]": (
+        "error: --profile, --set: for recipes alone, and mine.py is a plugin\n"
+    ),
     "list criterium": ("error: there is no kind 'criterium' (did you mean 'criterion'?)\n"),
     "show large_finale": (
         "error: there is no component 'large_finale'; did you mean 'large_final' or "
