@@ -113,7 +113,7 @@ def _stacked(columns: Sequence[_Column]) -> _Column:
 
 
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:
-    """Return the width of each column: what is left of `width` goes to those that lack most."""
+    """Return the width of each column: what is left of `width` completes as many as it can."""
     widths = [column.narrowest for column in columns]
     for _ in range(_total(widths) - width):
         given = [
@@ -124,9 +124,9 @@ def _widths(columns: Sequence[_Column], width: int) -> list[int]:
             widths[given.index(max(given))] -= 1
     for _ in range(width - _total(widths)):
         lacking = [column.widest - given for column, given in zip(columns, widths, strict=True)]
-        most = max(lacking)
-        if most > 0:
-            widths[lacking.index(most)] += 1
+        fewest = min((lack for lack in lacking if lack > 0), default=0)
+        if fewest:
+            widths[lacking.index(fewest)] += 1
     return widths
 
 
