@@ -12,7 +12,7 @@ import typer
 from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Studies, Trust
-from lotteryfw.cli.plans import plan
+from lotteryfw.cli.plans import show_plan
 from lotteryfw.cli.reports import print_paths
 
 if TYPE_CHECKING:
@@ -55,8 +55,12 @@ def recipe(
     if out is not None and len(files) > 1:
         raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
-        for file in files:
-            plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
+        runnable = [
+            show_plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
+            for file in files
+        ]
+        if not all(runnable):
+            raise typer.Exit(1)
         return
     part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
     if len(files) > 1:
@@ -157,6 +161,7 @@ def check(
     if _is_recipe(what, trust):
         part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
         context = _checked(Path(what), part, trust, data)
+        context.validate_searches("cpu")
         cells = len(context.recipe.cells)
         if as_json:
             result = {"recipe": what, "cells": cells, "warnings": context.warnings}
