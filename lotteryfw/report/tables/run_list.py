@@ -70,7 +70,7 @@ def run_list_table(
             no_wrap=is_short,
             overflow="ellipsis" if is_short else "fold",
         )
-    for row in zip(*(column.cells for column in columns), strict=True):
+    for row in _rows(columns)[1:]:
         # Text, because rich would read [brackets] in a recipe's names as markup
         table.add_row(*map(Text, row))
     return table
@@ -105,28 +105,35 @@ def _columns(summaries: Sequence[RunSummary], densities: Sequence[float]) -> lis
 
 def _stacked(columns: Sequence[_Column]) -> _Column:
     """Return one column with the texts of several below one another, from the second on in a line."""
-    heads = [column.head for column in columns]
-    cells = []
-    for first, *others in zip(*(column.cells for column in columns), strict=True):
-        cells.append(f"{first}\n{'; '.join(others)}")
-    return _Column(f"{heads[0]}\n{'; '.join(heads[1:])}", tuple(cells), "whole")
+    texts = []
+    for first, *others in _rows(columns):
+        texts.append(f"{first}\n{'; '.join(others)}")
+    return _Column(texts[0], tuple(texts[1:]), "whole")
+
+
+def _rows(columns: Sequence[_Column]) -> list[tuple[str, ...]]:
+    """Return the rows of a table of these columns, its head first."""
+    texts = [(column.head, *column.cells) for column in columns]
+    return list(zip(*texts, strict=True))
 
 
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:
     """Return the width of each column: what is left of `width` completes as many as it can."""
     widths = [column.narrowest for column in columns]
+
+    def shrinkable(index: int) -> int:
+        return 0 if columns[index].form == "whole" else widths[index]
+
+    def lacking(index: int) -> int:
+        return columns[index].widest - widths[index]
+
     for _ in range(_total(widths) - width):
-        given = [
-            0 if column.form == "whole" else size
-            for column, size in zip(columns, widths, strict=True)
-        ]
-        if max(given) > _FEWEST:
-            widths[given.index(max(given))] -= 1
-    for _ in range(width - _total(widths)):
-        lacking = [column.widest - given for column, given in zip(columns, widths, strict=True)]
-        fewest = min((lack for lack in lacking if lack > 0), default=0)
-        if fewest:
-            widths[lacking.index(fewest)] += 1
+        index = max(range(len(columns)), key=shrinkable)
+        if shrinkable(index) > _FEWEST:
+            widths[index] -= 1
+    for index in sorted(range(len(columns)), key=lacking):
+        room = max(0, width - _total(widths))
+        widths[index] += min(room, lacking(index))
     return widths
 
 
