@@ -95,7 +95,7 @@ def _run(
     as_json: bool,
 ) -> Run:
     """Run one recipe, and print its results."""
-    from lotteryfw.report import report
+    from lotteryfw.report import endings, report
     from lotteryfw.session import JsonLines, display, run
 
     signals.set_hint(signals.GOES_ON)
@@ -119,6 +119,9 @@ def _run(
         if not quiet:
             print_paths(page, figures)
         typer.echo(f"{done.path}")
+    # on stderr: scripts read the folder from the last line of stdout
+    for line in endings(done.path):
+        typer.echo(line, err=True)
     signals.set_hint("")
     return done
 

@@ -47,7 +47,7 @@ class RunProgress:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every cell has ended."""
+        """True once every cell has ended."""
         return self._finished is not None
 
     def event(self, event: Event) -> None:

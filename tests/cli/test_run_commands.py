@@ -107,6 +107,14 @@ def test_a_stopped_run_is_listed_as_unfinished(here: Path, tmp_path: Path) -> No
     (line,) = lines(tmp_path, "runs", "--status", "unfinished")
     assert line["run"] == "runs/stopped"
     assert cli(here, "runs", "--status", "unfinished").stdout == ""
+    told = "1 of 2 cells not finished; the same `lotteryfw recipe` command goes on"
+    assert cli(tmp_path, "report", "runs/stopped").stdout.splitlines()[-1] == told
+    assert told in (stopped / "report.html").read_text()
+    # one that was killed before it first wrote its results
+    for name in ("manifest.json", "levels.csv", "curves.jsonl"):
+        (stopped / name).unlink()
+    shown = cli(tmp_path, "report", "runs/stopped").stdout.splitlines()
+    assert shown[-1] == "no cell has finished; the same `lotteryfw recipe` command goes on"
 
 
 def test_wrong_filters_are_refused(here: Path) -> None:
