@@ -262,6 +262,7 @@ def example(offer: RegisteredComponent) -> str:
 @app.command()
 def plugins(as_json: Json = False) -> None:
     """List the plugins that were loaded, excluded, or failed, and why."""
+    from lotteryfw.api.words import counted
     from lotteryfw.registry import WITHOUT, Registry
 
     registry = Registry.load()
@@ -276,7 +277,8 @@ def plugins(as_json: Json = False) -> None:
         return
     for plugin in registry.plugins:
         distribution = f"{plugin.distribution} {plugin.version}"
-        typer.echo(f"loaded    {plugin.name} ({distribution}): {plugin.components} components")
+        components = counted(plugin.components, "component")
+        typer.echo(f"loaded    {plugin.name} ({distribution}): {components}")
     for name in registry.excluded:
         typer.echo(f"excluded  {name} (by ${WITHOUT})")
     for failure in registry.failures:

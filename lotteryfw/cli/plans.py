@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,8 +46,28 @@ def plan(
     """Show what a recipe asks for, before anything is trained.
 
     No network is built, unless with --network or --measure: these, `check` and a run refuse one
-    that does not fit into memory.
+    that does not fit into memory. Exits with 1 where a search cannot run.
     """
+    if not show_plan(
+        file, profile, sets, studies, trust, data, store, network, measure, as_json=as_json
+    ):
+        raise typer.Exit(1)
+
+
+def show_plan(
+    file: Path,
+    profile: str | None,
+    sets: list[str],
+    studies: list[str],
+    trust: list[Path],
+    data: Path | None,
+    store: Path | None,
+    network: bool = False,
+    measure: bool = False,
+    *,
+    as_json: bool,
+) -> bool:
+    """Print a plan as the command does, and return whether every search can run."""
     from lotteryfw.runner import StudyContext, likely_device
 
     context = StudyContext(
@@ -67,11 +88,12 @@ def plan(
     if as_json:
         networks = {"networks": [table.plain() for table in tables]} if network else {}
         typer.echo(json.dumps(result.plain() | networks))
-        return
+        return not result.broken
     name = f" ({context.recipe.profile})" if context.recipe.profile else ""
     typer.echo(f"{context.recipe.name}{name}")
     for line in [*_plan_lines(result, measure), *_network_lines(tables)]:
         typer.echo(line)
+    return not result.broken
 
 
 def _plan_lines(result: Plan, is_measured: bool) -> list[str]:

@@ -84,10 +84,10 @@ def report_run(
     as_json: Json = False,
 ) -> None:
     """Write a run's report.html, draw its figures, and print its tables, verdicts and claims again."""
-    from lotteryfw.report import check_claims, report
+    from lotteryfw.report import check_claims, endings, report
     from lotteryfw.report import markdown as as_markdown
     from lotteryfw.report import paper as write_paper
-    from lotteryfw.store import RunFolder, strict_json
+    from lotteryfw.store import RunFolder, failed_cells, strict_json
 
     if markdown:
         typer.echo(as_markdown(run))
@@ -102,6 +102,8 @@ def report_run(
     page, *figures = report(run, show=not as_json, every_level=every_level, by_seed=by_seed)
     if not as_json:
         print_paths(page, figures)
+        for line in endings(run):
+            typer.echo(line)
         return
     # the verdicts alone: figures are in levels.csv, which scripts read as well
     claims = []
@@ -109,7 +111,8 @@ def report_run(
         entry = {"text": verdict.claim.text, "outcome": verdict.outcome}
         claims.append(entry | {"explanation": verdict.explanation})
     written: dict[str, Any] = {"report": str(page), "figures": list(map(str, figures))}
-    typer.echo(strict_json({"run": str(run), **written, "claims": claims}))
+    failed = [vars(failure) for failure in failed_cells(RunFolder(run).read_manifest())]
+    typer.echo(strict_json({"run": str(run), **written, "claims": claims, "failed": failed}))
 
 
 def print_paths(page: Path, figures: Sequence[Path]) -> None:

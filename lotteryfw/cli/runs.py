@@ -205,7 +205,10 @@ def _print_table(summaries: Sequence[RunSummary], densities: Sequence[float]) ->
     from lotteryfw.report.tables.run_list import run_list_table
 
     console = Console(markup=False, emoji=False, highlight=False)
-    console.print(run_list_table(summaries, densities))
+    table = run_list_table(summaries, densities, console.width)
+    # folders are whole even where a terminal has no room for them
+    console.width = max(console.width, table.width or 0)
+    console.print(table)
 
 
 @runs_app.command("rm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from lotteryfw.cli import completion, signals
 from lotteryfw.cli.app import app
 from lotteryfw.cli.options import Data, Json, Profile, Recipes, Sets, StoreRoot, Studies, Trust
-from lotteryfw.cli.plans import plan
+from lotteryfw.cli.plans import show_plan
 from lotteryfw.cli.reports import print_paths
 
 if TYPE_CHECKING:
@@ -54,8 +55,12 @@ def recipe(
     if out is not None and len(files) > 1:
         raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
-        for file in files:
-            plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
+        runnable = [
+            show_plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
+            for file in files
+        ]
+        if not all(runnable):
+            raise typer.Exit(1)
         return
     part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
     if len(files) > 1:
@@ -90,7 +95,7 @@ def _run(
     as_json: bool,
 ) -> Run:
     """Run one recipe, and print its results."""
-    from lotteryfw.report import report
+    from lotteryfw.report import endings, report
     from lotteryfw.session import JsonLines, display, run
 
     signals.set_hint(signals.GOES_ON)
@@ -114,6 +119,9 @@ def _run(
         if not quiet:
             print_paths(page, figures)
         typer.echo(f"{done.path}")
+    # on stderr: scripts read the folder from the last line of stdout
+    for line in endings(done.path):
+        typer.echo(line, err=True)
     signals.set_hint("")
     return done
 
@@ -140,7 +148,8 @@ def check(
         str,
         typer.Argument(
             metavar="RECIPE|PLUGIN",
-            help="A recipe, a plugin file, or a plugin's name.",
+            help="A recipe, a plugin file, or a plugin's name. "
+            "A plugin file is run, as by --trust FILE.",
             autocompletion=completion.recipes,
         ),
     ],
@@ -152,15 +161,10 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check a recipe, or put every component of a plugin through its kind's trial. Trains nothing."""
-    from lotteryfw.recipe.shipped import recipes_by_name
-    from lotteryfw.registry import Registry
-
-    # a plugin is a Python file, or a name
-    is_recipe = what.endswith(".toml") or what == "-"
-    is_recipe = is_recipe or (Path(what).is_file() and not what.endswith(".py"))
-    if is_recipe or what in recipes_by_name(Registry.load(trust)):
+    if _is_recipe(what, trust):
         part: dict[str, Any] = {"profile": profile, "sets": sets, "studies": studies}
         context = _checked(Path(what), part, trust, data)
+        context.validate_searches("cpu")
         cells = len(context.recipe.cells)
         if as_json:
             result = {"recipe": what, "cells": cells, "warnings": context.warnings}
@@ -172,6 +176,9 @@ def check(
         return
     from lotteryfw.testkit import check_plugin
 
+    _refuse_with_plugin(
+        what, {"--profile": profile, "--set": sets, "--study": studies, "--data": data}
+    )
     results = check_plugin(what)
     for verdict in results:
         if as_json:
@@ -185,6 +192,43 @@ def check(
             typer.echo(str(verdict))
     if any(verdict.failed for verdict in results):
         raise typer.Exit(1)
+
+
+def _is_recipe(what: str, trust: list[Path]) -> bool:
+    """Return whether `check` was given a recipe, and not a plugin. Raises UsageError for neither."""
+    from packaging.utils import canonicalize_name
+
+    from lotteryfw.api.errors import UsageError, nearest
+    from lotteryfw.recipe.shipped import recipes_by_name
+    from lotteryfw.registry import Registry, plugin_names
+
+    # a plugin is a Python file, or a name
+    if what.endswith(".py"):
+        return False
+    if what.endswith(".toml") or what == "-" or Path(what).is_file():
+        return True
+    registry = Registry.load(trust)
+    recipes = recipes_by_name(registry)
+    if what in recipes:
+        return True
+    plugins = [(plugin.name, plugin.distribution) for plugin in registry.plugins]
+    # one that failed is a plugin, too: the check of it says why
+    plugins += [(failure.plugin, failure.distribution) for failure in registry.failures]
+    known = [*recipes]
+    for name, distribution in plugins:
+        if canonicalize_name(what) in plugin_names(name, distribution):
+            return False
+        known.append(distribution)
+    raise UsageError(f"no recipe and no plugin is called '{what}'; {nearest(what, known)}")
+
+
+def _refuse_with_plugin(what: str, options: Mapping[str, object]) -> None:
+    """Raise UsageError for options about a recipe where a plugin is checked."""
+    from lotteryfw.api.errors import UsageError
+
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for recipes alone, and {what} is a plugin")
 
 
 @app.command()

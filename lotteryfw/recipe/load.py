@@ -103,7 +103,7 @@ def load_recipe(
         faults.append(tree.fault(problem.keys, problem.text, problem.remedy))
     faults += _untrusted(tree, registry)
     all_studies = _studies(tree, resolver)
-    chosen = _chosen(tree, all_studies, studies, faults)
+    chosen = _chosen(all_studies, studies, faults)
     # What a profile or `--set` changes for these studies need not fit the others.
     for study in chosen or all_studies:
         faults += study.faults
@@ -209,18 +209,14 @@ def _studies(tree: LayeredTable, resolver: ComponentResolver) -> list[ExpandedSt
 
 
 def _chosen(
-    tree: LayeredTable,
-    studies: Sequence[ExpandedStudy],
-    names: Sequence[str],
-    faults: list[Fault],
+    studies: Sequence[ExpandedStudy], names: Sequence[str], faults: list[Fault]
 ) -> list[ExpandedStudy]:
     """Return the studies of these names, in the recipe's order; all of them without names."""
     known = [study.name for study in studies]
     for name in names:
         if name not in known:
-            where, _ = tree.locate(("studies",))
             remedy = nearest(name, known)
-            faults.append(Fault(where, f"studies.{name}", "there is no such study", remedy))
+            faults.append(Fault("--study", name, "there is no such study", remedy))
     return [study for study in studies if not names or study.name in names]
 
 

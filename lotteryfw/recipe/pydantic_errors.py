@@ -113,7 +113,9 @@ def as_error(problem: Problem) -> InitErrorDetails:
 
 
 def _as_list(value: Any) -> str:
-    """Return how a list is written that was given as "a,b", which --set takes as a string."""
+    """Return how a list is written that was given as "a,b", which --set takes as a string, or as 3."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"a list is written [{value}]"
     if not isinstance(value, str) or "," not in value:
         return ""
     items = []

@@ -87,7 +87,7 @@ def excluded_in_vain(plugins: Iterable[Plugin]) -> list[str]:
     # a misspelt name would silently leave the plugin in
     names = set()
     for plugin in plugins:
-        names |= {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)}
+        names |= plugin_names(plugin.name, plugin.distribution)
     warnings = []
     for name in sorted(_excluded_names() - names):
         hint = nearest(name, names)
@@ -106,8 +106,12 @@ def _excluded_names() -> set[str]:
 
 def is_excluded(plugin: Plugin) -> bool:
     """Return True if the user excludes this plugin, or all of its distribution."""
-    excluded = _excluded_names()
-    return bool(excluded & {canonicalize_name(plugin.name), canonicalize_name(plugin.distribution)})
+    return bool(_excluded_names() & plugin_names(plugin.name, plugin.distribution))
+
+
+def plugin_names(plugin: str, distribution: str) -> set[str]:
+    """Return the names that a plugin goes by, in the form of `canonicalize_name`."""
+    return {canonicalize_name(plugin), canonicalize_name(distribution)}
 
 
 def file_plugin(path: Path) -> Plugin:

@@ -8,7 +8,7 @@ from lotteryfw.report.figures.figure_files import write_figures
 from lotteryfw.report.html.comparison_page import write_comparison_page
 from lotteryfw.report.html.page import write_page
 from lotteryfw.report.run_comparison import compare
-from lotteryfw.report.run_report import markdown, paper, report
+from lotteryfw.report.run_report import endings, markdown, paper, report
 from lotteryfw.report.tables.claims import claims_table
 from lotteryfw.report.tables.comparison import comparison_markdown, comparison_tables
 from lotteryfw.report.tables.summary import summary_markdown, summary_tables
@@ -26,6 +26,7 @@ __all__ = [
     "compare",
     "comparison_markdown",
     "comparison_tables",
+    "endings",
     "markdown",
     "paper",
     "report",

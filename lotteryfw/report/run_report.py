@@ -13,6 +13,7 @@ from lotteryfw.report.figures.paper_files import FONT_SIZE, write_paper
 from lotteryfw.report.html.page import write_page
 from lotteryfw.report.tables.best_level import untrained_masks
 from lotteryfw.report.tables.claims import claims_markdown, claims_table
+from lotteryfw.report.tables.endings import ending_lines, ending_markdown
 from lotteryfw.report.tables.summary import summary_markdown, summary_tables
 from lotteryfw.report.tables.text_table import markdown_table
 from lotteryfw.report.tables.winning_tickets import verdict_markdown, verdict_tables
@@ -56,6 +57,11 @@ def paper(run: Path, font_size: float = FONT_SIZE) -> list[Path]:
     return write_paper(open_run(run), font_size)
 
 
+def endings(run: Path) -> list[str]:
+    """Return lines about a run's cells that failed or have not ended. Raises UsageError, StoreError."""
+    return ending_lines(open_run(run))
+
+
 def markdown(run: Path) -> str:
     """Return a run's tables and verdicts as Markdown. Raises UsageError, StoreError."""
     data = open_run(run)
@@ -65,5 +71,6 @@ def markdown(run: Path) -> str:
         markdown_table(masks) if masks else "",
         verdict_markdown(data),
         claims_markdown(check_claims(data)),
+        ending_markdown(data),
     )
     return "\n\n".join(filter(None, parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from lotteryfw.runner.cells import Status
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import numerics
+from lotteryfw.store import failed_cells
 
 UNFINISHED = "unfinished"
 """The status of a cell that has not ended."""
@@ -57,3 +59,14 @@ def ended_cells(cells: Any) -> dict[str, Status]:
     entries = cells.items() if isinstance(cells, dict) else ()
     known = get_args(Status)
     return {cell: status for cell, status in entries if status in known}
+
+
+def earlier_failures(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the reason of each cell that failed in an earlier run.
+
+    There is no path of a traceback: these are deleted as a new run begins.
+    """
+    failures = {}
+    for failed in failed_cells(manifest):
+        failures[failed.cell] = {"reason": failed.reason, "traceback": ""}
+    return failures

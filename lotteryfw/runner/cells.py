@@ -69,8 +69,8 @@ class CellServices(Protocol):
         """Record the results of each of a cell's analyses of the levels of its search."""
         ...
 
-    def broke(self, error: Exception) -> None:
-        """Keep the traceback of an error in a cell."""
+    def broke(self, error: Exception) -> str:
+        """Keep the traceback of an error in a cell, and return its path in the run's folder."""
         ...
 
     def provider(self, component: Component) -> str:
@@ -96,12 +96,13 @@ class CellRun:
     """A cell between its first job and its end.
 
     `ended` is None until then; afterwards it has the status, and the error of a cell that failed or
-    diverged. `asked` are the requests that the search waits for.
+    diverged; `trace` is the path of its first traceback in the run's folder. `asked` are the requests that the search waits for.
     """
 
     def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], services: CellServices):
         self.cell = cell
         self.ended: tuple[Status, Exception | None] | None = None
+        self.trace = ""
         self.asked: tuple[JobRequest, ...] = ()
         self._services = services
         self._compared: list[_Waiting] = []
@@ -153,7 +154,7 @@ class CellRun:
                 raise
             except (Exception, SystemExit) as error:
                 self._broken_analyses.append(self._named(error))
-                self._services.broke(self._broken_analyses[-1])
+                self._keep_trace(self._broken_analyses[-1])
         self._services.analysed(self.cell, self._recorded, results)
 
     def advance(self) -> None:
@@ -325,12 +326,13 @@ class CellRun:
         """Move a job's tensors from memory into the store until its turn comes."""
         self._services.spill(request)
 
-    def fail(self, error: BaseException, key: str = "") -> None:
+    def fail(self, error: BaseException, key: str = "", trace: str = "") -> None:
         """End the cell: something in it broke, or the job of this key cannot be done.
 
         Where an analysis waits for the job, only this analysis ends; where a level does,
-        it is reported without the job's figures.
+        it is reported without the job's figures. `trace` is the path of the job's traceback.
         """
+        self.trace = self.trace or trace
         if isinstance(error, Exception) and self._analysis and self.awaits(key):
             self._thrown, self.asked = error, ()
             return
@@ -343,15 +345,19 @@ class CellRun:
         except (StoreError, DataError):
             raise
         except Exception as another:
-            self._services.broke(another)
+            self._keep_trace(another)
         self._end(error)
 
     def _end(self, error: BaseException) -> None:
         named = self._named(error)
-        self._services.broke(named)
+        self._keep_trace(named)
         self.ended = ("failed", named)
         self._pending.report_all()
         self._compared, self.asked = [], ()
+
+    def _keep_trace(self, error: Exception) -> None:
+        path = self._services.broke(error)
+        self.trace = self.trace or path
 
     def _named(self, error: BaseException) -> Exception:
         """Return the error with the component, its distribution and the level, to find its cause."""

@@ -21,7 +21,7 @@ from lotteryfw.runner.device_memory import refuse_too_large
 from lotteryfw.runner.network_checks import network_faults
 from lotteryfw.runner.network_table import NetworkTable, network_tables
 from lotteryfw.runner.plan import Plan, plan
-from lotteryfw.runner.search_checks import kernel_faults, search_faults
+from lotteryfw.runner.search_checks import broken_searches, kernel_faults, search_faults
 from lotteryfw.runner.step_times import measure_costs
 from lotteryfw.runner.unused_parts import UnusedParts
 from lotteryfw.search.jobs import Spec
@@ -155,6 +155,15 @@ class StudyContext:
         self.validate_parts()
         self.validate_models(device)
         self.validate_data()
+
+    def validate_searches(self, device: str) -> None:
+        """Raise RecipeError for searches that break as they are planned.
+
+        A run does not call this: there such a search ends its own cells alone.
+        """
+        faults = broken_searches(self.recipe, self.plan(device).broken)
+        if faults:
+            raise RecipeError(faults)
 
     def validate_parts(self) -> None:
         """Raise RecipeError for axes and components that have no effect. Does not import torch."""

@@ -12,7 +12,7 @@ from lotteryfw.api.events import CellFinished, JobFinished, LayerCollapsed, Leve
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
 from lotteryfw.recipe import to_toml
-from lotteryfw.runner.cell_states import UNFINISHED, cell_states, ended_cells
+from lotteryfw.runner.cell_states import UNFINISHED, cell_states, earlier_failures, ended_cells
 from lotteryfw.runner.cells import Findings, SavedTicket, Status
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.runner.levels import Level
@@ -90,6 +90,7 @@ class RunRecorder:
         self._inputs = _input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
         self._statuses_before: dict[str, Status] = {}
+        self._failures: dict[str, dict[str, str]] = {}
         self._states = cell_states(context, device)
         self._states_before: dict[str, str] = {}
         # The cells whose results in the folder were decided by something else than `_states` say.
@@ -116,6 +117,7 @@ class RunRecorder:
         if self._seals.intact("manifest.json"):
             manifest = self._folder.read_manifest()
             self._statuses_before = ended_cells(manifest.get("cells"))
+            self._failures = earlier_failures(manifest)
             # A manifest of an earlier version has none, and nobody knows what decided its results.
             states = manifest.get("cell_states")
             self._states_before = states if isinstance(states, dict) else {}
@@ -177,6 +179,7 @@ class RunRecorder:
         self._findings_before = findings
         for name in outdated:
             self._statuses_before.pop(name, None)
+            self._failures.pop(name, None)
 
     # What happens during a run
 
@@ -186,8 +189,11 @@ class RunRecorder:
             self._invocation.computed += 1
         self._reporter.event(JobFinished(key, steps, stored=stored, seconds=seconds))
 
-    def cell_finished(self, cell: Cell, status: Status, message: str) -> None:
-        """Record how a cell ended."""
+    def cell_finished(self, cell: Cell, status: Status, message: str, trace: str = "") -> None:
+        """Record how a cell ended; `trace` is the path of its traceback in the run's folder."""
+        self._failures.pop(cell.id, None)
+        if status == "failed":
+            self._failures[cell.id] = {"reason": message, "traceback": trace}
         self._drop_outdated(cell.id)
         self.statuses[cell.id] = status
         self._reporter.event(CellFinished(cell.id, status, message))
@@ -256,9 +262,9 @@ class RunRecorder:
         """Report something that went wrong and does not end the run."""
         self._reporter.warning(message)
 
-    def traceback(self, text: str) -> None:
-        """Keep a traceback in `errors/`."""
-        self._reporter.traceback(text)
+    def traceback(self, text: str) -> str:
+        """Keep a traceback in `errors/`, and return its path in the run's folder."""
+        return self._reporter.traceback(text)
 
     # The folder
 
@@ -320,6 +326,7 @@ class RunRecorder:
             # from any folder, for whoever opens the run from another one
             "store": str(self._context.store.root.absolute()),
             "cells": cells,
+            "failures": self._failures,
             "cell_states": states,
             "inputs": self._inputs,
             "metrics": _metric_units(recipe.cells),

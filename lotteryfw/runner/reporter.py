@@ -144,10 +144,14 @@ class Reporter:
         """Tell the listener what went wrong."""
         self._listener.warning(message)
 
-    def traceback(self, text: str) -> None:
-        """Write a traceback to `errors/`, since it is too long for a terminal."""
+    def traceback(self, text: str) -> str:
+        """Write a traceback to `errors/`, since it is too long for a terminal.
+
+        Return its path in the folder of the run.
+        """
         self._errors += 1
-        self._folder.write_error(f"{self._errors:03}", text)
+        path = self._folder.write_error(f"{self._errors:03}", text)
+        return path.relative_to(self._folder.path).as_posix()
 
 
 def _plain_event(event: Event) -> dict[str, Any]:

@@ -122,7 +122,8 @@ class Scheduler:
             return
         if cell_run.ended and cell.id not in self._recorder.statuses:
             status, error = cell_run.ended
-            self._recorder.cell_finished(cell, status, str(error) if error else "")
+            message = str(error) if error else ""
+            self._recorder.cell_finished(cell, status, message, cell_run.trace)
             self._forget(cell_run)
 
     def _forget(self, cell_run: CellRun) -> None:
@@ -191,13 +192,17 @@ class Scheduler:
         """Record what a cell's analyses found."""
         self._recorder.analysed(cell, levels, findings)
 
-    def broke(self, error: Exception) -> None:
-        """Keep the traceback of an error in a cell; that of a job was kept when it ended."""
+    def broke(self, error: Exception) -> str:
+        """Keep the traceback of an error in a cell, and return its path in the run's folder.
+
+        "" where there is none: that of a job was kept when it ended.
+        """
         cause: BaseException = error
         while cause.__cause__:
             cause = cause.__cause__
-        if cause.__traceback__:
-            self._recorder.traceback("".join(traceback.format_exception(error)))
+        if cause.__traceback__ is None:
+            return ""
+        return self._recorder.traceback("".join(traceback.format_exception(error)))
 
     def provider(self, component: Component) -> str:
         """Return the distribution that a component comes from, and its version."""
@@ -316,10 +321,9 @@ class Scheduler:
         if finished.warning:
             self._recorder.warning(finished.warning)
         if finished.error is not None:
-            if finished.trace:
-                self._recorder.traceback(finished.trace)
+            trace = self._recorder.traceback(finished.trace) if finished.trace else ""
             for cell_run in waiting:
-                cell_run.fail(PluginError(finished.error), job.key)
+                cell_run.fail(PluginError(finished.error), job.key, trace)
         else:
             self._note_computed(job, finished.stored)
         for cell_run in waiting:

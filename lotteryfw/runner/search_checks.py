@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lotteryfw.api.errors import Fault, LotteryError, UsageError
+from lotteryfw.api.words import counted
 from lotteryfw.engine import KernelDispatcher
 from lotteryfw.recipe import Recipe
 from lotteryfw.runner.first_jobs import deciding_parts, first_jobs
@@ -45,6 +46,20 @@ def search_faults(
         except (LotteryError, SystemExit):
             continue  # A component that breaks ends its own cells, when they run.
     return list(faults), list(warnings)
+
+
+def broken_searches(recipe: Recipe, broken: Iterable[tuple[str, str]]) -> list[Fault]:
+    """Return a fault for each reason why cells cannot run; `broken` has cells and reasons of a plan."""
+    studies = {cell.id: cell.study for cell in recipe.cells}
+    cells_by_reason: dict[tuple[str, str], list[str]] = {}
+    for cell, reason in broken:
+        cells_by_reason.setdefault((studies[cell], reason), []).append(cell)
+    faults = []
+    for (study, reason), cells in cells_by_reason.items():
+        slot, text = _blamed(reason)
+        more = f" and {counted(len(cells) - 1, 'more cell')}" if len(cells) > 1 else ""
+        faults.append(Fault(*recipe.place(study, slot), f"{text} (in {cells[0]}{more})"))
+    return faults
 
 
 def _of_different_searches(recipe: Recipe, describe: Describe) -> list[Cell]:

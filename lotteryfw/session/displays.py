@@ -23,6 +23,7 @@ from lotteryfw.api.events import (
     TrainingProgress,
     event_name,
 )
+from lotteryfw.api.words import counted
 from lotteryfw.session.run_progress import RunProgress
 from lotteryfw.store import strict_json
 
@@ -237,7 +238,8 @@ def _has_widgets() -> bool:
 
 
 def _beginning(event: RunStarted) -> str:
-    size = f"{event.cells:,} cells, up to {event.jobs:,} jobs and {event.steps:,} steps to do"
+    jobs, steps = counted(event.jobs, "job"), counted(event.steps, "step")
+    size = f"{counted(event.cells, 'cell')}, up to {jobs} and {steps} to do"
     return f"{event.name}: {size} → {event.folder}"
 
 

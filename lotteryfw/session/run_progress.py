@@ -15,6 +15,7 @@ from lotteryfw.api.events import (
     RunStarted,
     TrainingProgress,
 )
+from lotteryfw.api.words import counted
 
 
 @dataclass
@@ -34,7 +35,7 @@ class RunProgress:
         self._started = clock()
         self.jobs = 0
         self.jobs_done = 0
-        self.is_finished = False
+        self._finished: RunFinished | None = None
         self.last_level = ""
         self._figure = "accuracy"
         self._cells = 0
@@ -43,6 +44,11 @@ class RunProgress:
         self._steps_done = 0
         self._steps_made = 0  # without those before a checkpoint that a training went on from
         self._running: dict[str, _Running] = {}
+
+    @property
+    def is_finished(self) -> bool:
+        """True once every cell has ended."""
+        return self._finished is not None
 
     def event(self, event: Event) -> None:
         """Count an event."""
@@ -64,7 +70,7 @@ class RunProgress:
         elif isinstance(event, CellFinished):
             self._cells_done += 1
         elif isinstance(event, RunFinished):
-            self.is_finished = True
+            self._finished = event
 
     def training(self, progress: TrainingProgress) -> None:
         """Take note of how far a training is."""
@@ -85,8 +91,7 @@ class RunProgress:
             steps_done += running.progress.step
         speed = steps_made / seconds
         parts = [
-            f"{self.jobs_done:,}/{self.jobs:,} jobs",
-            f"{self._cells_done}/{self._cells} cells",
+            *self._counts(),
             # stored trainings count no steps, so this is the speed of computing
             f"{speed:,.0f} steps/s",
             in_words(seconds),
@@ -96,6 +101,26 @@ class RunProgress:
         if steps_made > 0 and steps_left > 0 and not self.is_finished:
             parts.append(f"about {in_words(steps_left / speed)} left")
         return "  ".join(parts)
+
+    def _counts(self) -> list[str]:
+        """Return the jobs and cells that are done: of how many, until the run has ended.
+
+        The number of jobs was an upper bound. Fewer are done where cells share trainings of equal
+        masks, and where a cell failed; none of these is pending.
+        """
+        if self._finished is None:
+            return [
+                f"{self.jobs_done:,}/{self.jobs:,} jobs",
+                f"{self._cells_done}/{self._cells} cells",
+            ]
+        cells = counted(self._finished.cells, "cell")
+        for count, status in (
+            (self._finished.failed, "failed"),
+            (self._finished.diverged, "diverged"),
+        ):
+            if count:
+                cells += f", {count} {status}"
+        return [counted(self.jobs_done, "job"), cells]
 
     def trainings(self, most: int) -> list[str]:
         """Return a line for each running training, the first `most` of them."""

@@ -95,6 +95,7 @@ def check(
         **_arguments(sets, components, data),
     )
     context.validate("cpu")
+    context.validate_searches("cpu")
     return context.warnings
 
 

@@ -5,6 +5,7 @@ Importing this package does not import torch.
 
 from lotteryfw.store.checksums import Damage
 from lotteryfw.store.event_log import EventLog
+from lotteryfw.store.failed_cells import FailedCell, failed_cells
 from lotteryfw.store.files import atomic_write, file_name, is_denied
 from lotteryfw.store.folder import RunFolder, find_runs, ticket_name
 from lotteryfw.store.level_table import METRIC, LevelRow
@@ -24,6 +25,7 @@ __all__ = [
     "Damage",
     "Damaged",
     "EventLog",
+    "FailedCell",
     "Info",
     "LevelRow",
     "LoadedTicket",
@@ -35,6 +37,7 @@ __all__ = [
     "check_seal",
     "check_spooled",
     "default_root",
+    "failed_cells",
     "file_name",
     "find_runs",
     "is_denied",

@@ -10,7 +10,7 @@ from typing import Literal
 from packaging.utils import canonicalize_name
 
 from lotteryfw.api.errors import DataError, LotteryError, PluginError, UsageError, nearest
-from lotteryfw.registry import RegisteredComponent, Registry, file_plugin
+from lotteryfw.registry import RegisteredComponent, Registry, file_plugin, plugin_names
 from lotteryfw.testkit.trials import trial
 
 
@@ -46,12 +46,12 @@ def check_plugin(name: str) -> list[Verdict]:
     registry = Registry.load(trust=[path] if is_file else [])
     wanted = canonicalize_name(file_plugin(path).distribution if is_file else name)
     for failure in registry.failures:
-        if wanted in _names(failure.distribution, failure.plugin):
+        if wanted in plugin_names(failure.plugin, failure.distribution):
             raise PluginError(str(failure))
 
     verdicts = []
     for component in registry.offers():
-        if wanted in _names(component.distribution, component.plugin):
+        if wanted in plugin_names(component.plugin, component.distribution):
             verdicts.append(_try(component))
     if not verdicts and is_file:
         raise UsageError(
@@ -59,16 +59,17 @@ def check_plugin(name: str) -> list[Verdict]:
             f"them: lotteryfw plan RECIPE --trust {shlex.quote(name)}"
         )
     if not verdicts:
-        distributions = [plugin.distribution for plugin in registry.plugins]
-        raise UsageError(
-            f"no plugin that is installed is called '{name}', or it has no components; "
-            f"{nearest(name, distributions)}"
-        )
+        raise UsageError(_why_nothing(name, registry))
     return verdicts
 
 
-def _names(distribution: str, plugin: str) -> set[str]:
-    return {canonicalize_name(distribution), canonicalize_name(plugin)}
+def _why_nothing(name: str, registry: Registry) -> str:
+    """Return why there is no component to try of an installed plugin."""
+    for plugin in registry.plugins:
+        if canonicalize_name(name) in plugin_names(plugin.name, plugin.distribution):
+            return f"the plugin '{name}' has no components to try"
+    distributions = [plugin.distribution for plugin in registry.plugins]
+    return f"no plugin that is installed is called '{name}'; {nearest(name, distributions)}"
 
 
 def _try(component: RegisteredComponent) -> Verdict:

@@ -32,6 +32,9 @@ def test_installed_plugins_add_components_and_commands_and_can_be_left_out(
     assert "hello from a plugin" in cli(here, "hello", **path).stdout
     assert "hello" in cli(here, "--help", **path).stdout
     assert (
+        "loaded    strangers (strangers 1.2): 1 component\n" in cli(here, "plugins", **path).stdout
+    )
+    assert (
         "excluded  strangers" in cli(here, "plugins", LOTTERYFW_WITHOUT="strangers", **path).stdout
     )
     assert cli(here, "hello", LOTTERYFW_WITHOUT="strangers", **path).returncode == 2
@@ -139,3 +142,15 @@ def test_help_and_import_are_light(here: Path) -> None:
                              env=environment(here), capture_output=True, text=True)  # fmt: skip
     assert planned.returncode == 0
     assert "torch" not in [line.split("|")[-1].strip() for line in planned.stderr.splitlines()]
+
+
+def test_check_says_that_a_plugin_has_no_components_and_that_it_runs_a_file(
+    here: Path, tmp_path: Path
+) -> None:
+    commands = "from lotteryfw import hookimpl\n@hookimpl\ndef register_commands(app):\n    pass\n"
+    path = {"PYTHONPATH": installed(tmp_path, "commands_only", commands)}
+    done = cli(here, "check", "commands-only", **path)
+    assert done.returncode == 2
+    assert done.stderr == "error: the plugin 'commands-only' has no components to try\n"
+    told = " ".join(cli(here, "check", "--help").stdout.split())
+    assert "A plugin file is run, as by --trust FILE." in told

@@ -68,6 +68,12 @@ MESSAGES = {
         "error: --set: seeds: must be a list, got '0,1,2' (a list is written [0, 1, 2], "
         "in quotes for the shell)\n"
     ),
+    "recipe tiny.toml --set seeds=3": (
+        "error: --set: seeds: must be a list, got 3 (a list is written [3])\n"
+    ),
+    "recipe tiny.toml --study tinny": (
+        "error: --study: tinny: there is no such study (did you mean 'tiny'?)\n"
+    ),
     "recipe tiny.toml --set search.levels=true": (
         "error: --set: search.levels: must be an integer, got true\n"
     ),
@@ -192,6 +198,15 @@ MESSAGES = {
     "recipe tiny.toml --out notes.txt": ("error: notes.txt: cannot be made: File exists\n"),
     "recipe tiny.toml --device tpu": ("error: no device is called 'tpu'; did you mean 'cpu'?\n"),
     "recipe tiny.toml --trust nowhere.py": ("error: there is no plugin file nowhere.py\n"),
+    "check quickstrat": (
+        "error: no recipe and no plugin is called 'quickstrat'; did you mean 'quickstart'?\n"
+    ),
+    "check loteryfw": (
+        "error: no recipe and no plugin is called 'loteryfw'; did you mean 'lotteryfw'?\n"
+    ),
+    "check mine.py --profile quick --set seeds=[1]": (
+        "error: --profile, --set: for recipes alone, and mine.py is a plugin\n"
+    ),
     "list criterium": ("error: there is no kind 'criterium' (did you mean 'criterion'?)\n"),
     "show large_finale": (
         "error: there is no component 'large_finale'; did you mean 'large_final' or "

@@ -9,6 +9,8 @@ import pytest
 from support.commands import QUICK
 from support.messages import CommandLine
 
+import lotteryfw
+from lotteryfw import RecipeError
 from lotteryfw.runner import plan as plan_module
 from lotteryfw.runner.plan import timed_steps
 from lotteryfw.store import Store
@@ -138,3 +140,42 @@ def test_an_absurd_network_is_refused(command: CommandLine) -> None:
     assert (code, out) == (2, "")
     assert error.startswith("error: tiny.toml: model: model 'lotteryfw/mlp' of lotteryfw==")
     assert "bytes for its parameters and buffers" in error
+
+
+BROKEN_SEARCH = """
+from lotteryfw import SearchAlgorithm, hookimpl
+
+class Broken(SearchAlgorithm):
+    "Raises before it asks for anything."
+    use = "broken"
+    def search(self, lab):
+        raise ZeroDivisionError("no search")
+        yield
+
+@hookimpl
+def register_components():
+    return [Broken]
+"""
+
+
+def test_a_search_that_cannot_run_is_a_fault_for_check_and_plan(command: CommandLine) -> None:
+    (command.folder / "broken.py").write_text(BROKEN_SEARCH)
+    (command.folder / "wrong.toml").write_text(
+        QUICK.format(length="40it", more="").replace('"imp", levels = 2', '"broken"')
+    )
+    words = ("wrong.toml", "--trust", "broken.py")
+    reason = "broke in search(): ZeroDivisionError: no search"
+    code, out, error = command("check", *words)
+    assert (code, out) == (2, "")
+    assert error.startswith("error: wrong.toml: search: search 'broken.py/broken' of ")
+    assert error.endswith(f"{reason} (in tiny/seed=0 and 1 more cell)\n")
+    for command_words in (("plan", *words), ("recipe", "wrong.toml", *words, "--dry-run")):
+        code, out, error = command(*command_words)
+        assert (code, error) == (1, "")
+        assert f"{reason}\n" in out
+    # of two recipes, the plan of the second is printed too
+    assert out.count("cannot run: tiny/seed=0") == 2
+    code, out, _ = command("plan", *words, "--json")
+    assert (code, len(json.loads(out)["broken"])) == (1, 2)
+    with pytest.raises(RecipeError, match="no search"):
+        lotteryfw.check(command.folder / "wrong.toml", trust=[command.folder / "broken.py"])

@@ -55,6 +55,26 @@ def test_the_list_has_dates_changes_seeds_accuracies_and_cells(here: Path) -> No
     assert lines(here, "runs", "list", "runs") == lines(here, "runs")
 
 
+@pytest.mark.parametrize("columns", [80, 160])
+def test_folders_and_dates_are_whole_and_changes_are_shortened(
+    here: Path, tmp_path: Path, columns: int
+) -> None:
+    name = "runs/quickstart-quick-92ae5cda"
+    shutil.copytree(here / "runs" / "fast", tmp_path / name)
+    shutil.copytree(here / "runs" / "slow", tmp_path / "runs" / "slow")
+    text = cli(tmp_path, "runs", COLUMNS=str(columns)).stdout
+    shown = text.splitlines()
+    assert max(map(len, shown)) <= columns
+    for line in lines(tmp_path, "runs"):
+        assert any(one.split()[0] == line["run"] for one in shown[3:])
+        assert line["date"].replace("T", " ")[:16] in text
+        assert line["overrides"][1] == "seeds=[0,1,2]"
+    assert ("train." in text and "…" in text) is (columns == 80)
+    # a folder that is wider than the terminal is whole, too
+    (tmp_path / name).rename(tmp_path / "runs" / ("long-" * 20))
+    assert "long-" * 20 in cli(tmp_path, "runs", COLUMNS="80").stdout
+
+
 def test_the_list_is_filtered_and_sorted(here: Path) -> None:
     def names(*words: str) -> list[str]:
         return [Path(line["run"]).name for line in lines(here, "runs", *words)]
@@ -87,6 +107,14 @@ def test_a_stopped_run_is_listed_as_unfinished(here: Path, tmp_path: Path) -> No
     (line,) = lines(tmp_path, "runs", "--status", "unfinished")
     assert line["run"] == "runs/stopped"
     assert cli(here, "runs", "--status", "unfinished").stdout == ""
+    told = "1 of 2 cells not finished; the same `lotteryfw recipe` command goes on"
+    assert cli(tmp_path, "report", "runs/stopped").stdout.splitlines()[-1] == told
+    assert told in (stopped / "report.html").read_text()
+    # one that was killed before it first wrote its results
+    for name in ("manifest.json", "levels.csv", "curves.jsonl"):
+        (stopped / name).unlink()
+    shown = cli(tmp_path, "report", "runs/stopped").stdout.splitlines()
+    assert shown[-1] == "no cell has finished; the same `lotteryfw recipe` command goes on"
 
 
 def test_wrong_filters_are_refused(here: Path) -> None:

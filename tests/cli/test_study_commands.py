@@ -8,10 +8,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import PLUGIN, QUICK, cli, command, environment, refused
 from support.paths import ROOT
+
+from lotteryfw.store import RunFolder
 
 
 def test_a_run_from_recipe_to_figure_and_again_from_the_store(here: Path) -> None:
@@ -197,6 +200,60 @@ def test_a_plugin_that_breaks_in_a_run_is_named_without_a_traceback(here: Path) 
         "ZeroDivisionError: no luck",
     ):
         assert part in done.stderr.replace("\n", "")
+
+
+BREAKS_IN_A_JOB = """
+from lotteryfw import Schedule, hookimpl
+
+class Broken(Schedule):
+    "Breaks in a training."
+    use = "broken"
+    def factor(self, step, clock):
+        if step > 20:
+            raise ZeroDivisionError("no luck")
+        return 1.0
+
+@hookimpl
+def register_components():
+    return [Broken]
+"""
+
+
+@pytest.mark.parametrize(
+    ("plugin", "axis", "jobs"),
+    [
+        (PLUGIN, 'criterion = ["random", "broken"]', "1"),
+        (BREAKS_IN_A_JOB, '"train.schedule" = ["constant", "broken"]', "1"),
+        (BREAKS_IN_A_JOB, '"train.schedule" = ["constant", "broken"]', "2"),
+    ],
+)
+def test_the_last_lines_name_the_cell_that_failed_and_its_traceback(
+    here: Path, plugin: str, axis: str, jobs: str
+) -> None:
+    (here / "mine.py").write_text(plugin)
+    grid = f"seeds = [0]\n[grid]\n{axis}\n"
+    recipe = QUICK.format(length="40it", more=grid).replace("seeds = [0, 1]", "")
+    (here / "tiny.toml").write_text(recipe)
+    words = ("recipe", "tiny.toml", "--trust", "mine.py", "--out", "run", "--jobs", jobs)
+    done = cli(here, *words)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "run"
+    failed, reason = done.stderr.splitlines()[-2:]
+    (cell,) = [name for name, end in manifest(here)["cells"].items() if end == "failed"]
+    assert failed == f"1 of 2 cells failed: {cell} (traceback: run/errors/001.txt)"
+    assert "ZeroDivisionError: no luck" in reason
+    assert "ZeroDivisionError: no luck" in (here / "run" / "errors" / "001.txt").read_text()
+    again = cli(here, "report", "run")
+    assert (again.returncode, again.stdout.splitlines()[-2:]) == (0, [failed, reason])
+    assert f"- failed: {cell}: {reason.strip()}" in cli(here, "report", "run", "--markdown").stdout
+    told = json.loads(cli(here, "report", "run", "--json").stdout)["failed"]
+    assert told == [{"cell": cell, "reason": reason.strip(), "traceback": "errors/001.txt"}]
+    page = (here / "run" / "report.html").read_text().replace("<wbr>", "")
+    assert "ZeroDivisionError: no luck" in page
+
+
+def manifest(here: Path) -> dict[str, Any]:
+    return RunFolder(here / "run").read_manifest()
 
 
 def test_a_plugin_file_needs_trust(here: Path) -> None:

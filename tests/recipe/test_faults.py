@@ -572,7 +572,7 @@ def test_chosen_studies_run_alone_and_claims_about_others_are_untested(tmp_path:
     assert both.cells == load_recipe(recipe, registry, data_folder=tmp_path).cells
     with pytest.raises(RecipeError) as caught:
         load_recipe(recipe, registry, data_folder=tmp_path, studies=["twoo"])
-    expected = "recipe: studies.twoo: there is no such study (did you mean 'two'?)"
+    expected = "--study: twoo: there is no such study (did you mean 'two'?)"
     assert [str(fault) for fault in caught.value.faults] == [expected]
 
 

@@ -129,6 +129,10 @@ def test_runs_without_anything_in_common_are_refused(tmp_path: Path) -> None:
     two = fake_run(tmp_path / "two", more).path
     with pytest.raises(UsageError, match="one and two have no study in common; two has another"):
         compare([one, two])
+    unfinished = fake_run(tmp_path / "unfinished", []).path
+    for pair in ([one, unfinished], [unfinished, one]):
+        with pytest.raises(UsageError, match=r"\n  unfinished has no finished level$"):
+            compare(pair)
     with pytest.raises(UsageError, match="two runs or more"):
         compare([one])
     with pytest.raises(UsageError, match="compared with itself"):

@@ -65,7 +65,7 @@ def test_both_intervals_decide(gains, stops, outcome):
 def test_the_sentence_has_the_numbers():
     [level] = levels(ticket(GAIN, SOONER))
     assert level.sentence == (
-        "at 21.1 % of the weights the ticket is a winning ticket: +0.50 ± 0.10 points (95 % interval +0.25 to +0.75) "
+        "at 21.1 % of the weights, where the ticket is a winning ticket: +0.50 ± 0.10 points (95 % interval +0.25 to +0.75) "
         "of early test accuracy and -100 ± 20 steps (95 % interval -150 to -50) to early stopping against the dense network, "
         "n = 3."
     )
@@ -122,7 +122,7 @@ def test_two_seeds_have_numbers_and_no_interval():
     [level] = levels(ticket(GAIN[:2], SOONER[:2]))
     assert level.accuracy.interval_text() == "–"
     assert (
-        "undecided if the ticket wins (2 seeds do not decide: at least 3 do): "
+        "undecided whether the ticket wins (2 seeds do not decide: at least 3 do): "
         "+0.45 ± 0.07 points of early test accuracy" in level.sentence
     )
 
@@ -232,7 +232,7 @@ def test_validation_chooses_the_level_of_the_headline(tmp_path):
     better = [replace(one, validation_accuracy=0.99) if one.level == 3 else one for one in rows]
     [chosen] = winning_tickets(group_studies(better)[0])
     assert chosen.chosen_level.density == pytest.approx(0.51)
-    assert "The level that validation chooses, at 51 % of the weights it is undecided" in (
+    assert "Validation chooses the level at 51 % of the weights, where it is undecided whether" in (
         chosen.headline
     )
     assert [cells[0] for cells in level_verdict_table(series).rows] == [
@@ -245,7 +245,7 @@ def test_validation_chooses_the_level_of_the_headline(tmp_path):
     folder = fake_run(tmp_path / "run", rows)
     headline = (
         "- ticket: Winning tickets at 3 of 5 levels after Holm's correction for their number, at "
-        "80–64, 41 %. The level that validation chooses, at 41 % of the weights the ticket is a "
+        "80–64, 41 %. Validation chooses the level at 41 % of the weights, where the ticket is a "
     )
     assert headline in markdown(folder.path)
     console = Console(width=80, file=io.StringIO())
@@ -255,6 +255,7 @@ def test_validation_chooses_the_level_of_the_headline(tmp_path):
     assert max(map(len, output.splitlines())) <= 80
     assert "80–64, 41" in output
     assert "ticket: Winning tickets at 3 of 5 levels" in output
+    assert "other series" not in output
 
 
 def test_validation_chooses_among_the_levels_that_every_seed_has():
@@ -289,3 +290,21 @@ def test_a_label_in_brackets_is_no_markup(tmp_path):
     for table in verdict_tables(fake_run(tmp_path / "run", rows), 200):
         console.print(table)
     assert console.file.getvalue().count(label["scope"]) == 2  # its row, and the sentence below
+
+
+def test_the_table_says_where_the_sentences_of_the_other_series_are(tmp_path):
+    rows = []
+    for name in ("a", "b", "c"):
+        rows += [
+            replace(one, cell=f"{name}-{one.cell}", axes={"criterion": name})
+            for one in ticket(GAIN, SOONER)
+        ]
+    console = Console(width=200, file=io.StringIO())
+    for table in verdict_tables(fake_run(tmp_path / "run", rows), 200):
+        console.print(table)
+    output = " ".join(console.file.getvalue().split())
+    assert output.count("Validation chooses the level") == 1
+    assert (
+        "for the 2 other series this sentence is in report.html and in "
+        "`lotteryfw report RUN --markdown`" in output
+    )

@@ -20,8 +20,9 @@ from lotteryfw.engine.runtime import python_command
 from lotteryfw.engine.worker import patience
 from lotteryfw.runner import run_study as run_recipe
 from lotteryfw.runner.executors import InProcess
+from lotteryfw.runner.scheduler import Interrupted
 from lotteryfw.search.jobs import Job
-from lotteryfw.store import Store
+from lotteryfw.store import Store, failed_cells
 
 PLUGIN = """
 import os, sys
@@ -345,3 +346,24 @@ def test_a_worker_imports_from_where_the_run_imports(
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     done = subprocess.run([*python_command("of_the_run"), "7"], capture_output=True, text=True)
     assert json.loads(done.stdout) == [["7"], sys.path], done.stderr
+
+
+def test_a_cell_that_a_later_run_does_not_reach_keeps_its_reason(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    """Its traceback was deleted as that run began; a new one may have the name of the old."""
+    table = recipe(criterion="raises")
+    done, _ = go(tmp_path, table, trust=plugin)
+    failed = failed_cells(done.manifest)
+    assert [failure.traceback for failure in failed] == ["errors/001.txt", "errors/002.txt"][
+        : len(failed)
+    ]
+    assert all("ZeroDivisionError: no luck" in failure.reason for failure in failed)
+    with pytest.raises(Interrupted):
+        run_recipe(
+            table, out=done.path, store=tmp_path / "store", trust=plugin, jobs=1, device="cpu",
+            on_start=lambda stop: stop(),
+        )  # fmt: skip
+    kept = failed_cells(done.manifest)
+    assert [failure.reason for failure in kept] == [failure.reason for failure in failed]
+    assert {failure.traceback for failure in kept} == {""}

@@ -44,7 +44,20 @@ def test_the_summary_has_jobs_cells_speed_and_time_left() -> None:
     # 100 of 400 steps in 10 s: 300 are left at 10 a second
     assert progress.summary() == "2/4 jobs  1/2 cells  10 steps/s  10 s  about 30 s left"
     progress.event(RunFinished("runs/small", 2, 0, 0))
-    assert "left" not in progress.summary()
+    # two jobs were shared, and nothing is pending
+    assert progress.summary() == "2 jobs  2 cells  10 steps/s  10 s"
+
+
+def test_a_finished_run_with_failed_cells_has_no_pending_jobs() -> None:
+    clock = Clock()
+    progress = RunProgress(clock)
+    progress.event(START)
+    clock.now += 10
+    progress.event(JobFinished("a", 100, stored=False, seconds=9.0))
+    progress.event(CellFinished("one", "failed"))
+    assert progress.summary().startswith("1/4 jobs  1/2 cells")
+    progress.event(RunFinished("runs/small", cells=2, failed=1, diverged=1))
+    assert progress.summary() == "1 job  2 cells, 1 failed, 1 diverged  10 steps/s  10 s"
 
 
 def test_a_running_training_has_steps_figures_speed_and_time_left() -> None:

@@ -180,7 +180,7 @@ def test_a_script_is_keyed_by_what_its_class_names_shows_progress_and_writes_the
     assert first.returncode == 0, first.stderr
     report, key = first.stdout.splitlines()
     assert report == "['report.html']"
-    assert first.stderr.startswith("script: 1 cells, up to 2 jobs and 80 steps to do → run\n")
+    assert first.stderr.startswith("script: 1 cell, up to 2 jobs and 80 steps to do → run\n")
     # another comment in the script changes nothing, and another constant does
     again = script(tmp_path, SCRIPT.replace("print(done", "# a remark\nprint(done"))
     assert again.stdout.splitlines()[1] == key

@@ -21,13 +21,14 @@ from lotteryfw.report.html.plotly_chart import Chart
 from lotteryfw.report.html.rendering import render
 from lotteryfw.report.html.study_charts import density_charts, learning_chart
 from lotteryfw.report.tables.best_level import best_levels, untrained_masks
+from lotteryfw.report.tables.endings import unfinished_text
 from lotteryfw.report.tables.provenance import provenance_table
 from lotteryfw.report.tables.summary import study_tables
 from lotteryfw.report.tables.text_table import TextTable
 from lotteryfw.report.tables.winning_tickets import level_verdict_table
 from lotteryfw.report.verdicts.claims import ClaimVerdict, check_claims
 from lotteryfw.report.verdicts.winning_tickets import SeriesVerdict, winning_tickets
-from lotteryfw.store import RunFolder, atomic_write
+from lotteryfw.store import RunFolder, atomic_write, failed_cells
 
 NAME = "report.html"
 _COLUMNS = 9  # of figures, as many as printed paper has room for
@@ -80,6 +81,8 @@ def _render(data: RunData, claims: Sequence[ClaimVerdict]) -> str:
         title=manifest.get("title") or manifest.get("name") or folder.path.name,
         run=manifest,
         cells=counts,
+        failed=failed_cells(manifest),
+        unfinished=unfinished_text(data),
         claims=claims,
         masks=untrained_masks(data.shown),
         sections=sections,

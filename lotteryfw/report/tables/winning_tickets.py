@@ -96,8 +96,14 @@ def _verdict_table(study: StudySeries, verdicts: Sequence[SeriesVerdict], width:
 
 def _notes(study: StudySeries, verdicts: Sequence[SeriesVerdict]) -> str:
     """Return the headline of the first series, which a recipe puts first, and what is left out."""
-    first = verdicts[0]
-    return "; ".join([f"{first.label}: {first.headline}", *partly_shown_note(study)])
+    first, *others = verdicts
+    notes = [f"{first.label}: {first.headline}"]
+    if others:
+        notes.append(
+            f"for the {len(others)} other series this sentence is in report.html and in "
+            "`lotteryfw report RUN --markdown`"
+        )
+    return "; ".join([*notes, *partly_shown_note(study)])
 
 
 def verdict_markdown(run: RunFolder | RunData) -> str:

@@ -192,11 +192,16 @@ def _matched(
             else:
                 pairs.append((one, series, partner))
     if not pairs and not notes:
-        studies = ", ".join(study.name for study in other.studies)
-        notes.append(
-            f"{first_name} and {other_name} have no study in common; {other_name} has {studies}"
-        )
+        notes.append(_nothing_in_common(first, other, names))
     return pairs, notes
+
+
+def _nothing_in_common(first: RunData, other: RunData, names: tuple[str, str]) -> str:
+    for run, name in zip((first, other), names, strict=True):
+        if not run.studies:
+            return f"{name} has no finished level"
+    studies = ", ".join(study.name for study in other.studies)
+    return f"{names[0]} and {names[1]} have no study in common; {names[1]} has {studies}"
 
 
 def _matched_studies(

@@ -141,7 +141,7 @@ class LevelVerdict:
 
     @property
     def sentence(self) -> str:
-        """The verdict for people, with its numbers."""
+        """The verdict with its numbers, as the end of a sentence about the level."""
         numbers = f"{self.accuracy} of {metric_name(EARLY_ACCURACY, self.figure)}"
         if not self.no_early_stop:
             numbers += f" and {self.stop} to early stopping"
@@ -149,7 +149,7 @@ class LevelVerdict:
             count = self.diverged + self.accuracy.estimate.spread.n
             numbers = f"{self.diverged} of {count} tickets diverged; of the others {numbers}"
         return (
-            f"at {percent(self.density)} % of the weights {self._verdict_text()}: {numbers} "
+            f"at {percent(self.density)} % of the weights, where {self._verdict_text()}: {numbers} "
             f"against the dense network, n = {self.accuracy.estimate.spread.n}."
         )
 
@@ -161,7 +161,7 @@ class LevelVerdict:
         if outcome == "pruned network":
             return "the network is not judged"
         if outcome == "undecided":
-            return f"it is undecided if the ticket wins ({self._undecided_reason()}){speed}"
+            return f"it is undecided whether the ticket wins ({self._undecided_reason()}){speed}"
         if outcome == "not a winning ticket":
             return f"the ticket is not a winning ticket{speed}"
         return f"the ticket is a winning ticket{speed}"
@@ -225,14 +225,14 @@ class SeriesVerdict:
         if chosen.refusal:
             return (
                 f"Pruned networks, not tickets: {chosen.refusal}. "
-                f"The level that validation chooses, {chosen.sentence}"
+                f"Validation chooses the level {chosen.sentence}"
             )
         wins = [level for level in self.levels if level.outcome in WINS]
         count = f"{len(wins)} of {len(self.levels)} levels"
         correction = "after Holm's correction for their number" if len(self.levels) > 1 else ""
         where = f", at {self.densities(*WINS)} %" if wins else ""
         text = " ".join(filter(None, (f"Winning tickets at {count}", correction)))
-        return f"{text}{where}. The level that validation chooses, {chosen.sentence}"
+        return f"{text}{where}. Validation chooses the level {chosen.sentence}"
 
 
 def winning_tickets(study: StudySeries, table: StudyTable | None = None) -> list[SeriesVerdict]:
