@@ -17,7 +17,7 @@ import pytest
 from support.paths import ROOT
 
 import lotteryfw
-from lotteryfw.cli.studies import plan
+from lotteryfw.cli.plans import plan
 from lotteryfw.report import report
 
 SHORT = "train.length=4it"

@@ -191,10 +191,10 @@ class RunRecorder:
 
     def cell_finished(self, cell: Cell, status: Status, message: str, trace: str = "") -> None:
         """Record how a cell ended; `trace` is the path of its traceback in the run's folder."""
+        self._drop_outdated(cell.id)
         self._failures.pop(cell.id, None)
         if status == "failed":
             self._failures[cell.id] = {"reason": message, "traceback": trace}
-        self._drop_outdated(cell.id)
         self.statuses[cell.id] = status
         self._reporter.event(CellFinished(cell.id, status, message))
 

@@ -225,6 +225,8 @@ def register_components():
         (PLUGIN, 'criterion = ["random", "broken"]', "1"),
         (BREAKS_IN_A_JOB, '"train.schedule" = ["constant", "broken"]', "1"),
         (BREAKS_IN_A_JOB, '"train.schedule" = ["constant", "broken"]', "2"),
+        # the failure is the first thing that the run records
+        (BREAKS_IN_A_JOB, '"train.schedule" = ["broken"]', "1"),
     ],
 )
 def test_the_last_lines_name_the_cell_that_failed_and_its_traceback(
@@ -240,7 +242,8 @@ def test_the_last_lines_name_the_cell_that_failed_and_its_traceback(
     assert done.stdout.splitlines()[-1] == "run"
     failed, reason = done.stderr.splitlines()[-2:]
     (cell,) = [name for name, end in manifest(here)["cells"].items() if end == "failed"]
-    assert failed == f"1 of 2 cells failed: {cell} (traceback: run/errors/001.txt)"
+    cells = "2 cells" if "," in axis else "1 cell"
+    assert failed == f"1 of {cells} failed: {cell} (traceback: run/errors/001.txt)"
     assert "ZeroDivisionError: no luck" in reason
     assert "ZeroDivisionError: no luck" in (here / "run" / "errors" / "001.txt").read_text()
     again = cli(here, "report", "run")
