@@ -277,7 +277,7 @@ def is_alive(pid: int) -> bool:
 LOSSES = {
     "SIGKILL": r"rank 1 of 2: its process \d+ ended \(signal 9\)",
     "SIGSTOP": r"rank 1 of 2: no sign of life for \d+ s",
-    "raise": r"rank 1 of 2: RuntimeError: no luck in a rank",
+    "raise": r"rank 1 of 2: augmentation '\S+losing' of \S+ broke in apply\(\): RuntimeError: no luck",
 }
 
 

@@ -276,11 +276,11 @@ class Doomed(MaskCriterion):
         return layer.final.abs()
 
 class Blow(Mask1Action):
-    "Restarts the second and later levels from infinity."
+    "Restarts the second and later levels from numbers whose products are infinite."
     use = "rewind_to_doom"
     def kept_values(self, layer):
         few = layer.mask.float().mean() < 0.3
-        return layer.rewound * (float("inf") if few else 1.0)
+        return layer.rewound * (1e30 if few else 1.0)
 
 @hookimpl
 def register_components():

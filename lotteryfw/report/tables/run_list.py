@@ -92,7 +92,7 @@ def _columns(summaries: Sequence[RunSummary], densities: Sequence[float]) -> lis
         column("time", _time, "whole"),
         column("changes", _changes, "shortened"),
         column("seeds", lambda summary: seed_text(summary.seeds)),
-        column("rows; cells", _rows_and_cells),
+        column("rows; cells", _rows_and_cells, "whole"),
         column(f"test {' or '.join(figures)}, %", lambda summary: _best(summary.best, figures)),
     ]
     for density in densities:
