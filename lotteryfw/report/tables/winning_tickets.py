@@ -100,10 +100,10 @@ def _notes(study: StudySeries, verdicts: Sequence[SeriesVerdict]) -> str:
     notes = [f"{first.label}: {first.headline}"]
     if others:
         notes.append(
-            f"for the {len(others)} other series this sentence is in report.html and in "
-            "`lotteryfw report RUN --markdown`"
+            f"Of the {len(others)} other series, report.html and `lotteryfw report RUN --markdown` "
+            "say the same."
         )
-    return "; ".join([*notes, *partly_shown_note(study)])
+    return "\n".join([*notes, *partly_shown_note(study)])
 
 
 def verdict_markdown(run: RunFolder | RunData) -> str:
