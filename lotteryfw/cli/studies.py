@@ -55,6 +55,7 @@ def recipe(
     if out is not None and len(files) > 1:
         raise UsageError("--out: is the folder of one run; leave it out for several recipes")
     if dry_run:
+        # every plan is printed, whatever the one before says
         runnable = [
             show_plan(file, profile, sets, studies, trust, data, store, as_json=as_json)
             for file in files

@@ -47,8 +47,8 @@ def execute(
     Jobs whose result the store has are not run. One process at a time works on a key; a second one
     waits and then finds the result. `on_done` is called for each job once its result is there,
     after `on_stored` where another process had computed it. Raises Stopped, and PluginError, which
-    names the component, where one breaks. A training that diverges is an outcome, too, and leaves the others as they
-    are.
+    names the component, where one breaks. A training that diverges is an outcome, too, and leaves
+    the others as they are.
     """
     from torch import OutOfMemoryError
 

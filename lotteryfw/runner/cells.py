@@ -96,7 +96,8 @@ class CellRun:
     """A cell between its first job and its end.
 
     `ended` is None until then; afterwards it has the status, and the error of a cell that failed or
-    diverged; `trace` is the path of its first traceback in the run's folder. `asked` are the requests that the search waits for.
+    diverged. `trace` is the path of its first traceback in the run's folder. `asked` are the
+    requests that the search waits for.
     """
 
     def __init__(self, cell: Cell, open_lab: Callable[[Cell], CellLab], services: CellServices):

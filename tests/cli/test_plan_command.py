@@ -12,7 +12,10 @@ from support.messages import CommandLine
 import lotteryfw
 from lotteryfw import RecipeError
 from lotteryfw.runner import plan as plan_module
+from lotteryfw.runner import scheduler
 from lotteryfw.runner.plan import timed_steps
+from lotteryfw.search import jobs
+from lotteryfw.search.jobs import Train
 from lotteryfw.store import Store
 
 ATTENTION = """
@@ -123,14 +126,23 @@ def test_a_measurement_counts_more_than_what_is_stored(
     assert json.loads(command("plan", "tiny.toml", "--measure", "--json")[1])["seconds"] < 3600
 
 
-def test_estimates_are_made_of_the_longest_training(command: CommandLine) -> None:
+def test_estimates_are_made_of_the_longest_training(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes: set[str] = set()
+
+    def likeness(job: Train) -> str:
+        classes.add(jobs.likeness(job))
+        return jobs.likeness(job)
+
+    monkeypatch.setattr(scheduler, "likeness", likeness)
     store = Store(command.folder / "store")
     lengths = []
     for length in (20, 300, 40):
         words = ("--set", f"train.length={length}it", "--set", "evaluate.points=1")
         assert command("recipe", "tiny.toml", *words, "--out", f"run-{length}")[0] == 0
-        aliases = [alias for alias in store.aliases() if timed_steps(store, alias)]
-        lengths.append(max(timed_steps(store, alias) for alias in aliases))
+        (cost_class,) = classes
+        lengths.append(timed_steps(store, cost_class))
     assert lengths == [20, 300, 300]
 
 

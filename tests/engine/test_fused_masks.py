@@ -331,6 +331,15 @@ def test_the_random_numbers_are_those_of_torch(seed: int, size: int) -> None:
     assert torch.equal(numbers, expected)
 
 
+def test_the_random_numbers_are_those_of_numpys_mersenne_twister() -> None:
+    numbers = torch.empty(2000)
+    numba_draws._fill(5489, numbers.numpy())
+    words = np.random.RandomState(5489).randint(0, 2**32, size=2000, dtype=np.uint32)
+    assert np.array_equal(numbers.numpy(), (words & 0xFFFFFF).astype(np.float32) * 2.0**-24)
+    # or torch draws by itself, and nothing is gained
+    assert numba_draws._is_generator_of_torch()
+
+
 def test_a_torch_with_another_generator_draws_the_numbers_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

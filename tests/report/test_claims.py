@@ -656,6 +656,23 @@ def test_seeds_that_diverged_leave_a_claim_undecided(tmp_path, side, level):
     assert mean(result) == pytest.approx(0.1)
 
 
+def test_a_control_that_diverged_leaves_its_claims_undecided(tmp_path):
+    rows = chains({})
+    for level_row in list(rows):
+        if level_row.level == 1:
+            is_lost = level_row.seed == 2
+            accuracy = None if is_lost else 0.5
+            status = "diverged" if is_lost else "done"
+            rows.append(replace(level_row, variant="reinit", test_accuracy=accuracy, status=status))
+    claim = {**BASE, "higher": A, "lower": {**A, "variant": "reinit"}, "density": 0.5}
+    folder = fake_run(tmp_path / "run", rows, [claim])
+    manifest = folder.read_manifest()
+    # the cell goes on, and its search ends well
+    folder.write_manifest(manifest | {"cells": dict.fromkeys(manifest["cells"], "done")})
+    [result] = check_claims(folder)
+    assert (result.outcome, result.seeds, result.diverged) == ("undecided", 4, (2,))
+
+
 def test_levels_before_a_training_diverged_count(tmp_path):
     result = verdict(tmp_path, chains({("a", 1): 3}), {**ORDER, "density": [0.2, 0.6]})
     assert (result.outcome, result.seeds, result.diverged) == ("supported", 5, ())

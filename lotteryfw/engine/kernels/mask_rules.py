@@ -185,8 +185,9 @@ class BernoulliRule:
         self._job = job
         self._parametrization = parametrization
         # All layers' numbers of a draw, one layer after the other, as its stream has them.
-        self._noise = torch.empty(sum(layer.size for layer in layers.values()))
-        noises = torch.split(self._noise, [layer.size for layer in layers.values()])
+        sizes = [layer.size for layer in layers.values()]
+        self._noise = torch.empty(sum(sizes))
+        noises = torch.split(self._noise, sizes)
         self._layers: dict[str, _DrawnLayer] = {}
         for (name, layer), noise in zip(layers.items(), noises, strict=True):
             self._layers[name] = _DrawnLayer(layer, noise, rescale)
