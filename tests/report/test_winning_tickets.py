@@ -305,6 +305,6 @@ def test_the_table_says_where_the_sentences_of_the_other_series_are(tmp_path):
     output = " ".join(console.file.getvalue().split())
     assert output.count("Validation chooses the level") == 1
     assert (
-        "n = 3. Of the 2 other series, report.html and `lotteryfw report RUN --markdown` say the same."
-        in output
+        "n = 3. The sentences of the 2 other series are in report.html, and "
+        "`lotteryfw report RUN --markdown` prints them." in output
     )

@@ -100,8 +100,8 @@ def _notes(study: StudySeries, verdicts: Sequence[SeriesVerdict]) -> str:
     notes = [f"{first.label}: {first.headline}"]
     if others:
         notes.append(
-            f"Of the {len(others)} other series, report.html and `lotteryfw report RUN --markdown` "
-            "say the same."
+            f"The sentences of the {len(others)} other series are in report.html, and "
+            "`lotteryfw report RUN --markdown` prints them."
         )
     return "\n".join([*notes, *partly_shown_note(study)])
 
