@@ -66,6 +66,7 @@ def configure_torch() -> None:
 
     # One training for each process; a study fills the cores with several of them.
     torch.set_num_threads(1)
+    torch.backends.cudnn.enabled = True
     torch.backends.cudnn.deterministic = True
     # It times algorithms and keeps the fastest, so two runs may choose differently.
     torch.backends.cudnn.benchmark = False

@@ -13,7 +13,7 @@ from lotteryfw.api.kinds import DataSource
 from lotteryfw.runner.cells import Status
 from lotteryfw.runner.context import StudyContext
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import numerics
+from lotteryfw.search.numerics import numerics
 from lotteryfw.store import failed_cells
 
 UNFINISHED = "unfinished"

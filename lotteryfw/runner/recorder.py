@@ -21,7 +21,7 @@ from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
 from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
-from lotteryfw.search.jobs import numerics
+from lotteryfw.search.numerics import numerics
 from lotteryfw.search.stored_tickets import Loaded, without_state
 from lotteryfw.store import (
     LevelRow,

@@ -21,7 +21,8 @@ from lotteryfw.search.cell import Cell
 from lotteryfw.search.guard import blame, describe
 from lotteryfw.search.initial_cache import cached_initial_state
 from lotteryfw.search.initial_state import InitialState, draw_weight
-from lotteryfw.search.jobs import Spec, numerics
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.numerics import numerics
 from lotteryfw.search.pruning import Pruner
 from lotteryfw.search.top_k import check_tensor, require_finite
 

@@ -7,15 +7,14 @@ their content, lengths in steps.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from lotteryfw.api.digests import digest as digest
 from lotteryfw.api.digests import tensors_digest as tensors_digest
+from lotteryfw.search.numerics import numerics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -277,23 +276,6 @@ _SPECS = (
     "component", "mask_update",
 )  # fmt: skip
 _TUPLES = ("layers", "stream_labels")
-
-
-def numerics(device: str) -> dict[str, str]:
-    """Return what beside a job decides the bits of a result.
-
-    That is: torch's version, the device, and on the CPU that denormal numbers count as zeros, and
-    the mode of MKL (which instructions it uses) where the environment sets one.
-    """
-    cpu = {"denormals": "zero"}
-    if os.environ.get("MKL_CBWR"):
-        cpu["MKL_CBWR"] = os.environ["MKL_CBWR"]
-    return {"torch": _torch_version(), "device": device, **(cpu if device == "cpu" else {})}
-
-
-@cache
-def _torch_version() -> str:
-    return version("torch")
 
 
 def key_source(job: Job) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lotteryfw import Augmentation
 from lotteryfw.engine import configure_torch
 from lotteryfw.engine.arithmetic import algorithms_of
 from lotteryfw.runner import StudyContext, run_study
-from lotteryfw.search.jobs import numerics
+from lotteryfw.search.numerics import numerics
 
 seen: set[tuple[bool, bool]] = set()
 """What the augmentation below saw: whether algorithms must repeat, and whether they are tried."""
@@ -161,18 +161,32 @@ def test_the_matrix_products_that_a_session_set_are_set_back() -> None:
     expected = _product()
     torch.set_float32_matmul_precision("medium")
     torch.backends.mkldnn.enabled = False
+    torch.backends.cudnn.enabled = False
     configure_torch()
     assert torch.get_float32_matmul_precision() == "highest"
     assert torch.backends.mkldnn.enabled
+    assert torch.backends.cudnn.enabled
     assert torch.equal(_product(), expected)
 
 
-def test_the_mode_of_mkl_is_in_keys_where_the_environment_sets_it(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("device", "variable"),
+    [
+        ("cpu", "MKL_CBWR"),
+        ("cpu", "ONEDNN_DEFAULT_FPMATH_MODE"),
+        ("cpu", "DNNL_DEFAULT_FPMATH_MODE"),
+        ("cuda", "NVIDIA_TF32_OVERRIDE"),
+    ],
+)
+def test_variables_that_change_the_arithmetic_are_in_keys_where_they_are_set(
+    device: str, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("MKL_CBWR", raising=False)
-    plain = numerics("cpu")
-    assert plain.keys() == {"torch", "device", "denormals"}
-    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
-    assert numerics("cpu") == {**plain, "MKL_CBWR": "COMPATIBLE"}
-    assert numerics("cuda").keys() == {"torch", "device"}
+    monkeypatch.delenv(variable, raising=False)
+    other = "cuda" if device == "cpu" else "cpu"
+    plain, plain_elsewhere = numerics(device), numerics(other)
+    monkeypatch.setenv(variable, "1")
+    assert numerics(device) == {**plain, variable: "1"}
+    assert numerics(other) == plain_elsewhere
+    # an empty variable sets nothing
+    monkeypatch.setenv(variable, "")
+    assert numerics(device) == plain
