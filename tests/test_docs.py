@@ -565,11 +565,25 @@ def test_the_page_on_reliability_describes_every_kind_of_fault_of_the_campaign()
 # The site
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them and as mkdocs does, without repeated hyphens."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    hyphenated = [
+        re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-") for heading in headings
+    ]
+    return {*hyphenated, *(re.sub(r"-+", "-", anchor).strip("-") for anchor in hyphenated)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_resolve(page: Path) -> None:
-    """mkdocs checks the links between pages of docs/, but not those that lead out of it, as to the code."""
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", FENCE.sub("", page.read_text("utf-8")))
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    """mkdocs checks the links between pages of docs/, but not those that lead out of it, nor the README's."""
+    links = re.findall(
+        r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", FENCE.sub("", page.read_text("utf-8"))
+    )
+    for path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{path}#{anchor}"
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:
