@@ -55,6 +55,9 @@ from .api.events import (
     Finding as Finding,
 )
 from .api.events import (
+    JobFailed as JobFailed,
+)
+from .api.events import (
     JobFinished as JobFinished,
 )
 from .api.events import (

@@ -64,17 +64,25 @@ class PluginError(LotteryError):
     """A plugin could not be loaded, or a component broke while it was used."""
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return True for an error that says that the memory, or that of the device, is full."""
+    # torch's own class is told by its name, since this module does without torch; on the CPU its
+    # allocator raises a plain RuntimeError.
+    is_torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torchs)
+
+
 @contextmanager
 def naming(component: str, call: str) -> Iterator[None]:
     """Turn what a component raises into a PluginError that names it and the call, as "load()".
 
-    lotteryfw's own errors pass: they say already who is to blame.
+    lotteryfw's own errors pass: they say already who is to blame. So do lacks of memory.
     """
     try:
         yield
-    except LotteryError:
-        raise
     except Exception as error:
+        if isinstance(error, LotteryError) or is_lack_of_memory(error):
+            raise
         text = f"{component} broke in {call}: {type(error).__name__}: {error}"
         raise PluginError(text) from error
 

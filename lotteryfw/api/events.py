@@ -49,6 +49,14 @@ class JobFinished(RunEvent):
 
 
 @dataclass(frozen=True)
+class JobFailed(RunEvent):
+    """A job broke off with an error, `message`. The cells that asked for it end as failed."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
 class LevelFinished(RunEvent):
     """One level of one cell has its figures. `variant` is "ticket" or the name of a control."""
 
@@ -128,6 +136,7 @@ class RunFinished(RunEvent):
 Event = (
     RunStarted
     | JobFinished
+    | JobFailed
     | Evaluated
     | LevelFinished
     | LayerCollapsed

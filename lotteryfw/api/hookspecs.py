@@ -18,6 +18,7 @@ from lotteryfw.api.events import (
     CellFinished,
     Evaluated,
     Finding,
+    JobFailed,
     JobFinished,
     LayerCollapsed,
     LevelFinished,
@@ -60,6 +61,11 @@ def run_started(event: RunStarted) -> None:
 @hookspec
 def job_finished(event: JobFinished) -> None:
     """A job was trained or found in the store."""
+
+
+@hookspec
+def job_failed(event: JobFailed) -> None:
+    """A job broke off with an error."""
 
 
 @hookspec

@@ -121,7 +121,7 @@ def _plan_lines(result: Plan, is_measured: bool) -> list[str]:
     if result.seconds is None and not is_measured:
         lines.append("  nothing like it was trained in this store: --measure estimates the time")
     elif is_measured:
-        lines.append("  the time is that of training steps; evaluations add to it")
+        lines.append("  the time is that of steps of one training at a time; evaluations add to it")
     if result.unknown:
         cells = f"{len(result.unknown)} cells, such as {result.unknown[0]}"
         lines.append(f"  depend on results, planned up to there: {cells}")

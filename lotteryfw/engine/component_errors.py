@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.errors import ContractError, LotteryError, PluginError, UsageError
+from lotteryfw.api.errors import (
+    ContractError,
+    LotteryError,
+    PluginError,
+    UsageError,
+    is_lack_of_memory,
+)
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job, Train
 
@@ -109,7 +115,7 @@ def _passes(error: BaseException) -> bool:
     """Return whether an error is none of a component's own."""
     is_own = isinstance(error, LotteryError) or type(error).__module__.startswith("lotteryfw.")
     is_cuda = isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    return is_own or is_cuda or isinstance(error, (MemoryError, *_of_torch("OutOfMemoryError")))
+    return is_own or is_cuda or is_lack_of_memory(error)
 
 
 def _call(trace: TracebackType | None) -> _Call | None:

@@ -142,12 +142,12 @@ def _store_result(job: ProbeJob | Evaluate, store: Store, context: EngineContext
     # The folder appears as a whole or not at all, so a process that is killed leaves nothing.
     with store.write(job.key, job.kind, job.source) as folder:
         try:
-            if isinstance(job, Evaluate):
-                with algorithms_of(job):
+            with algorithms_of(job):
+                if isinstance(job, Evaluate):
                     outcome["evaluation"] = evaluate_network(job, context).plain()
-            else:
-                tensors = run_probe(job, context)
-                tensor_files.save(folder / "tensors.safetensors", tensors, flush=False)
+                else:
+                    tensors = run_probe(job, context)
+                    tensor_files.save(folder / "tensors.safetensors", tensors, flush=False)
         except OutOfMemoryError as error:
             raise DeviceMemoryError(memory_advice(job, lack_of_memory(error))) from error
         write_json(folder / "outcome.json", outcome)

@@ -18,7 +18,7 @@ def deciding_parts(cell: Cell) -> tuple[int, ...]:
     """
     parts = (
         cell.model, cell.data, cell.search, cell.optimizer, cell.mask_optimizer,
-        cell.parametrization,
+        cell.parametrization, cell.objective, cell.mask_update,
     )  # fmt: skip
     return tuple(map(id, parts))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lotteryfw.api.events import CellFinished, JobFinished, LayerCollapsed, LevelFinished
+from lotteryfw.api.events import CellFinished, JobFailed, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.api.results import LevelResult
 from lotteryfw.api.tickets import MaskStats, Ticket, TicketSource, TicketState
 from lotteryfw.recipe import to_toml
@@ -19,6 +19,7 @@ from lotteryfw.runner.levels import Level
 from lotteryfw.runner.provenance import Invocation, listed, machine, versions
 from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
+from lotteryfw.runner.study_facts import figure_names, input_shapes, loss_units, metric_units
 from lotteryfw.runner.tables import Seals
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.numerics import numerics
@@ -87,7 +88,7 @@ class RunRecorder:
         self._curves_before: dict[Position, str] = {}
         self._findings_before: list[dict[str, Any]] = []
         self._keys_before: set[str] = set()
-        self._inputs = _input_shapes(context.recipe.cells, context.data_folder)
+        self._inputs = input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
         self._statuses_before: dict[str, Status] = {}
         self._failures: dict[str, dict[str, str]] = {}
@@ -188,6 +189,10 @@ class RunRecorder:
         if not stored:
             self._invocation.computed += 1
         self._reporter.event(JobFinished(key, steps, stored=stored, seconds=seconds))
+
+    def job_failed(self, key: str, message: str) -> None:
+        """Report that a job broke off with an error."""
+        self._reporter.event(JobFailed(key, message))
 
     def cell_finished(self, cell: Cell, status: Status, message: str, trace: str = "") -> None:
         """Record how a cell ended; `trace` is the path of its traceback in the run's folder."""
@@ -329,9 +334,9 @@ class RunRecorder:
             "failures": self._failures,
             "cell_states": states,
             "inputs": self._inputs,
-            "metrics": _metric_units(recipe.cells),
-            "figures": _figure_names(recipe.cells),
-            "loss_units": _loss_units(recipe.cells),
+            "metrics": metric_units(recipe.cells),
+            "figures": figure_names(recipe.cells),
+            "loss_units": loss_units(recipe.cells),
             "keys": sorted(self.keys | self._keys_before),
         }
 
@@ -340,46 +345,6 @@ class RunRecorder:
 
     def _is_known(self, cell: str, variant: str) -> bool:
         return variant in self._variants.get(cell, ())
-
-
-def _input_shapes(cells: Sequence[Cell], data_folder: Path) -> dict[str, list[int]]:
-    """Return the shape of an input of each study; a study of several shapes has none."""
-    by_source: dict[int, tuple[int, ...]] = {}
-    by_study: dict[str, set[tuple[int, ...]]] = {}
-    for cell in cells:
-        # once for each source: some look at their files
-        if id(cell.data) not in by_source:
-            by_source[id(cell.data)] = tuple(cell.data.facts(data_folder).shape)
-        by_study.setdefault(cell.study, set()).add(by_source[id(cell.data)])
-    shapes = {}
-    for study, study_shapes in by_study.items():
-        if len(study_shapes) == 1:
-            shapes[study] = list(study_shapes.pop())
-    return shapes
-
-
-def _metric_units(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the names of the further figures of levels.csv, each with its unit."""
-    units: dict[str, str] = {}
-    for cell in cells:
-        units |= cell.metric_units
-    return units
-
-
-def _figure_names(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return what the objective of each study reports; of several objectives, with "or" between."""
-    by_study: dict[str, dict[str, None]] = {}
-    for cell in cells:
-        by_study.setdefault(cell.study, {})[cell.objective.figure_name] = None
-    return {study: " or ".join(names) for study, names in by_study.items()}
-
-
-def _loss_units(cells: Sequence[Cell]) -> dict[str, str]:
-    """Return the unit of each study's loss; empty where objectives have different ones."""
-    by_study: dict[str, set[str]] = {}
-    for cell in cells:
-        by_study.setdefault(cell.study, set()).add(cell.objective.loss_unit)
-    return {study: units.pop() if len(units) == 1 else "" for study, units in by_study.items()}
 
 
 def _of_cells(entries: Mapping[Position, Any], numbers: Set[int]) -> dict[Position, Any]:

@@ -321,6 +321,7 @@ class Scheduler:
         if finished.warning:
             self._recorder.warning(finished.warning)
         if finished.error is not None:
+            self._recorder.job_failed(job.key, finished.error)
             trace = self._recorder.traceback(finished.trace) if finished.trace else ""
             for cell_run in waiting:
                 cell_run.fail(PluginError(finished.error), job.key, trace)

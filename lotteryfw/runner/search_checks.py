@@ -132,7 +132,7 @@ def kernel_faults(
             continue
         # Cells with the same of these parts have the same answer.
         arithmetic = (cell.precision, cell.memory_format, cell.compiled)
-        sharing = (cell.accumulate, cell.activation_checkpointing, cell.devices)
+        sharing = (cell.batch, cell.accumulate, cell.activation_checkpointing, cell.devices)
         identity = (cell.study, cell.kernel, arithmetic, sharing, deciding_parts(cell))
         if identity in tried:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,7 +39,8 @@ def measure_costs(
 ) -> dict[str, Cost]:
     """Return, by cost class, what a training costs: one of each is begun, and stopped soon.
 
-    Nothing is kept: the store is a temporary one. Evaluations are not in the time. Imports torch.
+    Nothing is kept: the store is a temporary one. Each is trained alone, and evaluated only before
+    its first step and after its last, which is not in the time. Imports torch.
     """
     configure_torch()
     costs: dict[str, Cost] = {}
@@ -57,8 +59,11 @@ def measure_costs(
             with contextlib.suppress(LotteryError):
                 for job in first_jobs(lab):
                     cost_class = likeness(job)
-                    if cost_class not in costs:
-                        costs[cost_class] = (_seconds_a_step(job, store, context), _size(job))
+                    if cost_class in costs:
+                        continue
+                    seconds = _seconds_a_step(job, store, context)
+                    if seconds is not None:
+                        costs[cost_class] = (seconds, _size(job))
     return costs
 
 
@@ -68,8 +73,13 @@ def _size(job: Train) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _OBJECT_BYTES
 
 
-def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float:
-    """Return the seconds a step of a training, of as many steps as fit into the time."""
+def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float | None:
+    """Return the seconds a step of a training, of as many steps as fit into the time.
+
+    None where there is no time to tell: it diverged at once, or has a single step.
+    """
+    # Evaluations take as long in a short training as in a long one, so that they are counted apart.
+    job = replace(job, evaluate_every=job.steps)
     times: list[tuple[int, float]] = []
 
     def on_step(done: int, of: int) -> bool:
@@ -84,5 +94,8 @@ def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float:
 
     with contextlib.suppress(Stopped):
         execute([job], store, context, on_step, on_done, checkpoint_seconds=3600.0)
+    # the loss was not finite before a step was made, or there was one step alone
+    if len(times) < 2:
+        return None
     (first, began), (last, ended) = times[0], times[-1]
-    return (ended - began) / max(1, last - first)
+    return (ended - began) / (last - first)

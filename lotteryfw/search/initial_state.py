@@ -208,7 +208,7 @@ def _check_module(spec: Spec, module: object, facts: DatasetInfo, outputs: int) 
         raise ContractError(
             f"{describe(spec)}: build() returned {type(module).__name__}, not an nn.Module"
         )
-    # Trying it out must not leave it in another mode than its author built it in.
+    # Trying it out must not leave it in evaluation mode.
     training = module.training
     with _seeded(Stream.INITIALISATION, "tried out"), torch.no_grad():
         try:

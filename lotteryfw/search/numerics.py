@@ -1,4 +1,4 @@
-"""Everything beside a job that decides the bits of its result."""
+"""Everything beside a job that decides the bits of its result, but for the type of the processor."""
 
 import os
 from functools import cache
@@ -17,7 +17,8 @@ def numerics(device: str) -> dict[str, str]:
     """Return what beside a job decides the bits of its result; every key has it.
 
     That is: torch's version, the device, on the CPU that denormal numbers count as zeros, and the
-    variables of the environment by which the libraries below torch compute differently.
+    variables of the environment by which the libraries below torch compute differently. The type of
+    the processor is left out: the runs of a study may share results of several machines.
     """
     settings = {"torch": _torch_version(), "device": device}
     if device == "cpu":

@@ -242,7 +242,8 @@ class IncrementalTopK:
     def __call__(self, scores: Tensor) -> Tensor:
         """Return [s] bool for `scores` [s] float32, finite.
 
-        Raises ContractError for more to keep than there are.
+        On another device than the CPU ties go to the first, whatever their order. Raises
+        ContractError on the CPU for more to keep than there are.
         """
         import numpy as np
         import torch

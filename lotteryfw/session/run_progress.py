@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lotteryfw.api.events import (
     CellFinished,
     Event,
+    JobFailed,
     JobFinished,
     LevelFinished,
     RunFinished,
@@ -61,8 +62,11 @@ class RunProgress:
             running = self._running.pop(event.key, None)
             self.jobs_done += 1
             if not event.stored:
-                self._steps_done += event.steps
-                self._steps_made += event.steps - (running.first_step if running else 0)
+                # a training that diverged makes fewer steps than it has, one from a checkpoint, too
+                self._steps_made += event.steps
+                self._steps_done += running.progress.steps if running else event.steps
+        elif isinstance(event, JobFailed):
+            self._running.pop(event.key, None)
         elif isinstance(event, LevelFinished):
             variant = "" if event.variant == "ticket" else f" {event.variant}"
             level = f"{event.cell}{variant}: level {event.level}, {event.density:.1%} remaining"
@@ -75,7 +79,7 @@ class RunProgress:
     def training(self, progress: TrainingProgress) -> None:
         """Take note of how far a training is."""
         running = self._running.get(progress.key)
-        if running is None:
+        if running is None or progress.step < running.progress.step:
             # it may go on from a checkpoint, whose steps say nothing of the speed now
             running = _Running(progress, self._clock(), progress.step)
             self._running[progress.key] = running

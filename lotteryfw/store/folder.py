@@ -253,6 +253,9 @@ class RunFolder:
     def each_finding(self) -> Iterator[dict[str, Any]]:
         """Yield what `read_findings` returns, a line at a time."""
         for line in self._lines("analyses.jsonl", "findings"):
+            if "value" not in line:
+                path = self.path / "analyses.jsonl"
+                raise StoreError(f"{path}: not findings: a line has no 'value'; {REBUILD}")
             # lines that were written before findings had a unit are numbers, as is what says none
             yield line | {"unit": line.get("unit", "number"), "value": with_nan(line["value"])}
 

@@ -471,6 +471,22 @@ def test_a_recording_that_breaks_off_leaves_memory_to_the_next(
     assert broken.replays == 8 - WARM_UP
 
 
+@pytest.mark.parametrize("what", EVALUATED)
+def test_updates_are_recorded_anew_after_an_evaluation_that_broke_off(
+    what: str, recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the first recording would draw from a generator that is seeded no longer."""
+    broken = LosesMemory(2)
+    monkeypatch.setitem(captured.RECORDERS, "cpu", broken)
+    kernel = EVALUATED[what]()
+    run(kernel, 0, WARM_UP + 1)
+    assert (broken.recordings, broken.replays) == (1, 1)
+    with pytest.warns(RuntimeWarning, match="a training's evaluations cannot"):
+        curve(kernel)
+    # by the first recording until the second evaluation, then three as they are, then by the third
+    assert (broken.recordings, broken.replays) == (3, 1 + 2 + 3)
+
+
 def test_float32_means_float32() -> None:
     program = (
         "import torch\nfrom lotteryfw.engine import configure_torch\nconfigure_torch()\n"

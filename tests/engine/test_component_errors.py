@@ -11,7 +11,7 @@ from support.trainings import masked_job
 from torch import Tensor, nn
 
 from lotteryfw import Objective
-from lotteryfw.api.errors import PluginError, TrainingDiverged, UsageError
+from lotteryfw.api.errors import PluginError, TrainingDiverged, UsageError, naming
 from lotteryfw.engine import EngineContext, Stopped, execute
 from lotteryfw.engine.component_errors import naming_components
 from lotteryfw.engine.training_task import CheckpointRefused
@@ -68,12 +68,20 @@ def raised(objective: Objective) -> BaseException:
         KeyboardInterrupt(),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
         RuntimeError("CUDA error: an illegal memory access was encountered"),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_is_no_fault_of_a_component_passes(error: BaseException) -> None:
     assert raised(Raises(error=error)) is error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_lack_of_memory_in_a_call_is_no_fault_of_its_component(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, naming("criterion 'x' of lotteryfw", "scores()"):
+        raise error
+    assert caught.value is error
 
 
 def test_the_innermost_component_is_named() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from support.runs import recipe
 from support.small import cell, dense_job
 
-from lotteryfw import Augmentation
+from lotteryfw import Augmentation, NetworkCriterion, Probe
 from lotteryfw.engine import configure_torch
 from lotteryfw.engine.arithmetic import algorithms_of
 from lotteryfw.runner import StudyContext, run_study
@@ -109,6 +109,25 @@ def test_denormal_numbers_are_zeros_in_a_job_alone(fails: bool, tmp_path: Path) 
         components=[Watching], jobs=1, device="cpu",
     )  # fmt: skip
     assert denormals
+    assert set(denormals) == {0.0}
+
+
+class SeesDenormals(NetworkCriterion):
+    """Keeps whatever comes first, and notes what a probe computes with."""
+
+    use = "sees_denormals"
+
+    def scores(self, probe: Probe) -> Mapping[str, torch.Tensor]:
+        denormals.append(smallest())
+        return {layer.name: torch.zeros(layer.shape) for layer in probe.layers}
+
+
+def test_denormal_numbers_are_zeros_in_a_probe(tmp_path: Path) -> None:
+    table = recipe(criterion="sees_denormals", search={"use": "at_init", "densities": [0.5]})
+    run_study(
+        table, out=tmp_path / "run", store=tmp_path / "store", data=tmp_path,
+        components=[SeesDenormals], jobs=1, device="cpu",
+    )  # fmt: skip
     assert set(denormals) == {0.0}
 
 

@@ -55,6 +55,22 @@ FIRST = {0: [0.9, 0.80], 1: [0.8, 0.70], 2: [0.85, 0.74], 9: [0.1, 0.1]}
 OTHER = {2: [0.85, 0.78], 0: [0.9, 0.85], 1: [0.8, 0.73], 7: [1.0, 1.0]}
 
 
+def test_from_a_level_on_at_which_a_seed_diverged_nothing_is_decided(tmp_path: Path) -> None:
+    first = rows_of({seed: [0.9, 0.8, 0.7] for seed in range(4)})
+    other = rows_of({seed: [0.9, 0.85 + seed / 1000, 0.75 + seed / 1000] for seed in range(3)})
+    other += rows_of({3: [0.9]})
+    decided = compare([made(tmp_path / "one", first), made(tmp_path / "two", other)])
+    # the search of seed 3 broke off, which is no divergence
+    assert [level.verdict for level in decided.series[0].levels[1:]] == ["higher", "higher"]
+    other.append(row(A, None, seed=3, level=1, density=0.5))
+    withheld = compare([tmp_path / "one", made(tmp_path / "three", other)])
+    levels = withheld.series[0].levels
+    assert [level.verdict for level in levels[1:]] == ["undecided", "undecided"]
+    assert [level.diverged for level in levels] == [(), (3,), (3,)]
+    [note] = [note for note in withheld.notes if "diverged" in note]
+    assert "from 50.0% of the weights on seed 3 diverged in one of the runs" in note
+
+
 def test_differences_are_those_of_shared_seeds_with_students_interval(tmp_path: Path) -> None:
     comparison = compare([folder(tmp_path / "one", FIRST), folder(tmp_path / "two", OTHER)])
     assert comparison.runs == ("one", "two")

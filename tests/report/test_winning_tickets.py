@@ -101,6 +101,22 @@ def test_a_ticket_that_diverges_does_not_win():
     )
 
 
+def test_no_later_level_is_won_by_the_seeds_that_did_not_diverge():
+    seeds = range(5)
+    rows = ticket((*GAIN, 0, 0), (*SOONER, 0, 0))
+    for place, one in enumerate(rows):
+        if one.level and one.seed > 2:
+            rows[place] = row({}, None, seed=one.seed, level=1, density=0.211)
+    # their searches ended, and the others go on
+    for one in [one for one in rows if one.level and one.seed < 3]:
+        rows.append(replace(one, level=2, density=0.1, weights_kept=one.weights_kept // 2))
+    assert len({one.seed for one in rows}) == len(seeds)
+    first, second = levels(rows)
+    assert (first.diverged, second.diverged) == (2, 2)
+    assert second.outcome == "undecided"
+    assert "2 of 5 tickets diverged" in second.sentence
+
+
 @pytest.mark.parametrize(
     ("gains", "stops", "seeds"),
     [

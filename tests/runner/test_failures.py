@@ -204,6 +204,9 @@ def test_the_end_of_a_worker_process_fails_its_cell_alone(
     assert sorted(done.statuses.items()) == [("bad/seed=0", "failed"), ("good/seed=0", "done")]
     line = line_of(watch, "bad/", words)
     assert f"schedule 'mine.py/{schedule}' of mine.py==local" in line or "factor()" in line
+    (event,) = watch.of("JobFailed")
+    assert event.message in line
+    assert event.key not in watch.trained
 
 
 def test_an_analysis_that_breaks_loses_nobody_elses_findings(

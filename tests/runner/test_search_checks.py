@@ -70,6 +70,21 @@ REFUSED = {
 }
 
 
+REFUSED |= {
+    "an objective of an axis": (
+        {
+            "engine": {"kernel": "fused"},
+            "grid": {"train.objective": ["classification", {"use": "l1", "strength": 0.001}]},
+        },
+        ["recipe: engine.kernel: kernel 'fused' cannot train this: "],
+    ),
+    "a batch of an axis": (
+        {"engine": {"kernel": "lockstep"}, "grid": {"train.batch": [8, 1]}},
+        ["recipe: engine.kernel: kernel 'lockstep' cannot train this: "],
+    ),
+}
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_is_refused_with_file_and_key_before_any_training(case: str, tmp_path: Path) -> None:
     tables, starts = REFUSED[case]

@@ -11,6 +11,7 @@ import pytest
 from lotteryfw.api.events import (
     CellFinished,
     Finding,
+    JobFailed,
     JobFinished,
     LevelFinished,
     RunFinished,
@@ -78,10 +79,38 @@ def test_a_running_training_has_steps_figures_speed_and_time_left() -> None:
     # the steps of running trainings count for the whole: 20 steps in 4 s, and 400 - 60 - 1 left
     assert progress.summary() == "0/4 jobs  0/2 cells  5 steps/s  4 s  about 1 min 8 s left"
     clock.now += 8
-    progress.event(JobFinished("0123456789", 100, stored=False, seconds=5.0))
+    # the runner reports the 60 steps that were made now
+    progress.event(JobFinished("0123456789", 60, stored=False, seconds=5.0))
     assert len(progress.trainings(4)) == 1
     # 60 of its 100 steps were made now, in 12 s: finishing makes no speed of those before
     assert progress.summary() == "1/4 jobs  0/2 cells  5 steps/s  12 s  about 1 min 0 s left"
+
+
+def test_a_training_that_diverged_leaves_none_of_its_steps_to_do() -> None:
+    clock = Clock()
+    progress = RunProgress(clock)
+    progress.event(START)
+    progress.training(TrainingProgress("a", 0, 100))
+    clock.now += 10
+    progress.training(TrainingProgress("a", 20, 100))
+    progress.event(JobFinished("a", 20, stored=False, seconds=9.0))
+    assert progress.summary() == "1/4 jobs  0/2 cells  2 steps/s  10 s  about 2 min 30 s left"
+
+
+def test_a_training_that_failed_is_shown_no_longer_and_one_that_starts_again_from_there() -> None:
+    clock = Clock()
+    progress = RunProgress(clock)
+    progress.event(START)
+    for key in "ab":
+        progress.training(TrainingProgress(key, 0, 100))
+        progress.training(TrainingProgress(key, 80, 100))
+    clock.now += 10
+    progress.event(JobFailed("a", "out of luck"))
+    # its process was killed, and another begins at the last checkpoint
+    progress.training(TrainingProgress("b", 40, 100))
+    clock.now += 10
+    progress.training(TrainingProgress("b", 60, 100))
+    assert progress.trainings(2) == ["training b: step 60 of 100  2 steps/s  20 s left"]
 
 
 def test_json_lines_are_json_where_a_figure_is_not_finite(

@@ -76,6 +76,12 @@ def test_findings_written_before_they_had_a_unit_are_read_as_numbers(run):
     assert run.read_findings() == [old | {"unit": "number"}, new]
 
 
+def test_a_finding_without_a_value_is_named_with_its_file(run):
+    (run.path / "analyses.jsonl").write_text("{}\n")
+    with pytest.raises(StoreError, match=r"analyses\.jsonl: not findings: a line has no 'value'"):
+        run.read_findings()
+
+
 def test_numbers_that_are_not_finite_are_null_with_a_note_and_read_back_as_no_number(run):
     run.write_findings(
         [{"figure": "ratio", "value": math.inf}, {"figure": "w_i", "value": (0.5, math.nan)}]

@@ -257,11 +257,23 @@ class SharedPool:
 
     def __init__(self, recorder: Recorder):
         self._recorder = recorder
+        self._recordings: list[Recording] = []
         self.current = recorder.pool()
 
+    def add(self, recording: Recording) -> None:
+        """Note a recording that lies in this memory."""
+        self._recordings.append(recording)
+
     def replace(self) -> None:
-        """Take other memory for later recordings: one that broke off has released this."""
+        """Take other memory after a recording that broke off, which has released this.
+
+        What was recorded before is recorded anew: the random numbers of such a recording are those
+        of a generator that the device no longer seeds.
+        """
         self.current = self._recorder.pool()
+        for recording in self._recordings:
+            if recording.is_made:
+                recording.forget()
 
 
 class Recording:
@@ -276,10 +288,16 @@ class Recording:
         self._replay: Body | None = None
         self.is_refused = False
         """Whether recording failed. One try is enough: what cannot be recorded once never can."""
+        pool.add(self)
+
+    @property
+    def is_made(self) -> bool:
+        """True from the recording on, until it is forgotten."""
+        return self._replay is not None
 
     def run(self, body: Body, state: AbstractContextManager[None] | None = None) -> None:
         """Do what `body` does. It is the same at every call; `state` is entered to record it."""
-        if self._replay is None and not self.is_refused and not self._warm_up:
+        if not (self.is_made or self.is_refused or self._warm_up):
             self._record(body, state or nullcontext())
 
         if self._replay is not None:

@@ -127,6 +127,10 @@ class Series:
             rows += point.diverged
         return rows
 
+    def diverged_by(self, level: int) -> list[LevelRow]:
+        """Return the rows whose training diverged at a level or before it: none comes after one."""
+        return [row for row in self.diverged if row.level <= level]
+
     @property
     def cells(self) -> set[str]:
         """The cells that have a row in this series."""

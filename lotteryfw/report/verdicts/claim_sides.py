@@ -33,7 +33,7 @@ PointKey = tuple[Combination, int]
 class SideValues:
     """The values of a side; `points` are by seed, then by combination and level.
 
-    Only seeds in which every series of the side reached all of its levels are among them.
+    Only seeds that have a value in every series of the side are among them.
     `diverged` are the seeds that are left out because a training diverged.
     """
 

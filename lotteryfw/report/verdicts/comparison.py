@@ -36,6 +36,8 @@ class ComparedLevel:
 
     The estimate is of other - first, judged at the error rate that Holm's method leaves it.
     `is_shared`: both runs have the very same trainings here, so there is nothing to test.
+    `diverged` are the seeds of both runs that are left out since a training of one of them diverged
+    here, or at a level before, which ended its search: with any, nothing is decided.
     """
 
     density: float
@@ -44,6 +46,7 @@ class ComparedLevel:
     estimate: Estimate
     seeds: tuple[int, ...]
     is_shared: bool = False
+    diverged: tuple[int, ...] = ()
 
     @property
     def p(self) -> float | None:
@@ -131,6 +134,7 @@ def compare_runs(runs: Sequence[RunData], metric: str = ACCURACY) -> Comparison:
         for study, one, two in pairs:
             levels = tuple(_compared_levels(one, two, metric))
             if levels:
+                notes += _divergence_notes(f"{study.name} · {one.label}", levels)
                 corrected, unit = _corrected(levels), study.unit(metric)
                 series.append(ComparedSeries(study.name, one.label, name, corrected, unit))
             else:
@@ -243,8 +247,41 @@ def _compared_levels(first: Series, other: Series, metric: str) -> Iterator[Comp
             is_shared = is_shared and rows[seed].key == other_rows[seed].key
         differences = [two - one for one, two in zip(firsts, others, strict=True)]
         estimate = Estimate.of(differences, ABOVE_ZERO)
-        spreads = Spread.of(firsts), Spread.of(others)
-        yield ComparedLevel(point.density, *spreads, estimate, tuple(seeds), is_shared)
+        diverged = _diverged(first, point) | _diverged(other, partner)
+        lost = tuple(sorted(diverged & _seeds(first) & _seeds(other)))
+        yield ComparedLevel(
+            point.density,
+            Spread.of(firsts),
+            Spread.of(others),
+            estimate.withheld() if lost else estimate,
+            tuple(seeds),
+            is_shared,
+            lost,
+        )
+
+
+def _diverged(series: Series, point: Point) -> set[int]:
+    return {row.seed for row in series.diverged_by(point.level)}
+
+
+def _seeds(series: Series) -> set[int]:
+    return {row.seed for row in series.rows + series.diverged}
+
+
+def _divergence_notes(name: str, levels: Sequence[ComparedLevel]) -> Iterator[str]:
+    """Yield a note for the first level at which each further seed is left out."""
+    noted: tuple[int, ...] = ()
+    for level in levels:
+        if level.diverged != noted:
+            noted = level.diverged
+            yield (
+                f"{name}: from {level.density:.1%} of the weights on {_seeds_text(noted)} diverged "
+                "in one of the runs, so nothing is decided"
+            )
+
+
+def _seeds_text(seeds: Sequence[int]) -> str:
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def _by_seed(point: Point, metric: str) -> Mapping[int, LevelRow]:

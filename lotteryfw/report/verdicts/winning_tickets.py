@@ -82,10 +82,10 @@ class LevelVerdict:
     `density` is the mean over all seeds; the differences are those of the seeds that have both
     runs. `no_early_stop` is True if every training reached its lowest validation loss at its last
     step: then the steps do not show which network learns faster, and accuracy alone is judged.
-    `diverged` counts the seeds whose ticket diverged and whose dense network did not: with any, the
-    level is no win. `figure` is what the objective calls its figure. `refusal` says why the network
-    is no ticket by definition. `error_rate` is the two-sided one that is left after the correction for the number
-    of levels.
+    `diverged` counts the seeds whose ticket diverged, here or at a level before, which ended their
+    search, and whose dense network did not: with any, the level is no win. `figure` is what the
+    objective calls its figure. `refusal` says why the network is no ticket by definition.
+    `error_rate` is the two-sided one that is left after the correction for the number of levels.
     """
 
     level: int
@@ -285,18 +285,15 @@ def _levels(series: Series, figure: str, refusal: str) -> Iterator[LevelVerdict]
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
             validation_accuracy=fmean(accuracies),
-            diverged=_diverged(point, dense),
+            diverged=_diverged(series.diverged_by(point.level), dense),
             figure=figure,
             refusal=refusal,
         )
 
 
-def _diverged(point: Point, dense: Mapping[str, LevelRow]) -> int:
-    """Return how many tickets diverged of those whose dense network did not."""
-    count = 0
-    for row in point.diverged:
-        count += row.cell in dense
-    return count
+def _diverged(diverged: Sequence[LevelRow], dense: Mapping[str, LevelRow]) -> int:
+    """Return in how many cells a ticket diverged of those whose dense network did not."""
+    return len(dense.keys() & {row.cell for row in diverged})
 
 
 def _pairs(point: Point, dense: Mapping[str, LevelRow]) -> list[tuple[LevelRow, LevelRow]]:
