@@ -90,6 +90,19 @@ def test_members_agree_with_the_reference_after_100_steps(optimizer: str, shared
         )
 
 
+@pytest.mark.parametrize(
+    "options", [{"weight_decay": 0.5, "no_decay": ["norm"]}, {"no_decay": ["fc1.*"]}]
+)
+def test_an_optimizer_is_built_over_the_names_and_shapes_of_a_network(
+    options: dict[str, Any],
+) -> None:
+    jobs = jobs_of(2, 50, optimizer={"use": "sgd", "lr": 0.1, **options})
+    assert KernelDispatcher(engine_context())(jobs[0], "auto").name == "lockstep"
+    for job, values in zip(jobs, after(jobs), strict=True):
+        for name, value in alone_by_reference(job).items():
+            torch.testing.assert_close(values[name], value, rtol=1e-4, atol=1e-5)
+
+
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_they_agree_for_any_shape_density_batch_and_optimizer(data: st.DataObject) -> None:

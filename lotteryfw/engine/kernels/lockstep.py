@@ -68,8 +68,10 @@ class Group:
         self._stack_parameters(jobs, paths, context.device)
 
         optimizer = context.component(job.optimizer)
-        self._optimizer = build_optimizer(optimizer, job.optimizer, {"flat": self._flat})
+        # A component may read names and shapes, so it gets those of one network.
+        self._optimizer = build_optimizer(optimizer, job.optimizer, self.values(0))
         (self._options,) = self._optimizer.param_groups
+        self._options["params"] = [self._flat]
         self._base_rate = self._options["lr"]
         self._rate = plain_rate(self._optimizer)
         self._gradients: dict[str, Tensor] = {}
@@ -102,8 +104,7 @@ class Group:
                     names.append(name)
         self._shapes = {name: jobs[0].values[name].shape for name in names}
         size = sum(aligned_size(shape) for shape in self._shapes.values()) * self._count
-        # One tensor for all parameters of all members: the optimizer updates it in one call,
-        # whatever the number of layers and members.
+        # One tensor for all parameters of all members: the optimizer updates it in one call.
         self._flat = torch.zeros(size, device=device)
         # The padding counts as alive: nothing ever writes to it.
         alive = torch.ones(size, device=device, dtype=torch.bool)
@@ -288,8 +289,7 @@ class Group:
     def optimizer_state(self, slot: int) -> dict[str, Tensor]:
         """Return a member's optimizer state as `checkpoint.optimizer_tensors` does."""
         tensors: dict[str, Tensor] = {}
-        # The state of the flat parameter is split up, so that a checkpoint of a member can be
-        # continued by any kernel.
+        # It is split up, so that any kernel can continue a checkpoint of a member.
         for name, value in self._optimizer.state[self._flat].items():
             if not isinstance(value, torch.Tensor):
                 continue
