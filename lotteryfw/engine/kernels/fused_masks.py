@@ -28,7 +28,11 @@ from lotteryfw.engine.kernels.sparse.backends import (
     loops_unavailable,
 )
 from lotteryfw.engine.kernels.sparse.flat_optimizer import FlatOptimizer
-from lotteryfw.engine.kernels.sparse.kernel import has_sparse_inputs, why_no_products
+from lotteryfw.engine.kernels.sparse.kernel import (
+    has_sparse_inputs,
+    why_no_products,
+    why_other_masks,
+)
 from lotteryfw.engine.kernels.sparse.mlp_products import MlpProducts
 from lotteryfw.engine.runtime import EngineContext, layer_infos
 from lotteryfw.search.jobs import Train
@@ -208,9 +212,8 @@ def _why_not(candidate: Candidate) -> str | None:
         return "it learns masks of some density, and there is none"
     if reason := why_no_products(candidate) or why_no_rule(candidate.optimizer):
         return reason
-    weights = {f"{path}.weight" for path in candidate.network_fact(mlp_layers)}
-    if others := sorted(job.mask.keys() - weights):
-        return f"it masks the weights of Linear layers, and here {others[0]} is masked"
+    if reason := why_other_masks(candidate):
+        return reason
     if "numba" not in backends():
         return "it needs numba: install lotteryfw[fast]"
     return None

@@ -202,7 +202,8 @@ class KernelDescription:
     """Returns about how many times faster a step is than the reference's.
 
     It is 0 where the kernel should not be chosen unless it is asked for. It must depend on the job
-    alone, not on the machine, so that a recipe gives the same keys everywhere."""
+    and on whether numba is installed, and on nothing else of the machine, so that a recipe gives
+    the same keys everywhere."""
     make: Callable[[Sequence[Train], EngineContext], Kernel]
     """Returns the kernel of one job, or of several that form a group."""
     options: Callable[[Candidate], Mapping[str, Any]] = no_options

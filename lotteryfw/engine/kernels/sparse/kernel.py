@@ -30,8 +30,9 @@ from lotteryfw.store.tensors import is_plus_zero
 SPARSE_BELOW: dict[Backend, float] = {"numba": 0.45, "torch": 0.2}
 """Density below which a layer's sparse products are taken where a recipe does not say.
 
-It is about where each back end overtakes the dense products (benchmarks/sparse_step.py). A
-constant, so that the choice does not depend on the machine."""
+It is about where each back end overtakes the dense products (benchmarks/sparse_step.py). They are
+constants, so that the choice depends on the job and on whether numba is installed, and not on how
+fast the machine is."""
 SHARE = 0.5
 """The kernel is chosen where at least this share of the weights lies in such layers."""
 INPUTS_BELOW = 0.25
@@ -156,6 +157,14 @@ def why_no_products(candidate: Candidate) -> str | None:
     return None
 
 
+def why_other_masks(candidate: Candidate) -> str | None:
+    """Return which mask of a plain MLP is not one of a Linear layer's weights, or None."""
+    weights = {f"{path}.weight" for path in candidate.network_fact(mlp_layers)}
+    if others := sorted(candidate.job.mask.keys() - weights):
+        return f"it masks the weights of Linear layers, and here {others[0]} is masked"
+    return None
+
+
 def has_sparse_inputs(candidate: Candidate) -> bool:
     """Return whether a first layer that is not sparse reads the inputs that are not 0 alone.
 
@@ -168,7 +177,7 @@ def has_sparse_inputs(candidate: Candidate) -> bool:
 def _why_not(candidate: Candidate) -> str | None:
     job = candidate.job
     reason = candidate.why_no_weights() or why_no_products(candidate)
-    if reason := reason or why_no_rule(candidate.optimizer):
+    if reason := reason or why_no_rule(candidate.optimizer) or why_other_masks(candidate):
         return reason
     rule = update_rule(candidate.optimizer)
     for name, mask in job.mask.items():

@@ -16,7 +16,8 @@ from lotteryfw.engine.kernels.sparse.mlp_products import MlpProducts
 class SparseMlp:
     """Linear → ReLU → … → Linear in training (see `MlpProducts`).
 
-    Masked weights stay as they are; with a weight decay they must be 0.
+    The gradient of masked weights is 0, so that they stay as they are, but for -0.0, which may
+    become 0.0; with a weight decay they must be 0.
     """
 
     def __init__(
