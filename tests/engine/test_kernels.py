@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
@@ -30,14 +30,16 @@ from support.trainings import OPTIMIZERS, minus_zero, of_network, run_training
 from torch import nn
 
 from lotteryfw.api.errors import LotteryError, UsageError
+from lotteryfw.api.kinds import Optimizer
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
 from lotteryfw.api.tickets import Trained
-from lotteryfw.engine import KernelDispatcher, Stopped, StoredOutcome
+from lotteryfw.engine import EngineContext, KernelDispatcher, Stopped, StoredOutcome
 from lotteryfw.engine.device_dataset import DeviceDataset
 from lotteryfw.engine.kernels.mlp import mlp_layers
+from lotteryfw.engine.kernels.optimizer_rules import update_rule
 from lotteryfw.engine.train import Training, TrainingGroup
-from lotteryfw.search.jobs import KernelSpec, Train
+from lotteryfw.search.jobs import KernelSpec, Spec, Train
 from lotteryfw.store import Store
 
 torch.set_num_threads(1)
@@ -211,6 +213,108 @@ def test_a_chain_of_cuts_gives_the_same_masks(kernel: str) -> None:
 
     for one, other in zip(chain("reference"), chain(kernel), strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_masked_biases_are_left_to_the_other_kernels() -> None:
+    job = job_of(0.05)
+    choose = KernelDispatcher(engine_context())
+    assert choose(job, "auto").name == "sparse"
+    of_bias = {"fc1.bias": torch.ones(8, dtype=torch.bool)}
+    other = replace(job, mask={**job.mask, **of_bias})
+    with pytest.raises(UsageError, match=r"and here fc1\.bias is masked"):
+        choose(other, "sparse")
+    assert choose(other, "auto").name == "lockstep"
+
+
+class Clipped(Optimizer):
+    """SGD along gradients that are clipped to a small norm."""
+
+    use = "clipped"
+
+    def build(self, parameters: Mapping[str, torch.Tensor]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(parameters.values(), lr=0.5)
+
+        def clip(*args: Any) -> None:
+            nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1e-2)
+
+        optimizer.register_step_pre_hook(clip)
+        return optimizer
+
+
+class Noisy(Optimizer):
+    """Stochastic gradient Langevin dynamics."""
+
+    use = "noisy"
+
+    def build(self, parameters: Mapping[str, torch.Tensor]) -> torch.optim.Optimizer:
+        return Langevin(parameters.values(), {"lr": 0.1})
+
+
+class Langevin(torch.optim.Optimizer):
+    def step(self, closure: Any = None) -> None:
+        with torch.no_grad():
+            for value in self.param_groups[0]["params"]:
+                value.sub_(value.grad, alpha=self.param_groups[0]["lr"])
+                value.add_(torch.randn_like(value), alpha=1e-3)
+
+
+def with_optimizer(
+    job: Train, optimizer: Optimizer, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Train, EngineContext]:
+    """A job with an optimizer of a plugin, and an engine that has it."""
+    context = engine_context()
+    real, spec = context.component, Spec("optimizer", optimizer.use, "tests", {})
+    monkeypatch.setattr(
+        context, "component", lambda other: optimizer if other == spec else real(other)
+    )
+    return replace(job, optimizer=spec), context
+
+
+def values_by(job: Train, kernel: str, context: EngineContext) -> Mapping[str, torch.Tensor]:
+    """The weights after a training by a kernel."""
+    job = replace(job, kernel=KernelDispatcher(context)(job, kernel))
+    training = run_training(TrainingGroup([job], context))
+    return {name: value.clone() for name, value in training.member.state().values.items()}
+
+
+def test_an_optimizer_with_step_hooks_makes_its_steps_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, context = with_optimizer(job_of(0.3, steps=20), Clipped(), monkeypatch)
+    choose = KernelDispatcher(context)
+    for name in ("lockstep", "sparse"):
+        with pytest.raises(UsageError, match="the optimizer has step hooks"):
+            choose(job, name)
+    with pytest.raises(UsageError, match="SGD with step hooks is not known to update each weight"):
+        choose(job, "compact")
+    assert choose(job, "auto").name == "fused"
+    by_reference, by_fused = (values_by(job, name, context) for name in ("reference", "fused"))
+    for name, value in by_reference.items():
+        torch.testing.assert_close(by_fused[name], value, rtol=1e-4, atol=1e-6)
+        # A step of a rate of 0.5 along a gradient of a norm of 0.01, at most.
+        assert float((value - job.values[name]).norm()) <= 20 * 0.5 * 1e-2
+
+
+def test_an_optimizer_that_draws_repeats_its_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, context = with_optimizer(job_of(0.3, steps=20), Noisy(), monkeypatch)
+    first = values_by(job, "fused", context)
+    torch.rand(5)
+    again = values_by(job, "fused", context)
+    for name, value in values_by(job, "reference", context).items():
+        assert torch.equal(again[name], first[name])
+        torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adam_with_decoupled_weight_decay_is_an_adamw() -> None:
+    optimizer = torch.optim.Adam([torch.zeros(1)], weight_decay=0.1)
+    rule = update_rule(optimizer)
+    assert rule is not None
+    assert rule.rule == "adam"
+    # An option of torch since 2.7.
+    optimizer.param_groups[0]["decoupled_weight_decay"] = True
+    rule = update_rule(optimizer)
+    assert rule is not None
+    assert rule.rule == "adamw"
 
 
 def test_chains_are_told_from_other_networks() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim import SGD, Adam, AdamW
 
 from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.kernels.optimizer_rules import has_step_hooks
 
 T = TypeVar("T")
 
@@ -108,7 +109,8 @@ def recorder_for(optimizer: torch.optim.Optimizer, device: str) -> Recorder | No
     """
     # Others read the rate as a Python number, which would be frozen into the recording.
     is_fused = all(group.get("fused") for group in optimizer.param_groups)
-    if type(optimizer) in (SGD, Adam, AdamW) and is_fused:
+    # A hook of Python would be called while the update is recorded, and never again.
+    if type(optimizer) in (SGD, Adam, AdamW) and is_fused and not has_step_hooks(optimizer):
         return RECORDERS.get(device)
     return None
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lotteryfw.engine.kernels.dead_units import LiveNetwork, shrinkable_layers
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
-from lotteryfw.engine.kernels.optimizer_rules import is_elementwise
+from lotteryfw.engine.kernels.optimizer_rules import has_step_hooks, is_elementwise
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
@@ -67,6 +67,8 @@ def _why_not(candidate: Candidate) -> str | None:
         return layers
     if not is_elementwise(candidate.optimizer):
         name = type(candidate.optimizer).__name__
+        if has_step_hooks(candidate.optimizer):
+            name += " with step hooks"
         return f"{name} is not known to update each weight by its own gradient alone"
     return None
 

@@ -1,8 +1,8 @@
 """The fused kernel: a plain MLP by hand, into buffers that are allocated once.
 
 It has the arithmetic of the reference without the bookkeeping of autograd; plain SGD is folded into
-the product that gives the weight gradient. It works with every optimizer, any mask-0 values and
-augmentation.
+the product that gives the weight gradient. It works with every optimizer whose step reads
+gradients and leaves them in place, any mask-0 values and augmentation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lotteryfw.engine.kernels.kernel import Candidate, KernelDescription
 from lotteryfw.engine.kernels.mlp import mlp_layers, why_no_mlp
-from lotteryfw.engine.kernels.optimizer_rules import plain_rate
+from lotteryfw.engine.kernels.optimizer_rules import is_elementwise, plain_rate
 from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.runtime import EngineContext
 from lotteryfw.search.jobs import Train
@@ -47,6 +47,8 @@ class Fused:
         ]
         self._examples = torch.arange(batch, device=device)
 
+        # What no built-in optimizer does, one of a plugin may: draw in its step.
+        self._may_draw = not is_elementwise(self.network.optimizer)
         self._rate = plain_rate(self.network.optimizer)
         if self._rate is None:
             for parameter in parameters.values():
@@ -60,6 +62,8 @@ class Fused:
 
     def update(self, step: int, factor: float) -> Tensor:
         """Make one optimizer update, and return the loss of its batch."""
+        if self._may_draw:
+            self.network.seed(step)
         inputs, labels = self.network.batch(step)
         inputs = inputs.flatten(1)
         with torch.no_grad():
