@@ -26,7 +26,7 @@ from support.small import (
     make,
     reference_kernel,
 )
-from support.trainings import CONV, FROZEN, IMAGES, OPTIMIZERS, masked_job
+from support.trainings import CONV, FROZEN, IMAGES, OPTIMIZERS, masked_job, of_network
 from torch import Tensor, nn
 
 from lotteryfw.api.errors import RecipeError, UsageError
@@ -34,6 +34,7 @@ from lotteryfw.api.network_state import NetworkState
 from lotteryfw.engine import EngineContext, KernelDispatcher, StoredOutcome
 from lotteryfw.engine.batch_parts import bounds
 from lotteryfw.engine.kernels.dispatch import description_of, make_kernel
+from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.ranks.exchange import StepExchange
 from lotteryfw.engine.ranks.sync_batch_norm import synchronise_batch_norm
 from lotteryfw.engine.streamed_part import StreamedPart
@@ -381,6 +382,30 @@ def test_the_batch_norm_of_one_rank_is_torchs(
         torch.testing.assert_close(ours, torchs)
 
 
+def test_a_batch_norm_with_a_forward_of_its_own_is_left_alone() -> None:
+    usual, changed = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    changed.forward = lambda inputs: inputs  # type: ignore[method-assign]
+    network = nn.Sequential(usual, changed)
+    inputs = torch.randn(6, 3)
+    for ranks in (Alone(), Alone()):
+        synchronise_batch_norm(network, ranks)  # type: ignore[arg-type]
+        # A training that returns to an earlier state starts other ranks.
+        assert vars(usual)["forward"]._ranks is ranks
+        assert torch.equal(changed(inputs), inputs)
+
+
+def test_buffers_outside_the_state_dict_stay_those_of_each_rank(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.BatchNorm1d(3))
+    network.register_buffer("own", torch.ones(3), persistent=False)
+    job = of_network(dense_job(cell()), network, monkeypatch)
+    trained = TrainedNetwork(job, engine_context())
+    trained.join(Alone())  # type: ignore[arg-type]
+    assert trained._exchange is not None
+    assert [buffer.shape for buffer in trained._exchange._buffers] == [(3,), (3,)]
+
+
 def test_a_parameter_that_nobody_used_has_no_gradient() -> None:
     used, unused = (torch.ones(3).requires_grad_() for _ in range(2))
     used.grad = torch.tensor([1.0, 2.0, 3.0])
@@ -453,9 +478,11 @@ def test_one_kernel_trains_on_several_devices() -> None:
             choose(divided, name)
     with pytest.raises(UsageError, match=r"'distributed' .* engine\.devices is 1"):
         choose(plain, "distributed")
-    session = replace(divided, model=replace(plain.model, use="session/own"))
-    with pytest.raises(UsageError, match=r"the model 'session/own' is defined in this session"):
-        choose(session, "auto")
+    own = replace(plain.model, use="session/own")
+    for changes in ({"model": own}, {"augment": (plain.data, own)}):
+        (name,) = changes
+        with pytest.raises(UsageError, match=f"the {name} 'session/own' is defined in this"):
+            choose(replace(divided, **changes), "auto")
     # Jobs that go together are trained in one process.
     assert not description_of(kernel("distributed")).group_sizes
 

@@ -281,11 +281,13 @@ def _why_not(candidate: Candidate) -> str | None:
     if job.devices == 1:
         return "it trains one network on several devices, and engine.devices is 1"
     for name, value in vars(job).items():
-        if isinstance(value, Spec) and value.use.startswith("session/"):
-            return (
-                f"the {name} '{value.use}' is defined in this session, and other processes cannot "
-                "import it; put it into a plugin file"
-            )
+        # A job has several augmentations.
+        for spec in value if isinstance(value, tuple) else (value,):
+            if isinstance(spec, Spec) and spec.use.startswith("session/"):
+                return (
+                    f"the {name} '{spec.use}' is defined in this session, and other processes "
+                    "cannot import it; put it into a plugin file"
+                )
     return _why_unavailable({})
 
 

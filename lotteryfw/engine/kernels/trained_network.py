@@ -103,7 +103,11 @@ class TrainedNetwork:
         """Make the updates together with other ranks from now on, with a share of each batch."""
         self._ranks = ranks
         self._batches.join(ranks)
-        buffers = [self.tensors.values[name] for name, _ in self.module.named_buffers()]
+        buffers = []
+        for name, _ in self.module.named_buffers():
+            # A buffer outside the state dict is no part of a job, and each rank's own.
+            if name in self.tensors.values:
+                buffers.append(self.tensors.values[name])
         self._exchange = StepExchange(ranks, list(self.parameters.values()), buffers)
         if self.job.sync_batch_norm:
             synchronise_batch_norm(self.module, ranks)

@@ -22,6 +22,10 @@ def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:
     own are left alone.
     """
     for module in network.modules():
+        # After a return to an earlier state, the layers are given other ranks.
+        forward = vars(module).get("forward")
+        if forward is not None and not isinstance(forward, _Synchronised):
+            continue
         if isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward:
             module.forward = _Synchronised(module, ranks)  # type: ignore[method-assign, assignment]
 
