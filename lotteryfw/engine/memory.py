@@ -2,13 +2,13 @@
 
 The network is computed once with tensors that have shapes and no memory, and what autograd keeps
 of that forward pass is added up. Whatever libraries take beside it, such as the workspaces of
-convolutions, comes on top: the result is what a training needs at least.
+convolutions, comes on top: the result is what a training with autograd needs at least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -72,15 +72,25 @@ def device_bytes(device: str) -> int | None:
 def training_memory(job: Train, context: EngineContext) -> TrainingMemory:
     """Return what a training holds. `context` is one on the CPU."""
     info: DatasetInfo = context.component(job.data).facts(context.data_folder)
-    trained = _trained_bytes(job, context)
+    module = context.network(job.model, info, job.objective).train()
+    # The optimizer never sees a frozen parameter, nor a buffer.
+    weights = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            weights[name] = job.values[name]
+    optimizer = sample_optimizer(replace(job, values=weights), context)
+    trained = sum(4 * value.numel() for value in _parameters(optimizer))
+    with_gradient = job.scores.keys() | weights.keys()
+    if job.parametrization and not context.component(job.parametrization).trains_weights:
+        with_gradient = set(job.scores)
     data = prod(info.shape) * (info.train + info.validation + info.test)
     if info.vocabulary:
         data *= 8
     return TrainingMemory(
         weights=_bytes(job.values) + _bytes(job.scores) + sum(map(Tensor.numel, job.mask.values())),
         gradients=trained,
-        optimizer=_optimizer_bytes(job, context, trained),
-        activations=_activation_bytes(job, context, info),
+        optimizer=_optimizer_bytes(optimizer, trained),
+        activations=_activation_bytes(job, context, info, module, with_gradient),
         batch=job.batch,
         data=0 if info.streamed or data > LARGEST_IN_MEMORY else data,
         parts=job.accumulate * job.devices,
@@ -91,17 +101,16 @@ def _bytes(tensors: Mapping[str, Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
-def _trained_bytes(job: Train, context: EngineContext) -> int:
-    """Return the bytes of what the optimizer trains."""
-    trained = 0
-    for group in sample_optimizer(job, context).param_groups:
-        trained += sum(4 * value.numel() for value in group["params"])
-    return trained
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return what an optimizer trains."""
+    parameters: list[Tensor] = []
+    for group in optimizer.param_groups:
+        parameters += group["params"]
+    return parameters
 
 
-def _optimizer_bytes(job: Train, context: EngineContext, trained: int) -> int:
-    """Return the bytes of the optimizer's state, which it makes at its first step."""
-    optimizer = sample_optimizer(job, context)
+def _optimizer_bytes(optimizer: torch.optim.Optimizer, trained: int) -> int:
+    """Return the bytes of the state of an optimizer, which it makes at its first step."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         for group in optimizer.param_groups:
             group["params"] = [
@@ -123,18 +132,22 @@ def _optimizer_bytes(job: Train, context: EngineContext, trained: int) -> int:
     return sum(value.numel() * value.element_size() for value in states)
 
 
-def _activation_bytes(job: Train, context: EngineContext, info: DatasetInfo) -> int | None:
+def _activation_bytes(
+    job: Train,
+    context: EngineContext,
+    info: DatasetInfo,
+    module: torch.nn.Module,
+    with_gradient: Collection[str],
+) -> int | None:
     """Return what a forward pass of a batch keeps for the backward pass; None if not known."""
-    module = context.network(job.model, info, job.objective).train()
     if job.activation_checkpointing:
         checkpoint_activations(module)
     objective = context.component(job.objective)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     values: dict[str, Tensor] = {}
-    parameters = {name for name, _ in module.named_parameters()}
     for name, value in job.values.items():
         values[name] = mode.from_tensor(value)
-        if name in parameters:
+        if name in with_gradient:
             values[name].requires_grad_()
     own = {value.untyped_storage()._cdata for value in values.values()}
     # By storage, since several operations may keep one tensor.

@@ -51,7 +51,7 @@ def refuse_too_large(
     """Raise UsageError for a training that a device's memory cannot hold, with what would fit.
 
     `available` are the bytes of the device, which `processes` share. What is counted is the least
-    that a training takes, so nothing is refused that could run.
+    that a training with autograd takes; one by `torch.compile` may take less.
     """
     checked: set[tuple[object, ...]] = set()
     for cell in cells:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from support.runs import files, go, recipe
-from support.small import cell, dense_job, engine_context
+from support.small import cell, dense_job, describe, engine_context, make
+from support.trainings import of_network
 from torch import Tensor, nn
 
 from lotteryfw import ModelFamily
 from lotteryfw.api.errors import UsageError
+from lotteryfw.api.steps import Clock
 from lotteryfw.engine import group_key, memory
 from lotteryfw.engine.kernels.lockstep import Group
 from lotteryfw.engine.memory import TrainingMemory, training_memory
@@ -52,6 +54,31 @@ def test_an_optimizer_holds_what_its_first_step_makes(
     table = {"lr": 1e-3, **optimizer}
     counts = 6 * 4 if states else 0  # a count of steps for each tensor
     assert measured(optimizer=table).optimizer == 4 * 211 * states + counts
+
+
+@pytest.mark.parametrize("has_scores", [False, True])
+def test_frozen_parameters_have_no_gradient(
+    has_scores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 200), nn.ReLU(), nn.Linear(200, 200), nn.Linear(200, 3)
+    )
+    network[1].requires_grad_(False)
+    network[3].requires_grad_(False)
+    job = of_network(dense_job(cell(10)), network, monkeypatch)
+    trained = 200 * 3 + 3
+    if has_scores:
+        # Masks of frozen weights are learned all the same.
+        scores = {name: job.values[name] for name in job.mask}
+        top_k = describe(make("parametrization", "top_k"), Clock(10, 20))
+        job = replace(job, scores=scores, parametrization=top_k)
+        trained = sum(value.numel() for value in scores.values())
+    counted = training_memory(job, engine_context())
+    assert counted.gradients == counted.optimizer == 4 * trained
+    # Of 16 examples: inputs, the inputs of every layer but the first whose weights have a gradient,
+    # log-probabilities and labels.
+    hidden = 400 if has_scores else 200
+    assert counted.activations == 16 * (4 * (16 + hidden + 3) + 8) + 4
 
 
 def test_activations_grow_with_the_batch_and_shrink_with_the_precision() -> None:
