@@ -178,7 +178,10 @@ class DeviceDataset:
         size = size or (STREAMED_CHUNK if self.streamed else EVALUATION_CHUNK)
         labels = self.labels(part)
         for number, inputs in enumerate(self._parts[part].chunks(size)):
-            yield self.normalised(inputs), labels[number * size : (number + 1) * size]
+            x = self.normalised(inputs)
+            # A network may change its inputs in place, and these would be the data set's.
+            x = x.clone() if x is inputs else x
+            yield x, labels[number * size : (number + 1) * size]
 
 
 def _part(

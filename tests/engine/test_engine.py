@@ -24,7 +24,7 @@ from support.small import (
     kernel,
     make,
 )
-from support.trainings import run_training
+from support.trainings import of_network, run_training
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -43,6 +43,7 @@ from lotteryfw.engine import (
 )
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.kernels.trained_network import TrainedNetwork
 from lotteryfw.engine.probe_job import run_probe
 from lotteryfw.engine.train import Training, TrainingGroup
 from lotteryfw.search.jobs import Train, digest, state_key
@@ -162,6 +163,28 @@ def test_figures_count_the_last_partial_batch(monkeypatch: pytest.MonkeyPatch) -
     logits = model(test.inputs)
     assert figures.test_accuracy == (logits.argmax(1) == test.labels).sum().item() / 66
     assert figures.test_loss == pytest.approx(cross_entropy(logits, test.labels).item(), rel=1e-5)
+
+
+class Shifting(nn.Module):
+    """Changes its inputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images -= 1.0
+        logits: torch.Tensor = self.fc(images.flatten(1))
+        return logits
+
+
+def test_a_network_that_changes_its_inputs_in_place_leaves_the_data_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = of_network(dense_job(cell()), Shifting(), monkeypatch)
+    network = TrainedNetwork(job, engine_context())
+    figures = network.evaluate("validation")
+    assert network.evaluate("validation") == figures
 
 
 def test_the_early_stopping_step_is_that_of_the_lowest_validation_loss() -> None:
