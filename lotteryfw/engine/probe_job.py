@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 import torch
@@ -47,12 +47,29 @@ class MeanGradient:
             weights[name] = value.clone().requires_grad_()
             total[name] = torch.zeros_like(value)
         examples = probe.examples("train")
-        for inputs, labels in probe.all_batches("train", self._batch):
+        for inputs, labels in _joined(probe.all_batches("train", self._batch)):
             loss = probe.loss(inputs, labels, weights, reduction="sum") / examples
             gradients = torch.autograd.grad(loss, list(weights.values()))
             for name, gradient in zip(weights, gradients, strict=True):
                 total[name] += gradient
         return total
+
+
+def _joined(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches, a last one of one example together with the one before it.
+
+    Batch normalisation in the training mode has no variance of a single example.
+    """
+    inputs = labels = torch.empty(0)
+    for more_inputs, more_labels in batches:
+        if len(more_labels) == 1 < len(labels):
+            inputs = torch.cat([inputs, more_inputs])
+            labels = torch.cat([labels, more_labels])
+            continue
+        if len(labels):
+            yield inputs, labels
+        inputs, labels = more_inputs, more_labels
+    yield inputs, labels
 
 
 BUILT_IN_PROBES = {"gradient": MeanGradient}

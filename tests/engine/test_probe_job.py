@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from support.small import cell, dense_job, engine_context, execute_one, gradient_job, probe_job
-from torch import Tensor
+from support.small import (
+    DATA,
+    cell,
+    dense_job,
+    engine_context,
+    execute_one,
+    gradient_job,
+    probe_job,
+)
+from support.trainings import of_network
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from lotteryfw.api.errors import ContractError, LotteryError, PluginError
@@ -62,6 +71,23 @@ def answered(
 ) -> dict[str, Tensor]:
     context = context_with(SimpleNamespace(scores=answer), monkeypatch)
     return run_probe(probe_job(half_masked(), SPEC, *labels), context)
+
+
+def test_a_last_batch_of_one_example_joins_the_one_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    gradients = []
+    for batch in (16, 17):
+        job = dense_job(cell(10, data={**DATA, "examples": 17}, batch=16))
+        job = of_network(job, network, monkeypatch)
+        mask = {name: job.mask[name] for name in ("1.weight", "4.weight")}
+        job = replace(job, batch=batch, mask=mask)
+        gradients.append(run_probe(gradient_job(job), engine_context()))
+    for name, gradient in gradients[0].items():
+        assert torch.equal(gradient, gradients[1][name])
 
 
 def test_the_gradient_has_the_bits_of_a_plain_loop_over_the_training_set() -> None:
