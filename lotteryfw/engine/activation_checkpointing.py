@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ def checkpoint_activations(network: nn.Module) -> None:
 
     A block is a child of the network that has children itself, such as a residual block. In an
     `nn.Sequential`, nested ones included, so is a layer with weights, with the layers that follow
-    it up to the next one. The network's results, gradients and names stay as they are.
+    it up to the next one. A module with a forward of its own, which is not its class's, is no block.
+    The network's results, gradients and names stay as they are.
     Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost.
     """
     if _is_plain_sequence(network):
@@ -29,12 +30,18 @@ def checkpoint_activations(network: nn.Module) -> None:
         # A list is only looked into by the network, which calls what it holds.
         if _is_plain_sequence(child) or type(child) in (nn.ModuleList, nn.ModuleDict):
             checkpoint_activations(child)
-        elif _has_children(child):
+        elif _has_children(child) and not _has_own_forward(child):
             child.forward = _Checkpointed(child)
 
 
-def _is_plain_sequence(module: nn.Module) -> bool:
+def _is_plain_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    if _has_own_forward(module):
+        return False
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    return "forward" in vars(module)
 
 
 def _has_children(module: nn.Module) -> bool:
@@ -44,10 +51,11 @@ def _has_children(module: nn.Module) -> bool:
 class _InBlocks:
     """The forward pass of an `nn.Sequential`, block by block."""
 
-    def __init__(self, sequence: nn.Module):
+    def __init__(self, sequence: nn.Sequential):
         self._parts: list[nn.Module] = []
         block: list[nn.Module] = []
-        for layer in sequence.children():
+        # Not `children()`, which leaves a layer out where it stands a second time.
+        for layer in sequence:
             begins_block = _has_children(layer) or any(p.dim() > 1 for p in layer.parameters())
             if begins_block:
                 self._add_block(block)

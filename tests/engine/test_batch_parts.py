@@ -191,6 +191,36 @@ def test_checkpointed_blocks_give_the_same_bits_as_kept_ones(build: Any) -> None
         assert torch.equal(kept, twice)
 
 
+def doubled(build: Any) -> nn.Module:
+    """A network with a block whose forward is not its class's."""
+    network: nn.Module = build()
+    for name, block in network.named_modules():
+        if name in ("first", "4"):
+            block.forward = lambda images: 2 * images
+    return network
+
+
+def repeated() -> nn.Module:
+    """A network with one layer in two places."""
+    relu = nn.ReLU()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), relu, nn.Conv2d(4, 4, 3), relu, nn.Flatten(), nn.Linear(64, 3)
+    )
+
+
+@pytest.mark.parametrize("build", [lambda: doubled(flat), lambda: doubled(Attributes), repeated])
+def test_checkpointed_networks_compute_what_they_are_made_to(build: Any) -> None:
+    images = torch.randn(6, 3, 8, 8)
+    outputs = []
+    for is_checkpointed in (False, True):
+        torch.manual_seed(0)
+        module = build()
+        if is_checkpointed:
+            checkpoint_activations(module)
+        outputs.append(module(images))
+    assert torch.equal(*outputs)
+
+
 def test_evaluations_keep_nothing_and_compute_once() -> None:
     module = Attributes()
     checkpoint_activations(module)
