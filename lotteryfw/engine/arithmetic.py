@@ -150,6 +150,7 @@ class LossScaler:
         # state is asked for.
         self._scaler.scale(torch.zeros((), device=device))
         # torch's fused SGD leaves its momentum uninitialised where it leaves out the first update.
+        # So a dampening counts in the first update, too, which is undamped in other precisions.
         for group in optimizer.param_groups:
             if type(optimizer) is torch.optim.SGD and group["momentum"]:
                 for parameter in group["params"]:

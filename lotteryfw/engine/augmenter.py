@@ -57,7 +57,7 @@ class Augmenter:
         # There is nothing to copy, so nothing to gain.
         if self._device == "cpu":
             return None
-        # The last batch of an epoch, or a group's, may have another shape.
+        # Draws are made ahead for one shape: images of another have draws of their own.
         key = (position, shape)
         if key not in self._prefetched:
             self._prefetched[key] = self._prefetch(position, shape)

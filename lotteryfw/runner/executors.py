@@ -44,7 +44,7 @@ ENDS_RUN: dict[str, type[LotteryError]] = {
 
 
 class Executor(Protocol):
-    """Runs groups of jobs (see `engine.together`), and returns them one by one as they finish."""
+    """Runs groups of jobs (see `engine.group_key`), and returns them one by one as they finish."""
 
     capacity: int
 
