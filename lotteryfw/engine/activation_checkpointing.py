@@ -24,7 +24,7 @@ def checkpoint_activations(network: nn.Module) -> None:
     """
     if _is_plain_sequence(network):
         # Its own forward pass would run the layers one by one.
-        network.forward = _InBlocks(network)
+        network.forward = _InBlocks(network)  # type: ignore[method-assign]
         return
     for child in network.children():
         # A list is only looked into by the network, which calls what it holds.

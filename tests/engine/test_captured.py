@@ -332,6 +332,13 @@ def test_what_cannot_be_recorded_takes_the_plain_path(recorder: Again) -> None:
     assert captured.RECORDERS.keys() == {"cuda", "cpu"}
 
 
+def test_an_optimizer_with_step_hooks_is_not_recorded(recorder: Again) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, fused=True)
+    assert captured.recorder_for(optimizer, "cpu") is recorder
+    optimizer.register_step_post_hook(lambda *args: None)
+    assert captured.recorder_for(optimizer, "cpu") is None
+
+
 def test_updates_in_any_order_of_steps_see_the_batches_of_their_steps(recorder: Again) -> None:
     """As after a restore, which may lead back to another epoch."""
     job = masked_job(
