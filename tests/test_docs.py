@@ -334,6 +334,19 @@ def test_every_recipe_is_accepted(path: Path, profile: str | None, tmp_path: Pat
     assert load_recipe(path, Registry.load(), data_folder=tmp_path, profile=profile).cells
 
 
+def test_the_profile_full_is_the_recipe_as_it_stands() -> None:
+    """A recipe may have the profile from one that it extends, whose settings are others."""
+    registry, nowhere = Registry.load(), ROOT / "no-data"
+    same = {}
+    for path in sorted((ROOT / "recipes").glob("*.toml")):
+        recipe = load_recipe(path, registry, data_folder=nowhere)
+        if "full" in recipe.profiles:
+            full = load_recipe(path, registry, data_folder=nowhere, profile="full")
+            same[path.stem] = full.digest == recipe.digest
+    assert {"deconstruct", "deconstruct_conv2", "lottery_ticket"} <= same.keys()
+    assert [name for name, is_same in same.items() if not is_same] == []
+
+
 @pytest.mark.parametrize("page", pages_with("toml"))
 def test_recipes_in_pages_are_accepted(page: Path, place: Path) -> None:
     """A block with a title is a whole recipe; one without is laid over what the page showed before it."""

@@ -193,7 +193,7 @@ class Lab(Protocol):
         ...
 
     def again(self, ticket: Ticket, order: int) -> Ticket:
-        """Return the same ticket, to be trained under another data order and augmentation.
+        """Return the same ticket, to be trained under another data order, augmentation and dropout.
 
         Every number is another copy; 0 is the training itself. Raises UsageError for any other
         value.

@@ -63,8 +63,10 @@ class Layer:
 
     Every tensor has shape `info.shape`.
 
-    A criterion reads it before the cut, an action after it. With rewinding to step 0 and the
-    mask-1 action `rewind`, `original`, `init` and `rewound` agree on every weight that is alive.
+    A criterion reads it before the cut, an action after it. With rewinding to step 0, `original`
+    and `rewound` agree. `init` agrees with them on every weight that is alive where both actions
+    leave such weights as they were rewound, as the mask-1 action `rewind` without `rescale` and all
+    mask-0 actions but `init_zero_all` do.
     """
 
     info: LayerInfo

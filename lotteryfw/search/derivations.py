@@ -135,7 +135,9 @@ class Pruned(Derivation):
 
         values = carried_values(context, self._trained, rewound)
         values |= shown.filled(mask, parent.mask)
-        restart = restart_of(context, level, parent, self._trained, self._root, rewound)
+        restart = restart_of(
+            context, level, parent, self._trained, self._root, rewound, before=parent.mask
+        )
         return TicketState(mask, values, stats, restart=restart)
 
     def _budgets(self, kept: Mapping[str, int]) -> list[Group]:

@@ -193,9 +193,10 @@ class RewoundMask(Derivation):
         rewound = rewound_weights(context, learned, learned)
         shown = shown_round(context, level, parent, learned, learned, rewound)
         values = carried_values(context, learned, rewound)
-        values |= shown.filled(masks, whole_masks(context))
+        whole = whole_masks(context)
+        values |= shown.filled(masks, whole)
         stats = context.pruner.stats(masks, sum(int(mask.sum()) for mask in masks.values()))
-        restart = restart_of(context, level, parent, learned, learned, rewound)
+        restart = restart_of(context, level, parent, learned, learned, rewound, before=whole)
         return TicketState(masks, values, stats, restart=restart)
 
     def kept_by_budgets(self) -> Mapping[str, int]:

@@ -89,9 +89,10 @@ class FinalMask(Derivation):
         rewound = rewound_weights(context, trained, trained)
         shown = shown_round(context, level, parent, trained, trained, rewound)
         values = carried_values(context, trained, rewound)
-        values |= shown.filled(mask, whole_masks(context))
+        whole = whole_masks(context)
+        values |= shown.filled(mask, whole)
         stats = context.pruner.stats(mask, sum(int(part.sum()) for part in mask.values()))
-        restart = restart_of(context, level, parent, trained, trained, rewound)
+        restart = restart_of(context, level, parent, trained, trained, rewound, before=whole)
         return TicketState(mask, values, stats, restart=restart)
 
     def kept_by_budgets(self) -> Mapping[str, int]:

@@ -16,7 +16,7 @@ from lotteryfw.search.jobs import Spec
 from lotteryfw.search.top_k import cut
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 
 class Pruner:
@@ -122,8 +122,13 @@ class Pruner:
 
         `scored_by` is the criterion that messages name; None: the recipe's.
         """
+
+        def ties(layers: tuple[str, ...]) -> Generator:
+            # With the group's layers, as equal groups must not keep equal places.
+            return stream(self._ties_seed, Stream.TIES, level, *layers)
+
         try:
-            pruned = cut(scores, mask, groups, lambda: stream(self._ties_seed, Stream.TIES, level))
+            pruned = cut(scores, mask, groups, ties)
         except ContractError as error:
             raise ContractError(
                 f"{describe(scored_by or self._criterion_spec)}: {error} at level {level}"

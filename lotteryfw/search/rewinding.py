@@ -43,18 +43,23 @@ def restart_of(
     trained: Trained,
     root: Trained,
     rewound: Tensors,
+    before: Tensors,
 ) -> Restart:
-    """Return the rules that give the ticket after a round its values, for any masks."""
-    whole = whole_masks(context)
+    """Return the rules that give the ticket after a round its values, for any masks.
+
+    `before` are the masks that its own was cut from.
+    """
     start, mask, original = parent.values, parent.mask, first_values(context, root)
     restored = rewinding(context, parent, trained, root, rewound)
     # The closure lives as long as the ticket, and must not keep its ancestors' tensors.
     trained = without_ticket_state(trained)
 
     def values(masks: Tensors) -> Tensors:
-        # Another mask may keep what earlier rounds removed, so it is cut from the whole.
+        # Another mask may keep what earlier rounds removed. What it does not keep either stays at
+        # the value that it was frozen at.
+        cut_from = {name: before[name] | kept for name, kept in masks.items()}
         shown = RoundLayers(context, level, start, mask, trained, restored(), original)
-        return shown.filled(masks, whole)
+        return shown.filled(masks, cut_from)
 
     return Restart(restored, values)
 

@@ -7,7 +7,7 @@ weights stay removed, ties are drawn from a named stream, unusable scores are re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.errors import ContractError
@@ -38,14 +38,14 @@ def cut(
     scores: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     groups: Sequence[Group],
-    ties: Callable[[], torch.Generator],
+    ties: Callable[[tuple[str, ...]], torch.Generator],
 ) -> dict[str, Tensor]:
     """Return the masks after a cut: in every group the `keep` weights of largest score stay.
 
     `scores` [s] floating point and `masks` [s] bool by layer; the result has the layers of `masks`,
-    and is never alive where `masks` is dead. Of weights that tie at the threshold, a draw from
-    `ties()` decides which stay. Raises ContractError for scores that are not finite or a scope that
-    asks for more than is alive.
+    and is never alive where `masks` is dead. Of weights that tie at a group's threshold, a draw
+    from `ties(group.layers)` decides which stay. Raises ContractError for scores that are not
+    finite or a scope that asks for more than is alive.
     """
     import torch
 
@@ -63,7 +63,8 @@ def cut(
         score = torch.cat([scores[name].reshape(-1) for name in group.layers])
         indices = alive.nonzero().squeeze(1)
         kept = torch.zeros_like(alive)
-        kept[indices[best(score[indices], group.keep, ties)]] = True
+        chosen = best(score[indices], group.keep, partial(ties, group.layers))
+        kept[indices[chosen]] = True
         parts = torch.split(kept, [masks[name].numel() for name in group.layers])
         for name, part in zip(group.layers, parts, strict=True):
             result[name] = part.reshape(masks[name].shape)

@@ -2,8 +2,8 @@
 
 They come in through lotteryfw's own entry point and see only its public API, as any plugin does.
 
-One file per kind and one pattern per file: `use`, `formula`, `source`, then the method that the
-kind asks for.
+Each follows one pattern: `use`, `formula`, `source`, the options, then the methods that its kind
+asks for.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ class MaskDiagnostics(Analysis):
     pruning at initialisation, and where the mask was found in training.
 
     Where weights were not trained, as under a learned mask, nothing moved and only densities are
-    said. Of searches that learn masks the weights of the variant "trained" moved.
+    said; so where a level reports another training than that of its ticket: one that found its
+    mask, or a part of one. Of searches that learn masks the weights of the variant "trained" moved.
+    A share of no weights is left out, as in a layer that has none left.
     """
 
     use = "mask_diagnostics"
@@ -52,26 +54,30 @@ class MaskDiagnostics(Analysis):
         tickets = {level.level: level for level in levels if level.variant == TICKET}
         results: list[AnalysisResult] = []
         for level in tickets.values():
-            results += _shares(level)
+            results += _shares(lab, level)
             parent = level.ticket.parent
             if parent in tickets:
                 results += _cut_shares(level, tickets[parent])
         for level in levels:
             if level.variant == TRAINED:
-                results += _shares(level)
+                results += _shares(lab, level)
         return results
 
 
-def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
+def _shares(lab: Lab, level: LevelResult) -> Iterator[AnalysisResult]:
     """Yield each layer's density, and how its kept weights moved in training."""
     trained = level.trained
-    mask, init, final = trained.ticket.mask, trained.ticket.values, trained.weights()
+    mask = trained.ticket.mask
     for name, kept in mask.items():
         yield _share(level, "density", _mean(kept), name)
     # where no step was made, or scores were trained, no weight moved
     if level.outcome.metrics.steps == 0 or trained.scores():
         return
+    # a training that found the mask did not begin with the values of the ticket
+    if not lab.is_training_of(level.ticket, trained):
+        return
 
+    init, final = trained.ticket.values, trained.weights()
     moves: dict[str, dict[str, Tensor]] = {
         "sign_agreement": {},
         "toward_zero": {},
@@ -85,9 +91,9 @@ def _shares(level: LevelResult) -> Iterator[AnalysisResult]:
         moves["away_from_zero"][name] = after.abs() > before.abs()
     for figure, layers in moves.items():
         for name, moved in layers.items():
-            yield _share(level, figure, _mean(moved), name)
+            yield from _share_of(level, figure, [moved], name)
         # over all weights, so that a large layer counts for more than a small one
-        yield _share(level, figure, _mean_of_all(layers.values()))
+        yield from _share_of(level, figure, layers.values())
 
 
 def _cut_shares(level: LevelResult, parent: LevelResult) -> Iterator[AnalysisResult]:
@@ -101,8 +107,19 @@ def _cut_shares(level: LevelResult, parent: LevelResult) -> Iterator[AnalysisRes
         # alive before this cut and masked after it: earlier cuts are not its work
         shrank_of_cut.append(shrank[before[name] & ~kept])
         shrank_of_kept.append(shrank[kept])
-    yield _share(level, "cut_toward_zero", _mean_of_all(shrank_of_cut))
-    yield _share(level, "kept_toward_zero", _mean_of_all(shrank_of_kept))
+    yield from _share_of(level, "cut_toward_zero", shrank_of_cut)
+    yield from _share_of(level, "kept_toward_zero", shrank_of_kept)
+
+
+def _share_of(
+    level: LevelResult, figure: str, parts: Iterable[Tensor], layer: str = ""
+) -> Iterator[AnalysisResult]:
+    """Yield the share of True in all `parts` together; nothing where these have no elements."""
+    import torch
+
+    every = torch.cat([part.flatten() for part in parts])
+    if every.numel():
+        yield _share(level, figure, _mean(every), layer)
 
 
 class MaskOverlap(Analysis):
@@ -151,8 +168,10 @@ def _overlap(
         both += int((ours & theirs).sum())
         # masks that keep a and b of n weights have a b / n in common, in the mean over chance
         expected.append(float(ours.sum()) * float(theirs.sum()) / ours.numel())
-    yield _share(first, "overlap", both / max(1, kept), against=second.cell)
-    yield _share(first, "chance", sum(expected) / max(1, kept), against=second.cell)
+    # of no weights there is no share
+    if kept:
+        yield _share(first, "overlap", both / kept, against=second.cell)
+        yield _share(first, "chance", sum(expected) / kept, against=second.cell)
 
 
 class WeightScatter(Analysis):
@@ -256,12 +275,13 @@ def _dying_ratios(level: LevelResult, ever: Mapping[str, Tensor]) -> Iterator[An
         ever_of_allowed.append(mask[allowed[name]])
         ever_and_allowed.append(mask & allowed[name])
     yield _share(level, "dying_ratio", 1 - _mean_of_all(ever.values()))
-    yield _share(level, "dying_ratio_allowed", 1 - _mean_of_all(ever_of_allowed))
+    if any(part.numel() for part in ever_of_allowed):
+        yield _share(level, "dying_ratio_allowed", 1 - _mean_of_all(ever_of_allowed))
     yield _share(level, "dying_ratio_with_removed", 1 - _mean_of_all(ever_and_allowed))
 
 
 def _mean(part: Tensor) -> float:
-    return float(part.float().mean()) if part.numel() else 0.0
+    return float(part.float().mean())
 
 
 def _mean_of_all(parts: Iterable[Tensor]) -> float:

@@ -127,7 +127,7 @@ class ErrorBarrier(Analysis):
 
 
 class StabilityToDataOrder(Analysis):
-    """Trains copies of every ticket that differ in data order and augmentation alone.
+    """Trains copies of every ticket that differ in data order, augmentation and dropout alone.
 
     Over the kept weights of all layers: l2 is the distance of two copies, l2_normalised the
     distance over the norm of the first, cosine their cosine, and angle the angle in degrees; each

@@ -62,9 +62,11 @@ class SignsOnly(Control):
 
 
 class RandomMask(Control):
-    """Trains a random mask of the same density in each layer, at the values it gives the ticket.
+    """Trains a random mask of the same density in each layer, at the ticket's values under it.
 
-    Rewinding and both actions give the values, as they would if the ticket had this mask.
+    They are what rewinding and both actions would give the ticket if it had this mask. Beside a
+    mask that was learned over weights that stay as they are, they are these weights, without the
+    rescaling and the signs that the parametrization gives the ticket.
     """
 
     use = "random_mask"
@@ -76,10 +78,10 @@ class RandomMask(Control):
 
 
 class LayerShuffle(Control):
-    """Trains the ticket's mask, shuffled within each layer, at the values it gives the ticket.
+    """Trains the ticket's mask, shuffled within each layer, at the ticket's values under it.
 
-    It draws from the same distribution as random_mask, with a stream of its own. Rewinding and
-    both actions give the values, as they would if the ticket had this mask.
+    It draws from the same distribution as random_mask, with a stream of its own. The values are
+    those of random_mask.
     """
 
     use = "layer_shuffle"
@@ -96,8 +98,7 @@ class Invert(Control):
     """Trains weights that the ticket masks, as many as it keeps in each layer, drawn at random.
 
     A layer of which the ticket keeps more than half masks too few: all of them are kept, and the
-    rest are drawn from the ticket's. Rewinding and both actions give the values, as they would if
-    the ticket had this mask.
+    rest are drawn from the ticket's. The values are given as those of random_mask.
     """
 
     use = "invert"

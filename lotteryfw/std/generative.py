@@ -26,8 +26,9 @@ class Dcgan(ModelFamily):
     For every input x it generates an image g of random numbers, and returns d(x), d(g), d(g) and
     the pixels of g, where d is the discriminator's logit. The second output passes no gradient to
     the generator, the third none to the discriminator, so that one loss trains both. In evaluation
-    the random numbers are the same for every batch. It needs the objective `adversarial`, and
-    pixels in [0, 1].
+    the random numbers of a batch depend on its inputs alone: the same data give the same figures
+    again, and each batch has images of its own. It needs the objective `adversarial`, and pixels in
+    [0, 1].
     """
 
     use = "dcgan"
@@ -123,9 +124,11 @@ def _pair(channels: int, height: int, width: int, units: int, latent: int) -> nn
             if self.training:
                 # from the stream of the step, as dropout draws
                 return torch.randn(shape, device=inputs.device)
-            # an evaluation must give the same figures twice
-            fixed = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-            return fixed.to(inputs.device)
+            # An evaluation must give the same figures twice, and its batches other images. A sum of
+            # whole numbers is the same in any order, and so on every device.
+            bits = inputs.detach().float().view(torch.int32)
+            generator = torch.Generator().manual_seed(int(bits.sum(dtype=torch.int64)))
+            return torch.randn(shape, generator=generator).to(inputs.device)
 
     return Pair()
 
@@ -164,7 +167,8 @@ class MomentDistance(Metric):
     """Computes how far the mean and the covariance of output images are from those of the inputs.
 
     It is the Fréchet distance of two normal distributions over pixels. The images are the last
-    outputs, as many as an input has numbers.
+    outputs, as many as an input has numbers. The distance is that of independent images, so a
+    network must not generate the same ones for every batch.
     """
 
     use = "moment_distance"

@@ -1,6 +1,6 @@
 """The modules that residual networks are made of.
 
-Imported where one is built, since it is the one file here that needs torch when it is read.
+Imported where one is built, since it needs torch when it is read.
 """
 
 from __future__ import annotations

@@ -159,7 +159,8 @@ class WideResNet(ModelFamily):
     source = "Zagoruyko & Komodakis 2016, Wide Residual Networks, table 1"
 
     depth: Annotated[int, Field(ge=10)] = 28
-    """Convolutions on the way to the output layer, shortcuts not counted: 10, 16, 22, 28, …"""
+    """Convolutions of a network with `widen` above 1, its three shortcuts included: 6 n + 4 for n
+    blocks in each stage, so 10, 16, 22, 28, …"""
     widen: Annotated[int, Field(ge=1)] = 10
     """Multiplies the channels of every block."""
     affine: Affine = True

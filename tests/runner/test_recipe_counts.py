@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 from support.paths import ROOT
+from support.recipes import NOWHERE, registry
 
 import lotteryfw
+from lotteryfw.engine.runtime import layer_infos
+from lotteryfw.recipe import load_recipe
+from lotteryfw.runner import StudyContext
 
 NO_CONTROLS = ["seeds=[0]", "controls=[]", "analyses=[]", "claim=[]"]
 
@@ -56,3 +60,30 @@ def test_a_step_written_in_three_ways_is_one_rewind_point(tmp_path: Path) -> Non
 )
 def test_trainings_of_each_recipe(tmp_path: Path, recipe: str, expected: int) -> None:
     assert trainings(tmp_path, recipe) == expected
+
+
+OF_RESNET20 = [
+    "stabilizing_resnet20", "stability", "linear_mode_connectivity", "rewind_vs_finetune",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", OF_RESNET20)
+def test_shortcuts_and_the_output_layer_of_resnet20_are_not_pruned(recipe: str) -> None:
+    """As Frankle & Carbin 2019 have it: 2,560 weights of shortcuts and 640 of the output layer."""
+    loaded = load_recipe(ROOT / "recipes" / f"{recipe}.toml", registry(), data_folder=NOWHERE)
+    cells = {cell.study: cell for cell in loaded.cells if cell.model.use == "resnet20"}
+    assert cells
+    for cell in cells.values():
+        layers = layer_infos(cell.model, cell.model.build((3, 32, 32), 10))
+        sizes = {layer.name: layer.size for layer in layers}
+        pruned = {name for group in cell.scope.groups(layers, sizes, 1) for name in group.layers}
+        exempt = {name: size for name, size in sizes.items() if name not in pruned}
+        assert exempt.pop("fc.weight") == 640
+        assert all("shortcut" in name for name in exempt)
+        assert sum(exempt.values()) == 2560
+
+
+@pytest.mark.parametrize("recipe", OF_RESNET20)
+def test_claims_are_about_levels_that_the_recipe_has(recipe: str, tmp_path: Path) -> None:
+    path = ROOT / "recipes" / f"{recipe}.toml"
+    StudyContext(path, data=tmp_path, store=tmp_path / "store").validate_models("cpu")

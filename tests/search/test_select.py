@@ -16,6 +16,8 @@ from torch.nn.utils import prune
 from lotteryfw.api.errors import ContractError
 from lotteryfw.api.layers import Group, Layer, LayerInfo
 from lotteryfw.api.rng import stream
+from lotteryfw.search.jobs import Spec
+from lotteryfw.search.pruning import Pruner
 from lotteryfw.search.top_k import (
     IncrementalTopK,
     _last_of_topk,
@@ -36,11 +38,11 @@ Parts = list[tuple[str, ...]]
 SHAPES = {"a": (4, 5), "b": (3, 2, 3, 3), "c": (7,)}
 
 
-def ties(seed: int = 0) -> torch.Generator:
-    return stream(seed, "ties")
+def ties(layers: tuple[str, ...] = (), seed: int = 0) -> torch.Generator:
+    return stream(seed, "ties", *layers)
 
 
-def no_ties() -> torch.Generator:
+def no_ties(layers: tuple[str, ...] = ()) -> torch.Generator:
     raise AssertionError("ties were drawn where there are none")
 
 
@@ -143,13 +145,42 @@ def test_every_floating_type_is_selected_alike(dtype: torch.dtype) -> None:
 
 def test_ties_are_decided_by_the_stream_alone() -> None:
     scores = torch.tensor([5.0, 1, 1, 1, 1, 0])
-    chosen = [tuple(best(scores, 3, lambda seed=seed: ties(seed)).tolist()) for seed in range(600)]
-    again = [tuple(best(scores, 3, lambda seed=seed: ties(seed)).tolist()) for seed in range(600)]
+    chosen = [
+        tuple(best(scores, 3, lambda seed=seed: ties(seed=seed)).tolist()) for seed in range(600)
+    ]
+    again = [
+        tuple(best(scores, 3, lambda seed=seed: ties(seed=seed)).tolist()) for seed in range(600)
+    ]
     assert chosen == again
     counted = Counter(chosen)
     pairs = {(0, i, j) for i in range(1, 5) for j in range(i + 1, 5)}
     assert counted.keys() == pairs
     assert all(60 <= count <= 140 for count in counted.values())  # 100 expected, deviation 9
+
+
+def masks_by_constant_scores(*names: str, seed: int = 0) -> dict[str, Tensor]:
+    """Return the masks of level 1 that keep half of each layer, where all its scores tie."""
+    layers = [LayerInfo(name, (64, 64)) for name in names]
+    scope = Layerwise(rate=0.5, output_rate=0.5)
+    spec = Spec("scope", "layerwise", "lotteryfw", {})
+    pruner = Pruner(scope, spec, spec, layers, seed=0, ties_seed=seed)
+    whole = {name: torch.ones(64, 64, dtype=torch.bool) for name in names}
+    scores = {name: torch.ones(64, 64) for name in names}
+    groups = pruner.budgets_after(pruner.sizes, 1)
+    return pruner.by_score(whole, scores, groups, level=1)[0]
+
+
+def test_each_group_draws_its_ties_from_a_stream_of_its_own() -> None:
+    masks = masks_by_constant_scores("a", "b", "c")
+    kept_by_two = int((masks["a"] & masks["b"]).sum())
+    # by chance, 1024 of 2048 with a deviation of 16
+    assert abs(kept_by_two - 1024) < 160
+    assert not torch.equal(masks["b"], masks["c"])
+    assert not torch.equal(masks["a"], masks_by_constant_scores("a", "b", "c", seed=1)["a"])
+    # without the other layers, and in another order of them
+    for others in ([], ["d"], ["c", "b"]):
+        again = masks_by_constant_scores(*others, "a")
+        assert torch.equal(again["a"], masks["a"])
 
 
 def test_nothing_is_drawn_unless_ties_have_to_be_broken() -> None:

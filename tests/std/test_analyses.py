@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,21 @@ def recorded(
     return LevelResult(**said, level=level, cut=report, outcome=outcome, _ticket=lambda: ticket)
 
 
-def search(analysis: Any, levels: list[LevelResult]) -> dict[tuple[int, str, str], Any]:
+class Lab:
+    """The lab of a cell each of whose levels reports the training of its ticket, or none does."""
+
+    def __init__(self, *, reports_own: bool = True):
+        self._reports_own = reports_own
+
+    def is_training_of(self, ticket: Any, trained: Any) -> bool:
+        return self._reports_own
+
+
+def search(
+    analysis: Any, levels: list[LevelResult], *, reports_own: bool = True
+) -> dict[tuple[int, str, str], Any]:
     """What an analysis that asks for no jobs finds: by level, figure and layer."""
-    generator = analysis.levels(None, levels)
+    generator = analysis.levels(Lab(reports_own=reports_own), levels)
     with pytest.raises(StopIteration) as end:
         next(generator)
     found: list[AnalysisResult] = end.value.value
@@ -92,6 +105,34 @@ def test_signs_and_movement_are_counted_over_kept_weights() -> None:
     assert found[0, "toward_zero", "fc"] == pytest.approx(1 / 3)
     assert found[0, "away_from_zero", ""] == pytest.approx(2 / 3)
     assert found[0, "density", "fc"] == 0.75
+
+
+def test_of_another_training_than_the_tickets_own_only_densities_are_told() -> None:
+    level = recorded(1, [1, 0], [1.0, 1.0], trained([1, 0], [0.5, 1.0]))
+    assert search(MaskDiagnostics(), [level], reports_own=False) == {(1, "density", "fc"): 0.5}
+    assert (1, "sign_agreement", "") in search(MaskDiagnostics(), [level])
+
+
+def test_of_no_weights_no_share_is_told() -> None:
+    init, final = torch.tensor([1.0, 1.0]), torch.tensor([-0.5, 2.0])
+    masks = {"fc": torch.tensor([True, True]), "empty": torch.tensor([False, False])}
+    report = MaskStats(2, {"fc": 2, "empty": 0}, {"fc": 2, "empty": 2})
+    state = TicketState(masks, {"fc": init, "empty": init}, report)
+    outcome = Outcome(masks["fc"], fc=final, empty=init)
+
+    def level(number: int) -> LevelResult:
+        """The same masks at every level: nothing is cut."""
+        alive = recorded(number, [1, 1], [1.0, 1.0], outcome)
+        point, parent = RewindPoint(0, 0), number - 1 if number else None
+        ticket = Ticket.derived(Loaded("", lambda: state), number, point, parent=parent)
+        return replace(alive, cut=report, _ticket=lambda: ticket)
+
+    found = search(MaskDiagnostics(), [level(0), level(1)])
+    of_empty = {figure: value for (_, figure, layer), value in found.items() if layer == "empty"}
+    assert of_empty == {"density": 0.0}
+    assert found[0, "sign_agreement", ""] == found[0, "sign_agreement", "fc"] == 0.5
+    assert (1, "cut_toward_zero", "") not in found
+    assert found[1, "kept_toward_zero", ""] == 0.5
 
 
 def test_of_weights_that_were_not_trained_only_densities_are_told() -> None:
@@ -142,10 +183,15 @@ def test_overlap_is_told_beside_its_chance() -> None:
         axes={"criterion": "y"},
         seed=1,
     )
+    none = recorded(
+        1, [0] * 4, [1.0] * 4, trained([1] * 4, [1.0] * 4), cell="d", axes={"criterion": "z"}
+    )
     found = {
         (each.level.cell, each.against, each.figure): each.value
         for each in MaskOverlap().across([one, two, far])
     }
+    # of a mask that keeps nothing there is no share
+    assert not list(MaskOverlap().across([none, one]))
     assert found == {
         ("a", "b", "overlap"): 0.5, ("a", "b", "chance"): 0.5, ("b", "c", "overlap"): 1.0, ("b", "c", "chance"): 0.5,
     }  # fmt: skip
@@ -160,10 +206,10 @@ def test_a_scatter_holds_one_sample_of_the_training_before_the_first_cut() -> No
     )
     ticket = recorded(1, [0, 1, 0, 1, 0, 1], [0.0] * 6, trained([0, 1] * 3, [0.0] * 6))
 
-    class Lab:
+    class Seeded(Lab):
         seed = 0
 
-    generator = WeightScatter(sample=4).levels(Lab(), [dense, ticket])  # type: ignore[arg-type]
+    generator = WeightScatter(sample=4).levels(Seeded(), [dense, ticket])  # type: ignore[arg-type]
     with pytest.raises(StopIteration) as end:
         next(generator)
     found = {each.figure: each.value for each in end.value.value}

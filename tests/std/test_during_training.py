@@ -113,6 +113,21 @@ def test_the_curves_have_density_and_churn_of_every_layer_at_every_change(tmp_pa
         assert "churn/fc1.weight" in page.read_text()
 
 
+@pytest.mark.parametrize("rewind", ["to_init", "learning_rate"])
+def test_weights_are_not_compared_with_values_that_the_training_never_had(
+    rewind: str, tmp_path: Path
+) -> None:
+    """Level 1 reports the training that found its mask, and the ticket's values are others."""
+    search = SEARCH | {"retrain": True}
+    table = recipe(search=search, rewind=rewind, analyses=["mask_diagnostics"])
+    done = go(tmp_path, "run", table)
+    figures: dict[int, set[str]] = {0: set(), 1: set()}
+    for finding in done.findings:
+        figures[finding.level].add(finding.figure)
+    assert figures[0] == {"density", "sign_agreement", "toward_zero", "away_from_zero"}
+    assert figures[1] == {"density"}
+
+
 def test_the_mask_may_go_back_to_a_step_of_its_own_training(tmp_path: Path) -> None:
     table = recipe(
         search={**SEARCH, "retrain": True, "dense": False},

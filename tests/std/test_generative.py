@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lotteryfw import Analysis, AnalysisResult, Lab, LevelResult, Search, run
+from lotteryfw.api.data import Dataset, DatasetInfo, Subset
+from lotteryfw.engine.device_dataset import DeviceDataset
+from lotteryfw.engine.evaluate import summed_metrics
 from lotteryfw.std.frozen_weights import FrozenWeights
 from lotteryfw.std.generative import LOGITS, Adversarial, Dcgan, MomentDistance
 from lotteryfw.std.parametrizations import TopK
@@ -69,6 +72,40 @@ def test_the_distance_of_moments_is_that_of_two_normal_distributions() -> None:
     assert distance(2 * images.flatten(1), images) == pytest.approx(float(expected), rel=1e-5)
     # outputs before the pixels do not count
     assert distance(torch.cat([images.flatten(1)[:, :3], images.flatten(1)], 1), images) < 1e-9
+
+
+class Generated:
+    """Keeps the images that a network generates in an evaluation, and the metric of them."""
+
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def observe(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> None:
+        self.images.append(outputs[:, LOGITS:])
+        self._values.append(MomentDistance().per_example(outputs, inputs, labels))
+
+    def distance(self) -> float:
+        return MomentDistance().result(torch.cat(self._values))
+
+
+def test_every_batch_of_an_evaluation_has_images_of_its_own() -> None:
+    pair = module()
+    torch.manual_seed(1)
+    part = Subset(torch.rand(2001, *SHAPE), torch.zeros(2001, dtype=torch.int64))
+    data = DeviceDataset(Dataset(part, part, part), DatasetInfo(SHAPE, 1, 2001, 2001, 2001), "cpu")
+
+    def evaluated() -> tuple[Generated, list[float]]:
+        observer, values = Generated(), dict(pair.named_parameters())
+        sums = summed_metrics(pair, values, data, "test", Adversarial(), observers=[observer])
+        return observer, sums.tolist()
+
+    first, sums = evaluated()
+    assert [len(images) for images in first.images] == [1000, 1000, 1]
+    assert len(torch.unique(torch.cat(first.images), dim=0)) == 2001
+    again, sums_again = evaluated()
+    assert sums_again == sums
+    assert again.distance() == first.distance()
 
 
 class Changed(Analysis):
