@@ -229,7 +229,11 @@ class Scheduler:
             self._announced.add(key)
             self._recorder.job_finished(key, request.steps, stored=True, seconds=0.0)
         self._recorder.keys.add(key)
-        self._recorder.keys.update(state_key(key, step) for step in request.snapshots)
+        for step in request.snapshots:
+            state = state_key(key, step)
+            # A training that diverged before this step has no such state.
+            if self._store.has(state):
+                self._recorder.keys.add(state)
 
     def _count_groups(self) -> int:
         """Return how many groups the backlog makes."""
