@@ -107,12 +107,20 @@ def is_stored(job: Job, store: Store) -> bool:
 def is_complete(store: Store, key: str, kind: str, snapshots: Iterable[int]) -> bool:
     """Return True when the result of a job is there, with the states after these steps.
 
-    The content of their files is checked when they are read.
+    A training that diverged has no states from the step on at which that was found. The content of
+    the files is checked when they are read.
     """
-    # A seal without a look at the content: a plan asks this of a hundred thousand jobs.
+    # A seal without a look at the content: a rerun asks this of a hundred thousand jobs.
     if not store.is_sealed(key, kind):
         return False
-    return all(store.is_sealed(state_key(key, step), "state") for step in snapshots)
+    missing = [step for step in snapshots if not store.is_sealed(state_key(key, step), "state")]
+    if not missing:
+        return True
+    try:
+        diverged_at = StoredOutcome(store, key).diverged_at
+    except ObjectLost:
+        return False
+    return diverged_at is not None and min(missing) >= diverged_at
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -44,7 +44,7 @@ class TrainingTask:
         self.is_finished = False
         self._find_checkpoint()
         # A stored training that lacks states which nobody wanted at its time is only repeated up to
-        # the last of them.
+        # the last of them, or to the step at which it diverges.
         self._is_stored = store.path(job.key, "training") is not None
         self.until = max(job.snapshots) if self._is_stored else job.start + job.steps
 

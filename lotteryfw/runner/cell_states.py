@@ -25,6 +25,7 @@ def cell_states(context: StudyContext, device: str) -> dict[str, str]:
 
     That is the code of every component, the content of data and of the file that it starts from,
     and whatever decides the bits of a result. A run's folder is of one recipe, options included.
+    A file that a search reads by `lab.load` is not in it: only the search knows which.
     """
     common = [context.engine, numerics(device)]
     known: dict[int, list[str]] = {}

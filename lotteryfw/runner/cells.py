@@ -115,7 +115,7 @@ class CellRun:
         self._last_level: int | None = None
         self._analysis: Analysis | None = None
         self._broken_analyses: list[Exception] = []
-        self._thrown: Exception | None = None
+        self._thrown: BaseException | None = None
         self._is_failing = False
         self._searching = True
         # A component may break as early as here, in its constructor or where it points.
@@ -154,8 +154,9 @@ class CellRun:
             except (StoreError, DataError):
                 raise
             except (Exception, SystemExit) as error:
-                self._broken_analyses.append(self._named(error))
+                self._broken_analyses.append(self._named(error, analysis))
                 self._keep_trace(self._broken_analyses[-1])
+        self._analysis = None
         self._services.analysed(self.cell, self._recorded, results)
 
     def advance(self) -> None:
@@ -174,7 +175,7 @@ class CellRun:
         except (StoreError, DataError):
             raise
         except (Exception, SystemExit) as error:
-            self.fail(error)
+            self._fail(error)
             return
         if not self._searching and not self._compared and not self._pending:
             errors = [*self._broken_analyses, *self._pending.errors]
@@ -196,8 +197,12 @@ class CellRun:
         # A list, since every one is to be asked for, so that they run side by side.
         try:
             stored = [self._services.ask(request, self) for request in self.asked]
-        except NothingToPrune as error:
-            # Its tickets are made only now; the search ends at the request for them.
+        except (StoreError, DataError):
+            raise
+        except (Exception, SystemExit) as error:
+            # Tickets are made only now; the search, or an analysis, ends at the request for them.
+            if self._analysis is None and not isinstance(error, NothingToPrune):
+                raise
             self._thrown, self.asked = error, ()
             return True
         return all(stored)
@@ -226,17 +231,18 @@ class CellRun:
         what = f"a {type(requests).__name__}"
         if isinstance(requests, tuple) and not requests:
             what += " that is empty"
+        who = self._analysis or self.cell.search
         raise ContractError(
-            f"search '{self.cell.search.use}' asked for {what}, not for jobs; "
+            f"{who.kind} '{who.use}' asked for {what}, not for jobs; "
             "ask the lab with `yield from lab.train(ticket)`"
         )
 
     def _take_records(self) -> None:
         """Report the levels recorded since the last call, and ask for their controls."""
-        # Taken away from the lab, which would keep the tensors of every level otherwise.
-        records = list(self._lab.records)
-        self._lab.records.clear()
-        for record in records:
+        # Taken away from the lab, which would keep the tensors of every level otherwise. One by one:
+        # where one breaks, `_fail` takes the others.
+        while self._lab.records:
+            record = self._lab.records.pop(0)
             key, ticket = record.trained.outcome.key, record.ticket
             saved = self._services.ticket(self.cell, record.variant, record.level, ticket, key)
             self._add_level(record.variant, record.level, saved.cut, record.trained, self._lab)
@@ -327,19 +333,29 @@ class CellRun:
         """Move a job's tensors from memory into the store until its turn comes."""
         self._services.spill(request)
 
-    def fail(self, error: BaseException, key: str = "", trace: str = "") -> None:
-        """End the cell: something in it broke, or the job of this key cannot be done.
+    def job_failed(self, key: str, error: Exception, trace: str = "") -> None:
+        """End what waits for the job of this key, which cannot be done.
 
-        Where an analysis waits for the job, only this analysis ends; where a level does,
-        it is reported without the job's figures. `trace` is the path of the job's traceback.
+        Where a search, a control or a target waits for it, that is the whole cell; where an
+        analysis does, this analysis alone. A level that waits for it is reported without its
+        figures. Nobody waits any more where an analysis had asked for several jobs, and ended at
+        another of them. `trace` is the path of the job's traceback.
         """
+        is_awaited, is_of_level = self.awaits(key), self._pending.awaits(key)
+        is_compared = any(waiting.request.key == key for waiting in self._compared)
+        if not (is_awaited or is_of_level or is_compared):
+            return
         self.trace = self.trace or trace
-        if isinstance(error, Exception) and self._analysis and self.awaits(key):
+        if is_awaited and self._analysis:
             self._thrown, self.asked = error, ()
-            return
-        # A metric that breaks must not cost what was trained.
-        if isinstance(error, Exception) and self._pending.fail(key, error):
-            return
+        elif is_of_level and not is_awaited:
+            # A metric that breaks must not cost what was trained.
+            self._pending.fail(key, error)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the cell: something in it broke, or a job that it needs cannot be done."""
         self._is_failing = True
         try:
             self._take_records()  # levels that were recorded before it broke
@@ -360,15 +376,15 @@ class CellRun:
         path = self._services.broke(error)
         self.trace = self.trace or path
 
-    def _named(self, error: BaseException) -> Exception:
-        """Return the error with the component, its distribution and the level, to find its cause."""
+    def _named(self, error: BaseException, analysis: Analysis | None = None) -> Exception:
+        """Return the error with the analysis or search, its distribution and the level."""
         if isinstance(error, SystemExit):
             error = exit_error(error, self._full_name)
-        who = self._full_name(self._analysis or self.cell.search)
+        who = self._full_name(analysis or self.cell.search)
         after = "" if self._last_level is None else f"after level {self._last_level}"
         if not isinstance(error, LotteryError):
             text = f"{who} broke{after and ' ' + after}: {type(error).__name__}: {error}"
-        elif self._analysis:
+        elif analysis:
             text = f"{who}: {error}"
         else:
             text = f"{error}{after and f' ({after})'}"

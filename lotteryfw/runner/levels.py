@@ -92,17 +92,18 @@ class PendingLevels:
             self._report(pending.level)
         self._pending = []
 
-    def fail(self, key: str, error: Exception) -> bool:
-        """Note that the job of this key failed, and return whether a level waits for it."""
-        # Several levels may wait for one evaluation: equal networks have equal keys.
+    def awaits(self, key: str) -> bool:
+        """Return whether a level waits for the evaluation of this key."""
         keys: set[str] = set()
         for pending in self._pending:
             keys |= {request.key for request in pending.requests.values()}
-        if key not in keys:
-            return False
+        return key in keys
+
+    def fail(self, key: str, error: Exception) -> None:
+        """Note that the evaluation of this key failed."""
+        # Several levels may wait for one evaluation: equal networks have equal keys.
         self._failed_keys.add(key)
         self.errors.append(error)
-        return True
 
     def _try(self, pending: _Pending) -> bool:
         requests = {}

@@ -181,6 +181,9 @@ class RunRecorder:
         for name in outdated:
             self._statuses_before.pop(name, None)
             self._failures.pop(name, None)
+        self._seals.drop_stale_tickets(
+            {file_name(name) for name in self._cell_numbers if name not in outdated}
+        )
 
     # What happens during a run
 

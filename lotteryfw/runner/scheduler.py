@@ -229,7 +229,11 @@ class Scheduler:
             self._announced.add(key)
             self._recorder.job_finished(key, request.steps, stored=True, seconds=0.0)
         self._recorder.keys.add(key)
-        self._recorder.keys.update(state_key(key, step) for step in request.snapshots)
+        for step in request.snapshots:
+            state = state_key(key, step)
+            # A training that diverged before this step has no such state.
+            if self._store.has(state):
+                self._recorder.keys.add(state)
 
     def _count_groups(self) -> int:
         """Return how many groups the backlog makes."""
@@ -261,7 +265,7 @@ class Scheduler:
         waiting = {key: self._waiting.pop(key) for key in errors}
         for key, error in errors.items():
             for cell_run in waiting[key]:
-                cell_run.fail(error)
+                cell_run.job_failed(key, error)
                 self._advance(cell_run)
 
     def _next_group(self) -> list[str]:
@@ -324,7 +328,7 @@ class Scheduler:
             self._recorder.job_failed(job.key, finished.error)
             trace = self._recorder.traceback(finished.trace) if finished.trace else ""
             for cell_run in waiting:
-                cell_run.fail(PluginError(finished.error), job.key, trace)
+                cell_run.job_failed(job.key, PluginError(finished.error), trace)
         else:
             self._note_computed(job, finished.stored)
         for cell_run in waiting:

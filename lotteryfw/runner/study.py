@@ -105,6 +105,9 @@ def _slots(
 
     Raises UsageError for numbers that cannot be.
     """
+    for name, number in (("jobs", jobs), ("jobs_per_device", jobs_per_device)):
+        if number is not None and (type(number) is not int or number < 1):
+            raise UsageError(f"{name}: must be an integer of at least 1, not {number!r}")
     if jobs is not None and jobs_per_device is not None:
         raise UsageError(
             "jobs and jobs_per_device say the same in two ways: give jobs for all processes "

@@ -132,14 +132,18 @@ class Seals:
         `keep` names cells whose tickets stay, as folders below `tickets`.
         """
         current = self._own | self._changed
-        for name in list(self._digests):
-            path = Path(name)
-            if not name.startswith("tickets/") or name in current or ".." in path.parts:
-                continue
-            if len(path.parts) == 3 and path.parts[1] not in keep:
-                with explained(path, "deleted"):
-                    (self._folder.path / name).unlink(missing_ok=True)
-                del self._digests[name]
+        folder = self._folder.path
+        names = set(self._digests)
+        # A run that was killed may have left some without a checksum.
+        for path in folder.glob("tickets/*/level-*.safetensors"):
+            names.add(path.relative_to(folder).as_posix())
+        for name in sorted(names - current):
+            parts = Path(name).parts
+            is_ticket = len(parts) == 3 and parts[0] == "tickets" and ".." not in parts
+            if is_ticket and parts[1] not in keep:
+                with explained(folder / name, "deleted"):
+                    (folder / name).unlink(missing_ok=True)
+                self._digests.pop(name, None)
 
     def end(self) -> None:
         """Note that the folder is whole: no file is newer than its checksum."""

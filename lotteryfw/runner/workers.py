@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import BinaryIO
 
 from lotteryfw.api.events import TrainingProgress
 from lotteryfw.engine import DamagedJob, spool, worker_pipe
@@ -35,6 +36,7 @@ from lotteryfw.runner.executors import ENDS_RUN, Finished
 from lotteryfw.runner.reporter import Listener
 from lotteryfw.search.jobs import Job, Spec
 from lotteryfw.store import Store
+from lotteryfw.store.files import explained
 
 MAX_ATTEMPTS = 3
 """Workers that may die over a job, and damaged files that it may have, before it is given up."""
@@ -181,12 +183,18 @@ class Workers:
             environment[VISIBLE] = slot.gpu
         command = python_command("lotteryfw.engine.worker")
         # The pipe's other end must be open in the worker alone: its end is how a death shows.
-        with theirs, self._log.open("ab") as log:
+        with theirs, self._opened_log() as log:
             process = worker_pipe.start(command, theirs, environment, log)
         worker = _Worker(process, ours, slot)
         self._workers.append(worker)
         worker.send(self._setup)
         return worker
+
+    def _opened_log(self) -> BinaryIO:
+        with explained(self._log, "written"):
+            # Somebody may have deleted the run's folder meanwhile.
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            return self._log.open("ab")
 
     def _reap(self, worker: _Worker) -> None:
         """Take leave of a worker that ended, and try its jobs again."""

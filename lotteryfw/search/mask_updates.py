@@ -35,9 +35,9 @@ class TrainingStart(Derivation):
         # The scope decides nothing where the whole network is trained.
         scope = context.specs["scope"].digest if density < 1 else ""
         rules = (context.update_digest, scope)
-        self.digest = digest_of(
-            "training start", context.dense_digest, *rules, density, context.seed
-        )
+        # Equal scores of the random mask are ordered by the stream of ties.
+        seeds = context.draws_digest if density < 1 else context.seed
+        self.digest = digest_of("training start", context.dense_digest, *rules, density, seeds)
 
     def materialise(self) -> TicketState:
         context = self._context

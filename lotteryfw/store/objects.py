@@ -17,10 +17,8 @@ at once. A store that one may only read answers what is in it.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -206,8 +204,9 @@ class Store:
     def spool(self, content: bytes) -> str:
         """Write a file for another process, or for later, and return its name.
 
-        The name says which run uses the file: those that a killed run left are deleted when that
-        run starts again (see `active`), and by `gc`.
+        The name says which run's process wrote the file: those that a killed one left are deleted
+        when that run starts again (see `active`), and by `gc`. What is written outside `active`,
+        as in a worker process, only `gc` deletes.
         """
         name = new_spool_name(self._run, content)
         with self.computing():
@@ -227,22 +226,13 @@ class Store:
     def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
         """Keep these objects from `gc` while the run's folder exists.
 
-        Replaces the run's earlier pin.
+        Replaces this machine's earlier pin of the run. What others pinned stays: each may have a
+        folder of its own at this path.
         """
-        folder = Path(folder).resolve()
-        root = {
-            "folder": str(folder),
-            # tells a folder that was deleted from one on a disk that is not mounted now
-            "mount": str(upkeep.mount_of(folder)),
-            # and one that was deleted from one on another machine's own disk
-            "host": socket.gethostname(),
-            "keys": sorted(set(keys)),
-        }
-        root["sha256"] = digest(root)
         path = self.root / "roots" / f"{checked_name(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
             write_format(self.root)
-            content = json.dumps(root, indent=1).encode()
+            content = upkeep.root_content(path, Path(folder).resolve(), keys)
             # Two files, so that the loss of one cannot let `gc` delete the results.
             atomic_write(upkeep.copy_of_root(path), content)
             atomic_write(path, content)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -194,18 +195,40 @@ def copy_of_root(path: Path) -> Path:
     return path.with_suffix(".copy")
 
 
+def root_content(path: Path, folder: Path, keys: Iterable[str]) -> bytes:
+    """Return the content of the file `path` in roots/, for a run folder and its keys."""
+    host = socket.gethostname()
+    before = _read_pinned(path) or _read_pinned(copy_of_root(path)) or {}
+    elsewhere = set(before.get("elsewhere", ()))
+    if before.get("host", host) != host:
+        elsewhere.update(before["keys"])
+    root: dict[str, Any] = {
+        "folder": str(folder),
+        # tells a folder that was deleted from one on a disk that is not mounted now
+        "mount": str(mount_of(folder)),
+        # and one that was deleted from one on another machine's own disk
+        "host": host,
+        "keys": sorted(elsewhere.union(keys)),
+        # those of the keys that other machines referenced
+        "elsewhere": sorted(elsewhere),
+    }
+    root["sha256"] = digest(root)
+    return json.dumps(root, indent=1).encode()
+
+
 @dataclass(frozen=True)
 class PinnedRun:
     """A run folder and the keys that it references, as a file in roots/ has them.
 
     `mount` is where its file system was mounted, `host` the machine that wrote there last; None
-    where that is not known.
+    where that is not known. `is_elsewhere` is True where others wrote a folder of this path, too.
     """
 
     folder: Path
     keys: set[str]
     mount: Path | None
     host: str | None
+    is_elsewhere: bool
 
 
 def read_root(path: Path) -> PinnedRun:
@@ -224,6 +247,7 @@ def read_root(path: Path) -> PinnedRun:
                 mount=Path(mount) if mount else None,
                 # absent from files of earlier versions
                 host=pinned.get("host"),
+                is_elsewhere=bool(pinned.get("elsewhere")),
             )
     raise StoreError(
         f"{path}: cannot be read, nor its copy, so what its run needs is not known and nothing was "
@@ -262,7 +286,7 @@ def presence_of(run: PinnedRun) -> str:
     except OSError:
         # no permission, or a network disk that does not answer
         return "unseen"
-    if run.host not in (None, socket.gethostname()):
+    if run.is_elsewhere or run.host not in (None, socket.gethostname()):
         return "unseen"
     # the empty folder that is left where a disk was mounted looks like a deleted run
     if mount is not None and not os.path.ismount(mount):

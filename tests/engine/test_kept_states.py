@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.small import cell, engine_context, lab
+from support.small import cell, dense_job, engine_context, execute_one, lab
 
 from lotteryfw import UsageError
 from lotteryfw.engine import StoredOutcome, execute
@@ -86,3 +86,29 @@ def test_a_step_that_the_training_does_not_pass_is_refused(step: Any) -> None:
     desk = lab(cell(20))
     with pytest.raises(UsageError, match=r"imp' of .*passes the steps 1 to 20, not "):
         next(desk.train(desk.dense(), states=[step]))
+
+
+def test_a_training_that_diverged_has_all_states_that_it_can_have(tmp_path: Path) -> None:
+    """It is measured every 5 steps, and is found to diverge at step 5."""
+    store = Store(tmp_path / "store")
+    job = dense_job(cell(20, optimizer={"use": "sgd", "lr": 1e30}))
+    execute_one(job, store, engine_context(), lambda done, of: False)
+    assert StoredOutcome(store, job.key).diverged_at == 5
+    for steps, expected in (
+        ([], True),
+        ([5], True),
+        ([10, 20], True),
+        ([4], False),
+        ([4, 9], False),
+    ):
+        assert is_stored(replace(job, snapshots=frozenset(steps)), store) is expected
+    execute_one(
+        replace(job, snapshots=frozenset([4, 9])), store, engine_context(), lambda done, of: False
+    )
+    assert is_stored(replace(job, snapshots=frozenset([4, 9])), store)
+
+    # the outcome alone says that it diverged
+    outcome = store.path(job.key)
+    assert outcome is not None
+    (outcome / "outcome.json").write_bytes(b"x" * (outcome / "outcome.json").stat().st_size)
+    assert not is_stored(replace(job, snapshots=frozenset([9])), Store(store.root))

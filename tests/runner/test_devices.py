@@ -223,6 +223,16 @@ def test_numbers_of_processes_that_cannot_be_are_refused(placed: Any, tmp_path: 
         go(tmp_path, jobs=None, jobs_per_device=2)
 
 
+@pytest.mark.parametrize("name", ["jobs", "jobs_per_device"])
+@pytest.mark.parametrize("number", [-1, 0, 1.5, "2", True])
+def test_a_number_of_processes_is_an_integer_of_at_least_one(
+    tmp_path: Path, name: str, number: Any
+) -> None:
+    numbers = {"jobs": None, name: number}
+    with pytest.raises(UsageError, match=f"^{name}: must be an integer of at least 1, not "):
+        go(tmp_path, **numbers)
+
+
 # The load
 
 

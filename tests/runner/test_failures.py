@@ -27,7 +27,7 @@ from lotteryfw.store import Store, failed_cells
 PLUGIN = """
 import os, sys
 from dataclasses import replace
-from lotteryfw import Analysis, AnalysisResult, MaskCriterion, Schedule, SearchAlgorithm, hookimpl
+from lotteryfw import Analysis, AnalysisResult, Control, MaskCriterion, Schedule, SearchAlgorithm, hookimpl
 
 class Exits(MaskCriterion):
     "Calls sys.exit at the second cut."
@@ -106,6 +106,43 @@ class Waits(Analysis):
         yield (request,)
         return []
 
+class WaitsForTwo(Analysis):
+    "Waits for two trainings that break together."
+    use = "waits_for_two"
+    def levels(self, lab, levels):
+        request, other = lab.request(lab.dense()), lab.request(lab.dense())
+        broken = replace(request.job, schedule=replace(request.job.schedule, use="nobody/nothing"))
+        request._job, other._job = broken, replace(broken, order_seed=broken.order_seed + 1)
+        request.origin, other.origin = "one", "two"
+        yield (request, other)
+        return []
+
+class Measures(Analysis):
+    "The test loss of each ticket before its training."
+    use = "measures"
+    def levels(self, lab, levels):
+        figures = yield from lab.evaluate_all([level.ticket for level in levels])
+        return [AnalysisResult(level, "loss", one.loss) for level, one in zip(levels, figures)]
+
+class BuildsNothing(Analysis):
+    "Asks for the training of a ticket that cannot be made."
+    use = "builds_nothing"
+    def levels(self, lab, levels):
+        request = lab.request(lab.dense())
+        def build(request):
+            raise ZeroDivisionError("no such ticket")
+        request._build, request.origin = build, "another"
+        yield (request,)
+        return []
+
+class Shatters(Control):
+    "Raises."
+    use = "shatters"
+    formula = "none"
+    source = "none"
+    def mask(self, layer):
+        raise ZeroDivisionError("no control")
+
 class Ends(Schedule):
     "Ends the process."
     use = "ends"
@@ -124,7 +161,10 @@ class ExitsOnTheWay(Schedule):
 
 @hookimpl
 def register_components():
-    return [Exits, Raises, Layers, Counts, Breaks, Departs, Tensors, Across, Endless, Waits, Ends, ExitsOnTheWay]
+    return [
+        Exits, Raises, Layers, Counts, Breaks, Departs, Tensors, Across, Endless, Waits, WaitsForTwo,
+        Measures, BuildsNothing, Shatters, Ends, ExitsOnTheWay,
+    ]
 """
 
 
@@ -233,6 +273,37 @@ def test_an_analysis_that_breaks_loses_nobody_elses_findings(
     line_of(watch, "analysis 'breaks_across' of mine.py==local", "study small", "nothing across")
     assert "no findings" in traces(done.path)
     assert "nothing across" in traces(done.path)
+
+
+def test_a_target_that_breaks_is_not_said_to_be_an_analysis(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    target = {"name": "bad", "train": {"schedule": "exits_on_the_way"}}
+    done, watch = go(tmp_path, recipe(target=[target], analyses=["mask_diagnostics"]), trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    line = line_of(watch, "schedule 'mine.py/exits_on_the_way' of mine.py==local")
+    assert "analysis" not in line
+
+
+@pytest.mark.parametrize("first", ["waits_for_two", "builds_nothing"])
+def test_what_an_analysis_asked_for_in_vain_does_not_end_the_next_one(
+    tmp_path: Path, plugin: list[Path], first: str
+) -> None:
+    """Its trainings are of one group, and fail together."""
+    done, watch = go(tmp_path, recipe(analyses=[first, "measures"]), trust=plugin)
+    assert len([finding for finding in done.findings if finding.analysis == "measures"]) == 3
+    assert list(done.statuses.values()) == ["failed"]
+    assert "analysis 'measures'" not in line_of(watch, f"analysis '{first}' of mine.py==local")
+
+
+def test_a_control_that_breaks_loses_no_level_that_was_recorded_with_its_own(
+    tmp_path: Path, plugin: list[Path]
+) -> None:
+    table = recipe(search={"use": "one_shot", "levels": 3}, controls=["shatters"])
+    done, watch = go(tmp_path, table, trust=plugin)
+    assert list(done.statuses.values()) == ["failed"]
+    line_of(watch, "no control")
+    assert [row.level for row in done.levels] == [0, 1, 2, 3]
 
 
 def test_a_finding_that_is_not_finite_is_null_with_a_note(

@@ -13,6 +13,7 @@ from support.runs import Watch, files, recipe
 from lotteryfw.api.errors import UsageError
 from lotteryfw.runner import Interrupted, Run
 from lotteryfw.runner import run_study as run
+from lotteryfw.store import ticket_name
 
 CELLS = recipe(grid={"train.batch": [16, 11, 10]})
 """Three cells that are not trained together, so that one ends before the others."""
@@ -147,9 +148,30 @@ def test_a_cell_that_fails_with_changed_code_keeps_nothing_of_the_old(tmp_path: 
     }
 
 
+BREAKS_ON_REQUEST = "import os; assert 'BREAK' not in os.environ or layer.mask.float().mean() > 0.9"
+
+
+def test_no_ticket_of_old_code_outlives_a_run_that_was_stopped(tmp_path: Path) -> None:
+    """The stopped run recorded nothing of the cells that fail afterwards."""
+    old = go(tmp_path, SIGNED, trust=[plugin(tmp_path, 1, BREAKS_ON_REQUEST)])
+    # as a run that is killed leaves it
+    unsealed = old.path / "tickets" / "small__train.batch=10__seed=0" / "level-07.safetensors"
+    unsealed.write_bytes(b"")
+    changed = [plugin(tmp_path, -1, BREAKS_ON_REQUEST)]
+    go(tmp_path, SIGNED, stop_after=1, trust=changed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BREAK", "1")
+        failed = go(tmp_path, SIGNED, trust=changed, store=tmp_path / "other")
+    assert set(failed.statuses.values()) == {"failed"}
+    rows = {ticket_name(row.cell, row.variant, row.level) for row in failed.levels}
+    tickets = failed.path / "tickets"
+    names = {path.relative_to(tickets).with_suffix("").as_posix() for path in tickets.glob("*/*")}
+    assert names == rows
+    assert len(rows) == 3 + 2 + 2
+
+
 def test_a_cell_that_fails_with_the_same_code_keeps_what_it_had(tmp_path: Path) -> None:
-    code = "import os; assert 'BREAK' not in os.environ or layer.mask.float().mean() > 0.9"
-    trust = [plugin(tmp_path, 1, code)]
+    trust = [plugin(tmp_path, 1, BREAKS_ON_REQUEST)]
     before = files(go(tmp_path, SIGNED, trust=trust).path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BREAK", "1")

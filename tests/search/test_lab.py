@@ -34,6 +34,7 @@ from lotteryfw.api.tickets import Ticket, Trained
 from lotteryfw.registry import Registry
 from lotteryfw.search.jobs import ProbeJob, Spec
 from lotteryfw.search.lab import CellLab
+from lotteryfw.search.randomness import Randomness
 from lotteryfw.testkit.fake_lab import FakeOutcome
 
 
@@ -585,19 +586,30 @@ def test_a_ticket_that_was_cut_after_no_training_of_its_parent_names_no_level() 
         assert (ticket.level, ticket.parent) == (1, None)
 
 
+def updating_lab(**changes: Any) -> CellLab:
+    """Return the lab of a cell whose trainings change their masks."""
+    update = Registry.load([FILE]).create("mask_update", "swap")
+    specs = {"swap": Spec("mask_update", "mine/swap", "mine==1", {})}
+    return CellLab(
+        cell(mask_update=update, **changes),
+        lambda part, clock: specs.get(part.use) or describe(part, clock),
+        Path("unused"),
+        "cpu",
+    )
+
+
+def test_the_seed_of_ties_is_in_the_origin_of_a_random_first_mask_alone() -> None:
+    one, other = (updating_lab(randomness=Randomness(ties=seed)) for seed in (0, 1))
+    assert one.update_mask(1.0).origin == other.update_mask(1.0).origin
+    assert one.update_mask(0.5).origin != other.update_mask(0.5).origin
+
+
 def test_a_ticket_of_a_mask_that_was_found_in_training_names_no_level() -> None:
     desk = lab(cell(parametrization=make("parametrization", "top_k")))
     start = desk.learn_mask(0.5)
     learned = run(desk.train(start))
     for rewound in (True, False):
         assert desk.extract_ticket(start, learned, rewound=rewound).parent is None
-    update = Registry.load([FILE]).create("mask_update", "swap")
-    specs = {"swap": Spec("mask_update", "mine/swap", "mine==1", {})}
-    desk = CellLab(
-        cell(mask_update=update),
-        lambda part, clock: specs.get(part.use) or describe(part, clock),
-        Path("unused"),
-        "cpu",
-    )
+    desk = updating_lab()
     start = desk.update_mask(0.5)
     assert desk.extract_ticket(start, run(desk.train(start))).parent is None

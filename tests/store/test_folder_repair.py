@@ -207,16 +207,20 @@ def test_the_leftovers_of_a_run_are_reopened_and_other_files_are_not(tmp_path: P
         go(tmp_path, name="other")
 
 
-def test_a_folder_deleted_during_the_run_is_made_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("jobs", "kind"), [(1, "LevelFinished"), (2, "RunStarted")])
+def test_a_folder_deleted_during_the_run_is_made_again(
+    tmp_path: Path, jobs: int, kind: str
+) -> None:
+    """A worker is started after RunStarted alone, since one is enough for one cell."""
     whole, _ = go(tmp_path, name="whole")
     watch = Watch()
 
     def event(event: Any) -> None:
-        if type(event).__name__ == "LevelFinished" and event.level == 1:
+        if type(event).__name__ == kind and getattr(event, "level", 1) == 1:
             shutil.rmtree(tmp_path / "run")
 
     watch.event = event  # type: ignore[method-assign]
-    run_recipe(recipe(), out=tmp_path / "run", store=tmp_path / "b", jobs=1, device="cpu", data=tmp_path,
+    run_recipe(recipe(), out=tmp_path / "run", store=tmp_path / "b", jobs=jobs, device="cpu", data=tmp_path,
                listener=watch)  # fmt: skip
     again, second = go(tmp_path, store=tmp_path / "b")
     assert not second.trained

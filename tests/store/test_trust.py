@@ -473,6 +473,21 @@ def test_gc_keeps_what_belongs_to_a_folder_of_another_machine(store, tmp_path, m
         assert store.gc().roots == 1
 
 
+def test_machines_with_one_path_for_folders_of_their_own_share_no_pin(store, tmp_path, monkeypatch):
+    one, two = put(store, ONE).name, put(store, TWO).name
+    (tmp_path / "run").mkdir()
+    store.pin("run", tmp_path / "run", [one, two])
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-node")
+        for _ in range(2):  # a run pins its results again and again
+            store.pin("run", tmp_path / "run", [one])
+        assert store.gc().kept == 2
+        # its own folder is gone, and the other machine's may be there
+        (tmp_path / "run").rmdir()
+        assert store.gc().unseen == (str(tmp_path / "run"),)
+        assert store.gc(force=True).objects == 2
+
+
 def test_a_root_of_an_earlier_version_names_no_machine(store, tmp_path):
     root = {"folder": str(tmp_path / "one"), "mount": "", "keys": [put(store, ONE).name]}
     root["sha256"] = digest(root)
