@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, ClassVar, Self
 
@@ -121,13 +121,22 @@ class Component(BaseModel, ABC):
 
     def nested(self) -> Iterator[Component]:
         """Yield the components among its options, and those among theirs."""
-        for name in type(self).model_fields:
-            yield from _components_in(getattr(self, name))
+        for value in self._values():
+            if isinstance(value, Component):
+                yield value
+                yield from value.nested()
 
     def named_functions(self) -> list[ImportedFunction]:
-        """Return the functions that its options name, without those of components among them."""
-        options = [getattr(self, name) for name in type(self).model_fields]
-        return [option for option in options if isinstance(option, ImportedFunction)]
+        """Return the functions that its options name, also in lists and tables.
+
+        Those that components among its options name are not among them.
+        """
+        return [value for value in self._values() if isinstance(value, ImportedFunction)]
+
+    def _values(self) -> Iterator[Any]:
+        """Yield the values of its options, and in the place of a list or a table what is in it."""
+        for name in type(self).model_fields:
+            yield from _values_in(getattr(self, name))
 
 
 def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
@@ -156,16 +165,15 @@ def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _components_in(value: Any) -> Iterator[Component]:
-    if isinstance(value, Component):
-        yield value
-        yield from value.nested()
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _components_in(getattr(value, name))
+def _values_in(value: Any) -> Iterator[Any]:
+    items: Iterable[Any] = ()
+    if isinstance(value, BaseModel) and not isinstance(value, Component):
+        items = [getattr(value, name) for name in type(value).model_fields]
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _components_in(item)
+        items = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _components_in(item)
+        items = value
+    else:
+        yield value
+    for item in items:
+        yield from _values_in(item)

@@ -330,12 +330,9 @@ class Registry:
 
     def _add_failure(self, failure: Failure) -> None:
         for earlier in self.failures:
-            is_same_plugin = (earlier.plugin, earlier.distribution) == (
-                failure.plugin,
-                failure.distribution,
-            )
+            earlier_source = (earlier.plugin, earlier.distribution, earlier.stage)
             # a hook that raises does so at every event: one line is enough
-            if is_same_plugin and earlier.stage == failure.stage:
+            if earlier_source == (failure.plugin, failure.distribution, failure.stage):
                 return
         self.failures.append(failure)
 
@@ -359,12 +356,14 @@ class Registry:
 
         `unreleased` is the plugin's code if its version says too little about it.
         """
-        module: object = None
+        is_new = False
         stage = "import"
         # the stage says in which of its parts the plugin broke
         try:
             module = load()
             stage = "hooks"
+            # a second plugin of one module is refused, and takes no hooks from the first
+            is_new = not self._manager.is_registered(module)
             # two files of one name are two plugins, which pluggy would refuse
             file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
             self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
@@ -377,7 +376,7 @@ class Registry:
             for cls in classes:
                 offers.append(register(cls, plugin, code_of, taken=[*self._offers, *offers]))
         except (Exception, SystemExit) as error:  # a plugin may also end the process
-            if module is not None and self._manager.is_registered(module):
+            if is_new and self._manager.is_registered(module):
                 self._manager.unregister(module)
             if isinstance(error, ChangedCode):
                 raise
