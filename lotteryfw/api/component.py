@@ -100,12 +100,6 @@ class Component(BaseModel, ABC):
         With a clock, lengths become steps, so that `1ep` equals as many steps. `describe` says how
         components among the options are written; by default as tables with their `use`.
         """
-
-        # Without its name, two components with the same options would be one in a key.
-        def with_use(component: Component) -> dict[str, Any]:
-            return {"use": component.use, **component.options(clock)}
-
-        describe = describe or with_use
         plain = {}
         for name in type(self).model_fields:
             plain[name] = plain_option(getattr(self, name), clock, describe)
@@ -139,10 +133,11 @@ class Component(BaseModel, ABC):
             yield from _values_in(getattr(self, name))
 
 
-def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
+def plain_option(value: Any, clock: Clock | None = None, describe: Describe | None = None) -> Any:
     """Return the value of an option as plain JSON data (see `Component.options`)."""
     if isinstance(value, Component):
-        return describe(value)
+        # Without its name, two components with the same options would be one in a key.
+        return describe(value) if describe else {"use": value.use, **value.options(clock)}
     # Half of a training and as many steps are the same job.
     if isinstance(value, Step):
         return clock.steps(value) if clock else str(value)

@@ -72,7 +72,7 @@ def _file(
     registry: Registry | None,
 ) -> LayeredTable:
     where = source_name(path)
-    table = _parsed(path)
+    table = recipe_table(path)
     here = path.resolve()
     if here in chain:
         circle = (*chain[chain.index(here) :], path)
@@ -139,7 +139,8 @@ def _input() -> bytes:
     return content
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def recipe_table(path: Path) -> dict[str, Any]:
+    """Return the table of one recipe file as it is written. Raises RecipeError."""
     where = source_name(path)
     text = recipe_text(path)
     # before parsing, which would end in a RecursionError

@@ -53,6 +53,9 @@ SLOTS: dict[Keys, str] = (
 )
 """The paths of single components, with their kinds. `train.augment` and others are lists."""
 
+STUDY_SLOTS = tuple(str(keys[0]) for keys in SLOTS if len(keys) == 1)
+"""The keys of a study that are single components; the other paths begin with `train`."""
+
 _NAME = "[a-z0-9_-]+"
 ALTERNATIVES: Mapping[str, frozenset[str]] = {"evaluate": frozenset({"points", "every"})}
 """By table, two spellings of one value: one in a later table replaces the other in an earlier."""
