@@ -115,7 +115,7 @@ class Component(BaseModel, ABC):
 
     def nested(self) -> Iterator[Component]:
         """Yield the components among its options, and those among theirs."""
-        for value in self._values():
+        for value in _option_values(self):
             if isinstance(value, Component):
                 yield value
                 yield from value.nested()
@@ -125,12 +125,7 @@ class Component(BaseModel, ABC):
 
         Those that components among its options name are not among them.
         """
-        return [value for value in self._values() if isinstance(value, ImportedFunction)]
-
-    def _values(self) -> Iterator[Any]:
-        """Yield the values of its options, and in the place of a list or a table what is in it."""
-        for name in type(self).model_fields:
-            yield from _values_in(getattr(self, name))
+        return [value for value in _option_values(self) if isinstance(value, ImportedFunction)]
 
 
 def plain_option(value: Any, clock: Clock | None = None, describe: Describe | None = None) -> Any:
@@ -158,6 +153,12 @@ def plain_option(value: Any, clock: Clock | None = None, describe: Describe | No
         return sorted(items) if isinstance(value, set | frozenset) else items
     # Paths and whatever else pydantic validated: their text is what JSON can hold.
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _option_values(component: Component) -> Iterator[Any]:
+    """Yield the values of its options, and in the place of a list or a table what is in it."""
+    for name in type(component).model_fields:
+        yield from _values_in(getattr(component, name))
 
 
 def _values_in(value: Any) -> Iterator[Any]:

@@ -243,8 +243,9 @@ def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTabl
         faults.append(Fault(where, f"profiles.{name}", "there is no such profile", remedy))
         return tree
     table = profiles[name]
-    # a profile may change no files that were read, and no list of studies: `studies` has each by name
-    for key in _ONLY_IN_FILES:
+    # a profile may change no files that were read, and no list of studies: `studies` has each by
+    # name; the recipe's own name is that of all its profiles
+    for key in (*_ONLY_IN_FILES, "name"):
         if key in table:
             faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
     _check_studies(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)

@@ -62,7 +62,7 @@ ALTERNATIVES: Mapping[str, frozenset[str]] = {"evaluate": frozenset({"points", "
 TEXTS = frozenset({"name", "title", "about", "start"})
 """Keys of a recipe that are texts: a table laid over one gives it no options."""
 POINTS = 100
-"""Evaluations in a training, if the recipe does not say."""
+"""`points` of a recipe that does not say."""
 
 
 class Table(BaseModel):
@@ -126,7 +126,8 @@ class Evaluate(Table):
     """
 
     points: Annotated[int, Field(ge=1)] | None = None
-    """The number of evaluations in a training."""
+    """The share of a training between two evaluations: 15 is a fifteenth of it, rounded down to whole
+    steps, so that a training may have more than 15 intervals."""
     every: Step | None = None
     """The length between two evaluations."""
     metrics: list[Component] = []

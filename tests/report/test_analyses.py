@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from matplotlib.figure import Figure
 from support.fake_runs import curves, fake_run, finding, measured, row
 
 from lotteryfw.report import check_claims, write_figures, write_page
@@ -119,7 +118,7 @@ def test_marks_without_an_axis_are_called_by_their_variant():
 
 def test_a_hundred_groups_of_marks_are_drawn():
     groups = {f"g{index}": [ScatterPoint(0.1, 0.9, "one")] for index in range(100)}
-    axes = Figure().subplots()
+    axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
     draw_scatter(axes, Scatter("edges.dying", unit_of(ACCURACY), "g", groups), unit_of(ACCURACY))
     assert len(axes.lines) == 100
 
