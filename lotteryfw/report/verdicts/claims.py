@@ -281,9 +281,10 @@ def _shared(sides: Sequence[Side], text: Any) -> str:
 
 
 def _comparison(claim: Claim, figure: str) -> str:
-    sides = claim.sides()
-    metrics = {key: metric_name(side.metric, figure) for key, side in sides.items()}
-    words = {key: side_text(side) for key, side in sides.items()}
+    metrics, words = {}, {}
+    for key, side in claim.sides().items():
+        metrics[key] = metric_name(side.metric, figure)
+        words[key] = side_text(side)
     for key, verb in (("rises_with", "rises"), ("falls_with", "falls")):
         if key in words:
             return f"{metrics[key]} {verb} with {metrics['of']}: {words['of']}"
