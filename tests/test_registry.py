@@ -55,10 +55,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a throw-away distribution with one plugin module on the path."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    def install(name: str, source: str, version: str = "1.0", local: bool = False) -> None:
-        module = f"_throwaway_{name.replace('-', '_')}_{tmp_path.name}".replace("[", "_").replace(
-            "]", "_"
-        )
+    def install(
+        name: str, source: str, version: str = "1.0", local: bool = False, module: str = ""
+    ) -> None:
+        stem = module or name.replace("-", "_")
+        module = f"_throwaway_{stem}_{tmp_path.name}".replace("[", "_").replace("]", "_")
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir()
@@ -389,6 +390,17 @@ def test_an_event_reaches_everybody_and_one_that_raises_is_remembered_once(
     ]
 
 
+def test_a_second_plugin_of_one_module_takes_no_hooks_from_the_first(install: Install) -> None:
+    source = "from lotteryfw import hookimpl\n@hookimpl\ndef run_started(event):\n    pass"
+    install("one", source, module="shared")
+    install("two", source, module="shared")
+    registry = Registry.load()
+    stage, reason = failure(registry, "two")
+    assert (len(registry.failures), stage) == (1, "hooks")
+    assert "already registered" in reason
+    assert registry.is_heard("run_started")
+
+
 def test_offers_come_kind_by_kind() -> None:
     registry = Registry.load()
     kinds = [offer.kind for offer in registry.offers()]
@@ -409,6 +421,59 @@ def test_an_excluded_name_that_nothing_has_is_warned_of(monkeypatch: pytest.Monk
     )
     monkeypatch.setenv(WITHOUT, "")
     assert Registry.load().warnings == []
+
+
+PIPELINE = """
+from pydantic import BaseModel
+
+from lotteryfw import ImportedFunction, MaskCriterion, hookimpl
+
+
+class Stage(BaseModel):
+    function: ImportedFunction
+
+
+class Pipeline(MaskCriterion):
+    use = "pipeline"
+    steps: tuple[ImportedFunction, ...] = ()
+    by_name: dict[str, ImportedFunction] = {}
+    last: Stage | None = None
+    inner: MaskCriterion | None = None
+
+    def score(self, layer):
+        return layer.final
+
+
+@hookimpl
+def register_components():
+    return [Pipeline]
+"""
+
+
+def test_the_code_of_functions_in_lists_and_tables_is_in_the_provider(tmp_path: Path) -> None:
+    plugin, first, second = (tmp_path / name for name in ("pipeline.py", "f.py", "g.py"))
+    plugin.write_text(PIPELINE)
+    second.write_text("def g(weights): return weights\n")
+
+    def provider(version: int, options: dict[str, object]) -> str:
+        first.write_text(f"def f(weights): return {version}\n")
+        registry = Registry.load([plugin, first, second])
+        return registry.provider_of(registry.create("criterion", {"use": "pipeline", **options}))
+
+    spellings: list[dict[str, object]] = [
+        {"steps": ["f.py:f", "g.py:g"]},
+        {"by_name": {"first": "f.py:f", "second": "g.py:g"}},
+        {"steps": ["f.py:f"], "last": {"function": "g.py:g"}},
+    ]
+    for options in spellings:
+        one, other = provider(1, options), provider(2, options)
+        assert one != other
+        assert "f.py==local+" in one
+        assert "g.py==local+" in one
+    # a component among the options has a provider of its own
+    nested = provider(1, {"inner": {"use": "pipeline", "steps": ["f.py:f"]}})
+    assert nested.startswith("pipeline.py==local+")
+    assert "f.py" not in nested
 
 
 HELPED = """

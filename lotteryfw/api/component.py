@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, ClassVar, Self
 
@@ -100,12 +100,6 @@ class Component(BaseModel, ABC):
         With a clock, lengths become steps, so that `1ep` equals as many steps. `describe` says how
         components among the options are written; by default as tables with their `use`.
         """
-
-        # Without its name, two components with the same options would be one in a key.
-        def with_use(component: Component) -> dict[str, Any]:
-            return {"use": component.use, **component.options(clock)}
-
-        describe = describe or with_use
         plain = {}
         for name in type(self).model_fields:
             plain[name] = plain_option(getattr(self, name), clock, describe)
@@ -121,19 +115,24 @@ class Component(BaseModel, ABC):
 
     def nested(self) -> Iterator[Component]:
         """Yield the components among its options, and those among theirs."""
-        for name in type(self).model_fields:
-            yield from _components_in(getattr(self, name))
+        for value in _option_values(self):
+            if isinstance(value, Component):
+                yield value
+                yield from value.nested()
 
     def named_functions(self) -> list[ImportedFunction]:
-        """Return the functions that its options name, without those of components among them."""
-        options = [getattr(self, name) for name in type(self).model_fields]
-        return [option for option in options if isinstance(option, ImportedFunction)]
+        """Return the functions that its options name, also in lists and tables.
+
+        Those that components among its options name are not among them.
+        """
+        return [value for value in _option_values(self) if isinstance(value, ImportedFunction)]
 
 
-def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
+def plain_option(value: Any, clock: Clock | None = None, describe: Describe | None = None) -> Any:
     """Return the value of an option as plain JSON data (see `Component.options`)."""
     if isinstance(value, Component):
-        return describe(value)
+        # Without its name, two components with the same options would be one in a key.
+        return describe(value) if describe else {"use": value.use, **value.options(clock)}
     # Half of a training and as many steps are the same job.
     if isinstance(value, Step):
         return clock.steps(value) if clock else str(value)
@@ -156,16 +155,21 @@ def plain_option(value: Any, clock: Clock | None, describe: Describe) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _components_in(value: Any) -> Iterator[Component]:
-    if isinstance(value, Component):
-        yield value
-        yield from value.nested()
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from _components_in(getattr(value, name))
+def _option_values(component: Component) -> Iterator[Any]:
+    """Yield the values of its options, and in the place of a list or a table what is in it."""
+    for name in type(component).model_fields:
+        yield from _values_in(getattr(component, name))
+
+
+def _values_in(value: Any) -> Iterator[Any]:
+    items: Iterable[Any] = ()
+    if isinstance(value, BaseModel) and not isinstance(value, Component):
+        items = [getattr(value, name) for name in type(value).model_fields]
     elif isinstance(value, dict):
-        for item in value.values():
-            yield from _components_in(item)
+        items = value.values()
     elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _components_in(item)
+        items = value
+    else:
+        yield value
+    for item in items:
+        yield from _values_in(item)

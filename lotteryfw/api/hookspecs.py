@@ -50,7 +50,10 @@ def register_recipes() -> Iterable[Path]:  # type: ignore[empty-body]
 
 @hookspec
 def register_commands(app: typer.Typer) -> None:
-    """Add commands to the command line's `app`."""
+    """Add commands to the command line's `app`.
+
+    A command whose name another one has is called `distribution/name`.
+    """
 
 
 @hookspec

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -18,6 +19,8 @@ from pydantic_core import CoreSchema, core_schema
 _TEXT = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>it|ep|%)")
 _LONGEST = 40
 """Characters of a written length; a number of 400 digits is no float any more."""
+_DIGITS = Context(prec=28)
+"""Digits of a length that is no whole number. All that a recipe gives are shorter than that."""
 _HELP = 'lengths are written "500it" (steps), "2ep" (epochs) or "1.4%" (of the training)'
 
 
@@ -58,12 +61,14 @@ class Step:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        amount = (
-            str(self.amount.numerator)
-            if self.amount.denominator == 1
-            else f"{float(self.amount):.12g}"
-        )
-        return f"{amount}{self.unit}"
+        """Return the length as `parse` reads it.
+
+        >>> str(Step.parse("0.00005ep"))
+        '0.00005ep'
+        """
+        numerator, denominator = map(Decimal, self.amount.as_integer_ratio())
+        # "f": a recipe has no exponents
+        return f"{_DIGITS.divide(numerator, denominator):f}{self.unit}"
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

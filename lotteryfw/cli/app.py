@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container
 from importlib.metadata import EntryPoints, entry_points, version
 from typing import Annotated, Any
 
@@ -16,6 +18,8 @@ class _WithPlugins(TyperGroup):
 
     Its help lists commands in groups.
     """
+
+    _of_plugins: dict[str, Any] | None = None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = {}
@@ -40,10 +44,19 @@ class _WithPlugins(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         commands = super().list_commands(ctx)
         # loading plugins takes a second
-        return [*commands, *_plugin_commands()] if _has_others() else commands
+        return [*commands, *self._plugin_commands(ctx)] if _has_others() else commands
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, cmd_name) or _plugin_commands().get(cmd_name)
+        return super().get_command(ctx, cmd_name) or self._plugin_commands(ctx).get(cmd_name)
+
+    def _plugin_commands(self, ctx: Any) -> dict[str, Any]:
+        if self._of_plugins is None:
+            self._of_plugins, problems = _plugin_commands(self.commands)
+            # a shell that completes a word would show them in its line
+            if not ctx.resilient_parsing:
+                for problem in problems:
+                    typer.echo(problem, err=True)
+        return self._of_plugins
 
 
 def _has_others() -> bool:
@@ -56,11 +69,41 @@ def _plugins() -> EntryPoints:
     return entry_points(group="lotteryfw")
 
 
-def _plugin_commands() -> dict[str, Any]:
-    from lotteryfw.registry import Registry
+def _plugin_commands(built_in: Container[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the commands of plugins by name, and a line for each problem with them.
 
-    commands = typer.Typer()
-    Registry.load().notify("register_commands", commands)
+    A command that has the name of another one is called "distribution/name".
+    """
+    from lotteryfw.registry import Failure, Registry
+
+    added: list[tuple[str, str, Any]] = []
+    problems = []
+    for plugin, register in Registry.load().implementations("register_commands"):
+        commands = typer.Typer()
+        try:
+            register(commands)
+            # typer reads the signatures here, and a plugin's may be wrong
+            built = _built(commands)
+        except (Exception, SystemExit) as error:
+            problems.append(str(Failure.of(plugin, "register_commands", error)))
+            continue
+        for name, command in built.items():
+            added.append((plugin.distribution, name, command))
+
+    by_name = {}
+    counts = Counter(name for _, name, _ in added)
+    for distribution, name, command in added:
+        key = name
+        if name in built_in or counts[name] > 1:
+            key = f"{distribution}/{name}"
+            problems.append(
+                f"the command '{name}' of {distribution} is called '{key}': another has its name"
+            )
+        by_name[key] = command
+    return by_name, problems
+
+
+def _built(commands: typer.Typer) -> dict[str, Any]:
     if not commands.registered_commands and not commands.registered_groups:
         return {}
     # a callback keeps a single command from becoming the whole app

@@ -66,17 +66,26 @@ def list_components(
 
 def _list_recipes(as_json: bool) -> None:
     """Print the names and titles of the shipped recipes, those of plugins included."""
-    import tomllib
-
+    from lotteryfw.api.errors import RecipeError
+    from lotteryfw.recipe.read import recipe_table
     from lotteryfw.recipe.shipped import shipped_recipes
     from lotteryfw.registry import Registry
 
+    registry = Registry.load()
     rows = []
-    for name, path in {**shipped_recipes(), **Registry.load().recipes()}.items():
-        table = tomllib.loads(path.read_text("utf-8"))
+    faulty = []
+    for name, path in {**shipped_recipes(), **registry.recipes()}.items():
+        try:
+            table = recipe_table(path)
+        except RecipeError as error:
+            faulty.append(f"{name}: {error}")
+            continue
         # a recipe that extends another may leave its title to that
         profiles = list(table.get("profiles", {}))
         rows.append({"name": name, "title": table.get("title", ""), "profiles": profiles})
+    # on stderr, so that the list can be piped
+    for problem in (*faulty, *registry.failures):
+        typer.echo(f"not listed: {problem}", err=True)
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -164,14 +173,20 @@ def code(offer: RegisteredComponent) -> str:
 
 def option_rows(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
     """Return (name, type and bounds, "required" or default, help) of every option of a class."""
-    schema: dict[str, Any] = cls.model_json_schema()
+    from lotteryfw.recipe.json_schema import schema_of
+
+    try:
+        schema = schema_of(cls)
+    except Exception:
+        # a plugin may have an option whose type has no schema
+        schema = {}
     properties = schema.get("properties", {})
     rows = []
     for name, field in cls.model_fields.items():
         default = "required" if field.is_required() else f"default {toml_value(_default(field))}"
         # a docstring has line breaks, a row has none
         text = " ".join((field.description or "").split())
-        option = properties[name]
+        option = properties.get(name, {})
         # an option that is a component refers to the schema of its kind
         reference = option.get("$ref", "").rpartition("/")[2]
         option = schema.get("$defs", {}).get(reference, option)
@@ -180,12 +195,10 @@ def option_rows(cls: type[BaseModel]) -> list[tuple[str, str, str, str]]:
 
 
 def _default(field: FieldInfo) -> Any:
-    from lotteryfw.api.component import Component
+    """Return the default of an option as plain JSON data."""
+    from lotteryfw.api.component import plain_option
 
-    default = field.get_default(call_default_factory=True)
-    if isinstance(default, Component):
-        return {"use": default.use, **default.options()}
-    return default
+    return plain_option(field.get_default(call_default_factory=True))
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -219,26 +232,23 @@ _SIGNS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "m
 
 
 def toml_value(value: Any) -> str:
-    """Return a value as it is written in a recipe; "null" for None, which TOML does not have."""
-    from lotteryfw.api.steps import Step
-
+    """Return plain JSON data as it is written in a recipe; "null" for None, which TOML lacks."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Step):
-        return f'"{value}"'
     if isinstance(value, dict):
         pairs = [f"{key} = {toml_value(item)}" for key, item in value.items()]
         return "{" + ", ".join(pairs) + "}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value)
 
 
 def example(offer: RegisteredComponent) -> str:
     """Return the component in a recipe, with every option that has a value."""
-    from lotteryfw.recipe.schema import TRAIN_SLOTS
+    from lotteryfw.recipe.layered_table import dotted
+    from lotteryfw.recipe.schema import SLOTS
 
     # these kinds are in lists, mostly by their names alone
     if offer.kind == "augmentation":
@@ -249,8 +259,9 @@ def example(offer: RegisteredComponent) -> str:
         return f'controls = ["{offer.name}"]'
     if offer.kind == "analysis":
         return f'analyses = ["{offer.name}"]'
-    table = f"train.{offer.kind}" if offer.kind in TRAIN_SLOTS else offer.kind
-    lines = [f"[{table}]", f'use = "{offer.name}"']
+    # the first key of a kind: the others are `scores` and `train.mask_optimizer`
+    keys = next(keys for keys, kind in SLOTS.items() if kind == offer.kind)
+    lines = [f"[{dotted(keys)}]", f'use = "{offer.name}"']
     for name, field in offer.cls.model_fields.items():
         if field.is_required():
             lines.append(f"{name} = …  # required")

@@ -27,9 +27,11 @@ def data_list(data: Data = None, as_json: Json = False) -> None:
 
     folder = data or default_data_folder()
     # loading all data takes a while, and is the only sign that it is whole
+    registry = Registry.load()
     statuses = {}
-    for offer in Registry.load().offers("data"):
-        statuses[offer.name] = _data_status(offer, folder)
+    for offer in registry.offers("data"):
+        name = registry.short_name(offer)
+        statuses[name] = _data_status(offer, name, folder)
     if as_json:
         sources = []
         for name, (state, text) in statuses.items():
@@ -37,26 +39,36 @@ def data_list(data: Data = None, as_json: Json = False) -> None:
         typer.echo(json.dumps({"folder": str(folder), "sources": sources}))
         return
     typer.echo(f"data folder: {folder}")
+    width = max(map(len, statuses), default=0)
     for name, (_, text) in statuses.items():
-        typer.echo(f"  {name:<14} {text}")
+        typer.echo(f"  {name:<{width}} {text}")
 
 
-def _data_status(offer: RegisteredComponent, folder: Path) -> tuple[str, str]:
+def _data_status(offer: RegisteredComponent, name: str, folder: Path) -> tuple[str, str]:
     """Return the state of a data source in a word, and in words."""
     from lotteryfw.api.errors import DataError
 
     if _required_options(offer):
-        return "needs options", f"needs options: lotteryfw show {offer.name}"
-    source: Any = offer.cls()
+        return "needs options", f"needs options: lotteryfw show {name}"
     try:
-        # facts may be constants: only loading shows that the files are here
+        source: Any = offer.cls()
+        if not all(path.is_file() for path in source.files(folder)):
+            return "not here", f"not here: lotteryfw data fetch {name}"
+        # facts may be constants: only loading shows that the files are whole
         source.load(folder)
         facts = source.facts(folder)
-    except DataError:
-        return "not here", f"not here: lotteryfw data fetch {offer.name}"
+    except DataError as error:
+        return "not usable", f"not usable: {_line(error)}"
+    except Exception as error:
+        # a plugin's data source; the others are still worth a line
+        return "broke", f"broke: {type(error).__name__}: {_line(error)}"
     shape = "×".join(map(str, facts.shape))
     sizes = f"{facts.train:,} train / {facts.validation:,} validation / {facts.test:,} test"
     return "ready", f"ready: {shape}, {facts.classes} classes, {sizes}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _required_options(offer: RegisteredComponent) -> list[str]:

@@ -11,9 +11,8 @@ from lotteryfw.recipe.fault_collector import FaultCollector
 from lotteryfw.recipe.layered_table import Keys, dotted
 from lotteryfw.recipe.metrics import METRICS
 from lotteryfw.recipe.schema import (
-    OPTIONAL_SLOTS,
     SLOTS,
-    TABLE_SLOTS,
+    STUDY_SLOTS,
     Engine,
     Evaluate,
     RandomnessTable,
@@ -75,7 +74,7 @@ def check_grid_path(keys: Keys, also: Iterable[str] = ()) -> tuple[str, str] | N
 
     `also` are other keys that may have been meant.
     """
-    tables = (*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine", "randomness")
+    tables = (*STUDY_SLOTS, "train", "evaluate", "engine", "randomness")
     is_option = len(keys) > 1 and keys[0] in tables
     if keys[:2] in (METRICS, ("evaluate", "train")):
         return "is measured for all cells of a study alike", "set it beside the grid"
@@ -85,7 +84,7 @@ def check_grid_path(keys: Keys, also: Iterable[str] = ()) -> tuple[str, str] | N
     if keys in SLOTS or is_option:
         return None
     # the paths that people misspell: components, and the keys of the fixed tables
-    choices = [*also, *TABLE_SLOTS, *OPTIONAL_SLOTS]
+    choices = [*also, *STUDY_SLOTS]
     models: dict[str, type[Table]] = {
         "train": Train,
         "evaluate": Evaluate,

@@ -185,7 +185,8 @@ class ExpandedStudy:
             table["evaluate"]["metrics"] = list(map(full, parts["metrics"]))
         table["engine"] = self._first_setup.engine.resolved()
         if parts["start"] is not None:
-            table["start"] = str(parts["start"].path)
+            # another folder may read it
+            table["start"] = str(parts["start"].path.absolute())
         table["randomness"] = self._first_setup.randomness.model_dump(exclude_none=True)
         if self._first_setup.targets:
             targets = self._first_setup.targets

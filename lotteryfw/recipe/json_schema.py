@@ -7,14 +7,13 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
-from lotteryfw.api.component import KIND_OF_OPTION, Component
+from lotteryfw.api.component import KIND_OF_OPTION, plain_option
 from lotteryfw.api.kinds import kinds
-from lotteryfw.api.steps import Step
 from lotteryfw.recipe.claims import Claim
 from lotteryfw.recipe.layered_table import dotted
 from lotteryfw.recipe.schema import (
-    OPTIONAL_SLOTS,
     SLOTS,
+    STUDY_SLOTS,
     TABLE_SLOTS,
     TRAIN_SLOTS,
     Engine,
@@ -37,43 +36,43 @@ def json_schema(registry: Registry) -> Schema:
     slots = {}
     for kind in kinds():
         slots[kind] = _slot(kind, registry, definitions)
-    train = _of(Train)["properties"]
+    train = schema_of(Train)["properties"]
     for kind in TRAIN_SLOTS:
         train[kind] = {"$ref": f"#/$defs/{kind}"}
     train["mask_optimizer"] = {"$ref": "#/$defs/optimizer"}
     train["mask_update"] = {"$ref": "#/$defs/mask_update"}
     train["augment"]["items"] = {"$ref": "#/$defs/augmentation"}
-    evaluate = _of(Evaluate)
+    evaluate = schema_of(Evaluate)
     evaluate["properties"]["metrics"]["items"] = {"$ref": "#/$defs/metric"}
     definitions |= slots
     # an axis may be nested tables as well as one dotted path
     nested = {"type": "object", "additionalProperties": {"$ref": "#/$defs/axis"}}
     definitions["axis"] = {"anyOf": [{"type": "array", "minItems": 1}, nested]}
     definitions["grid"] = _grid()
-    body = _of(StudyTable)["properties"]
+    body = schema_of(StudyTable)["properties"]
     for kind in (*TABLE_SLOTS, "parametrization"):
         body[kind] = {"$ref": f"#/$defs/{kind}"}
     body["scores"] = {"$ref": "#/$defs/initialiser"}
     body["controls"]["items"] = {"$ref": "#/$defs/control"}
     body["analyses"]["items"] = {"$ref": "#/$defs/analysis"}
-    target = _of(TargetTable)
+    target = schema_of(TargetTable)
     target["properties"] |= {"data": {"$ref": "#/$defs/data"}, "train": _table(train)}
     body["target"]["items"] = target
     body |= {
         "train": _table(train),
         "evaluate": evaluate,
-        "engine": _of(Engine),
-        "randomness": _with_lists(_of(RandomnessTable)),
+        "engine": schema_of(Engine),
+        "randomness": _with_lists(schema_of(RandomnessTable)),
         "grid": {"$ref": "#/$defs/grid"},
     }
     # a profile changes a study's keys and the texts, but neither the name nor the files
     top_only = {}
-    for key, schema in _of(RecipeFile)["properties"].items():
+    for key, schema in schema_of(RecipeFile)["properties"].items():
         if key not in body:
             top_only[key] = schema
     changes = {**body, "title": top_only["title"], "about": top_only["about"]}
     by_name = {"type": "object", "additionalProperties": _table(body)}
-    claim = _of(Claim)
+    claim = schema_of(Claim)
     top = {
         **top_only,
         **body,
@@ -101,14 +100,11 @@ def json_schema(registry: Registry) -> Schema:
 class _Generator(GenerateJsonSchema):
     def encode_default(self, dft: Any) -> Any:
         """Encode lengths as recipes write them; pydantic would take the dataclass apart."""
-        if isinstance(dft, Component):
-            return {"use": dft.use, **dft.options()}
-        if isinstance(dft, list | tuple):
-            return [self.encode_default(item) for item in dft]
-        return str(dft) if isinstance(dft, Step) else super().encode_default(dft)
+        return plain_option(dft)
 
 
-def _of(model: type[BaseModel], references: str = "#/$defs/{model}") -> Schema:
+def schema_of(model: type[BaseModel], references: str = "#/$defs/{model}") -> Schema:
+    """Return the JSON Schema of a component's options, or of a table of a recipe."""
     return model.model_json_schema(schema_generator=_Generator, ref_template=references)
 
 
@@ -152,7 +148,7 @@ def _options(offer: RegisteredComponent, definitions: Schema) -> tuple[Schema, b
     """Return the schemas of a component's options, and True where it may have others."""
     prefix = f"{offer.kind}.{offer.distribution}.{offer.name}"
     try:
-        schema = _of(offer.cls, f"#/$defs/{prefix}.{{model}}")
+        schema = schema_of(offer.cls, f"#/$defs/{prefix}.{{model}}")
     except Exception:
         # a plugin may have an option whose type has no schema
         return {}, True
@@ -209,7 +205,7 @@ def _grid() -> Schema:
             "properties": axes,
             "additionalProperties": {"$ref": "#/$defs/axis"},
         }
-    tables = "|".join((*TABLE_SLOTS, *OPTIONAL_SLOTS, "train", "evaluate", "engine", "randomness"))
+    tables = "|".join((*STUDY_SLOTS, "train", "evaluate", "engine", "randomness"))
     return {
         "type": "object",
         "properties": properties,

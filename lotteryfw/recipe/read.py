@@ -72,7 +72,7 @@ def _file(
     registry: Registry | None,
 ) -> LayeredTable:
     where = source_name(path)
-    table = _parsed(path)
+    table = recipe_table(path)
     here = path.resolve()
     if here in chain:
         circle = (*chain[chain.index(here) :], path)
@@ -139,7 +139,8 @@ def _input() -> bytes:
     return content
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def recipe_table(path: Path) -> dict[str, Any]:
+    """Return the table of one recipe file as it is written. Raises RecipeError."""
     where = source_name(path)
     text = recipe_text(path)
     # before parsing, which would end in a RecursionError
@@ -242,8 +243,9 @@ def _profiled(tree: LayeredTable, name: str, faults: list[Fault]) -> LayeredTabl
         faults.append(Fault(where, f"profiles.{name}", "there is no such profile", remedy))
         return tree
     table = profiles[name]
-    # a profile may change no files that were read, and no list of studies: `studies` has each by name
-    for key in _ONLY_IN_FILES:
+    # a profile may change no files that were read, and no list of studies: `studies` has each by
+    # name; the recipe's own name is that of all its profiles
+    for key in (*_ONLY_IN_FILES, "name"):
         if key in table:
             faults.append(tree.fault(("profiles", name, key), "a profile cannot change this"))
     _check_studies(tree, table, lambda keys: tree.locate(("profiles", name, *keys)), faults)

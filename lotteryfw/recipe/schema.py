@@ -53,13 +53,16 @@ SLOTS: dict[Keys, str] = (
 )
 """The paths of single components, with their kinds. `train.augment` and others are lists."""
 
+STUDY_SLOTS = tuple(str(keys[0]) for keys in SLOTS if len(keys) == 1)
+"""The keys of a study that are single components; the other paths begin with `train`."""
+
 _NAME = "[a-z0-9_-]+"
 ALTERNATIVES: Mapping[str, frozenset[str]] = {"evaluate": frozenset({"points", "every"})}
 """By table, two spellings of one value: one in a later table replaces the other in an earlier."""
 TEXTS = frozenset({"name", "title", "about", "start"})
 """Keys of a recipe that are texts: a table laid over one gives it no options."""
 POINTS = 100
-"""Evaluations in a training, if the recipe does not say."""
+"""`points` of a recipe that does not say."""
 
 
 class Table(BaseModel):
@@ -123,7 +126,8 @@ class Evaluate(Table):
     """
 
     points: Annotated[int, Field(ge=1)] | None = None
-    """The number of evaluations in a training."""
+    """The share of a training between two evaluations: 15 is a fifteenth of it, rounded down to whole
+    steps, so that a training may have more than 15 intervals."""
     every: Step | None = None
     """The length between two evaluations."""
     metrics: list[Component] = []

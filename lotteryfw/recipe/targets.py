@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lotteryfw.recipe.compatibility import check_batch_parts
+from lotteryfw.recipe.data_fit import check_data_fit
 from lotteryfw.recipe.fault_collector import FaultCollector
+from lotteryfw.recipe.layered_table import Keys
 from lotteryfw.recipe.metrics import check_metrics
 from lotteryfw.recipe.resolve import ComponentResolver
 from lotteryfw.recipe.schema import (
@@ -162,11 +164,23 @@ def _changes(
     interval = evaluate.interval(clock)
     if interval < 1:
         in_train.at("length").add(f"has less than a step between evaluations ('{evaluate.every}')")
-    check_metrics({**parts, **changes}, resolver, faults)
+    changes["augment"] = tuple(augment)
+    unfit = FaultCollector()
+    check_metrics({**parts, **changes}, resolver, unfit)
+    check_data_fit({**parts, **changes}, resolver, unfit)
+    for problem in unfit.problems:
+        faults.at(*_place(target, problem.keys)).add(problem.text, problem.remedy)
     return {
         **changes,
-        "augment": tuple(augment),
         "clock": clock,
         "evaluate_every": interval,
         "memory_format": memory_format_for(train.precision),
     }
+
+
+def _place(target: TargetTable, keys: Keys) -> Keys:
+    """Return where a target changes what does not fit at these keys of a study."""
+    if keys[0] == "train" and keys[1] in target.train:
+        return keys
+    # the study's own part, or its metric, fitted before
+    return ("train", "objective") if target.data is None else ("data",)

@@ -146,6 +146,14 @@ def _kind(cls: type[Component]) -> str:
     return matching[0]
 
 
+def in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent]:
+    """Return components kind by kind, in the order of the contract, then by name."""
+    order = list(kinds())
+    return sorted(
+        offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
+    )
+
+
 def noun(kind: str) -> str:
     """Return the word for a component of this kind: "rewind policy" for "rewind"."""
     return _NOUNS.get(kind, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pluggy
@@ -43,6 +43,13 @@ def component_classes(manager: pluggy.PluginManager, module: object) -> list[Any
                 raise Refused(f"must return component classes, returned {result!r}")
             classes += result
     return classes
+
+
+def function_of(implementation: pluggy.HookImpl) -> Callable[[Any], object]:
+    """Return the implementation of a hook of one argument as a function that takes it."""
+    function = implementation.function
+    # pluggy lets an implementation leave arguments out
+    return function if implementation.argnames else lambda argument: function()
 
 
 def _has_functions_alone(module: object, hooks: Iterable[str]) -> bool:

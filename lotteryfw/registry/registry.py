@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -18,16 +18,16 @@ from lotteryfw.api.code_files import ChangedCode
 from lotteryfw.api.component import BUILD, Component
 from lotteryfw.api.errors import PluginError, UsageError, nearest
 from lotteryfw.api.functions import FUNCTION
-from lotteryfw.api.kinds import kinds
 from lotteryfw.api.steps import Clock
 from lotteryfw.registry.components import (
     RegisteredComponent,
+    in_order,
     noun,
     noun_with_article,
     register,
 )
 from lotteryfw.registry.functions import TrustedCode, is_module_name
-from lotteryfw.registry.hooks import check_hooks, component_classes
+from lotteryfw.registry.hooks import check_hooks, component_classes, function_of
 from lotteryfw.registry.plugins import (
     BrokenFile,
     Failure,
@@ -50,14 +50,6 @@ SESSION = "session"
 PROVIDER = "from"
 """The key of the provider of a component among the options of another one, in jobs. No option can
 have this name, which is a keyword of Python."""
-
-
-def _in_order(offers: Iterable[RegisteredComponent]) -> list[RegisteredComponent]:
-    """Return components kind by kind, in the order of the contract, then by name."""
-    order = list(kinds())
-    return sorted(
-        offers, key=lambda offer: (order.index(offer.kind), offer.name, offer.distribution)
-    )
 
 
 class Registry:
@@ -131,13 +123,16 @@ class Registry:
 
         One that raises is added to `failures`, once for each plugin and hook.
         """
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
-            # pluggy lets an implementation leave arguments out
-            arguments = [argument] if implementation.argnames else []
+        for plugin, function in self.implementations(hook):
             try:
-                implementation.function(*arguments)
+                function(argument)
             except (Exception, SystemExit) as error:
-                self._add_failure(Failure.of(self._plugin_of(implementation.plugin), hook, error))
+                self._add_failure(Failure.of(plugin, hook, error))
+
+    def implementations(self, hook: str) -> Iterator[tuple[Plugin, Callable[[Any], object]]]:
+        """Yield the plugins that implement a hook of one argument, each with its function."""
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            yield self._plugin_of(implementation.plugin), function_of(implementation)
 
     def is_heard(self, hook: str) -> bool:
         """Return True if some plugin implements a hook, so that its events are worth making."""
@@ -169,7 +164,7 @@ class Registry:
 
     def offers(self, kind: str | None = None) -> list[RegisteredComponent]:
         """Return the components of a kind, or of all kinds in order, sorted by name."""
-        return _in_order(offer for offer in self._offers if kind in (None, offer.kind))
+        return in_order(offer for offer in self._offers if kind in (None, offer.kind))
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
         """Return the component of this kind called `name`, or "distribution/name".
@@ -306,7 +301,7 @@ class Registry:
         if distribution:
             wanted = canonicalize_name(distribution)
             offers = [one for one in offers if canonicalize_name(one.distribution) == wanted]
-        return _in_order(offers)
+        return in_order(offers)
 
     def _nearest(self, name: str, kind: str | None = None) -> str:
         """Return the closest names that would be right, as the second half of a message."""
@@ -330,12 +325,9 @@ class Registry:
 
     def _add_failure(self, failure: Failure) -> None:
         for earlier in self.failures:
-            is_same_plugin = (earlier.plugin, earlier.distribution) == (
-                failure.plugin,
-                failure.distribution,
-            )
+            earlier_source = (earlier.plugin, earlier.distribution, earlier.stage)
             # a hook that raises does so at every event: one line is enough
-            if is_same_plugin and earlier.stage == failure.stage:
+            if earlier_source == (failure.plugin, failure.distribution, failure.stage):
                 return
         self.failures.append(failure)
 
@@ -359,12 +351,14 @@ class Registry:
 
         `unreleased` is the plugin's code if its version says too little about it.
         """
-        module: object = None
+        is_new = False
         stage = "import"
         # the stage says in which of its parts the plugin broke
         try:
             module = load()
             stage = "hooks"
+            # a second plugin of one module is refused, and takes no hooks from the first
+            is_new = not self._manager.is_registered(module)
             # two files of one name are two plugins, which pluggy would refuse
             file = f" {unreleased.resolve()}" if isinstance(unreleased, Path) else ""
             self._manager.register(module, f"{plugin.distribution}/{plugin.name}{file}")
@@ -377,7 +371,7 @@ class Registry:
             for cls in classes:
                 offers.append(register(cls, plugin, code_of, taken=[*self._offers, *offers]))
         except (Exception, SystemExit) as error:  # a plugin may also end the process
-            if module is not None and self._manager.is_registered(module):
+            if is_new and self._manager.is_registered(module):
                 self._manager.unregister(module)
             if isinstance(error, ChangedCode):
                 raise

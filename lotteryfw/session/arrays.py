@@ -61,7 +61,8 @@ def _subset(part: str, pair: Any) -> Subset:
     # anything that unpacks and converts is taken: lists, arrays, tensors on any device
     try:
         inputs, labels = pair
-        inputs, labels = torch.as_tensor(inputs), torch.as_tensor(labels)
+        inputs = torch.as_tensor(inputs).detach().cpu()
+        labels = torch.as_tensor(labels).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"data: {part} must be a pair of arrays, inputs and labels") from error
     if labels.is_floating_point() or labels.dim() != 1 or len(labels) != len(inputs):

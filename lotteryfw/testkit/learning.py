@@ -27,7 +27,7 @@ def try_parametrization(trial: ComponentTrial) -> None:
     """Require initial scores that repeat, valid masks, weights with gradients, and valid counts.
 
     Masks are bool, keep allowed edges only, and depend on scores and stream alone. Weights are 0 where
-    masked, pass a gradient to every score, and are not written to. Factors and penalties are
+    masked, pass a finite gradient to the scores, and are not written to. Factors and penalties are
     numbers. Masks and weights follow the closed form, if there is one.
     """
     score_shape = partial(_score_shape, trial)

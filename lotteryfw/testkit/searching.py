@@ -58,7 +58,7 @@ def _keys(jobs: Sequence[Job]) -> list[str]:
 
 
 def _try_order(trial: ComponentTrial, records: Sequence[Record]) -> None:
-    """Require that the levels of one variant, given in order, differ and keep fewer weights."""
+    """Require that the levels of one variant, given in order, differ and keep no more weights."""
     for before, after in pairwise(records):
         trial.require(before.level != after.level, f"search() records level {after.level} twice")
         kept_before = _kept(before.ticket)

@@ -208,7 +208,7 @@ def try_augmentation(trial: ComponentTrial) -> None:
 
 
 def try_optimizer(trial: ComponentTrial) -> None:
-    """Require steps that scale with the learning rate, and a state that can be saved."""
+    """Require finite steps, none where the learning rate is 0, and a state that can be saved."""
     import torch
 
     start = {

@@ -7,10 +7,15 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from support.commands import PLUGIN, cli, command, environment, refused
+
+from lotteryfw.cli.components import example
+from lotteryfw.recipe.schema import RecipeFile, Train
+from lotteryfw.registry import Registry
 
 
 def installed(folder: Path, name: str, text: str) -> str:
@@ -154,3 +159,171 @@ def test_check_says_that_a_plugin_has_no_components_and_that_it_runs_a_file(
     assert done.stderr == "error: the plugin 'commands-only' has no components to try\n"
     told = " ".join(cli(here, "check", "--help").stdout.split())
     assert "A plugin file is run, as by --trust FILE." in told
+
+
+COMMANDS = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lotteryfw import hookimpl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+@hookimpl
+def register_commands(app):
+    {before}
+    @app.command()
+    def {name}({signature}):
+        print("{says}")
+"""
+
+
+def test_commands_of_plugins_that_break_or_clash_cost_a_line(here: Path, tmp_path: Path) -> None:
+    sources = {
+        "wrong_signature": {"name": "wrong", "signature": "file: Path"},
+        "raising": {"name": "raises", "before": "1 / 0"},
+        "one": {"name": "hello", "says": "hello from one"},
+        "two": {"name": "hello", "says": "hello from two"},
+        "like_a_built_in": {"name": "plan"},
+    }
+    for name, words in sources.items():
+        words = {"before": "", "signature": "", "says": ""} | words
+        path = {"PYTHONPATH": installed(tmp_path / "plugins", name, COMMANDS.format(**words))}
+    done = cli(here, "--help", **path)
+    assert done.returncode == 0
+    assert sorted(done.stderr.splitlines()) == [
+        "plugin 'raising' of raising 1.2 failed at register_commands: ZeroDivisionError: "
+        "division by zero",
+        "plugin 'wrong_signature' of wrong_signature 1.2 failed at register_commands: "
+        "NameError: name 'Path' is not defined",
+        "the command 'hello' of one is called 'one/hello': another has its name",
+        "the command 'hello' of two is called 'two/hello': another has its name",
+        "the command 'plan' of like_a_built_in is called 'like_a_built_in/plan': "
+        "another has its name",
+    ]
+    for name in ("plan", "like_a_built_in/plan", "one/hello", "two/hello"):
+        assert re.search(rf"^  {name}( |$)", done.stdout, re.M)
+    assert "hello from two" in cli(here, "two/hello", **path).stdout
+
+
+def test_a_plugins_recipe_that_cannot_be_read_costs_a_line(here: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "plugins"
+    source = """
+from pathlib import Path
+
+from lotteryfw import hookimpl
+
+@hookimpl
+def register_recipes():
+    return sorted(Path(__file__).parent.glob("*.toml"))
+"""
+    path = {"PYTHONPATH": installed(folder, "shipping", source)}
+    (folder / "good.toml").write_text('title = "Good"\n')
+    (folder / "no_text.toml").write_bytes(b"title = '\xff'\n")
+    (folder / "no_toml.toml").write_text("title = \n")
+    done = cli(here, "list", "recipes", **path)
+    assert done.returncode == 0
+    assert re.search(r"^  shipping/good +Good$", done.stdout, re.M)
+    first, second = done.stderr.splitlines()
+    assert first.startswith("not listed: shipping/no_text: ")
+    assert first.endswith("no_text.toml: is not UTF-8 text (byte 9)")
+    assert "no_toml.toml: is not TOML: " in second
+
+
+SOURCES = """
+from lotteryfw import *
+
+class Mine(DataSource):
+    use = "digits"
+    def facts(self, folder):
+        return DatasetInfo((1,), 2, 3, 3, 3)
+    def load(self, folder):
+        raise KeyError("no such column")
+
+class Damaged(Mine):
+    use = "damaged"
+    def load(self, folder):
+        raise DataError("rows.csv ends\\nin line 3")
+
+@hookimpl
+def register_components():
+    return [Mine, Damaged]
+"""
+
+
+def test_a_data_source_that_breaks_costs_a_line(here: Path, tmp_path: Path) -> None:
+    path = {"PYTHONPATH": installed(tmp_path / "plugins", "sources", SOURCES)}
+    done = cli(here, "data", "list", **path)
+    assert done.returncode == 0, done.stderr
+    states = dict(re.findall(r"^  (\S+) +(.*)$", done.stdout, re.M))
+    assert states["sources/digits"] == "broke: KeyError: 'no such column'"
+    assert states["damaged"] == "not usable: rows.csv ends in line 3"
+    assert states["lotteryfw/digits"].startswith("ready: ")
+    assert states["mnist"] == "not here: lotteryfw data fetch mnist"
+
+
+OPTIONS = """
+from enum import Enum
+from pathlib import Path
+from pydantic import BaseModel
+from lotteryfw import MaskCriterion, hookimpl
+
+class Side(Enum):
+    left = "left"
+
+class Window(BaseModel):
+    width: int = 3
+
+class Plain(MaskCriterion):
+    use = "plain"
+    def score(self, layer):
+        return layer.final
+
+class Rich(Plain):
+    use = "rich"
+    side: Side = Side.left
+    file: Path = Path("a.csv")
+    names: set[str] = {{"b", "a"}}
+    window: Window = Window()
+    members: tuple[MaskCriterion, ...] = (Plain(),)
+    {more}
+
+@hookimpl
+def register_components():
+    return [Plain, Rich]
+"""
+
+
+def test_examples_are_tables_of_a_recipe() -> None:
+    for offer in Registry.load().offers():
+        [table] = tomllib.loads(example(offer).replace("…", "0")).items()
+        key, value = table
+        assert key in RecipeFile.model_fields
+        if key == "train":
+            assert value.keys() <= Train.model_fields.keys()
+
+
+def test_show_writes_defaults_of_any_type(here: Path) -> None:
+    (here / "rich.py").write_text(OPTIONS.format(more=""))
+    done = cli(here, "show", "rich", "--trust", "rich.py")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        'side = "left"',
+        'file = "a.csv"',
+        'names = ["a", "b"]',
+        "window = {width = 3}",
+        'members = [{use = "plain"}]',
+    ):
+        assert f"  {line}\n" in done.stdout + "\n"
+    assert done.stderr == ""
+
+
+def test_show_lists_an_option_whose_type_has_no_schema(here: Path) -> None:
+    more = "model_config = {'arbitrary_types_allowed': True}\n    odd: Odd | None = None"
+    text = OPTIONS.format(more=more).replace("class Rich", "class Odd: ...\n\nclass Rich")
+    (here / "rich.py").write_text(text)
+    done = cli(here, "show", "rich", "--trust", "rich.py")
+    assert done.returncode == 0, done.stderr
+    assert 'side (any, default "left")' in done.stdout

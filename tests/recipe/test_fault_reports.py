@@ -213,7 +213,9 @@ def test_faults_of_profiles() -> None:
         "recipe: profiles.quick: there is no such profile (this recipe has no profiles)"
     ]
     recipe = changed(
-        profiles={"quick": {"extends": "x", "studies": {"a": {"seeds": [1]}}, "sedes": [1]}}
+        profiles={
+            "quick": {"extends": "x", "name": "y", "studies": {"a": {"seeds": [1]}}, "sedes": [1]}
+        }
     )
     assert faults(recipe) == []  # a profile that is not asked for changes nothing
     assert faults(recipe, profile="quik")[0].endswith(
@@ -221,6 +223,7 @@ def test_faults_of_profiles() -> None:
     )
     assert [fault.partition(" (")[0] for fault in faults(recipe, profile="quick")] == [
         "recipe: profiles.quick.extends: a profile cannot change this",
+        "recipe: profiles.quick.name: a profile cannot change this",
         "recipe: profiles.quick.studies.a: there is no such study",
         "recipe: profiles.quick.sedes: unknown key",
     ]

@@ -93,6 +93,21 @@ ONE_FAULT = {
         changed(target=[{"name": "same", "train": {"batch": 20, "length": "200it"}}]),
         "recipe: target[0]: changes nothing: its trainings would be the study's own",
     ),
+    "metric of a study with a fault": (
+        train(batch=0)
+        | {"evaluate": {"metrics": ["nll"]}, "claim": [CLAIM | {"metric": "metric.nll"}]},
+        "recipe: train.batch: must be >= 1, got 0",
+    ),
+    "option of a component that belongs in train": (
+        changed(grid={"mask_update.density": [0.1, 0.2]}),
+        "recipe: grid.mask_update.density: is not a key that a grid can vary "
+        "(did you mean 'train.mask_update'",
+    ),
+    "component that belongs in train": (
+        changed(grid={"mask_optimizer": ["sgd", "adam"]}),
+        "recipe: grid.mask_optimizer: is not a key that a grid can vary "
+        "(did you mean 'train.mask_optimizer'",
+    ),
     "a fraction where a component has an integer": (
         changed(search={"use": "imp", "levels": 2.0}),
         "recipe: search.levels: must be an integer, got 2.0",

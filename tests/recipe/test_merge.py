@@ -241,6 +241,21 @@ def test_a_grid_is_one_thing_however_it_is_written(tmp_path: Path) -> None:
     assert len(load(child, sets=sets).cells) == 3
 
 
+def test_a_start_file_that_is_set_is_resolved_for_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"as it is")
+    monkeypatch.chdir(tmp_path)
+    made = load(BASE, sets=["start=x.safetensors"])
+    resolved = made.resolved()
+    assert resolved["study"][0]["start"] == str(tmp_path / "x.safetensors")
+    file = tmp_path / "elsewhere" / "resolved.toml"
+    file.parent.mkdir()
+    file.write_text(tomli_w.dumps(resolved))
+    monkeypatch.chdir(file.parent)
+    assert load(file).digest == made.digest
+
+
 def test_a_set_that_is_no_toml_is_text() -> None:
     assert load(BASE, sets=['title=a "quoted" one \\ of mine']).title == 'a "quoted" one \\ of mine'
     assert load(BASE, sets=['title="as toml"']).title == "as toml"

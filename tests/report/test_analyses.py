@@ -9,12 +9,16 @@ from lotteryfw.report import check_claims, write_figures, write_page
 from lotteryfw.report.data.findings import Findings
 from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.run_data import RunData
+from lotteryfw.report.data.units import ACCURACY, unit_of
 from lotteryfw.report.figures.figure_files import study_figures
+from lotteryfw.report.figures.matplotlib_panels import draw_scatter
 from lotteryfw.report.html.analysis_charts import analysis_charts
 from lotteryfw.report.html.plotly_chart import Chart, View
 from lotteryfw.report.html.rendering import packed
 from lotteryfw.report.plots.analysis_views import (
     DENSITY,
+    Scatter,
+    ScatterPoint,
     network_metrics,
     pair_matrices,
     scatters,
@@ -103,6 +107,20 @@ def test_accuracy_stands_against_a_figure_by_each_axis_that_varies():
     assert [mark.x for mark in by_lr.groups["0.1"]] == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert [mark.y for mark in by_lr.groups["0.1"]] == pytest.approx([0.5, 0.6, 0.5, 0.6])
     assert by_lr.groups["0.1"][1].name == "lr=0.1 · batch=30, seed 1, 50 % of the weights"
+
+
+def test_marks_without_an_axis_are_called_by_their_variant():
+    rows = [row({}, 0.9, variant="trained", seed=seed) for seed in (0, 1)]
+    findings = Findings.of(finding(level_row, "edges.dying", 0.5) for level_row in rows)
+    [scatter] = scatters(study_of(rows), findings, "edges.dying")
+    assert list(scatter.groups) == ["trained"]
+
+
+def test_a_hundred_groups_of_marks_are_drawn():
+    groups = {f"g{index}": [ScatterPoint(0.1, 0.9, "one")] for index in range(100)}
+    axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
+    draw_scatter(axes, Scatter("edges.dying", unit_of(ACCURACY), "g", groups), unit_of(ACCURACY))
+    assert len(axes.lines) == 100
 
 
 def test_of_a_sweep_over_densities_each_search_has_the_mark_of_its_end():

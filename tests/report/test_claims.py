@@ -330,6 +330,24 @@ def test_a_value_is_judged_on_both_sides(tmp_path):
     )
 
 
+def test_sides_of_two_metrics_are_told_apart_and_compared_in_one_unit(tmp_path):
+    test, validation = {"metric": "test_accuracy"}, {"metric": "validation_accuracy"}
+    rows = []
+    for each in pair([0.01, 0.02]):
+        rows.append(replace(each, validation_accuracy=each.test_accuracy - 0.1))
+    result = verdict(tmp_path, rows, {**BASE, "higher": test, "lower": validation})
+    assert mean(result) == pytest.approx(0.1)
+    assert result.tested.startswith(
+        "test accuracy of ticket above validation accuracy of ticket · study criteria"
+    )
+    steps = {"metric": "early_stop_step"}
+    result = verdict(tmp_path, rows, {**BASE, "higher": test, "lower": steps})
+    assert (result.outcome, result.reason) == (
+        "not tested",
+        "'test accuracy, %' and 'early-stopping step' have different units",
+    )
+
+
 @pytest.mark.parametrize(
     ("differences", "outcome"),
     [
@@ -370,7 +388,7 @@ def test_a_bound_is_held_against_the_interval(tmp_path, bound, outcome):
     assert result.numbers.endswith("or less" if "at_most" in bound else "or more")
 
 
-def test_sides_have_their_own_study_density_variant_and_metric(tmp_path):
+def test_sides_have_their_own_study_density_and_variant(tmp_path):
     rows = []
     for seed in range(3):
         noise = 0.001 * seed
@@ -388,8 +406,6 @@ def test_sides_have_their_own_study_density_variant_and_metric(tmp_path):
     assert (across.outcome, round(mean(across), 4)) == ("supported", 0.249)
     stop = {**order, "metric": "early_stop_step", "higher": {"density": 1.0}, "lower": {}}
     assert mean(verdict(tmp_path, rows, stop)) == pytest.approx(499)
-    own = {**order, "higher": {"metric": "test_accuracy"}, "lower": {"metric": "test_loss"}}
-    assert mean(verdict(tmp_path, rows, own)) == pytest.approx(0.9)
 
 
 def test_one_density_means_the_level_near_it(tmp_path):

@@ -217,6 +217,10 @@ def test_an_input_shape_that_does_not_fit_is_refused_with_file_and_key(tmp_path:
         ({"train": {"optimiser": "adam"}}, "target[0].train.optimiser"),
         ({"train": {"optimizer": {"use": "adam", "lr": -1}}}, "target[0].train.optimizer"),
         ({"train": {"mask_update": "x"}}, "the mask of a target's ticket stays as it is"),
+        (
+            {"data": {"use": "synthetic_text"}, "train": {"augment": ["flip"]}},
+            "target[0].train.augment[0]: 'flip' changes images, and the inputs are tokens",
+        ),
         ({"levels": [-1]}, "target[0].levels[0]"),
         ({"extra": 1}, "target[0].extra"),
     ],
@@ -228,6 +232,19 @@ def test_mistakes_in_a_target_are_faults_of_the_recipe(
     found = faults(recipe(controls=["random_mask"], target=[entry]))
     assert len(found) == 1
     assert message in found[0]
+
+
+def test_what_fits_the_study_and_not_a_target_is_a_fault_of_what_the_target_changes() -> None:
+    study = recipe(evaluate={"metrics": ["top_k"]}, data={**DATA, "classes": 10})
+    (fault,) = faults(study | {"target": [target()]})
+    assert "target[0].data: the metric 'top_k' says nothing here" in fault
+    objective = {"name": "other", "train": {"objective": "reconstruction"}}
+    (fault,) = faults(study | {"target": [objective]})
+    assert "target[0].train.objective: the metric 'top_k' reads labels as classes" in fault
+    study = recipe()
+    study["train"]["augment"] = ["flip"]
+    (fault,) = faults(study | {"target": [target(data={"use": "synthetic_text"})]})
+    assert "target[0].data: 'flip' changes images, and the inputs are tokens" in fault
 
 
 def test_two_targets_of_one_name_are_refused() -> None:

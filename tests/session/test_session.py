@@ -66,6 +66,14 @@ def test_other_arrays_are_other_results(tmp_path: Path) -> None:
     assert one.key == again.key != other.key
 
 
+def test_tensors_that_require_gradients_are_data(tmp_path: Path) -> None:
+    tensors = {}
+    for part, (x, y) in arrays().items():
+        tensors[part] = (torch.as_tensor(x).requires_grad_(), torch.as_tensor(y))
+    done = go(tmp_path, data=tensors).levels[0]
+    assert done.key == go(tmp_path / "plain", data=arrays()).levels[0].key
+
+
 def test_components_of_the_session_are_refused_where_workers_would_need_them(
     tmp_path: Path,
 ) -> None:

@@ -296,7 +296,7 @@ def _add_legend(figure: Figure, panels: Sequence[Axes]) -> float:
 
 def _heading(spec: FigureSpec, title: str) -> str:
     name = spec.name
-    # "study-analysis" is a file's name; a study's own name stays as its recipe writes it
+    # "study-analysis" is a file's name; a study's own name with a dash cannot be told from one
     if "-" in name:
         name = name.replace("-", " · ").replace("_", " ")
     return " · ".join(filter(None, (title, name)))

@@ -18,7 +18,7 @@ DrawPanel = Callable[["Axes"], None]
 class FigureSpec:
     """One figure before it is drawn: `panels` in rows of `columns`, each of `size` inches.
 
-    With `legend`, the first panel's legend is beside them. `axes` labels all panels together.
+    With `legend`, a legend of all panels is beside them. `axes` labels all panels together.
     """
 
     name: str

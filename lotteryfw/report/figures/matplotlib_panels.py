@@ -131,7 +131,7 @@ def draw_scatter(axes: Axes, scatter: Scatter, unit: Unit) -> None:
             accuracies,
             linestyle="none",
             color=HUES[index % len(HUES)],
-            marker=_MARKERS[index // len(HUES)],
+            marker=_MARKERS[index // len(HUES) % len(_MARKERS)],
             markersize=4.5,
             alpha=0.8,
             label=value,

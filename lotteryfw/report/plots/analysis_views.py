@@ -181,7 +181,7 @@ def _group(row: LevelRow, axis: str) -> str:
     if axis == DENSITY:
         return f"{percent(row.density)} %"
     if not axis:
-        return TICKET
+        return row.variant
     return without_density(row.axes, row.axis_values).get(axis, "")
 
 

@@ -38,12 +38,13 @@ def run_test(claim: Claim, values: Mapping[str, SideValues], findings: Findings)
 
     Raises NotTested with the reason if the values do not allow it.
     """
-    units = {key: findings.unit(side.side.metric) for key, side in values.items()}
+    for key, region in (("rises_with", ABOVE_ZERO), ("falls_with", BELOW_ZERO)):
+        if key in values:
+            return _correlation_test(values["of"].points, values[key].points, region)
+    unit = _shared_unit([findings.unit(side.side.metric) for side in values.values()])
     if claim.rises_along is not None:
-        # the sides of a trend are "1", "2", … and have one metric, so any unit is theirs
-        return _trend_test(claim, list(values.values()), next(iter(units.values())))
+        return _trend_test(claim, list(values.values()), unit)
     if "higher" in values:
-        unit = units["higher"]
         higher, lower = values["higher"].means, values["lower"].means
         if claim.tolerance is None:
             return _difference_test(unit, higher, lower, ABOVE_ZERO)
@@ -56,14 +57,20 @@ def run_test(claim: Claim, values: Mapping[str, SideValues], findings: Findings)
         # equivalence: the whole interval has to lie within the margin, so that few or noisy seeds
         # do not pass for a likeness
         region = Region(-claim.tolerance, claim.tolerance)
-        test = _difference_test(units["of"], values["of"].means, values["like"].means, region)
-        unit = units["of"]
+        test = _difference_test(unit, values["of"].means, values["like"].means, region)
         alike = f"alike within {unit.number(claim.tolerance)}{unit.difference_suffix}"
         return replace(test, numbers=f"{test.numbers}; {alike}")
-    for key, region in (("rises_with", ABOVE_ZERO), ("falls_with", BELOW_ZERO)):
-        if key in values:
-            return _correlation_test(values["of"].points, values[key].points, region)
-    return _value_test(claim, units["of"], values["of"].means)
+    return _value_test(claim, unit, values["of"].means)
+
+
+def _shared_unit(units: Sequence[Unit]) -> Unit:
+    """Return the unit in which all sides are compared. Raises NotTested where they have several."""
+    first, *others = units
+    for other in others:
+        # two metrics may have one unit, such as two shares
+        if replace(other, title=first.title, axis=first.axis) != first:
+            raise NotTested(f"'{first.title}' and '{other.title}' have different units")
+    return first
 
 
 def _difference_test(

@@ -6,7 +6,7 @@ levels, and over its series. Two sides are compared by their differences, paired
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -281,27 +281,35 @@ def _shared(sides: Sequence[Side], text: Any) -> str:
 
 
 def _comparison(claim: Claim, figure: str) -> str:
-    sides = claim.sides()
-    # only `rises_with` and `falls_with` compare two metrics, and name the other one below
-    metric = metric_name(next(iter(sides.values())).metric, figure)
-    words = {key: side_text(side) for key, side in sides.items()}
-    if claim.rises_along is not None:
-        [(key, values)] = claim.rises_along.items()
-        return f"{metric}: rises along {key} {', '.join(map(str, values))}"
-    if "higher" in words and claim.tolerance is not None:
-        return (
-            f"{metric}: {words['higher']} no more than {claim.tolerance:g} below {words['lower']}"
-        )
-    if "higher" in words:
-        return f"{metric}: {words['higher']} above {words['lower']}"
-    if "like" in words:
-        return f"{metric}: {words['of']} like {words['like']}, up to {claim.tolerance:g}"
+    metrics, words = {}, {}
+    for key, side in claim.sides().items():
+        metrics[key] = metric_name(side.metric, figure)
+        words[key] = side_text(side)
     for key, verb in (("rises_with", "rises"), ("falls_with", "falls")):
         if key in words:
-            other = metric_name(sides[key].metric, figure)
-            return f"{other} {verb} with {metric}: {words['of']}"
+            return f"{metrics[key]} {verb} with {metrics['of']}: {words['of']}"
+    metric, *others = dict.fromkeys(metrics.values())
+    if claim.rises_along is not None:
+        [(key, values)] = claim.rises_along.items()
+        text = f"rises along {key} {', '.join(map(str, values))}"
+        return text if others else f"{metric}: {text}"
+    if others:
+        for key, name in metrics.items():
+            words[key] = f"{name} of {words[key]}"
+        return _compared(claim, words)
+    return f"{metric}: {_compared(claim, words)}"
+
+
+def _compared(claim: Claim, words: Mapping[str, str]) -> str:
+    """Return how the sides of a claim, in these words, or the side and a value compare."""
+    if "higher" in words and claim.tolerance is not None:
+        return f"{words['higher']} no more than {claim.tolerance:g} below {words['lower']}"
+    if "higher" in words:
+        return f"{words['higher']} above {words['lower']}"
+    if "like" in words:
+        return f"{words['of']} like {words['like']}, up to {claim.tolerance:g}"
     if claim.at_least is not None:
-        return f"{metric}: {words['of']} at {claim.at_least:g} or more"
+        return f"{words['of']} at {claim.at_least:g} or more"
     if claim.at_most is not None:
-        return f"{metric}: {words['of']} at {claim.at_most:g} or less"
-    return f"{metric}: {words['of']} at {claim.expect:g}, up to {claim.tolerance:g} off"
+        return f"{words['of']} at {claim.at_most:g} or less"
+    return f"{words['of']} at {claim.expect:g}, up to {claim.tolerance:g} off"
