@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, ClassVar, Self
@@ -155,21 +156,22 @@ def plain_option(value: Any, clock: Clock | None = None, describe: Describe | No
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _option_values(component: Component) -> Iterator[Any]:
-    """Yield the values of its options, and in the place of a list or a table what is in it."""
-    for name in type(component).model_fields:
-        yield from _values_in(getattr(component, name))
+def _option_values(component: Component) -> list[Any]:
+    """Return the values of its options, and in the place of a list or a table what is in it."""
+    values: list[Any] = []
+    waiting: deque[Iterable[Any]] = deque([_fields(component)])
+    while waiting:
+        for value in waiting.popleft():
+            if isinstance(value, BaseModel) and not isinstance(value, Component):
+                waiting.append(_fields(value))
+            elif isinstance(value, dict):
+                waiting.append(value.values())
+            elif isinstance(value, list | tuple | set | frozenset):
+                waiting.append(value)
+            else:
+                values.append(value)
+    return values
 
 
-def _values_in(value: Any) -> Iterator[Any]:
-    items: Iterable[Any] = ()
-    if isinstance(value, BaseModel) and not isinstance(value, Component):
-        items = [getattr(value, name) for name in type(value).model_fields]
-    elif isinstance(value, dict):
-        items = value.values()
-    elif isinstance(value, list | tuple | set | frozenset):
-        items = value
-    else:
-        yield value
-    for item in items:
-        yield from _values_in(item)
+def _fields(model: BaseModel) -> list[Any]:
+    return [getattr(model, name) for name in type(model).model_fields]
