@@ -71,6 +71,23 @@ def test_from_a_level_on_at_which_a_seed_diverged_nothing_is_decided(tmp_path: P
     assert "from 50.0% of the weights on seed 3 diverged in one of the runs" in note
 
 
+def test_a_control_that_diverged_counts_at_its_own_level_alone(tmp_path: Path) -> None:
+    variant = {"variant": "reinit"}
+    levels = range(3)
+    paths = []
+    for name, gain in (("one", 0.0), ("two", 0.05)):
+        rows = []
+        for seed in range(4):
+            for level in levels:
+                accuracy = (
+                    None if (name, seed, level) == ("two", 3, 1) else 0.8 + gain + seed / 1000
+                )
+                rows.append(row(A, accuracy, seed=seed, level=level, density=0.5**level, **variant))
+        paths.append(made(tmp_path / name, rows))
+    [series] = compare(paths).series
+    assert [level.diverged for level in series.levels] == [(), (3,), ()]
+
+
 def test_differences_are_those_of_shared_seeds_with_students_interval(tmp_path: Path) -> None:
     comparison = compare([folder(tmp_path / "one", FIRST), folder(tmp_path / "two", OTHER)])
     assert comparison.runs == ("one", "two")

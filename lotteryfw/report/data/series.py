@@ -127,9 +127,15 @@ class Series:
             rows += point.diverged
         return rows
 
-    def diverged_by(self, level: int) -> list[LevelRow]:
-        """Return the rows whose training diverged at a level or before it: none comes after one."""
-        return [row for row in self.diverged if row.level <= level]
+    def diverged_by(self, point: Point) -> list[LevelRow]:
+        """Return the rows whose training diverged, of the cells without figures at a level.
+
+        A ticket that diverges ends its search; a control that does is trained at later levels.
+        """
+        present = {row.cell for row in point.rows}
+        return [
+            row for row in self.diverged if row.level <= point.level and row.cell not in present
+        ]
 
     @property
     def cells(self) -> set[str]:

@@ -261,7 +261,7 @@ def _compared_levels(first: Series, other: Series, metric: str) -> Iterator[Comp
 
 
 def _diverged(series: Series, point: Point) -> set[int]:
-    return {row.seed for row in series.diverged_by(point.level)}
+    return {row.seed for row in series.diverged_by(point)}
 
 
 def _seeds(series: Series) -> set[int]:

@@ -285,7 +285,7 @@ def _levels(series: Series, figure: str, refusal: str) -> Iterator[LevelVerdict]
             Difference(EARLY_STEP, Estimate.of(delays, _NO_LATER)),
             no_early_stop=all(no_early_stops),
             validation_accuracy=fmean(accuracies),
-            diverged=_diverged(series.diverged_by(point.level), dense),
+            diverged=_diverged(series.diverged_by(point), dense),
             figure=figure,
             refusal=refusal,
         )
