@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import stream
+from lotteryfw import Dataset, stream
 from lotteryfw.engine import configure_torch
 from lotteryfw.registry import Registry
 from lotteryfw.runner import default_data_folder
@@ -56,11 +56,15 @@ def whole_path(steps: int) -> float:
         return time.perf_counter() - started
 
 
-def bare_loop(steps: int, points: int = POINTS) -> float:
-    """Seconds of the same training by hand: same data, same batches, same evaluations, nothing else."""
+def bare_loop(steps: int, points: int = POINTS, splits: Dataset | None = None) -> float:
+    """Seconds of the same training by hand: same data, same batches, same evaluations, nothing else.
+
+    The data set is read in that time, unless it is there.
+    """
+    registry = Registry.load()
     started = time.perf_counter()
-    splits = Registry.load().create("data", "mnist").load(default_data_folder())
-    model = Registry.load().create("model", "lenet_300_100").build((1, 28, 28), 10)
+    splits = splits or registry.create("data", "mnist").load(default_data_folder())
+    model = registry.create("model", "lenet_300_100").build((1, 28, 28), 10)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
     inputs, labels = splits.train.inputs, splits.train.labels
     per_epoch = len(labels) // BATCH

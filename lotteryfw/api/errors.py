@@ -64,25 +64,37 @@ class PluginError(LotteryError):
     """A plugin could not be loaded, or a component broke while it was used."""
 
 
-def is_lack_of_memory(error: BaseException) -> bool:
-    """Return True for an error that says that the memory, or that of the device, is full."""
-    # torch's own class is told by its name, since this module does without torch; on the CPU its
-    # allocator raises a plain RuntimeError.
-    is_torchs = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_torchs)
+class MemoryFull(LotteryError):
+    """The machine has not enough memory for something, which is no fault of a component."""
+
+
+def says_memory_is_full(error: BaseException) -> bool:
+    """Return True for an error that says that the memory, or that of a device, is full."""
+    # On the CPU torch's allocator raises a plain RuntimeError.
+    is_allocators = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or is_allocators or _is_of_full_device(error)
+
+
+def _is_of_full_device(error: BaseException) -> bool:
+    # torch's class is told by its name, since this module does without torch
+    return isinstance(error, RuntimeError) and type(error).__name__ == "OutOfMemoryError"
 
 
 @contextmanager
 def naming(component: str, call: str) -> Iterator[None]:
     """Turn what a component raises into a PluginError that names it and the call, as "load()".
 
-    lotteryfw's own errors pass: they say already who is to blame. So do lacks of memory.
+    lotteryfw's own errors pass: they say already who is to blame. So does the error of a device
+    whose memory is full. Raises MemoryFull where that of the machine is.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, LotteryError) or is_lack_of_memory(error):
+        if isinstance(error, LotteryError) or _is_of_full_device(error):
             raise
+        if says_memory_is_full(error):
+            text = f"the memory is full, in {call} of {component}: {type(error).__name__}: {error}"
+            raise MemoryFull(text) from error
         text = f"{component} broke in {call}: {type(error).__name__}: {error}"
         raise PluginError(text) from error
 

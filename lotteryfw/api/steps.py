@@ -19,8 +19,8 @@ from pydantic_core import CoreSchema, core_schema
 _TEXT = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>it|ep|%)")
 _LONGEST = 40
 """Characters of a written length; a number of 400 digits is no float any more."""
-_DIGITS = Context(prec=28)
-"""Digits of a length that is no whole number. All that a recipe gives are shorter than that."""
+_DIGITS = Context(prec=_LONGEST)
+"""Digits enough for any length that can be written."""
 _HELP = 'lengths are written "500it" (steps), "2ep" (epochs) or "1.4%" (of the training)'
 
 

@@ -19,7 +19,7 @@ from lotteryfw.api.errors import (
     LotteryError,
     PluginError,
     UsageError,
-    is_lack_of_memory,
+    says_memory_is_full,
 )
 from lotteryfw.search.guard import describe
 from lotteryfw.search.jobs import Job, Train
@@ -54,8 +54,8 @@ class _Call(NamedTuple):
 def naming_components(job: Job, context: EngineContext) -> Iterator[None]:
     """Report what a component raises while `job` runs under its name and distribution.
 
-    Errors of lotteryfw, and lacks of memory and errors of CUDA, pass as they are: the component
-    that ran then is mostly not their reason.
+    Errors of lotteryfw and of CUDA pass as they are, and those that say that memory is full: the
+    component that ran then is mostly not their reason.
     """
     try:
         yield
@@ -115,7 +115,7 @@ def _passes(error: BaseException) -> bool:
     """Return whether an error is none of a component's own."""
     is_own = isinstance(error, LotteryError) or type(error).__module__.startswith("lotteryfw.")
     is_cuda = isinstance(error, RuntimeError) and "CUDA error" in str(error)
-    return is_own or is_cuda or is_lack_of_memory(error)
+    return is_own or is_cuda or says_memory_is_full(error)
 
 
 def _call(trace: TracebackType | None) -> _Call | None:

@@ -8,9 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lotteryfw.api.errors import TrainingDiverged
+from lotteryfw.api.errors import TrainingDiverged, says_memory_is_full
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.engine.outcomes import OnDone, OnStep, Stopped, write_json
 from lotteryfw.engine.runtime import EngineContext
@@ -75,8 +73,8 @@ class TrainingTask:
         try:
             training.restore(*self._checkpoint)
         except Exception as error:
-            # A lack of memory says nothing about the checkpoint.
-            if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            # That memory is full says nothing about the checkpoint.
+            if says_memory_is_full(error):
                 raise
             self.checkpoints.drop(self.reached, f"{type(error).__name__}: {error}")
             self._find_checkpoint()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lotteryfw.api.events import CellFinished, JobFailed, JobFinished, LayerCollapsed, LevelFinished
 from lotteryfw.api.results import LevelResult
@@ -20,7 +21,7 @@ from lotteryfw.runner.provenance import Invocation, listed, machine, versions
 from lotteryfw.runner.reporter import Reporter
 from lotteryfw.runner.results import curve_line, finding_identity, finding_line, level_row
 from lotteryfw.runner.study_facts import figure_names, input_shapes, loss_units, metric_units
-from lotteryfw.runner.tables import Seals
+from lotteryfw.runner.tables import Seals, delete_files
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.numerics import numerics
 from lotteryfw.search.stored_tickets import Loaded, without_state
@@ -90,6 +91,7 @@ class RunRecorder:
         self._keys_before: set[str] = set()
         self._inputs = input_shapes(context.recipe.cells, context.data_folder)
         self._invocations_before: list[Any] = []
+        self._folder_id = uuid4().hex
         self._statuses_before: dict[str, Status] = {}
         self._failures: dict[str, dict[str, str]] = {}
         self._states = cell_states(context, device)
@@ -113,6 +115,7 @@ class RunRecorder:
         """
         self._keys_before = self._seals.keys_before()
         self._invocations_before = self._seals.invocations_before()
+        self._folder_id = self._seals.folder_id_before() or self._folder_id
         if self._keys_before:
             self._next_write = time.monotonic() + _REWRITE_SECONDS
         if self._seals.intact("manifest.json"):
@@ -159,7 +162,7 @@ class RunRecorder:
         self._findings_before = [line for line in self._findings_before if line["cell"] in failed]
         if "failed" not in self.statuses.values():
             self._keys_before = set()
-        self._seals.drop_stale_tickets(folders)
+        delete_files(self._seals.forget_stale_tickets(folders))
 
     def _drop_outdated(self, cell: str) -> None:
         """Drop what is outdated, as this run is about to record something of such a cell.
@@ -181,9 +184,12 @@ class RunRecorder:
         for name in outdated:
             self._statuses_before.pop(name, None)
             self._failures.pop(name, None)
-        self._seals.drop_stale_tickets(
+        stale = self._seals.forget_stale_tickets(
             {file_name(name) for name in self._cell_numbers if name not in outdated}
         )
+        # A run that is killed here leaves files that no table names, and none that is missing.
+        self.write()
+        delete_files(stale)
 
     # What happens during a run
 
@@ -289,7 +295,7 @@ class RunRecorder:
         self._folder.write_manifest(self._manifest())
         self._seals.write()
         pinned = self.keys | self._keys_before | self._data_keys
-        self._context.store.pin(self._run_id, self._folder.path, pinned)
+        self._context.store.pin(self._run_id, self._folder.path, pinned, self._folder_id)
 
     def _all_findings(self) -> list[dict[str, Any]]:
         lines: list[dict[str, Any]] = []
@@ -325,6 +331,7 @@ class RunRecorder:
             "profile": recipe.profile,
             "recipe": str(recipe.path) if recipe.path else None,
             "digest": recipe.digest,
+            "id": self._folder_id,
             "seeds": sorted({cell.seed for cell in recipe.cells}),
             "versions": versions(),
             "plugins": plugins,

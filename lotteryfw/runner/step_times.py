@@ -84,8 +84,8 @@ def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float |
 
     def on_step(done: int, of: int) -> bool:
         now = time.perf_counter()
-        # The first call comes before the first step.
-        if done >= min(_WARM_UP, of - 1):
+        # The first call comes before the first step, and before the evaluation there.
+        if done >= max(1, min(_WARM_UP, of - 1)):
             times.append((done, now))
         return bool(times) and now - times[0][1] > _SECONDS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,11 @@ class Seals:
         invocations = self._manifest_before().get("invocations", [])
         return invocations if isinstance(invocations, list) else []
 
+    def folder_id_before(self) -> str:
+        """Return the `id` that the manifest of the earlier run has; empty where there is none."""
+        folder_id = self._manifest_before().get("id", "")
+        return folder_id if isinstance(folder_id, str) else ""
+
     def _manifest_before(self) -> dict[str, Any]:
         """Return the manifest of the earlier run; empty where it is unreadable."""
         if self._folder.unreadable("manifest.json"):
@@ -126,10 +131,11 @@ class Seals:
         self._changed = set()
         write_checksums(self._folder.path, self._digests)
 
-    def drop_stale_tickets(self, keep: Set[str]) -> None:
-        """Delete tickets of an earlier run that this one did not find or write again.
+    def forget_stale_tickets(self, keep: Set[str]) -> list[Path]:
+        """Return the tickets of an earlier run that this one did not find or write again.
 
-        `keep` names cells whose tickets stay, as folders below `tickets`.
+        They have no checksum any more. `keep` names cells whose tickets stay, as folders below
+        `tickets`.
         """
         current = self._own | self._changed
         folder = self._folder.path
@@ -137,14 +143,22 @@ class Seals:
         # A run that was killed may have left some without a checksum.
         for path in folder.glob("tickets/*/level-*.safetensors"):
             names.add(path.relative_to(folder).as_posix())
+        stale = []
         for name in sorted(names - current):
             parts = Path(name).parts
             is_ticket = len(parts) == 3 and parts[0] == "tickets" and ".." not in parts
             if is_ticket and parts[1] not in keep:
-                with explained(folder / name, "deleted"):
-                    (folder / name).unlink(missing_ok=True)
+                stale.append(folder / name)
                 self._digests.pop(name, None)
+        return stale
 
     def end(self) -> None:
         """Note that the folder is whole: no file is newer than its checksum."""
         self._folder.unmark()
+
+
+def delete_files(paths: Iterable[Path]) -> None:
+    """Delete files that may be gone already. Raises StoreError."""
+    for path in paths:
+        with explained(path, "deleted"):
+            path.unlink(missing_ok=True)

@@ -223,19 +223,16 @@ class Store:
         with suppress(OSError):  # what cannot be deleted stays: `gc` deletes it
             os.unlink(self.spooled(name))
 
-    def pin(self, run_id: str, folder: Path, keys: Iterable[str]) -> None:
+    def pin(self, run_id: str, folder: Path, keys: Iterable[str], folder_id: str = "") -> None:
         """Keep these objects from `gc` while the run's folder exists.
 
-        Replaces this machine's earlier pin of the run. What others pinned stays: each may have a
-        folder of its own at this path.
+        Replaces the run's earlier pin, but for what another machine pinned of a folder of its own
+        at this path: `folder_id` tells the two apart.
         """
         path = self.root / "roots" / f"{checked_name(run_id)}.json"
         with self._optional("the results of this run are not kept from its `gc`"):
             write_format(self.root)
-            content = upkeep.root_content(path, Path(folder).resolve(), keys)
-            # Two files, so that the loss of one cannot let `gc` delete the results.
-            atomic_write(upkeep.copy_of_root(path), content)
-            atomic_write(path, content)
+            upkeep.write_root(path, Path(folder).resolve(), keys, folder_id)
 
     @contextmanager
     def active(self, run_id: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from lotteryfw.store.checksums import UNDER_WAY
 from lotteryfw.store.files import explained
 from lotteryfw.store.folder import LOCK, WRITTEN, RunFolder
 from lotteryfw.store.locks import RELEASE_SECONDS
-from lotteryfw.store.upkeep import copy_of_root, object_folder, read_root, root_paths
+from lotteryfw.store.upkeep import object_folder, read_root, release_root, root_paths
 
 # The files that say that a folder is a run's come last: killed before, it can be deleted again.
 _LAST = ("resolved.toml", CHECKSUMS)
@@ -77,8 +77,7 @@ def remove_run(folder: RunFolder, store: Path | None) -> None:
             folder.path.rmdir()
     for root in _roots_of(folder.path, store) if store else ():
         with explained(root, "deleted"):
-            root.unlink(missing_ok=True)
-            copy_of_root(root).unlink(missing_ok=True)
+            release_root(root)
 
 
 @contextmanager
@@ -113,7 +112,8 @@ def _own_keys(folder: Path, store: Path) -> set[str]:
     for path in root_paths(store):
         pinned = read_root(path)
         if pinned.folder == wanted:
-            needed |= pinned.keys
+            needed |= pinned.keys - pinned.elsewhere
+            others |= pinned.elsewhere
         else:
             others |= pinned.keys
     return needed - others

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from lotteryfw.api.digests import digest
 from lotteryfw.api.errors import StoreError
-from lotteryfw.store.files import is_abandoned, is_key
+from lotteryfw.store.files import atomic_write, is_abandoned, is_key
 from lotteryfw.store.locks import delete_lock
 from lotteryfw.store.spool_files import is_spooled
 from lotteryfw.store.strict_json import parse_json
@@ -195,25 +195,48 @@ def copy_of_root(path: Path) -> Path:
     return path.with_suffix(".copy")
 
 
-def root_content(path: Path, folder: Path, keys: Iterable[str]) -> bytes:
-    """Return the content of the file `path` in roots/, for a run folder and its keys."""
+def write_root(path: Path, folder: Path, keys: Iterable[str], folder_id: str) -> None:
+    """Write the file `path` in roots/ and its copy, for a run folder and its keys.
+
+    `folder_id` tells the folder from those of other machines at the same path: what these
+    reference stays among the keys.
+    """
     host = socket.gethostname()
     before = _read_pinned(path) or _read_pinned(copy_of_root(path)) or {}
     elsewhere = set(before.get("elsewhere", ()))
-    if before.get("host", host) != host:
+    is_same = before.get("host", host) == host or (folder_id and before.get("id") == folder_id)
+    if not is_same:
         elsewhere.update(before["keys"])
-    root: dict[str, Any] = {
+    root = {
         "folder": str(folder),
+        "id": folder_id,
         # tells a folder that was deleted from one on a disk that is not mounted now
         "mount": str(mount_of(folder)),
         # and one that was deleted from one on another machine's own disk
         "host": host,
         "keys": sorted(elsewhere.union(keys)),
-        # those of the keys that other machines referenced
+        # those of the keys that folders of other machines referenced
         "elsewhere": sorted(elsewhere),
     }
-    root["sha256"] = digest(root)
-    return json.dumps(root, indent=1).encode()
+    _write_both(path, root)
+
+
+def release_root(path: Path) -> None:
+    """Delete the file `path` in roots/ and its copy, but for what other machines reference."""
+    root = _read_pinned(path) or _read_pinned(copy_of_root(path)) or {}
+    if root.get("elsewhere"):
+        # of no machine that is known, so that `gc` keeps it unless it is forced
+        _write_both(path, {**root, "id": "", "host": "", "keys": root["elsewhere"]})
+        return
+    path.unlink(missing_ok=True)
+    copy_of_root(path).unlink(missing_ok=True)
+
+
+def _write_both(path: Path, root: dict[str, Any]) -> None:
+    content = json.dumps({**root, "sha256": digest(root)}, indent=1).encode()
+    # Two files, so that the loss of one cannot let `gc` delete the results.
+    atomic_write(copy_of_root(path), content)
+    atomic_write(path, content)
 
 
 @dataclass(frozen=True)
@@ -221,14 +244,15 @@ class PinnedRun:
     """A run folder and the keys that it references, as a file in roots/ has them.
 
     `mount` is where its file system was mounted, `host` the machine that wrote there last; None
-    where that is not known. `is_elsewhere` is True where others wrote a folder of this path, too.
+    where that is not known. `elsewhere` are those of the keys that folders of other machines at
+    this path reference.
     """
 
     folder: Path
     keys: set[str]
     mount: Path | None
     host: str | None
-    is_elsewhere: bool
+    elsewhere: set[str]
 
 
 def read_root(path: Path) -> PinnedRun:
@@ -247,7 +271,7 @@ def read_root(path: Path) -> PinnedRun:
                 mount=Path(mount) if mount else None,
                 # absent from files of earlier versions
                 host=pinned.get("host"),
-                is_elsewhere=bool(pinned.get("elsewhere")),
+                elsewhere=set(pinned.get("elsewhere", ())),
             )
     raise StoreError(
         f"{path}: cannot be read, nor its copy, so what its run needs is not known and nothing was "
@@ -286,7 +310,7 @@ def presence_of(run: PinnedRun) -> str:
     except OSError:
         # no permission, or a network disk that does not answer
         return "unseen"
-    if run.is_elsewhere or run.host not in (None, socket.gethostname()):
+    if run.elsewhere or run.host not in (None, socket.gethostname()):
         return "unseen"
     # the empty folder that is left where a disk was mounted looks like a deleted run
     if mount is not None and not os.path.ismount(mount):

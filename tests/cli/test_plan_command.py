@@ -117,11 +117,13 @@ def test_a_measured_plan_knows_time_and_disk_and_keeps_nothing(command: CommandL
     assert json.loads(command("plan", "tiny.toml", "--json")[1])["seconds"] is None
 
 
-def test_a_training_that_diverges_at_once_has_no_measured_time(command: CommandLine) -> None:
-    huge = 'initialiser={use="constant",value=1e38}'
-    code, out, error = command("plan", "tiny.toml", "--measure", "--json", "--set", huge)
-    assert (code, error) == (0, "")
-    assert json.loads(out)["seconds"] is None
+def test_a_training_that_diverges_at_once_or_has_one_step_has_no_measured_time(
+    command: CommandLine,
+) -> None:
+    for change in ('initialiser={use="constant",value=1e38}', "train.length=1it"):
+        code, out, error = command("plan", "tiny.toml", "--measure", "--json", "--set", change)
+        assert (code, error) == (0, "")
+        assert json.loads(out)["seconds"] is None
 
 
 def test_a_measurement_counts_more_than_what_is_stored(

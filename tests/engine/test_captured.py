@@ -507,16 +507,33 @@ def test_these_trainings_go_over_several_epochs() -> None:
         assert 2 * make_job().steps_per_epoch < STEPS
 
 
-def test_a_recorded_kernel_is_let_go_with_its_last_user(recorder: Again) -> None:
+class KeepsNoBody(Again):
+    """A recorder whose replays do nothing, and keep nothing of Python alive, as a CUDA graph does not."""
+
+    def record(self, body: Body, pool: Pool) -> Body:
+        super().record(body, pool)
+        return lambda: None
+
+
+def test_a_recorded_kernel_is_let_go_with_its_last_user(
+    recorder: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its memory is a GPU's: it cannot wait until Python looks for cycles."""
+    monkeypatch.setitem(captured.RECORDERS, "cpu", KeepsNoBody())
+    gc.collect()
     gc.disable()
     try:
         for make_job in (masked_job, lambda: conv_job(augment=AUGMENT)):
             kernel = Reference(make_job(), engine_context())
-            kernel.update(0, 1.0)
+            run(kernel, 0, WARM_UP + 1)
             gone = weakref.ref(kernel)
+            recordings = weakref.WeakSet(
+                one for one in gc.get_objects() if type(one) is captured.Recording
+            )
+            assert any(recording.is_made for recording in recordings)
             del kernel
             assert gone() is None
+            assert not recordings
         group = Group(jobs_of(2, augment=AUGMENT), engine_context())
         member = group.members[1]
         group.update(0, 1.0)

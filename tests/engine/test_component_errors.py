@@ -11,7 +11,7 @@ from support.trainings import masked_job
 from torch import Tensor, nn
 
 from lotteryfw import Objective
-from lotteryfw.api.errors import PluginError, TrainingDiverged, UsageError, naming
+from lotteryfw.api.errors import MemoryFull, PluginError, TrainingDiverged, UsageError, naming
 from lotteryfw.engine import EngineContext, Stopped, execute
 from lotteryfw.engine.component_errors import naming_components
 from lotteryfw.engine.training_task import CheckpointRefused
@@ -77,11 +77,21 @@ def test_what_is_no_fault_of_a_component_passes(error: BaseException) -> None:
     assert raised(Raises(error=error)) is error
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
-def test_a_lack_of_memory_in_a_call_is_no_fault_of_its_component(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, naming("criterion 'x' of lotteryfw", "scores()"):
+def test_a_full_device_in_a_call_is_no_fault_of_its_component() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError) as caught, naming("criterion 'x'", "scores()"):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("9 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_full_memory_in_a_call_is_no_fault_of_its_component(error: Exception) -> None:
+    with pytest.raises(MemoryFull) as caught, naming("criterion 'x'", "scores()"):
+        raise error
+    assert "the memory is full, in scores() of criterion 'x'" in str(caught.value)
+    assert not isinstance(caught.value, PluginError)
 
 
 def test_the_innermost_component_is_named() -> None:

@@ -68,7 +68,7 @@ def test_from_a_level_on_at_which_a_seed_diverged_nothing_is_decided(tmp_path: P
     assert [level.verdict for level in levels[1:]] == ["undecided", "undecided"]
     assert [level.diverged for level in levels] == [(), (3,), (3,)]
     [note] = [note for note in withheld.notes if "diverged" in note]
-    assert "from 50.0% of the weights on seed 3 diverged in one of the runs" in note
+    assert "seed 3 diverged in one of the runs at 50.0% of the weights" in note
 
 
 def test_a_control_that_diverged_counts_at_its_own_level_alone(tmp_path: Path) -> None:
@@ -84,8 +84,10 @@ def test_a_control_that_diverged_counts_at_its_own_level_alone(tmp_path: Path) -
                 )
                 rows.append(row(A, accuracy, seed=seed, level=level, density=0.5**level, **variant))
         paths.append(made(tmp_path / name, rows))
-    [series] = compare(paths).series
+    comparison = compare(paths)
+    [series] = comparison.series
     assert [level.diverged for level in series.levels] == [(), (3,), ()]
+    assert len(comparison.notes) == 1
 
 
 def test_differences_are_those_of_shared_seeds_with_students_interval(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from lotteryfw.cli.app import app
 from lotteryfw.engine import StoredOutcome, spool
 from lotteryfw.engine.checkpoint import Checkpoints
 from lotteryfw.search.jobs import digest
-from lotteryfw.store import Busy, Store, locks, save_ticket
+from lotteryfw.store import Busy, RunFolder, Store, locks, save_ticket
 from lotteryfw.store.locks import delete_lock, hold, is_held
+from lotteryfw.store.run_removal import remove_run, run_files
 
 SOURCES = [{"job": "Train", "lr": 0.1}, {"job": "Train", "lr": 0.2}]
 ONE, TWO = (digest(source) for source in SOURCES)
@@ -486,6 +487,31 @@ def test_machines_with_one_path_for_folders_of_their_own_share_no_pin(store, tmp
         (tmp_path / "run").rmdir()
         assert store.gc().unseen == (str(tmp_path / "run"),)
         assert store.gc(force=True).objects == 2
+
+
+def test_machines_that_share_one_folder_share_its_pin(store, tmp_path, monkeypatch):
+    one, two = put(store, ONE).name, put(store, TWO).name
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-node")
+        store.pin("run", tmp_path / "run", [one, two], "a folder")
+    store.pin("run", tmp_path / "run", [one], "a folder")
+    assert store.gc().kept == 1
+    (tmp_path / "run").rmdir()
+    assert store.gc().roots == 1
+
+
+def test_a_run_that_is_deleted_leaves_what_another_machine_pinned(store, tmp_path, monkeypatch):
+    one, two = put(store, ONE).name, put(store, TWO).name
+    folder = RunFolder.create(tmp_path / "run", "", "")
+    with monkeypatch.context() as patch:
+        patch.setattr("socket.gethostname", lambda: "another-node")
+        store.pin("run", folder.path, [two], "its folder")
+    store.pin("run", folder.path, [one, two], "this folder")
+    assert run_files(folder, store.root).objects == 1
+    remove_run(folder, store.root)
+    assert store.gc().kept == 1
+    assert store.path(TWO)
 
 
 def test_a_root_of_an_earlier_version_names_no_machine(store, tmp_path):

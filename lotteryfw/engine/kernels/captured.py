@@ -259,12 +259,13 @@ class SharedPool:
 
     def __init__(self, recorder: Recorder):
         self._recorder = recorder
-        self._recordings: list[Recording] = []
+        # Weakly, since they refer to this: a cycle would keep the memory of a GPU.
+        self._recordings: weakref.WeakSet[Recording] = weakref.WeakSet()
         self.current = recorder.pool()
 
     def add(self, recording: Recording) -> None:
         """Note a recording that lies in this memory."""
-        self._recordings.append(recording)
+        self._recordings.add(recording)
 
     def replace(self) -> None:
         """Take other memory after a recording that broke off, which has released this.
@@ -273,7 +274,7 @@ class SharedPool:
         of a generator that the device no longer seeds.
         """
         self.current = self._recorder.pool()
-        for recording in self._recordings:
+        for recording in list(self._recordings):
             if recording.is_made:
                 recording.forget()
 

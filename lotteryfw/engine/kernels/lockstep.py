@@ -389,7 +389,7 @@ def _gain(candidate: Candidate) -> float:
 
 KERNEL = KernelDescription(
     name="lockstep",
-    revision=1,
+    revision=2,
     why_not=_why_not,
     gain=_gain,
     make=Group,

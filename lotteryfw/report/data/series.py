@@ -130,8 +130,11 @@ class Series:
     def diverged_by(self, point: Point) -> list[LevelRow]:
         """Return the rows whose training diverged, of the cells without figures at a level.
 
-        A ticket that diverges ends its search; a control that does is trained at later levels.
+        A ticket that diverges ends its search; a control that does is trained at later levels, and
+        the parts of a sweep are searches of their own.
         """
+        if self.parts:
+            return list(point.diverged)
         present = {row.cell for row in point.rows}
         return [
             row for row in self.diverged if row.level <= point.level and row.cell not in present

@@ -269,19 +269,15 @@ def _seeds(series: Series) -> set[int]:
 
 
 def _divergence_notes(name: str, levels: Sequence[ComparedLevel]) -> Iterator[str]:
-    """Yield a note for the first level at which each further seed is left out."""
-    noted: tuple[int, ...] = ()
+    """Yield a note for the first level at which each seed is left out."""
+    noted: set[int] = set()
     for level in levels:
-        if level.diverged != noted:
-            noted = level.diverged
+        for seed in sorted(set(level.diverged) - noted):
+            noted.add(seed)
             yield (
-                f"{name}: from {level.density:.1%} of the weights on {_seeds_text(noted)} diverged "
-                "in one of the runs, so nothing is decided"
+                f"{name}: seed {seed} diverged in one of the runs at {level.density:.1%} of the "
+                "weights; where it is left out, nothing is decided"
             )
-
-
-def _seeds_text(seeds: Sequence[int]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def _by_seed(point: Point, metric: str) -> Mapping[int, LevelRow]:
