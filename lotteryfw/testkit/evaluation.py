@@ -17,6 +17,7 @@ from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import Ticket
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
+from lotteryfw.testkit.closed_forms import try_objective_form
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
 from lotteryfw.testkit.fixtures import LAYERS
@@ -85,6 +86,8 @@ def try_objective(trial: ComponentTrial) -> None:
 
     # a gradient that is NaN would end every training at its first step
     leaf = outputs.clone().requires_grad_()
+    is_differentiable = loss(whole, "mean", leaf).requires_grad
+    trial.require(is_differentiable, "loss() has no gradient: it does not depend on `outputs`")
     (gradient,) = torch.autograd.grad(loss(whole, "mean", leaf), leaf)
     trial.require(bool(gradient.isfinite().all()), "the gradient of loss() is not finite")
 
@@ -104,6 +107,7 @@ def try_objective(trial: ComponentTrial) -> None:
         has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
         f"correct() gave {correct!r}, not [n] in [0, 1]",
     )
+    try_objective_form(trial, outputs, inputs, labels)
 
 
 def _labels_for(trial: ComponentTrial) -> Tensor:
@@ -165,6 +169,7 @@ def _try_penalty(trial: ComponentTrial) -> None:
         is_number and bool(penalty.isfinite()),
         f"penalty() gave {penalty!r}, not one finite number",
     )
+    trial.require(penalty.requires_grad, "penalty() has no gradient: it depends on no weight")
     gradients = torch.autograd.grad(penalty, list(weights.values()), allow_unused=True)
     for name, gradient in zip(weights, gradients, strict=True):
         is_finite = gradient is None or bool(gradient.isfinite().all())
