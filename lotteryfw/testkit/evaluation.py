@@ -10,7 +10,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 from lotteryfw.api.data import DatasetInfo
-from lotteryfw.api.kinds import Metric, Objective, SearchAlgorithm
+from lotteryfw.api.kinds import Analysis, Metric, Objective, SearchAlgorithm
 from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.rng import stream
@@ -225,7 +225,7 @@ def try_metric(trial: ComponentTrial) -> None:
 
 def try_analysis(trial: ComponentTrial) -> None:
     """Require the same finite numbers each time, about levels it was shown, by jobs only."""
-    lab, levels = _finished_search()
+    lab, levels = _finished_search(cast(Analysis, trial.component))
     for method in ("levels", "across"):
         results = _results(trial, method, lab, levels)
         trial.require(
@@ -247,9 +247,12 @@ def try_analysis(trial: ComponentTrial) -> None:
             )
 
 
-def _finished_search() -> tuple[CellLab, list[LevelResult]]:
-    """Run a search to its end with fake outcomes, and return its lab and levels."""
-    lab = make_lab(search=ThreeRounds())
+def _finished_search(analysis: Analysis) -> tuple[CellLab, list[LevelResult]]:
+    """Run a search to its end with fake outcomes, and return its lab and levels.
+
+    The lab computes what the analysis needs of a network where it asks for it.
+    """
+    lab = make_lab(search=ThreeRounds(), analyses=(analysis,))
     _drain(lab.cell.search.search(lab))
 
     def load(ticket: Ticket) -> Ticket:

@@ -13,6 +13,7 @@ from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group, Layer, Need
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import RewindPoint
+from lotteryfw.search.context import needs_of
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_control_layer, make_layer
 from lotteryfw.testkit.probes import try_network_scores
@@ -28,7 +29,7 @@ MAX_CUTS = 12
 
 def try_criterion(trial: ComponentTrial) -> None:
     """Require scores of the layer's shape that are finite for unpruned weights and repeat."""
-    needs = cast(MaskCriterion, trial.component).needs
+    needs = needs_of(cast(MaskCriterion, trial.component))
     if Need.PROBE in needs:
         try_network_scores(trial)
     gradient = Need.GRADIENT in needs
