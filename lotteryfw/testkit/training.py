@@ -7,7 +7,7 @@ from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.data import Box, DatasetInfo
 from lotteryfw.api.errors import LotteryError, PluginError
 from lotteryfw.api.kinds import Augmentation, AuxiliaryOutputs, TextModelFamily
 from lotteryfw.api.layers import LayerInfo
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SHAPES = ((1, 28, 28), (3, 32, 32))
 """Shapes of the images that models are tried with: MNIST's and CIFAR's."""
+PHOTOGRAPHS = ((3, 375, 500), (3, 500, 333))
+"""Shapes of photographs that boxes are cut out of."""
 TABLE_SHAPE = (30,)
 """The row of a table that models are tried with if they refuse images."""
 TEXT_SHAPES = ((12,), (5,))
@@ -230,6 +232,27 @@ def try_augmentation(trial: ComponentTrial) -> None:
 
     refusals = _refusals(attempt, SHAPES)
     trial.require(len(refusals) < len(SHAPES), f"it takes no images at all: {'; '.join(refusals)}")
+    _refusals(partial(_try_box, trial), [*SHAPES, *PHOTOGRAPHS])
+
+
+def _try_box(trial: ComponentTrial, shape: tuple[int, ...]) -> None:
+    """Require that `box` lies inside the image and depends on the stream alone, or is None."""
+    height, width = shape[1:]
+    on = f"an image of {height} × {width} pixels"
+    boxes = []
+    for _ in range(2):
+        rng = stream("testkit", "box")
+        boxes.append(trial.call("box", height, width, rng, on=on))
+    box, again = boxes
+    call = f"box() on {on}"
+    trial.require(box == again, f"{call} gave two results for equal streams")
+    if box is None:
+        return
+    trial.require(isinstance(box, Box), f"{call} returned {box!r}, not a Box or None")
+    are_pixels = all(type(number) is int for number in box)
+    is_within = box.top >= 0 and box.left >= 0 and box.height > 0 and box.width > 0
+    is_within = is_within and box.top + box.height <= height and box.left + box.width <= width
+    trial.require(are_pixels and is_within, f"{call} is {box}, which lies not inside the image")
 
 
 def try_optimizer(trial: ComponentTrial) -> None:

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lotteryfw import ContractError, Objective
+from lotteryfw import ContractError, Metric, Objective
 from lotteryfw.std.objectives import Classification
 from lotteryfw.testkit import trial
 
@@ -65,6 +65,24 @@ FORM_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         "does not read one class for each example",
     ),
 }
+
+
+class Pictures(Metric):
+    """Measures how far output images are from the inputs."""
+
+    use = "pictures"
+    unit = "number"
+    needs_classes = False
+
+    def per_example(self, outputs: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return (outputs - inputs.flatten(1)).square().mean(1)
+
+    def result(self, values: Tensor) -> float:
+        return float(values.mean())
+
+
+def test_a_metric_that_needs_no_classes_sees_outputs_like_inputs() -> None:
+    trial(Pictures)
 
 
 def test_a_subclass_of_classification_is_not_trained_in_closed_form() -> None:

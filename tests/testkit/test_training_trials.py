@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lotteryfw import (
     Augmentation,
     AuxiliaryOutputs,
+    Box,
     Clock,
     ContractError,
     DataError,
@@ -230,6 +231,31 @@ def test_a_broken_augmentation_is_noticed() -> None:
         trial(component(Augmentation, apply=lambda self, images, rng: images.mul_(0.5)))
     with pytest.raises(ContractError, match="used a global random stream"):
         trial(component(Augmentation, apply=lambda self, images, rng: images + torch.rand(1)))
+
+
+BOX_FAULTS: dict[str, tuple[Callable[..., Any], str]] = {
+    "outside": (
+        lambda self, height, width, rng: Box(1, 0, height, width),
+        "Box.top=1, left=0, height=28, width=28., which lies not inside the image",
+    ),
+    "large": (lambda self, height, width, rng: Box(0, 0, 100, 100), "lies not inside the image"),
+    "a tuple": (lambda self, height, width, rng: (0, 0, 5, 5), "not a Box or None"),
+    "fractions": (lambda self, height, width, rng: Box(0, 0, height / 2, 5), "lies not inside"),
+    "changing": (
+        lambda self, height, width, rng: Box(0, 0, 1, 1 + next(COUNTER) % 2),
+        "gave two results for equal streams",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BOX_FAULTS)
+def test_a_broken_box_is_noticed(fault: str) -> None:
+    def apply(self: Any, images: Tensor, rng: Rng) -> Tensor:
+        return images
+
+    box, message = BOX_FAULTS[fault]
+    with pytest.raises(ContractError, match=message):
+        trial(component(Augmentation, apply=apply, box=box))
 
 
 def source(load: Callable[[], Dataset], facts: DatasetInfo | None = None) -> type[DataSource]:
