@@ -157,7 +157,7 @@ def _try_calls(
             trial.require(
                 False, f"the network broke in {mode} mode: {type(error).__name__}: {error}"
             )
-        heads = (result,)
+        heads: tuple[Any, ...] = (result,)
         if mode == "training" and isinstance(result, AuxiliaryOutputs):
             heads = (result.main, *result.auxiliary)
         for logits in heads:
