@@ -37,7 +37,13 @@ from .api.errors import (
     LotteryError as LotteryError,
 )
 from .api.errors import (
+    PluginError as PluginError,
+)
+from .api.errors import (
     RecipeError as RecipeError,
+)
+from .api.errors import (
+    StoreError as StoreError,
 )
 from .api.errors import (
     TrainingDiverged as TrainingDiverged,
@@ -215,6 +221,9 @@ from .api.tickets import (
 )
 from .api.tickets import (
     Trained as Trained,
+)
+from .runner import (
+    Interrupted as Interrupted,
 )
 from .runner import (
     Listener as Listener,

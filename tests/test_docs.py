@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import doctest
 import importlib.util
 import os
@@ -32,7 +33,7 @@ from lotteryfw.recipe.claims import Claim
 from lotteryfw.registry import Registry
 from lotteryfw.std.draws import OwnStream
 from lotteryfw.store import LevelRow
-from lotteryfw.testkit import check_plugin, trial
+from lotteryfw.testkit import Skipped, check_plugin, trial
 
 DOCS = ROOT / "docs"
 PAGES = sorted(
@@ -175,6 +176,13 @@ def test_every_public_name_is_documented() -> None:
     sections = dict(re.findall(r"^## (\w+)\n\n(.+?)$", REFERENCE["api.md"], re.MULTILINE))
     assert set(lotteryfw.__all__) <= sections.keys()
     assert all(sections[name].strip() for name in lotteryfw.__all__)
+
+
+def test_every_error_that_the_public_api_raises_can_be_imported() -> None:
+    errors = set(re.findall(r"\b\w+Error\b|\bInterrupted\b", REFERENCE["api.md"]))
+    assert {"Interrupted", "StoreError", "UsageError"} <= errors
+    for name in errors - vars(builtins).keys():
+        assert name in lotteryfw.__all__, name
 
 
 @pytest.mark.parametrize("name", sorted(INTERNAL))
@@ -435,7 +443,9 @@ def plugins() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("block", list(plugins()))
-def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> None:
+def test_every_plugin_in_pages_passes_its_trial(
+    block: Block, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = place / str(block.title)
     path.write_text(block.text)
     (verdict,) = check_plugin(str(path))
@@ -444,6 +454,13 @@ def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> No
         return
     import numpy as np
 
+    paths = {"arrays.py": "mine.npz", "rows.py": "rows"}
+    options = {"path": paths[str(block.title)]}
+    # without its files a source raises DataError
+    with monkeypatch.context() as patch:
+        patch.setenv("LOTTERYFW_DATA", str(tmp_path))
+        with pytest.raises(Skipped, match="cannot be read"):
+            trial(verdict.component.cls, options)
     parts = {
         f"{part}_x": np.zeros((9, 2, 3), np.float32) for part in ("train", "validation", "test")
     }
@@ -455,8 +472,7 @@ def test_every_plugin_in_pages_passes_its_trial(block: Block, place: Path) -> No
     (place / "data" / "rows").mkdir(exist_ok=True)
     for name, array in np.load(place / "data" / "mine.npz").items():
         np.save(place / "data" / "rows" / f"{name}.npy", array)
-    paths = {"arrays.py": "mine.npz", "rows.py": "rows"}
-    trial(verdict.component.cls, {"path": paths[str(block.title)]})
+    trial(verdict.component.cls, options)
 
 
 def test_a_plugin_file_works_in_the_tutorials_recipe(place: Path) -> None:

@@ -58,7 +58,10 @@ class JobFailed(RunEvent):
 
 @dataclass(frozen=True)
 class LevelFinished(RunEvent):
-    """One level of one cell has its figures. `variant` is "ticket" or the name of a control."""
+    """One level of one cell has its figures.
+
+    `variant` is "ticket", one of the search's `variants`, or the name of a control or target.
+    """
 
     cell: str
     variant: str

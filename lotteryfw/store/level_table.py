@@ -23,13 +23,14 @@ class LevelRow:
 
     Losses are in nats per example, accuracies in [0, 1].
 
-    `variant` is "ticket" or the name of a control, `status` "done" or "diverged" (then the figures
-    may be None). `layer_densities` reads "fc1.weight=0.8;…", `key` is the training's object in the
-    store. `learned` is true where that training learned the mask. `axes` are the cell's coordinates
-    in the recipe's grid, a column of labels each after the others; a row without a value there has
-    no such axis. `axis_values` are the same coordinates as one JSON object; of a component it has
-    `use` and the options that differ from their defaults. `metrics` are the figures that the recipe
-    asks for beside these, a column `metric.NAME` each before the axes.
+    `variant` is "ticket", one of the search's `variants`, or the name of a control or target;
+    `status` is "done" or "diverged" (then the figures may be None). `layer_densities` reads
+    "fc1.weight=0.8;…", `key` is the training's object in the store. `learned` is true where that
+    training learned the mask. `axes` are the cell's coordinates in the recipe's grid, a column of
+    labels each after the others; a row without a value there has no such axis. `axis_values` are the
+    same coordinates as one JSON object; of a component it has `use` and the options that differ from
+    their defaults. `metrics` are the figures that the recipe asks for beside these, a column
+    `metric.NAME` each before the axes.
     """
 
     study: str

@@ -1,4 +1,4 @@
-"""The part of the trial of parametrizations that compares a closed form with the methods."""
+"""Parts of trials that compare a closed form with the methods it stands for."""
 
 from __future__ import annotations
 
@@ -35,6 +35,45 @@ _DEFAULTS = (
     "after_step",
 )
 """What kernels do not look at unless the form says so."""
+OBJECTIVE_FORMS = ("", "cross_entropy")
+
+
+def try_objective_form(
+    trial: ComponentTrial, outputs: Tensor, inputs: Tensor, labels: Tensor
+) -> None:
+    """Require that loss, gradient and `correct` of a batch are those of an objective's closed form."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    form = trial.call("closed_form", on="its options")
+    is_form = form in OBJECTIVE_FORMS
+    trial.require(is_form, f"closed_form() returned {form!r}, not one of {OBJECTIVE_FORMS}")
+    if not form:
+        return
+    claim = f"closed_form() is '{form}'"
+    are_classes = labels.dtype == torch.int64 and labels.dim() == 1
+    trial.require(are_classes, f"{claim}, but it does not read one class for each example")
+    leaf = outputs.clone().requires_grad_()
+    for reduction in ("mean", "sum"):
+        loss = trial.call("loss", leaf, inputs, labels, reduction, on="a batch")
+        expected = cross_entropy(leaf, labels, reduction=reduction)
+        trial.require(
+            torch.allclose(loss, expected, rtol=1e-5, atol=1e-6),
+            f'{claim}, but loss(…, "{reduction}") is {loss.item()}, and the cross-entropy is '
+            f"{expected.item()}",
+        )
+        # a loss may add what has the value 0 and a gradient
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        (plain,) = torch.autograd.grad(expected, leaf)
+        trial.require(
+            torch.allclose(gradient, plain, rtol=1e-4, atol=1e-6),
+            f'{claim}, but the gradient of loss(…, "{reduction}") is not that of cross-entropy',
+        )
+    correct = trial.call("correct", outputs, inputs, labels, on="a batch")
+    trial.require(
+        torch.equal(correct.float(), (outputs.argmax(1) == labels).float()),
+        f"{claim}, but correct() is not True where the largest logit is the label's",
+    )
 
 
 def try_closed_form(
@@ -46,7 +85,7 @@ def try_closed_form(
     progress: float,
     name: str,
 ) -> None:
-    """Require that `masks`, `sampled` and `weight` follow a closed form, and the rest is default.
+    """Require that a parametrization follows its closed form, and the rest is default.
 
     `masks` and `sampled` are what the methods of this name returned for the network; `draw` returns
     the random stream that `sampled` got, at its start. `progress` is that of the step, in which

@@ -6,17 +6,18 @@ import re
 from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, cast
 
 from lotteryfw.api.data import DatasetInfo
-from lotteryfw.api.kinds import Metric, Objective, SearchAlgorithm
+from lotteryfw.api.kinds import Analysis, Metric, Objective, SearchAlgorithm
 from lotteryfw.api.lab import Lab, Search
 from lotteryfw.api.results import AnalysisResult, LevelResult
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import Ticket
 from lotteryfw.search.lab import CellLab
 from lotteryfw.search.requests import JobRequest
+from lotteryfw.testkit.closed_forms import try_objective_form
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fake_lab import FakeOutcome, make_lab
 from lotteryfw.testkit.fixtures import LAYERS
@@ -24,7 +25,7 @@ from lotteryfw.testkit.fixtures import LAYERS
 if TYPE_CHECKING:
     from torch import Tensor
 
-BATCH, CLASSES, SHAPE = 6, 4, (1, 3, 3)
+BATCH, CLASSES, SHAPE, TEXT_SHAPE = 6, 4, (1, 3, 3), (5,)
 EXAMPLES, MANY_CLASSES = 40, 12
 """The examples and classes that metrics are tried on: top-5 says nothing of four classes."""
 
@@ -46,14 +47,14 @@ def try_objective(trial: ComponentTrial) -> None:
     """Require a differentiable loss that adds up over a batch, and correctness in [0, 1]."""
     import torch
 
+    inputs, labels = _examples_for(trial)
+    shape = tuple(inputs.shape[1:])
     width = trial.call(
-        "output_size", SHAPE, CLASSES, on=f"inputs {list(SHAPE)} of {CLASSES} classes"
+        "output_size", shape, CLASSES, on=f"inputs {list(shape)} of {CLASSES} classes"
     )
     trial.require(
         type(width) is int and width > 0, f"output_size() gave {width!r}, not a number of outputs"
     )
-    inputs = torch.rand(BATCH, *SHAPE, generator=stream("testkit", "inputs"))
-    labels = _labels_for(trial)
     outputs = torch.randn(BATCH, width, generator=stream("testkit", "outputs"))
 
     def loss(rows: slice, reduction: str, outputs: Tensor = outputs) -> Tensor:
@@ -85,6 +86,8 @@ def try_objective(trial: ComponentTrial) -> None:
 
     # a gradient that is NaN would end every training at its first step
     leaf = outputs.clone().requires_grad_()
+    is_differentiable = loss(whole, "mean", leaf).requires_grad
+    trial.require(is_differentiable, "loss() has no gradient: it does not depend on `outputs`")
     (gradient,) = torch.autograd.grad(loss(whole, "mean", leaf), leaf)
     trial.require(bool(gradient.isfinite().all()), "the gradient of loss() is not finite")
 
@@ -104,30 +107,46 @@ def try_objective(trial: ComponentTrial) -> None:
         has_shape and bool(((correct >= 0) & (correct <= 1)).all()),
         f"correct() gave {correct!r}, not [n] in [0, 1]",
     )
+    try_objective_form(trial, outputs, inputs, labels)
 
 
-def _labels_for(trial: ComponentTrial) -> Tensor:
-    """Return labels of the first kind that the objective says it can read: its `why_not`."""
+def _examples_for(trial: ComponentTrial) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of the first kind that the objective's `why_not` does not refuse."""
     import torch
 
     objective = cast(Objective, trial.component)
     rng = stream("testkit", "labels")
+    classes = torch.arange(BATCH) % CLASSES
+    images = torch.rand(BATCH, *SHAPE, generator=stream("testkit", "inputs"))
+    # as many tokens as classes, since an objective is told the number of classes only
+    tokens = torch.randint(CLASSES, (BATCH, *TEXT_SHAPE), generator=stream("testkit", "tokens"))
     reasons = []
-    for labels in (
-        torch.arange(BATCH) % CLASSES,
-        torch.randint(CLASSES, (BATCH, *SHAPE), generator=rng),
-        torch.randint(CLASSES, (BATCH, 2), generator=rng),
-        torch.randn(BATCH, generator=rng),
-        torch.randn(BATCH, CLASSES, generator=rng),
+    for inputs, labels in (
+        (images, classes),
+        (images, torch.randint(CLASSES, (BATCH, *SHAPE), generator=rng)),
+        (images, torch.randint(CLASSES, (BATCH, 2), generator=rng)),
+        (images, torch.randn(BATCH, generator=rng)),
+        (images, torch.randn(BATCH, CLASSES, generator=rng)),
+        (tokens, classes),
+        (tokens, torch.randint(CLASSES, (BATCH, *TEXT_SHAPE), generator=rng)),
     ):
-        info = DatasetInfo(SHAPE, CLASSES, BATCH, BATCH, BATCH, label_shape=labels.shape[1:])
-        reason = trial.call("why_not", info, on=f"labels of shape {list(labels.shape)}")
+        info = DatasetInfo(
+            tuple(inputs.shape[1:]),
+            CLASSES,
+            BATCH,
+            BATCH,
+            BATCH,
+            label_shape=tuple(labels.shape[1:]),
+            vocabulary=CLASSES if inputs is tokens else 0,
+        )
+        on = f"inputs {list(inputs.shape)} and labels {list(labels.shape)}"
+        reason = trial.call("why_not", info, on=on)
         # an objective that reads classes has none of numbers that are no integers
         if reason is None and (labels.dtype == torch.int64 or not objective.labels_are_classes):
-            return labels
+            return inputs, labels
         reasons.append(str(reason))
-    trial.require(False, f"why_not() refuses labels of every shape: {'; '.join(reasons)}")
-    return labels
+    trial.require(False, f"why_not() refuses data of every kind: {'; '.join(reasons)}")
+    return inputs, labels
 
 
 def _require_names(trial: ComponentTrial) -> None:
@@ -165,6 +184,7 @@ def _try_penalty(trial: ComponentTrial) -> None:
         is_number and bool(penalty.isfinite()),
         f"penalty() gave {penalty!r}, not one finite number",
     )
+    trial.require(penalty.requires_grad, "penalty() has no gradient: it depends on no weight")
     gradients = torch.autograd.grad(penalty, list(weights.values()), allow_unused=True)
     for name, gradient in zip(weights, gradients, strict=True):
         is_finite = gradient is None or bool(gradient.isfinite().all())
@@ -192,7 +212,9 @@ def try_metric(trial: ComponentTrial) -> None:
 
     inputs = torch.rand(EXAMPLES, *SHAPE, generator=stream("testkit", "inputs"))
     labels = torch.arange(EXAMPLES) % MANY_CLASSES
-    outputs = torch.randn(EXAMPLES, MANY_CLASSES, generator=stream("testkit", "outputs"))
+    # outputs that are not logits of classes are as many as the numbers of an input, as in pictures
+    width = MANY_CLASSES if metric.needs_classes else prod(SHAPE)
+    outputs = torch.randn(EXAMPLES, width, generator=stream("testkit", "outputs"))
 
     def values(rows: slice) -> Tensor:
         value: Tensor = trial.call(
@@ -220,7 +242,7 @@ def try_metric(trial: ComponentTrial) -> None:
 
 def try_analysis(trial: ComponentTrial) -> None:
     """Require the same finite numbers each time, about levels it was shown, by jobs only."""
-    lab, levels = _finished_search()
+    lab, levels = _finished_search(cast(Analysis, trial.component))
     for method in ("levels", "across"):
         results = _results(trial, method, lab, levels)
         trial.require(
@@ -242,9 +264,12 @@ def try_analysis(trial: ComponentTrial) -> None:
             )
 
 
-def _finished_search() -> tuple[CellLab, list[LevelResult]]:
-    """Run a search to its end with fake outcomes, and return its lab and levels."""
-    lab = make_lab(search=ThreeRounds())
+def _finished_search(analysis: Analysis) -> tuple[CellLab, list[LevelResult]]:
+    """Run a search to its end with fake outcomes, and return its lab and levels.
+
+    The lab computes what the analysis needs of a network where it asks for it.
+    """
+    lab = make_lab(search=ThreeRounds(), analyses=(analysis,))
     _drain(lab.cell.search.search(lab))
 
     def load(ticket: Ticket) -> Ticket:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lotteryfw.api.component import Component
-from lotteryfw.api.kinds import MaskUpdate, Parametrization
+from lotteryfw.api.kinds import MaskUpdate, Metric, Parametrization
 from lotteryfw.api.layers import Group, LayerInfo, MaskedLayer, MaskedNetwork
 from lotteryfw.api.mask_updates import TrainingNetwork
 from lotteryfw.api.metrics import Curve, Evaluation, Metrics
 from lotteryfw.api.network_state import NetworkState
 from lotteryfw.api.rng import stream
 from lotteryfw.api.steps import Clock
-from lotteryfw.api.tickets import REMOVED_WITH
+from lotteryfw.api.tickets import REMOVED_WITH, SELECTED
 from lotteryfw.registry import Registry
 from lotteryfw.search.cell import Cell
 from lotteryfw.search.jobs import Evaluate, Job, ProbeJob, Spec, Train
@@ -132,9 +133,19 @@ def make_lab(*, seed: int = 0, clock: Clock = CLOCK, **parts: Any) -> CellLab:
     return CellLab(cell, _describe, Path(), "cpu")
 
 
+@dataclass(frozen=True)
+class MetricSpec(Spec):
+    """A metric as the lab's jobs name it, with the name that its figure has."""
+
+    figure: str
+
+
 def _describe(component: Component, clock: Clock) -> Spec:
     cls = type(component)
-    return Spec(component.kind, cls.use or cls.__name__, "testkit", component.options(clock))
+    names = (component.kind, cls.use or cls.__name__, "testkit")
+    if isinstance(component, Metric):
+        return MetricSpec(*names, component.options(clock), component.name())
+    return Spec(*names, component.options(clock))
 
 
 class FakeOutcome:
@@ -167,7 +178,12 @@ class FakeOutcome:
     @cached_property
     def evaluation(self) -> Evaluation:
         assert isinstance(self.job, Evaluate)
-        return Evaluation(0.6, 0.8, dict.fromkeys((spec.use for spec in self.job.metrics), 0.5))
+        figures = {}
+        for spec in self.job.metrics:
+            # jobs of a real lab do not say what a figure is called
+            name = spec.figure if isinstance(spec, MetricSpec) else spec.use
+            figures[name] = 0.5
+        return Evaluation(0.6, 0.8, figures)
 
     def tensors(self) -> NetworkState:
         # a probe has one tensor for each prunable parameter
@@ -199,7 +215,9 @@ class FakeOutcome:
         # where a mask is learned, scores are trained and weights stay
         if scores:
             moved = {name: value + self._noise(name, step) for name, value in scores.items()}
-            return NetworkState(job.values, scores=moved)
+            # the edges that some step selected are more than those of the last mask
+            selected = {name: mask.clone() for name, mask in job.mask.items()}
+            return NetworkState(job.values, scores=moved, extra={SELECTED: selected})
         values = {}
         for name, value in job.values.items():
             values[name] = value + self._noise(name, step)

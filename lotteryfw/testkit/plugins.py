@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 
 from lotteryfw.api.errors import DataError, LotteryError, PluginError, UsageError, nearest
 from lotteryfw.registry import RegisteredComponent, Registry, file_plugin, plugin_names
-from lotteryfw.testkit.trials import trial
+from lotteryfw.testkit.component_trial import Skipped
+from lotteryfw.testkit.trials import make_component, try_component
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,17 @@ def _why_nothing(name: str, registry: Registry) -> str:
 
 def _try(component: RegisteredComponent) -> Verdict:
     try:
-        trial(component.cls)
+        made = make_component(component.cls)
     except (UsageError, DataError) as error:
-        # options without a default, or no files: nothing was tried
+        # options without a default, or files that they are checked against: nothing was tried
         return Verdict(component, "skipped", str(error))
     except LotteryError as error:
+        return Verdict(component, "failed", str(error))
+    try:
+        try_component(made)
+    except Skipped as error:
+        return Verdict(component, "skipped", str(error))
+    except LotteryError as error:
+        # a UsageError too: a component with its defaults is refused by what it has to work with
         return Verdict(component, "failed", str(error))
     return Verdict(component, "passed")

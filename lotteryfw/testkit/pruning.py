@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import isfinite
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from lotteryfw.api.errors import UsageError
 from lotteryfw.api.kinds import MaskCriterion
 from lotteryfw.api.layers import LATEST, Group, Layer, Need
 from lotteryfw.api.rng import stream
 from lotteryfw.api.tickets import RewindPoint
+from lotteryfw.search.context import needs_of
 from lotteryfw.testkit.component_trial import ComponentTrial
 from lotteryfw.testkit.fixtures import CLOCKS, LAYERS, layers, make_control_layer, make_layer
 from lotteryfw.testkit.probes import try_network_scores
@@ -24,11 +26,13 @@ T = TypeVar("T")
 
 MAX_CUTS = 12
 """Cuts in a row that a scope is tried with: 0.8 ** 12 leaves 7 % of a network."""
+DENSITIES = (1.0, 0.5, 0.07, 0.001)
+"""The densities that a scope is asked to share out."""
 
 
 def try_criterion(trial: ComponentTrial) -> None:
     """Require scores of the layer's shape that are finite for unpruned weights and repeat."""
-    needs = cast(MaskCriterion, trial.component).needs
+    needs = needs_of(cast(MaskCriterion, trial.component))
     if Need.PROBE in needs:
         try_network_scores(trial)
     gradient = Need.GRADIENT in needs
@@ -94,7 +98,7 @@ def try_control(trial: ComponentTrial) -> None:
 
         mask = masks[0].clone()
         trial.require_tensor("kept_values", _one_argument(make), layer.info.shape, name, mask)
-        # None leaves masked weights as the ticket has them
+        # None stands for zeros
         if trial.call("masked_values", make(), on=name) is not None:
             trial.require_tensor(
                 "masked_values", _one_argument(make), layer.info.shape, name, ~mask
@@ -169,6 +173,18 @@ def try_scope(trial: ComponentTrial) -> None:
                 f"groups() on {name} keeps {total} weights after {times} cuts made as one, but "
                 f"{in_a_row} after {times} cuts in a row; lotteryfw.budget counts both alike",
             )
+    for density in DENSITIES:
+        _try_density(trial, whole, density)
+
+
+def _try_density(trial: ComponentTrial, sizes: Mapping[str, int], density: float) -> None:
+    """Require budgets within each group at a density. A scope may refuse densities."""
+    on = f"a whole network at density {density}"
+    try:
+        groups = _groups(trial, "at", (LAYERS, density), on)
+    except UsageError:
+        return
+    _try_groups(trial, f"at() on {on}", groups, sizes, times=1)
 
 
 def _after(trial: ComponentTrial, kept: Mapping[str, int], times: int, name: str) -> dict[str, int]:
@@ -177,23 +193,39 @@ def _after(trial: ComponentTrial, kept: Mapping[str, int], times: int, name: str
     A group's budget may be spread over its layers in any way; here its first layers keep most.
     """
     on = f"{name} with times = {times}"
-    call = f"groups() on {on}"
-    arguments = (LAYERS, MappingProxyType(dict(kept)), times)
-    groups = list(trial.call("groups", *arguments, on=on))
-    trial.require(
-        groups == list(trial.call("groups", *arguments, on=on)),
-        f"{call} gave two results for equal inputs",
-    )
+    groups = _groups(trial, "groups", (LAYERS, MappingProxyType(dict(kept)), times), on)
+    _try_groups(trial, f"groups() on {on}", groups, kept, times)
     counts = dict(kept)
-    seen: set[str] = set()
     for group in groups:
-        _try_group(trial, call, group, kept, times, seen)
-        seen |= set(group.layers)
         budget = group.keep
         for layer in group.layers:
             counts[layer] = min(kept[layer], budget)
             budget -= counts[layer]
     return counts
+
+
+def _groups(
+    trial: ComponentTrial, method: str, arguments: tuple[Any, ...], on: str
+) -> Sequence[Group]:
+    """Return the budgets that a method gives, the same at each call, as a list or tuple."""
+    call = f"{method}() on {on}"
+    groups: Any = trial.call(method, *arguments, on=on)
+    trial.require(
+        isinstance(groups, list | tuple),
+        f"{call} returned {type(groups).__name__}, not a list of Group",
+    )
+    again = trial.call(method, *arguments, on=on)
+    trial.require(groups == again, f"{call} gave two results for equal inputs")
+    return cast(Sequence[Group], groups)
+
+
+def _try_groups(
+    trial: ComponentTrial, call: str, groups: Sequence[Group], kept: Mapping[str, int], times: int
+) -> None:
+    seen: set[str] = set()
+    for group in groups:
+        _try_group(trial, call, group, kept, times, seen)
+        seen |= set(group.layers)
 
 
 def _try_group(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
-from lotteryfw.api.data import DatasetInfo
+from lotteryfw.api.data import Box, DatasetInfo
 from lotteryfw.api.errors import LotteryError, PluginError
-from lotteryfw.api.kinds import Augmentation, TextModelFamily
+from lotteryfw.api.kinds import Augmentation, AuxiliaryOutputs, TextModelFamily
 from lotteryfw.api.layers import LayerInfo
 from lotteryfw.api.rng import seed_of, stream
 from lotteryfw.engine.checkpoint import load_optimizer, optimizer_tensors
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SHAPES = ((1, 28, 28), (3, 32, 32))
+"""Shapes of the images that models are tried with: MNIST's and CIFAR's."""
+PHOTOGRAPHS = ((3, 375, 500), (3, 500, 333))
+"""Shapes of photographs that boxes are cut out of."""
+TABLE_SHAPE = (30,)
+"""The row of a table that models are tried with if they refuse images."""
 TEXT_SHAPES = ((12,), (5,))
 VOCABULARY = 30
-"""Shapes of the images that models are tried with: MNIST's and CIFAR's."""
 CLASSES = 7
 BATCH = 4
 
@@ -47,14 +51,22 @@ def try_model(trial: ComponentTrial) -> None:
     if isinstance(trial.component, TextModelFamily):
         for shape in TEXT_SHAPES:
             attempt(shape)
-    else:
-        _for_images(trial, attempt)
+        return
+    refusals = _refusals(attempt, SHAPES)
+    if len(refusals) == len(SHAPES):
+        refusals += _refusals(attempt, [TABLE_SHAPE])
+    trial.require(
+        len(refusals) <= len(SHAPES),
+        f"it takes neither images nor rows of a table: {'; '.join(refusals)}",
+    )
 
 
-def _for_images(trial: ComponentTrial, attempt: Callable[[tuple[int, ...]], None]) -> None:
-    """Make the attempt on images of every shape; a component may refuse some of them, not all."""
+def _refusals(
+    attempt: Callable[[tuple[int, ...]], None], shapes: Sequence[tuple[int, ...]]
+) -> list[str]:
+    """Make the attempt on inputs of each shape, and return why the component refused some."""
     refusals = []
-    for shape in SHAPES:
+    for shape in shapes:
         try:
             attempt(shape)
         except PluginError:
@@ -62,7 +74,7 @@ def _for_images(trial: ComponentTrial, attempt: Callable[[tuple[int, ...]], None
             raise
         except LotteryError as error:
             refusals.append(str(error))
-    trial.require(len(refusals) < len(SHAPES), f"it takes no images at all: {'; '.join(refusals)}")
+    return refusals
 
 
 def _build(trial: ComponentTrial, shape: tuple[int, ...]) -> nn.Module:
@@ -92,7 +104,11 @@ def _outputs(trial: ComponentTrial, shape: tuple[int, ...]) -> int:
 
 
 def _prunable(trial: ComponentTrial, module: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    names = list(trial.call("prunable", module, on="the network it built"))
+    names = trial.call("prunable", module, on="the network it built")
+    trial.require(
+        isinstance(names, list | tuple),
+        f"prunable() returned {type(names).__name__}, not a list of names",
+    )
     parameters = dict(module.named_parameters())
     unknown = [str(name) for name in names if name not in parameters]
     trial.require(bool(names), "prunable() names no parameter")
@@ -103,7 +119,7 @@ def _prunable(trial: ComponentTrial, module: nn.Module, shape: tuple[int, ...]) 
     trial.require(len(set(names)) == len(names), "prunable() names a parameter twice")
     # its last outputs need not be those of a layer, as where an image is generated
     if trial.call("fixed_outputs", shape, on=f"inputs {list(shape)}") is not None:
-        return names
+        return list(names)
     # scopes prune the output layer at a rate of its own, and know it by its position
     outputs = parameters[names[-1]].shape[0]
     trial.require(
@@ -111,7 +127,7 @@ def _prunable(trial: ComponentTrial, module: nn.Module, shape: tuple[int, ...]) 
         f"prunable() ends with {names[-1]}, which has {outputs} outputs for {CLASSES} classes; the "
         "output layer's weights come last",
     )
-    return names
+    return list(names)
 
 
 def _try_calls(
@@ -126,27 +142,37 @@ def _try_calls(
         inputs = torch.randint(VOCABULARY, (BATCH, *shape), generator=rng)
     else:
         inputs = torch.rand(BATCH, *shape, generator=rng)
-    values = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    # of a tied parameter only the first name, as the engine has it
+    values = {}
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        values[name] = value.detach().clone()
     weights = [values[name].requires_grad_() for name in names]
 
     # batch norm and dropout compute in other ways in each of the two modes
-    def call(mode: str) -> Tensor:
+    def call(mode: str) -> tuple[Tensor, ...]:
+        """Return the outputs of the network, those of its auxiliary heads last."""
         try:
-            logits: Tensor = functional_call(module.train(mode == "training"), values, (inputs,))
+            result = functional_call(module.train(mode == "training"), values, (inputs,))
         except Exception as error:
             trial.require(
                 False, f"the network broke in {mode} mode: {type(error).__name__}: {error}"
             )
-        is_tensor = isinstance(logits, torch.Tensor)
-        result = list(logits.shape) if is_tensor else type(logits).__name__
-        trial.require(
-            result == [BATCH, outputs],
-            f"the network returned {result} for inputs {[BATCH, *shape]}, not logits "
-            f"{[BATCH, outputs]}",
-        )
-        return logits
+        heads: tuple[Any, ...] = (result,)
+        if mode == "training" and isinstance(result, AuxiliaryOutputs):
+            heads = (result.main, *result.auxiliary)
+        for logits in heads:
+            is_tensor = isinstance(logits, torch.Tensor)
+            size = list(logits.shape) if is_tensor else type(logits).__name__
+            trial.require(
+                size == [BATCH, outputs],
+                f"the network returned {size} for inputs {[BATCH, *shape]}, not logits "
+                f"{[BATCH, outputs]}",
+            )
+        return heads
 
-    gradients = torch.autograd.grad(call("training").sum(), weights, allow_unused=True)
+    total = torch.stack(call("training")).sum()
+    trial.require(total.requires_grad, "the network's output has no gradient")
+    gradients = torch.autograd.grad(total, weights, allow_unused=True)
     unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     # the gradient of such a weight is None, which no criterion can score
     trial.require(
@@ -154,7 +180,7 @@ def _try_calls(
         f"the network's output does not depend on {', '.join(unused)}, which prunable() names",
     )
     trial.require(
-        torch.equal(call("evaluation"), call("evaluation")),
+        torch.equal(*call("evaluation"), *call("evaluation")),
         "in evaluation mode it gave two results",
     )
 
@@ -204,7 +230,29 @@ def try_augmentation(trial: ComponentTrial) -> None:
             f"noise() and transform() on {on} do not do together what apply() does",
         )
 
-    _for_images(trial, attempt)
+    refusals = _refusals(attempt, SHAPES)
+    trial.require(len(refusals) < len(SHAPES), f"it takes no images at all: {'; '.join(refusals)}")
+    _refusals(partial(_try_box, trial), [*SHAPES, *PHOTOGRAPHS])
+
+
+def _try_box(trial: ComponentTrial, shape: tuple[int, ...]) -> None:
+    """Require that `box` lies inside the image and depends on the stream alone, or is None."""
+    height, width = shape[1:]
+    on = f"an image of {height} × {width} pixels"
+    boxes = []
+    for _ in range(2):
+        rng = stream("testkit", "box")
+        boxes.append(trial.call("box", height, width, rng, on=on))
+    box, again = boxes
+    call = f"box() on {on}"
+    trial.require(box == again, f"{call} gave two results for equal streams")
+    if box is None:
+        return
+    trial.require(isinstance(box, Box), f"{call} returned {box!r}, not a Box or None")
+    are_pixels = all(type(number) is int for number in box)
+    is_within = box.top >= 0 and box.left >= 0 and box.height > 0 and box.width > 0
+    is_within = is_within and box.top + box.height <= height and box.left + box.width <= width
+    trial.require(are_pixels and is_within, f"{call} is {box}, which lies not inside the image")
 
 
 def try_optimizer(trial: ComponentTrial) -> None:

@@ -52,12 +52,33 @@ def trial(cls: type[Component], options: Mapping[str, Any] | None = None) -> Non
         raise UsageError(
             f"{cls!r} is no component class: it must subclass one of lotteryfw's kinds"
         )
-    component_trial = ComponentTrial(_make(cls, dict(options or {})))
-    _try_options(component_trial)
-    TRIALS[cls.kind](component_trial)
+    try_component(make_component(cls, options))
 
 
-def _make(cls: type[Component], options: dict[str, Any]) -> Component:
+def try_component(component: Component) -> None:
+    """Try a component that is made. Raises ContractError for everything that its code breaks with.
+
+    Errors that it raises on purpose (LotteryError) pass through.
+    """
+    component_trial = ComponentTrial(component)
+    try:
+        _try_options(component_trial)
+        TRIALS[component.kind](component_trial)
+    except LotteryError:
+        raise
+    except (Exception, SystemExit) as error:
+        # what it returned runs its code too: a generator, a gradient, a container of its own
+        raise ContractError(
+            f"{component.kind} '{component.use}': its trial ended with "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def make_component(
+    cls: type[Component], written_options: Mapping[str, Any] | None = None
+) -> Component:
+    """Return a component with these options. Raises UsageError if some are missing or refused."""
+    options = dict(written_options or {})
     if not cls.use:
         raise ContractError(
             f"{cls.kind} '{cls.__name__}': it has no name; it needs a line like `use = \"my_name\"`"

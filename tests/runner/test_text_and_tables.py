@@ -231,5 +231,9 @@ def test_trials_try_the_inputs_and_labels_that_a_component_reads(plugin: Path) -
     registry = Registry.load([plugin])
     trial(REGISTRY.find("model", "embedding_mlp").cls)
     trial(REGISTRY.find("data", "synthetic_text").cls)
-    for kind, use in (("objective", "squared_error"), ("data", "table")):
+    for kind, use in (
+        ("objective", "squared_error"),
+        ("objective", "next_token"),
+        ("data", "table"),
+    ):
         trial(registry.find(kind, use).cls)

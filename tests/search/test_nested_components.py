@@ -305,6 +305,10 @@ def test_a_trial_gives_an_option_that_is_a_component_the_default_of_its_kind(plu
     registry = Registry.load([plugin])
     trial(registry.find("criterion", "powered").cls)
     trial(registry.find("criterion", "ensemble").cls, {"members": ["movement", "random"]})
+    # what an inner criterion and an analysis need is shown to them
+    sensitivity = registry.find("criterion", "sensitivity").cls()
+    trial(registry.find("criterion", "ensemble").cls, {"members": ["movement", sensitivity]})
+    trial(registry.find("analysis", "gradient_norm").cls)
     trial(registry.find("search", "alternate").cls, {"first": "movement", "second": "small_final"})
 
 

@@ -139,6 +139,65 @@ def test_each_component_has_its_own_verdict_whatever_one_of_them_does(tmp_path: 
     assert "idle_options() on its options names ['x'], of which it has none" in reasons["misnames"]
 
 
+RESULTS = """
+from lotteryfw import Analysis, DataError, DataSource, Scope, SearchAlgorithm, UsageError, hookimpl
+
+class Breaking(Analysis):
+    "Breaks after its first request."
+    use = "breaking"
+    def levels(self, lab, levels):
+        yield from ()
+        return {}["x"]
+
+class Nothing(Analysis):
+    "Returns nothing."
+    use = "nothing"
+    def across(self, levels):
+        return None
+
+class Generated(Scope):
+    "Breaks while its budgets are read."
+    use = "generated"
+    def groups(self, layers, kept, times):
+        return BudgetsThatBreak()
+
+class BudgetsThatBreak(list):
+    def __iter__(self):
+        raise SystemExit(3)
+
+class Impossible(SearchAlgorithm):
+    "Asks its lab for what that cannot do."
+    use = "impossible"
+    def search(self, lab):
+        trained = yield from lab.train(lab.dense())
+        raise UsageError("the lab refused")
+
+class Absent(DataSource):
+    "Reads a file that is not here."
+    use = "absent"
+    def facts(self, folder):
+        raise DataError("its file is not here")
+    def load(self, folder):
+        raise DataError("its file is not here")
+
+@hookimpl
+def register_components():
+    return [Breaking, Nothing, Generated, Impossible, Absent]
+"""
+
+
+def test_what_breaks_in_the_results_of_a_component_is_its_own_failure(tmp_path: Path) -> None:
+    file = tmp_path / "results.py"
+    file.write_text(RESULTS)
+    reasons = {verdict.component.name: str(verdict) for verdict in check_plugin(str(file))}
+    assert "skipped: data results.py/absent: its file is not here" in reasons.pop("absent")
+    assert all(reason.startswith("failed: ") for reason in reasons.values()), reasons
+    assert "analysis 'breaking': its trial ended with KeyError: 'x'" in reasons["breaking"]
+    assert "analysis 'nothing': its trial ended with TypeError" in reasons["nothing"]
+    assert "scope 'generated': its trial ended with SystemExit: 3" in reasons["generated"]
+    assert "the lab refused" in reasons["impossible"]
+
+
 def test_check_plugin_takes_a_packages_file_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     file = tmp_path / "pkg" / "__init__.py"

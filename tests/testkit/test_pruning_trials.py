@@ -149,6 +149,10 @@ SCOPE_FAULTS: dict[str, tuple[Callable[[Kept, int], Any], str]] = {
         lambda kept, times: [kept["fc1"]],
         "groups.. on a whole network with times = 1 raised KeyError: 'fc1'",
     ),
+    "a generator": (
+        lambda kept, times: (Group((n,), k, k) for n, k in kept.items()),
+        "returned generator, not a list of Group",
+    ),
     "changes kept": (lambda kept, times: kept.clear(), "raised AttributeError"),
 }
 
@@ -158,6 +162,24 @@ def test_a_broken_scope_is_noticed(fault: str) -> None:
     groups, message = SCOPE_FAULTS[fault]
     with pytest.raises(ContractError, match=message):
         trial(component(Scope, groups=lambda self, layers, kept, times: groups(kept, times)))
+
+
+def test_budgets_at_a_density_are_tried() -> None:
+    def keeping(share: float) -> type[Scope]:
+        return component(
+            Scope,
+            groups=lambda self, layers, kept, times: [],
+            at=lambda self, layers, density: [
+                Group((layer.name,), int(share * layer.size), share * layer.size)
+                for layer in layers
+            ],
+        )
+
+    trial(keeping(0.5))
+    with pytest.raises(
+        ContractError, match=r"at\(\) on a whole network at density 1.0 keeps 864 of 432 unpruned"
+    ):
+        trial(keeping(2))
 
 
 REWIND_FAULTS: dict[str, tuple[Callable[[Clock], Any], str]] = {

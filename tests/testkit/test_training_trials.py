@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from lotteryfw import (
     Augmentation,
+    AuxiliaryOutputs,
+    Box,
     Clock,
     ContractError,
     DataError,
@@ -26,6 +28,7 @@ from lotteryfw import (
     Optimizer,
     Schedule,
     Subset,
+    UsageError,
 )
 from lotteryfw.testkit import Skipped, trial
 
@@ -116,8 +119,74 @@ def test_a_model_may_refuse_some_inputs_but_not_all() -> None:
         raise LotteryError("not today")
 
     trial(component(ModelFamily, build=colours_only, prunable=lambda self, module: HIDDEN_OUTPUT))
-    with pytest.raises(ContractError, match="takes no images at all: not today; not today"):
+    with pytest.raises(
+        ContractError,
+        match="takes neither images nor rows of a table: not today; not today; not today",
+    ):
         trial(component(ModelFamily, build=never))
+
+
+class TwoHeads(Net):
+    """Has an auxiliary head, which alone its first layer is pruned by."""
+
+    def forward(self, x: Tensor) -> Any:
+        hidden = self.hidden(x.flatten(1)).relu()
+        main = self.output(hidden.detach())
+        return AuxiliaryOutputs(main, (self.output(hidden),), 0.3) if self.training else main
+
+
+class NarrowHead(TwoHeads):
+    def forward(self, x: Tensor) -> Any:
+        outputs = super().forward(x)
+        if not self.training:
+            return outputs
+        return AuxiliaryOutputs(outputs.main, (outputs.main[:, :2],), 0.3)
+
+
+class Tied(Net):
+    """Its two hidden layers share their weights."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int):
+        super().__init__(shape, classes)
+        self.first = nn.Linear(5, 5)
+        self.second = nn.Linear(5, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.hidden(x.flatten(1)).relu()
+        return self.output(self.second(self.first(hidden).relu()).relu())
+
+
+def model(build: Callable[..., Any], names: Any = HIDDEN_OUTPUT) -> type[ModelFamily]:
+    return component(
+        ModelFamily,
+        build=lambda self, shape, classes: build(shape, classes),
+        prunable=lambda self, module: names,
+    )
+
+
+def test_a_model_may_have_auxiliary_heads_in_training() -> None:
+    trial(model(TwoHeads))
+    with pytest.raises(ContractError, match=r"returned \[4, 2\] for inputs"):
+        trial(model(NarrowHead))
+
+
+def test_a_model_may_have_tied_weights() -> None:
+    trial(model(Tied, ["hidden.weight", "first.weight", "output.weight"]))
+
+
+def test_a_model_may_be_for_rows_of_a_table() -> None:
+    def build(shape: tuple[int, ...], classes: int) -> nn.Module:
+        if len(shape) != 1:
+            raise UsageError("rows of a table only")
+        return nn.Linear(shape[0], classes)
+
+    trial(model(build, ["weight"]))
+
+
+def test_prunable_names_are_a_list() -> None:
+    with pytest.raises(ContractError, match=r"prunable\(\) returned generator, not a list"):
+        trial(model(Net, (name for name in HIDDEN_OUTPUT)))
 
 
 Rng = torch.Generator
@@ -162,6 +231,31 @@ def test_a_broken_augmentation_is_noticed() -> None:
         trial(component(Augmentation, apply=lambda self, images, rng: images.mul_(0.5)))
     with pytest.raises(ContractError, match="used a global random stream"):
         trial(component(Augmentation, apply=lambda self, images, rng: images + torch.rand(1)))
+
+
+BOX_FAULTS: dict[str, tuple[Callable[..., Any], str]] = {
+    "outside": (
+        lambda self, height, width, rng: Box(1, 0, height, width),
+        "Box.top=1, left=0, height=28, width=28., which lies not inside the image",
+    ),
+    "large": (lambda self, height, width, rng: Box(0, 0, 100, 100), "lies not inside the image"),
+    "a tuple": (lambda self, height, width, rng: (0, 0, 5, 5), "not a Box or None"),
+    "fractions": (lambda self, height, width, rng: Box(0, 0, height / 2, 5), "lies not inside"),
+    "changing": (
+        lambda self, height, width, rng: Box(0, 0, 1, 1 + next(COUNTER) % 2),
+        "gave two results for equal streams",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", BOX_FAULTS)
+def test_a_broken_box_is_noticed(fault: str) -> None:
+    def apply(self: Any, images: Tensor, rng: Rng) -> Tensor:
+        return images
+
+    box, message = BOX_FAULTS[fault]
+    with pytest.raises(ContractError, match=message):
+        trial(component(Augmentation, apply=apply, box=box))
 
 
 def source(load: Callable[[], Dataset], facts: DatasetInfo | None = None) -> type[DataSource]:
