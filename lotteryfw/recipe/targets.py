@@ -182,5 +182,5 @@ def _place(target: TargetTable, keys: Keys) -> Keys:
     """Return where a target changes what does not fit at these keys of a study."""
     if keys[0] == "train" and keys[1] in target.train:
         return keys
-    # the study's own part, or its metric, fitted before
+    # The parts of the study fit its own data, so what does not fit is the target's data or objective.
     return ("train", "objective") if target.data is None else ("data",)

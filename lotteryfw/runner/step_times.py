@@ -78,7 +78,7 @@ def _seconds_a_step(job: Train, store: Store, context: EngineContext) -> float |
 
     None where there is no time to tell: it diverged at once, or has a single step.
     """
-    # Evaluations take as long in a short training as in a long one, so that they are counted apart.
+    # No evaluation on the way: the time is that of steps alone.
     job = replace(job, evaluate_every=job.steps)
     times: list[tuple[int, float]] = []
 

@@ -62,7 +62,7 @@ class RunProgress:
             running = self._running.pop(event.key, None)
             self.jobs_done += 1
             if not event.stored:
-                # a training that diverged makes fewer steps than it has, one from a checkpoint, too
+                # fewer than the training has where it diverged, or went on from a checkpoint
                 self._steps_made += event.steps
                 self._steps_done += running.progress.steps if running else event.steps
         elif isinstance(event, JobFailed):
@@ -131,7 +131,7 @@ class RunProgress:
         running = list(self._running.values())
         lines = [self._line(one) for one in running[:most]]
         if len(running) > most:
-            lines[-1] += f"  and {len(running) - most} more trainings"
+            lines[-1] += f"  and {counted(len(running) - most, 'more training')}"
         return lines
 
     def _line(self, running: _Running) -> str:

@@ -475,6 +475,32 @@ def test_a_checkpoint_that_cannot_be_restored_does_not_block_the_study(
     assert StoredOutcome(store, job.key).metrics == StoredOutcome(whole, job.key).metrics
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room"),
+        torch.OutOfMemoryError("no room"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: no room"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_checkpoint_that_memory_was_too_full_for_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    job, store = dense_job(cell(40)), Store(tmp_path)
+    leave_checkpoints(job, store, 12)
+
+    def fails(training: Training, *checkpoint: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "restore", fails)
+        with pytest.raises(Exception, match=r"no room|memory"):
+            execute_one(job, store, engine_context(), lambda done, of: False)
+    assert execute_one(job, store, engine_context(), lambda done, of: False) is None
+    assert StoredOutcome(store, job.key).record["timing"]["steps"] == 40 - 12
+
+
 def test_the_checkpoint_of_another_job_is_not_gone_on_from(tmp_path: Path) -> None:
     one, two = (
         dense_job(cell(40)),

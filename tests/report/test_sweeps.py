@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.fake_runs import fake_run, row
 
 from lotteryfw.api.labels import component_label
-from lotteryfw.report import check_claims, markdown, summary_markdown, write_page
+from lotteryfw.report import check_claims, compare, markdown, summary_markdown, write_page
 from lotteryfw.report.data.density_sweeps import any_density, without_density
 from lotteryfw.report.data.grouping import group_studies
 from lotteryfw.report.data.run_data import RunData
@@ -335,6 +335,27 @@ def test_a_mask_that_keeps_every_weight_is_no_trained_dense_network():
         replace(level_row, level=0) for level_row in rows
     ]  # as a search of somebody's may record it
     assert not any("dense" in cells[0] for cells in untrained_masks(group_studies(at_start)).rows)
+
+
+def test_a_search_of_a_sweep_that_diverged_leaves_the_other_densities_decided(tmp_path):
+    labels = {"iep(density=0.5)": 0.5, "iep(density=0.1)": 0.1}
+    first = searches(labels, cycles=2, seeds=range(4))
+    other = []
+    for level_row in first:
+        # differences that vary a little, or their spread would be 0
+        better = replace(
+            level_row, test_accuracy=level_row.test_accuracy + 0.05 + level_row.seed / 1000
+        )
+        is_lost = level_row.seed == 3 and "0.5" in level_row.cell
+        lost = replace(level_row, status="diverged", test_accuracy=None)
+        other.append(replace(lost if is_lost else better, key=f"other/{level_row.key}"))
+    comparison = compare(
+        [fake_run(tmp_path / "a", first).path, fake_run(tmp_path / "b", other).path]
+    )
+    [series] = comparison.series
+    verdicts = {level.density: (level.verdict, level.diverged) for level in series.levels}
+    assert verdicts[0.5] == ("undecided", (3,))
+    assert verdicts[0.1] == ("higher", ())
 
 
 def half_finished():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,31 @@ def test_no_ticket_of_old_code_outlives_a_run_that_was_stopped(tmp_path: Path) -
     names = {path.relative_to(tickets).with_suffix("").as_posix() for path in tickets.glob("*/*")}
     assert names == rows
     assert len(rows) == 3 + 2 + 2
+
+
+def test_tickets_of_old_code_are_deleted_after_the_checksums_name_them_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed in between leaves a folder of which nothing is missing."""
+    old = go(tmp_path, SIGNED, trust=[plugin(tmp_path, 1)])
+    deleted: list[str] = []
+    named: list[str] = []
+
+    def look(paths: Iterable[Path]) -> None:
+        deleted.extend(path.relative_to(old.path).as_posix() for path in paths if path.exists())
+        named.extend(json.loads((old.path / "checksums.json").read_text())["files"])
+
+    monkeypatch.setattr("lotteryfw.runner.recorder.delete_files", look)
+    go(tmp_path, SIGNED, stop_after=1, trust=[plugin(tmp_path, -1)])
+    assert deleted
+    assert not set(named) & set(deleted)
+
+
+def test_a_run_keeps_the_id_of_its_folder_and_pins_by_it(tmp_path: Path) -> None:
+    ids = [go(tmp_path, CELLS, stop_after=1).manifest["id"], go(tmp_path, CELLS).manifest["id"]]
+    (root,) = (tmp_path / "store" / "roots").glob("*.json")
+    assert [json.loads(root.read_text())["id"]] * 2 == ids
+    assert go(tmp_path, CELLS, out=tmp_path / "another").manifest["id"] not in ids
 
 
 def test_a_cell_that_fails_with_the_same_code_keeps_what_it_had(tmp_path: Path) -> None:

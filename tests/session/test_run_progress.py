@@ -75,7 +75,7 @@ def test_a_running_training_has_steps_figures_speed_and_time_left() -> None:
         "  8 s left"
     ]
     progress.training(TrainingProgress("f" * 20, 1, 100))
-    assert progress.trainings(1)[0].endswith("and 1 more trainings")
+    assert progress.trainings(1)[0].endswith("and 1 more training")
     # the steps of running trainings count for the whole: 20 steps in 4 s, and 400 - 60 - 1 left
     assert progress.summary() == "0/4 jobs  0/2 cells  5 steps/s  4 s  about 1 min 8 s left"
     clock.now += 8
